@@ -1,0 +1,18 @@
+"""The one exception that means "the input is wrong", and how its single line is worded."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message is one line a person can act on.
+
+    Commands print it without a traceback and exit with code 2.
+    """
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A hint that names the valid choice closest to `name`, or all of them where none is close."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(choices)}"

@@ -1,0 +1,60 @@
+"""The structures that cross module borders, with their shapes.
+
+Axis letters used everywhere: `I` pictures in a batch, `K` question slots of a picture, `T` text
+tokens, `G` image grid cells, `C` image feature channels, `E` text embedding width, `D` trunk width,
+`A` answers, `R` accepted answers of a question, `H` attention heads.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX arrays on the device
+
+
+class Question(NamedTuple):
+    """One question about one picture, as people wrote it."""
+
+    question_id: str
+    text: str
+    answers: tuple[str, ...]
+    """Every accepted answer, repeated as often as people gave it."""
+    kind: str
+    """The question type that scores are reported by, such as `yes_no` or `open`."""
+
+
+class Example(NamedTuple):
+    """One picture and everything that was said about it: what a data set yields, still undecoded."""
+
+    image_id: str
+    image: bytes
+    """The encoded picture file (PNG, JPEG, ...)."""
+    questions: tuple[Question, ...] = ()
+
+
+class Batch(NamedTuple):
+    """What a model sees: `I` pictures with `K` question slots each. One question a picture is K = 1."""
+
+    image: Float[Array, "I h w 3"] | Float[Array, "I G C"]
+    """Normalised pixels, or precomputed grid features."""
+    input_ids: Int[Array, "I K T"]
+    text_mask: Bool[Array, "I K T"]
+    """True at real tokens."""
+    answers: Int[Array, "I K R"]
+    """Answer classes; entries of weight 0 are padding and hold 0."""
+    answer_weights: Float[Array, "I K R"]
+    """The soft target's share on each answer; all 0 where no accepted answer is in the vocabulary."""
+    weight: Float[Array, "I K"]
+    """1 for a real question, 0 for an empty slot or a picture that only fills the batch."""
+    index: Int[Array, " I"]
+    """Position of the picture in the global batch: the seed of its randomness."""
+
+
+class LoadedBatch(NamedTuple):
+    """A batch and what the host must remember of it."""
+
+    batch: Batch
+    question_ids: list[list[str]]
+    """`[I][K]`, the empty string in empty slots."""
