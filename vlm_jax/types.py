@@ -58,3 +58,12 @@ class LoadedBatch(NamedTuple):
     batch: Batch
     question_ids: list[list[str]]
     """`[I][K]`, the empty string in empty slots."""
+
+
+class ModelOutput(NamedTuple):
+    """What the model computed. The image stream has one copy a picture where no text reaches it (k = 1), else k = K."""
+
+    logits: Float[Array, "I K A"] | Float[Array, "I K N A"]
+    """From [CLS], or at every position with the image's G positions first (N = G + T)."""
+    image: Float[Array, "I k G D"]
+    text: Float[Array, "I K T D"]

@@ -1,0 +1,1 @@
+"""One file a task: its targets, its loss, its predictions, its scores."""

@@ -1,0 +1,110 @@
+"""Attention with masks from a table of patterns, and dropout with one key per example."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from vlm_jax.config import Model
+
+NONE, ALL, PAST = range(3)
+IMAGE, TEXT = 0, 1
+
+# Rows ask, columns answer: ((image sees image, image sees text), (text sees image, text sees text)).
+# Where text is causal, images must not see text: a later word would leak through the image.
+PATTERNS = {
+    "bidirectional": ((ALL, ALL), (ALL, ALL)),
+    "image_to_text": ((ALL, NONE), (ALL, ALL)),
+    "prefix": ((ALL, NONE), (ALL, PAST)),
+    "text_to_image": ((ALL, ALL), (NONE, ALL)),
+    "dual_encoder": ((ALL, NONE), (NONE, ALL)),
+}
+
+Memory = tuple[Float[Array, "I k M H d"], Float[Array, "I k M H d"]]
+"""Keys and values that another stream computed: k is K, or 1 where all K slots share them."""
+
+
+def attention_mask(pattern: str, kind: Int[Array, " N"], valid: Bool[Array, "*b N"]) -> Bool[Array, "*b N N"]:
+    """May query n see key m? `kind` is 0 for image and 1 for text, `valid` is False at padding."""
+    see = jnp.asarray(PATTERNS[pattern])[kind[:, None], kind[None, :]]
+    position = jnp.arange(kind.size)
+    allowed = (see == ALL) | ((see == PAST) & (position[None, :] <= position[:, None]))
+    return allowed & valid[..., None, :]
+
+
+def fold_keys(keys: Key[Array, " I"] | None, part: int | Int[Array, ""]) -> Key[Array, " I"] | None:
+    """One key an example for one part of the model; without keys there is no dropout."""
+    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, part))(keys)
+
+
+def dropout(x: Float[Array, "I *s"], rate: float, keys: Key[Array, " I"] | None, site: int) -> Float[Array, "I *s"]:
+    """Inverted dropout; `keys` holds one key an example, `None` means evaluation, `site` tells calls apart."""
+    if keys is None or rate == 0.0:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, site), 1.0 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def attend(
+    query: Float[Array, "I K N H d"],
+    key: Float[Array, "I K M H d"],
+    value: Float[Array, "I K M H d"],
+    *,
+    mask: Bool[Array, "I k N P"],
+    memory: Memory | None = None,
+    rate: float = 0.0,
+    keys: Key[Array, " I"] | None = None,
+) -> Float[Array, "I K N H d"]:
+    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
+
+    With a memory, its keys stand before the others: P = memory's M + M. One that all K slots share is multiplied
+    once a picture, not once a question. A query that may see nothing gets weight zero, not a uniform average.
+    """
+    scores = jnp.einsum("iknhd,ikmhd->ikhnm", query, key)
+    if memory is not None:
+        scores = jnp.concatenate([_memory_scores(query, memory[0]), scores], axis=-1)
+    scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
+    mask = mask[:, :, None]
+    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(value.dtype)
+    weights = dropout(weights, rate, keys, 0)
+    if memory is None:
+        return jnp.einsum("ikhnm,ikmhd->iknhd", weights, value)
+    split = memory[1].shape[2]
+    seen = jnp.einsum("ikhnm,ikmhd->iknhd", weights[..., split:], value)
+    return seen + _memory_values(weights[..., :split], memory[1])
+
+
+def _memory_scores(query: Float[Array, "I K N H d"], key: Float[Array, "I k M H d"]) -> Float[Array, "I K H N M"]:
+    if key.shape[1] == 1:
+        return jnp.einsum("iknhd,imhd->ikhnm", query, key[:, 0])
+    return jnp.einsum("iknhd,ikmhd->ikhnm", query, key)
+
+
+def _memory_values(weights: Float[Array, "I K H N M"], value: Float[Array, "I k M H d"]) -> Float[Array, "I K N H d"]:
+    if value.shape[1] == 1:
+        return jnp.einsum("ikhnm,imhd->iknhd", weights, value[:, 0])
+    return jnp.einsum("ikhnm,ikmhd->iknhd", weights, value)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a stream to itself and, before it, to a memory. BERT's `BertSelfAttention` + output."""
+
+    settings: Model
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "I K N D"],
+        mask: Bool[Array, "I k N P"],
+        memory: Memory | None = None,
+        keys: Key[Array, " I"] | None = None,
+    ) -> tuple[Float[Array, "I K N D"], Memory]:
+        s = self.settings
+        heads = (*x.shape[:-1], s.heads, s.width // s.heads)
+        dtype = jnp.dtype(s.compute_dtype)
+        query = nn.Dense(s.width, dtype=dtype, name="query")(x).reshape(heads)
+        key = nn.Dense(s.width, dtype=dtype, name="key")(x).reshape(heads)
+        value = nn.Dense(s.width, dtype=dtype, name="value")(x).reshape(heads)
+        mixed = attend(query, key, value, mask=mask, memory=memory, rate=s.attention_dropout, keys=keys)
+        return nn.Dense(s.width, dtype=dtype, name="output")(mixed.reshape(x.shape)), (key, value)

@@ -1,0 +1,61 @@
+"""BERT's embedding sum and its post-norm layer (Devlin et al. 2019), with its constants."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from vlm_jax.config import Model, TextEncoder
+from vlm_jax.models.attention import Memory, SelfAttention, dropout
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+}
+EMBEDDING_INIT = nn.initializers.normal(0.02)  # BERT's initializer_range
+
+
+def layer_norm(settings: Model, name: str) -> nn.LayerNorm:
+    """A layer norm with BERT's epsilon (1e-12, not Flax's 1e-6); statistics are float32."""
+    return nn.LayerNorm(epsilon=settings.norm_epsilon, dtype=jnp.dtype(settings.compute_dtype), name=name)
+
+
+class TextEmbeddings(nn.Module):
+    """Words + positions + segments, summed: BERT's embedding layer up to its layer norm."""
+
+    settings: TextEncoder
+
+    @nn.compact
+    def __call__(self, input_ids: Int[Array, "I K T"]) -> Float[Array, "I K T E"]:
+        s = self.settings
+        words = nn.Embed(s.vocabulary_size, s.width, embedding_init=EMBEDDING_INIT, name="word")(input_ids)
+        positions = nn.Embed(s.max_positions, s.width, embedding_init=EMBEDDING_INIT, name="position")
+        segments = nn.Embed(s.segments, s.width, embedding_init=EMBEDDING_INIT, name="segment")
+        length = input_ids.shape[-1]
+        here = positions(jnp.arange(length)) + segments(jnp.zeros(length, jnp.int32))
+        return words + here[None, None]
+
+
+class BertLayer(nn.Module):
+    """Self-attention and feed-forward, each followed by residual and layer norm (post-norm)."""
+
+    settings: Model
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "I K N D"],
+        mask: Bool[Array, "I k N P"],
+        memory: Memory | None = None,
+        keys: Key[Array, " I"] | None = None,
+    ) -> tuple[Float[Array, "I K N D"], Memory]:
+        s = self.settings
+        dtype = jnp.dtype(s.compute_dtype)
+        mixed, own = SelfAttention(s, name="attention")(x, mask, memory, keys)
+        x = layer_norm(s, "attention_norm")(x + dropout(mixed, s.dropout, keys, 1))
+        hidden = ACTIVATIONS[s.activation](nn.Dense(s.mlp_width, dtype=dtype, name="intermediate")(x))
+        hidden = nn.Dense(s.width, dtype=dtype, name="output")(hidden)
+        return layer_norm(s, "output_norm")(x + dropout(hidden, s.dropout, keys, 2)), own

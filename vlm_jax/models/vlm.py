@@ -1,0 +1,89 @@
+"""The vision-language model: CNN and BERT embeddings, fusion, head."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from vlm_jax.config import Model
+from vlm_jax.models.attention import fold_keys
+from vlm_jax.models.bert import TextEmbeddings
+from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.fusion import FUSIONS, FeatureFusion
+from vlm_jax.models.heads import HEADS
+from vlm_jax.types import ModelOutput
+
+Image = Float[Array, "I h w 3"] | Float[Array, "I G C"]
+Text = Int[Array, "I K T"] | Float[Array, "I K T E"]
+
+
+class VisualLanguageModel(nn.Module):
+    """Pictures and K texts each -> logits.
+
+    `image` is normalised pixels, or grid features where `model.image.cnn` is `features`; `text` is token ids, or text
+    features that already hold positions. `image_mask` hides grid cells (all of them: the question alone). `keys`, one
+    an example, switch dropout on.
+    """
+
+    settings: Model
+    classes: int
+
+    def setup(self) -> None:
+        s = self.settings
+        if s.image.cnn != "features":
+            self.image = make_cnn(s.image, jnp.dtype(s.compute_dtype))
+        self.text = TextEmbeddings(s.text)
+        self.embed = FeatureFusion(s)
+        self.trunk = FUSIONS[s.fusion](s)
+        self.head = HEADS[s.head](s, self.classes)
+
+    def streams(
+        self,
+        image: Image,
+        text: Text,
+        text_mask: Bool[Array, "I K T"],
+        *,
+        image_mask: Bool[Array, "I G"] | None = None,
+        keys: Key[Array, " I"] | None = None,
+    ) -> tuple[Float[Array, "I k G D"], Float[Array, "I K T D"]]:
+        """The fused image and text streams, before any head."""
+        if self.settings.image.cnn != "features":
+            grid = self.image(image)
+            image = grid.reshape(len(grid), -1, grid.shape[-1])
+        if jnp.issubdtype(text.dtype, jnp.integer):
+            text = self.text(text)
+        if image_mask is None:
+            image_mask = jnp.ones(image.shape[:2], bool)
+        image_stream, text_stream = self.embed(image, text, fold_keys(keys, 1))
+        return self.trunk(image_stream, text_stream, image_mask, text_mask, fold_keys(keys, 2))
+
+    def __call__(
+        self,
+        image: Image,
+        text: Text,
+        text_mask: Bool[Array, "I K T"],
+        *,
+        image_mask: Bool[Array, "I G"] | None = None,
+        keys: Key[Array, " I"] | None = None,
+    ) -> ModelOutput:
+        """Everything: logits as `model.head` says, and both streams."""
+        image_stream, text_stream = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
+        if self.settings.head == "answers":
+            logits = self.head(text_stream[:, :, 0], fold_keys(keys, 3))
+        else:
+            image_wide = jnp.broadcast_to(image_stream, (*text_stream.shape[:2], *image_stream.shape[2:]))
+            logits = self.head(jnp.concatenate([image_wide, text_stream], axis=2))
+        return ModelOutput(logits, image_stream, text_stream)
+
+    def answer_logits(
+        self,
+        image: Image,
+        text: Text,
+        text_mask: Bool[Array, "I K T"],
+        *,
+        image_mask: Bool[Array, "I G"] | None = None,
+        keys: Key[Array, " I"] | None = None,
+    ) -> Float[Array, "I K A"]:
+        """Logits at [CLS] alone, with either head: no other position is multiplied by the classifier."""
+        _, text_stream = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
+        return self.head(text_stream[:, :, 0], fold_keys(keys, 3))
+

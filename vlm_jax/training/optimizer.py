@@ -1,0 +1,82 @@
+"""From settings to an Optax transformation: schedule, clipping, decay mask, per-path rates, freezing."""
+
+import re
+
+import jax
+import optax
+
+from vlm_jax.config import Optimizer
+from vlm_jax.errors import InputError, nearest
+from vlm_jax.training.state import Parameters, parameter_path
+
+
+def learning_rate_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
+    """Learning rate against the optimizer step: linear warm-up, then the decay to zero at `steps`."""
+    peak, warmup = settings.learning_rate, min(settings.warmup_steps, steps)
+    rest = max(1, steps - warmup)
+    decay = {
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "constant": optax.constant_schedule(peak),
+    }[settings.schedule]
+    # The first step already learns: warm-up runs from peak / (warmup + 1), not from zero.
+    return optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), decay], [warmup])
+
+
+def match_paths(params: Parameters, pattern: str, *, setting: str) -> Parameters:
+    """A tree of bools, True where the regular expression is found in the parameter's path.
+
+    Raises `InputError` where the expression is broken or matches nothing.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{setting} {pattern!r} is not a regular expression: {error}") from None
+    matched = jax.tree_util.tree_map_with_path(lambda path, _: bool(expression.search(parameter_path(path))), params)
+    if not any(jax.tree.leaves(matched)):
+        paths = [parameter_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        raise InputError(f"{setting} {pattern!r} matches no parameter; {nearest(pattern, paths)}")
+    return matched
+
+
+def frozen_mask(params: Parameters, settings: Optimizer) -> Parameters:
+    """A tree of bools, True where a parameter is not trained."""
+    mask = jax.tree.map(lambda _: False, params)
+    for pattern in settings.frozen:
+        matched = match_paths(params, pattern, setting="optimizer.frozen")
+        mask = jax.tree.map(lambda a, b: a or b, mask, matched)
+    return mask
+
+
+def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> optax.GradientTransformation:
+    """Clipping, AdamW or gradient descent, decay, schedule and per-path factors; frozen parameters have no state."""
+    decayed = jax.tree.map(lambda _: True, params)
+    for pattern in settings.no_decay:
+        matched = match_paths(params, pattern, setting="optimizer.no_decay")
+        decayed = jax.tree.map(lambda a, b: a and not b, decayed, matched)
+    factors = jax.tree.map(lambda _: 1.0, params)
+    for pattern, factor in settings.multipliers:
+        matched = match_paths(params, pattern, setting="optimizer.multipliers")
+        factors = jax.tree.map(lambda f, m, factor=factor: f * factor if m else f, factors, matched)
+    parts = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm is not None else []
+    if settings.name == "adamw":
+        parts += [
+            optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
+            optax.add_decayed_weights(settings.weight_decay, mask=lambda p: _like(decayed, p)),
+        ]
+    parts.append(optax.scale_by_learning_rate(learning_rate_schedule(settings, steps)))
+    if settings.multipliers:
+        parts.append(optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, _like(factors, updates))))
+    trained = optax.chain(*parts)
+    if not settings.frozen:
+        return trained
+    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", frozen_mask(params, settings))
+    return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
+
+
+def _like(tree: Parameters, params: Parameters) -> Parameters:
+    """`tree` with the gaps that `optax.partition` leaves in `params` where leaves belong to another group."""
+    masked = optax.MaskedNode
+    return jax.tree.map(
+        lambda p, t: p if isinstance(p, masked) else t, params, tree, is_leaf=lambda p: isinstance(p, masked)
+    )

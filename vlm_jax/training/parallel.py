@@ -1,0 +1,106 @@
+"""Two ways to spread a step over devices, behind one interface: `jit` over a mesh, and `pmap`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from vlm_jax.config import Config
+from vlm_jax.errors import InputError
+from vlm_jax.training.state import TrainState
+from vlm_jax.training.step import Step
+from vlm_jax.types import Batch
+
+BATCH_AXES = ("data", "fsdp")
+
+
+def choose_devices(config: Config) -> list[jax.Device]:
+    """The devices of a run; `InputError` where there are too few or the batch does not divide by them."""
+    available, wanted = jax.devices(), config.parallel.devices
+    if wanted is not None and not 1 <= wanted <= len(available):
+        raise InputError(f"parallel.devices is {wanted}, this machine has {len(available)}; choose 1 to {len(available)}")
+    devices = available[:wanted]
+    training = config.training
+    unit = len(devices) * training.accumulation
+    if training.batch_images % unit:
+        nearest = max(1, round(training.batch_images / unit)) * unit
+        raise InputError(
+            f"training.batch_images {training.batch_images} does not divide by {len(devices)} devices x "
+            f"{training.accumulation} micro-batches; the nearest batch is {nearest}"
+        )
+    return devices
+
+
+class JitParallel:
+    """One program over a mesh: the batch is split over its devices, parameters are whole on each.
+
+    The mesh already has the axes `fsdp` and `tensor` (of size 1), so that splitting parameters is a matter of rules.
+    """
+
+    axis_name = None
+
+    def __init__(self, devices: list[jax.Device]) -> None:
+        mesh = jax.make_mesh(
+            (len(devices), 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices
+        )
+        self.whole = NamedSharding(mesh, PartitionSpec())
+        self.split = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+        self.count = len(devices)
+
+    def put(self, state: TrainState) -> TrainState:
+        """The state on every device."""
+        return jax.device_put(state, self.whole)
+
+    def take(self, state: TrainState) -> TrainState:
+        """The one state, as checkpoints hold it."""
+        return state
+
+    def put_batch(self, batch: Batch) -> Batch:
+        """This process's share of the global batch, on its devices."""
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.split, x), batch)
+
+    def compile(self, step: Step) -> Step:
+        """The step, compiled at its first call; the state is donated where that saves memory (not on a CPU)."""
+        donated = () if jax.default_backend() == "cpu" else (0,)
+        return jax.jit(
+            step,
+            donate_argnums=donated,
+            in_shardings=(self.whole, self.split),
+            out_shardings=(self.whole, self.whole),
+        )
+
+
+class PmapParallel:
+    """One copy of the state a device, gradients summed between them."""
+
+    axis_name = "devices"
+
+    def __init__(self, devices: list[jax.Device]) -> None:
+        self.devices = devices
+        self.count = len(devices)
+
+    def put(self, state: TrainState) -> TrainState:
+        """The state, copied along a new leading device axis."""
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.count, *jnp.shape(x))), state)
+
+    def take(self, state: TrainState) -> TrainState:
+        """The first device's copy."""
+        return jax.tree.map(lambda x: x[0], state)
+
+    def put_batch(self, batch: Batch) -> Batch:
+        """`[I, ...]` to `[devices, I / devices, ...]`."""
+        return jax.tree.map(lambda x: np.reshape(x, (self.count, -1, *x.shape[1:])), batch)
+
+    def compile(self, step: Step) -> Step:
+        """The step on every device; metrics come back once."""
+        donated = () if jax.default_backend() == "cpu" else (0,)
+        spread = jax.pmap(step, axis_name=self.axis_name, devices=self.devices, donate_argnums=donated)
+
+        def run(state, batch):
+            state, metrics = spread(state, batch)
+            return state, jax.tree.map(lambda x: x[0], metrics)
+
+        return run
+
+
+METHODS = {"jit": JitParallel, "pmap": PmapParallel}

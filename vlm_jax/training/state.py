@@ -1,0 +1,32 @@
+"""What training carries from step to step. Nothing random is in it: keys come from seed and step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+Parameters = dict[str, Any]
+"""A nested dict of arrays; a path such as `trunk/layer_0/attention/query/kernel` names a leaf."""
+
+
+class TrainState(NamedTuple):
+    """A pytree; `step` counts optimizer steps done."""
+
+    step: Int[Array, ""]
+    params: Parameters
+    opt_state: Any
+    ema: Parameters | None
+    """Moving average of `params`, or None."""
+
+
+def parameter_path(path: tuple[Any, ...]) -> str:
+    """`trunk/layer_0/attention/query/kernel` from a JAX key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def create_state(params: Parameters, transformation: optax.GradientTransformation, *, ema: bool) -> TrainState:
+    """A state before its first step."""
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(params), average)

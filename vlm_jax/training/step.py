@@ -1,0 +1,93 @@
+"""The train step: a pure function from state and batch to state and metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key
+
+from vlm_jax.config import Config
+from vlm_jax.training.optimizer import frozen_mask, learning_rate_schedule
+from vlm_jax.training.state import Parameters, TrainState
+from vlm_jax.types import Batch
+
+LossSums = Callable[..., Any]
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def example_keys(seed: int, step: Int[Array, ""], index: Int[Array, " I"]) -> Key[Array, " I"]:
+    """One key a picture, from seed, step and its position in the global batch: however the batch is split."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    return jax.vmap(lambda position: jax.random.fold_in(key, position))(index)
+
+
+def micro_batches(batch: Batch, count: int) -> Batch:
+    """`[I, ...]` to `[count, I / count, ...]`; strided, so that each device's pictures stay on it."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def make_step(
+    config: Config,
+    loss_sums: LossSums,
+    transformation: optax.GradientTransformation,
+    params: Parameters,
+    *,
+    axis_name: str | None = None,
+) -> Step:
+    """The step of a config; `params` gives paths and shapes only.
+
+    `loss_sums(params, batch, keys)` returns sums over questions with the fields `loss` and `weight`. Sums are added
+    over micro-batches and over the devices of `axis_name`, and divided once. An update that is not finite is not
+    applied: the state comes back as it was, `step` included, and the metric `finite` is False.
+    """
+    schedule = learning_rate_schedule(config.optimizer, config.training.steps)
+    frozen = frozen_mask(params, config.optimizer)
+    uses_keys = config.model.dropout > 0 or config.model.attention_dropout > 0
+
+    def objective(params, batch, step):
+        held = jax.tree.map(lambda p, hold: jax.lax.stop_gradient(p) if hold else p, params, frozen)
+        keys = example_keys(config.seed, step, batch.index) if uses_keys else None
+        sums = loss_sums(held, batch, keys)
+        return sums.loss, sums
+
+    gradient = jax.grad(objective, has_aux=True)
+
+    def step(state, batch):
+        if config.training.accumulation == 1:
+            totals = gradient(state.params, batch, state.step)
+        else:
+            totals = _accumulate(gradient, state, micro_batches(batch, config.training.accumulation))
+        gradients, sums = totals if axis_name is None else jax.lax.psum(totals, axis_name)
+        weight = jnp.maximum(sums.weight, 1.0)
+        gradients = jax.tree.map(lambda g: g / weight, gradients)
+        norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
+        updated = _update(state, gradients, transformation, config.optimizer.ema)
+        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        metrics = {**sums._asdict(), "gradient_norm": norm, "learning_rate": schedule(updated.step - 1)}
+        return state, {**metrics, "finite": finite}
+
+    return step
+
+
+def _accumulate(gradient, state, batches):
+    shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], batches), state.step)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(totals, batch):
+        return jax.tree.map(jnp.add, totals, gradient(state.params, batch, state.step)), None
+
+    return jax.lax.scan(add, zeros, batches)[0]
+
+
+def _update(state, gradients, transformation, decay):
+    updates, opt_state = transformation.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if ema is not None:
+        # Early on the average follows the parameters: it never remembers the initial weights.
+        rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda average, p: rate * average + (1.0 - rate) * p, ema, params)
+    return TrainState(state.step + 1, params, opt_state, ema)
