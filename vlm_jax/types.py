@@ -63,7 +63,7 @@ class LoadedBatch(NamedTuple):
 class ModelOutput(NamedTuple):
     """What the model computed. The image stream has one copy a picture where no text reaches it (k = 1), else k = K."""
 
-    logits: Float[Array, "I K A"] | Float[Array, "I K N A"]
+    logits: Float[Array, "I K A"] | Float[Array, "I K N A"] | Float[Array, "I N A"] | Float[Array, "I A"]
     """From [CLS], or at every position with the image's G positions first (N = G + T)."""
-    image: Float[Array, "I k G D"]
-    text: Float[Array, "I K T D"]
+    image: Float[Array, "I k G D"] | Float[Array, "I G D"]
+    text: Float[Array, "I K T D"] | Float[Array, "I T D"]

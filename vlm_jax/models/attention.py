@@ -20,8 +20,11 @@ PATTERNS = {
     "dual_encoder": ((ALL, NONE), (NONE, ALL)),
 }
 
-Memory = tuple[Float[Array, "I k M H d"], Float[Array, "I k M H d"]]
-"""Keys and values that another stream computed: k is K, or 1 where all K slots share them."""
+Memory = tuple[Float[Array, "I m L H d"], Float[Array, "I m L H d"]]
+"""Keys and values that another stream computed: m is K, or 1 where all K slots share them."""
+
+OwnMemory = tuple[Float[Array, "I K N H d"], Float[Array, "I K N H d"]]
+"""Keys and values of the stream itself, for whoever reads it next."""
 
 
 def attention_mask(pattern: str, kind: Int[Array, " N"], valid: Bool[Array, "*b N"]) -> Bool[Array, "*b N N"]:
@@ -29,7 +32,7 @@ def attention_mask(pattern: str, kind: Int[Array, " N"], valid: Bool[Array, "*b 
     see = jnp.asarray(PATTERNS[pattern])[kind[:, None], kind[None, :]]
     position = jnp.arange(kind.size)
     allowed = (see == ALL) | ((see == PAST) & (position[None, :] <= position[:, None]))
-    return allowed & valid[..., None, :]
+    return jnp.expand_dims(allowed, range(valid.ndim - 1)) & valid[..., None, :]
 
 
 def fold_keys(keys: Key[Array, " I"] | None, part: int | Int[Array, ""]) -> Key[Array, " I"] | None:
@@ -57,7 +60,7 @@ def attend(
 ) -> Float[Array, "I K N H d"]:
     """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
 
-    With a memory, its keys stand before the others: P = memory's M + M. One that all K slots share is multiplied
+    With a memory, its keys stand before the others: P = L + M. One that all K slots share is multiplied
     once a picture, not once a question. A query that may see nothing gets weight zero, not a uniform average.
     """
     scores = jnp.einsum("iknhd,ikmhd->ikhnm", query, key)
@@ -75,13 +78,13 @@ def attend(
     return seen + _memory_values(weights[..., :split], memory[1])
 
 
-def _memory_scores(query: Float[Array, "I K N H d"], key: Float[Array, "I k M H d"]) -> Float[Array, "I K H N M"]:
+def _memory_scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m L H d"]) -> Float[Array, "I K H N L"]:
     if key.shape[1] == 1:
         return jnp.einsum("iknhd,imhd->ikhnm", query, key[:, 0])
     return jnp.einsum("iknhd,ikmhd->ikhnm", query, key)
 
 
-def _memory_values(weights: Float[Array, "I K H N M"], value: Float[Array, "I k M H d"]) -> Float[Array, "I K N H d"]:
+def _memory_values(weights: Float[Array, "I K H N L"], value: Float[Array, "I m L H d"]) -> Float[Array, "I K N H d"]:
     if value.shape[1] == 1:
         return jnp.einsum("ikhnm,imhd->iknhd", weights, value[:, 0])
     return jnp.einsum("ikhnm,ikmhd->iknhd", weights, value)
@@ -99,7 +102,7 @@ class SelfAttention(nn.Module):
         mask: Bool[Array, "I k N P"],
         memory: Memory | None = None,
         keys: Key[Array, " I"] | None = None,
-    ) -> tuple[Float[Array, "I K N D"], Memory]:
+    ) -> tuple[Float[Array, "I K N D"], OwnMemory]:
         s = self.settings
         heads = (*x.shape[:-1], s.heads, s.width // s.heads)
         dtype = jnp.dtype(s.compute_dtype)

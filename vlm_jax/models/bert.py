@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model, TextEncoder
-from vlm_jax.models.attention import Memory, SelfAttention, dropout
+from vlm_jax.models.attention import Memory, OwnMemory, SelfAttention, dropout
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
@@ -51,7 +51,7 @@ class BertLayer(nn.Module):
         mask: Bool[Array, "I k N P"],
         memory: Memory | None = None,
         keys: Key[Array, " I"] | None = None,
-    ) -> tuple[Float[Array, "I K N D"], Memory]:
+    ) -> tuple[Float[Array, "I K N D"], OwnMemory]:
         s = self.settings
         dtype = jnp.dtype(s.compute_dtype)
         mixed, own = SelfAttention(s, name="attention")(x, mask, memory, keys)

@@ -3,6 +3,8 @@
 Every fusion maps `(image, text, image_mask, text_mask, keys)` to `(image, text)`; heads do not know which one ran.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -16,7 +18,7 @@ from vlm_jax.models.bert import EMBEDDING_INIT, BertLayer, layer_norm
 Streams = tuple[Float[Array, "I k G D"], Float[Array, "I K T D"]]
 
 
-def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
+def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
     """The identity where the matrix is square, so that a fresh `text_fc` leaves BERT's embeddings as they are."""
     if shape[0] == shape[1]:
         return jnp.eye(shape[0], dtype=dtype)

@@ -14,14 +14,15 @@ from vlm_jax.types import ModelOutput
 
 Image = Float[Array, "I h w 3"] | Float[Array, "I G C"]
 Text = Int[Array, "I K T"] | Float[Array, "I K T E"]
+FlatText = Int[Array, "I T"] | Float[Array, "I T E"]
 
 
 class VisualLanguageModel(nn.Module):
     """Pictures and K texts each -> logits.
 
     `image` is normalised pixels, or grid features where `model.image.cnn` is `features`; `text` is token ids, or text
-    features that already hold positions. `image_mask` hides grid cells (all of them: the question alone). `keys`, one
-    an example, switch dropout on.
+    features that already hold positions. `image_mask` [I, G] hides grid cells; [I, 1] hides all of them: the question
+    alone. `keys`, one an example, switch dropout on.
     """
 
     settings: Model
@@ -42,7 +43,7 @@ class VisualLanguageModel(nn.Module):
         text: Text,
         text_mask: Bool[Array, "I K T"],
         *,
-        image_mask: Bool[Array, "I G"] | None = None,
+        image_mask: Bool[Array, "I g"] | None = None,
         keys: Key[Array, " I"] | None = None,
     ) -> tuple[Float[Array, "I k G D"], Float[Array, "I K T D"]]:
         """The fused image and text streams, before any head."""
@@ -52,20 +53,28 @@ class VisualLanguageModel(nn.Module):
         if jnp.issubdtype(text.dtype, jnp.integer):
             text = self.text(text)
         if image_mask is None:
-            image_mask = jnp.ones(image.shape[:2], bool)
+            image_mask = jnp.ones((1, 1), bool)
+        image_mask = jnp.broadcast_to(image_mask, image.shape[:2])
         image_stream, text_stream = self.embed(image, text, fold_keys(keys, 1))
         return self.trunk(image_stream, text_stream, image_mask, text_mask, fold_keys(keys, 2))
 
     def __call__(
         self,
         image: Image,
-        text: Text,
-        text_mask: Bool[Array, "I K T"],
+        text: Text | FlatText,
+        text_mask: Bool[Array, "I K T"] | Bool[Array, "I T"],
         *,
-        image_mask: Bool[Array, "I G"] | None = None,
+        image_mask: Bool[Array, "I g"] | None = None,
         keys: Key[Array, " I"] | None = None,
     ) -> ModelOutput:
-        """Everything: logits as `model.head` says, and both streams."""
+        """Everything: logits as `model.head` says, and both streams.
+
+        A text without the slot axis is one slot a picture, and what returns has no slot axis either: features
+        [B, G, C] and [B, T, E] become logits [B, G + T, A].
+        """
+        if text_mask.ndim == 2:
+            whole = self(image, text[:, None], text_mask[:, None], image_mask=image_mask, keys=keys)
+            return ModelOutput(*(x[:, 0] for x in whole))
         image_stream, text_stream = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
         if self.settings.head == "answers":
             logits = self.head(text_stream[:, :, 0], fold_keys(keys, 3))
@@ -80,7 +89,7 @@ class VisualLanguageModel(nn.Module):
         text: Text,
         text_mask: Bool[Array, "I K T"],
         *,
-        image_mask: Bool[Array, "I G"] | None = None,
+        image_mask: Bool[Array, "I g"] | None = None,
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K A"]:
         """Logits at [CLS] alone, with either head: no other position is multiplied by the classifier."""

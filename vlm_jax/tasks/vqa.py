@@ -1,14 +1,22 @@
 """Visual question answering: classify [CLS] over the answer vocabulary, soft targets where people disagree."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Config
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.errors import InputError
+from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, share_of
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.types import Batch
+from vlm_jax.types import Batch, Example, Question
+
+TOP = 5  # answers of a prediction that are kept
 
 
 class Sums(NamedTuple):
@@ -19,41 +27,139 @@ class Sums(NamedTuple):
     correct: Float[Array, ""]
 
 
-def loss_sums(
-    model: VisualLanguageModel, params: dict[str, Any], batch: Batch, config: Config, *, keys: Key[Array, " I"] | None
-) -> Sums:
-    """Cross-entropy with soft targets, -sum_a t_a log p_a, summed over real questions.
+class Prediction(NamedTuple):
+    """One answered question."""
+
+    image_id: str
+    question: Question
+    top: tuple[tuple[str, float], ...]
+    """The likeliest answers with their probabilities, best first."""
+    score: float
+    """1 right, 0 wrong, between where people disagree."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """One line of `predictions.jsonl`."""
+        return {
+            "question_id": self.question.question_id,
+            "image_id": self.image_id,
+            "question": self.question.text,
+            "kind": self.question.kind,
+            "answers": list(self.question.answers),
+            "prediction": self.top[0][0],
+            "score": self.score,
+            "top": [{"answer": answer, "probability": probability} for answer, probability in self.top],
+        }
+
+
+def batch_sums(logits: Float[Array, "I K A"], batch: Batch, *, label_smoothing: float) -> Sums:
+    """Cross-entropy with soft targets, -sum_a t_a log p_a, over the real questions of a batch.
 
     A question none of whose answers is in the vocabulary has no target: it counts in the accuracy (as wrong), with
-    loss zero. Label smoothing e: t becomes (1 - e) t + e / A.
+    loss zero. Label smoothing e (Szegedy et al. 2016, section 7) turns t into (1 - e) t + e / A.
     """
-    logits = model.apply(
-        {"params": params}, batch.image, batch.input_ids, batch.text_mask, keys=keys, method="answer_logits"
-    )
     log_p = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(log_p, batch.answers, axis=-1)
     loss = -jnp.sum(picked * batch.answer_weights, axis=-1)
-    smoothing = config.training.label_smoothing
-    if smoothing:
+    if label_smoothing:
         answered = jnp.sum(batch.answer_weights, axis=-1)
-        loss = (1 - smoothing) * loss - smoothing * answered * jnp.mean(log_p, axis=-1)
-    score = jnp.sum(jnp.where(batch.answers == jnp.argmax(logits, -1)[..., None], batch.answer_weights, 0), -1)
-    return Sums(
-        loss=jnp.sum(loss * batch.weight),
-        weight=jnp.sum(batch.weight),
-        correct=jnp.sum(score * batch.weight),
-    )
+        loss = (1 - label_smoothing) * loss - label_smoothing * answered * jnp.mean(log_p, axis=-1)
+    right = batch.answers == jnp.argmax(logits, -1)[..., None]
+    score = jnp.sum(jnp.where(right, batch.answer_weights, 0), -1)
+    return Sums(jnp.sum(loss * batch.weight), jnp.sum(batch.weight), jnp.sum(score * batch.weight))
 
 
-def answer_probabilities(
-    model: VisualLanguageModel,
-    params: dict[str, Any],
-    batch: Batch,
-    *,
-    image_mask: Bool[Array, "I G"] | None = None,
-) -> Float[Array, "I K A"]:
-    """How likely each answer class is, for each question slot."""
-    logits = model.apply(
-        {"params": params}, batch.image, batch.input_ids, batch.text_mask, image_mask=image_mask, method="answer_logits"
-    )
-    return jax.nn.softmax(logits)
+class VisualQuestionAnswering:
+    """The task of one config: its encoder, its model, its loss and its scores."""
+
+    def __init__(self, config: Config, encode: ExampleEncoder, *, batch_sharding: Any = None) -> None:
+        answers = len(encode.answers)
+        classes = config.model.classes or answers
+        if classes < answers:
+            raise InputError(f"model.classes is {classes}, the training set has {answers} answers; raise it to {answers}")
+        self.config, self.encode = config, encode
+        self.model = VisualLanguageModel(config.model, classes)
+        self._sharding = batch_sharding
+        self._predict = jax.jit(self._predict_batch)
+
+    def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh float32 parameters."""
+        height, width = self.encode.image.size
+        image = jnp.zeros((1, height, width, 3))
+        ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
+        return self.model.init(key, image, ids, jnp.ones(ids.shape, bool), method="answer_logits")["params"]
+
+    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
+        """What a train step differentiates; `keys`, one a picture, switch dropout on."""
+        inputs = (batch.image, batch.input_ids, batch.text_mask)
+        logits = self.model.apply({"params": params}, *inputs, keys=keys, method="answer_logits")
+        return batch_sums(logits, batch, label_smoothing=self.config.training.label_smoothing)
+
+    def _predict_batch(
+        self, params: dict[str, Any], batch: Batch, see_image: Bool[Array, "I 1"]
+    ) -> tuple[Float[Array, "I K top"], Int[Array, "I K top"]]:
+        inputs = (batch.image, batch.input_ids, batch.text_mask)
+        logits = self.model.apply({"params": params}, *inputs, image_mask=see_image, method="answer_logits")
+        known = logits[..., : len(self.encode.answers)]  # a head may have more classes than there are answers
+        return jax.lax.top_k(jax.nn.softmax(known), min(TOP, len(self.encode.answers)))
+
+    def predict(
+        self, params: dict[str, Any], examples: Sequence[Example], *, see_image: bool = True, batch_images: int | None = None
+    ) -> list[Prediction]:
+        """Every question of `examples`, in order; without `see_image` from the question alone."""
+        size = batch_images or self.config.training.evaluation_batch_images
+        batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
+        visible = np.full((size, 1), see_image)
+        waiting = []
+        for loaded in batches:
+            batch, shown = jax.device_put((loaded.batch, visible), self._sharding)
+            waiting.append((loaded.batch.weight > 0, self._predict(params, batch, shown)))
+        if not waiting:
+            return []
+        real = [(top_p[mask], top_c[mask]) for mask, (top_p, top_c) in jax.device_get(waiting)]
+        probabilities, classes = (np.concatenate(column) for column in zip(*real, strict=True))
+        asked = [(example.image_id, question) for example in examples for question in example.questions]
+        return [self._prediction(*each) for each in zip(asked, probabilities, classes, strict=True)]
+
+    def _prediction(self, asked: tuple[str, Question], probabilities: np.ndarray, classes: np.ndarray) -> Prediction:
+        image_id, question = asked
+        names = [self.encode.answers.answers[c] for c in classes]
+        top = tuple(zip(names, map(float, probabilities), strict=True))
+        return Prediction(image_id, question, top, share_of(names[0], question.answers))
+
+    def score(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Accuracy overall and by question kind."""
+        scores = np.array([p.score for p in predictions], np.float64)
+        return accuracy_by_kind(scores, [p.question.kind for p in predictions])
+
+    def controls(
+        self, params: dict[str, Any], examples: Sequence[Example], train: Sequence[Example]
+    ) -> dict[str, float]:
+        """What is reached without looking: by the trained model, and by answer counts of the training set."""
+        blind = self.predict(params, examples, see_image=False)
+        shuffled = self.predict(params, ShuffledImages(examples, self.config.seed))
+        prior = BlindPrior((q.text, q.answers) for example in train for q in example.questions)
+        questions = [question for example in examples for question in example.questions]
+        return {
+            "control/question_only": self.score(blind)["accuracy"],
+            "control/image_shuffled": self.score(shuffled)["accuracy"],
+            "control/question_prior": float(np.mean([share_of(prior.answer(q.text), q.answers) for q in questions])),
+            "control/majority": float(np.mean([share_of(prior.majority, q.answers) for q in questions])),
+        }
+
+
+class ShuffledImages(Sequence[Example]):
+    """The same questions, each about some other picture of the set (a permutation that leaves none in place)."""
+
+    def __init__(self, examples: Sequence[Example], seed: int) -> None:
+        self._examples = examples
+        cycle = np.random.default_rng(seed).permutation(len(examples))
+        self._other = np.empty_like(cycle)
+        self._other[cycle] = np.roll(cycle, 1)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._examples[index]._replace(image=self._examples[int(self._other[index])].image)

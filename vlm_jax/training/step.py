@@ -62,7 +62,7 @@ def make_step(
         gradients, sums = totals if axis_name is None else jax.lax.psum(totals, axis_name)
         weight = jnp.maximum(sums.weight, 1.0)
         gradients = jax.tree.map(lambda g: g / weight, gradients)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
         updated = _update(state, gradients, transformation, config.optimizer.ema)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)

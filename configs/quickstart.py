@@ -1,0 +1,25 @@
+"""A first model that answers questions about pictures, trained while you get a coffee.
+
+Question: does a small fused model learn colours and shapes from questions alone?
+Command: python -m experiments.train configs/quickstart.py
+"""
+
+from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+
+
+def get_config() -> Config:
+    return Config(
+        name="quickstart",
+        data=Data(questions_per_image=10, image=ImageInput(size=(64, 64), flip=True, shift=4)),
+        model=Model(
+            pattern="image_to_text",
+            width=128,
+            heads=4,
+            layers=2,
+            mlp_width=256,
+            image=ImageEncoder(stem_width=16, stem_stride=1, widths=(32, 64, 128), blocks=(0, 1, 1)),
+            text=TextEncoder(vocabulary_size=128, width=128, max_length=12),
+        ),
+        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=100, weight_decay=0.05),
+        training=Training(steps=1500, batch_images=32, evaluate_every=500, log_every=50),
+    )

@@ -1,0 +1,35 @@
+"""Train a model: `python -m experiments.train configs/quickstart.py --optimizer.learning-rate 3e-4`."""
+
+import sys
+
+from vlm_jax.command_line import parse_train, run_command
+
+
+def main(argv: list[str]) -> int:
+    config, workdir = parse_train(argv)
+
+    from vlm_jax.run_folder import claim
+    from vlm_jax.training.loop import Interrupted, NotFinite, Trainer
+    from vlm_jax.training.parallel import choose_devices
+
+    choose_devices(config)  # refuses before anything is written
+    with claim(workdir, config) as folder:
+        if folder.finished:
+            print(f"{folder.path} is finished: nothing to do. Look at result.json and predictions.png in it")
+            return 0
+        try:
+            result = Trainer(config, folder).run()
+        except Interrupted as stop:
+            print(stop)
+            return 143
+        except NotFinite as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    for name, value in result["metrics"].items():
+        print(f"{name:28s} {value:.4f}")
+    print(f"saved in {folder.path}: result.json, predictions.jsonl, predictions.png")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

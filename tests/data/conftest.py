@@ -1,0 +1,36 @@
+"""Data shared by the data tests: easy-VQA prepared once, and an encoder for it."""
+
+import dataclasses
+
+import pytest
+
+from vlm_jax.config import Data, ImageInput
+from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.sources import open_split
+from vlm_jax.data.text import Tokenizer
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    settings = Data(directory=str(tmp_path_factory.mktemp("prepared")))
+    open_split(settings, "train")
+    return settings
+
+
+@pytest.fixture(scope="session")
+def splits(data):
+    return {split: list(open_split(data, split)) for split in ("train", "validation", "test")}
+
+
+@pytest.fixture(scope="session")
+def encoder(splits):
+    texts = [question.text for example in splits["train"] for question in example.questions]
+    tokenizer, answers = Tokenizer.build(texts, 256), AnswerVocabulary.build(splits["train"])
+    image = ImageInput(size=(32, 32), flip=True, shift=3)
+
+    def make(**changes):
+        default = ExampleEncoder(tokenizer, answers, image, max_length=16, questions_per_image=10)
+        return dataclasses.replace(default, _tokens={}, _targets={}, **changes)
+
+    return make

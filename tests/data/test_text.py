@@ -1,0 +1,171 @@
+"""Tokenizers: the same everywhere, of fixed length, equal to BERT's own, and never an empty one."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+
+QUESTIONS = ["What colour is the shape?", "Is there a red circle?", "is the naïve circle there", "does it contain red?"]
+# Ties everywhere: many characters and pairs of equal counts, where an order left to chance would show.
+TIES = [" ".join(a + b + c for b in "etaoinsh") + "?!" for a in "qwrtypsdfg" for c in "klzxcvbnm"]
+
+BUILD = """
+import hashlib, json, sys
+from vlm_jax.data.text import Tokenizer
+texts = json.load(sys.stdin)
+print([hashlib.sha256(Tokenizer.build(texts, n)._inner.to_str().encode()).hexdigest() for n in (60, 100, 400)])
+"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.build(QUESTIONS * 3, 200)
+
+
+def test_special_tokens_come_first(tokenizer):
+    assert [tokenizer._inner.id_to_token(i) for i in range(5)] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert tokenizer.pad_id == 0 and tokenizer.mask_id == 4
+
+
+def test_every_process_builds_the_same_vocabulary():
+    outputs = set()
+    for hash_seed in ("0", "1", "random"):
+        run = subprocess.run(
+            [sys.executable, "-c", BUILD],
+            input=json.dumps(TIES + QUESTIONS),
+            env={"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outputs.add(run.stdout)
+    assert len(outputs) == 1, outputs
+    here = [hashlib.sha256(Tokenizer.build(TIES + QUESTIONS, n)._inner.to_str().encode()).hexdigest() for n in (60,)]
+    assert here[0] in outputs.pop()
+
+
+def test_order_of_texts_does_not_matter():
+    one, two = (Tokenizer.build(texts, 100) for texts in (TIES, TIES[::-1]))
+    assert one._inner.to_str() == two._inner.to_str()
+
+
+@pytest.mark.parametrize("size", [6, 20, 60, 1000])
+def test_the_vocabulary_stays_within_its_size(size):
+    tokenizer = Tokenizer.build([*TIES, "日本 😀"], size)
+    assert tokenizer.vocabulary_size <= size
+    assert sorted(tokenizer._inner.get_vocab().values()) == list(range(tokenizer.vocabulary_size))
+    ids, _ = tokenizer.encode(TIES, 64)
+    assert ids.max() < tokenizer.vocabulary_size
+
+
+def test_impossible_builds_are_refused():
+    with pytest.raises(InputError, match="vocabulary_size"):
+        Tokenizer.build(QUESTIONS, 5)
+    with pytest.raises(InputError, match="no word"):
+        Tokenizer.build(["", " \0 "], 100)
+
+
+def test_encoding_has_one_length_and_keeps_the_beginning(tokenizer):
+    texts = [*QUESTIONS, "red " * 50, "", "a\0b", "😀 red", "\ud800", "\n\t"]
+    ids, mask = tokenizer.encode(texts, 12)
+    assert ids.shape == mask.shape == (len(texts), 12) and ids.dtype == np.int32 and mask.dtype == bool
+    cls, sep, red = tokenizer.cls_id, tokenizer.sep_id, tokenizer._inner.token_to_id("red")
+    assert (ids[:, 0] == cls).all() and (ids[~mask] == 0).all()
+    assert (ids[np.arange(len(texts)), mask.sum(1) - 1] == sep).all()
+    assert ((ids == sep).sum(1) == 1).all()
+    np.testing.assert_array_equal(ids[4], [cls] + [red] * 10 + [sep])
+    np.testing.assert_array_equal(ids[5], [cls, sep] + [0] * 10)
+    np.testing.assert_array_equal(ids[7, :4], [cls, 1, red, sep])
+    assert tokenizer.truncated(texts, 12) == 1
+    assert tokenizer.truncated(["red"] * 3 + ["red red"], 3) == 1
+    assert tokenizer.encode([], 12)[0].shape == (0, 12)
+    np.testing.assert_array_equal(tokenizer.encode(["RED Circlé"], 12)[0], tokenizer.encode(["red circle"], 12)[0])
+    assert tokenizer.decode(tokenizer.encode(["is there a red circle"], 12)[0][0]) == "is there a red circle"
+
+
+def test_save_and_load_switch_off_what_the_file_carries(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    expected = tokenizer.encode(QUESTIONS, 12)
+    packed = json.loads((tmp_path / "tokenizer.json").read_text())
+    packed["truncation"] = {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    packed["padding"] = {
+        "strategy": {"Fixed": 9}, "direction": "Left", "pad_to_multiple_of": None,
+        "pad_id": 1, "pad_type_id": 0, "pad_token": "[UNK]",
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(packed))
+    for source in (tmp_path, tmp_path / "tokenizer.json", str(tmp_path)):
+        loaded = Tokenizer.load(source)
+        for one, two in zip(loaded.encode(QUESTIONS, 12), expected, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def write_vocabulary(folder, tokenizer, **settings):
+    vocabulary = tokenizer._inner.get_vocab()
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)) + "\n", encoding="utf-8")
+    if settings:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_lower_case": True}, {"do_lower_case": False}])
+def test_a_vocabulary_file_tokenizes_as_bert_does(tokenizer, tmp_path, settings):
+    from transformers import BertTokenizer
+
+    write_vocabulary(tmp_path, tokenizer, **settings)
+    theirs = BertTokenizer(vocab=str(tmp_path / "vocab.txt"), **settings)
+    texts = [*QUESTIONS, "Is it RED?", "naïve, it's 日本 (red)...", "a [MASK] circle", "", "unaffable", "x" * 150]
+    ids, mask = Tokenizer.load(tmp_path).encode(texts, 32)
+    expected = theirs(texts, padding="max_length", max_length=32, truncation=True)
+    np.testing.assert_array_equal(ids, expected["input_ids"])
+    np.testing.assert_array_equal(mask, expected["attention_mask"])
+    alone = Tokenizer.load(tmp_path / "vocab.txt").encode(texts, 32)[0]
+    np.testing.assert_array_equal(alone, ids)
+
+
+def test_what_is_no_tokenizer_is_refused_in_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "words.txt").write_text("hello\nworld\n")
+    (tmp_path / "nothing.txt").write_text("")
+    (tmp_path / "twice.txt").write_text("[UNK]\n[CLS]\n[PAD]\n[SEP]\nred\nred\n")
+    (tmp_path / "no_pad.txt").write_text("[UNK]\n[CLS]\n[SEP]\nred\n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\0")
+    for name in ("empty", "bad.json", "words.txt", "nothing.txt", "twice.txt", "no_pad.txt", "binary.txt", "gone"):
+        with pytest.raises(InputError, match=name.replace(".", r"\.")) as error:
+            Tokenizer.load(tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nobody/none-such", "bert-none-such", "../up", "https://x.y/z"])
+def test_an_unreachable_hub_id_is_one_clear_line_and_quick(name):
+    import time
+
+    began = time.monotonic()
+    with pytest.raises(InputError, match="no tokenizer") as error:
+        Tokenizer.load(name)
+    assert "\n" not in str(error.value) and name in str(error.value) and time.monotonic() - began < 15
+
+
+def test_size_check(tokenizer):
+    size = tokenizer.vocabulary_size
+    tokenizer.check_size(size, exact=True)
+    tokenizer.check_size(size + 5, exact=False)
+    with pytest.raises(InputError, match=f"has {size} tokens.*exactly {size + 5}"):
+        tokenizer.check_size(size + 5, exact=True)
+    with pytest.raises(InputError, match=f"at most {size - 1}"):
+        tokenizer.check_size(size - 1, exact=False)
+
+
+def test_no_transformers_on_this_path(tmp_path, tokenizer):
+    tokenizer.save(tmp_path)
+    code = (
+        "import sys; from vlm_jax.data.text import Tokenizer; assert 'tokenizers' not in sys.modules\n"
+        f"Tokenizer.load({str(tmp_path)!r}).encode(['red'], 8); Tokenizer.build(['red'], 50)\n"
+        "assert not {'transformers', 'tensorflow', 'torch', 'huggingface_hub'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

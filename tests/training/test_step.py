@@ -1,0 +1,207 @@
+"""The train step: sums over sums, one key a picture, accumulation, freezing, and a guard against what is not finite."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vlm_jax.config import Config, ImageEncoder, Model, Optimizer, TextEncoder, Training
+from vlm_jax.errors import InputError
+from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.tasks.vqa import batch_sums
+from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from vlm_jax.training.state import create_state
+from vlm_jax.training.step import example_keys, make_step, micro_batches
+from vlm_jax.types import Batch
+
+CONFIG = Config(
+    model=Model(
+        width=16, heads=2, mlp_width=32, layers=1, dropout=0.1, attention_dropout=0.1, pattern="image_to_text",
+        image=ImageEncoder(cnn="features", features=8), text=TextEncoder(width=16, vocabulary_size=20),
+    ),
+    optimizer=Optimizer(name="sgd", learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
+    training=Training(steps=10, batch_images=8),
+)  # fmt: skip
+MODEL = VisualLanguageModel(CONFIG.model, 5)
+
+
+def make_batch(pictures=8, slots=3, seed=0):
+    """Weights differ between pictures: averaging means would be wrong."""
+    random = np.random.default_rng(seed)
+    weight = (np.arange(slots)[None] <= random.integers(0, slots, (pictures, 1))).astype(np.float32)
+    weight[-1] = 0
+    return Batch(
+        image=random.normal(size=(pictures, 4, 8)).astype(np.float32),
+        input_ids=random.integers(1, 20, (pictures, slots, 6)).astype(np.int32),
+        text_mask=np.arange(6)[None, None] < random.integers(2, 7, (pictures, slots, 1)),
+        answers=random.integers(0, 5, (pictures, slots, 1)).astype(np.int32),
+        answer_weights=np.ones((pictures, slots, 1), np.float32),
+        weight=weight,
+        index=np.arange(pictures, dtype=np.int32),
+    )
+
+
+def loss_sums(params, batch, keys):
+    inputs = (batch.image, batch.input_ids, batch.text_mask)
+    logits = MODEL.apply({"params": params}, *inputs, keys=keys, method="answer_logits")
+    return batch_sums(logits, batch, label_smoothing=0.1)
+
+
+def start(config):
+    batch = make_batch()
+    inputs = (batch.image, batch.input_ids, batch.text_mask)
+    params = jax.jit(MODEL.init)(jax.random.key(0), *inputs)["params"]
+    optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
+    state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
+    return state, jax.jit(make_step(config, loss_sums, optimizer, params))
+
+
+def with_optimizer(**changes):
+    return dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, **changes))
+
+
+def furthest(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(jnp.abs(x - y).max() / jnp.maximum(1.0, jnp.abs(x).max())) for x, y in pairs)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_accumulation_changes_nothing(count):
+    """Promise 7, with dropout on and weights that differ between micro-batches."""
+    state, step = start(CONFIG)
+    _, split = start(dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, accumulation=count)))
+    (one, one_metrics), (many, many_metrics) = step(state, make_batch()), split(state, make_batch())
+    assert furthest(one.params, many.params) < 1e-6
+    assert abs(float(one_metrics["loss"] - many_metrics["loss"])) < 1e-5 * float(one_metrics["loss"])
+    assert one_metrics["weight"] == many_metrics["weight"] == make_batch().weight.sum()
+
+
+def test_micro_batches_hold_every_picture_once():
+    split = micro_batches(make_batch(), 4)
+    assert split.image.shape == (4, 2, 4, 8)
+    np.testing.assert_array_equal(np.sort(np.ravel(split.index)), np.arange(8))
+    np.testing.assert_array_equal(split.index[1], [1, 5])
+
+
+def test_one_question_a_picture_has_the_same_loss():
+    """The layout [I, K] and the same questions as [I * K, 1] have one loss and one gradient."""
+    state, _ = start(CONFIG)
+    batch = make_batch()
+    slots = batch.weight.shape[1]
+    flat = Batch(
+        np.repeat(batch.image, slots, axis=0),
+        *(x.reshape(-1, 1, *x.shape[2:]) for x in batch[1:6]),
+        np.arange(8 * slots, dtype=np.int32),
+    )
+    loss = jax.jit(jax.value_and_grad(lambda params, batch: loss_sums(params, batch, None).loss))
+    (a, gradient_a), (b, gradient_b) = loss(state.params, batch), loss(state.params, flat)
+    assert abs(float(a - b)) < 1e-5 * float(a)
+    assert furthest(gradient_a, gradient_b) < 1e-5
+
+
+def test_empty_slots_and_filler_pictures_do_not_count():
+    state, step = start(CONFIG)
+    batch = make_batch()
+    empty = batch.weight == 0
+    changed = batch._replace(
+        answers=np.where(empty[..., None], 4 - batch.answers, batch.answers),
+        input_ids=np.where(empty[..., None], 19 - batch.input_ids, batch.input_ids),
+    )
+    (a, _), (b, _) = step(state, batch), step(state, changed)
+    assert furthest(a.params, b.params) == 0
+
+
+def test_keys_depend_on_seed_step_and_position_only():
+    keys = example_keys(3, jnp.int32(5), jnp.arange(8))
+    np.testing.assert_array_equal(jax.random.key_data(keys[2:4]), jax.random.key_data(example_keys(3, jnp.int32(5), jnp.arange(2, 4))))
+    assert len(np.unique(jax.random.key_data(keys), axis=0)) == 8
+    assert not np.array_equal(jax.random.key_data(keys), jax.random.key_data(example_keys(3, jnp.int32(6), jnp.arange(8))))
+
+
+def test_dropout_moves_with_the_step():
+    state, step = start(CONFIG)
+    again, other = step(state, make_batch()), step(state._replace(step=jnp.int32(1)), make_batch())
+    assert step(state, make_batch())[1]["loss"] == again[1]["loss"] != other[1]["loss"]
+
+
+def test_an_update_that_is_not_finite_is_not_applied():
+    state, step = start(with_optimizer(name="adamw"))
+    broken = make_batch()
+    broken.image[2] = np.nan
+    after, metrics = step(state, broken)
+    assert not metrics["finite"]
+    assert furthest(state, after) == 0 and int(after.step) == 0
+    after, metrics = step(state, make_batch())
+    assert metrics["finite"] and int(after.step) == 1 and furthest(state.params, after.params) > 0
+
+
+def test_frozen_parameters_stay_and_have_no_optimizer_state():
+    state, step = start(with_optimizer(name="adamw", frozen=("^text/", "image_fc"), clip_norm=1.0))
+    after, _ = step(state, make_batch())
+    assert furthest(state.params["text"], after.params["text"]) == 0
+    assert furthest(state.params["embed"]["image_fc"], after.params["embed"]["image_fc"]) == 0
+    assert furthest(state.params["trunk"], after.params["trunk"]) > 0
+    whole = start(with_optimizer(name="adamw"))[0]
+    size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
+    frozen = size(state.params["text"]) + size(state.params["embed"]["image_fc"])
+    assert size(whole.opt_state) - size(state.opt_state) == 2 * frozen
+
+
+def test_learning_rate_factors_by_path():
+    state, step = start(with_optimizer(multipliers=(("^head/", 0.25),)))
+    plain_state, plain_step = start(CONFIG)
+    plain = plain_step(plain_state, make_batch())[0]
+    scaled = step(state, make_batch())[0]
+    moved = jax.tree.map(lambda a, b: a - b, plain.params["head"], state.params["head"])
+    less = jax.tree.map(lambda a, b: a - b, scaled.params["head"], state.params["head"])
+    assert furthest(jax.tree.map(lambda x: x / 4, moved), less) < 1e-6
+    assert furthest(plain.params["trunk"], scaled.params["trunk"]) == 0
+
+
+@pytest.mark.parametrize("setting", ["frozen", "no_decay", "multipliers"])
+def test_a_pattern_that_matches_nothing_is_refused(setting):
+    pattern = "hed/classifier/kernel"
+    value = ((pattern, 2.0),) if setting == "multipliers" else (pattern,)
+    with pytest.raises(InputError, match=rf"optimizer.{setting} '{pattern}' matches no parameter.*'head/classifier/kernel'"):
+        start(with_optimizer(name="adamw", **{setting: value}))
+    with pytest.raises(InputError, match="not a regular expression"):
+        start(with_optimizer(name="adamw", frozen=("(",)))
+
+
+def test_decay_spares_biases_norms_and_embeddings():
+    no_loss = with_optimizer(name="adamw", weight_decay=0.1, learning_rate=0.1)
+    state, _ = start(no_loss)
+    optimizer = make_optimizer(no_loss.optimizer, state.params, steps=10)
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    updates, _ = optimizer.update(zeros, optimizer.init(state.params), state.params)
+    assert furthest(updates["text"], zeros["text"]) == 0
+    assert furthest(updates["embed"]["norm"], zeros["embed"]["norm"]) == 0
+    kernel = state.params["head"]["pooler"]["kernel"]
+    np.testing.assert_allclose(updates["head"]["pooler"]["kernel"], -0.01 * kernel, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_schedule_counts_optimizer_steps(schedule):
+    settings = Optimizer(learning_rate=1.0, warmup_steps=4, schedule=schedule)
+    rates = [float(learning_rate_schedule(settings, 20)(step)) for step in range(21)]
+    np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
+    assert rates[20] == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-6)
+    assert all(a >= b for a, b in zip(rates[4:], rates[5:], strict=False))
+
+
+def test_moving_average_follows_the_parameters():
+    state, step = start(with_optimizer(ema=0.99))
+    after, _ = step(state, make_batch())
+    expected = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.params, after.params)
+    assert furthest(after.ema, expected) < 1e-6
+
+
+def test_clipping_bounds_the_update():
+    state, step = start(with_optimizer(clip_norm=1e-3))
+    after, metrics = step(state, make_batch())
+    moved = optax.tree.norm(jax.tree.map(lambda a, b: a - b, after.params, state.params))
+    assert float(metrics["gradient_norm"]) > 1e-3
+    assert float(moved) == pytest.approx(0.5 * 1e-3, rel=1e-3)

@@ -1,0 +1,50 @@
+"""Rows (a picture and which of its questions) to batches of fixed shape."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vlm_jax.data.encoding import EncodedExample, ExampleEncoder
+from vlm_jax.data.images import augment_image, normalise
+from vlm_jax.types import Batch, LoadedBatch
+
+
+class Row(NamedTuple):
+    """One picture of a batch."""
+
+    example: EncodedExample
+    questions: Sequence[int]
+    """Which of its questions fill the slots, K of them at most."""
+    random: np.random.Generator | None = None
+    """Source of the augmentation; without one there is none."""
+
+
+def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start: int = 0) -> LoadedBatch:
+    """A batch of `size` pictures, numbered from `start` in the global batch.
+
+    Slots without a question, and pictures beyond `rows`, have weight 0, an empty text ([CLS] [SEP], so that no
+    attention row is empty) and the empty question id.
+    """
+    slots, (height, width) = encode.questions_per_image, encode.image.size
+    empty_ids, empty_mask = encode.encode_texts([""])
+    pixels = np.zeros((size, height, width, 3), np.uint8)
+    input_ids = np.tile(empty_ids, (size, slots, 1))
+    text_mask = np.tile(empty_mask, (size, slots, 1))
+    answers = np.zeros((size, slots, encode.accepted_answers), np.int32)
+    answer_weights = np.zeros((size, slots, encode.accepted_answers), np.float32)
+    weight = np.zeros((size, slots), np.float32)
+    question_ids = [[""] * slots for _ in range(size)]
+    for place, (example, questions, random) in enumerate(rows):
+        pixels[place] = example.image if random is None else augment_image(example.image, encode.image, random)
+        count, chosen = len(questions), list(questions)
+        input_ids[place, :count] = example.input_ids[chosen]
+        text_mask[place, :count] = example.text_mask[chosen]
+        answers[place, :count] = example.answers[chosen]
+        answer_weights[place, :count] = example.answer_weights[chosen]
+        weight[place, :count] = 1
+        question_ids[place][:count] = [example.question_ids[question] for question in chosen]
+    index = np.arange(start, start + size, dtype=np.int32)
+    image = normalise(pixels, encode.image)
+    batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index)
+    return LoadedBatch(batch, question_ids)

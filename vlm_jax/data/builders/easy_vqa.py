@@ -1,0 +1,79 @@
+"""easy-VQA (Victor Zhou, 2019, MIT): 5,000 pictures of one shape each, 48,248 questions, 13 answers.
+
+The PyPI package `easy_vqa` carries the pictures and questions; nothing is downloaded.
+"""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from vlm_jax.errors import InputError
+
+VALIDATION_SHARE = 10  # one training picture in ten
+
+
+def is_validation(image_id: str) -> bool:
+    """Whether a training picture belongs to the validation split: SHA-256 of its id, modulo ten, is 0."""
+    return int(hashlib.sha256(image_id.encode()).hexdigest(), 16) % VALIDATION_SHARE == 0
+
+
+class EasyVqa(tfds.core.GeneratorBasedBuilder):
+    """One record a picture with all its questions, in array_record files that need no TensorFlow."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image_id": tfds.features.Text(),
+                    "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="png"),
+                    "questions": tfds.features.Sequence(
+                        {
+                            "question_id": tfds.features.Text(),
+                            "text": tfds.features.Text(),
+                            "answers": tfds.features.Text(),
+                            "kind": tfds.features.Text(),
+                        }
+                    ),
+                }
+            ),
+            description="easy-VQA: shapes and colours",
+            homepage="https://github.com/vzhou842/easy-VQA",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        train = list(_records("train"))
+        return {
+            "train": iter([record for record in train if not is_validation(record[0])]),
+            "validation": iter([record for record in train if is_validation(record[0])]),
+            "test": _records("test"),
+        }
+
+    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        raise NotImplementedError  # `_split_generators` gives every split its own records
+
+
+def _records(part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    folder = _package_folder() / "data" / part
+    questions: dict[int, list[dict[str, str]]] = {}
+    for number, (text, answer, image) in enumerate(json.loads((folder / "questions.json").read_text("utf-8"))):
+        kind = "yes_no" if answer in ("yes", "no") else "open"
+        question = {"question_id": f"{part}/{number}", "text": text, "answers": answer, "kind": kind}
+        questions.setdefault(image, []).append(question)
+    for image in sorted(questions):
+        image_id = f"{part}/{image}"
+        path = folder / "images" / f"{image}.png"
+        yield image_id, {"image_id": image_id, "image": path, "questions": questions[image]}
+
+
+def _package_folder() -> Path:
+    found = importlib.util.find_spec("easy_vqa")  # not imported: only its data is wanted
+    if found is None or found.origin is None:
+        raise InputError("the data set easy_vqa needs the package easy_vqa; run: pip install easy-vqa==1.0")
+    return Path(found.origin).parent

@@ -1,0 +1,112 @@
+"""One example to arrays: pixels, token ids, soft targets; kept in memory where all of them fit."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from vlm_jax.config import ImageInput
+from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.images import decode_image, resize_image
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.types import Example, Question
+
+KEEP_BYTES = 2**30
+"""Data sets whose resized pictures take less than this are decoded once and stay in memory."""
+
+_REMEMBERED = 100_000  # distinct questions, and answer sets, whose arrays are remembered: some 30 MB
+
+
+class EncodedExample(NamedTuple):
+    """A picture at the model's size, not yet augmented, with all its `Q` questions."""
+
+    image: UInt8[np.ndarray, "h w 3"]
+    input_ids: Int[np.ndarray, "Q T"]
+    text_mask: Bool[np.ndarray, "Q T"]
+    answers: Int[np.ndarray, "Q R"]
+    answer_weights: Float[np.ndarray, "Q R"]
+    question_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ExampleEncoder:
+    """How an `Example` becomes arrays."""
+
+    tokenizer: Tokenizer
+    answers: AnswerVocabulary
+    image: ImageInput
+    max_length: int
+    """Tokens of a text (T)."""
+    questions_per_image: int
+    """Question slots of a picture (K)."""
+    accepted_answers: int = 1
+    """Distinct answers that a question can have (R)."""
+    _tokens: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
+    _targets: dict[tuple[str, ...], list[tuple[int, float]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, example: Example) -> EncodedExample:
+        """The arrays of one example; `InputError` names the picture that cannot be read."""
+        name = f"picture {example.image_id}"
+        pixels = decode_image(example.image, name=name, max_pixels=self.image.max_pixels)
+        count = len(example.questions)
+        answers = np.zeros((count, self.accepted_answers), np.int32)
+        weights = np.zeros((count, self.accepted_answers), np.float32)
+        for row, question in enumerate(example.questions):
+            for column, (answer, share) in enumerate(self._target(question)):
+                answers[row, column], weights[row, column] = answer, share
+        input_ids, text_mask = self.encode_texts([question.text for question in example.questions])
+        ids = tuple(question.question_id for question in example.questions)
+        return EncodedExample(resize_image(pixels, self.image), input_ids, text_mask, answers, weights, ids)
+
+    def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
+        """Token ids and mask of each text; a text seen before is looked up, not tokenized again."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
+        fresh = dict(zip(new, zip(*self.tokenizer.encode(new, self.max_length), strict=True), strict=True))
+        rows = [fresh[text] if text in fresh else self._tokens[text] for text in texts]
+        if len(self._tokens) < _REMEMBERED:
+            self._tokens.update(fresh)
+        shape = (len(texts), self.max_length)
+        input_ids = np.array([ids for ids, _ in rows], np.int32).reshape(shape)
+        return input_ids, np.array([mask for _, mask in rows], bool).reshape(shape)
+
+    def _target(self, question: Question) -> list[tuple[int, float]]:
+        """(class, share of people) of every accepted answer in the vocabulary."""
+        if (known := self._targets.get(question.answers)) is not None:
+            return known
+        counts = Counter(question.answers)
+        if len(counts) > self.accepted_answers:
+            raise InputError(
+                f"question {question.question_id} has {len(counts)} distinct answers, "
+                f"more than the {self.accepted_answers} the encoder was made for"
+            )
+        classes = ((self.answers.index(answer), count) for answer, count in counts.most_common())
+        target = [(index, count / len(question.answers)) for index, count in classes if index is not None]
+        if len(self._targets) < _REMEMBERED:
+            self._targets[question.answers] = target
+        return target
+
+
+class EncodedExamples:
+    """A data set through an encoder; kept in memory after first use if it is small (`KEEP_BYTES`)."""
+
+    def __init__(self, examples: Sequence[Example], encode: ExampleEncoder):
+        self._examples, self._encode = examples, encode
+        height, width = encode.image.size
+        self._kept: list[EncodedExample | None] | None = None
+        if len(examples) * height * width * 3 < KEEP_BYTES:
+            self._kept = [None] * len(examples)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> EncodedExample:
+        if self._kept is None:
+            return self._encode(self._examples[index])
+        encoded = self._kept[index]
+        if encoded is None:  # two threads may both do this, with the same result
+            encoded = self._kept[index] = self._encode(self._examples[index])
+        return encoded

@@ -1,0 +1,192 @@
+"""Picture files to pixels as a person sees them, and pixels to the model's input and back."""
+
+import io
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from vlm_jax.config import ImageInput
+from vlm_jax.errors import InputError
+
+# Only raster formats that Pillow decodes by itself: its EPS reader, for one, starts another program.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+
+_ORIENTATION = 0x0112  # the EXIF tag, values from EXIF 2.32, section 4.6.4
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_PILLOW = r"PIL(\.|$)"
+_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # as `warnings.filters` lists it
+
+
+def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture as a person sees it: upright, in colour, transparency on white, 16 bits scaled to 8.
+
+    `source` is an encoded picture or its path; of an animation the first frame counts. Raises
+    `InputError` with `name` (by default the path) for anything that is not a whole picture, and for one of
+    more than `max_pixels` pixels, before its pixels take memory.
+    """
+    name = name or ("picture" if isinstance(source, bytes) else str(source))
+    data = source if isinstance(source, bytes) else _read(Path(source), name)
+    if not data:
+        raise InputError(f"{name} is empty (0 bytes); expected a picture file")
+    _silence_pillow()
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image.size, name, max_pixels)
+            image.load()
+            return np.asarray(_rgb(_turn_upright(image)))
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name} is too large to decode: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{name} is not a picture; expected one of {', '.join(_FORMATS)}") from None
+    except Exception as error:  # Pillow answers a damaged file with nearly any exception
+        raise InputError(f"{name} is a damaged picture: {error or type(error).__name__}") from None
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"no picture file {name}") from None
+    except IsADirectoryError:
+        raise InputError(f"{name} is a folder; expected a picture file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"cannot read the picture {name}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's remarks about odd files to itself.
+
+    `warnings.catch_warnings` is not thread-safe before Python 3.14 and pictures are decoded in threads,
+    so the filter stays; it is looked up each time because others reset the list.
+    """
+    if _PILLOW_WARNINGS not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOW)
+
+
+def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise InputError(
+            f"{name} has {width} x {height} pixels, over the limit of {max_pixels:,}; "
+            "scale it down, or raise data.image.max_pixels"
+        )
+    if width * height == 0:
+        raise InputError(f"{name} has {width} x {height} pixels; expected at least one")
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
+    except Exception:  # unreadable EXIF: the pixels are still good, so show them as stored
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "h w"]:
+    """Grey values of 16 or 32 bits or floats on 0 to 255: full scale where it is known, else their own range."""
+    scales = (1.0, 255.0) if values.dtype.kind == "f" else (65535.0,)
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = values.min(), values.max()
+    top = next((scale for scale in scales if low >= 0 and high <= scale), None)
+    if top is None:
+        values, top = values - low, (high - low) or 1.0
+    return np.rint(values * (255.0 / top)).astype(np.uint8)
+
+
+def resize_image(image: UInt8[np.ndarray, "H W 3"], settings: ImageInput) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture at `settings.size`, by antialiased bicubic resampling; `pad` fills with the mean colour."""
+    height, width = settings.size
+    if image.shape[:2] == (height, width):
+        return image
+    picture = Image.fromarray(image)
+    if settings.resize == "pad":
+        scale = min(height / picture.height, width / picture.width)
+        inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        fill = tuple(round(255 * channel) for channel in settings.mean)
+        canvas = Image.new("RGB", (width, height), fill)
+        corner = ((width - inner[0]) // 2, (height - inner[1]) // 2)
+        canvas.paste(picture.resize(inner, Image.Resampling.BICUBIC), corner)
+        return np.asarray(canvas)
+    box = None
+    if settings.resize == "crop":
+        # Cutting before scaling: a picture of 1 x 50,000,000 would grow first otherwise.
+        scale = min(picture.height / height, picture.width / width)
+        left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
+        box = (left, top, left + width * scale, top + height * scale)
+        box = (max(0.0, box[0]), max(0.0, box[1]), min(picture.width, box[2]), min(picture.height, box[3]))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def augment_image(
+    image: UInt8[np.ndarray, "h w 3"], settings: ImageInput, random: np.random.Generator
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture, perhaps mirrored, and moved by up to `shift` pixels each way with its border repeated."""
+    if settings.flip and random.random() < 0.5:
+        image = image[:, ::-1]
+    if settings.shift:
+        down, right = random.integers(-settings.shift, settings.shift + 1, size=2).tolist()
+        image = _move_down(_move_down(image, down).swapaxes(0, 1), right).swapaxes(0, 1)
+    return image
+
+
+def _move_down(image: UInt8[np.ndarray, "h w 3"], by: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Moved by slices, which is five times faster than indexing every pixel."""
+    by = max(1 - len(image), min(by, len(image) - 1))
+    if by == 0:
+        return image
+    moved = np.empty_like(image)
+    if by > 0:
+        moved[by:], moved[:by] = image[:-by], image[:1]
+    else:
+        moved[:by], moved[by:] = image[-by:], image[-1:]
+    return moved
+
+
+def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -> Float[np.ndarray, "*batch h w 3"]:
+    """(pixel / 255 - mean) / deviation, as float32."""
+    width = pixels.shape[-2]
+    mean, deviation = np.float64(settings.mean), np.float64(settings.deviation)
+    # A whole row at a time: NumPy is five times slower on an inner axis of three channels.
+    scale = np.tile(1 / (255 * deviation), width).astype(np.float32)
+    offset = np.tile(-mean / deviation, width).astype(np.float32)
+    rows = np.multiply(pixels.reshape(*pixels.shape[:-2], width * 3), scale, dtype=np.float32)
+    rows += offset
+    return rows.reshape(pixels.shape)
+
+
+def prepare_image(
+    image: UInt8[np.ndarray, "H W 3"], settings: ImageInput, random: np.random.Generator | None = None
+) -> Float[np.ndarray, "h w 3"]:
+    """The model's input: resized, augmented where `random` is given (training), normalised to float32."""
+    resized = resize_image(image, settings)
+    return normalise(resized if random is None else augment_image(resized, settings, random), settings)
+
+
+def to_pixels(image: Float[np.ndarray, "*batch h w 3"], settings: ImageInput) -> UInt8[np.ndarray, "*batch h w 3"]:
+    """The inverse of normalisation, for showing pictures: pixels on 0 to 255."""
+    values = np.asarray(image, np.float32) * np.float32(settings.deviation) + np.float32(settings.mean)
+    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,161 @@
+"""Batches for training, endless and resumable, and for evaluation, every question once."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from vlm_jax.data.batches import Row, make_batch
+from vlm_jax.data.encoding import EncodedExamples, ExampleEncoder
+from vlm_jax.errors import InputError
+from vlm_jax.types import Example, LoadedBatch
+
+
+class TrainLoader(Iterator[LoadedBatch]):
+    """Shuffled training batches without end; their content is a function of seed and step alone.
+
+    Every process computes the same order and prepares its own contiguous slice of each global batch of
+    `batch_images` pictures. Threads prepare `read_ahead` batches ahead of the caller.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        encode: ExampleEncoder,
+        *,
+        seed: int,
+        batch_images: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        threads: int = 2,
+        read_ahead: int = 8,
+    ):
+        if not len(examples):
+            raise InputError("the training split holds no picture")
+        if batch_images % process_count:
+            raise InputError(
+                f"training.batch_images {batch_images} does not divide into {process_count} processes; the nearest "
+                f"batch is {max(1, round(batch_images / process_count)) * process_count}"
+            )
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed is {seed}; it must be at least 0 and below 2**32")
+        self._examples, self._encode = EncodedExamples(examples, encode), encode
+        self._size = batch_images // process_count
+        self._start = process_index * self._size
+        self._identity = {"seed": seed, "batch_images": batch_images, "pictures": len(examples)}
+        self._step = 0
+        self.seconds_waited = 0.0
+        """Time that the caller has spent waiting for batches."""
+        self._batches = iter(self._pipeline(seed, batch_images, threads, read_ahead))
+
+    def _pipeline(self, seed: int, batch_images: int, threads: int, read_ahead: int) -> Any:
+        import grain
+
+        order = grain.MapDataset.range(len(self._examples)).seed(seed).shuffle().repeat()
+        return (
+            order.batch(batch_images, drop_remainder=True)  # endless: no remainder, but its length overflows without
+            .random_map(_with_seeds)
+            .map(self._load)
+            .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead))
+        )
+
+    def _load(self, pictures: tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]) -> LoadedBatch:
+        mine = slice(self._start, self._start + self._size)
+        rows = []
+        for position, seed in zip(*(column[mine].tolist() for column in pictures), strict=True):
+            example, random = self._examples[position], np.random.Generator(np.random.PCG64(seed))
+            rows.append(Row(example, self._choose(len(example.question_ids), random), random))
+        return make_batch(rows, self._encode, size=self._size, start=self._start)
+
+    def _choose(self, questions: int, random: np.random.Generator) -> Sequence[int]:
+        """All questions where they fit, else a new sample of them without replacement."""
+        slots = self._encode.questions_per_image
+        return range(questions) if questions <= slots else random.permutation(questions)[:slots].tolist()
+
+    def __next__(self) -> LoadedBatch:
+        began = time.perf_counter()
+        loaded = next(self._batches)
+        self.seconds_waited += time.perf_counter() - began
+        self._step += 1
+        return loaded
+
+    def state(self) -> dict[str, int]:
+        """The position: batches that the caller has taken (never those read ahead), and what they depend on."""
+        return {"step": self._step, **self._identity}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Continue after the last batch taken when `state` was; `InputError` if the order would differ."""
+        for name, value in self._identity.items():
+            if state.get(name) != value:
+                raise InputError(f"the saved data order has {name} {state.get(name)}, this run {value}; give the same")
+        self._step = state["step"]
+        self._batches.set_state({"next_index": self._step})
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._batches.close()
+
+
+def _with_seeds(
+    positions: Int[np.ndarray, " B"], random: np.random.Generator
+) -> tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]:
+    return positions, random.integers(2**63, size=len(positions))
+
+
+class EvaluationBatches:
+    """Every question of a split exactly once and in order, in batches of one shape; can be iterated again.
+
+    A picture with more than K questions takes several rows; the last batch is filled with rows of weight 0.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        encode: ExampleEncoder,
+        *,
+        batch_images: int,
+        threads: int = 2,
+        read_ahead: int = 4,
+    ):
+        self._examples, self._encode = EncodedExamples(examples, encode), encode
+        self._batch_images, self._threads, self._read_ahead = batch_images, threads, read_ahead
+        slots = encode.questions_per_image
+        self._rows = [
+            (position, range(first, min(first + slots, len(example.questions))))
+            for position, example in enumerate(examples)
+            for first in range(0, len(example.questions), slots)
+        ]
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_images)
+
+    def __getitem__(self, index: int) -> LoadedBatch:
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        first = index * self._batch_images
+        rows = [Row(self._examples[p], questions) for p, questions in self._rows[first : first + self._batch_images]]
+        return make_batch(rows, self._encode, size=self._batch_images)
+
+    def __iter__(self) -> Iterator[LoadedBatch]:
+        import grain
+
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._read_ahead)
+        batches = iter(grain.MapDataset.source(self).to_iter_dataset(options))
+        try:
+            yield from batches
+        finally:
+            batches.close()
+
+
+def evaluation_batches(
+    examples: Sequence[Example],
+    encode: ExampleEncoder,
+    *,
+    batch_images: int,
+    threads: int = 2,
+    read_ahead: int = 4,
+) -> EvaluationBatches:
+    """Batches that hold every question of `examples` exactly once, without augmentation, read ahead in threads."""
+    return EvaluationBatches(examples, encode, batch_images=batch_images, threads=threads, read_ahead=read_ahead)

@@ -1,0 +1,87 @@
+"""Texts to token ids of a fixed length, with BERT's WordPiece tokenizers."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from vlm_jax.data.wordpiece import SPECIAL_TOKENS, bert_tokenizer, read_tokenizer, train_vocabulary
+from vlm_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+
+class Tokenizer:
+    """A WordPiece tokenizer that frames every text as [CLS] text [SEP] and pads it to one length.
+
+    Too long texts keep their beginning and [SEP].
+    """
+
+    def __init__(self, inner: "tokenizers.Tokenizer", name: str):
+        inner.no_padding()  # a tokenizer.json may carry both, and either would change the ids
+        inner.no_truncation()
+        ids = {token: inner.token_to_id(token) for token in SPECIAL_TOKENS}
+        for token in ("[PAD]", "[CLS]", "[SEP]"):
+            if ids[token] is None:
+                raise InputError(f"the tokenizer {name} has no {token} token; expected a BERT tokenizer")
+        self._inner, self._name = inner, name
+        self.pad_id, self.cls_id, self.sep_id = ids["[PAD]"], ids["[CLS]"], ids["[SEP]"]
+        self.mask_id: int | None = ids["[MASK]"]
+
+    @classmethod
+    def build(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
+        """A lower-casing WordPiece of at most `vocabulary_size` tokens, learned from `texts`; [PAD] is 0."""
+        return cls(bert_tokenizer(train_vocabulary(texts, vocabulary_size), lower_case=True), "built from the data")
+
+    @classmethod
+    def load(cls, source: str | Path) -> "Tokenizer":
+        """The tokenizer in a folder (tokenizer.json or vocab.txt), in such a file, or at a hub id."""
+        return cls(read_tokenizer(source), str(source))
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json`, which `load` and transformers read, into `folder`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._inner.save(str(Path(folder) / "tokenizer.json"))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows a word table needs: the largest token id plus one."""
+        return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
+
+    def check_size(self, expected: int, exact: bool) -> None:
+        """Raise `InputError` unless the vocabulary has `expected` tokens, or at most that where not `exact`."""
+        size = self.vocabulary_size
+        if size > expected or (exact and size != expected):
+            bound = "exactly" if exact else "at most"
+            raise InputError(
+                f"the tokenizer {self._name} has {size} tokens, but model.text.vocabulary_size "
+                f"expects {bound} {expected}; set model.text.vocabulary_size to {size}"
+            )
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, unframed and of any length."""
+        clean = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates have no UTF-8
+        return [encoding.ids for encoding in self._inner.encode_batch_fast(clean, add_special_tokens=False)]
+
+    def encode(
+        self, texts: Sequence[str], max_length: int
+    ) -> tuple[Int[np.ndarray, "N {max_length}"], Bool[np.ndarray, "N {max_length}"]]:
+        """Token ids (int32) and the mask of real tokens, which covers [CLS] and [SEP] even of an empty text."""
+        input_ids = np.full((len(texts), max_length), self.pad_id, np.int32)
+        text_mask = np.zeros((len(texts), max_length), bool)
+        for row, ids in enumerate(self.tokens(texts)):
+            framed = [self.cls_id, *ids[: max_length - 2], self.sep_id]
+            input_ids[row, : len(framed)] = framed
+            text_mask[row, : len(framed)] = True
+        return input_ids, text_mask
+
+    def truncated(self, texts: Sequence[str], max_length: int) -> int:
+        """How many texts lose their end at `max_length`."""
+        return sum(len(ids) > max_length - 2 for ids in self.tokens(texts))
+
+    def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self._inner.decode([int(i) for i in ids], skip_special_tokens=True)

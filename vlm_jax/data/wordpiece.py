@@ -1,0 +1,152 @@
+"""BERT's WordPiece: learning a vocabulary from texts, and reading one from files or the hub."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlm_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # the first one found is read
+_SETTINGS = "tokenizer_config.json"
+
+
+def bert_tokenizer(vocabulary: dict[str, int], *, lower_case: bool) -> "tokenizers.Tokenizer":
+    """A tokenizer with BERT's normaliser, word splitter and [CLS] text [SEP] template around `vocabulary`."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL_TOKENS if t in vocabulary])
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    if "[CLS]" in vocabulary and "[SEP]" in vocabulary:
+        tokenizer.post_processor = processors.BertProcessing(
+            ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+        )
+    return tokenizer
+
+
+def train_vocabulary(texts: Iterable[str], vocabulary_size: int) -> dict[str, int]:
+    """Token -> id of a lower-case WordPiece learned from `texts`, the same in every process.
+
+    Characters are all known, the rarest ones excepted where they would not fit; merges fill the rest.
+    """
+    from tokenizers import trainers
+
+    if vocabulary_size <= len(SPECIAL_TOKENS):
+        raise InputError(
+            f"model.text.vocabulary_size is {vocabulary_size}; {len(SPECIAL_TOKENS)} special tokens need more"
+        )
+    words = _count_words(texts)
+    if not words:
+        raise InputError("cannot build a tokenizer: the training texts hold no word")
+    alphabet = _alphabet(words, vocabulary_size - len(SPECIAL_TOKENS))
+    # The trainer numbers characters in the order of a randomly seeded hash map, and merges break ties by
+    # these numbers. Given as special tokens, characters are numbered by us and nothing is left to chance.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[*SPECIAL_TOKENS, *alphabet],
+        limit_alphabet=vocabulary_size,
+        show_progress=False,
+    )
+    tokenizer = bert_tokenizer({token: i for i, token in enumerate(SPECIAL_TOKENS)}, lower_case=True)
+    known = set(alphabet)
+    kept = sorted(word for word in words if all(character in known for character in _characters(word)))
+    tokenizer.train_from_iterator((" ".join([word] * words[word]) for word in kept), trainer)
+    return tokenizer.get_vocab(with_added_tokens=True)
+
+
+def _count_words(texts: Iterable[str]) -> Counter[str]:
+    from tokenizers import normalizers, pre_tokenizers
+
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for text, times in Counter(texts).items():
+        clean = normalizer.normalize_str(text.encode("utf-8", "replace").decode())
+        for word, _ in splitter.pre_tokenize_str(clean):
+            counts[word] += times
+    return counts
+
+
+def _characters(word: str) -> list[str]:
+    return [word[0], *("##" + character for character in word[1:])]
+
+
+def _alphabet(words: Counter[str], room: int) -> list[str]:
+    counts: Counter[str] = Counter()
+    for word, times in words.items():
+        for character in _characters(word):
+            counts[character] += times
+    return sorted(sorted(counts, key=lambda character: (-counts[character], character))[:room])
+
+
+def read_tokenizer(source: str | Path) -> "tokenizers.Tokenizer":
+    """The tokenizer in a folder, in a tokenizer.json or vocabulary file, or at a hub id; else `InputError`."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        for name in TOKENIZER_FILES:
+            if (path / name).is_file():
+                return _read_file(path / name)
+        raise InputError(f"the folder {path} holds no tokenizer; expected {' or '.join(TOKENIZER_FILES)} in it")
+    return _read_file(path if path.is_file() else _from_hub(str(source)))
+
+
+def _read_file(path: Path) -> "tokenizers.Tokenizer":
+    from tokenizers import Tokenizer
+
+    if path.suffix == ".json":
+        try:
+            return Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise InputError(f"{path} is not a tokenizer.json: {error}") from None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the vocabulary {path}: {error}") from None
+    vocabulary = {token: index for index, token in enumerate(lines)}
+    if "[UNK]" not in vocabulary or "[CLS]" not in vocabulary:
+        raise InputError(f"{path} is not a BERT vocabulary; expected one token a line, [UNK] and [CLS] among them")
+    if len(vocabulary) != len(lines):
+        raise InputError(f"the vocabulary {path} lists a token twice")
+    return bert_tokenizer(vocabulary, lower_case=_lower_case(path.with_name(_SETTINGS)))
+
+
+def _lower_case(settings: Path) -> bool:
+    """What the file beside a vocabulary says; without one true, as in BERT's own tokenizer."""
+    try:
+        return bool(json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", True))
+    except (OSError, ValueError, AttributeError):
+        return True
+
+
+def _from_hub(name: str) -> Path:
+    """The tokenizer file of a hub repository, from the local cache where it is there."""
+    unknown = f"no tokenizer {name!r}: it is neither a folder nor a file"
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
+        raise InputError(unknown)
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+
+    for file in TOKENIZER_FILES:
+        cached = try_to_load_from_cache(name, file)
+        if isinstance(cached, str):
+            return Path(cached)
+    try:
+        # One question first: a download retries for 20 s where there is no network.
+        offered = {file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or ()}
+        wanted = next((file for file in TOKENIZER_FILES if file in offered), None)
+        if wanted == "vocab.txt" and _SETTINGS in offered:
+            hf_hub_download(name, _SETTINGS)  # lands beside the vocabulary
+        path = wanted and Path(hf_hub_download(name, wanted))
+    except Exception as error:  # the hub's client answers with a dozen kinds of errors
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{unknown}, and the hub does not give it: {reason}") from None
+    if not path:
+        raise InputError(f"the hub's {name!r} holds no tokenizer; expected {' or '.join(TOKENIZER_FILES)}")
+    return path

@@ -1,0 +1,128 @@
+"""The folder of a run: whose it is, what it holds, and who may write to it."""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.config import Config, difference, from_json, to_json
+from vlm_jax.errors import InputError, nearest
+
+CONFIG, RESULT, LOCK = "config.json", "result.json", "lock"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds one run: `config.json`, tokenizer, answers, checkpoints, logs and, when done, results."""
+
+    path: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run trained to its end and was scored."""
+        return (self.path / RESULT).exists()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where Orbax writes."""
+        return self.path / "checkpoints"
+
+    def config(self) -> Config:
+        """The resolved config that the run was started with."""
+        return from_json((self.path / CONFIG).read_text(encoding="utf-8"))
+
+    def result(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file so that it is there whole or not at all."""
+        with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=f".{name}.", delete=False, encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(self.path / name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value as indented JSON, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
+    """The folder, locked for this process: new, or holding a run of the very same config.
+
+    Raises `InputError`, and changes nothing, where another process holds it, where it holds a run of another config
+    or something that is no run. A new folder in which nothing could be set up is removed again.
+    """
+    folder = RunFolder(workdir)
+    fresh = not workdir.exists()
+    if not fresh:
+        _check_content(folder, config)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {workdir}: {error.strerror}; give another --workdir") from None
+    with _lock(workdir):
+        if not (workdir / CONFIG).exists():
+            folder.write_text(CONFIG, to_json(config))
+        try:
+            yield folder
+        except InputError:
+            if fresh and not folder.checkpoints.exists():
+                shutil.rmtree(workdir)
+            raise
+
+
+def _check_content(folder: RunFolder, config: Config) -> None:
+    path = folder.path
+    if not path.is_dir():
+        raise InputError(f"{path} is a file; give a folder as --workdir")
+    if not (path / CONFIG).exists():
+        if any(entry.name != LOCK for entry in path.iterdir()):
+            raise InputError(f"{path} is not empty and holds no run; give another --workdir")
+        return
+    changed = difference(folder.config(), config)
+    if changed:
+        raise InputError(
+            f"{path} holds a run with other settings ({'; '.join(changed)}); give another folder, such as "
+            f"--workdir {_unused(path)}"
+        )
+
+
+def _unused(path: Path) -> Path:
+    number = 2
+    while path.with_name(f"{path.name}-{number}").exists():
+        number += 1
+    return path.with_name(f"{path.name}-{number}")
+
+
+@contextmanager
+def _lock(workdir: Path) -> Iterator[None]:
+    with (workdir / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise InputError(f"{workdir} is in use by {file.read().strip() or 'another process'}; wait for it") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def open_run(path: Path) -> RunFolder:
+    """A run's folder for reading; `InputError` names the nearest run beside it where this is none."""
+    if (path / CONFIG).is_file():
+        return RunFolder(path)
+    beside = path.parent if path.parent.is_dir() else Path()
+    runs = {entry.name for entry in beside.iterdir() if (entry / CONFIG).is_file()}
+    hint = nearest(path.name, runs) if runs else "train one with python -m experiments.train"
+    raise InputError(f"{path} is no run folder (it has no {CONFIG}); {hint}")

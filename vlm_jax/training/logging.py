@@ -1,0 +1,117 @@
+"""Progress for people, metrics for tools: a live line or plain ones, JSON Lines and TensorBoard."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+class MetricsLog:
+    """`metrics.jsonl` and TensorBoard events. On resume, lines after the restored step are dropped: each step once."""
+
+    def __init__(self, folder: Path, *, start_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        path = folder / "metrics.jsonl"
+        kept = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= start_step:
+                        kept.append(line)
+                except ValueError:  # a line cut short by a kill
+                    continue
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._board.close()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line for a step; a value that is not finite becomes null."""
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+
+
+def duration(seconds: float) -> str:
+    """`1:02:03`, `2:03` or `45s`."""
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
+    if hours:
+        return f"{hours}:{minutes % 60:02d}:{whole % 60:02d}"
+    return f"{minutes}:{whole % 60:02d}" if minutes else f"{whole}s"
+
+
+class Progress:
+    """Step, loss, accuracy, examples/s and time left: a live bar on a terminal, one plain line an interval elsewhere."""
+
+    def __init__(
+        self,
+        total_steps: int,
+        *,
+        start_step: int = 0,
+        stream: IO[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._first, self._clock = total_steps, start_step, clock
+        self._stream = stream or sys.stdout
+        self._last: tuple[int, float] | None = None
+        self._bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        if self._stream.isatty():
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            columns = (BarColumn(bar_width=24), TextColumn("{task.description}"))
+            self._bar = Bar(*columns, transient=False)
+            self._task = self._bar.add_task("starting", total=self._total, completed=self._first)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, values: dict[str, float]) -> None:
+        """Report an interval that ended with this optimizer step."""
+        now = self._clock()
+        line = (
+            f"step {step}/{self._total}  loss {values['loss']:.4f}  accuracy {values['accuracy']:.4f}  "
+            f"{values['examples_per_second']:,.0f} examples/s"
+        )
+        if self._last is not None and step > self._last[0]:
+            # From the intervals behind, so that compiling does not count.
+            rate = (now - self._last[1]) / (step - self._last[0])
+            line += f"  ETA {duration(rate * (self._total - step))}"
+        self._last = self._last or (step, now)
+        if self._bar is None:
+            print(line, file=self._stream, flush=True)
+        else:
+            self._bar.update(self._task, completed=step, description=line)
+
+    def note(self, text: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        if self._bar is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._bar.console.print(text, highlight=False)
+
+    @contextmanager
+    def compiling(self, what: str) -> Iterator[None]:
+        """Say that something is being compiled, and how long it took."""
+        began = self._clock()
+        self.note(f"compiling {what} ...")
+        yield
+        self.note(f"compiled {what} in {self._clock() - began:.1f} s")

@@ -1,0 +1,222 @@
+"""The training run: set up or resume, step, validate, save, finish."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import jax
+
+from vlm_jax.config import Config
+from vlm_jax.data.loader import TrainLoader
+from vlm_jax.data.sources import open_split
+from vlm_jax.run_folder import RunFolder
+from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.evaluation import evaluate_run
+from vlm_jax.training.logging import MetricsLog, Progress
+from vlm_jax.training.optimizer import make_optimizer
+from vlm_jax.training.parallel import METHODS, choose_devices
+from vlm_jax.training.setup import make_encoder, make_task
+from vlm_jax.training.state import create_state
+from vlm_jax.training.step import make_step
+from vlm_jax.types import Batch
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and its state is saved."""
+
+
+class NotFinite(Exception):
+    """Loss or gradient is not finite; the state before that step is saved."""
+
+
+class Taken(NamedTuple):
+    """A batch on its devices, and what a checkpoint or an error message must know of it."""
+
+    batch: Batch
+    question_ids: list[list[str]]
+    before: dict[str, Any]
+    """Data position before this batch."""
+    after: dict[str, Any]
+
+
+class Trainer:
+    """One run in one folder: everything is built here, `run` trains to the end."""
+
+    def __init__(self, config: Config, folder: RunFolder, *, say: Callable[[str], None] = print) -> None:
+        self.config, self.folder, self.say = config, folder, say
+        self.parallel = METHODS[config.parallel.method](choose_devices(config))
+        self.train, self.validation = open_split(config.data, "train"), open_split(config.data, "validation")
+        self.task = make_task(config, make_encoder(config, folder, self.train))
+        params = jax.jit(self.task.init_params)(jax.random.key(config.seed))
+        optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
+        self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
+        step = make_step(config, self.task.loss_sums, optimizer, params, axis_name=self.parallel.axis_name)
+        self.step = self.parallel.compile(step)
+        self.loader = TrainLoader(
+            self.train,
+            self.task.encode,
+            seed=config.seed,
+            batch_images=config.training.batch_images,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            threads=config.data.threads,
+            read_ahead=config.data.read_ahead,
+        )
+        self.totals = {"wall_seconds": 0.0, "compile_seconds": 0.0, "step_seconds": 0.0, "examples": 0.0}
+
+    def run(self) -> dict[str, Any]:
+        """Train from wherever the folder stands to the last step, then score the test split once; the result.
+
+        Raises `Interrupted` after SIGTERM or Ctrl-C, `NotFinite` where the loss is not finite; both leave a checkpoint.
+        """
+        with Checkpoints(self.folder.path / "checkpoints", config=self.config) as checkpoints:
+            start = self._resume(checkpoints)
+            with MetricsLog(self.folder.path, start_step=start) as log, stop_requests() as stopped:
+                self._steps(start, checkpoints, log, stopped)
+            self.loader.close()
+            return self._finish(checkpoints)
+
+    def _resume(self, checkpoints: Checkpoints) -> int:
+        if checkpoints.latest() is not None:
+            self.state, position = checkpoints.restore(self.state)
+            self.loader.restore(position["loader"])
+            self.totals = position["totals"]
+            self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
+        start = int(self.state.step)
+        self.state = self.parallel.put(self.state)
+        return start
+
+    def _take(self) -> Taken:
+        before = self.loader.state()
+        loaded = next(self.loader)
+        return Taken(self.parallel.put_batch(loaded.batch), loaded.question_ids, before, self.loader.state())
+
+    def _steps(self, start: int, checkpoints: Checkpoints, log: MetricsLog, stopped: Callable[[], bool]) -> None:
+        settings = self.config.training
+        interval = Interval()
+        upcoming = self._take() if start < settings.steps else None
+        with Progress(settings.steps, start_step=start) as progress:
+            for step in range(start + 1, settings.steps + 1):
+                taken = upcoming
+                began = time.perf_counter()
+                with progress.compiling("the train step") if step == start + 1 else nullcontext():
+                    self.state, metrics = self.step(self.state, taken.batch)
+                    # The next batch travels while the devices compute.
+                    upcoming = self._take() if step < settings.steps else None
+                    metrics = jax.device_get(metrics)
+                self._account(metrics, interval, time.perf_counter() - began, first=step == start + 1)
+                if not metrics["finite"]:
+                    self._stop_not_finite(step, taken, checkpoints)
+                last, stop = step == settings.steps, stopped()
+                if step % settings.log_every == 0 or last:
+                    values = interval.close() | {"waited_seconds": self.loader.seconds_waited}
+                    log.write(step, values)
+                    progress.update(step, values)
+                if step % settings.evaluate_every == 0 or last:
+                    scores = self._validate(step, log, progress)
+                    self._save(checkpoints, taken.after, scores)
+                elif stop:
+                    self._save(checkpoints, taken.after, None)
+                if stop and not last:
+                    raise Interrupted(f"stopped after optimizer step {step} and saved; the same command resumes there")
+
+    def _account(self, metrics: dict[str, Any], interval: "Interval", seconds: float, *, first: bool) -> None:
+        self.totals["wall_seconds"] += seconds
+        interval.add(metrics, 0.0 if first else seconds)
+        if first:
+            self.totals["compile_seconds"] += seconds
+        else:
+            self.totals["step_seconds"] += seconds
+            self.totals["examples"] += float(metrics["weight"])
+
+    def _validate(self, step: int, log: MetricsLog, progress: Progress) -> dict[str, float]:
+        began = time.perf_counter()
+        scores = self.task.score(self.task.predict(self._evaluated(), self.validation))
+        log.write(step, {f"validation/{name}": value for name, value in scores.items()})
+        progress.note(f"step {step}: validation accuracy {scores['accuracy']:.4f}")
+        self.totals["wall_seconds"] += time.perf_counter() - began
+        return scores
+
+    def _evaluated(self) -> Any:
+        state = self.parallel.take(self.state)
+        return state.params if state.ema is None else state.ema
+
+    def _save(self, checkpoints: Checkpoints, position: dict[str, Any], scores: dict[str, float] | None) -> None:
+        kept = {"loader": position, "totals": self.totals}
+        checkpoints.save(self.parallel.take(self.state), kept, scores)
+
+    def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> None:
+        ids = [question for picture in taken.question_ids for question in picture if question]
+        if step - 1 > 0 and checkpoints.latest() != step - 1:
+            self._save(checkpoints, taken.before, None)
+        shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
+        raise NotFinite(
+            f"loss or gradient is not finite at optimizer step {step}; the state before it is saved as step {step - 1}; "
+            f"questions of that batch: {shown}"
+        )
+
+    def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
+        began = time.perf_counter()
+        state = self.parallel.take(self.state)
+        target = state.params
+        params, step = checkpoints.restore_params(target, which="best", ema=state.ema is not None)
+        test = open_split(self.config.data, "test")
+        self.say(f"scoring the test split with the best checkpoint, step {step}")
+        totals = self.totals
+        facts = {
+            "checkpoint_step": step,
+            "examples_per_second": totals["examples"] / max(totals["step_seconds"], 1e-9),
+            "wall_seconds": totals["wall_seconds"],
+            "compile_seconds": totals["compile_seconds"],
+        }
+        result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
+        self.say(f"scored in {time.perf_counter() - began:.1f} s")
+        return result
+
+
+class Interval:
+    """Means over the steps since the last report, from sums."""
+
+    def __init__(self) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._sums = {"loss": 0.0, "weight": 0.0, "correct": 0.0}
+        self._seconds = self._timed = 0.0
+
+    def add(self, metrics: dict[str, Any], seconds: float) -> None:
+        """Count one optimizer step; one that took no seconds (it compiled) does not count towards the speed."""
+        if seconds:
+            self._seconds += seconds
+            self._timed += float(metrics["weight"])
+        for name in self._sums:
+            self._sums[name] += float(metrics[name])
+        self._last = {name: float(metrics[name]) for name in ("gradient_norm", "learning_rate")}
+
+    def close(self) -> dict[str, float]:
+        """The report; a new interval begins."""
+        sums, weight = self._sums, max(self._sums["weight"], 1.0)
+        values = {"loss": sums["loss"] / weight, "accuracy": sums["correct"] / weight}
+        values |= self._last | {"examples_per_second": self._timed / max(self._seconds, 1e-9)}
+        self._restart()
+        return values
+
+
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """SIGTERM and Ctrl-C become a question the loop asks between steps; a second Ctrl-C interrupts at once."""
+    asked = []
+
+    def ask(number, frame):
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,56 @@
+"""From a config and its run folder to the parts that training, evaluation and prediction share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from vlm_jax.config import Config
+from vlm_jax.data.answers import AnswerVocabulary, most_answers
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import RunFolder
+from vlm_jax.tasks import TASKS
+from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.state import Parameters
+from vlm_jax.types import Example
+
+
+def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
+    """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
+    tokenizer_file, answers_file = folder.path / "tokenizer.json", folder.path / "answers.json"
+    if not answers_file.exists():
+        if train is None:
+            raise InputError(f"{folder.path} has no answers.json: the run never started; train it first")
+        text = config.model.text
+        if text.tokenizer is None:
+            questions = (question.text for example in train for question in example.questions)
+            tokenizer = Tokenizer.build(questions, text.vocabulary_size)
+        else:
+            tokenizer = Tokenizer.load(text.tokenizer)
+        tokenizer.check_size(text.vocabulary_size, exact=text.tokenizer is not None)
+        tokenizer.save(folder.path)
+        AnswerVocabulary.build(train).save(answers_file)
+    return ExampleEncoder(
+        tokenizer=Tokenizer.load(tokenizer_file),
+        answers=AnswerVocabulary.load(answers_file),
+        image=config.data.image,
+        max_length=config.model.text.max_length,
+        questions_per_image=config.data.questions_per_image,
+        accepted_answers=most_answers(train) if train is not None else 1,
+    )
+
+
+def make_task(config: Config, encode: ExampleEncoder, *, batch_sharding: Any = None) -> Any:
+    """The task of a config."""
+    return TASKS[config.task](config, encode, batch_sharding=batch_sharding)
+
+
+def load_trained(config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str) -> tuple[Any, Parameters, int]:
+    """Task, parameters (the moving average where there is one) and their optimizer step, from a run's checkpoints."""
+    task = make_task(config, encode)
+    shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))
+    with Checkpoints(folder.path / "checkpoints", read_only=True) as checkpoints:
+        params, step = checkpoints.restore_params(shapes, which=which, ema=config.optimizer.ema is not None)
+    return task, params, step
