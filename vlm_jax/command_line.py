@@ -1,29 +1,58 @@
 """What every command shares: presets, settings as options, errors as one line."""
 
+import dataclasses
 import logging
+import os
+import re
 import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from vlm_jax.config import Config, check
+from vlm_jax import config as settings
+from vlm_jax.config import Config, check, from_dict, to_dict
 from vlm_jax.errors import InputError, nearest
 
 Arguments = TypeVar("Arguments")
+PRESETS = Path("configs")
 
 
 def load_preset(path: Path) -> Config:
-    """The config that a file such as `configs/tiny.py` gives; `InputError` names the nearest preset."""
+    """The config that a file such as `configs/tiny.py` gives, its values checked for their types.
+
+    Raises `InputError` with the nearest preset where there is no such file, or the nearest setting where a name in
+    it is wrong.
+    """
     if not path.is_file():
-        folder = path.parent if path.parent != Path() else Path("configs")
-        presets = [str(entry) for entry in folder.glob("*.py")] if folder.is_dir() else []
+        folder = path.parent if path.parent != Path() else PRESETS
+        presets = _presets(folder)
         hint = nearest(str(folder / path.with_suffix(".py").name), presets) if presets else "give a file in configs/"
         raise InputError(f"no config file {str(path)!r}; {hint}")
-    get_config = runpy.run_path(str(path)).get("get_config")
-    if get_config is None:
-        raise InputError(f"{path} defines no get_config(); see configs/tiny.py")
-    return get_config()
+    if path.suffix != ".py":
+        raise InputError(f"{path} is no Python file; a config looks like configs/tiny.py")
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        if get_config is None:
+            raise InputError(f"{path} defines no get_config(); see configs/tiny.py")
+        config = get_config()
+    except TypeError as error:
+        unknown = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        group = getattr(settings, unknown[1], None) if unknown else None
+        if not dataclasses.is_dataclass(group):
+            raise
+        known = [field.name for field in dataclasses.fields(group)]
+        raise InputError(f"{path}: {unknown[1]} has no setting {unknown[2]!r}; {nearest(unknown[2], known)}") from None
+    if not isinstance(config, Config):
+        raise InputError(f"get_config() of {path} gives a {type(config).__name__}; it must give a Config")
+    try:
+        return from_dict(to_dict(config))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _presets(folder: Path) -> list[str]:
+    return sorted(str(entry) for entry in folder.glob("*.py")) if folder.is_dir() else []
 
 
 def parse_train(argv: list[str]) -> tuple[Config, Path]:
@@ -31,7 +60,8 @@ def parse_train(argv: list[str]) -> tuple[Config, Path]:
 
     tyro prints help, or what is wrong with an option and the nearest ones, and exits (code 2 for an error).
     """
-    preset = load_preset(Path(argv[0])) if argv and not argv[0].startswith("-") else None
+    place = _preset_place(argv)
+    preset = None if place is None else load_preset(Path(argv[place]))
     default = preset or Config()
 
     import tyro
@@ -42,16 +72,25 @@ def parse_train(argv: list[str]) -> tuple[Config, Path]:
     ) -> tuple[Config, Path | None]:
         return config, workdir
 
-    usage = "python -m experiments.train configs/NAME.py"
+    name = "configs/NAME.py" if place is None else argv[place]
+    usage = f"python -m experiments.train {name}"
     description = "Train, evaluate and save. The first argument is a config file; every setting in it is an option."
-    config, workdir = tyro.cli(train, args=argv[preset is not None :], prog=usage, description=description)
+    options = argv if place is None else argv[:place] + argv[place + 1 :]
+    config, workdir = tyro.cli(train, args=options, prog=usage, description=description)
     if preset is None:
-        raise InputError("no config file; give one first, such as configs/quickstart.py")
-    return check(config), workdir or Path("runs") / config.name
+        raise InputError(f"no config file; give one first: {', '.join(_presets(PRESETS)) or 'configs/NAME.py'}")
+    return check(config), (workdir or Path("runs") / config.name).expanduser()
+
+
+def _preset_place(argv: list[str]) -> int | None:
+    """The preset comes first; after options it is known by its ending, since an option's values may precede it."""
+    if argv and not argv[0].startswith("-"):
+        return 0
+    return next((place for place, argument in enumerate(argv) if argument.endswith(".py")), None)
 
 
 def parse(arguments: Callable[..., Arguments], argv: list[str], *, prog: str) -> Arguments:
-    """Options and positional arguments by the signature of a dataclass."""
+    """Options and positional arguments by the signature of a dataclass or function; what it makes of them."""
     import tyro
 
     return tyro.cli(arguments, args=argv, prog=prog)
@@ -59,13 +98,19 @@ def parse(arguments: Callable[..., Arguments], argv: list[str], *, prog: str) ->
 
 def run_command(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 2 with one line where the input is wrong, 130 where it was interrupted."""
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and tfds warn of what is as it should be
     try:
         code: Any = main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        # The reader went away, as in `--help | head`: what is still in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
     sys.exit(code or 0)

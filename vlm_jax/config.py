@@ -28,7 +28,7 @@ class ImageInput:
     size: tuple[int, int] = (64, 64)
     """Height and width in pixels."""
     resize: Literal["stretch", "crop", "pad"] = "crop"
-    """`crop` scales the short side and cuts the centre, `pad` scales the long one and fills, `stretch` ignores shape."""
+    """`crop` scales the short side and cuts the centre, `pad` scales the long one and fills, `stretch` scales both."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, on a scale of 0 to 1."""
     deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -239,6 +239,18 @@ def check(config: Config) -> Config:
             value in allowed,
             f"{setting} {value!r} cannot do the task {config.task!r}; {nearest(value, allowed)}",
         )
+    for setting, value in (
+        ("training.steps", training.steps),
+        ("training.batch_images", training.batch_images),
+        ("training.accumulation", training.accumulation),
+        ("training.log_every", training.log_every),
+        ("training.evaluate_every", training.evaluate_every),
+        ("training.evaluation_batch_images", training.evaluation_batch_images),
+        ("data.questions_per_image", data.questions_per_image),
+        ("model.heads", model.heads),
+        ("model.layers", model.layers),
+    ):
+        _require(value >= 1, f"{setting} is {value}; it must be at least 1")
     _require(
         model.width % model.heads == 0,
         f"model.width {model.width} is not a multiple of model.heads {model.heads}; "
@@ -261,18 +273,6 @@ def check(config: Config) -> Config:
         f"{training.accumulation} micro-batches; the nearest batch is "
         f"{max(1, round(training.batch_images / training.accumulation)) * training.accumulation}",
     )
-    for setting, value in (
-        ("training.steps", training.steps),
-        ("training.batch_images", training.batch_images),
-        ("training.accumulation", training.accumulation),
-        ("training.log_every", training.log_every),
-        ("training.evaluate_every", training.evaluate_every),
-        ("training.evaluation_batch_images", training.evaluation_batch_images),
-        ("data.questions_per_image", data.questions_per_image),
-        ("model.heads", model.heads),
-        ("model.layers", model.layers),
-    ):
-        _require(value >= 1, f"{setting} is {value}; it must be at least 1")
     for setting, rate in (
         ("model.dropout", model.dropout),
         ("model.attention_dropout", model.attention_dropout),

@@ -1,16 +1,23 @@
 """Pictures a person would like to look at: a sheet of questions and answers."""
 
-import textwrap
+import bisect
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 RIGHT, WRONG, INK, FAINT = "#1a7f37", "#c62828", "#1f2328", "#6e7781"
+PAPER, CARD, EDGE, MAT = "#f6f8fa", "white", "#d0d7de", "#eaeef2"
 COLUMNS = 6
+# Inches. A card is a square picture above two lines of question, the answer and the reference.
+CARD_WIDTH, TEXT_HEIGHT, GAP, HEADER, PADDING = 2.0, 1.0, 0.16, 0.62, 0.1
+LINE = 0.165
+# matplotlib brings DejaVu Sans; where one of these is installed, it draws what that lacks.
+WIDER_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai")
 
 
 class SheetItem(NamedTuple):
@@ -26,48 +33,116 @@ class SheetItem(NamedTuple):
 
 
 def predictions_sheet(items: Sequence[SheetItem], path: Path, *, title: str) -> None:
-    """Write a PNG contact sheet: each picture with its question, the answer given, and the reference where it is wrong."""
+    """Write a PNG of cards: a picture, its question, the answer given, right or wrong, and the reference answer."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, max(1, len(items)))
+    columns = min(COLUMNS, max(2, len(items)))
     rows = -(-max(1, len(items)) // columns)
-    figure = Figure(figsize=(max(4.0, 2.1 * columns), 2.75 * rows + 0.5), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.suptitle(_plain(title, 90, 1), fontsize=12, color=INK, x=0.5, y=1 - 0.18 / figure.get_figheight())
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, item in zip(grid.flat, items, strict=False):
-        _draw(axes, item)
-    for axes in grid.flat[len(items) :]:
-        axes.axis("off")
-    top = 1 - 0.95 / figure.get_figheight()
-    figure.subplots_adjust(left=0.02, right=0.98, top=top, bottom=0.38 / figure.get_figheight(), hspace=0.62, wspace=0.12)
+    width = GAP + columns * (CARD_WIDTH + GAP)
+    height = HEADER + rows * (CARD_WIDTH + TEXT_HEIGHT + GAP)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a glyph no font has is drawn as a box
+        warnings.simplefilter("ignore")  # a glyph that no font has is drawn as a box
+        figure = Figure(figsize=(width, height), dpi=110, facecolor=PAPER)
+        sheet = _Sheet(figure, FigureCanvasAgg(figure).get_renderer())
+        sheet.text(title, GAP, height - 0.42, room=width - 2 * GAP, size=14.0, colour=INK, bold=True)
+        for number, item in enumerate(items):
+            row, column = divmod(number, columns)
+            left = GAP + column * (CARD_WIDTH + GAP)
+            sheet.card(item, left, height - HEADER - (row + 1) * (CARD_WIDTH + TEXT_HEIGHT + GAP) + GAP)
         figure.savefig(path)
 
 
-def _draw(axes, item: SheetItem) -> None:
-    axes.imshow(item.image, interpolation="nearest" if max(item.image.shape[:2]) <= 128 else "antialiased")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    colour = {True: RIGHT, False: WRONG, None: FAINT}[item.correct]
-    for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=2)
-    axes.set_title(_plain(item.question, 27, 2), fontsize=8, color=INK, pad=5)
-    mark = {True: "✓ ", False: "✗ ", None: ""}[item.correct]
-    sure = "" if item.probability is None else f"  {item.probability:.0%}"
-    axes.set_xlabel(mark + _plain(item.prediction, 20, 1) + sure, fontsize=9, color=colour, fontweight="bold", labelpad=4)
-    if item.correct is False and item.answers:
-        reference = max(set(item.answers), key=lambda answer: (item.answers.count(answer), answer))
-        axes.text(
-            0.5, -0.21, f"answer: {_plain(reference, 20, 1)}", transform=axes.transAxes, ha="center", va="top",
-            fontsize=8, color=FAINT,
-        )  # fmt: skip
+class _Sheet:
+    """A figure whose coordinates are inches from its lower left corner."""
+
+    def __init__(self, figure: Any, renderer: Any) -> None:
+        from matplotlib.font_manager import get_font_names
+
+        self.figure, self._renderer = figure, renderer
+        installed = set(get_font_names())
+        self._fonts = ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)]
+
+    def card(self, item: SheetItem, left: float, bottom: float) -> None:
+        """One item, its lower left corner at the given place."""
+        colour = {True: RIGHT, False: WRONG, None: FAINT}[item.correct]
+        below = bottom + TEXT_HEIGHT
+        self._box(left, bottom, CARD_WIDTH, CARD_WIDTH + TEXT_HEIGHT, CARD, edge=EDGE)
+        self._box(left, below, CARD_WIDTH, CARD_WIDTH, MAT)
+        self._picture(item.image, left, below)
+        self._box(left, below - 0.05, CARD_WIDTH, 0.05, colour)
+        place = {"left": left + PADDING, "room": CARD_WIDTH - 2 * PADDING}
+        self.text(item.question, bottom=below - 0.23, size=8.5, colour=INK, lines=2, **place)
+        mark = {True: "✓ ", False: "✗ ", None: ""}[item.correct]
+        sure = "" if item.probability is None else f"{item.probability:.0%}"
+        room = place["room"] - 0.36 * bool(sure)
+        self.text(mark + item.prediction, place["left"], bottom + 0.32, room=room, size=10.0, colour=colour, bold=True)
+        self.text(sure, left + CARD_WIDTH - PADDING, bottom + 0.32, room=0.6, size=8.5, colour=FAINT, align="right")
+        if item.answers:
+            reference = max(set(item.answers), key=lambda answer: (item.answers.count(answer), answer))
+            self.text(f"reference: {reference}", bottom=bottom + 0.11, size=8.0, colour=FAINT, **place)
+
+    def text(
+        self,
+        text: str,
+        left: float,
+        bottom: float,
+        *,
+        room: float,
+        size: float,
+        colour: str,
+        bold: bool = False,
+        align: str = "left",
+        lines: int = 1,
+    ) -> None:
+        """Lines of text from a base line downwards, wrapped and cut to the room that there is."""
+        from matplotlib.font_manager import FontProperties
+
+        font = FontProperties(family=self._fonts, size=size, weight="bold" if bold else "normal")
+
+        def fits(line: str) -> bool:
+            pixels = self._renderer.get_text_width_height_descent(line, font, ismath=False)[0]
+            return pixels <= room * self.figure.dpi
+
+        for number, line in enumerate(wrap(text, fits, lines=lines)):
+            x, y = self._place(left, bottom - number * LINE)
+            self.figure.text(x, y, line, fontproperties=font, color=colour, ha=align, va="baseline", parse_math=False)
+
+    def _picture(self, image: np.ndarray, left: float, bottom: float) -> None:
+        axes = self.figure.add_axes((*self._place(left, bottom), *self._place(CARD_WIDTH, CARD_WIDTH)))
+        axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 128 else "antialiased")
+        axes.axis("off")
+
+    def _box(self, left: float, bottom: float, width: float, height: float, colour: str, *, edge: str = "none") -> None:
+        from matplotlib.patches import Rectangle
+
+        corner, size = self._place(left, bottom), self._place(width, height)
+        # Below zero: behind the pictures, which are axes of order 0.
+        self.figure.add_artist(Rectangle(corner, *size, facecolor=colour, edgecolor=edge, linewidth=0.8, zorder=-1))
+
+    def _place(self, x: float, y: float) -> tuple[float, float]:
+        return x / self.figure.get_figwidth(), y / self.figure.get_figheight()
 
 
-def _plain(text: str, width: int, lines: int) -> str:
-    """At most `lines` lines, cut with an ellipsis; no control characters, and no dollar starts a formula."""
-    visible = "".join(c if c.isprintable() else " " for c in text[: 4 * width * lines])
-    wrapped = textwrap.wrap(visible, width, max_lines=lines, placeholder=" …", break_long_words=True)
-    return "\n".join(wrapped).replace("$", r"\$")
+def wrap(text: str, fits: Callable[[str], bool], *, lines: int) -> list[str]:
+    """At most `lines` lines that fit, broken at spaces where possible; a text that is cut ends in an ellipsis."""
+    rest = visible(text[: 200 * lines])  # no line of a sheet has room for more
+    result: list[str] = []
+    while rest and len(result) < lines:
+        last = len(result) == lines - 1
+        if fits(rest):
+            return [*result, rest]
+        ending = "…" if last else ""
+        # The longest beginning that fits; at least one character, so that every line gets on.
+        most = max(1, bisect.bisect_left(range(len(rest)), True, key=lambda end: not fits(rest[:end] + ending)) - 1)
+        space = rest.rfind(" ", 0, most + 1)
+        end = most if last or space <= 0 else space
+        result.append(rest[:end].rstrip() + ending)
+        rest = rest[end:].lstrip()
+    return result
+
+
+def visible(text: str) -> str:
+    """The text on one line: runs of white space as one space, nothing that cannot be drawn."""
+    drawn = ("" if unicodedata.category(c) == "Cf" else c if c.isprintable() else " " for c in text)
+    return " ".join("".join(drawn).split())

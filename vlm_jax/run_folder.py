@@ -2,10 +2,10 @@
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,8 +35,12 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def config(self) -> Config:
-        """The resolved config that the run was started with."""
-        return from_json((self.path / CONFIG).read_text(encoding="utf-8"))
+        """The resolved config that the run was started with; `InputError` names the file where it is not readable."""
+        file = self.path / CONFIG
+        try:
+            return from_json(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:  # not JSON, or settings of another version
+            raise InputError(f"{file} cannot be used: {error}") from None
 
     def result(self) -> dict[str, Any]:
         """What `result.json` holds."""
@@ -44,15 +48,28 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is there whole or not at all."""
-        with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=f".{name}.", delete=False, encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(self.path / name)
+        part = self.path / f".{name}.{os.getpid()}.part"
+        try:
+            # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes JSON's own escape for it.
+            with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path / name)
+        finally:
+            part.unlink(missing_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a value as indented JSON, whole or not at all."""
-        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        """Write a value as indented JSON, whole or not at all; numbers that are not finite become null."""
+        self.write_text(name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager
@@ -60,33 +77,37 @@ def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
     """The folder, locked for this process: new, or holding a run of the very same config.
 
     Raises `InputError`, and changes nothing, where another process holds it, where it holds a run of another config
-    or something that is no run. A new folder in which nothing could be set up is removed again.
+    or something that is no run. A new folder in which nothing could be set up is emptied again.
     """
     folder = RunFolder(workdir)
-    fresh = not workdir.exists()
-    if not fresh:
-        _check_content(folder, config)
+    existed = workdir.exists()
+    _check_content(folder, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {workdir}: {error.strerror}; give another --workdir") from None
     with _lock(workdir):
-        if not (workdir / CONFIG).exists():
+        _check_content(folder, config)  # a run may have begun and ended since the first look
+        fresh = not (workdir / CONFIG).exists()
+        if fresh:
             folder.write_text(CONFIG, to_json(config))
         try:
             yield folder
         except InputError:
             if fresh and not folder.checkpoints.exists():
-                shutil.rmtree(workdir)
+                _clear(workdir, keep=existed)
             raise
 
 
 def _check_content(folder: RunFolder, config: Config) -> None:
     path = folder.path
+    if not path.exists():
+        return
     if not path.is_dir():
         raise InputError(f"{path} is a file; give a folder as --workdir")
     if not (path / CONFIG).exists():
-        if any(entry.name != LOCK for entry in path.iterdir()):
+        # A process killed while it wrote the config leaves the lock and half a config, which is still no run.
+        if any(entry.name != LOCK and not entry.name.startswith(f".{CONFIG}.") for entry in path.iterdir()):
             raise InputError(f"{path} is not empty and holds no run; give another --workdir")
         return
     changed = difference(folder.config(), config)
@@ -95,6 +116,17 @@ def _check_content(folder: RunFolder, config: Config) -> None:
             f"{path} holds a run with other settings ({'; '.join(changed)}); give another folder, such as "
             f"--workdir {_unused(path)}"
         )
+
+
+def _clear(workdir: Path, *, keep: bool) -> None:
+    """Remove what a failed start left; the folder itself stays if somebody else had made it."""
+    for entry in workdir.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    if not keep:
+        workdir.rmdir()
 
 
 def _unused(path: Path) -> Path:
@@ -106,12 +138,17 @@ def _unused(path: Path) -> Path:
 
 @contextmanager
 def _lock(workdir: Path) -> Iterator[None]:
-    with (workdir / LOCK).open("a+", encoding="utf-8") as file:
+    try:
+        file = (workdir / LOCK).open("a+", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write in {workdir}: {error.strerror}; give another --workdir") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
-            raise InputError(f"{workdir} is in use by {file.read().strip() or 'another process'}; wait for it") from None
+            owner = file.read().strip() or "another process"
+            raise InputError(f"{workdir} is in use by {owner}; wait for it or give another --workdir") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
@@ -122,7 +159,11 @@ def open_run(path: Path) -> RunFolder:
     """A run's folder for reading; `InputError` names the nearest run beside it where this is none."""
     if (path / CONFIG).is_file():
         return RunFolder(path)
-    beside = path.parent if path.parent.is_dir() else Path()
-    runs = {entry.name for entry in beside.iterdir() if (entry / CONFIG).is_file()}
-    hint = nearest(path.name, runs) if runs else "train one with python -m experiments.train"
+    inside = next((parent for parent in path.parents if (parent / CONFIG).is_file()), None)
+    if inside is not None:
+        hint = f"did you mean {str(inside)!r}?"
+    else:
+        beside = path.parent if path.parent.is_dir() else Path()
+        runs = {entry.name for entry in beside.iterdir() if (entry / CONFIG).is_file()}
+        hint = nearest(path.name, runs) if runs else "train one with python -m experiments.train"
     raise InputError(f"{path} is no run folder (it has no {CONFIG}); {hint}")

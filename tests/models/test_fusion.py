@@ -28,9 +28,7 @@ def shaken(tree, std=0.2):
     """Weights large enough that every part of the model matters."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(9), len(leaves))
-    return structure.unflatten(
-        [x + std * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    )
+    return structure.unflatten([x + std * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
 
 
 def build(pattern, **changes):
@@ -79,9 +77,7 @@ def sees(apply, params):
         return jnp.concatenate([out.image[:, 0], out.text[:, 0]], axis=1)[0]
 
     by_image, by_words = jax.jacrev(outputs, argnums=(0, 1))(image, words)
-    moves = jnp.concatenate(
-        [jnp.abs(by_image).sum((1, 2, 4)), jnp.abs(by_words).sum((1, 2, 3, 5))], axis=-1
-    )
+    moves = jnp.concatenate([jnp.abs(by_image).sum((1, 2, 4)), jnp.abs(by_words).sum((1, 2, 3, 5))], axis=-1)
     return np.asarray(moves > 0)
 
 

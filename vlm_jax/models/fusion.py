@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from vlm_jax.config import Model
 from vlm_jax.errors import InputError
@@ -45,7 +45,8 @@ class FeatureFusion(nn.Module):
         cells = image.shape[1]
         if cells > s.image.max_positions:
             raise InputError(
-                f"the image grid has {cells} cells, model.image.max_positions is {s.image.max_positions}; raise the latter"
+                f"the image grid has {cells} cells, model.image.max_positions is {s.image.max_positions}; "
+                "raise the latter"
             )
         image = nn.Dense(s.width, dtype=dtype, name="image_fc")(image)
         position = nn.Embed(s.image.max_positions, s.width, embedding_init=EMBEDDING_INIT, name="image_position")

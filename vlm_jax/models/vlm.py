@@ -95,4 +95,3 @@ class VisualLanguageModel(nn.Module):
         """Logits at [CLS] alone, with either head: no other position is multiplied by the classifier."""
         _, text_stream = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
         return self.head(text_stream[:, :, 0], fold_keys(keys, 3))
-

@@ -75,7 +75,9 @@ class VisualQuestionAnswering:
         answers = len(encode.answers)
         classes = config.model.classes or answers
         if classes < answers:
-            raise InputError(f"model.classes is {classes}, the training set has {answers} answers; raise it to {answers}")
+            raise InputError(
+                f"model.classes is {classes}, the training set has {answers} answers; raise it to {answers}"
+            )
         self.config, self.encode = config, encode
         self.model = VisualLanguageModel(config.model, classes)
         self._sharding = batch_sharding
@@ -103,7 +105,12 @@ class VisualQuestionAnswering:
         return jax.lax.top_k(jax.nn.softmax(known), min(TOP, len(self.encode.answers)))
 
     def predict(
-        self, params: dict[str, Any], examples: Sequence[Example], *, see_image: bool = True, batch_images: int | None = None
+        self,
+        params: dict[str, Any],
+        examples: Sequence[Example],
+        *,
+        see_image: bool = True,
+        batch_images: int | None = None,
     ) -> list[Prediction]:
         """Every question of `examples`, in order; without `see_image` from the question alone."""
         size = batch_images or self.config.training.evaluation_batch_images

@@ -4,11 +4,9 @@ Orbax writes and commits them; what is ours is the check of every file's SHA-256
 otherwise), the strict comparison of trees before reading, and the fall back to the newest good step.
 """
 
-import hashlib
-import json
+import itertools
 import logging
 import math
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from vlm_jax.config import Config, to_dict
 from vlm_jax.errors import InputError, nearest
-from vlm_jax.training.state import Parameters, TrainState, parameter_path
+from vlm_jax.training.integrity import compare_trees, matches_digests, write_digests
+from vlm_jax.training.state import Parameters, TrainState
 
 METRIC = "accuracy"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
@@ -35,10 +35,8 @@ class Checkpoints:
         self._folder, self._config = folder.absolute(), config
         if config is None and not folder.is_dir():
             raise InputError(f"{folder.parent} has no checkpoint yet; train it first")
-        # An empty folder named as a number would count as a step.
-        for entry in self._folder.glob("[0-9]*"):
-            if entry.is_dir() and not any(entry.iterdir()) and config is not None:
-                entry.rmdir()
+        if config is not None:
+            self._remove_pretenders()
         keep = [LatestN(2), BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False)]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(keep),
@@ -59,25 +57,29 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest step, or None."""
-        return self._manager.latest_step()
+        return max(self._steps(), default=None)
 
     def best(self) -> int | None:
         """The step with the best validation accuracy; the newest where none was validated."""
-        scored = [step for step in self._manager.all_steps() if self._manager.metrics(step)]
+        scored = [step for step in self._steps() if self._manager.metrics(step)]
         if not scored:
             return self.latest()
         return max(scored, key=lambda step: (_metric(self._manager.metrics(step)), step))
 
     def save(self, state: TrainState, position: dict[str, Any], metrics: dict[str, float] | None) -> None:
-        """Write the state at its step; a step that exists already is left as it is.
+        """Write the state at its step, newer than those there; a step that exists already is left as it is.
 
         `metrics` without a finite accuracy do not take part in choosing the best.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if step in self._steps():
             return
+        newest = self.latest()
+        if newest is not None and step < newest:  # it would not be among the newest, and be deleted at once
+            raise RuntimeError(f"the state of step {step} is older than the checkpoint of step {newest}")
         scored = metrics is not None and math.isfinite(metrics.get(METRIC, math.nan))
-        about = {"config": to_dict(self._config), "versions": {name: version(name) for name in PACKAGES}}
+        versions = {name: version(name) for name in PACKAGES}
+        about = {"step": step, "config": to_dict(self._config), "versions": versions}
         items = {
             "params": ocp.args.StandardSave(state.params),
             "opt_state": ocp.args.StandardSave(state.opt_state),
@@ -86,7 +88,8 @@ class Checkpoints:
         }
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
-        saved = self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics if scored else None, force=True)
+        arguments = ocp.args.Composite(**items)
+        saved = self._manager.save(step, args=arguments, metrics=metrics if scored else None, force=True)
         if not saved:
             raise RuntimeError(f"the checkpoint of step {step} was not written; the newest one is {self.latest()}")
         self._manager.wait_until_finished()
@@ -103,10 +106,11 @@ class Checkpoints:
         return jax.tree.map(jax.numpy.asarray, state), restored["data"]
 
     def restore_params(self, target: Parameters, *, which: str, ema: bool) -> tuple[Parameters, int]:
-        """Parameters alone, or their moving average, of the `best` or `latest` checkpoint, and its step."""
-        step = self.best() if which == "best" else self.latest()
-        if step is None:
-            raise InputError(f"{self._folder.parent} has no checkpoint yet; train it first")
+        """Parameters alone, or their moving average, of the `best` or `latest` checkpoint or a step, and their step.
+
+        Where the files of that one are damaged, those of the newest intact one, with a warning.
+        """
+        step = self._choose(which)
         if not self._intact(step):
             damaged, step = step, self._newest_intact()
             _logger.warning("checkpoint %d is damaged; using %d", damaged, step)
@@ -114,28 +118,54 @@ class Checkpoints:
         items = {name: ocp.args.StandardRestore(self._abstract(step, name, target))}
         return self._manager.restore(step, args=ocp.args.Composite(**items))[name], step
 
+    def _steps(self) -> list[int]:
+        """The steps that Orbax committed. It counts any folder named as a number, such as an empty one, too."""
+        return sorted(step for step in self._manager.all_steps() if _committed(self._folder / str(step)))
+
+    def _remove_pretenders(self) -> None:
+        """Take folders named as a number that hold no checkpoint out of the way: Orbax would count them as steps."""
+        for entry in self._folder.glob("[0-9]*"):
+            if entry.is_dir() and not _committed(entry):
+                if any(entry.iterdir()):
+                    entry.rename(_unused(self._folder.parent / f"damaged-{entry.name}"))
+                else:
+                    entry.rmdir()
+
+    def _choose(self, which: str) -> int:
+        steps = self._steps()
+        if not steps:
+            raise InputError(f"{self._folder.parent} has no checkpoint yet; train it first")
+        names: dict[str, int] = {str(step): step for step in steps} | {"best": self.best(), "latest": steps[-1]}
+        if which not in names:
+            raise InputError(f"no checkpoint {which!r} in {self._folder.parent}; {nearest(which, names)}")
+        return names[which]
+
     def _abstract(self, step: int, name: str, target: Any) -> Any:
         """`target` as shapes with places, after comparing it with what was saved."""
-        saved = self._manager.item_metadata(step)[name]
+        items = self._manager.item_metadata(step)
+        saved = items.get(name)
         if saved is None:
             raise InputError(f"checkpoint {step} in {self._folder} holds no {name}")
         tree = saved.tree if hasattr(saved, "tree") else saved
-        _compare(dict(_leaves(tree)), dict(_leaves(target)), f"{name} of checkpoint {step}")
-        return jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
+        compare_trees(tree, target, what=f"{name} of checkpoint {step}")
+        return jax.tree.map(_placed, target)
 
     def _newest_intact(self) -> int:
-        steps = sorted(self._manager.all_steps(), reverse=True)
-        for step in steps:
+        steps = self._steps()
+        for step in reversed(steps):
             if self._intact(step):
                 return step
             _logger.warning("checkpoint %d in %s is damaged; trying an older one", step, self._folder)
             self._set_aside(step)
-        raise InputError(f"every checkpoint in {self._folder} is damaged ({len(steps)} tried); start in another --workdir")
+        if not steps:
+            raise InputError(f"{self._folder.parent} has no checkpoint yet; train it first")
+        raise InputError(f"all {len(steps)} checkpoints in {self._folder} are damaged; start in another --workdir")
 
     def _set_aside(self, step: int) -> None:
         """Move a damaged checkpoint out of the way, so that its step can be written again."""
         if self._config is not None:
-            (self._folder / str(step)).rename(self._folder.parent / f"damaged-{step}")
+            (self._folder / str(step)).rename(_unused(self._folder.parent / f"damaged-{step}"))
+            self._digests_file(step).unlink(missing_ok=True)  # or it would condemn the next checkpoint of this step
             self._manager.reload()
 
     def _digests_file(self, step: int) -> Path:
@@ -144,45 +174,41 @@ class Checkpoints:
     def _write_digests(self, step: int) -> None:
         file = self._digests_file(step)
         file.parent.mkdir(exist_ok=True)
-        kept = {str(s) for s in self._manager.all_steps()}
+        kept = {str(s) for s in self._steps()}
         for stale in file.parent.glob("*.json"):
             if stale.stem not in kept:
                 stale.unlink()
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(_digests(self._folder / str(step))), encoding="utf-8")
-        part.replace(file)
+        write_digests(self._folder / str(step), file)
 
     def _intact(self, step: int) -> bool:
-        """Whether every file is as it was written. A kill between commit and digests leaves none: Orbax vouches then."""
-        file = self._digests_file(step)
-        return not file.exists() or json.loads(file.read_text(encoding="utf-8")) == _digests(self._folder / str(step))
+        """Whether every file is as it was written, and of the step that its folder is named for.
+
+        A kill between commit and digests leaves none: Orbax vouches then.
+        """
+        folder, file = self._folder / str(step), self._digests_file(step)
+        if file.exists() and not matches_digests(folder, file):
+            return False
+        try:
+            about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+        except (OSError, ValueError):
+            return False
+        return about.get("step", step) == step
 
 
 def _metric(metrics: dict[str, float]) -> float:
     return metrics[METRIC]
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    result = {}
-    for path in files:
-        with path.open("rb") as file:
-            result[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return result
+def _committed(folder: Path) -> bool:
+    return (folder / "_CHECKPOINT_METADATA").is_file()
 
 
-def _leaves(tree: Any) -> Iterator[tuple[str, tuple[tuple[int, ...], str]]]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield parameter_path(path), (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
+def _unused(path: Path) -> Path:
+    names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
-def _compare(saved: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
-    problems = [f"extra {path}" for path in saved if path not in wanted]
-    for path, kind in wanted.items():
-        if path not in saved:
-            problems.append(f"missing {path} ({nearest(path, saved)})")
-        elif saved[path] != kind:
-            problems.append(f"{path} is {saved[path]}, expected {kind}")
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InputError(f"the {what} do not fit the model: {'; '.join(problems[:5])}{more}")
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and place of a leaf: without a place Orbax wants the very devices it was saved from."""
+    place = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

@@ -19,7 +19,17 @@ from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
 
 SHEET_ITEMS = 24
-PACKAGES = ("vlm_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "tokenizers", "numpy")
+PACKAGES = (
+    "vlm_jax",
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "tokenizers",
+    "numpy",
+)
 
 
 def evaluate_run(

@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 
 class MetricsLog:
@@ -17,17 +18,12 @@ class MetricsLog:
         from tensorboardX import SummaryWriter
 
         path = folder / "metrics.jsonl"
-        kept = []
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] <= start_step:
-                        kept.append(line)
-                except ValueError:  # a line cut short by a kill
-                    continue
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            part = path.with_suffix(".part")  # a kill in between loses nothing
+            part.write_text("".join(_lines_up_to(path, start_step)), encoding="utf-8")
+            part.replace(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1 if start_step else None)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -40,8 +36,17 @@ class MetricsLog:
         """One line for a step; a value that is not finite becomes null."""
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+        for name in (name for name, value in finite.items() if value is not None):
+            self._board.add_scalar(name if "/" in name else f"train/{name}", values[name], step)
+
+
+def _lines_up_to(path: Path, last: int) -> Iterator[str]:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= last:
+                yield line + "\n"
+        except (ValueError, TypeError, KeyError):  # a line cut short by a kill
+            continue
 
 
 def duration(seconds: float) -> str:
@@ -54,14 +59,14 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Step, loss, accuracy, examples/s and time left: a live bar on a terminal, one plain line an interval elsewhere."""
+    """Step, loss, accuracy, examples/s and time left: a live bar on a terminal, a plain line an interval elsewhere."""
 
     def __init__(
         self,
         total_steps: int,
         *,
         start_step: int = 0,
-        stream: IO[str] | None = None,
+        stream: TextIOBase | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total, self._first, self._clock = total_steps, start_step, clock
@@ -70,12 +75,16 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> "Progress":
-        if self._stream.isatty():
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
+        if not self._stream.isatty():
+            return self
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
 
-            columns = (BarColumn(bar_width=24), TextColumn("{task.description}"))
-            self._bar = Bar(*columns, transient=False)
+        console = Console(file=self._stream)
+        if not console.is_dumb_terminal:  # one that cannot move its cursor gets plain lines
+            columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+            self._bar = Bar(*columns, console=console)
             self._task = self._bar.add_task("starting", total=self._total, completed=self._first)
             self._bar.start()
         return self
@@ -106,7 +115,7 @@ class Progress:
         if self._bar is None:
             print(text, file=self._stream, flush=True)
         else:
-            self._bar.console.print(text, highlight=False)
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def compiling(self, what: str) -> Iterator[None]:

@@ -153,8 +153,8 @@ class Trainer:
             self._save(checkpoints, taken.before, None)
         shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
         raise NotFinite(
-            f"loss or gradient is not finite at optimizer step {step}; the state before it is saved as step {step - 1}; "
-            f"questions of that batch: {shown}"
+            f"loss or gradient is not finite at optimizer step {step}; the state before it is saved as "
+            f"step {step - 1}; questions of that batch: {shown}"
         )
 
     def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> op
         ]
     parts.append(optax.scale_by_learning_rate(learning_rate_schedule(settings, steps)))
     if settings.multipliers:
-        parts.append(optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, _like(factors, updates))))
+        parts.append(
+            optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, _like(factors, updates)))
+        )
     trained = optax.chain(*parts)
     if not settings.frozen:
         return trained

@@ -18,7 +18,9 @@ def choose_devices(config: Config) -> list[jax.Device]:
     """The devices of a run; `InputError` where there are too few or the batch does not divide by them."""
     available, wanted = jax.devices(), config.parallel.devices
     if wanted is not None and not 1 <= wanted <= len(available):
-        raise InputError(f"parallel.devices is {wanted}, this machine has {len(available)}; choose 1 to {len(available)}")
+        raise InputError(
+            f"parallel.devices is {wanted}, this machine has {len(available)}; choose 1 to {len(available)}"
+        )
     devices = available[:wanted]
     training = config.training
     unit = len(devices) * training.accumulation

@@ -47,7 +47,9 @@ def make_task(config: Config, encode: ExampleEncoder, *, batch_sharding: Any = N
     return TASKS[config.task](config, encode, batch_sharding=batch_sharding)
 
 
-def load_trained(config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str) -> tuple[Any, Parameters, int]:
+def load_trained(
+    config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str
+) -> tuple[Any, Parameters, int]:
     """Task, parameters (the moving average where there is one) and their optimizer step, from a run's checkpoints."""
     task = make_task(config, encode)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))

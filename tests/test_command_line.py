@@ -1,0 +1,235 @@
+"""Settings from the command line: every kind of value, help at once, and errors that name the nearest choice."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import tyro
+
+from vlm_jax.command_line import load_preset, parse, parse_train, run_command
+from vlm_jax.config import Config
+from vlm_jax.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+TINY = str(ROOT / "configs" / "tiny.py")
+
+
+def train(*arguments, **options):
+    command = [sys.executable, "-m", "experiments.train", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, **options)
+
+
+def preset(folder, body, name="mine.py"):
+    path = folder / name
+    path.write_text(f"from vlm_jax.config import *\n\n\ndef get_config():\n    return {body}\n", encoding="utf-8")
+    return path
+
+
+def test_every_kind_of_setting_can_be_set():
+    config, workdir = parse_train(
+        [
+            TINY, "--seed", "3", "--optimizer.learning-rate", "3e-4", "--model.compute-dtype", "bfloat16",
+            "--optimizer.multipliers", "^image/", "0.1", "bias$", "2", "--optimizer.frozen", "^text/", "^image/",
+            "--optimizer.no-decay", "--data.limit", "None", "--optimizer.clip-norm", "None", "--parallel.devices", "2",
+            "--data.image.size", "32", "48", "--model.image.widths", "8", "16", "32", "--model.image.blocks", "0", "0",
+            "1", "--data.image.flip", "--model.remat", "--workdir", "somewhere/else",
+        ]
+    )  # fmt: skip
+    assert config.seed == 3
+    assert config.optimizer.learning_rate == 3e-4
+    assert config.model.compute_dtype == "bfloat16"
+    assert config.optimizer.multipliers == (("^image/", 0.1), ("bias$", 2.0))
+    assert config.optimizer.frozen == ("^text/", "^image/")
+    assert config.optimizer.no_decay == ()
+    assert (config.data.limit, config.optimizer.clip_norm, config.parallel.devices) == (None, None, 2)
+    assert config.data.image.size == (32, 48)
+    assert config.model.image.widths == (8, 16, 32)
+    assert config.data.image.flip
+    assert config.model.remat
+    assert workdir == Path("somewhere/else")
+    unchanged = load_preset(Path(TINY))
+    assert config.training == unchanged.training
+    assert config.model.text == unchanged.model.text
+
+
+def test_the_preset_alone_is_the_config_and_names_the_folder():
+    assert parse_train([TINY]) == (load_preset(Path(TINY)), Path("runs/tiny"))
+    assert parse_train([TINY, "--name", "other"])[1] == Path("runs/other")
+
+
+def test_the_preset_may_follow_options():
+    config, workdir = parse_train(["--workdir", "there", "--seed", "4", TINY, "--model.layers", "3"])
+    assert (config.name, config.seed, config.model.layers, workdir) == ("tiny", 4, 3, Path("there"))
+
+
+def test_a_home_folder_is_understood():
+    assert parse_train([TINY, "--workdir=~/runs/a"])[1] == Path.home() / "runs/a"
+
+
+def test_settings_are_checked_after_parsing():
+    with pytest.raises(InputError, match=r"model.width 33 is not a multiple"):
+        parse_train([TINY, "--model.width", "33"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--optimizer.learning-rat", "1"], "--optimizer.learning-rate"),
+        (["--optimiser.learning-rate", "1"], "--optimizer.learning-rate"),
+        (["--model.fusion", "concta"], "concat"),
+        (["--model.width", "wide"], "wide"),
+        (["--data.image.size", "3"], "--data.image.size"),
+        (["configs/quickstart.py"], "configs/quickstart.py"),
+    ],
+)
+def test_a_wrong_option_exits_with_2_and_names_the_nearest(arguments, expected, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_train([TINY, *arguments])
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
+
+
+def leaves(group, path=""):
+    for field in fields(group):
+        value = getattr(group, field.name)
+        yield from leaves(value, f"{path}{field.name}.") if is_dataclass(value) else [(path + field.name, value)]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [TINY, "--help"], [TINY, "--seed", "1", "-h"]])
+def test_help_answers_at_once_and_lists_every_setting(arguments):
+    began = time.perf_counter()
+    answer = train(*arguments, env=os.environ | {"COLUMNS": "200", "PYTHONWARNINGS": "error"})
+    took = time.perf_counter() - began
+    assert answer.returncode == 0, answer.stderr
+    for path, _ in leaves(Config()):
+        assert f"--{path.replace('_', '-')}" in answer.stdout
+    assert "--workdir" in answer.stdout
+    assert "Peak learning rate." in answer.stdout
+    assert f"Peak learning rate. (default: {'0.003' if TINY in arguments else '0.001'})" in answer.stdout
+    assert took < 1, f"{took:.2f} s"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from experiments.train import main\n"
+        f"try:\n    main([{TINY!r}, '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'jax', 'numpy', 'flax', 'orbax', 'tensorflow_datasets', 'transformers', 'matplotlib', 'grain'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert answer.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_a_missing_preset_suggests_the_nearest(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=r"no config file 'tiny'; did you mean 'configs/tiny.py'\?"):
+        load_preset(Path("tiny"))
+    with pytest.raises(InputError, match=r"'configs/quikstart.py'; did you mean 'configs/quickstart.py'"):
+        load_preset(Path("configs/quikstart.py"))
+    with pytest.raises(InputError, match=r"give a file in configs/"):
+        load_preset(Path("nowhere/at/all.py"))
+    with pytest.raises(InputError, match=r"no config file; give one first: configs/quickstart.py, .*configs/tiny.py"):
+        parse_train([])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("Config(model=Model(widht=3))", "{}: Model has no setting 'widht'; did you mean 'width'?"),
+        ("Config(model=Model(width='3'))", "{}: setting 'model.width' must be int, not '3'"),
+        ("Config(model=Model(fusion='concta'))", "{}: setting 'model.fusion' is 'concta'; did you mean 'concat'?"),
+        ("Model()", "get_config() of {} gives a Model; it must give a Config"),
+    ],
+)
+def test_a_mistake_in_a_preset_is_one_line_that_names_the_file(tmp_path, body, message):
+    """In a process of its own: here, the type checks of the tests would speak first."""
+    path = preset(tmp_path, body)
+    answer = train(str(path))
+    assert (answer.returncode, answer.stderr) == (2, f"error: {message.format(path)}\n")
+
+
+def test_a_file_that_is_no_preset_is_refused(tmp_path):
+    (tmp_path / "empty.py").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match=r"empty.py defines no get_config\(\)"):
+        load_preset(tmp_path / "empty.py")
+    (tmp_path / "README.md").write_text("hello, world!", encoding="utf-8")
+    with pytest.raises(InputError, match=r"README.md is no Python file"):
+        load_preset(tmp_path / "README.md")
+
+
+def test_a_bug_in_a_preset_keeps_its_traceback(tmp_path):
+    with pytest.raises(TypeError, match="unsupported operand"):
+        load_preset(preset(tmp_path, "Config(seed=1 + 'a')"))
+
+
+def test_lists_in_a_preset_become_tuples(tmp_path):
+    path = preset(tmp_path, "Config(model=Model(image=ImageEncoder(widths=[8, 16], blocks=[0, 0])))")
+    code = (
+        "from pathlib import Path; from vlm_jax.command_line import load_preset\n"
+        f"config = load_preset(Path({str(path)!r})); hash(config); print(config.model.image.widths)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert answer.stdout == "(8, 16)\n", answer.stderr
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score a run."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    split: str = "test"
+    """Which split."""
+
+
+def test_other_commands_parse_dataclasses(capsys):
+    arguments = parse(Evaluate, ["runs/a", "--split", "validation"], prog="python -m experiments.evaluate")
+    assert arguments == Evaluate(Path("runs/a"), "validation")
+    with pytest.raises(SystemExit) as stop:
+        parse(Evaluate, ["runs/a", "--splt", "test"], prog="python -m experiments.evaluate")
+    assert stop.value.code == 2
+    assert "--split" in capsys.readouterr().err
+
+
+def raising(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "line"),
+    [
+        (lambda argv: None, 0, ""),
+        (lambda argv: 143, 143, ""),
+        (raising(InputError("this is\n  wrong; do that")), 2, "error: this is wrong; do that\n"),
+        (raising(KeyboardInterrupt()), 130, "interrupted; the same command resumes from the last checkpoint\n"),
+    ],
+)
+def test_a_command_ends_with_a_code_and_one_line(main, code, line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, [])
+    assert stop.value.code == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_bug_in_a_command_keeps_its_traceback():
+    with pytest.raises(ValueError, match="a bug"):
+        run_command(raising(ValueError("a bug")), [])
+
+
+def test_a_real_command_prints_one_line_and_no_traceback():
+    answer = train("tiny")
+    assert (answer.returncode, answer.stderr) == (2, "error: no config file 'tiny'; did you mean 'configs/tiny.py'?\n")
+
+
+def test_help_into_a_closed_pipe_is_quiet():
+    command = f"{sys.executable} -m experiments.train {TINY} --help | head -n 1"
+    answer = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert answer.stderr == ""

@@ -1,0 +1,154 @@
+"""Settings survive JSON, wrong ones are named with the nearest right one, and impossible pairs are refused."""
+
+import dataclasses
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from vlm_jax.config import (
+    Config,
+    Data,
+    ImageInput,
+    Model,
+    Optimizer,
+    Training,
+    check,
+    difference,
+    from_dict,
+    from_json,
+    to_dict,
+    to_json,
+)
+from vlm_jax.errors import InputError, nearest
+
+PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+UNUSUAL = Config(
+    name="größer",
+    seed=7,
+    data=Data(limit=5, image=ImageInput(size=(32, 48), mean=(0.1, 0.2, 0.3))),
+    optimizer=Optimizer(multipliers=(("^image/", 0.1), ("bias$", 2.0)), frozen=("^text/",), clip_norm=None, ema=0.99),
+    training=Training(steps=3),
+)
+
+
+@pytest.mark.parametrize("config", [Config(), UNUSUAL], ids=["default", "unusual"])
+def test_a_config_survives_json(config):
+    assert from_json(to_json(config)) == config
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_is_valid_and_survives_json(path):
+    config = runpy.run_path(str(path))["get_config"]()
+    assert check(config) is config
+    assert from_json(to_json(config)) == config
+    assert config.name == path.stem
+
+
+def test_tuples_come_back_as_tuples():
+    back = from_json(to_json(UNUSUAL))
+    assert back.optimizer.multipliers == (("^image/", 0.1), ("bias$", 2.0))
+    hash(back)  # a list anywhere inside would raise
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("modle", {}, r"no setting 'modle'; did you mean 'model'\?"),
+        ("model.fusoin", "concat", r"no setting 'model.fusoin'; did you mean 'fusion'\?"),
+        ("data.image.sise", 3, r"no setting 'data.image.sise'; did you mean 'size'\?"),
+        ("model.fusion", "concatt", r"setting 'model.fusion' is 'concatt'; did you mean 'concat'\?"),
+        ("model.width", "128", r"setting 'model.width' must be int, not '128'"),
+        ("model.width", 1.5, r"setting 'model.width' must be int, not 1.5"),
+        ("model.width", True, r"setting 'model.width' must be int, not True"),
+        ("optimizer.learning_rate", True, r"setting 'optimizer.learning_rate' must be float, not True"),
+        ("optimizer.learning_rate", None, r"setting 'optimizer.learning_rate' must be float, not None"),
+        ("model.remat", 1, r"setting 'model.remat' must be bool, not 1"),
+        ("data.limit", "5", r"setting 'data.limit' must be int, not '5'"),
+        ("data.image.size", [64], r"setting 'data.image.size' must be .*, not \[64\]"),
+        ("data.image.size", [64, "64"], r"setting 'data.image.size' must be int, not '64'"),
+        ("optimizer.multipliers", [["a"]], r"setting 'optimizer.multipliers' must be .*, not \['a'\]"),
+        ("model", 3, r"setting 'model.?' must be a group of settings, not 3"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_nearest(path, value, message):
+    values = to_dict(Config())
+    *groups, name = path.split(".")
+    group = values
+    for part in groups:
+        group = group[part]
+    group[name] = value
+    with pytest.raises(InputError, match=message):
+        from_dict(values)
+
+
+def test_a_whole_number_may_stand_for_a_float():
+    learning_rate = from_dict({"optimizer": {"learning_rate": 1}}).optimizer.learning_rate
+    assert learning_rate == 1.0
+    assert type(learning_rate) is float
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "message"),
+    [
+        ("model", {"pattern": "prefix"}, r"model.pattern 'prefix' cannot do the task 'vqa'; choose one of: bidirect"),
+        ("model", {"width": 130}, r"model.width 130 is not a multiple of model.heads 4; the nearest width is 128"),
+        ("model", {"heads": 0}, r"model.heads is 0; it must be at least 1"),
+        ("model", {"dropout": 1.0}, r"model.dropout is 1.0; it must be at least 0 and below 1"),
+        ("model", {"layers": 0}, r"model.layers is 0"),
+        ("training", {"accumulation": 5}, r"training.batch_images 32 does not divide .* nearest batch is 30"),
+        ("training", {"accumulation": 0}, r"training.accumulation is 0; it must be at least 1"),
+        ("training", {"steps": 0}, r"training.steps is 0"),
+        ("training", {"label_smoothing": -0.1}, r"training.label_smoothing is -0.1"),
+        ("data", {"questions_per_image": 0}, r"data.questions_per_image is 0"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_remedy(group, values, message):
+    config = Config()
+    wrong = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **values)})
+    with pytest.raises(InputError, match=message):
+        check(wrong)
+
+
+def test_settings_inside_the_encoders_are_checked_too():
+    image = dataclasses.replace(Model().image, blocks=(1,))
+    with pytest.raises(InputError, match=r"model.image.blocks has 1 stages, model.image.widths 3"):
+        check(Config(model=Model(image=image)))
+    text = dataclasses.replace(Model().text, max_length=600)
+    with pytest.raises(InputError, match=r"model.text.max_length 600 is over model.text.max_positions 512"):
+        check(Config(model=Model(text=text)))
+
+
+def test_a_saved_config_is_checked_when_read():
+    values = to_dict(Config())
+    values["model"]["width"] = 130
+    with pytest.raises(InputError, match=r"model.width 130"):
+        from_json(json.dumps(values))
+
+
+def test_difference_names_each_changed_setting_once():
+    assert difference(Config(), Config()) == []
+    new = Config(seed=1, model=Model(width=64), data=Data(image=ImageInput(size=(32, 48))))
+    assert difference(Config(), new) == [
+        "seed: 0 -> 1",
+        "data.image.size: (64, 64) -> (32, 48)",
+        "model.width: 128 -> 64",
+    ]
+    assert difference(Config(), from_json(to_json(Config()))) == []
+
+
+def test_every_setting_has_a_meaning():
+    """The line under a field is what `--help` shows."""
+    source = (Path(__file__).parent.parent / "vlm_jax" / "config.py").read_text(encoding="utf-8")
+    for group in (Config, Data, ImageInput, Model, Optimizer, Training):
+        body = source.split(f"class {group.__name__}:")[1].split("\n\n\n")[0]
+        for field in dataclasses.fields(group):
+            if not dataclasses.is_dataclass(field.type):
+                assert re.search(rf'\n    {field.name}: [^\n]*\n    """', body), f"{group.__name__}.{field.name}"
+
+
+def test_nearest_names_one_choice_or_all():
+    assert nearest("concta", ["concat", "cross"]) == "did you mean 'concat'?"
+    assert nearest("zzz", ["cross", "concat"]) == "choose one of: concat, cross"
