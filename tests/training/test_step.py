@@ -196,7 +196,7 @@ def test_schedule_counts_optimizer_steps(schedule):
     rates = [float(learning_rate_schedule(settings, 20)(step)) for step in range(21)]
     np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
     assert rates[20] == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-6)
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
 
 
 def test_moving_average_follows_the_parameters():

@@ -38,7 +38,7 @@ def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pix
     more than `max_pixels` pixels, before its pixels take memory.
     """
     name = name or ("picture" if isinstance(source, bytes) else str(source))
-    data = source if isinstance(source, bytes) else _read(Path(source), name)
+    data = source if isinstance(source, bytes) else read_picture(Path(source), name=name)
     if not data:
         raise InputError(f"{name} is empty (0 bytes); expected a picture file")
     _silence_pillow()
@@ -57,7 +57,9 @@ def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pix
         raise InputError(f"{name} is a damaged picture: {error or type(error).__name__}") from None
 
 
-def _read(path: Path, name: str) -> bytes:
+def read_picture(path: Path, *, name: str | None = None) -> bytes:
+    """The bytes of a picture file; `InputError` with `name` (by default the path) where there are none to read."""
+    name = name or str(path)
     try:
         return path.expanduser().read_bytes()
     except FileNotFoundError:

@@ -30,6 +30,7 @@ class Tokenizer:
         self._inner, self._name = inner, name
         self.pad_id, self.cls_id, self.sep_id = ids["[PAD]"], ids["[CLS]"], ids["[SEP]"]
         self.mask_id: int | None = ids["[MASK]"]
+        self.unknown_id: int | None = ids["[UNK]"]
 
     @classmethod
     def build(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":

@@ -60,38 +60,47 @@ def attend(
 ) -> Float[Array, "I K N H d"]:
     """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
 
-    With a memory, its keys stand before the others: P = L + M. One that all K slots share is multiplied
-    once a picture, not once a question. A query that may see nothing gets weight zero, not a uniform average.
+    With a memory, its keys stand before the others: P = L + M. A query that may see nothing gets weight zero, not a
+    uniform average.
     """
-    scores = jnp.einsum("iknhd,ikmhd->ikhnm", query, key)
+    scores = jnp.einsum("iknhd,ikmhd->ihknm", query, key)
     if memory is not None:
         scores = jnp.concatenate([_memory_scores(query, memory[0]), scores], axis=-1)
     scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
-    mask = mask[:, :, None]
+    mask = mask[:, None]
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(value.dtype)
     weights = dropout(weights, rate, keys, 0)
     if memory is None:
-        return jnp.einsum("ikhnm,ikmhd->iknhd", weights, value)
+        return jnp.einsum("ihknm,ikmhd->iknhd", weights, value)
     split = memory[1].shape[2]
-    seen = jnp.einsum("ikhnm,ikmhd->iknhd", weights[..., split:], value)
+    seen = jnp.einsum("ihknm,ikmhd->iknhd", weights[..., split:], value)
     return seen + _memory_values(weights[..., :split], memory[1])
 
 
-def _memory_scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m L H d"]) -> Float[Array, "I K H N L"]:
+def _memory_scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m L H d"]) -> Float[Array, "I H K N L"]:
+    """Where all slots share the memory, one product a picture and head holds the queries of all of them."""
     if key.shape[1] == 1:
-        return jnp.einsum("iknhd,imhd->ikhnm", query, key[:, 0])
-    return jnp.einsum("iknhd,ikmhd->ikhnm", query, key)
+        slots, length = query.shape[1:3]
+        flat = query.transpose(0, 3, 1, 2, 4).reshape(len(query), query.shape[3], slots * length, -1)
+        scores = flat @ key[:, 0].transpose(0, 2, 3, 1)
+        return scores.reshape(*scores.shape[:2], slots, length, -1)
+    return jnp.einsum("iknhd,ikmhd->ihknm", query, key)
 
 
-def _memory_values(weights: Float[Array, "I K H N L"], value: Float[Array, "I m L H d"]) -> Float[Array, "I K N H d"]:
+def _memory_values(weights: Float[Array, "I H K N L"], value: Float[Array, "I m L H d"]) -> Float[Array, "I K N H d"]:
     if value.shape[1] == 1:
-        return jnp.einsum("ikhnm,imhd->iknhd", weights, value[:, 0])
-    return jnp.einsum("ikhnm,ikmhd->iknhd", weights, value)
+        pictures, heads, slots, length, cells = weights.shape
+        flat = weights.reshape(pictures, heads, slots * length, cells) @ value[:, 0].transpose(0, 2, 1, 3)
+        return flat.reshape(pictures, heads, slots, length, -1).transpose(0, 2, 3, 1, 4)
+    return jnp.einsum("ihknm,ikmhd->iknhd", weights, value)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a stream to itself and, before it, to a memory. BERT's `BertSelfAttention` + output."""
+    """Multi-head attention of a stream to itself and, before it, to a memory: BERT's `BertSelfAttention` + output.
+
+    Every position answers; those in `asking` ask.
+    """
 
     settings: Model
 
@@ -102,12 +111,16 @@ class SelfAttention(nn.Module):
         mask: Bool[Array, "I k N P"],
         memory: Memory | None = None,
         keys: Key[Array, " I"] | None = None,
-    ) -> tuple[Float[Array, "I K N D"], OwnMemory]:
+        asking: slice = slice(None),
+    ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
         s = self.settings
-        heads = (*x.shape[:-1], s.heads, s.width // s.heads)
         dtype = jnp.dtype(s.compute_dtype)
-        query = nn.Dense(s.width, dtype=dtype, name="query")(x).reshape(heads)
-        key = nn.Dense(s.width, dtype=dtype, name="key")(x).reshape(heads)
-        value = nn.Dense(s.width, dtype=dtype, name="value")(x).reshape(heads)
+
+        def project(name, x):
+            return nn.Dense(s.width, dtype=dtype, name=name)(x).reshape(*x.shape[:-1], s.heads, s.width // s.heads)
+
+        asks = x[:, :, asking]
+        query, key, value = project("query", asks), project("key", x), project("value", x)
+        mask = mask[:, :, asking]
         mixed = attend(query, key, value, mask=mask, memory=memory, rate=s.attention_dropout, keys=keys)
-        return nn.Dense(s.width, dtype=dtype, name="output")(mixed.reshape(x.shape)), (key, value)
+        return nn.Dense(s.width, dtype=dtype, name="output")(mixed.reshape(asks.shape)), (key, value)

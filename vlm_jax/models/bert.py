@@ -40,7 +40,7 @@ class TextEmbeddings(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """Self-attention and feed-forward, each followed by residual and layer norm (post-norm)."""
+    """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions `asking`."""
 
     settings: Model
 
@@ -51,11 +51,12 @@ class BertLayer(nn.Module):
         mask: Bool[Array, "I k N P"],
         memory: Memory | None = None,
         keys: Key[Array, " I"] | None = None,
-    ) -> tuple[Float[Array, "I K N D"], OwnMemory]:
+        asking: slice = slice(None),
+    ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
         s = self.settings
         dtype = jnp.dtype(s.compute_dtype)
-        mixed, own = SelfAttention(s, name="attention")(x, mask, memory, keys)
-        x = layer_norm(s, "attention_norm")(x + dropout(mixed, s.dropout, keys, 1))
+        mixed, own = SelfAttention(s, name="attention")(x, mask, memory, keys, asking)
+        x = layer_norm(s, "attention_norm")(x[:, :, asking] + dropout(mixed, s.dropout, keys, 1))
         hidden = ACTIVATIONS[s.activation](nn.Dense(s.mlp_width, dtype=dtype, name="intermediate")(x))
         hidden = nn.Dense(s.width, dtype=dtype, name="output")(hidden)
         return layer_norm(s, "output_norm")(x + dropout(hidden, s.dropout, keys, 2)), own

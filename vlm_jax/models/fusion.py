@@ -3,6 +3,7 @@
 Every fusion maps `(image, text, image_mask, text_mask, keys)` to `(image, text)`; heads do not know which one ran.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.attention import IMAGE, NONE, PATTERNS, TEXT, attention_mask, dropout, fold_keys
 from vlm_jax.models.bert import EMBEDDING_INIT, BertLayer, layer_norm
 
-Streams = tuple[Float[Array, "I k G D"], Float[Array, "I K T D"]]
+Streams = tuple[Float[Array, "I k g D"], Float[Array, "I K t D"]]
 
 
 def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
@@ -75,19 +76,25 @@ class ConcatFusion(nn.Module):
         image_mask: Bool[Array, "I G"],
         text_mask: Bool[Array, "I K T"],
         keys: Key[Array, " I"] | None = None,
+        first_only: bool = False,
     ) -> Streams:
+        """With `first_only` the last layer computes the first text position alone: [I, k, 0, D] and [I, K, 1, D]."""
         s = self.settings
         cells, slots = image.shape[2], text.shape[1]
         kind = jnp.array([IMAGE] * cells + [TEXT] * text.shape[2])
         image_valid = jnp.broadcast_to(image_mask[:, None], (len(image), slots, cells))
         mask = attention_mask(s.pattern, kind, jnp.concatenate([image_valid, text_mask], axis=-1))
         if PATTERNS[s.pattern][IMAGE][TEXT] == NONE:
-            return self._layers(_shared_image_layer, (image, text), mask, keys)
+            asking = slice(1) if first_only else slice(None)
+            image, text = self._layers(_shared_image_layer, (image, text), mask, keys, asking)
+            return image[:, :, : 0 if first_only else cells], text
         whole = jnp.concatenate([jnp.broadcast_to(image, (*text.shape[:2], *image.shape[2:])), text], axis=2)
-        (whole,) = self._layers(_whole_layer, (whole,), mask, keys)
+        asking = slice(cells, cells + 1) if first_only else slice(None)
+        (whole,) = self._layers(_whole_layer, (whole,), mask, keys, asking)
+        cells = 0 if first_only else cells
         return whole[:, :, :cells], whole[:, :, cells:]
 
-    def _layers(self, step, streams, mask, keys):
+    def _layers(self, step, streams, mask, keys, asking):
         """`step` through every layer: unrolled, or scanned over stacked weights; recomputed backwards with `remat`.
 
         Parameters keep one layout, `layer_0`, `layer_1`, ..., whichever way they are run.
@@ -96,33 +103,37 @@ class ConcatFusion(nn.Module):
         layers = [BertLayer(s, name=f"layer_{i}") for i in range(s.layers)]
         if self.is_initializing():
             for index, layer in enumerate(layers):
-                streams = step(layer, streams, mask, fold_keys(keys, index))
+                streams = step(layer, streams, mask, fold_keys(keys, index), slice(None))
             return streams
 
-        def apply(streams, weights_and_index):
+        def apply(streams, weights_and_index, asking=slice(None)):
             weights, index = weights_and_index
             layer = BertLayer(s, parent=None).bind({"params": weights})
-            return step(layer, streams, mask, fold_keys(keys, index)), None
+            return step(layer, streams, mask, fold_keys(keys, index), asking), None
 
-        apply = jax.checkpoint(apply) if s.remat else apply
-        weights = [self.variables["params"][layer.name] for layer in layers]
-        if s.scan_layers:
+        def recomputed(asking=slice(None)):
+            once = partial(apply, asking=asking)
+            return jax.checkpoint(once) if s.remat else once
+
+        *weights, last = [self.variables["params"][layer.name] for layer in layers]
+        if s.scan_layers and weights:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *weights)
-            return jax.lax.scan(apply, streams, (stacked, jnp.arange(s.layers)))[0]
-        for index, layer_weights in enumerate(weights):
-            streams, _ = apply(streams, (layer_weights, index))
-        return streams
+            streams = jax.lax.scan(recomputed(), streams, (stacked, jnp.arange(len(weights))))[0]
+        else:
+            for index, layer_weights in enumerate(weights):
+                streams, _ = recomputed()(streams, (layer_weights, index))
+        return recomputed(asking)(streams, (last, s.layers - 1))[0]
 
 
-def _whole_layer(layer, streams, mask, keys):
-    return (layer(streams[0], mask, None, keys)[0],)
+def _whole_layer(layer, streams, mask, keys, asking):
+    return (layer(streams[0], mask, None, keys, asking)[0],)
 
 
-def _shared_image_layer(layer, streams, mask, keys):
+def _shared_image_layer(layer, streams, mask, keys, asking):
     image, text = streams
     cells = image.shape[2]
     image, memory = layer(image, mask[:, :1, :cells, :cells], None, fold_keys(keys, IMAGE))
-    text, _ = layer(text, mask[:, :, cells:], memory, fold_keys(keys, TEXT))
+    text, _ = layer(text, mask[:, :, cells:], memory, fold_keys(keys, TEXT), asking)
     return image, text
 
 

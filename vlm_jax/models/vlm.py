@@ -43,10 +43,11 @@ class VisualLanguageModel(nn.Module):
         text: Text,
         text_mask: Bool[Array, "I K T"],
         *,
-        image_mask: Bool[Array, "I g"] | None = None,
+        image_mask: Bool[Array, "I m"] | None = None,
         keys: Key[Array, " I"] | None = None,
-    ) -> tuple[Float[Array, "I k G D"], Float[Array, "I K T D"]]:
-        """The fused image and text streams, before any head."""
+        first_only: bool = False,
+    ) -> tuple[Float[Array, "I k g D"], Float[Array, "I K t D"]]:
+        """The fused image and text streams, before any head; with `first_only` the first text position and no other."""
         if self.settings.image.cnn != "features":
             grid = self.image(image)
             image = grid.reshape(len(grid), -1, grid.shape[-1])
@@ -56,7 +57,7 @@ class VisualLanguageModel(nn.Module):
             image_mask = jnp.ones((1, 1), bool)
         image_mask = jnp.broadcast_to(image_mask, image.shape[:2])
         image_stream, text_stream = self.embed(image, text, fold_keys(keys, 1))
-        return self.trunk(image_stream, text_stream, image_mask, text_mask, fold_keys(keys, 2))
+        return self.trunk(image_stream, text_stream, image_mask, text_mask, fold_keys(keys, 2), first_only)
 
     def __call__(
         self,
@@ -92,6 +93,7 @@ class VisualLanguageModel(nn.Module):
         image_mask: Bool[Array, "I g"] | None = None,
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K A"]:
-        """Logits at [CLS] alone, with either head: no other position is multiplied by the classifier."""
-        _, text_stream = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
+        """Logits at [CLS] alone, with either head: of other positions, only what [CLS] attends to is computed."""
+        inputs = (image, text, text_mask)
+        _, text_stream = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=True)
         return self.head(text_stream[:, :, 0], fold_keys(keys, 3))

@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ import numpy as np
 from vlm_jax.config import Config, to_dict
 from vlm_jax.data.images import decode_image
 from vlm_jax.figures import SheetItem, predictions_sheet
-from vlm_jax.run_folder import RunFolder
+from vlm_jax.run_folder import RESULT, RunFolder
 from vlm_jax.tasks.vqa import Prediction, VisualQuestionAnswering
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
@@ -42,32 +44,48 @@ def evaluate_run(
     folder: RunFolder,
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """Score a split, with the controls as rows of their own; write predictions, the sheet and, last, `result.json`."""
-    config = task.config
+    """Score a split, with the controls as rows of their own; write predictions, the sheet and, last, the result.
+
+    The test split's files are `predictions.jsonl`, `predictions.png` and `result.json`; those of another split carry
+    its name. `facts` are rows of the result; its `wall_seconds` grow by what scoring took.
+    """
+    config, began = task.config, time.perf_counter()
+    predictions_file, sheet_file, result_file = result_files(split)
     predictions = task.predict(params, examples)
     metrics = task.score(predictions) | task.controls(params, examples, train)
     lines = [json.dumps(prediction.as_dict(), ensure_ascii=False) for prediction in predictions]
-    folder.write_text("predictions.jsonl", "\n".join(lines) + "\n")
-    draw_sheet(config, predictions, examples, folder, title=f"{config.name}, {split}: {metrics['accuracy']:.1%} right")
+    folder.write_text(predictions_file, "\n".join(lines) + "\n")
+    draw_sheet(config, predictions, examples, folder.path / sheet_file, title=_title(config, split, metrics))
     result = {
         "task": config.task,
         "split": split,
         "metrics": metrics,
         "parameters": parameter_count(params),
         **facts,
+        "wall_seconds": facts["wall_seconds"] + time.perf_counter() - began,
         "seed": config.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "machine": machine(),
         "config": to_dict(config),
     }
-    folder.write_json("result.json", result)
+    folder.write_json(result_file, result)
     return result
 
 
+def result_files(split: str) -> tuple[str, str, str]:
+    """Names of the files of predictions, of the sheet and of the result."""
+    ending = "" if split == "test" else f"-{split}"
+    return f"predictions{ending}.jsonl", f"predictions{ending}.png", RESULT.replace(".json", f"{ending}.json")
+
+
+def _title(config: Config, split: str, metrics: dict[str, float]) -> str:
+    return f"{config.name}, {split} split: {metrics['accuracy']:.1%} right; mistakes shown more often than they occur"
+
+
 def draw_sheet(
-    config: Config, predictions: Sequence[Prediction], examples: Sequence[Example], folder: RunFolder, *, title: str
+    config: Config, predictions: Sequence[Prediction], examples: Sequence[Example], path: Path, *, title: str
 ) -> None:
-    """`predictions.png`: one question a picture, wrong answers as often as right ones, as far as there are any."""
+    """A sheet of one question a picture; up to a quarter of them are mistakes, which come last."""
     random = np.random.default_rng(config.seed)
     order = random.permutation(len(predictions))
     first_of_picture = {predictions[i].image_id: i for i in reversed(order)}
@@ -87,7 +105,7 @@ def draw_sheet(
         )
         for p in [*right[: SHEET_ITEMS - len(wrong)], *wrong]
     ]
-    predictions_sheet(items, folder.path / "predictions.png", title=title)
+    predictions_sheet(items, path, title=title)
 
 
 def parameter_count(params: Parameters) -> int:

@@ -45,6 +45,7 @@ class Trainer:
     """One run in one folder: everything is built here, `run` trains to the end."""
 
     def __init__(self, config: Config, folder: RunFolder, *, say: Callable[[str], None] = print) -> None:
+        began = time.perf_counter()
         self.config, self.folder, self.say = config, folder, say
         self.parallel = METHODS[config.parallel.method](choose_devices(config))
         self.train, self.validation = open_split(config.data, "train"), open_split(config.data, "validation")
@@ -65,13 +66,14 @@ class Trainer:
             read_ahead=config.data.read_ahead,
         )
         self.totals = {"wall_seconds": 0.0, "compile_seconds": 0.0, "step_seconds": 0.0, "examples": 0.0}
+        self._setup_seconds = time.perf_counter() - began
 
     def run(self) -> dict[str, Any]:
         """Train from wherever the folder stands to the last step, then score the test split once; the result.
 
         Raises `Interrupted` after SIGTERM or Ctrl-C, `NotFinite` where the loss is not finite; both leave a checkpoint.
         """
-        with Checkpoints(self.folder.path / "checkpoints", config=self.config) as checkpoints:
+        with Checkpoints(self.folder.checkpoints, config=self.config) as checkpoints:
             start = self._resume(checkpoints)
             with MetricsLog(self.folder.path, start_step=start) as log, stop_requests() as stopped:
                 self._steps(start, checkpoints, log, stopped)
@@ -84,6 +86,7 @@ class Trainer:
             self.loader.restore(position["loader"])
             self.totals = position["totals"]
             self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
+        self.totals["wall_seconds"] += self._setup_seconds
         start = int(self.state.step)
         self.state = self.parallel.put(self.state)
         return start

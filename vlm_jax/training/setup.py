@@ -47,12 +47,20 @@ def make_task(config: Config, encode: ExampleEncoder, *, batch_sharding: Any = N
     return TASKS[config.task](config, encode, batch_sharding=batch_sharding)
 
 
+def saved_steps(folder: RunFolder) -> int:
+    """The optimizer step of the newest checkpoint, 0 where there is none."""
+    if not folder.checkpoints.is_dir():
+        return 0
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        return checkpoints.latest() or 0
+
+
 def load_trained(
     config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str
 ) -> tuple[Any, Parameters, int]:
     """Task, parameters (the moving average where there is one) and their optimizer step, from a run's checkpoints."""
     task = make_task(config, encode)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))
-    with Checkpoints(folder.path / "checkpoints", read_only=True) as checkpoints:
+    with Checkpoints(folder.checkpoints) as checkpoints:
         params, step = checkpoints.restore_params(shapes, which=which, ema=config.optimizer.ema is not None)
     return task, params, step
