@@ -1,4 +1,4 @@
-"""easy-VQA as well as it can be done: the quickstart's model with a wider CNN, trained four times as long.
+"""easy-VQA as well as it can be done: the quickstart's model with a wider CNN, trained longer.
 
 Question: what is left when colours are easy, and the shape of small objects decides?
 Command: python -m experiments.train configs/easy_vqa.py
@@ -21,5 +21,5 @@ def get_config() -> Config:
             text=TextEncoder(vocabulary_size=128, width=128, max_length=12),
         ),
         optimizer=Optimizer(learning_rate=5e-4, warmup_steps=200, b2=0.999, weight_decay=0.05, ema=0.998),
-        training=Training(steps=4000, batch_images=32, evaluate_every=1000, log_every=100),
+        training=Training(steps=2500, batch_images=32, evaluate_every=500, log_every=100),
     )

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ import pytest
 import tyro
 
 from vlm_jax.command_line import load_preset, parse, parse_train, run_command
-from vlm_jax.config import Config
+from vlm_jax.config import Config, leaves
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -94,19 +94,13 @@ def test_a_wrong_option_exits_with_2_and_names_the_nearest(arguments, expected, 
     assert expected in capsys.readouterr().err
 
 
-def leaves(group, path=""):
-    for field in fields(group):
-        value = getattr(group, field.name)
-        yield from leaves(value, f"{path}{field.name}.") if is_dataclass(value) else [(path + field.name, value)]
-
-
 @pytest.mark.parametrize("arguments", [["--help"], [TINY, "--help"], [TINY, "--seed", "1", "-h"]])
 def test_help_answers_at_once_and_lists_every_setting(arguments):
     began = time.perf_counter()
     answer = train(*arguments, env=os.environ | {"COLUMNS": "200", "PYTHONWARNINGS": "error"})
     took = time.perf_counter() - began
     assert answer.returncode == 0, answer.stderr
-    for path, _ in leaves(Config()):
+    for path in leaves(Config()):
         assert f"--{path.replace('_', '-')}" in answer.stdout
     assert "--workdir" in answer.stdout
     assert "Peak learning rate." in answer.stdout
@@ -133,7 +127,7 @@ def test_a_missing_preset_suggests_the_nearest(monkeypatch):
         load_preset(Path("configs/quikstart.py"))
     with pytest.raises(InputError, match=r"give a file in configs/"):
         load_preset(Path("nowhere/at/all.py"))
-    with pytest.raises(InputError, match=r"no config file; give one first: configs/quickstart.py, .*configs/tiny.py"):
+    with pytest.raises(InputError, match=r"no config file; give one first: configs/easy_vqa.py, .*configs/tiny.py"):
         parse_train([])
 
 

@@ -2,26 +2,17 @@
 
 import dataclasses
 import json
+import math
 import re
 import runpy
+import typing
 from pathlib import Path
 
 import pytest
 
-from vlm_jax.config import (
-    Config,
-    Data,
-    ImageInput,
-    Model,
-    Optimizer,
-    Training,
-    check,
-    difference,
-    from_dict,
-    from_json,
-    to_dict,
-    to_json,
-)
+from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config_checks import RULES, check
+from vlm_jax.config_json import difference, from_dict, from_json, to_dict, to_json
 from vlm_jax.errors import InputError, nearest
 
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -103,6 +94,17 @@ def test_a_whole_number_may_stand_for_a_float():
         ("training", {"steps": 0}, r"training.steps is 0"),
         ("training", {"label_smoothing": -0.1}, r"training.label_smoothing is -0.1"),
         ("data", {"questions_per_image": 0}, r"data.questions_per_image is 0"),
+        ("data", {"image": ImageInput(size=(0, 4))}, r"data.image.size is \(0, 4\); it must be at least 1"),
+        ("data", {"image": ImageInput(deviation=(1.0, 0.0, 1.0))}, r"data.image.deviation is .*; it must be above 0"),
+        (
+            "model",
+            {"image": ImageEncoder(cnn="features")},
+            r"'easy_vqa' holds pictures; choose one of: resnet50, small",
+        ),
+        ("model", {"text": TextEncoder(max_length=2)}, r"model.text.max_length is 2; it must be at least 3"),
+        ("optimizer", {"learning_rate": math.nan}, r"optimizer.learning_rate is nan; it must be at least 0 and finite"),
+        ("optimizer", {"ema": 1.0}, r"optimizer.ema is 1.0; it must be at least 0 and below 1"),
+        ("optimizer", {"multipliers": (("a", -1.0),)}, r"optimizer.multipliers has the factor -1.0"),
     ],
 )
 def test_impossible_settings_are_refused_with_the_remedy(group, values, message):
@@ -110,6 +112,19 @@ def test_impossible_settings_are_refused_with_the_remedy(group, values, message)
     wrong = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **values)})
     with pytest.raises(InputError, match=message):
         check(wrong)
+
+
+def test_every_number_has_a_rule():
+    """A new setting without one could be zero, negative or not a number, and fail late."""
+    ruled = [setting for _, _, settings in RULES for setting in settings]
+    assert len(ruled) == len(set(ruled))
+    kinds = {path: kind for path, kind in kinds_of(Config) if re.search(r"\b(int|float)\b", kind)}
+    assert set(ruled) == set(kinds) - {"optimizer.multipliers"}
+
+
+def kinds_of(group, path=""):
+    for name, kind in typing.get_type_hints(group).items():
+        yield from kinds_of(kind, f"{path}{name}.") if dataclasses.is_dataclass(kind) else [(path + name, str(kind))]
 
 
 def test_settings_inside_the_encoders_are_checked_too():

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm_jax.config import Config, Data, Model, from_json, to_json
+from vlm_jax.config import Config, Data, Model
+from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder, claim, open_run
 

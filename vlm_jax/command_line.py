@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from vlm_jax import config as settings
-from vlm_jax.config import Config, check, from_dict, to_dict
+from vlm_jax.config import Config
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import from_dict, to_dict
 from vlm_jax.errors import InputError, nearest
 
 Arguments = TypeVar("Arguments")

@@ -1,24 +1,14 @@
-"""Every setting as a typed frozen dataclass, the checks across settings, and the JSON round trip.
+"""Every setting as a typed frozen dataclass.
 
 Imports neither jax nor anything slow: `--help` reads this file and must answer at once.
 """
 
-import dataclasses
-import json
-import types
-import typing
-from dataclasses import dataclass, field
-from typing import Any, Literal, Union
-
-from vlm_jax.errors import InputError, nearest
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
 Task = Literal["vqa"]
 Fusion = Literal["concat"]
 Pattern = Literal["bidirectional", "image_to_text", "prefix", "text_to_image", "dual_encoder"]
-
-# What each task can run on: a pairing outside this table is refused before anything compiles.
-TASK_FUSIONS: dict[str, tuple[str, ...]] = {"vqa": ("concat",)}
-TASK_PATTERNS: dict[str, tuple[str, ...]] = {"vqa": ("bidirectional", "image_to_text")}
 
 
 @dataclass(frozen=True)
@@ -222,127 +212,10 @@ class Config:
     parallel: Parallel = field(default_factory=Parallel)
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
-
-
-def check(config: Config) -> Config:
-    """The config itself, or an `InputError` that names the setting at fault and the remedy."""
-    model, training, data = config.model, config.training, config.data
-    for setting, value, table in (
-        ("model.fusion", model.fusion, TASK_FUSIONS),
-        ("model.pattern", model.pattern, TASK_PATTERNS),
-    ):
-        allowed = table[config.task]
-        _require(
-            value in allowed,
-            f"{setting} {value!r} cannot do the task {config.task!r}; {nearest(value, allowed)}",
-        )
-    for setting, value in (
-        ("training.steps", training.steps),
-        ("training.batch_images", training.batch_images),
-        ("training.accumulation", training.accumulation),
-        ("training.log_every", training.log_every),
-        ("training.evaluate_every", training.evaluate_every),
-        ("training.evaluation_batch_images", training.evaluation_batch_images),
-        ("data.questions_per_image", data.questions_per_image),
-        ("model.heads", model.heads),
-        ("model.layers", model.layers),
-    ):
-        _require(value >= 1, f"{setting} is {value}; it must be at least 1")
-    _require(
-        model.width % model.heads == 0,
-        f"model.width {model.width} is not a multiple of model.heads {model.heads}; "
-        f"the nearest width is {max(1, round(model.width / model.heads)) * model.heads}",
-    )
-    _require(
-        len(model.image.widths) == len(model.image.blocks),
-        f"model.image.blocks has {len(model.image.blocks)} stages, model.image.widths {len(model.image.widths)}; "
-        "give both the same length",
-    )
-    _require(
-        model.text.max_length <= model.text.max_positions,
-        f"model.text.max_length {model.text.max_length} is over model.text.max_positions "
-        f"{model.text.max_positions}; raise the latter",
-    )
-    _require(model.text.max_length >= 3, f"model.text.max_length is {model.text.max_length}; it must be at least 3")
-    _require(
-        training.batch_images % training.accumulation == 0,
-        f"training.batch_images {training.batch_images} does not divide into training.accumulation "
-        f"{training.accumulation} micro-batches; the nearest batch is "
-        f"{max(1, round(training.batch_images / training.accumulation)) * training.accumulation}",
-    )
-    for setting, rate in (
-        ("model.dropout", model.dropout),
-        ("model.attention_dropout", model.attention_dropout),
-        ("training.label_smoothing", training.label_smoothing),
-    ):
-        _require(0 <= rate < 1, f"{setting} is {rate}; it must be at least 0 and below 1")
-    return config
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The config as nested plain dictionaries, ready for JSON."""
-    return dataclasses.asdict(config)
-
-
-def to_json(config: Config) -> str:
-    """The config as indented JSON, tuples as lists."""
-    return json.dumps(to_dict(config), indent=2) + "\n"
-
-
-def from_dict(values: Any, kind: Any = Config, path: str = "") -> Any:
-    """The typed value that `to_dict` came from.
-
-    Raises `InputError` for an unknown setting, or a value of the wrong type, naming its dotted path.
-    """
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(values, dict):
-            raise InputError(f"setting {path!r} must be a group of settings, not {values!r}")
-        hints = typing.get_type_hints(kind)
-        for name in values:
-            if name not in hints:
-                raise InputError(f"no setting {path + name!r}; {nearest(name, hints)}")
-        return kind(**{name: from_dict(value, hints[name], f"{path}{name}.") for name, value in values.items()})
-    return _leaf(values, kind, path.removesuffix("."))
-
-
-def _leaf(value: Any, kind: Any, path: str) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise InputError(f"setting {path!r} is {value!r}; {nearest(str(value), map(str, arguments))}")
-    if origin in (types.UnionType, Union):
-        if value is None and type(None) in arguments:
-            return None
-        return _leaf(value, next(a for a in arguments if a is not type(None)), path)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        if arguments[-1] is Ellipsis:
-            return tuple(_leaf(v, arguments[0], path) for v in value)
-        if len(value) == len(arguments):
-            return tuple(_leaf(v, a, path) for v, a in zip(value, arguments, strict=True))
-    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(kind, type) and type(value) is kind:
-        return value
-    raise InputError(f"setting {path!r} must be {getattr(kind, '__name__', kind)}, not {value!r}")
-
-
-def from_json(text: str) -> Config:
-    """The config that `to_json` wrote, checked."""
-    return check(from_dict(json.loads(text)))
-
-
-def difference(old: Config, new: Config) -> list[str]:
-    """One line a setting that differs: `model.width: 64 -> 128`."""
-
-    def flat(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-        leaves: dict[str, Any] = {}
-        for name, value in values.items():
-            leaves |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
-        return leaves
-
-    before, after = flat(to_dict(old)), flat(to_dict(new))
-    return [f"{name}: {before[name]!r} -> {after[name]!r}" for name in before if before[name] != after[name]]
+def leaves(group: Any, path: str = "") -> dict[str, Any]:
+    """Every setting of a group by its dotted path, such as `model.image.cnn`."""
+    found: dict[str, Any] = {}
+    for entry in fields(group):
+        value = getattr(group, entry.name)
+        found |= leaves(value, f"{path}{entry.name}.") if is_dataclass(value) else {path + entry.name: value}
+    return found

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.config import Config, difference, from_json, to_json
+from vlm_jax.config import Config
+from vlm_jax.config_json import difference, from_json, to_json
 from vlm_jax.errors import InputError, nearest
 
 CONFIG, RESULT, LOCK = "config.json", "result.json", "lock"

@@ -163,7 +163,6 @@ def test_processes_share_the_global_batch(make, processes):
 def test_impossible_loaders_are_refused(make):
     for options, said in (
         ({"process_count": 3}, "3 processes; the nearest batch is 9"),
-        ({"seed": -1}, "seed"),
         ({"examples": []}, "no picture"),
     ):
         with pytest.raises(InputError, match=said):

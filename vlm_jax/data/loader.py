@@ -39,8 +39,6 @@ class TrainLoader(Iterator[LoadedBatch]):
                 f"training.batch_images {batch_images} does not divide into {process_count} processes; the nearest "
                 f"batch is {max(1, round(batch_images / process_count)) * process_count}"
             )
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed is {seed}; it must be at least 0 and below 2**32")
         self._examples, self._encode = EncodedExamples(examples, encode), encode
         self._size = batch_images // process_count
         self._start = process_index * self._size

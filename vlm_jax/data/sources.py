@@ -51,8 +51,6 @@ def open_split(data: Data, split: str) -> Sequence[Example]:
 
     if data.name not in BUILDERS:
         raise InputError(f"no data set {data.name!r}; {nearest(data.name, BUILDERS)}")
-    if data.limit is not None and data.limit < 1:
-        raise InputError(f"data.limit is {data.limit}; it must be at least 1")
     builder = prepare(BUILDERS[data.name], Path(data.directory).expanduser())
     if split not in builder.info.splits:
         raise InputError(f"the data set {data.name} has no split {split!r}; {nearest(split, builder.info.splits)}")

@@ -17,7 +17,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from vlm_jax.config import Config, to_dict
+from vlm_jax.config import Config
+from vlm_jax.config_json import to_dict
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.training.integrity import compare_trees, matches_digests, write_digests
 from vlm_jax.training.state import Parameters, TrainState

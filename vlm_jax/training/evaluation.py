@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlm_jax.config import Config, to_dict
+from vlm_jax.config import Config
+from vlm_jax.config_json import to_dict
 from vlm_jax.data.images import decode_image
 from vlm_jax.figures import SheetItem, predictions_sheet
 from vlm_jax.run_folder import RESULT, RunFolder

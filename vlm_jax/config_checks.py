@@ -1,0 +1,138 @@
+"""What settings must satisfy, alone and together, before anything is compiled or written."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from vlm_jax.config import Config, leaves
+from vlm_jax.errors import InputError, nearest
+
+# What each task can run on.
+TASK_FUSIONS: dict[str, tuple[str, ...]] = {"vqa": ("concat",)}
+TASK_PATTERNS: dict[str, tuple[str, ...]] = {"vqa": ("bidirectional", "image_to_text")}
+
+# Every number among the settings, by the rule that it or each of its entries keeps. None, where it may be, always may.
+RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
+    (
+        "at least 1",
+        lambda value: value >= 1,
+        (
+            "data.questions_per_image",
+            "data.limit",
+            "data.threads",
+            "data.read_ahead",
+            "data.image.size",
+            "data.image.max_pixels",
+            "model.width",
+            "model.heads",
+            "model.layers",
+            "model.mlp_width",
+            "model.classes",
+            "model.image.stem_width",
+            "model.image.stem_stride",
+            "model.image.widths",
+            "model.image.features",
+            "model.image.max_positions",
+            "model.text.vocabulary_size",
+            "model.text.width",
+            "model.text.max_positions",
+            "model.text.segments",
+            "training.steps",
+            "training.batch_images",
+            "training.accumulation",
+            "training.log_every",
+            "training.evaluate_every",
+            "training.evaluation_batch_images",
+            "parallel.devices",
+        ),
+    ),
+    ("at least 3", lambda value: value >= 3, ("model.text.max_length",)),  # [CLS], a word, [SEP]
+    ("at least 0", lambda value: value >= 0, ("data.image.shift", "model.image.blocks", "optimizer.warmup_steps")),
+    ("finite", math.isfinite, ("data.image.mean",)),
+    (
+        "at least 0 and finite",
+        lambda value: 0 <= value < math.inf,
+        ("optimizer.learning_rate", "optimizer.weight_decay"),
+    ),
+    (
+        "above 0 and finite",
+        lambda value: 0 < value < math.inf,
+        ("data.image.deviation", "model.norm_epsilon", "optimizer.epsilon", "optimizer.clip_norm"),
+    ),
+    (
+        "at least 0 and below 1",
+        lambda value: 0 <= value < 1,
+        (
+            "model.dropout",
+            "model.attention_dropout",
+            "optimizer.b1",
+            "optimizer.b2",
+            "optimizer.ema",
+            "training.label_smoothing",
+        ),
+    ),
+    ("at least 0 and below 2**32", lambda value: 0 <= value < 2**32, ("seed",)),
+)
+
+
+def check(config: Config) -> Config:
+    """The config itself, or an `InputError` that names the setting at fault and the remedy."""
+    _check_numbers(config)
+    _check_pairings(config)
+    model, training = config.model, config.training
+    _require(
+        model.width % model.heads == 0,
+        f"model.width {model.width} is not a multiple of model.heads {model.heads}; "
+        f"the nearest width is {_nearest_multiple(model.width, model.heads)}",
+    )
+    _require(
+        len(model.image.widths) == len(model.image.blocks),
+        f"model.image.blocks has {len(model.image.blocks)} stages, model.image.widths {len(model.image.widths)}; "
+        "give both the same length",
+    )
+    _require(
+        model.text.max_length <= model.text.max_positions,
+        f"model.text.max_length {model.text.max_length} is over model.text.max_positions "
+        f"{model.text.max_positions}; raise the latter",
+    )
+    _require(
+        training.batch_images % training.accumulation == 0,
+        f"training.batch_images {training.batch_images} does not divide into training.accumulation "
+        f"{training.accumulation} micro-batches; the nearest batch is "
+        f"{_nearest_multiple(training.batch_images, training.accumulation)}",
+    )
+    return config
+
+
+def _check_numbers(config: Config) -> None:
+    values = leaves(config)
+    for rule, holds, settings in RULES:
+        for setting in settings:
+            value = values[setting]
+            entries = value if isinstance(value, tuple) else () if value is None else (value,)
+            _require(all(map(holds, entries)), f"{setting} is {value}; it must be {rule}")
+    for _, factor in config.optimizer.multipliers:
+        _require(0 <= factor < math.inf, f"optimizer.multipliers has the factor {factor}; it must be at least 0")
+
+
+def _check_pairings(config: Config) -> None:
+    for setting, value, table in (
+        ("model.fusion", config.model.fusion, TASK_FUSIONS),
+        ("model.pattern", config.model.pattern, TASK_PATTERNS),
+    ):
+        allowed = table[config.task]
+        _require(value in allowed, f"{setting} {value!r} cannot do the task {config.task!r}; {nearest(value, allowed)}")
+    _require(
+        config.model.image.cnn != "features",
+        f"model.image.cnn 'features' takes precomputed grid features, and the data set {config.data.name!r} holds "
+        "pictures; choose one of: resnet50, small",
+    )
+
+
+def _nearest_multiple(value: int, unit: int) -> int:
+    return max(1, round(value / unit)) * unit
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
