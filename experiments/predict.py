@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
     encode = make_encoder(config, folder)
     for text in arguments.question:
-        _warn_of_unread(text, encode)
+        _warn_of_unread(text, encode, built=config.model.text.tokenizer is None)
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
     for prediction in task.predict(params, examples, batch_images=_rows(len(examples), len(questions), encode)):
         if arguments.json:
@@ -65,11 +65,16 @@ def _rows(pictures, questions, encode):
     return min(64, pictures * -(-questions // encode.questions_per_image))
 
 
-def _warn_of_unread(text, encode):
-    """Say which part of a question does not reach the model."""
-    unknown = [word for word in text.split() if encode.tokenizer.unknown_id in encode.tokenizer.tokens([word])[0]]
+def _warn_of_unread(text, encode, *, built):
+    """Say which part of a question does not reach the model, or was not among what it learned from."""
+    words = encode.tokenizer.words(text)
+    unknown = [word for word, ids in words if encode.tokenizer.unknown_id in ids]
     if unknown:
-        print(f"note: the model knows no word for {', '.join(map(repr, unknown))}", file=sys.stderr)
+        print(f"note: the model cannot read {', '.join(map(repr, unknown))}", file=sys.stderr)
+    # A vocabulary built from the training questions holds their words whole.
+    new = [word for word, ids in words if len(ids) > 1] if built else []
+    if new:
+        print(f"note: not a word of the training questions: {', '.join(map(repr, new))}", file=sys.stderr)
     if encode.tokenizer.truncated([text], encode.max_length):
         print(f"note: only the first {encode.max_length - 2} tokens are read of {text!r}", file=sys.stderr)
 

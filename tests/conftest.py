@@ -8,9 +8,32 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from pathlib import Path
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_default_matmul_precision", "highest")
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parent.parent / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="session")
+def data_directory(tmp_path_factory):
+    """easy-VQA, prepared once for all tests."""
+    from vlm_jax.config import Data
+    from vlm_jax.data.sources import open_split
+
+    directory = str(tmp_path_factory.mktemp("prepared"))
+    open_split(Data(directory=directory), "train")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def trained(data_directory, tmp_path_factory):
+    """The folder of a finished `tiny` run."""
+    from experiments.train import main
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    tiny = str(Path(__file__).parent.parent / "configs" / "tiny.py")
+    assert main([tiny, "--workdir", str(folder), "--data.directory", data_directory]) == 0
+    return folder

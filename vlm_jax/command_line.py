@@ -100,6 +100,8 @@ def parse(arguments: Callable[..., Arguments], argv: list[str], *, prog: str) ->
 
 def run_command(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 2 with one line where the input is wrong, 130 where it was interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # arguments can hold what the terminal's encoding cannot
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and tfds warn of what is as it should be
     try:

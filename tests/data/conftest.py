@@ -12,10 +12,8 @@ from vlm_jax.data.text import Tokenizer
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    settings = Data(directory=str(tmp_path_factory.mktemp("prepared")))
-    open_split(settings, "train")
-    return settings
+def data(data_directory):
+    return Data(directory=data_directory)
 
 
 @pytest.fixture(scope="session")

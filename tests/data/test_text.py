@@ -89,6 +89,16 @@ def test_encoding_has_one_length_and_keeps_the_beginning(tokenizer):
     assert tokenizer.decode(tokenizer.encode(["is there a red circle"], 12)[0][0]) == "is there a red circle"
 
 
+def test_words_come_whole_in_pieces_or_unknown():
+    tokenizer = Tokenizer.build(["what color is the shape? is it blue"], 64)
+    words = dict(tokenizer.words("What colour is the 猫shape?"))
+    assert list(words) == ["What", "colour", "is", "the", "猫", "shape", "?"]
+    assert words["What"] == tokenizer.tokens(["what"])[0] and len(words["What"]) == 1
+    assert words["colour"] == tokenizer.tokens(["colour"])[0]
+    assert words["猫"] == [tokenizer.unknown_id]
+    assert tokenizer.words("") == []
+
+
 def test_save_and_load_switch_off_what_the_file_carries(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     expected = tokenizer.encode(QUESTIONS, 12)

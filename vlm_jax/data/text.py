@@ -67,6 +67,16 @@ class Tokenizer:
         clean = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates have no UTF-8
         return [encoding.ids for encoding in self._inner.encode_batch_fast(clean, add_special_tokens=False)]
 
+    def words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Each word and punctuation mark of a text with its token ids: several where it is read in pieces."""
+        encoding = self._inner.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False)
+        spans: dict[int, tuple[int, int]] = {}
+        ids: dict[int, list[int]] = {}
+        for word, token, (first, last) in zip(encoding.word_ids, encoding.ids, encoding.offsets, strict=True):
+            spans[word] = (spans.get(word, (first, last))[0], last)
+            ids.setdefault(word, []).append(token)
+        return [(text[slice(*spans[word])], ids[word]) for word in ids]
+
     def encode(
         self, texts: Sequence[str], max_length: int
     ) -> tuple[Int[np.ndarray, "N {max_length}"], Bool[np.ndarray, "N {max_length}"]]:

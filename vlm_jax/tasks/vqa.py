@@ -102,7 +102,8 @@ class VisualQuestionAnswering:
         inputs = (batch.image, batch.input_ids, batch.text_mask)
         logits = self.model.apply({"params": params}, *inputs, image_mask=see_image, method="answer_logits")
         known = logits[..., : len(self.encode.answers)]  # a head may have more classes than there are answers
-        return jax.lax.top_k(jax.nn.softmax(known), min(TOP, len(self.encode.answers)))
+        probabilities, classes = jax.lax.top_k(jax.nn.softmax(known), min(TOP, len(self.encode.answers)))
+        return probabilities, classes
 
     def predict(
         self,

@@ -65,7 +65,8 @@ class Trainer:
             threads=config.data.threads,
             read_ahead=config.data.read_ahead,
         )
-        self.totals = {"wall_seconds": 0.0, "compile_seconds": 0.0, "step_seconds": 0.0, "examples": 0.0}
+        times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
+        self.totals = {**times, "examples": 0.0}
         self._setup_seconds = time.perf_counter() - began
 
     def run(self) -> dict[str, Any]:
@@ -85,6 +86,7 @@ class Trainer:
             self.state, position = checkpoints.restore(self.state)
             self.loader.restore(position["loader"])
             self.totals = position["totals"]
+            self.loader.seconds_waited = self.totals["waited_seconds"]
             self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
         self.totals["wall_seconds"] += self._setup_seconds
         start = int(self.state.step)
@@ -105,7 +107,8 @@ class Trainer:
                 taken = upcoming
                 began = time.perf_counter()
                 with progress.compiling("the train step") if step == start + 1 else nullcontext():
-                    self.state, metrics = self.step(self.state, taken.batch)
+                    with jax.transfer_guard("disallow"):  # what crosses to the devices is put there, never implied
+                        self.state, metrics = self.step(self.state, taken.batch)
                     # The next batch travels while the devices compute.
                     upcoming = self._take() if step < settings.steps else None
                     metrics = jax.device_get(metrics)
@@ -127,6 +130,7 @@ class Trainer:
 
     def _account(self, metrics: dict[str, Any], interval: "Interval", seconds: float, *, first: bool) -> None:
         self.totals["wall_seconds"] += seconds
+        self.totals["waited_seconds"] = self.loader.seconds_waited
         interval.add(metrics, 0.0 if first else seconds)
         if first:
             self.totals["compile_seconds"] += seconds
@@ -173,6 +177,7 @@ class Trainer:
             "examples_per_second": totals["examples"] / max(totals["step_seconds"], 1e-9),
             "wall_seconds": totals["wall_seconds"],
             "compile_seconds": totals["compile_seconds"],
+            "waited_seconds": totals["waited_seconds"],
         }
         result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
         self.say(f"scored in {time.perf_counter() - began:.1f} s")

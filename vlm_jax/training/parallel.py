@@ -80,10 +80,13 @@ class PmapParallel:
     def __init__(self, devices: list[jax.Device]) -> None:
         self.devices = devices
         self.count = len(devices)
+        mesh = jax.make_mesh((self.count,), (self.axis_name,), axis_types=(AxisType.Auto,), devices=devices)
+        self.split = NamedSharding(mesh, PartitionSpec(self.axis_name))
 
     def put(self, state: TrainState) -> TrainState:
         """The state, copied along a new leading device axis."""
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.count, *jnp.shape(x))), state)
+        copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.count, *jnp.shape(x))), state)
+        return jax.device_put(copies, self.split)
 
     def take(self, state: TrainState) -> TrainState:
         """The first device's copy."""
@@ -91,18 +94,14 @@ class PmapParallel:
 
     def put_batch(self, batch: Batch) -> Batch:
         """`[I, ...]` to `[devices, I / devices, ...]`."""
-        return jax.tree.map(lambda x: np.reshape(x, (self.count, -1, *x.shape[1:])), batch)
+        shares = jax.tree.map(lambda x: np.reshape(x, (self.count, -1, *x.shape[1:])), batch)
+        return jax.device_put(shares, self.split)
 
     def compile(self, step: Step) -> Step:
         """The step on every device; metrics come back once."""
         donated = () if jax.default_backend() == "cpu" else (0,)
-        spread = jax.pmap(step, axis_name=self.axis_name, devices=self.devices, donate_argnums=donated)
-
-        def run(state, batch):
-            state, metrics = spread(state, batch)
-            return state, jax.tree.map(lambda x: x[0], metrics)
-
-        return run
+        axes = (0, None)  # of state and metrics
+        return jax.pmap(step, self.axis_name, out_axes=axes, devices=self.devices, donate_argnums=donated)
 
 
 METHODS = {"jit": JitParallel, "pmap": PmapParallel}

@@ -1,0 +1,90 @@
+"""Data flows one way: lower ranks never import higher ones, and importing the package costs nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "vlm_jax").rglob("*.py"))
+
+# Each row may import the rows above it, and its own package. The table stands in docs/architecture.md too.
+RANKS = (
+    ("errors", "types"),
+    ("config",),
+    ("config_checks",),
+    ("config_json",),
+    ("command_line", "run_folder", "figures", "data", "metrics"),
+    ("models",),
+    ("tasks",),
+    ("training",),
+)
+RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
+
+
+def name_of(path):
+    return path.relative_to(ROOT / "vlm_jax").parts[0].removesuffix(".py")
+
+
+def imports(path):
+    """Every module that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield node.module
+            if node.module == "vlm_jax":
+                yield from (f"vlm_jax.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_lower_ranks_only(path):
+    mine = name_of(path)
+    for module in imports(path):
+        package, *rest = module.split(".")
+        assert package not in ("experiments", "configs", "tests")
+        if package == "vlm_jax" and rest and rest[0] != mine:
+            assert RANK[rest[0]] < RANK[mine], f"{mine} imports {module}"
+
+
+def test_every_module_has_a_rank():
+    assert {name_of(path) for path in FILES} - {"__init__"} == set(RANK)
+
+
+def test_each_heavy_library_has_its_place():
+    for path in FILES:
+        used = {module.split(".")[0] for module in imports(path)}
+        assert "tensorflow" not in used and "torch" not in used, path
+        assert "flax" not in used or name_of(path) == "models", path
+        assert "os.environ" not in path.read_text(encoding="utf-8"), f"{path} reads the environment"
+
+
+def test_the_table_of_ranks_is_documented():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [
+        line.split("|")[2]
+        for line in text.splitlines()
+        if line.startswith("| ") and line.split("|")[1].strip().isdigit()
+    ]
+    listed = [tuple(name.strip(" `/") for name in row.split(",")) for row in rows]
+    assert tuple(listed[: len(RANKS)]) == RANKS
+
+
+def test_the_top_level_holds_nothing_else():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    if not tracked:
+        pytest.skip("no git checkout")
+    folders = {"vlm_jax", "experiments", "configs", "tests", "docs", ".ci"}
+    files = {"README.md", "setup.py", "pyproject.toml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".gitignore"}
+    assert {line.split("/")[0] for line in tracked.splitlines()} <= folders | files
+
+
+@pytest.mark.parametrize("module", ["vlm_jax", "experiments.train", "vlm_jax.training.loop", "vlm_jax.tasks"])
+def test_an_import_brings_nothing_heavy(module):
+    heavy = ["transformers", "tensorflow", "tensorflow_datasets", "matplotlib", "torch", "grain", "tyro"]
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert answer.stdout == "[]\n", answer.stderr

@@ -1,0 +1,210 @@
+"""What a trained run leaves, and the commands that use it: evaluate and predict."""
+
+import dataclasses
+import json
+import runpy
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, predict, train
+from vlm_jax.command_line import run_command
+from vlm_jax.config_json import to_dict, to_json
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import RunFolder
+
+ROOT = Path(__file__).parent.parent
+SMALL = (
+    "--data.limit", "4", "--training.steps", "2", "--training.batch-images", "2", "--training.evaluate-every", "2",
+    "--training.evaluation-batch-images", "2",
+)  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two picture files of a person's own, no square among them."""
+    for name, colour, size in (("red.png", "red", (90, 60)), ("blue.jpg", "blue", (40, 200))):
+        Image.new("RGB", size, colour).save(tmp_path / name)
+    return [str(tmp_path / "red.png"), str(tmp_path / "blue.jpg")]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def test_a_result_says_everything(trained):
+    result = json.loads((trained / "result.json").read_text(encoding="utf-8"))
+    assert (result["task"], result["split"], result["seed"]) == ("vqa", "test", 0)
+    assert set(result["metrics"]) == {
+        "accuracy", "accuracy/yes_no", "accuracy/open", "control/question_only", "control/image_shuffled",
+        "control/question_prior", "control/majority",
+    }  # fmt: skip
+    assert all(0 <= value <= 1 for value in result["metrics"].values())
+    assert result["parameters"] > 10_000 and result["checkpoint_step"] in (20, 40)
+    for name in ("examples_per_second", "wall_seconds", "compile_seconds", "waited_seconds"):
+        assert result[name] > 0, name
+    assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "vlm_jax"} <= set(result["versions"])
+    assert result["config"] == json.loads(json.dumps(to_dict(RunFolder(trained).config())))
+
+
+def test_every_question_has_its_prediction(trained):
+    lines = [json.loads(line) for line in (trained / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    result = json.loads((trained / "result.json").read_text(encoding="utf-8"))
+    assert len({line["question_id"] for line in lines}) == len(lines) > 500
+    assert len({line["image_id"] for line in lines}) == 64
+    assert np.mean([line["score"] for line in lines]) == pytest.approx(result["metrics"]["accuracy"])
+    answers = Counter(line["prediction"] for line in lines)
+    assert set(answers) <= set(json.loads((trained / "answers.json").read_text(encoding="utf-8")))
+
+
+def test_a_sheet_of_pictures_is_drawn(trained):
+    with Image.open(trained / "predictions.png") as sheet:
+        assert sheet.width > 1000 and sheet.height > 1000
+        assert len(sheet.convert("RGB").getcolors(10**7)) > 100
+
+
+def test_the_test_split_is_scored_once(trained, capsys):
+    before = contents(trained)
+    assert evaluate.main([str(trained)]) == 0
+    said = capsys.readouterr().out
+    assert "scored once" in said and "control/question_only" in said
+    assert contents(trained) == before
+
+
+def test_another_split_gets_files_of_its_own(trained, capsys):
+    before = contents(trained)
+    assert evaluate.main([str(trained), "--split", "validation", "--checkpoint", "latest"]) == 0
+    new = {path.name for path in contents(trained).keys() - before.keys()}
+    assert new == {"predictions-validation.jsonl", "predictions-validation.png", "result-validation.json"}
+    assert before.items() <= contents(trained).items()
+    result = json.loads((trained / "result-validation.json").read_text(encoding="utf-8"))
+    assert result["split"] == "validation" and result["checkpoint_step"] == 40
+    logged = [json.loads(line) for line in (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert result["metrics"]["accuracy"] == pytest.approx(logged[-1]["validation/accuracy"])
+    assert f"{result['metrics']['accuracy']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "valid"], r"no split 'valid'; did you mean 'validation'\?"),
+        (["--split", "validation", "--checkpoint", "39"], r"no checkpoint '39' in .*; "),
+        (["--split", "validation", "--checkpoint", "bst"], r"no checkpoint 'bst' in .*did you mean 'best'\?"),
+    ],
+)
+def test_evaluate_names_the_nearest(trained, options, message):
+    with pytest.raises(InputError, match=message):
+        evaluate.main([str(trained), *options])
+
+
+def test_an_unfinished_run_keeps_its_test_split(trained, tmp_path):
+    config = RunFolder(trained).config()
+    (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")
+    with pytest.raises(InputError, match=r"stands at optimizer step 0 of 40.*finish it with experiments.train"):
+        evaluate.main([str(tmp_path)])
+
+
+def test_predict_answers_every_question_about_every_picture(trained, pictures, capsys):
+    questions = ["what color is the shape?", "is there a circle?", "what shape is in the image?"]
+    assert predict.main([str(trained), "--image", *pictures, "--question", *questions, "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["image"], line["question"]) for line in lines] == [(p, q) for p in pictures for q in questions]
+    for line in lines:
+        probabilities = [answer["probability"] for answer in line["answers"]]
+        assert len(probabilities) == 5 and probabilities == sorted(probabilities, reverse=True)
+        assert 0 < sum(probabilities) <= 1.0001
+
+
+def test_predict_prints_for_people(trained, pictures, capsys):
+    assert predict.main([str(trained), "--image", pictures[0], "--question", "is there a circle?"]) == 0
+    first, *answers = capsys.readouterr().out.splitlines()
+    assert first == f"{pictures[0]}: is there a circle?"
+    assert len(answers) == 5 and all("%" in answer for answer in answers)
+
+
+def test_more_questions_than_slots_are_all_answered(trained, pictures, capsys):
+    questions = [f"is there a {word}?" for word in ["circle", "triangle", "rectangle", "shape", "red", "blue", "black"]]
+    assert predict.main([str(trained), "--image", *pictures, "--question", *questions, "--json"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 14
+
+
+def test_the_batch_does_not_change_an_answer(trained, pictures, capsys):
+    def ask(*files):
+        predict.main([str(trained), "--image", *files, "--question", "what color is the shape?", "--json"])
+        return [json.loads(line)["answers"] for line in capsys.readouterr().out.splitlines()]
+
+    together, alone = ask(*pictures), [ask(file)[0] for file in pictures]
+    for a, b in zip(together, alone, strict=True):
+        assert [x["answer"] for x in a] == [x["answer"] for x in b]
+        np.testing.assert_allclose([x["probability"] for x in a], [x["probability"] for x in b], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("is there a 猫?", "cannot read '猫'"),
+        ("what colour is the shape?", "not a word of the training questions: 'colour'"),
+        ("is there a circle " * 9, "only the first 14 tokens are read"),
+        ("", ""),
+        ("\x00\ud800 \u202e?", ""),
+    ],
+)
+def test_any_text_is_answered_and_what_is_lost_is_said(trained, pictures, capsys, question, said):
+    with pytest.raises(SystemExit) as end:
+        run_command(predict.main, [str(trained), "--image", pictures[0], "--question", question, "--json"])
+    output, notes = capsys.readouterr()
+    assert end.value.code == 0 and said in notes
+    assert json.loads(output)["question"] == question
+
+
+def test_a_picture_that_is_none_is_named(trained, tmp_path):
+    (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
+    for name, message in (("cat.png", "no picture file .*cat.png"), ("notes.png", "notes.png is not a picture")):
+        with pytest.raises(InputError, match=message):
+            predict.main([str(trained), "--image", str(tmp_path / name), "--question", "is there a circle?"])
+    with pytest.raises(InputError, match=r"--image is empty"):
+        predict.main([str(trained), "--image", "--question", "is there a circle?"])
+
+
+def test_a_folder_that_is_no_run_is_named(trained, pictures):
+    for command in (evaluate.main, lambda run: predict.main([*run, "--image", pictures[0], "--question", "red?"])):
+        with pytest.raises(InputError, match=r"tinny is no run folder.*did you mean 'tiny'\?"):
+            command([str(trained.with_name("tinny"))])
+
+
+def test_the_step_is_compiled_once(data_directory, tmp_path):
+    from vlm_jax.run_folder import claim
+    from vlm_jax.training.loop import Trainer
+
+    preset = runpy.run_path(str(ROOT / "configs" / "tiny.py"))["get_config"]()
+    data = dataclasses.replace(preset.data, directory=data_directory, limit=30)
+    config = dataclasses.replace(preset, data=data, training=dataclasses.replace(preset.training, steps=8))
+    with claim(tmp_path / "run", config) as folder:
+        trainer = Trainer(config, folder, say=lambda text: None)
+        trainer.run()
+    assert trainer.step._cache_size() == 1
+    assert trainer.task._predict._cache_size() == 1
+
+
+@pytest.mark.parametrize("name", ["quickstart", "easy_vqa"])
+@pytest.mark.parametrize("method", ["jit", "pmap"])
+def test_every_preset_trains(name, method, data_directory, tmp_path):
+    if name == "easy_vqa" and method == "pmap":
+        pytest.skip("the same program as quickstart's")
+    options = ["--workdir", str(tmp_path / name), "--data.directory", data_directory, "--parallel.method", method]
+    assert train.main([str(ROOT / "configs" / f"{name}.py"), *options, *SMALL]) == 0
+    assert (tmp_path / name / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_the_reference_takes_a_real_step(data_directory, tmp_path):
+    """From pixels through ResNet-50 and BERT-base to 30,522 classes, at batch 2."""
+    options = ["--workdir", str(tmp_path / "run"), "--data.directory", data_directory, *SMALL, "--training.steps", "1"]
+    assert train.main([str(ROOT / "configs" / "reference_base.py"), *options]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
+    assert result["parameters"] > 155e6
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["loss"] == pytest.approx(np.log(30_522), rel=0.1)  # untrained: near the uniform guess

@@ -1,0 +1,87 @@
+"""Every command of the README runs, installation apart: at a tiny size, through overrides."""
+
+import importlib
+import importlib.util
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TRAIN = (
+    "--data.limit", "2", "--training.steps", "2", "--training.batch-images", "2",
+    "--training.evaluation-batch-images", "2",
+)  # fmt: skip
+INSTALL = (r"python3 -m venv \.venv", r"\. \.venv/bin/activate", r'pip install -e (\.|"\.\[test\]")')
+
+
+def commands():
+    """What stands in the README's shell blocks, in order, `&&` taken apart, installation left out."""
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
+        for command in re.split(r"&&|\n", block.strip()):
+            if not any(re.fullmatch(pattern, command.strip()) for pattern in INSTALL):
+                yield command.strip()
+
+
+def run(command, folder, data_directory):
+    """The command's exit code; its run folders lie below `folder`."""
+    python, module_flag, module, *arguments = shlex.split(command)
+    assert (python, module_flag) == ("python", "-m"), command
+    arguments = [re.sub("^runs/", f"{folder}/", argument) for argument in arguments]
+    if module == "experiments.train":
+        arguments += ["--data.directory", data_directory, *TRAIN]
+        if "--workdir" not in arguments:
+            arguments += ["--workdir", f"{folder}/{Path(arguments[0]).stem}"]
+    if module == "experiments.benchmark_train_step":
+        arguments += ["--rounds", "1", "--steps", "1", "--batch-images", "2"]
+    try:
+        return importlib.import_module(module).main(arguments)
+    except SystemExit as end:  # --help
+        return end.code
+
+
+def test_every_command_runs(data_directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    ran = []
+    for command in commands():
+        if command.startswith("pytest "):
+            continue
+        if "benchmark" in command and importlib.util.find_spec("torch") is None:
+            continue
+        assert run(command, tmp_path, data_directory) == 0, command
+        ran.append(command.split()[2])
+    assert {"experiments.train", "experiments.evaluate", "experiments.predict"} <= set(ran)
+    assert (tmp_path / "quickstart" / "result.json").exists()
+
+
+def test_the_test_command_is_the_one_that_ci_calls():
+    tests = [command for command in commands() if command.startswith("pytest ")]
+    assert len(tests) == 1
+    assert tests[0] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_file_and_command_it_names_exists():
+    for path in re.findall(r"(?:configs|experiments|docs|vlm_jax|tests)/[\w./]*\w\.\w+", README):
+        assert (ROOT / path).exists(), path
+    for name in re.findall(r"experiments\.(\w+)", README):
+        assert importlib.util.find_spec(f"experiments.{name}"), name
+    presets = {path.stem for path in (ROOT / "configs").glob("*.py")}
+    assert presets <= set(re.findall(r"\| `(\w+)` \|", README)), "a preset is missing from the table"
+
+
+def test_the_extras_it_names_exist():
+    named = set(re.findall(r"\.\[([\w,]+)\]", README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    for extra in {extra for group in named for extra in group.split(",")}:
+        assert f'"{extra}": [' in setup, extra
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"])
+def test_links_lead_somewhere(name):
+    path = ROOT / name
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (path.parent / target).exists(), target
