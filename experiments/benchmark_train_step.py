@@ -1,0 +1,160 @@
+"""Speed and memory of a train step, ours against the same model in plain PyTorch (`experiments/benchmark_peers.py`).
+
+`python -m experiments.benchmark_train_step configs/quickstart.py`: each side runs in a process of its own, and they
+take turns, so that whatever else the machine does slows both. Before any timing their logits must agree.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from experiments.benchmark_sides import Child, Ours, Theirs, furthest
+from vlm_jax.command_line import load_preset, parse, run_command
+from vlm_jax.config import Config
+from vlm_jax.config_checks import check
+from vlm_jax.errors import InputError
+
+TOLERANCE = 2e-5  # of logits, relative to the largest one or 1: the project's bound for a port
+SAMPLE_SECONDS = 1.0
+
+
+def main(argv: list[str]) -> int:
+    import tyro
+
+    @dataclass(frozen=True)
+    class Benchmark:
+        """Median optimizer steps a second and peak memory, ours and PyTorch's, on the same random batch."""
+
+        config: Annotated[Path, tyro.conf.Positional]
+        """A config file."""
+        steps: int | None = None
+        """Optimizer steps of a sample; without it, as many as take about a second."""
+        batch_images: int | None = None
+        """Pictures of a step; without it the config's, or 2 with a ResNet-50."""
+        rounds: int | None = None
+        """Samples of each side; without it 9, or 5 with a ResNet-50."""
+        tf32: bool = False
+        """On a GPU, products in TF32 on both sides instead of float32."""
+        compile: bool = False
+        """Let torch.compile compile the peer, which needs a C++ compiler."""
+        json: bool = False
+        """One line of JSON instead of text."""
+
+    arguments = parse(Benchmark, argv, prog="python -m experiments.benchmark_train_step")
+    config = _comparable(load_preset(arguments.config), arguments.batch_images)
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("the peer needs PyTorch; install it with: pip install torch==2.13.0")
+    ours, peer = start(config, tf32=arguments.tf32, compiled=arguments.compile)
+    apart = furthest(ours.call("logits"), peer.call("logits"))
+    if apart > TOLERANCE:
+        print(f"error: the logits differ by {apart:.1e} relative, over {TOLERANCE:.0e}: not one model", file=sys.stderr)
+        return 1
+    if not arguments.json:
+        print(f"logits differ by {apart:.1e} relative, within {TOLERANCE:.0e}: the same model", flush=True)
+    rounds = arguments.rounds or (5 if config.model.image.cnn == "resnet50" else 9)
+    result = {**_described(config), "logits_apart": apart, **measure(ours, peer, steps=arguments.steps, rounds=rounds)}
+    print(json.dumps(result) if arguments.json else _text(result))
+    return 0
+
+
+def _comparable(config: Config, batch_images: int | None) -> Config:
+    """The config for one device, refused where the peer lacks what it asks for."""
+    model, optimizer, training = config.model, config.optimizer, config.training
+    for setting, value, known in (
+        ("model.image.cnn", model.image.cnn, ("small", "resnet50")),
+        ("model.compute_dtype", model.compute_dtype, ("float32",)),
+        ("optimizer.name", optimizer.name, ("adamw",)),
+        ("optimizer.frozen", optimizer.frozen, ((),)),
+        ("optimizer.multipliers", optimizer.multipliers, ((),)),
+        ("training.accumulation", training.accumulation, (1,)),
+    ):
+        if value not in known:
+            raise InputError(f"the PyTorch peer has no {setting} {value!r}; set it to {' or '.join(map(repr, known))}")
+    size = batch_images or (2 if model.image.cnn == "resnet50" else training.batch_images)
+    return check(
+        dataclasses.replace(
+            config,
+            training=dataclasses.replace(training, batch_images=size),
+            parallel=dataclasses.replace(config.parallel, devices=1),
+        )
+    )
+
+
+def start(config: Config, *, tf32: bool, compiled: bool) -> tuple["Child", "Child"]:
+    """Both sides, with the same parameters and the same batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "parameters.npz"
+        ours = Child(Ours, config, file, tf32)
+        peer = Child(Theirs, config, file, tf32, compiled)
+    if ours.facts["device"] != peer.facts["device"]:
+        raise InputError(f"jax runs on {ours.facts['device']}, torch on {peer.facts['device']}; install both for one")
+    return ours, peer
+
+
+def measure(ours: "Child", peer: "Child", *, steps: int | None, rounds: int) -> dict[str, Any]:
+    """`rounds` samples of each side, in turn: medians, spreads, peaks and the ratio of the median times."""
+    for side in (ours, peer):
+        side.call("timed", 2)  # compiles, and fills caches
+    steps = steps or max(1, round(SAMPLE_SECONDS / ours.call("timed", 1)[0]))
+    samples = [(ours.call("timed", steps), peer.call("timed", steps)) for _ in range(rounds)]
+    figures = [_figures(side, times) for side, times in zip((ours, peer), zip(*samples, strict=True), strict=True)]
+    ratio = figures[0]["seconds_a_step"] / figures[1]["seconds_a_step"]
+    return {"ours": figures[0], "torch": figures[1], "ratio": ratio, "rounds": rounds, "steps_a_sample": steps}
+
+
+def _figures(side: "Child", times: tuple[tuple[float, float], ...]) -> dict[str, Any]:
+    wall, processor = zip(*times, strict=True)
+    median = statistics.median(wall)
+    return {
+        "steps_a_second": 1 / median,
+        "seconds_a_step": median,
+        "fastest": min(wall),
+        "slowest": max(wall),
+        "processor_seconds_a_step": statistics.median(processor),
+        "peak_bytes": side.call("peak_bytes"),
+        **side.facts,
+    }
+
+
+def _described(config: Config) -> dict[str, Any]:
+    return {
+        "config": config.name,
+        "batch_images": config.training.batch_images,
+        "questions_per_image": config.data.questions_per_image,
+        "cores": os.cpu_count(),
+        "environment": {k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "XLA_", "OMP_", "MKL_"))},
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    lines = []
+    for name in ("ours", "torch"):
+        side = result[name]
+        median, low, high, processor = (
+            1000 * side[key] for key in ("seconds_a_step", "fastest", "slowest", "processor_seconds_a_step")
+        )
+        lines.append(
+            f"{name:6s}{side['steps_a_second']:8.2f} steps/s  {median:8.1f} ms a step ({low:.1f} to {high:.1f}; "
+            f"processors {processor:.1f})  peak {side['peak_bytes'] / 2**20:,.0f} MiB"
+        )
+    ours, peer = result["ours"], result["torch"]
+    versions = ours["versions"] | peer["versions"]
+    lines += [
+        f"time of ours / torch: {result['ratio']:.3f} (below 1, ours is faster), medians of {result['rounds']} samples "
+        f"of {result['steps_a_sample']} steps",
+        f"{result['config']}, {result['batch_images']} pictures x {result['questions_per_image']} questions, on "
+        f"{ours['device']}: {result['cores']} cores, {peer['threads']} torch threads, products in {ours['products']}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items()),
+    ]
+    return "\n".join(lines + [f"{name}={value}" for name, value in result["environment"].items()])
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,143 @@
+"""Convolution, pooling and norms: both formulations agree, with each other and with PyTorch; ResNet-50's size."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.config import ImageEncoder
+from vlm_jax.models.cnn import SmallCNN
+from vlm_jax.models.convolution import DIRECT_FROM, GroupNorm, convolve, max_pool
+from vlm_jax.models.resnet import ResNet50
+
+SIZES = [(1, 1), (1, 2), (3, 1), (3, 2), (7, 1), (7, 2)]  # kernel, stride
+CHANNELS = [3, DIRECT_FROM]
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def furthest(a, b):
+    """The largest difference of two arrays, as a share of the largest entry."""
+    assert a.shape == b.shape
+    return float(np.abs(np.asarray(a) - np.asarray(b)).max() / np.abs(np.asarray(b)).max())
+
+
+def pull(function, *inputs):
+    """The function's value, and its gradients at a random cotangent."""
+
+    @jax.jit
+    def both(*inputs):
+        value, back = jax.vjp(function, *inputs)
+        return value, *back(normal(9, *value.shape))
+
+    return both(*inputs)
+
+
+def has_convolution(function, *inputs):
+    return "conv_general_dilated" in str(jax.make_jaxpr(function)(*inputs))
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(("size", "stride"), SIZES)
+def test_products_equal_the_direct_convolution(monkeypatch, size, stride, channels):
+    monkeypatch.setattr("vlm_jax.models.convolution.DIRECT_FROM", DIRECT_FROM + 1)  # products, whatever the channels
+    inputs = normal(1, 2, 9, 12, channels), normal(2, size, size, channels, 5)
+
+    def way(method):
+        return lambda x, kernel: convolve(x, kernel, stride=stride, method=method)
+
+    assert has_convolution(way("direct"), *inputs) and not has_convolution(way("products"), *inputs)
+    products, direct = pull(way("products"), *inputs), pull(way("direct"), *inputs)
+    assert products[0].shape == (2, -(-9 // stride), -(-12 // stride), 5)
+    assert max(map(furthest, products, direct)) < 2e-5
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("method", ["products", "direct"])
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(("size", "stride"), SIZES)
+def test_convolution_is_that_of_torch(size, stride, channels, method):
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    x, kernel = normal(1, 2, 9, 12, channels), normal(2, size, size, channels, 5)
+    ours = pull(lambda *inputs: convolve(*inputs, stride=stride, method=method), x, kernel)
+    theirs = [
+        torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2), requires_grad=True),
+        torch.tensor(np.asarray(kernel, np.float64).transpose(3, 2, 0, 1), requires_grad=True),
+    ]
+    value = torch.nn.functional.conv2d(*theirs, stride=stride, padding=size // 2)
+    value.backward(torch.tensor(np.asarray(normal(9, *ours[0].shape), np.float64).transpose(0, 3, 1, 2)))
+    assert furthest(ours[0], value.detach().numpy().transpose(0, 2, 3, 1)) < 2e-5
+    assert furthest(ours[1], theirs[0].grad.numpy().transpose(0, 2, 3, 1)) < 2e-5
+    assert furthest(ours[2], theirs[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("size", [(8, 8), (9, 12), (1, 5)])
+def test_pooling_is_that_of_torch(size):
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    x = normal(1, 2, *size, 3) - 3.0  # below the zero that a wrong padding would bring in
+    value, gradient = pull(max_pool, x)
+    theirs = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2), requires_grad=True)
+    pooled = torch.nn.functional.max_pool2d(theirs, 3, 2, 1)
+    pooled.backward(torch.tensor(np.asarray(normal(9, *value.shape)).transpose(0, 3, 1, 2)))
+    np.testing.assert_array_equal(value, pooled.detach().numpy().transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("channels", "groups"), [(3, 1), (8, 2), (12, 3), (96, 24), (256, 32)])
+def test_group_norm_is_that_of_torch(channels, groups):
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    x = 0.5 * normal(1, 2, 5, 4, channels) + normal(2, channels)[None, None, None]
+    x = x.at[1].multiply(3e-3)  # so small that epsilon counts
+    scale, bias = 1.0 + 0.2 * normal(3, channels), normal(4, channels)
+
+    def group_norm(x, scale, bias):
+        return GroupNorm().apply({"params": {"scale": scale, "bias": bias}}, x)
+
+    value, *ours = pull(group_norm, x, scale, bias)
+    norm = torch.nn.GroupNorm(groups, channels, eps=1e-5, dtype=torch.float64)
+    norm.load_state_dict({"weight": torch.tensor(np.asarray(scale)), "bias": torch.tensor(np.asarray(bias))})
+    theirs = torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2), requires_grad=True)
+    expected = norm(theirs)
+    expected.backward(torch.tensor(np.asarray(normal(9, *value.shape), np.float64).transpose(0, 3, 1, 2)))
+    assert furthest(value, expected.detach().numpy().transpose(0, 2, 3, 1)) < 2e-5
+    gradient = theirs.grad.numpy().transpose(0, 2, 3, 1)
+    for picture in range(2):  # the gradient of the small one is larger by far
+        assert furthest(ours[0][picture], gradient[picture]) < 2e-5
+    assert furthest(ours[1], norm.weight.grad.numpy()) < 2e-5
+    assert furthest(ours[2], norm.bias.grad.numpy()) < 2e-5
+
+
+def test_resnet_50_has_the_published_size():
+    model = ResNet50(ImageEncoder(cnn="resnet50", norm="frozen"), jnp.dtype("float32"))
+    grid, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros((2, 224, 160, 3)))
+    assert grid.shape == (2, 7, 5, 2048)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    assert parameters == 23_508_032
+    assert parameters + (2048 + 1) * 1000 == 25_557_032  # torchvision's, with its classifier
+
+
+@pytest.mark.parametrize("norm", ["group", "frozen"])
+def test_a_whole_cnn_is_the_same_both_ways(norm):
+    settings = ImageEncoder(stem_width=4, stem_stride=2, widths=(8, DIRECT_FROM), blocks=(1, 0), norm=norm)
+    image = normal(1, 2, 19, 14, 3)
+    products, direct = (
+        SmallCNN(dataclasses.replace(settings, convolution=method), jnp.dtype("float32"))
+        for method in ("products", "direct")
+    )
+    shapes = jax.eval_shape(products.init, jax.random.key(0), image)
+    assert jax.eval_shape(direct.init, jax.random.key(0), image) == shapes
+    leaves, structure = jax.tree.flatten(shapes)
+    weights = [0.3 * normal(seed, *leaf.shape) for seed, leaf in enumerate(leaves)]
+
+    def run(model):
+        return pull(lambda image, *weights: model.apply(structure.unflatten(weights), image), image, *weights)
+
+    ours, theirs = run(products), run(direct)
+    assert ours[0].shape == (2, 3, 2, DIRECT_FROM)
+    assert max(map(furthest, ours, theirs)) < 2e-5

@@ -1,0 +1,85 @@
+"""The benchmark's PyTorch peer is the same model: logits, loss and gradients agree, and mistakes would show."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from experiments.benchmark_sides import by_path, furthest, logits_of, random_batch, shaken, task_of
+from experiments.benchmark_train_step import TOLERANCE
+from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, TextEncoder, Training
+from vlm_jax.models import resnet
+from vlm_jax.types import Batch
+
+torch = pytest.importorskip("torch")
+peers = pytest.importorskip("experiments.benchmark_peers")
+pytestmark = pytest.mark.parity
+
+SMALL = ImageEncoder(stem_width=8, widths=(8, 16), blocks=(0, 1))
+CONFIG = Config(
+    data=Data(questions_per_image=3, image=ImageInput(size=(16, 16))),
+    model=Model(
+        pattern="image_to_text", width=32, heads=4, layers=3, mlp_width=48, classes=7,
+        image=SMALL, text=TextEncoder(vocabulary_size=50, width=24, max_length=7),
+    ),
+    training=Training(batch_images=4, label_smoothing=0.1),
+)  # fmt: skip
+REFERENCE = dataclasses.replace(
+    CONFIG.model, pattern="bidirectional", head="every_position", image=ImageEncoder(cnn="resnet50", max_positions=9)
+)
+MODELS = {
+    "image_to_text": CONFIG.model,
+    "bidirectional": dataclasses.replace(CONFIG.model, pattern="bidirectional", activation="gelu_new"),
+    "resnet50": REFERENCE,
+    "frozen_norm": dataclasses.replace(REFERENCE, image=dataclasses.replace(REFERENCE.image, norm="frozen")),
+}
+
+
+def both(model, peer_model=None):
+    """Ours as (logits, loss, gradient) by path, and the peer with our parameters, dropout off."""
+    config = dataclasses.replace(CONFIG, model=model)
+    if model.image.cnn == "resnet50":
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, image=ImageInput(size=(64, 64))))
+    task, arrays = task_of(config), random_batch(config)
+    arrays["weight"][1, 1:] = 0
+    batch = jax.device_put(Batch(**arrays))
+    params = shaken(jax.jit(task.init_params)(jax.random.key(0)))
+
+    def loss(params):
+        sums = task.loss_sums(params, batch, None)
+        return sums.loss / sums.weight
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    peer_config = dataclasses.replace(config, model=peer_model or model)
+    peer = peers.PeerTraining(peer_config, model.classes, by_path(params), arrays)
+    return (logits_of(task, params, batch), float(value), by_path(gradient)), peer
+
+
+@pytest.fixture(autouse=True)
+def shallow_resnet(monkeypatch):
+    """One block a stage: every kind of block is in it, and it compiles in seconds."""
+    monkeypatch.setattr(resnet, "DEPTHS", (1, 1, 1, 1))
+    monkeypatch.setattr(peers, "DEPTHS", (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_loss_and_gradients_agree(name):
+    (logits, loss, gradient), peer = both(MODELS[name])
+    assert furthest(logits, peer.answer_logits()) < TOLERANCE
+    value = peer.loss()
+    assert float(value.detach()) == pytest.approx(loss, rel=TOLERANCE)
+    value.backward()
+    theirs = {name: parameter.grad for name, parameter in peer.model.named_parameters()}
+    ours = peers.state_from(gradient)
+    assert ours.keys() == theirs.keys()
+    # Some gradients are zero but for rounding, such as a key's bias: the largest of all bounds the smallest scale.
+    floor = 1e-2 * max(float(x.abs().max()) for x in theirs.values())
+    for name, mine in ours.items():
+        apart = float((mine - theirs[name]).abs().max()) / max(floor, float(theirs[name].abs().max()))
+        assert apart < TOLERANCE, (name, apart)
+
+
+@pytest.mark.parametrize("mistake", [{"activation": "gelu_new"}, {"heads": 2}, {"norm_epsilon": 1e-2}])
+def test_another_model_would_show(mistake):
+    (logits, *_), peer = both(CONFIG.model, dataclasses.replace(CONFIG.model, **mistake))
+    assert furthest(logits, peer.answer_logits()) > TOLERANCE

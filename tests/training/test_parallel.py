@@ -1,0 +1,157 @@
+"""Promise 6: devices do not matter. One device, four under jit and four under pmap train alike, accumulating or not."""
+
+import dataclasses
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from vlm_jax.config import Config, ImageEncoder, Model, Optimizer, Parallel, TextEncoder, Training
+from vlm_jax.errors import InputError
+from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.tasks.vqa import batch_sums
+from vlm_jax.training.optimizer import make_optimizer
+from vlm_jax.training.parallel import METHODS, choose_devices
+from vlm_jax.training.state import create_state
+from vlm_jax.training.step import make_step
+from vlm_jax.types import Batch
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIG = Config(
+    model=Model(
+        width=16, heads=2, mlp_width=32, layers=1, dropout=0.1, attention_dropout=0.1, pattern="image_to_text",
+        image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)), text=TextEncoder(width=16, vocabulary_size=20),
+    ),
+    optimizer=Optimizer(name="sgd", learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
+    training=Training(steps=3, batch_images=8, label_smoothing=0.1),
+)  # fmt: skip
+MODEL = VisualLanguageModel(CONFIG.model, 5)
+QUESTIONS = np.array([3, 1, 0, 0, 1, 0, 3, 3])  # two pictures a device: means over devices would be far off
+WAYS = [(*way, count) for way in (("jit", 1), ("jit", 4), ("pmap", 4)) for count in (1, 2)]
+
+
+def make_batch(step):
+    random = np.random.default_rng(step)
+    return Batch(
+        image=random.normal(size=(8, 8, 8, 3)).astype(np.float32),
+        input_ids=random.integers(1, 20, (8, 3, 6)).astype(np.int32),
+        text_mask=np.arange(6)[None, None] < random.integers(2, 7, (8, 3, 1)),
+        answers=random.integers(0, 5, (8, 3, 1)).astype(np.int32),
+        answer_weights=np.ones((8, 3, 1), np.float32),
+        weight=(np.arange(3)[None] < np.roll(QUESTIONS, 2 * step)[:, None]).astype(np.float32),
+        index=np.arange(8, dtype=np.int32),
+    )
+
+
+def loss_sums(params, batch, keys):
+    inputs = (batch.image, batch.input_ids, batch.text_mask)
+    logits = MODEL.apply({"params": params}, *inputs, keys=keys, method="answer_logits")
+    return batch_sums(logits, batch, label_smoothing=CONFIG.training.label_smoothing)
+
+
+def changed(*, images=8, accumulation=1, **parallel):
+    training = dataclasses.replace(CONFIG.training, batch_images=images, accumulation=accumulation)
+    return dataclasses.replace(CONFIG, training=training, parallel=Parallel(**parallel))
+
+
+def train(method, devices, accumulation):
+    """Metrics of each step, and the states before and after them."""
+    config = changed(method=method, devices=devices, accumulation=accumulation)
+    parallel = METHODS[method](choose_devices(config))
+    batch = make_batch(0)
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), batch.image, batch.input_ids, batch.text_mask)["params"]
+    random = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: random.normal(scale=0.5, size=x.shape).astype(x.dtype), shapes)
+    optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
+    before = create_state(params, optimizer, ema=False)
+    step = parallel.compile(make_step(config, loss_sums, optimizer, params, axis_name=parallel.axis_name))
+    state, metrics = parallel.put(before), []
+    for number in range(config.training.steps):
+        state, each = step(state, parallel.put_batch(make_batch(number)))
+        metrics.append(each)
+    return jax.device_get((metrics, before, parallel.take(state)))
+
+
+def train_every_way(file):
+    """What the process with four devices runs."""
+    assert len(jax.devices()) == 4
+    Path(file).write_bytes(pickle.dumps({way: train(*way) for way in WAYS}))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    file = tmp_path_factory.mktemp("parallel") / "trained"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    code += f"from test_parallel import train_every_way; train_every_way({str(file)!r})"
+    environment = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    return pickle.loads(file.read_bytes())
+
+
+@pytest.fixture
+def four_devices(monkeypatch):
+    one = jax.devices()[0]
+    monkeypatch.setattr(jax, "devices", lambda: [one] * 4)
+
+
+def furthest(a, b):
+    """The largest difference of a leaf's entries, as a share of the leaf's largest entry."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.abs(x - y).max() / np.abs(y).max()) for x, y in pairs)
+
+
+@pytest.mark.parametrize("way", WAYS[1:], ids=lambda way: "-".join(map(str, way)))
+def test_devices_and_micro_batches_do_not_matter(trained, way):
+    (metrics, _, state), (expected, _, one) = trained[way], trained[WAYS[0]]
+    for mine, theirs in zip(metrics, expected, strict=True):
+        assert mine["finite"]
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+        assert (mine["weight"], mine["correct"]) == (theirs["weight"], theirs["correct"])
+    assert state.step == one.step == 3
+    assert furthest(state.params, one.params) < 1e-6
+
+
+def test_every_way_starts_alike_and_learns(trained):
+    for _, before, after in trained.values():
+        assert furthest(before.params, trained[WAYS[0]][1].params) == 0
+        assert furthest(after.params, before.params) > 0.01
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_state_comes_back_as_it_was_put(method):
+    parallel = METHODS[method](jax.devices()[:1])
+    state = create_state({"kernel": np.arange(6.0, dtype=np.float32)}, optax.sgd(0.5), ema=True)
+    back = parallel.take(parallel.put(state))
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    assert furthest(back.params, state.params) == furthest(back.ema, state.ema) == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "accumulation", "nearest"), [(7, 1, 8), (9, 1, 8), (1, 1, 4), (12, 2, 16), (19, 2, 16), (2, 2, 8)]
+)
+def test_a_batch_that_does_not_divide_is_refused(four_devices, images, accumulation, nearest):
+    message = (
+        rf"batch_images {images} does not divide by 4 devices x {accumulation} micro-.*nearest batch is {nearest}$"
+    )
+    with pytest.raises(InputError, match=message):
+        choose_devices(changed(images=images, accumulation=accumulation))
+    assert len(choose_devices(changed(images=nearest, accumulation=accumulation))) == 4
+
+
+@pytest.mark.parametrize("devices", [0, -1, 5])
+def test_devices_that_are_not_there_are_refused(four_devices, devices):
+    with pytest.raises(InputError, match=rf"parallel.devices is {devices}, this machine has 4; choose 1 to 4"):
+        choose_devices(changed(devices=devices))

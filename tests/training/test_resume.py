@@ -1,0 +1,224 @@
+"""Promise 5: a run that was killed or stopped and started again ends bit for bit like one that never was.
+
+And what a finished, another's, an impossible or a broken run says and leaves.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from vlm_jax.config import Data
+from vlm_jax.data.sources import open_split
+from vlm_jax.run_folder import RunFolder
+from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.optimizer import make_optimizer
+from vlm_jax.training.setup import load_trained, make_encoder, make_task
+from vlm_jax.training.state import create_state
+
+ROOT = Path(__file__).parent.parent.parent
+STEPS, HALF = 160, 80
+SMALL = (
+    "--data.limit", "32", "--model.layers", "1", "--model.image.widths", "16", "--model.image.blocks", "0",
+    "--training.steps", STEPS, "--training.evaluate-every", HALF, "--training.log-every", "1",
+    "--optimizer.learning-rate", "4e-4",
+)  # fmt: skip
+DROPOUT = ("--model.dropout", "0.1", "--model.attention-dropout", "0.1")
+TIMES = ("wall_seconds", "compile_seconds", "examples_per_second", "waited_seconds")
+
+
+@pytest.fixture(scope="module")
+def start(data_directory):
+    """Start `experiments.train` on a folder; the pipe of its output holds a page, some 55 lines."""
+
+    def start(folder, *options, devices=1):
+        command = [sys.executable, "-W", "error", "-m", "experiments.train", "configs/tiny.py", *SMALL]
+        command += ["--workdir", folder, "--data.directory", data_directory, *options]
+        environment = {
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "pipesize": 4096}
+        return subprocess.Popen([str(word) for word in command], cwd=ROOT, env=os.environ | environment, **pipes)
+
+    return start
+
+
+def end(process):
+    """Exit code, output and errors."""
+    said, errors = process.communicate(timeout=300)
+    return process.returncode, said, errors
+
+
+def reach(process, step):
+    """Wait for a step. Nobody reads on: the process stands still before it has said 60 lines more."""
+    for line in process.stdout:
+        if line.startswith(f"step {step}/"):
+            return
+    raise AssertionError(end(process))
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    """A run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    code, said, errors = end(start(folder, *DROPOUT))
+    assert (code, errors) == (0, "")
+    assert "resuming" not in said
+    return folder
+
+
+def saved_state(folder):
+    """The state at the last step, and the data position."""
+    run = RunFolder(folder)
+    config = run.config()
+    task = make_task(config, make_encoder(config, run))
+
+    def initial():
+        params = task.init_params(jax.random.key(0))
+        return create_state(params, make_optimizer(config.optimizer, params, steps=STEPS), ema=False)
+
+    with Checkpoints(run.checkpoints) as checkpoints:
+        assert checkpoints.latest() == STEPS
+        state, position = checkpoints.restore(jax.eval_shape(initial))
+    return state, position["loader"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def untimed(values):
+    return {name: value for name, value in values.items() if name not in TIMES}
+
+
+def logged(folder):
+    return [untimed(json.loads(line)) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def assert_same_end(folder, expected):
+    (state, position), (whole, whole_position) = saved_state(folder), saved_state(expected)
+    assert jax.tree.structure(state) == jax.tree.structure(whole)
+    for (path, a), (_, b) in zip(*map(jax.tree_util.tree_leaves_with_path, (state, whole)), strict=True):
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), path
+    assert position == whole_position
+    assert logged(folder) == logged(expected)
+    assert untimed(RunFolder(folder).result()) == untimed(RunFolder(expected).result())
+    for name in ("predictions.jsonl", "answers.json", "tokenizer.json", "config.json"):
+        assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+def test_a_whole_run_logs_every_step_once_and_learns(whole):
+    lines = [line for line in logged(whole) if "loss" in line]
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    assert np.mean([line["loss"] for line in lines[-20:]]) < 0.9 * np.mean([line["loss"] for line in lines[:20]])
+    assert [line["step"] for line in logged(whole) if "validation/accuracy" in line] == [HALF, STEPS]
+    assert RunFolder(whole).result()["checkpoint_step"] == STEPS  # so its scores and predictions tell the ends apart
+
+
+def test_killed_and_started_again_it_ends_as_if_it_never_was(start, whole, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, *DROPOUT)
+    reach(process, HALF + 2)
+    os.kill(process.pid, signal.SIGKILL)
+    assert end(process)[0] == -signal.SIGKILL
+    assert HALF + 2 <= logged(folder)[-1]["step"] < STEPS
+    assert names(folder / "checkpoints") == [str(HALF)]
+    code, said, errors = end(start(folder, *DROPOUT))
+    assert (code, errors) == (0, "")
+    assert f"resuming after optimizer step {HALF} of {STEPS}\n" in said
+    assert_same_end(folder, whole)
+    for below in ("", "checkpoints", "digests"):
+        assert names(folder / below) == names(whole / below)
+
+
+def test_stopped_and_started_again_it_ends_as_if_it_never_was(start, whole, tmp_path):
+    folder = tmp_path / "run"
+    process = start(folder, *DROPOUT)
+    reach(process, HALF + 2)
+    process.terminate()
+    code, said, errors = end(process)
+    assert (code, errors) == (143, "")
+    stop = re.search(r"stopped after optimizer step (\d+) and saved; the same command resumes there\n$", said)
+    assert HALF + 2 <= int(stop[1]) < STEPS
+    assert logged(folder)[-1]["step"] == int(stop[1])
+    code, said, errors = end(start(folder, *DROPOUT))
+    assert (code, errors) == (0, "")
+    assert f"resuming after optimizer step {stop[1]} of {STEPS}\n" in said
+    assert f"step {int(stop[1]) + 1}/{STEPS} " in said and f"step {stop[1]}/{STEPS} " not in said
+    assert_same_end(folder, whole)
+
+
+def snapshot(folder):
+    """Everything but the lock, which names its latest holder."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
+        if path.name != "lock"
+    }
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(start, whole):
+    before = snapshot(whole)
+    code, said, errors = end(start(whole, *DROPOUT))
+    assert (code, errors) == (0, "")
+    assert said == f"{whole} is finished: nothing to do. Look at result.json and predictions.png in it\n"
+    assert snapshot(whole) == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(start, whole):
+    before = snapshot(whole.parent)
+    code, said, errors = end(start(whole, *DROPOUT, "--optimizer.learning-rate", "0.01", "--seed", "3"))
+    assert (code, said) == (2, "")
+    assert errors == (
+        f"error: {whole} holds a run with other settings (seed: 0 -> 3; optimizer.learning_rate: 0.0004 -> 0.01); "
+        f"give another folder, such as --workdir {whole}-2\n"
+    )
+    assert snapshot(whole.parent) == before
+
+
+def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_before(start, data_directory, tmp_path):
+    folder = tmp_path / "run"
+    options = ("--optimizer.name", "sgd", "--optimizer.learning-rate", "1e30", "--optimizer.schedule", "constant")
+    code, said, errors = end(start(folder, *options, "--optimizer.warmup-steps", "0", "--optimizer.clip-norm", "None"))
+    assert code == 1
+    message = re.fullmatch(
+        r"error: loss or gradient is not finite at optimizer step (\d+); the state before it is saved as step (\d+); "
+        r"questions of that batch: (.*) and \d+ more\n",
+        errors,
+    )
+    step, before = int(message[1]), int(message[2])
+    assert 1 < step == before + 1 < HALF
+    known = {
+        question.question_id
+        for example in open_split(Data(directory=data_directory), "train")
+        for question in example.questions
+    }
+    assert len(set(message[3].split(", ")) & known) == 20
+    assert f"step {before}/{STEPS} " in said and f"step {step}/{STEPS} " not in said
+    assert names(folder / "checkpoints") == [str(before)]
+    assert not (folder / "result.json").exists()
+    run = RunFolder(folder)
+    encode = make_encoder(run.config(), run)
+    _, params, found = load_trained(run.config(), run, encode, which="latest")
+    assert found == before
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(start, tmp_path):
+    folder = tmp_path / "run"
+    code, said, errors = end(start(folder, "--training.batch-images", "7", "--parallel.devices", "2", devices=2))
+    assert (code, said) == (2, "")
+    assert errors == (
+        "error: training.batch_images 7 does not divide by 2 devices x 1 micro-batches; the nearest batch is 8\n"
+    )
+    assert not any(tmp_path.iterdir())
