@@ -251,6 +251,14 @@ def test_more_answers_than_classes_are_refused():
     assert make_task(classes=None).model.classes == 7
 
 
+def test_a_split_may_have_more_answers_a_question_than_training(task, params):
+    asked = [example(7, (COLOUR, ("red", "blue", "teal", "mauve")), (RED, ()))]
+    assert task.encode.accepted_answers == 2
+    first, second = task.predict(params, asked)
+    assert first.score in (0, 0.25) and second.score == 0
+    assert task.controls(params, asked * 2, asked)["control/majority"] == 0.125
+
+
 def test_accuracy_overall_and_by_kind():
     scores = np.array([1.0, 0.0, 0.5, 1.0])
     kinds = ["open", "yes_no", "open", "open"]
@@ -272,3 +280,4 @@ def test_the_blind_prior_counts_training_answers():
     assert prior.answer("b?") == "yes"
     assert prior.answer("c?") == "ash"  # as common as the other: the first in the alphabet
     assert prior.majority == prior.answer("never asked?") == "no"
+    assert BlindPrior([("what?", ())]).answer("what?") == ""

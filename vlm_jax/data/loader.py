@@ -1,5 +1,6 @@
 """Batches for training, endless and resumable, and for evaluation, every question once."""
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from vlm_jax.data.answers import most_answers
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import EncodedExamples, ExampleEncoder
 from vlm_jax.errors import InputError
@@ -117,6 +119,7 @@ class EvaluationBatches:
         threads: int = 2,
         read_ahead: int = 4,
     ):
+        encode = dataclasses.replace(encode, accepted_answers=most_answers(examples))
         self._examples, self._encode = EncodedExamples(examples, encode), encode
         self._batch_images, self._threads, self._read_ahead = batch_images, threads, read_ahead
         slots = encode.questions_per_image

@@ -28,8 +28,9 @@ class BlindPrior:
         overall: Counter[str] = Counter()
         by_text: dict[str, Counter[str]] = {}
         for text, answers in questions:
-            overall.update(answers)
-            by_text.setdefault(text, Counter()).update(answers)
+            if answers:
+                overall.update(answers)
+                by_text.setdefault(text, Counter()).update(answers)
         self.majority = _most_common(overall)
         self._by_text = {text: _most_common(counts) for text, counts in by_text.items()}
 
@@ -39,4 +40,4 @@ class BlindPrior:
 
 
 def _most_common(counts: Counter[str]) -> str:
-    return min(counts, key=lambda answer: (-counts[answer], answer))
+    return min(counts, key=lambda answer: (-counts[answer], answer), default="")

@@ -67,6 +67,7 @@ class Trainer:
         )
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}
+        self.interval = Interval()
         self._setup_seconds = time.perf_counter() - began
 
     def run(self) -> dict[str, Any]:
@@ -85,7 +86,8 @@ class Trainer:
         if checkpoints.latest() is not None:
             self.state, position = checkpoints.restore(self.state)
             self.loader.restore(position["loader"])
-            self.totals = position["totals"]
+            self.totals |= position["totals"]
+            self.interval.restore(position["interval"])
             self.loader.seconds_waited = self.totals["waited_seconds"]
             self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
         self.totals["wall_seconds"] += self._setup_seconds
@@ -100,7 +102,6 @@ class Trainer:
 
     def _steps(self, start: int, checkpoints: Checkpoints, log: MetricsLog, stopped: Callable[[], bool]) -> None:
         settings = self.config.training
-        interval = Interval()
         upcoming = self._take() if start < settings.steps else None
         with Progress(settings.steps, start_step=start) as progress:
             for step in range(start + 1, settings.steps + 1):
@@ -112,12 +113,12 @@ class Trainer:
                     # The next batch travels while the devices compute.
                     upcoming = self._take() if step < settings.steps else None
                     metrics = jax.device_get(metrics)
-                self._account(metrics, interval, time.perf_counter() - began, first=step == start + 1)
+                self._account(metrics, time.perf_counter() - began, first=step == start + 1)
                 if not metrics["finite"]:
                     self._stop_not_finite(step, taken, checkpoints)
                 last, stop = step == settings.steps, stopped()
                 if step % settings.log_every == 0 or last:
-                    values = interval.close() | {"waited_seconds": self.loader.seconds_waited}
+                    values = self.interval.close() | {"waited_seconds": self.loader.seconds_waited}
                     log.write(step, values)
                     progress.update(step, values)
                 if step % settings.evaluate_every == 0 or last:
@@ -128,10 +129,10 @@ class Trainer:
                 if stop and not last:
                     raise Interrupted(f"stopped after optimizer step {step} and saved; the same command resumes there")
 
-    def _account(self, metrics: dict[str, Any], interval: "Interval", seconds: float, *, first: bool) -> None:
+    def _account(self, metrics: dict[str, Any], seconds: float, *, first: bool) -> None:
         self.totals["wall_seconds"] += seconds
         self.totals["waited_seconds"] = self.loader.seconds_waited
-        interval.add(metrics, 0.0 if first else seconds)
+        self.interval.add(metrics, 0.0 if first else seconds)
         if first:
             self.totals["compile_seconds"] += seconds
         else:
@@ -151,17 +152,18 @@ class Trainer:
         return state.params if state.ema is None else state.ema
 
     def _save(self, checkpoints: Checkpoints, position: dict[str, Any], scores: dict[str, float] | None) -> None:
-        kept = {"loader": position, "totals": self.totals}
+        kept = {"loader": position, "totals": self.totals, "interval": self.interval.sums()}
         checkpoints.save(self.parallel.take(self.state), kept, scores)
 
     def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> None:
         ids = [question for picture in taken.question_ids for question in picture if question]
-        if step - 1 > 0 and checkpoints.latest() != step - 1:
+        kept = "nothing was trained before it"
+        if step > 1:
             self._save(checkpoints, taken.before, None)
+            kept = f"the state before it is saved as step {step - 1}"
         shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
         raise NotFinite(
-            f"loss or gradient is not finite at optimizer step {step}; the state before it is saved as "
-            f"step {step - 1}; questions of that batch: {shown}"
+            f"loss or gradient is not finite at optimizer step {step}; {kept}; questions of that batch: {shown}"
         )
 
     def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
@@ -202,6 +204,14 @@ class Interval:
         for name in self._sums:
             self._sums[name] += float(metrics[name])
         self._last = {name: float(metrics[name]) for name in ("gradient_norm", "learning_rate")}
+
+    def sums(self) -> dict[str, float]:
+        """What a checkpoint keeps, so that an interval in which a run was stopped is reported whole."""
+        return dict(self._sums)
+
+    def restore(self, sums: dict[str, float]) -> None:
+        """Go on from the `sums` of a checkpoint."""
+        self._sums = dict(sums)
 
     def close(self) -> dict[str, float]:
         """The report; a new interval begins."""

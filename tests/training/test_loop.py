@@ -1,0 +1,42 @@
+"""The loop's own arithmetic, and a run that cannot take its first step."""
+
+import json
+from pathlib import Path
+
+from experiments import train
+from vlm_jax.training.loop import Interval
+
+TINY = str(Path(__file__).parent.parent.parent / "configs" / "tiny.py")
+
+
+def step(loss, weight):
+    return {"loss": loss, "weight": weight, "correct": weight / 2, "gradient_norm": 1.0, "learning_rate": 0.1}
+
+
+def test_an_interval_reports_means_of_sums():
+    interval = Interval()
+    interval.add(step(9.0, 3.0), 0.0)  # compiled: does not count towards the speed
+    interval.add(step(1.0, 1.0), 0.5)
+    report = interval.close()
+    assert (report["loss"], report["accuracy"], report["examples_per_second"]) == (10 / 4, 0.5, 2.0)
+    interval.add(step(2.0, 1.0), 1.0)
+    assert interval.close()["loss"] == 2.0
+
+
+def test_an_interval_in_which_a_run_was_stopped_is_reported_whole():
+    whole, before, after = Interval(), Interval(), Interval()
+    whole.add(step(9.0, 3.0), 1.0)
+    before.add(step(9.0, 3.0), 1.0)
+    after.restore(json.loads(json.dumps(before.sums())))
+    for interval in (whole, after):
+        interval.add(step(1.0, 1.0), 1.0)
+    a, b = whole.close(), after.close()
+    assert (a["loss"], a["accuracy"]) == (b["loss"], b["accuracy"])
+
+
+def test_a_first_step_that_is_not_finite_promises_no_state(data_directory, tmp_path, capsys):
+    folder = tmp_path / "run"
+    options = ["--workdir", str(folder), "--data.directory", data_directory]
+    assert train.main([TINY, *options, "--data.image.deviation", "1e-30", "1e-30", "1e-30"]) == 1
+    assert "not finite at optimizer step 1; nothing was trained before it; questions" in capsys.readouterr().err
+    assert not list((folder / "checkpoints").iterdir())
