@@ -60,6 +60,9 @@ class Ours(Side):
 
     def __init__(self, config: Config, file: Path, tf32: bool) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the same GPU's memory
+        from vlm_jax.allocator import keep_freed_memory
+
+        keep_freed_memory()  # as `experiments.train` does
         import flax
         import jax
 

@@ -129,7 +129,9 @@ def _described(config: Config) -> dict[str, Any]:
         "batch_images": config.training.batch_images,
         "questions_per_image": config.data.questions_per_image,
         "cores": os.cpu_count(),
-        "environment": {k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "XLA_", "OMP_", "MKL_"))},
+        "environment": {
+            k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "GLIBC_", "XLA_", "OMP_", "MKL_"))
+        },
     }
 
 

@@ -8,10 +8,12 @@ from vlm_jax.command_line import parse_train, run_command
 def main(argv: list[str]) -> int:
     config, workdir = parse_train(argv)
 
+    from vlm_jax.allocator import keep_freed_memory
     from vlm_jax.run_folder import claim
     from vlm_jax.training.loop import Interrupted, NotFinite, Trainer
     from vlm_jax.training.parallel import choose_devices
 
+    keep_freed_memory()
     choose_devices(config)  # refuses before anything is written
     with claim(workdir, config) as folder:
         if folder.finished:
