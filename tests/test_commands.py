@@ -207,4 +207,5 @@ def test_the_reference_takes_a_real_step(data_directory, tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert result["parameters"] > 155e6
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    assert first["loss"] == pytest.approx(np.log(30_522), rel=0.1)  # untrained: near the uniform guess
+    # Two questions, and fresh logits of variance one: the uniform guess, give or take a few of their deviations.
+    assert first["loss"] == pytest.approx(np.log(30_522) + 0.5, abs=3)

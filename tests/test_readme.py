@@ -64,7 +64,7 @@ def test_the_test_command_is_the_one_that_ci_calls():
 
 
 def test_every_file_and_command_it_names_exists():
-    for path in re.findall(r"(?:configs|experiments|docs|vlm_jax|tests)/[\w./]*\w\.\w+", README):
+    for path in re.findall(r"(?<![\w/.])(?:configs|experiments|docs|vlm_jax|tests)/[\w./]*\w\.\w+", README):
         assert (ROOT / path).exists(), path
     for name in re.findall(r"experiments\.(\w+)", README):
         assert importlib.util.find_spec(f"experiments.{name}"), name
