@@ -80,7 +80,8 @@ def result_files(split: str) -> tuple[str, str, str]:
 
 
 def _title(config: Config, split: str, metrics: dict[str, float]) -> str:
-    return f"{config.name}, {split} split: {metrics['accuracy']:.1%} right; mistakes shown more often than they occur"
+    title = f"{config.name}, {split} split: {metrics['accuracy']:.1%} right"
+    return title if metrics["accuracy"] == 1 else f"{title}; mistakes shown more often than they occur"
 
 
 def draw_sheet(
