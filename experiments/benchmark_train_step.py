@@ -68,7 +68,9 @@ def _comparable(config: Config, batch_images: int | None) -> Config:
     """The config for one device, refused where the peer lacks what it asks for."""
     model, optimizer, training = config.model, config.optimizer, config.training
     for setting, value, known in (
+        ("model.fusion", model.fusion, ("concat",)),
         ("model.image.cnn", model.image.cnn, ("small", "resnet50")),
+        ("model.image.positions", model.image.positions, ("sequence",)),
         ("model.compute_dtype", model.compute_dtype, ("float32",)),
         ("optimizer.name", optimizer.name, ("adamw",)),
         ("optimizer.frozen", optimizer.frozen, ((),)),

@@ -13,10 +13,10 @@ FILES = sorted((ROOT / "vlm_jax").rglob("*.py"))
 # Each row may import the rows above it, and its own package. The table stands in docs/architecture.md too.
 RANKS = (
     ("allocator", "errors", "types"),
-    ("config",),
+    ("config", "metrics"),
     ("config_checks",),
     ("config_json",),
-    ("command_line", "run_folder", "figures", "data", "metrics"),
+    ("command_line", "run_folder", "figures", "data"),
     ("models",),
     ("tasks",),
     ("training",),

@@ -13,6 +13,7 @@ import tyro
 
 from vlm_jax.command_line import load_preset, parse, parse_train, run_command
 from vlm_jax.config import Config, leaves
+from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,7 @@ def test_every_kind_of_setting_can_be_set():
 
 
 def test_the_preset_alone_is_the_config_and_names_the_folder():
-    assert parse_train([TINY]) == (load_preset(Path(TINY)), Path("runs/tiny"))
+    assert parse_train([TINY]) == (check(load_preset(Path(TINY))), Path("runs/tiny"))
     assert parse_train([TINY, "--name", "other"])[1] == Path("runs/other")
 
 

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config import (
+    PAIRINGS,
+    Config,
+    Data,
+    Fusion,
+    Head,
+    ImageEncoder,
+    ImageInput,
+    Model,
+    Optimizer,
+    TextEncoder,
+    Training,
+)
 from vlm_jax.config_checks import RULES, check
 from vlm_jax.config_json import difference, from_dict, from_json, to_dict, to_json
 from vlm_jax.errors import InputError, nearest
@@ -27,14 +39,14 @@ UNUSUAL = Config(
 
 @pytest.mark.parametrize("config", [Config(), UNUSUAL], ids=["default", "unusual"])
 def test_a_config_survives_json(config):
-    assert from_json(to_json(config)) == config
+    assert from_dict(json.loads(to_json(config))) == config
+    assert from_json(to_json(config)) == check(config)  # what was left open is chosen
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_is_valid_and_survives_json(path):
     config = runpy.run_path(str(path))["get_config"]()
-    assert check(config) is config
-    assert from_json(to_json(config)) == config
+    assert from_json(to_json(config)) == check(config) == check(check(config))
     assert config.name == path.stem
 
 
@@ -84,7 +96,26 @@ def test_a_whole_number_may_stand_for_a_float():
 @pytest.mark.parametrize(
     ("group", "values", "message"),
     [
-        ("model", {"pattern": "prefix"}, r"model.pattern 'prefix' cannot do the task 'vqa'; choose one of: bidirect"),
+        (
+            "model",
+            {"pattern": "prefix"},
+            r"'prefix' does not go with model.fusion 'concat' in the task 'vqa'; choose one",
+        ),
+        (
+            "model",
+            {"fusion": "late", "head": "answers"},
+            r"model.head 'answers' .* 'late' .*: concatenation, product, or",
+        ),
+        (
+            "model",
+            {"fusion": "cross", "pattern": "bidirectional"},
+            r"'cross' .*; choose one of: image_to_text, or leave",
+        ),
+        (
+            "model",
+            {"fusion": "co_attention", "pattern": "dual_encoder"},
+            r"choose one of: bidirectional, or leave it out",
+        ),
         ("model", {"width": 130}, r"model.width 130 is not a multiple of model.heads 4; the nearest width is 128"),
         ("model", {"heads": 0}, r"model.heads is 0; it must be at least 1"),
         ("model", {"dropout": 1.0}, r"model.dropout is 1.0; it must be at least 0 and below 1"),
@@ -99,7 +130,7 @@ def test_a_whole_number_may_stand_for_a_float():
         (
             "model",
             {"image": ImageEncoder(cnn="features")},
-            r"'easy_vqa' holds pictures; choose one of: resnet50, small",
+            r"'easy_vqa' holds pictures; choose one of: patches, resnet101, resnet18, resnet34, resnet50, small",
         ),
         ("model", {"text": TextEncoder(max_length=2)}, r"model.text.max_length is 2; it must be at least 3"),
         ("optimizer", {"learning_rate": math.nan}, r"optimizer.learning_rate is nan; it must be at least 0 and finite"),
@@ -112,6 +143,19 @@ def test_impossible_settings_are_refused_with_the_remedy(group, values, message)
     wrong = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **values)})
     with pytest.raises(InputError, match=message):
         check(wrong)
+
+
+@pytest.mark.parametrize(("task", "fusion"), [(task, fusion) for task in PAIRINGS for fusion in PAIRINGS[task]])
+def test_a_fusion_alone_chooses_what_goes_with_it(task, fusion):
+    model = check(Config(task=task, model=Model(fusion=fusion))).model
+    assert (model.pattern, model.head) == tuple(allowed[0] for allowed in PAIRINGS[task][fusion])
+
+
+def test_every_fusion_pattern_and_head_has_its_place():
+    for name in typing.get_args(Fusion):
+        assert all(name in fusions for fusions in PAIRINGS.values())
+    used = [pair for fusions in PAIRINGS.values() for pair in fusions.values()]
+    assert {head for _, heads in used for head in heads} == set(typing.get_args(Head))
 
 
 def test_every_number_has_a_rule():
@@ -151,7 +195,7 @@ def test_difference_names_each_changed_setting_once():
         "data.image.size: (64, 64) -> (32, 48)",
         "model.width: 128 -> 64",
     ]
-    assert difference(Config(), from_json(to_json(Config()))) == []
+    assert difference(check(Config()), from_json(to_json(Config()))) == []
 
 
 def test_every_setting_has_a_meaning():

@@ -24,7 +24,13 @@ def gpus():
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="needs a GPU")]
 
 CONFIG = Config(
-    model=Model(pattern="image_to_text", dropout=0.1, image=ImageEncoder(), text=TextEncoder(vocabulary_size=50)),
+    model=Model(
+        pattern="image_to_text",
+        head="answers",
+        dropout=0.1,
+        image=ImageEncoder(),
+        text=TextEncoder(vocabulary_size=50),
+    ),
     optimizer=Optimizer(name="sgd", learning_rate=0.1, warmup_steps=0, schedule="constant"),
     training=Training(steps=10, batch_images=8),
 )

@@ -57,8 +57,25 @@ def _presets(folder: Path) -> list[str]:
     return sorted(str(entry) for entry in folder.glob("*.py")) if folder.is_dir() else []
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What `experiments.train` takes besides settings."""
+
+    workdir: Path | None = None
+    """Folder of the run (default: runs/NAME)."""
+
+
 def parse_train(argv: list[str]) -> tuple[Config, Path]:
-    """`configs/NAME.py --setting value ... --workdir DIR` to a checked config and the run's folder.
+    """`configs/NAME.py --setting value ... --workdir DIR` to a checked config and the run's folder."""
+    description = "Train, evaluate and save. The first argument is a config file; every setting in it is an option."
+    config, options = parse_config(argv, TrainOptions(), prog="python -m experiments.train", description=description)
+    return config, (options.workdir or Path("runs") / config.name).expanduser()
+
+
+def parse_config(argv: list[str], options: Arguments, *, prog: str, description: str) -> tuple[Config, Arguments]:
+    """`configs/NAME.py --setting value ...` to a checked config, and `options` with what the command line says of them.
+
+    `options` is a dataclass with the command's own options, beside the settings, at their defaults.
 
     tyro prints help, or what is wrong with an option and the nearest ones, and exits (code 2 for an error).
     """
@@ -68,20 +85,18 @@ def parse_train(argv: list[str]) -> tuple[Config, Path]:
 
     import tyro
 
-    def train(
+    def command(
         config: Annotated[Config, tyro.conf.arg(name="")] = default,
-        workdir: Annotated[Path | None, tyro.conf.arg(help="Folder of the run (default: runs/NAME).")] = None,
-    ) -> tuple[Config, Path | None]:
-        return config, workdir
+        options: Annotated[type(options), tyro.conf.arg(name="")] = options,
+    ) -> tuple[Config, Any]:
+        return config, options
 
     name = "configs/NAME.py" if place is None else argv[place]
-    usage = f"python -m experiments.train {name}"
-    description = "Train, evaluate and save. The first argument is a config file; every setting in it is an option."
-    options = argv if place is None else argv[:place] + argv[place + 1 :]
-    config, workdir = tyro.cli(train, args=options, prog=usage, description=description)
+    rest = argv if place is None else argv[:place] + argv[place + 1 :]
+    config, options = tyro.cli(command, args=rest, prog=f"{prog} {name}", description=description)
     if preset is None:
         raise InputError(f"no config file; give one first: {', '.join(_presets(PRESETS)) or 'configs/NAME.py'}")
-    return check(config), (workdir or Path("runs") / config.name).expanduser()
+    return check(config), options
 
 
 def _preset_place(argv: list[str]) -> int | None:

@@ -7,8 +7,19 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 Task = Literal["vqa"]
-Fusion = Literal["concat"]
+Fusion = Literal["concat", "cross", "co_attention", "late"]
 Pattern = Literal["bidirectional", "image_to_text", "prefix", "text_to_image", "dual_encoder"]
+Head = Literal["answers", "product", "concatenation", "every_position"]
+
+# What each task runs on: the patterns of a fusion, and the heads that can read it, the default first.
+PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
+    "vqa": {
+        "concat": (("image_to_text", "bidirectional"), ("answers", "every_position")),
+        "cross": (("image_to_text",), ("answers", "every_position")),
+        "co_attention": (("bidirectional",), ("answers", "every_position")),
+        "late": (("dual_encoder",), ("product", "concatenation")),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -32,13 +43,37 @@ class ImageInput:
 
 
 @dataclass(frozen=True)
+class Files:
+    """Your own questions and pictures (`data.name` jsonl or vqa_v2)."""
+
+    images: str = ""
+    """Folder of the pictures; paths in the files are relative to it and may not leave it."""
+    train: tuple[str, ...] = ()
+    """The JSON Lines files of the split, or VQA v2's questions and annotations."""
+    validation: tuple[str, ...] = ()
+    """As `train`; without it a tenth of the training pictures, by hash, is kept for it."""
+    test: tuple[str, ...] = ()
+    """As `train`; without it another tenth of the training pictures is kept for it."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """What to do about a row that cannot be used: stop and name it, or leave it out, counted and named."""
+
+
+@dataclass(frozen=True)
 class Data:
     """Where pictures and texts come from."""
 
-    name: Literal["easy_vqa"] = "easy_vqa"
-    """The data set."""
+    name: Literal["easy_vqa", "sort_of_clevr", "jsonl", "vqa_v2"] = "easy_vqa"
+    """The data set; `jsonl` and `vqa_v2` are your own files."""
+    files: Files = field(default_factory=Files)
+    """Where your own files are."""
+    min_answer_count: int = 1
+    """An answer joins the vocabulary when it was given this often in training."""
+    accuracy: Literal["share", "vqa"] | None = None
+    """`share` of people who gave the answer, or the official `vqa` accuracy (the default of vqa_v2)."""
     directory: str = "~/.cache/vlm_jax"
     """Folder in which data sets are prepared once and then read."""
+    drawing_seed: int = 0
+    """The seed of pictures that are drawn (sort_of_clevr): another data set of the same kind."""
     questions_per_image: int = 10
     """Question slots of a picture in a batch (K); more questions than slots are sampled anew each time."""
     limit: int | None = None
@@ -55,8 +90,10 @@ class Data:
 class ImageEncoder:
     """The CNN that turns a picture into grid features."""
 
-    cnn: Literal["small", "resnet50", "features"] = "small"
-    """`small` is a plain residual CNN; `features` takes precomputed grid features and has no CNN."""
+    cnn: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101", "patches", "features"] = "small"
+    """`small` is a plain residual CNN, `patches` cuts the picture up as ViLT does, `features` takes grid features."""
+    patch_size: int = 16
+    """Side of a patch in pixels (`cnn: patches` only)."""
     stem_width: int = 32
     """Channels of the first 3x3 convolution of the small CNN."""
     stem_stride: int = 1
@@ -69,8 +106,10 @@ class ImageEncoder:
     """Group norm from scratch; `frozen` is a ported batch norm folded into a fixed scale and bias."""
     features: int = 2048
     """Width of the precomputed grid features (`cnn: features` only)."""
+    positions: Literal["sequence", "grid"] = "sequence"
+    """A learned vector for every cell in reading order, or the sum of one for its row and one for its column."""
     max_positions: int = 256
-    """Rows of the learned table of grid positions."""
+    """Rows of each table of positions."""
     convolution: Literal["auto", "direct", "products"] = "auto"
     """How convolutions are computed: `products` is fast on a CPU, `direct` on a GPU, `auto` chooses."""
 
@@ -98,9 +137,9 @@ class Model:
     """The vision-language model: encoders, fusion trunk and head."""
 
     fusion: Fusion = "concat"
-    """How image and text meet: `concat` is one sequence through one trunk."""
-    pattern: Pattern = "bidirectional"
-    """Who may see whom; with `image_to_text` the image side is computed once for all questions of a picture."""
+    """`concat`: one sequence; `cross`: one side asks the other; `co_attention`: both ask; `late`: in the head."""
+    pattern: Pattern | None = None
+    """Who may see whom, by default the fusion's own; with `image_to_text` questions share their picture's side."""
     width: int = 128
     """Trunk width (D)."""
     heads: int = 4
@@ -117,8 +156,8 @@ class Model:
     """Dropout after embeddings, attention and feed-forward layers."""
     attention_dropout: float = 0.0
     """Dropout on attention weights."""
-    head: Literal["answers", "every_position"] = "answers"
-    """`answers` classifies [CLS]; `every_position` is one untied linear classifier at every token."""
+    head: Head | None = None
+    """`answers` reads [CLS], `product` and `concatenation` join it with the mean cell, `every_position` reads all."""
     classes: int | None = None
     """Classes of the head; by default the size of the answer vocabulary."""
     image: ImageEncoder = field(default_factory=ImageEncoder)

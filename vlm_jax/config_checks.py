@@ -1,15 +1,12 @@
 """What settings must satisfy, alone and together, before anything is compiled or written."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
-from vlm_jax.config import Config, leaves
+from vlm_jax.config import PAIRINGS, Config, leaves
 from vlm_jax.errors import InputError, nearest
-
-# What each task can run on.
-TASK_FUSIONS: dict[str, tuple[str, ...]] = {"vqa": ("concat",)}
-TASK_PATTERNS: dict[str, tuple[str, ...]] = {"vqa": ("bidirectional", "image_to_text")}
 
 # Every number among the settings, by the rule that it or each of its entries keeps. None, where it may be, always may.
 RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
@@ -19,6 +16,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         (
             "data.questions_per_image",
             "data.limit",
+            "data.min_answer_count",
             "data.threads",
             "data.read_ahead",
             "data.image.size",
@@ -31,6 +29,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "model.image.stem_width",
             "model.image.stem_stride",
             "model.image.widths",
+            "model.image.patch_size",
             "model.image.features",
             "model.image.max_positions",
             "model.text.vocabulary_size",
@@ -71,14 +70,14 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "training.label_smoothing",
         ),
     ),
-    ("at least 0 and below 2**32", lambda value: 0 <= value < 2**32, ("seed",)),
+    ("at least 0 and below 2**32", lambda value: 0 <= value < 2**32, ("seed", "data.drawing_seed")),
 )
 
 
 def check(config: Config) -> Config:
-    """The config itself, or an `InputError` that names the setting at fault and the remedy."""
+    """The config with what was left open chosen, or an `InputError` that names the setting at fault and the remedy."""
     _check_numbers(config)
-    _check_pairings(config)
+    config = _choose(config)
     model, training = config.model, config.training
     _require(
         model.width % model.heads == 0,
@@ -115,18 +114,30 @@ def _check_numbers(config: Config) -> None:
         _require(0 <= factor < math.inf, f"optimizer.multipliers has the factor {factor}; it must be at least 0")
 
 
-def _check_pairings(config: Config) -> None:
-    for setting, value, table in (
-        ("model.fusion", config.model.fusion, TASK_FUSIONS),
-        ("model.pattern", config.model.pattern, TASK_PATTERNS),
-    ):
-        allowed = table[config.task]
-        _require(value in allowed, f"{setting} {value!r} cannot do the task {config.task!r}; {nearest(value, allowed)}")
+def _choose(config: Config) -> Config:
+    """The config with what was left open chosen; a fusion, pattern and head that cannot work together are refused."""
+    task, fusion = config.task, config.model.fusion
+    _require(
+        fusion in PAIRINGS[task],
+        f"model.fusion {fusion!r} cannot do the task {task!r}; {nearest(fusion, PAIRINGS[task])}",
+    )
+    chosen: dict[str, Any] = {}
+    for name, allowed in zip(("pattern", "head"), PAIRINGS[task][fusion], strict=True):
+        value = getattr(config.model, name) or allowed[0]
+        _require(
+            value in allowed,
+            f"model.{name} {value!r} does not go with model.fusion {fusion!r} in the task {task!r}; "
+            f"{nearest(value, allowed)}, or leave it out",
+        )
+        chosen[name] = value
     _require(
         config.model.image.cnn != "features",
         f"model.image.cnn 'features' takes precomputed grid features, and the data set {config.data.name!r} holds "
-        "pictures; choose one of: resnet50, small",
+        "pictures; choose one of: patches, resnet101, resnet18, resnet34, resnet50, small",
     )
+    accuracy = config.data.accuracy or ("vqa" if config.data.name == "vqa_v2" else "share")
+    data = dataclasses.replace(config.data, accuracy=accuracy)
+    return dataclasses.replace(config, data=data, model=dataclasses.replace(config.model, **chosen))
 
 
 def _nearest_multiple(value: int, unit: int) -> int:

@@ -76,7 +76,8 @@ class _Sheet:
         mark = {True: "✓ ", False: "✗ ", None: ""}[item.correct]
         sure = "" if item.probability is None else f"{item.probability:.0%}"
         room = place["room"] - 0.36 * bool(sure)
-        self.text(mark + item.prediction, place["left"], bottom + 0.32, room=room, size=10.0, colour=colour, bold=True)
+        answer = {"colour": INK if item.correct is None else colour, "lines": 1 if item.answers else 2}
+        self.text(mark + item.prediction, place["left"], bottom + 0.32, room=room, size=10.0, bold=True, **answer)
         self.text(sure, left + CARD_WIDTH - PADDING, bottom + 0.32, room=0.6, size=8.5, colour=FAINT, align="right")
         if item.answers:
             reference = max(set(item.answers), key=lambda answer: (item.answers.count(answer), answer))

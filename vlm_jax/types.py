@@ -5,6 +5,7 @@ tokens, `G` image grid cells, `C` image feature channels, `E` text embedding wid
 `A` answers, `R` accepted answers of a question, `H` attention heads.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -29,8 +30,8 @@ class Example(NamedTuple):
     """One picture and everything that was said about it: what a data set yields, still undecoded."""
 
     image_id: str
-    image: bytes
-    """The encoded picture file (PNG, JPEG, ...)."""
+    image: bytes | Path
+    """The encoded picture file (PNG, JPEG, ...), or where it is: read when it is decoded."""
     questions: tuple[Question, ...] = ()
 
 

@@ -19,6 +19,19 @@ def test_common_answers_come_first_and_ties_are_alphabetical():
     assert most_answers(examples) == 2 and most_answers([]) == 1 and most_answers([example(())]) == 1
 
 
+def test_one_answer_however_spelled():
+    vocabulary = AnswerVocabulary.build([example(("A cat.", "two", "cat"), ("2",), ("a",), ("The x-ray",))])
+    assert vocabulary.answers == ("2", "cat", "a", "x ray")  # "a" would be nothing without its article
+    assert [vocabulary.index(answer) for answer in ("cat!", "Two", "an x-ray", "A")] == [1, 0, 3, None]
+
+
+def test_rare_answers_can_be_left_out():
+    examples = [example(("no",), ("yes", "yes", "Yes"), ("no",), ("maybe",))]
+    assert AnswerVocabulary.build(examples, min_count=2).answers == ("yes", "no")
+    with pytest.raises(InputError, match=r"no answer was given 4 times; set data.min_answer_count to 3 or less"):
+        AnswerVocabulary.build(examples, min_count=4)
+
+
 def test_the_file_gives_it_back(tmp_path):
     vocabulary = AnswerVocabulary(["yes", "crème\nbrûlée", '"quoted"'])
     vocabulary.save(tmp_path / "answers.json")

@@ -65,11 +65,11 @@ def test_records_agree_with_the_package(splits):
 
 
 def test_the_validation_split_is_pinned(splits):
-    from vlm_jax.data.builders.easy_vqa import is_validation
+    from vlm_jax.data.splits import tenth
 
     assert len(splits["validation"]) == 421  # another number means that old results were selected on other data
-    assert [i for i in range(60) if is_validation(f"train/{i}")] == [1, 2, 13, 15, 21, 31, 36, 57, 59]
-    assert all(is_validation(example.image_id) for example in splits["validation"])
+    assert [i for i in range(60) if tenth(f"train/{i}") == 0] == [1, 2, 13, 15, 21, 31, 36, 57, 59]
+    assert all(tenth(example.image_id) == 0 for example in splits["validation"])
 
 
 def test_random_access_and_limit(data, splits):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import ImageInput
-from vlm_jax.data.images import decode_image, prepare_image
+from vlm_jax.data.images import decode_image, normalise, resize_image
 from vlm_jax.data.loader import TrainLoader, evaluation_batches
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example, Question
@@ -109,7 +109,7 @@ def test_seed_and_step_decide_everything(make):
 def test_augmentation_is_in_the_batch_and_changes(make, splits, encoder):
     encode = encoder()
     pixels = decode_image(splits["train"][0].image, max_pixels=10**6)
-    plain = prepare_image(pixels, encode.image).tobytes()
+    plain = normalise(resize_image(pixels, encode.image), encode.image).tobytes()
     images = [loaded.batch.image[0].tobytes() for loaded in take(make(splits["train"][:1], batch_images=1), 30)]
     assert len(set(images)) > 15
     still = encoder(image=ImageInput(size=(32, 32)))
@@ -228,7 +228,7 @@ def test_evaluation_shows_the_right_picture_unaugmented(splits, encoder):
         for image, row in zip(loaded.batch.image, loaded.question_ids, strict=True):
             if row[0]:
                 pixels = decode_image(home[row[0]].image, max_pixels=10**6)
-                np.testing.assert_array_equal(image, prepare_image(pixels, encode.image))
+                np.testing.assert_array_equal(image, normalise(resize_image(pixels, encode.image), encode.image))
 
 
 def test_the_number_of_slots_does_not_change_what_is_asked(splits, encoder):

@@ -1,4 +1,4 @@
-"""Who sees whom: promises 1 (no word peeks) and 2 (padding is invisible), and the shared image side."""
+"""Who sees whom, in every fusion: no word peeks, padding is invisible, and the shared image side."""
 
 import dataclasses
 
@@ -7,10 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageEncoder, Model, TextEncoder
-from vlm_jax.models.attention import PATTERNS, attend, attention_mask
+from vlm_jax.config import PAIRINGS, ImageEncoder, Model, TextEncoder
+from vlm_jax.models.attention import PAST, PATTERNS, attend, attention_mask
 from vlm_jax.models.vlm import VisualLanguageModel
 
+VQA = [(fusion, patterns[0]) for fusion, (patterns, _) in PAIRINGS["vqa"].items()]
+# What the tasks use, and what else the fusions can do.
+PAIRS = sorted(
+    {
+        (fusion, pattern)
+        for fusions in PAIRINGS.values()
+        for fusion, (patterns, _) in fusions.items()
+        for pattern in patterns
+    }
+    | {("concat", pattern) for pattern in PATTERNS}
+    | {("cross", pattern) for pattern in ("image_to_text", "prefix", "text_to_image")}
+)
 SETTINGS = Model(
     width=32,
     heads=4,
@@ -31,14 +43,17 @@ def shaken(tree, std=0.2):
     return structure.unflatten([x + std * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
 
 
-def build(pattern, **changes):
-    model = VisualLanguageModel(dataclasses.replace(SETTINGS, pattern=pattern, **changes), 5)
-    return jax.jit(model.apply), shaken(jax.jit(model.init)(jax.random.key(0), IMAGE, IDS, MASK))
+def build(fusion, pattern, **changes):
+    head = PAIRINGS["vqa"][fusion][1][0]
+    settings = dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern, **{"head": head, **changes})
+    model = VisualLanguageModel(settings, 5)
+    apply = jax.jit(model.apply, static_argnames="method")
+    return apply, shaken(jax.jit(model.init)(jax.random.key(0), IMAGE, IDS, MASK))
 
 
-@pytest.mark.parametrize("pattern", sorted(PATTERNS))
-def test_padding_is_invisible(pattern):
-    apply, params = build(pattern)
+@pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
+def test_padding_is_invisible(fusion, pattern):
+    apply, params = build(fusion, pattern)
     before = apply(params, IMAGE, IDS, MASK)
     after = apply(params, IMAGE, jnp.where(MASK, IDS, 49 - IDS), MASK)
     assert jnp.array_equal(before.logits, after.logits)
@@ -46,19 +61,33 @@ def test_padding_is_invisible(pattern):
     assert jnp.array_equal(before.text[MASK], after.text[MASK])
 
 
-@pytest.mark.parametrize("pattern", sorted(PATTERNS))
-def test_hidden_image_is_invisible(pattern):
-    apply, params = build(pattern)
+@pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
+def test_hidden_image_is_invisible(fusion, pattern):
+    apply, params = build(fusion, pattern)
     hidden = jnp.zeros((2, 1), bool)
     before = apply(params, IMAGE, IDS, MASK, image_mask=hidden)
     after = apply(params, IMAGE + 1.0, IDS, MASK, image_mask=hidden)
     assert jnp.array_equal(before.text, after.text)
-    if PATTERNS[pattern][1][0]:
+    assert jnp.array_equal(before.logits, after.logits)
+    if pattern not in ("text_to_image", "dual_encoder"):
         assert not jnp.array_equal(before.text, apply(params, IMAGE, IDS, MASK).text)
 
 
-def test_no_word_peeks():
-    apply, params = build("prefix")
+@pytest.mark.parametrize("head", ["product", "concatenation"])
+def test_a_hidden_cell_is_not_in_the_mean(head):
+    apply, params = build("late", "dual_encoder", head=head)
+    some = jnp.array([[True, True, False, True, False]] * 2)
+    before = apply(params, IMAGE, IDS, MASK, image_mask=some).logits
+    assert jnp.array_equal(before, apply(params, IMAGE.at[:, 2].add(1.0), IDS, MASK, image_mask=some).logits)
+    assert not jnp.array_equal(before, apply(params, IMAGE.at[:, 1].add(1.0), IDS, MASK, image_mask=some).logits)
+    few = apply(params, IMAGE[:, jnp.array([0, 1])], IDS, MASK).logits  # fewer cells, the same positions
+    seen = jnp.array([[True, True, False, False, False]] * 2)
+    np.testing.assert_allclose(apply(params, IMAGE, IDS, MASK, image_mask=seen).logits, few, atol=2e-5)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "cross"])
+def test_no_word_peeks(fusion):
+    apply, params = build(fusion, "prefix")
     full = jnp.ones_like(MASK)
     before = apply(params, IMAGE, IDS, full)
     for t in range(1, 7):
@@ -81,41 +110,69 @@ def sees(apply, params):
     return np.asarray(moves > 0)
 
 
-@pytest.mark.parametrize("pattern", sorted(PATTERNS))
-def test_every_path_is_allowed_by_the_pattern(pattern):
-    apply, params = build(pattern)
-    kind = jnp.array([0] * 5 + [1] * 7)
-    once = np.asarray(attention_mask(pattern, kind, jnp.ones(12, bool))) | np.eye(12, dtype=bool)
-    twice = (once.astype(int) @ once.astype(int)) > 0  # two layers
-    np.testing.assert_array_equal(sees(apply, params), twice)
+def closure(once):
+    """Every path of allowed steps (Warshall 1962): through whichever tokens, over however many layers."""
+    reached = once | np.eye(len(once), dtype=bool)
+    for middle in range(len(once)):
+        reached |= reached[:, middle : middle + 1] & reached[middle]
+    return reached
+
+
+def allowed(pattern):
+    return np.asarray(attention_mask(pattern, jnp.array([0] * 5 + [1] * 7), jnp.ones(12, bool)))
+
+
+@pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
+def test_every_path_is_one_that_the_pattern_allows(fusion, pattern):
+    apply, params = build(fusion, pattern, layers=3)
+    np.testing.assert_array_equal(sees(apply, params), closure(allowed(pattern)))
+
+
+@pytest.mark.parametrize("pattern", [p for p in sorted(PATTERNS) if PAST in PATTERNS[p][1]])
+def test_no_path_leads_to_a_later_word(pattern):
+    """Neither directly nor through image tokens, over any number of layers."""
+    np.testing.assert_array_equal(closure(allowed(pattern))[5:, 5:], np.tri(7, dtype=bool))
 
 
 @pytest.mark.parametrize("pattern", [p for p in sorted(PATTERNS) if PATTERNS[p][0][1] == 0])
 def test_the_shared_image_side_equals_the_concatenated_one(pattern, monkeypatch):
-    apply, params = build(pattern)
+    apply, params = build("concat", pattern)
     shared = apply(params, IMAGE, IDS, MASK)
     monkeypatch.setattr("vlm_jax.models.fusion.NONE", -1)  # never take the shared way
-    apply, _ = build(pattern)
+    apply, _ = build("concat", pattern)
     whole = apply(params, IMAGE, IDS, MASK)
     assert shared.image.shape[1] == 1 and whole.image.shape[1] == 3
     np.testing.assert_allclose(shared.logits, whole.logits, atol=2e-5)
     np.testing.assert_allclose(jnp.broadcast_to(shared.image, whole.image.shape), whole.image, atol=2e-5)
 
 
-@pytest.mark.parametrize("pattern", ["bidirectional", "image_to_text"])
-def test_question_slots_do_not_meet(pattern):
-    apply, params = build(pattern)
+@pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
+def test_question_slots_do_not_meet(fusion, pattern):
+    apply, params = build(fusion, pattern)
     together = apply(params, IMAGE, IDS, MASK)
     for slot in range(3):
         alone = apply(params, IMAGE, IDS[:, slot : slot + 1], MASK[:, slot : slot + 1])
         np.testing.assert_allclose(together.logits[:, slot], alone.logits[:, 0], atol=2e-5)
 
 
+@pytest.mark.parametrize(("fusion", "pattern", "head"), [
+    *((fusion, pattern, head) for fusion, (patterns, heads) in PAIRINGS["vqa"].items() for pattern in patterns
+      for head in heads),
+])  # fmt: skip
+def test_the_answer_alone_is_that_of_the_whole(fusion, pattern, head):
+    """Of the last layer only what [CLS] needs is computed; the logits stay."""
+    apply, params = build(fusion, pattern, head=head)
+    whole = apply(params, IMAGE, IDS, MASK).logits
+    alone = apply(params, IMAGE, IDS, MASK, method="answer_logits")
+    np.testing.assert_allclose(alone, whole[:, :, 5] if head == "every_position" else whole, atol=2e-5)
+
+
+@pytest.mark.parametrize(("fusion", "pattern"), VQA)
 @pytest.mark.parametrize("changes", [{"remat": True}, {"scan_layers": True}, {"remat": True, "scan_layers": True}])
-def test_remat_and_scan_change_nothing(changes):
-    rates = {"dropout": 0.1, "attention_dropout": 0.1}
-    plain, params = build("image_to_text", **rates)
-    other, _ = build("image_to_text", **rates, **changes)
+def test_remat_and_scan_change_nothing(fusion, pattern, changes):
+    rates = {"dropout": 0.1, "attention_dropout": 0.1, "layers": 4}
+    plain, params = build(fusion, pattern, **rates)
+    other, _ = build(fusion, pattern, **rates, **changes)
     keys = jax.random.split(jax.random.key(3), 2)
 
     def gradient(apply):
@@ -134,8 +191,9 @@ def test_a_query_that_sees_nothing_gets_nothing():
     assert jnp.allclose(out[0, 0, 0], 1.0)
 
 
-def test_dropout_is_one_mask_an_example():
-    apply, params = build("bidirectional", dropout=0.3)
+@pytest.mark.parametrize(("fusion", "pattern"), VQA)
+def test_dropout_is_one_mask_an_example(fusion, pattern):
+    apply, params = build(fusion, pattern, dropout=0.3, attention_dropout=0.3)
     keys = jax.random.split(jax.random.key(3), 2)
     both = apply(params, IMAGE, IDS, MASK, keys=keys).logits
     one = apply(params, IMAGE[1:], IDS[1:], MASK[1:], keys=keys[1:]).logits

@@ -9,6 +9,7 @@ import pytest
 from configs.reference_base import get_config
 from vlm_jax.config import ImageEncoder, Model, TextEncoder
 from vlm_jax.errors import InputError
+from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.vlm import VisualLanguageModel
 
 
@@ -47,25 +48,11 @@ def test_reference_from_pixels():
     assert output.text.shape == (2, 1, 16, 768)
 
 
-def test_answer_logits_equal_the_logits_at_cls():
-    settings = Model(
-        width=32, heads=4, mlp_width=32, head="every_position",
-        image=ImageEncoder(cnn="features", features=8), text=TextEncoder(width=32, vocabulary_size=20),
-    )  # fmt: skip
-    model = VisualLanguageModel(settings, 7)
-    image, ids = jax.random.normal(jax.random.key(1), (2, 4, 8)), jnp.arange(12).reshape(2, 2, 3)
-    arguments = (image, ids, jnp.ones(ids.shape, bool))
-    variables = jax.jit(model.init)(jax.random.key(0), *arguments)
-    whole = model.apply(variables, *arguments)
-    first = model.apply(variables, *arguments, method="answer_logits")
-    assert whole.logits.shape == (2, 2, 4 + 3, 7)
-    assert jnp.allclose(whole.logits[:, :, 4], first, atol=1e-6)
-
-
 def test_bfloat16_keeps_parameters_and_logits_float32():
     settings = Model(
-        compute_dtype="bfloat16", image=ImageEncoder(cnn="features", features=8), text=TextEncoder(vocabulary_size=20)
-    )
+        pattern="bidirectional", head="answers", compute_dtype="bfloat16",
+        image=ImageEncoder(cnn="features", features=8), text=TextEncoder(vocabulary_size=20),
+    )  # fmt: skip
     model = VisualLanguageModel(settings, 7)
     image, ids = jnp.ones((1, 4, 8)), jnp.zeros((1, 2, 3), jnp.int32)
     variables = jax.jit(model.init)(jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))
@@ -75,15 +62,57 @@ def test_bfloat16_keeps_parameters_and_logits_float32():
 
 
 def test_fresh_text_projection_is_the_identity():
-    settings = Model(image=ImageEncoder(cnn="features", features=8))
+    settings = Model(pattern="bidirectional", head="answers", image=ImageEncoder(cnn="features", features=8))
     model = VisualLanguageModel(settings, 7)
     image, ids = jnp.ones((1, 4, 8)), jnp.zeros((1, 1, 3), jnp.int32)
     params = jax.jit(model.init)(jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))["params"]
     assert jnp.array_equal(params["embed"]["text_fc"]["kernel"], jnp.eye(128))
 
 
-def test_too_many_grid_cells_are_refused():
-    settings = Model(image=ImageEncoder(cnn="features", features=8, max_positions=3))
-    ids = jnp.zeros((1, 1, 3), jnp.int32)
-    with pytest.raises(InputError, match=r"4 cells.*max_positions is 3"):
-        VisualLanguageModel(settings, 7).init(jax.random.key(0), jnp.ones((1, 4, 8)), ids, jnp.ones(ids.shape, bool))
+FEATURES = Model(
+    pattern="image_to_text", head="answers", width=16, heads=2, layers=1, mlp_width=16,
+    image=ImageEncoder(cnn="features", features=8, max_positions=4), text=TextEncoder(width=16, vocabulary_size=20),
+)  # fmt: skip
+
+
+def initialise(settings, image):
+    ids = jnp.zeros((len(image), 1, 3), jnp.int32)
+    model = VisualLanguageModel(settings, 7)
+    return model, model.init(jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))
+
+
+@pytest.mark.parametrize(
+    ("positions", "shape", "message"),
+    [
+        ("sequence", (5, 8), r"5 cells.*max_positions is 4"),
+        ("sequence", (2, 3, 8), r"6 cells.*max_positions is 4"),
+        ("grid", (5, 2, 8), r"5 rows.*max_positions is 4"),
+        ("grid", (2, 5, 8), r"5 columns.*max_positions is 4"),
+        ("grid", (4, 8), r"'grid' needs grid features \[I, gh, gw, C\].*choose 'sequence'"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused(positions, shape, message):
+    settings = dataclasses.replace(FEATURES, image=dataclasses.replace(FEATURES.image, positions=positions))
+    with pytest.raises(InputError, match=message):
+        initialise(settings, jnp.ones((1, *shape)))
+
+
+def test_grid_positions_are_a_row_and_a_column():
+    """A picture that is not square: cells differ by both, one vector a row and one a column, of the features' size."""
+    settings = dataclasses.replace(FEATURES, image=dataclasses.replace(FEATURES.image, positions="grid"))
+    _, variables = initialise(settings, jnp.ones((1, 2, 3, 8)))
+    tables = [variables["params"]["embed"][name]["embedding"] for name in ("image_row", "image_column")]
+    assert [table.shape for table in tables] == [(4, 16), (4, 16)]
+    by_row, by_column = tables
+    assert not by_row[:, 8:].any() and not by_column[:, :8].any()
+    assert jnp.allclose((by_row**2).sum(1), 4) and jnp.allclose((by_column**2).sum(1), 4)  # sine and cosine, four pairs
+    embed = variables["params"]["embed"] | {"image_segment": jnp.zeros(16)}
+    cells, _ = FeatureFusion(settings).apply({"params": embed}, jnp.zeros((1, 2, 3, 8)), jnp.zeros((1, 1, 1, 16)))
+    wanted = (by_row[:2, None] + by_column[None, :3]).reshape(6, 16)
+    wanted = (wanted - wanted.mean(1, keepdims=True)) / wanted.std(1, keepdims=True)
+    assert jnp.allclose(cells[0, 0], wanted, atol=1e-5)
+
+
+def test_a_model_whose_pattern_is_open_says_who_chooses_it():
+    with pytest.raises(InputError, match=r"model.pattern and model.head are open; config_checks.check chooses them"):
+        initialise(dataclasses.replace(FEATURES, pattern=None), jnp.ones((1, 4, 8)))

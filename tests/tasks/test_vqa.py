@@ -24,7 +24,7 @@ from vlm_jax.types import Batch, Example, Question
 CONFIG = Config(
     data=Data(questions_per_image=3, threads=1),
     model=Model(
-        width=16, heads=2, mlp_width=32, layers=2, classes=12,
+        width=16, heads=2, mlp_width=32, layers=2, classes=12, pattern="bidirectional", head="answers",
         image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
         text=TextEncoder(width=16, vocabulary_size=64, max_length=8),
     ),

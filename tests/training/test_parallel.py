@@ -26,7 +26,8 @@ ROOT = Path(__file__).parent.parent.parent
 CONFIG = Config(
     model=Model(
         width=16, heads=2, mlp_width=32, layers=1, dropout=0.1, attention_dropout=0.1, pattern="image_to_text",
-        image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)), text=TextEncoder(width=16, vocabulary_size=20),
+        head="answers", image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
+        text=TextEncoder(width=16, vocabulary_size=20),
     ),
     optimizer=Optimizer(name="sgd", learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
     training=Training(steps=3, batch_images=8, label_smoothing=0.1),

@@ -21,7 +21,7 @@ from vlm_jax.types import Batch
 CONFIG = Config(
     model=Model(
         width=16, heads=2, mlp_width=32, layers=1, dropout=0.1, attention_dropout=0.1, pattern="image_to_text",
-        image=ImageEncoder(cnn="features", features=8), text=TextEncoder(width=16, vocabulary_size=20),
+        head="answers", image=ImageEncoder(cnn="features", features=8), text=TextEncoder(width=16, vocabulary_size=20),
     ),
     optimizer=Optimizer(name="sgd", learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
     training=Training(steps=10, batch_images=8),

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vlm_jax.errors import InputError
+from vlm_jax.metrics.vqa import canonical
 from vlm_jax.types import Example
 
 
 class AnswerVocabulary:
-    """Answers by class index, the most common first."""
+    """Answers by class index, the most common first, each in one spelling (`metrics.vqa.canonical`)."""
 
     def __init__(self, answers: Iterable[str]):
         self.answers: tuple[str, ...] = tuple(answers)
@@ -21,16 +22,20 @@ class AnswerVocabulary:
             raise InputError("the answer vocabulary lists an answer twice")
 
     @classmethod
-    def build(cls, examples: Iterable[Example]) -> "AnswerVocabulary":
-        """The answers of a training set, the most common first, ties in alphabetical order."""
+    def build(cls, examples: Iterable[Example], *, min_count: int = 1) -> "AnswerVocabulary":
+        """The answers given `min_count` times in training, the most common first, ties in alphabetical order."""
         counts = Counter(
-            answer for example in examples for question in example.questions for answer in question.answers
+            canonical(answer) for example in examples for question in example.questions for answer in question.answers
         )
-        return cls(sorted(counts, key=lambda answer: (-counts[answer], answer)))
+        kept = [answer for answer, count in counts.items() if count >= min_count]
+        if counts and not kept:
+            most = max(counts.values())
+            raise InputError(f"no answer was given {min_count} times; set data.min_answer_count to {most} or less")
+        return cls(sorted(kept, key=lambda answer: (-counts[answer], answer)))
 
     def index(self, answer: str) -> int | None:
-        """The class of `answer`, or None for one that is not in the vocabulary."""
-        return self._index.get(answer)
+        """The class of `answer`, however spelled, or None for one that is not in the vocabulary."""
+        return self._index.get(canonical(answer))
 
     def __len__(self) -> int:
         return len(self.answers)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ class ExampleEncoder:
 
     def __call__(self, example: Example) -> EncodedExample:
         """The arrays of one example; `InputError` names the picture that cannot be read."""
-        name = f"picture {example.image_id}"
+        name = str(example.image) if isinstance(example.image, Path) else f"picture {example.image_id}"
         pixels = decode_image(example.image, name=name, max_pixels=self.image.max_pixels)
         count = len(example.questions)
         answers = np.zeros((count, self.accepted_answers), np.int32)

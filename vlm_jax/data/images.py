@@ -1,4 +1,4 @@
-"""Picture files to pixels as a person sees them, and pixels to the model's input and back."""
+"""Picture files to pixels as a person sees them, and pixels to the model's input."""
 
 import io
 import re
@@ -37,7 +37,7 @@ def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pix
     `InputError` with `name` (by default the path) for anything that is not a whole picture, and for one of
     more than `max_pixels` pixels, before its pixels take memory.
     """
-    name = name or ("picture" if isinstance(source, bytes) else str(source))
+    name = _one_line(name or ("picture" if isinstance(source, bytes) else str(source)))
     data = source if isinstance(source, bytes) else read_picture(Path(source), name=name)
     if not data:
         raise InputError(f"{name} is empty (0 bytes); expected a picture file")
@@ -59,15 +59,20 @@ def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pix
 
 def read_picture(path: Path, *, name: str | None = None) -> bytes:
     """The bytes of a picture file; `InputError` with `name` (by default the path) where there are none to read."""
-    name = name or str(path)
+    name = _one_line(name or str(path))
     try:
         return path.expanduser().read_bytes()
     except FileNotFoundError:
         raise InputError(f"no picture file {name}") from None
     except IsADirectoryError:
         raise InputError(f"{name} is a folder; expected a picture file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: ~stranger
         raise InputError(f"cannot read the picture {name}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _one_line(name: str) -> str:
+    """A file's name as a message shows it: it may hold line breaks, or bytes that are no text."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in name)
 
 
 def _silence_pillow() -> None:
@@ -101,7 +106,10 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+        grey = _to_eight_bits(np.asarray(image))
+        if "transparency" in image.info:  # one value that stands for "nothing here", as PNG allows
+            grey[np.asarray(image) == image.info["transparency"]] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -178,17 +186,3 @@ def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -
     rows = np.multiply(pixels.reshape(*pixels.shape[:-2], width * 3), scale, dtype=np.float32)
     rows += offset
     return rows.reshape(pixels.shape)
-
-
-def prepare_image(
-    image: UInt8[np.ndarray, "H W 3"], settings: ImageInput, random: np.random.Generator | None = None
-) -> Float[np.ndarray, "h w 3"]:
-    """The model's input: resized, augmented where `random` is given (training), normalised to float32."""
-    resized = resize_image(image, settings)
-    return normalise(resized if random is None else augment_image(resized, settings, random), settings)
-
-
-def to_pixels(image: Float[np.ndarray, "*batch h w 3"], settings: ImageInput) -> UInt8[np.ndarray, "*batch h w 3"]:
-    """The inverse of normalisation, for showing pictures: pixels on 0 to 255."""
-    values = np.asarray(image, np.float32) * np.float32(settings.deviation) + np.float32(settings.mean)
-    return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)

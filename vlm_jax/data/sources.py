@@ -1,10 +1,12 @@
 """Data sets by name, as sequences of undecoded examples."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_jax.config import Data
+from vlm_jax.data.own_files import READERS, open_own
 from vlm_jax.data.preparation import prepare
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.types import Example, Question
@@ -46,22 +48,36 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def open_split(data: Data, split: str) -> Sequence[Example]:
-    """The examples of `split`, prepared under `data.directory` on first use; at most `data.limit` of them."""
+    """The examples of `split`, at most `data.limit` of them.
+
+    They are your own files' (`jsonl`, `vqa_v2`), or a data set's that is prepared under `data.directory` on first use.
+    """
+    if data.name in READERS:
+        return open_own(data, split)
+    if data.name not in BUILDERS:
+        raise InputError(f"no data set {data.name!r}; {nearest(data.name, BUILDERS | READERS)}")
     import tensorflow_datasets as tfds
 
-    if data.name not in BUILDERS:
-        raise InputError(f"no data set {data.name!r}; {nearest(data.name, BUILDERS)}")
-    builder = prepare(BUILDERS[data.name], Path(data.directory).expanduser())
+    builder = prepare(partial(BUILDERS[data.name], data), Path(data.directory).expanduser())
     if split not in builder.info.splits:
         raise InputError(f"the data set {data.name} has no split {split!r}; {nearest(split, builder.info.splits)}")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     return Examples(records, data.limit)
 
 
-def _easy_vqa(directory: Path) -> "tfds.core.DatasetBuilder":
+def _easy_vqa(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
     from vlm_jax.data.builders.easy_vqa import EasyVqa
 
     return EasyVqa(data_dir=str(directory), file_format="array_record")
 
 
-BUILDERS: dict[str, Callable[[Path], "tfds.core.DatasetBuilder"]] = {"easy_vqa": _easy_vqa}
+def _sort_of_clevr(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
+    from vlm_jax.data.builders.sort_of_clevr import SortOfClevr
+
+    return SortOfClevr(seed=data.drawing_seed, data_dir=str(directory), file_format="array_record")
+
+
+BUILDERS: dict[str, Callable[[Data, Path], "tfds.core.DatasetBuilder"]] = {
+    "easy_vqa": _easy_vqa,
+    "sort_of_clevr": _sort_of_clevr,
+}

@@ -2,9 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
+
+from vlm_jax.metrics.vqa_accuracy import lenient_vqa_accuracy as lenient_vqa_accuracy
+from vlm_jax.metrics.vqa_accuracy import normalize_answer as normalize_answer
+from vlm_jax.metrics.vqa_accuracy import vqa_accuracy as vqa_accuracy
 
 
 def accuracy_by_kind(scores: Float[np.ndarray, " Q"], kinds: Sequence[str]) -> dict[str, float]:
@@ -16,9 +21,18 @@ def accuracy_by_kind(scores: Float[np.ndarray, " Q"], kinds: Sequence[str]) -> d
     return {"accuracy": float(scores.mean()), **each}
 
 
+@lru_cache(maxsize=2**17)
+def canonical(answer: str) -> str:
+    """One spelling of an answer, by which training counts it: normalised, unless nothing would be left ("a")."""
+    return normalize_answer(answer) or answer
+
+
 def share_of(prediction: str, answers: Sequence[str]) -> float:
-    """The share of people who gave this answer; with one answer a question, plain accuracy."""
-    return sum(answer == prediction for answer in answers) / max(1, len(answers))
+    """The share of people who gave this answer, however spelled; with one answer a question, plain accuracy."""
+    return sum(canonical(answer) == canonical(prediction) for answer in answers) / max(1, len(answers))
+
+
+ACCURACIES = {"share": share_of, "vqa": vqa_accuracy}
 
 
 class BlindPrior:
@@ -29,8 +43,9 @@ class BlindPrior:
         by_text: dict[str, Counter[str]] = {}
         for text, answers in questions:
             if answers:
-                overall.update(answers)
-                by_text.setdefault(text, Counter()).update(answers)
+                spelled = [canonical(answer) for answer in answers]
+                overall.update(spelled)
+                by_text.setdefault(text, Counter()).update(spelled)
         self.majority = _most_common(overall)
         self._by_text = {text: _most_common(counts) for text, counts in by_text.items()}
 

@@ -96,6 +96,17 @@ def _memory_values(weights: Float[Array, "I H K N L"], value: Float[Array, "I m 
     return jnp.einsum("ihknm,ikmhd->iknhd", weights, value)
 
 
+def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Array, "I k N N"]:
+    """`attention_mask` within one stream, all of whose positions are of one kind."""
+    return attention_mask(pattern, jnp.full(valid.shape[-1], kind), valid)
+
+
+def _project(settings: Model, name: str, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
+    """A linear map into heads, a parameter of the module that calls."""
+    x = nn.Dense(settings.width, dtype=jnp.dtype(settings.compute_dtype), name=name)(x)
+    return x.reshape(*x.shape[:-1], settings.heads, settings.width // settings.heads)
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of a stream to itself and, before it, to a memory: BERT's `BertSelfAttention` + output.
 
@@ -114,13 +125,33 @@ class SelfAttention(nn.Module):
         asking: slice = slice(None),
     ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
         s = self.settings
-        dtype = jnp.dtype(s.compute_dtype)
-
-        def project(name, x):
-            return nn.Dense(s.width, dtype=dtype, name=name)(x).reshape(*x.shape[:-1], s.heads, s.width // s.heads)
-
         asks = x[:, :, asking]
-        query, key, value = project("query", asks), project("key", x), project("value", x)
+        query, key, value = _project(s, "query", asks), _project(s, "key", x), _project(s, "value", x)
         mask = mask[:, :, asking]
         mixed = attend(query, key, value, mask=mask, memory=memory, rate=s.attention_dropout, keys=keys)
-        return nn.Dense(s.width, dtype=dtype, name="output")(mixed.reshape(asks.shape)), (key, value)
+        return nn.Dense(s.width, dtype=mixed.dtype, name="output")(mixed.reshape(asks.shape)), (key, value)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of every position of one stream to another stream: the cross-attention of `BertLayer`.
+
+    A source with one slot is shared by all slots that ask.
+    """
+
+    settings: Model
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "I K N D"],
+        source: Float[Array, "I k M D"],
+        source_mask: Bool[Array, "I k M"],
+        keys: Key[Array, " I"] | None = None,
+    ) -> Float[Array, "I K N D"]:
+        s = self.settings
+        query, key, value = _project(s, "query", x), _project(s, "key", source), _project(s, "value", source)
+        if key.shape[1] == 1:  # one product a picture and head holds the queries of all slots
+            query = query.reshape(len(x), 1, -1, *query.shape[3:])
+        mask = jnp.broadcast_to(source_mask[:, :, None], (*source_mask.shape[:2], query.shape[2], source.shape[2]))
+        mixed = attend(query, key, value, mask=mask, rate=s.attention_dropout, keys=keys)
+        return nn.Dense(s.width, dtype=mixed.dtype, name="output")(mixed.reshape(x.shape))

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model, TextEncoder
-from vlm_jax.models.attention import Memory, OwnMemory, SelfAttention, dropout
+from vlm_jax.models.attention import CrossAttention, Memory, OwnMemory, SelfAttention, dropout, fold_keys
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
@@ -39,6 +39,16 @@ class TextEmbeddings(nn.Module):
         return words + here[None, None]
 
 
+def _feed_forward(
+    settings: Model, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None
+) -> Float[Array, "I K n D"]:
+    """Feed-forward, residual and layer norm, with parameters of the layer that calls."""
+    dtype = jnp.dtype(settings.compute_dtype)
+    hidden = ACTIVATIONS[settings.activation](nn.Dense(settings.mlp_width, dtype=dtype, name="intermediate")(x))
+    hidden = nn.Dense(settings.width, dtype=dtype, name="output")(hidden)
+    return layer_norm(settings, "output_norm")(x + dropout(hidden, settings.dropout, keys, 2))
+
+
 class BertLayer(nn.Module):
     """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions `asking`."""
 
@@ -54,9 +64,33 @@ class BertLayer(nn.Module):
         asking: slice = slice(None),
     ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
         s = self.settings
-        dtype = jnp.dtype(s.compute_dtype)
         mixed, own = SelfAttention(s, name="attention")(x, mask, memory, keys, asking)
         x = layer_norm(s, "attention_norm")(x[:, :, asking] + dropout(mixed, s.dropout, keys, 1))
-        hidden = ACTIVATIONS[s.activation](nn.Dense(s.mlp_width, dtype=dtype, name="intermediate")(x))
-        hidden = nn.Dense(s.width, dtype=dtype, name="output")(hidden)
-        return layer_norm(s, "output_norm")(x + dropout(hidden, s.dropout, keys, 2)), own
+        return _feed_forward(s, x, keys), own
+
+
+class CrossLayer(nn.Module):
+    """Self-attention, attention to another stream, feed-forward, each post-norm: `BertLayer` with cross-attention.
+
+    A stream of one slot that asks one of K slots becomes K slots there.
+    """
+
+    settings: Model
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "I k N D"],
+        mask: Bool[Array, "I m N N"],
+        source: Float[Array, "I s M D"],
+        source_mask: Bool[Array, "I s M"],
+        keys: Key[Array, " I"] | None = None,
+        asking: slice = slice(None),
+    ) -> Float[Array, "I K n D"]:
+        s = self.settings
+        mixed, _ = SelfAttention(s, name="attention")(x, mask, None, keys, asking)
+        x = layer_norm(s, "attention_norm")(x[:, :, asking] + dropout(mixed, s.dropout, keys, 1))
+        x = jnp.broadcast_to(x, (len(x), max(x.shape[1], source.shape[1]), *x.shape[2:]))
+        mixed = CrossAttention(s, name="cross_attention")(x, source, source_mask, fold_keys(keys, 3))
+        x = layer_norm(s, "cross_attention_norm")(x + dropout(mixed, s.dropout, keys, 3))
+        return _feed_forward(s, x, keys)

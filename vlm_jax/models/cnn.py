@@ -1,4 +1,7 @@
-"""CNNs that turn pictures into grids of features."""
+"""What turns pictures into grids of features: CNNs, or plain patches."""
+
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,7 @@ from jaxtyping import Array, Float
 
 from vlm_jax.config import ImageEncoder
 from vlm_jax.models.convolution import NORMS, Conv
-from vlm_jax.models.resnet import ResNet50
+from vlm_jax.models.resnet import RESNETS, ResNet
 
 
 class SmallCNN(nn.Module):
@@ -34,9 +37,33 @@ class SmallCNN(nn.Module):
         return x
 
 
+class Patches(nn.Module):
+    """The picture cut into squares of p = `patch_size` pixels, each flattened row by row, colours last.
+
+    Together with the linear projection that `FeatureFusion` gives every grid, ViLT's stem (Kim et al. 2021, section 3).
+    No parameters. Sides that are no multiple of p are filled up at the bottom and right with zeros, the mean colour.
+    """
+
+    settings: ImageEncoder
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B gh gw C"]:
+        p = self.settings.patch_size
+        batch, height, width, colours = image.shape
+        padded = jnp.pad(image, ((0, 0), (0, -height % p), (0, -width % p), (0, 0)))
+        rows, columns = padded.shape[1] // p, padded.shape[2] // p
+        squares = padded.reshape(batch, rows, p, columns, p, colours).transpose(0, 1, 3, 2, 4, 5)
+        return squares.reshape(batch, rows, columns, p * p * colours).astype(self.dtype)
+
+
 def make_cnn(settings: ImageEncoder, dtype: jnp.dtype) -> nn.Module:
     """The CNN of a config, unbound."""
     return CNNS[settings.cnn](settings, dtype)
 
 
-CNNS = {"small": SmallCNN, "resnet50": ResNet50}
+CNNS: dict[str, Callable[[ImageEncoder, jnp.dtype], nn.Module]] = {
+    "small": SmallCNN,
+    "patches": Patches,
+    **{name: partial(ResNet, *row) for name, row in RESNETS.items()},
+}

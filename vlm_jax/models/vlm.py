@@ -5,14 +5,16 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model
+from vlm_jax.errors import InputError
 from vlm_jax.models.attention import fold_keys
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
-from vlm_jax.models.fusion import FUSIONS, FeatureFusion
+from vlm_jax.models.feature_fusion import FeatureFusion
+from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.models.heads import HEADS
 from vlm_jax.types import ModelOutput
 
-Image = Float[Array, "I h w 3"] | Float[Array, "I G C"]
+Image = Float[Array, "I h w C"] | Float[Array, "I G C"]
 Text = Int[Array, "I K T"] | Float[Array, "I K T E"]
 FlatText = Int[Array, "I T"] | Float[Array, "I T E"]
 
@@ -20,9 +22,9 @@ FlatText = Int[Array, "I T"] | Float[Array, "I T E"]
 class VisualLanguageModel(nn.Module):
     """Pictures and K texts each -> logits.
 
-    `image` is normalised pixels, or grid features where `model.image.cnn` is `features`; `text` is token ids, or text
-    features that already hold positions. `image_mask` [I, G] hides grid cells; [I, 1] hides all of them: the question
-    alone. `keys`, one an example, switch dropout on.
+    `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where `model.image.cnn` is `features`;
+    `text` is token ids, or text features that already hold positions. `image_mask` [I, G] hides cells; [I, 1] hides
+    all of them: the question alone. `keys`, one an example, switch dropout on.
     """
 
     settings: Model
@@ -30,6 +32,8 @@ class VisualLanguageModel(nn.Module):
 
     def setup(self) -> None:
         s = self.settings
+        if s.pattern is None or s.head is None:
+            raise InputError("model.pattern and model.head are open; config_checks.check chooses them, or give both")
         if s.image.cnn != "features":
             self.image = make_cnn(s.image, jnp.dtype(s.compute_dtype))
         self.text = TextEmbeddings(s.text)
@@ -46,18 +50,21 @@ class VisualLanguageModel(nn.Module):
         image_mask: Bool[Array, "I m"] | None = None,
         keys: Key[Array, " I"] | None = None,
         first_only: bool = False,
-    ) -> tuple[Float[Array, "I k g D"], Float[Array, "I K t D"]]:
-        """The fused image and text streams, before any head; with `first_only` the first text position and no other."""
+    ) -> tuple[Float[Array, "I k g D"], Float[Array, "I K t D"], Bool[Array, "I G"]]:
+        """The fused image and text streams, before any head, and which cells were visible.
+
+        With `first_only` the text stream is its first position, and the image stream what the fusion computed of it.
+        """
         if self.settings.image.cnn != "features":
-            grid = self.image(image)
-            image = grid.reshape(len(grid), -1, grid.shape[-1])
+            image = self.image(image)
         if jnp.issubdtype(text.dtype, jnp.integer):
             text = self.text(text)
         if image_mask is None:
             image_mask = jnp.ones((1, 1), bool)
-        image_mask = jnp.broadcast_to(image_mask, image.shape[:2])
         image_stream, text_stream = self.embed(image, text, fold_keys(keys, 1))
-        return self.trunk(image_stream, text_stream, image_mask, text_mask, fold_keys(keys, 2), first_only)
+        image_mask = jnp.broadcast_to(image_mask, (len(image), image_stream.shape[2]))
+        streams = self.trunk(image_stream, text_stream, image_mask, text_mask, fold_keys(keys, 2), first_only)
+        return *streams, image_mask
 
     def __call__(
         self,
@@ -76,13 +83,8 @@ class VisualLanguageModel(nn.Module):
         if text_mask.ndim == 2:
             whole = self(image, text[:, None], text_mask[:, None], image_mask=image_mask, keys=keys)
             return ModelOutput(*(x[:, 0] for x in whole))
-        image_stream, text_stream = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
-        if self.settings.head == "answers":
-            logits = self.head(text_stream[:, :, 0], fold_keys(keys, 3))
-        else:
-            image_wide = jnp.broadcast_to(image_stream, (*text_stream.shape[:2], *image_stream.shape[2:]))
-            logits = self.head(jnp.concatenate([image_wide, text_stream], axis=2))
-        return ModelOutput(logits, image_stream, text_stream)
+        streams = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
+        return ModelOutput(self.head(*streams, fold_keys(keys, 3)), *streams[:2])
 
     def answer_logits(
         self,
@@ -93,7 +95,7 @@ class VisualLanguageModel(nn.Module):
         image_mask: Bool[Array, "I g"] | None = None,
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K A"]:
-        """Logits at [CLS] alone, with either head: of other positions, only what [CLS] attends to is computed."""
+        """One row of logits a text, with any head: of other text positions, only what [CLS] attends to is computed."""
         inputs = (image, text, text_mask)
-        _, text_stream = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=True)
-        return self.head(text_stream[:, :, 0], fold_keys(keys, 3))
+        streams = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=True)
+        return self.head.answer(*streams, fold_keys(keys, 3))

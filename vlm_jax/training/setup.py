@@ -31,7 +31,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
             tokenizer = Tokenizer.load(text.tokenizer)
         tokenizer.check_size(text.vocabulary_size, exact=text.tokenizer is not None)
         tokenizer.save(folder.path)
-        AnswerVocabulary.build(train).save(answers_file)
+        AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(answers_file)
     return ExampleEncoder(
         tokenizer=Tokenizer.load(tokenizer_file),
         answers=AnswerVocabulary.load(answers_file),

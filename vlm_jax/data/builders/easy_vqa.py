@@ -3,7 +3,6 @@
 The PyPI package `easy_vqa` carries the pictures and questions; nothing is downloaded.
 """
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Iterator
@@ -12,14 +11,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from vlm_jax.data.splits import tenth
 from vlm_jax.errors import InputError
-
-VALIDATION_SHARE = 10  # one training picture in ten
-
-
-def is_validation(image_id: str) -> bool:
-    """Whether a training picture belongs to the validation split: SHA-256 of its id, modulo ten, is 0."""
-    return int(hashlib.sha256(image_id.encode()).hexdigest(), 16) % VALIDATION_SHARE == 0
 
 
 class EasyVqa(tfds.core.GeneratorBasedBuilder):
@@ -50,8 +43,8 @@ class EasyVqa(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         train = list(_records("train"))
         return {
-            "train": iter([record for record in train if not is_validation(record[0])]),
-            "validation": iter([record for record in train if is_validation(record[0])]),
+            "train": iter([record for record in train if tenth(record[0]) != 0]),
+            "validation": iter([record for record in train if tenth(record[0]) == 0]),
             "test": _records("test"),
         }
 

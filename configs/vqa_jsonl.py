@@ -1,0 +1,38 @@
+"""Questions and pictures of your own, here radiology (VQA-RAD): 315 pictures, 2,248 questions, a line each.
+
+Question: does a small model learn to look from under 2,000 questions, or only what is asked and answered most?
+Command: python -m experiments.train configs/vqa_jsonl.py --data.files.images pictures --data.files.train train.jsonl
+Look first: python -m experiments.inspect_data configs/vqa_jsonl.py
+Time: TO BE MEASURED. Accuracy: TO BE MEASURED.
+"""
+
+from vlm_jax.config import Config, Data, Files, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+
+
+def get_config() -> Config:
+    return Config(
+        name="vqa_jsonl",
+        data=Data(
+            name="jsonl",
+            # Relative to the folder the command runs in. A tenth of the training pictures is kept for validation.
+            files=Files(
+                images="data/vqa_rad/images",
+                train=("data/vqa_rad/train.jsonl",),
+                test=("data/vqa_rad/test.jsonl",),
+            ),
+            questions_per_image=8,
+            image=ImageInput(size=(96, 96), resize="pad", shift=6),
+        ),
+        model=Model(
+            pattern="image_to_text",
+            width=128,
+            heads=4,
+            layers=2,
+            mlp_width=256,
+            dropout=0.1,
+            image=ImageEncoder(stem_width=16, stem_stride=2, widths=(32, 64, 128), blocks=(0, 1, 1)),
+            text=TextEncoder(vocabulary_size=2048, width=128, max_length=24),
+        ),
+        optimizer=Optimizer(learning_rate=5e-4, warmup_steps=100, b2=0.999, weight_decay=0.05, ema=0.99),
+        training=Training(steps=600, batch_images=32, evaluate_every=100, log_every=50),
+    )

@@ -1,0 +1,107 @@
+"""Look at a data set before training on it: `python -m experiments.inspect_data configs/vqa_jsonl.py`.
+
+Counts, answers, lengths, what splits share, pictures and rows that cannot be used, and a sheet of pictures. The exit
+code is 0 whatever it finds.
+"""
+
+import dataclasses
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, get_args, get_type_hints
+
+from vlm_jax.command_line import load_preset, run_command
+from vlm_jax.config import Config, Data
+from vlm_jax.config_checks import check
+from vlm_jax.errors import InputError
+
+NAMES: tuple[str, ...] = get_args(get_type_hints(Data)["name"])
+SPLITS = ("train", "validation", "test")
+LISTED, SHEET_ITEMS, SLOW = 50, 24, 2000
+
+
+def main(argv: list[str]) -> int:
+    source = argv[0] if argv and not argv[0].startswith("-") else None
+    preset = Config(name=source, data=Data(name=source)) if source in NAMES else Config()
+    if source is not None and source not in NAMES:
+        preset = load_preset(Path(source))
+
+    import tyro
+
+    def inspect_data(
+        data: Data = preset.data,
+        sheet: Annotated[Path | None, tyro.conf.arg(help="Sheet of pictures (default: runs/NAME-data.png).")] = None,
+        all: Annotated[bool, tyro.conf.arg(help=f"List all that cannot be used, not the first {LISTED}.")] = False,
+    ) -> tuple[Data, Path, int | None]:
+        return data, sheet or Path("runs") / f"{preset.name}-data.png", None if all else LISTED
+
+    usage = f"python -m experiments.inspect_data {source or 'SOURCE'}"
+    description = "Show what is in a data set. SOURCE comes first: a config file, or the name of a data set."
+    data, sheet, listed = tyro.cli(inspect_data, args=argv[source is not None :], prog=usage, description=description)
+    if source is None:
+        raise InputError(f"no data set; give a config file first, or one of: {', '.join(NAMES)}")
+    check(dataclasses.replace(preset, data=data))
+    _inspect(data, sheet.expanduser(), name=preset.name, listed=listed)
+    return 0
+
+
+def _inspect(data, sheet, *, name, listed):
+    from vlm_jax.data.report import listing, report
+    from vlm_jax.data.statistics import answers_of, describe, inspect_pictures
+
+    splits, bad_rows = _open(data)
+    if (count := sum(map(len, splits.values()))) > SLOW:
+        print(f"looking into {count:,} pictures", file=sys.stderr)
+    limits = {"max_pixels": data.image.max_pixels, "threads": data.threads}
+    pictures = {split: inspect_pictures(examples, **limits) for split, examples in splits.items()}
+    seen = answers_of(splits["train"])
+    statistics = {split: describe(examples, seen) for split, examples in splits.items()}
+    ids = {split: [example.image_id for example in examples] for split, examples in splits.items()}
+    files = {split: found.digests.values() for split, found in pictures.items()}
+    unreadable = dict.fromkeys(reason for found in pictures.values() for reason in found.unreadable.values())
+    print(report(statistics, ids, files), end="\n\n")
+    print(listing("unreadable pictures", list(unreadable), listed), end="\n\n")
+    print(listing("bad rows", bad_rows, listed), end="\n\n")
+    for split, examples in splits.items():
+        if readable := [example for example in examples if example.image_id not in pictures[split].unreadable]:
+            title = f"{name}: {min(SHEET_ITEMS, len(readable))} of {len(examples):,} pictures, {split} split"
+            _draw(readable, sheet, title=title, max_pixels=data.image.max_pixels)
+            print(f"saved {sheet}")
+            break
+
+
+def _open(data):
+    """The examples of each split, and the rows of your own files that cannot be used."""
+    from vlm_jax.data.own_files import READERS, read_split
+    from vlm_jax.data.sources import open_split
+
+    if data.name not in READERS:
+        return {split: open_split(data, split) for split in SPLITS}, []
+    readings = {split: read_split(data, split) for split in SPLITS}
+    bad_rows = dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows)
+    return {split: reading.examples[: data.limit] for split, reading in readings.items()}, list(bad_rows)
+
+
+def _draw(examples, path, *, title, max_pixels):
+    """A sheet of some pictures, each with one of its questions and the answers that people gave."""
+    from vlm_jax.data.images import decode_image
+    from vlm_jax.figures import SheetItem, predictions_sheet
+
+    chosen = random.Random(0)
+    items = []
+    for example in chosen.sample(examples, min(SHEET_ITEMS, len(examples))):
+        question = chosen.choice(example.questions)
+        counts = Counter(question.answers).most_common(3)
+        given = [answer if len(question.answers) == 1 else f"{answer} ({count})" for answer, count in counts]
+        image = decode_image(example.image, name=example.image_id, max_pixels=max_pixels)
+        items.append(SheetItem(image, question.text, ", ".join(given), None, (), None))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        predictions_sheet(items, path, title=title)
+    except OSError as error:
+        raise InputError(f"cannot write --sheet {path}: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    run_command(main)

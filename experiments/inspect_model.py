@@ -1,0 +1,103 @@
+"""What a config's model is made of: `python -m experiments.inspect_model configs/quickstart.py --depth 3`.
+
+Parameters, output shapes and FLOPs of every module; needs neither pictures nor a tokenizer, and runs nothing.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlm_jax.command_line import parse_config, run_command
+from vlm_jax.config import Config
+from vlm_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from vlm_jax.models.inspection import ModuleRow
+
+ASSUMED_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What this command takes besides settings."""
+
+    depth: int = 2
+    """Levels of modules to show; what is deeper counts in the module above it."""
+    classes: int | None = None
+    """Answers to assume where the config leaves `model.classes` to the data (1000 unless given)."""
+
+
+def main(argv: list[str]) -> int:
+    config, options = parse_config(
+        argv,
+        Options(),
+        prog="python -m experiments.inspect_model",
+        description="Parameters, output shapes and FLOPs of a model, module by module. The first argument is a config "
+        "file; every setting in it is an option.",
+    )
+    classes = _classes(config, options)
+    if options.depth < 0:
+        raise InputError(f"--depth is {options.depth}; it must be at least 0")
+
+    from vlm_jax.models.inspection import inspect
+
+    rows = inspect(
+        config.model,
+        image_size=config.data.image.size,
+        questions=config.data.questions_per_image,
+        classes=classes,
+        text_length=config.model.text.max_length,
+    )
+    assumed = config.model.classes is None and options.classes is None
+    print(_text(config, rows, classes, options.depth, assumed=assumed))
+    return 0
+
+
+def _classes(config: Config, options: Options) -> int:
+    if options.classes is not None and options.classes < 1:
+        raise InputError(f"--classes is {options.classes}; it must be at least 1")
+    if config.model.classes is not None and options.classes not in (None, config.model.classes):
+        raise InputError(
+            f"--classes is {options.classes}, and the config has model.classes {config.model.classes}; "
+            "leave --classes out, or set --model.classes"
+        )
+    return config.model.classes or options.classes or ASSUMED_CLASSES
+
+
+def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, assumed: bool) -> str:
+    data, model, whole = config.data, config.model, rows[0]
+    height, width = data.image.size
+    answers = f"{classes:,} answers"
+    if assumed:
+        answers += " (assumed, since the config leaves them to the data; --classes sets them)"
+    table = [("module", "parameters", "FLOPs", "output")] + [
+        (row.path, f"{row.parameters:,}", f"{row.flops:,}", " ".join(map(_shape, row.outputs)) or "not called")
+        for row in rows[1:]
+        if row.path.count("/") < depth
+    ]
+    lengths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        [
+            f"{config.name}: {model.fusion}, {model.pattern}, {model.head}, images by {model.image.cnn}",
+            f"example: one picture of {height} x {width} pixels, questions: {data.questions_per_image} of "
+            f"{model.text.max_length} tokens, {answers}",
+            "FLOPs: of one example, forward; products and convolutions only, a multiplication and an addition are two",
+            "a module counts what is below it",
+            "",
+            *(
+                f"{path:{lengths[0]}s}  {parameters:>{lengths[1]}s}  {flops:>{lengths[2]}s}  {output}"
+                for path, parameters, flops, output in (table if depth else [])
+            ),
+            *([""] if depth else []),
+            f"parameters           {whole.parameters:,}",
+            f"FLOPs of a picture   {whole.flops:,}",
+            f"FLOPs of a question  {round(whole.flops / data.questions_per_image):,}",
+        ]
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+if __name__ == "__main__":
+    run_command(main)

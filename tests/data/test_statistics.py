@@ -1,0 +1,125 @@
+"""Counts of a data set by hand, shared and unreadable pictures, histograms, and their text."""
+
+import hashlib
+import io
+import itertools
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from vlm_jax.data.report import listing, plain, report
+from vlm_jax.data.statistics import answers_of, describe, histogram, inspect_pictures, shared
+from vlm_jax.types import Example, Question
+
+
+def example(image_id, *answers, image=b"", text="what is it?"):
+    questions = tuple(Question(f"{image_id}/{n}", text, given, "open") for n, given in enumerate(answers))
+    return Example(image_id, image, questions)
+
+
+def png(colour):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+TRAIN = [example("1", ("fat cat", "Fat cat.", "cat"), ("No",)), example("2", ("no",), text="is it?")]
+TEST = [example("3", ("fat cat",), ("dog", "no"), ("dog",), ())]
+
+
+def test_counts_are_those_made_by_hand():
+    seen = answers_of(TRAIN)
+    assert seen == {"fat cat", "cat", "no"}
+    train, test = describe(TRAIN, seen), describe(TEST, seen)
+    assert (train.pictures, train.questions, train.questions_of_a_picture) == (2, 3, Counter({2: 1, 1: 1}))
+    assert train.answers == Counter({"fat cat": 2, "cat": 1, "no": 2}) and train.kinds == Counter(open=3)
+    assert train.question_words == Counter({3: 2, 2: 1}) and train.answer_words == Counter({2: 2, 1: 3})
+    assert (train.some_answer_unseen, train.every_answer_unseen) == (0, 0)
+    assert (test.questions, test.some_answer_unseen, test.every_answer_unseen) == (4, 2, 1)
+    assert describe([], seen)[:2] == (0, 0)
+
+
+def test_shared_names_every_pair():
+    names = {"train": "abc", "validation": ["c", "c", "d"], "test": iter("bdc")}
+    assert shared(names) == {
+        ("train", "validation"): ["c"],
+        ("train", "test"): ["b", "c"],
+        ("validation", "test"): ["c", "d"],
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_every_picture_is_hashed_and_decoded(tmp_path, threads):
+    (tmp_path / "red.png").write_bytes(png("red"))
+    (tmp_path / "half.png").write_bytes(png("red")[:45])
+    examples = [
+        example("0", image=png("red")),
+        example("1", image=tmp_path / "red.png"),
+        example("2", image=tmp_path / "half.png"),
+        example("3", image=tmp_path / "missing.png"),
+        example("4", image=b"none"),
+    ]
+    found = inspect_pictures(examples, max_pixels=100, threads=threads)
+    assert found.digests["0"] == found.digests["1"] == hashlib.sha256(png("red")).hexdigest()
+    assert list(found.digests) == ["0", "1", "2", "4"] and list(found.unreadable) == ["2", "3", "4"]
+    assert found.unreadable["2"].startswith(f"{tmp_path}/half.png is ")
+    assert found.unreadable["3"] == f"no picture file {tmp_path}/missing.png"
+    assert found.unreadable["4"].startswith("picture 4 is not a picture")
+    assert inspect_pictures(examples[:1], max_pixels=15).unreadable["0"].startswith("picture 0 has 4 x 4 pixels, over")
+
+
+def test_a_histogram_has_equal_bins_without_gaps():
+    assert histogram([]) == [] == histogram([{}, {}])
+    assert histogram([{5: 2}]) == [("5", [2])]
+    assert histogram([{1: 1, 4: 2}, {2: 3}]) == [("1", [1, 0]), ("2", [0, 3]), ("3", [0, 0]), ("4", [2, 0])]
+    assert histogram([{0: 1, 9: 1}], most=4) == [("0-2", [1]), ("3-5", [0]), ("6-8", [0]), ("9-11", [1])]
+    outlier = histogram([{1: 500, 3: 500, 10**6: 1}])
+    assert outlier == [("1", [500]), ("2", [0]), ("3+", [501])]
+
+
+def test_a_histogram_loses_nothing():
+    for low, high, most in itertools.product((0, 3), (3, 7, 40, 41), (1, 2, 10)):
+        counts = {value: value + 1 for value in range(low, high + 1)}
+        table = histogram([counts], most=most)
+        assert sum(row[0] for _, row in table) == sum(counts.values()) and len(table) <= most
+
+
+def test_the_report_says_it_all():
+    seen = answers_of(TRAIN)
+    splits = {"train": describe(TRAIN, seen), "validation": describe([], seen), "test": describe(TEST, seen)}
+    ids = {"train": ["1", "2"], "validation": [], "test": ["2"]}
+    lines = report(splits, ids, {"train": ["x", "y", "z"], "validation": ["y"], "test": ["x", "z"]}).splitlines()
+    rows = {" ".join(line.split()) for line in lines}
+    assert {
+        "train validation test",
+        "pictures 2 0 1",
+        "questions 3 0 4",
+        "questions of a picture, mean 1.5 0.0 4.0",
+        "the most 2 0 4",
+        "distinct answers 3 0 3",
+        "an answer unseen in training 0.0% 0.0% 50.0%",
+        "every answer unseen 0.0% 0.0% 25.0%",
+        "train and validation 0 1",
+        "train and test 1 2",
+        "validation and test 0 0",
+        f"fat cat 2 0 1 {'#' * 24}",
+        f"cat 1 0 0 {'#' * 12}",
+        "1 answer of test that training lacks: dog (2)",
+        f"3 2 0 4 {'#' * 24}",
+    } <= rows
+
+
+def test_long_lists_are_cut():
+    assert listing("bad rows", [], 50) == "bad rows: 0"
+    assert listing("bad rows", ["a", "b"], 2) == "bad rows: 2\n  a\n  b"
+    assert listing("bad rows", ["a", "b", "c"], 2) == "bad rows: 3\n  a\n  b\n  and 1 more (--all lists them)"
+    assert listing("bad rows", ["a\x1b[2J\n"] * 60, None).count("\n  a�[2J�") == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [("a cat", "a cat"), (" cat", "' cat'"), ("", "''"), ("a\x1b[31m", r"'a\x1b[31m'"), ("a" * 99, "a" * 30 + "…")],
+)
+def test_a_text_is_harmless_to_a_terminal(text, printed):
+    assert plain(text) == printed

@@ -1,0 +1,158 @@
+"""What the inspection counts is what XLA counts, and what a fresh model holds."""
+
+import dataclasses
+import math
+
+import jax
+import pytest
+
+from vlm_jax.config import PAIRINGS, ImageEncoder, Model, TextEncoder
+from vlm_jax.models.inspection import inspect
+from vlm_jax.models.vlm import VisualLanguageModel
+
+SIZE, QUESTIONS, CLASSES, LENGTH = (48, 64), 3, 50, 10
+COMBINATIONS = [
+    (fusion, pattern, head)
+    for fusion, (patterns, heads) in PAIRINGS["vqa"].items()
+    for pattern in patterns
+    for head in heads
+]
+
+
+def settings_of(fusion="concat", pattern="image_to_text", head="answers", *, cnn="small", width=256, **more):
+    return Model(
+        width=width, heads=4, layers=2, mlp_width=4 * width, fusion=fusion, pattern=pattern, head=head,
+        image=ImageEncoder(cnn=cnn, patch_size=8), text=TextEncoder(vocabulary_size=30, width=width), **more,
+    )  # fmt: skip
+
+
+def inspected(settings, **changed):
+    sizes = {"image_size": SIZE, "questions": QUESTIONS, "classes": CLASSES, "text_length": LENGTH}
+    return inspect(settings, **sizes | changed)
+
+
+def abstract(settings):
+    """The model's inputs and parameters, as shapes."""
+    model, ids = VisualLanguageModel(settings, CLASSES), (1, QUESTIONS, LENGTH)
+    inputs = [
+        jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (((1, *SIZE, 3), "float32"), (ids, "int32"), (ids, bool))
+    ]
+    return model, inputs, jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method="answer_logits"), *inputs)
+
+
+@pytest.mark.parametrize("cnn", ["small", "patches"])
+@pytest.mark.parametrize(("fusion", "pattern", "head"), COMBINATIONS)
+def test_flops_are_those_that_xla_counts(fusion, pattern, head, cnn):
+    settings = settings_of(fusion, pattern, head, cnn=cnn)
+    model, inputs, variables = abstract(settings)
+    program = jax.jit(lambda *x: model.apply(*x, method="answer_logits")).lower(variables, *inputs).compile()
+    # XLA counts norms, softmax and activations as well.
+    assert 0.9 < inspected(settings)[0].flops / program.cost_analysis()["flops"] < 1.0
+
+
+@pytest.mark.parametrize(("fusion", "pattern", "head"), COMBINATIONS)
+def test_parameters_are_those_of_a_fresh_model(fusion, pattern, head):
+    settings = settings_of(fusion, pattern, head)
+    params = abstract(settings)[2]["params"]
+    rows = {row.path: row for row in inspected(settings)}
+
+    def check(path, tree):
+        assert rows[path].parameters == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree)), path
+        for name, below in tree.items():
+            if isinstance(below, dict):
+                check(f"{path}/{name}".lstrip("/"), below)
+
+    check("", params)
+    assert len(rows) == len(inspected(settings))  # a path once
+
+
+def test_products_by_hand():
+    """One layer, width D = 8, 12 cells, 3 questions of 10 tokens, of which the last layer asks with [CLS] alone."""
+    settings = dataclasses.replace(settings_of("late", "dual_encoder", "product", cnn="patches", width=8), layers=1)
+    rows = {row.path: row for row in inspected(settings, image_size=(24, 32))}
+    assert rows["embed/image_fc"].flops == 2 * 12 * (8 * 8 * 3) * 8
+    assert rows["embed/text_fc"].flops == 2 * 3 * 10 * 8 * 8
+    assert rows["trunk/image_layer_0/attention/query"].flops == 2 * 12 * 8 * 8
+    projections = 4 * (2 * 12 * 8 * 8)
+    assert rows["trunk/image_layer_0/attention"].flops == projections + 2 * (2 * 12 * 12 * 8)
+    assert rows["trunk/image_layer_0"].flops == projections + 2 * (2 * 12 * 12 * 8) + 2 * (2 * 12 * 8 * 32)
+    assert rows["trunk/text_layer_0/attention/query"].flops == 3 * (2 * 1 * 8 * 8)
+    assert rows["trunk/text_layer_0/attention/key"].flops == 3 * (2 * 10 * 8 * 8)
+    assert rows["trunk/text_layer_0/attention"].flops == 3 * (2 * 1 * 8 * 8 * 2 + 2 * 10 * 8 * 8 * 2 + 2 * 2 * 10 * 8)
+    assert rows["head/classifier"].flops == 3 * (2 * 32 * CLASSES)
+    assert rows[""].flops == sum(rows[name].flops for name in ("image", "text", "embed", "trunk", "head"))
+
+
+def test_a_memory_and_another_stream_are_counted():
+    """Beside the projections: 3 questions of 10 tokens read 12 cells and themselves, 12 cells read themselves."""
+    rows = {row.path: row for row in inspected(settings_of(cnn="patches", width=8), image_size=(24, 32))}
+    attention = rows["trunk/layer_0/attention"].flops - sum(
+        rows[f"trunk/layer_0/attention/{name}"].flops for name in ("query", "key", "value", "output")
+    )
+    assert attention == 2 * 2 * 8 * (3 * 10 * (12 + 10) + 12 * 12)
+    settings = settings_of("cross", cnn="patches", width=8)
+    rows = {row.path: row for row in inspected(settings, image_size=(24, 32))}
+    path = "trunk/text_layer_0/cross_attention"
+    attention = rows[path].flops - sum(rows[f"{path}/{name}"].flops for name in ("query", "key", "value", "output"))
+    assert attention == 2 * 2 * 8 * (3 * 10 * 12)
+
+
+def test_convolutions_by_hand():
+    rows = {row.path: row for row in inspected(settings_of(cnn="resnet18", width=8), image_size=(64, 32))}
+    assert rows["image/stem_conv"].flops == 2 * (32 * 16) * 7 * 7 * 3 * 64
+    assert rows["image/stage_2_block_0/conv_1"].flops == 2 * (8 * 4) * 3 * 3 * 64 * 128
+    assert rows["image/stage_2_block_0/conv_shortcut"].flops == 2 * (8 * 4) * 64 * 128
+    assert rows["image"].outputs == ((1, 2, 1, 512),)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "published"),
+    [("resnet18", 512, 1.814), ("resnet34", 512, 3.664), ("resnet50", 2048, 4.089), ("resnet101", 2048, 7.801)],
+)
+def test_resnets_cost_what_is_published(name, features, published):
+    """10^9 multiplications at 224 x 224 with the classifier, as torchvision lists them with its weights."""
+    settings = dataclasses.replace(settings_of(cnn=name, width=8), layers=1)
+    rows = {row.path: row for row in inspected(settings, image_size=(224, 224))}
+    assert rows["image"].flops / 2 + features * 1000 == pytest.approx(published * 1e9, abs=0.0006e9)
+
+
+def test_rows_stand_in_order_of_calls_each_before_what_is_below_it():
+    rows = inspected(settings_of("co_attention", "bidirectional"))
+    paths = [row.path for row in rows]
+    assert [path for path in paths if "/" not in path] == ["", "image", "text", "embed", "trunk", "head"]
+    for place, path in enumerate(paths):
+        assert not path or path.rpartition("/")[0] in paths[:place]
+    assert paths.index("trunk/layer_0") + 1 == paths.index("trunk/layer_0/text")
+    assert paths.index("trunk/layer_0/text/attention/query") < paths.index("trunk/layer_0/text/cross_attention")
+
+
+def test_shapes_are_those_that_a_module_returns():
+    rows = {row.path: row.outputs for row in inspected(settings_of())}
+    assert rows[""] == ((1, QUESTIONS, CLASSES),)
+    assert rows["image"] == ((1, 6, 8, 128),)
+    assert rows["embed"] == ((1, 1, 48, 256), (1, QUESTIONS, LENGTH, 256))
+    assert rows["trunk/layer_0/intermediate"] == ((1, 1, 48, 1024), (1, QUESTIONS, LENGTH, 1024))
+
+
+@pytest.mark.parametrize(("fusion", "pattern", "head"), COMBINATIONS)
+def test_every_kernel_that_is_called_costs_something(fusion, pattern, head):
+    """A new kind of module with weights must join the formulas."""
+    settings = settings_of(fusion, pattern, head, cnn="patches", width=8)
+    rows = {row.path: row for row in inspected(settings)}
+    for path, _ in jax.tree_util.tree_leaves_with_path(abstract(settings)[2]["params"]):
+        *module, leaf = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        row = rows["/".join(module)]
+        assert leaf != "kernel" or row.flops or not row.outputs, path
+
+
+def test_how_layers_are_run_does_not_count():
+    plain = inspected(settings_of())
+    assert inspected(settings_of(remat=True)) == inspected(settings_of(scan_layers=True)) == plain
+
+
+def test_features_need_no_cnn():
+    settings = settings_of(width=8)
+    settings = dataclasses.replace(settings, image=ImageEncoder(cnn="features", features=40))
+    rows = {row.path: row for row in inspected(settings, image_size=(3, 4))}
+    assert "image" not in rows
+    assert rows["embed/image_fc"].flops == 2 * 12 * 40 * 8

@@ -1,0 +1,130 @@
+"""The command that shows what a data set holds, on a person's own files and on a prepared data set."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.inspect_data import NAMES, main
+from vlm_jax.command_line import run_command
+from vlm_jax.data import sources
+from vlm_jax.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+PRESET = str(ROOT / "configs" / "vqa_jsonl.py")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Forty pictures, one of them broken, one in the test file too; two bad rows. Options for the command."""
+    (tmp_path / "pictures").mkdir()
+    rows = []
+    for number in range(40):
+        Image.new("RGB", (30, 20), (number * 6, 0, 99)).save(tmp_path / "pictures" / f"{number}.png")
+        rows.append({"image": f"{number}.png", "question": "how red is it?", "answers": [str(number % 3)]})
+    (tmp_path / "pictures" / "5.png").write_bytes(b"broken")
+    (tmp_path / "pictures" / "copy.png").write_bytes((tmp_path / "pictures" / "1.png").read_bytes())
+    tests = [rows[2], {**rows[3], "image": "copy.png", "answers": ["very"]}]
+    rows[10]["question"], rows[20]["image"] = "", "../secret.png"
+    for name, content in (("train", rows), ("test", tests)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)), encoding="utf-8")
+    files = {"images": "pictures", "train": "train.jsonl", "test": "test.jsonl"}
+    return [part for name, file in files.items() for part in (f"--data.files.{name}", str(tmp_path / file))]
+
+
+def rows_of(text):
+    return {" ".join(line.split()) for line in text.splitlines()}
+
+
+def test_own_files_are_shown_with_all_that_is_wrong(own, tmp_path, capsys):
+    sheet = tmp_path / "new" / "sheet.png"
+    assert main([PRESET, *own, "--sheet", str(sheet)]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    assert {
+        "train validation test",
+        "pictures 35 3 2",
+        "every answer unseen 0.0% 0.0% 50.0%",
+        "train and test 1 2",
+        "1 answer of test that training lacks: very (1)",
+        "unreadable pictures: 1",
+        "bad rows: 2",
+        f"{tmp_path}/train.jsonl:11: the question is empty",
+        f"{tmp_path}/train.jsonl:21: the picture path '../secret.png' holds '..'; it may not leave the folder",
+        f"saved {sheet}",
+    } <= rows_of(output)
+    assert f"{tmp_path}/pictures/5.png is not a picture" in output
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert len({tuple(colour) for colour in pixels.reshape(-1, 3)[::7]} & {(n * 6, 0, 99) for n in range(40)}) == 24
+
+
+def test_long_lists_are_cut_unless_asked_for(own, tmp_path, capsys):
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n{" * 60)
+    options = [PRESET, *own, "--sheet", str(tmp_path / "sheet.png")]
+    assert main(options) == 0
+    assert "bad rows: 62\n" in (output := capsys.readouterr().out) and "\n  and 12 more (--all lists them)\n" in output
+    assert main([*options, "--all"]) == 0
+    assert capsys.readouterr().out.count("the line is not JSON") == 60
+
+
+def test_files_without_any_good_row_are_shown_too(own, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main([PRESET, *own, "--data.files.images", str(tmp_path / "empty"), "--sheet", str(tmp_path / "x.png")]) == 0
+    output = capsys.readouterr().out
+    assert {"pictures 0 0 0", "bad rows: 42"} <= rows_of(output) and "saved" not in output
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_a_prepared_data_set_by_name(data_directory, tmp_path, capsys):
+    options = ["--data.directory", data_directory, "--data.limit", "30", "--sheet", str(tmp_path / "sheet.png")]
+    assert main(["easy_vqa", *options]) == 0
+    rows = rows_of(capsys.readouterr().out)
+    assert {"pictures 30 30 30", "unreadable pictures: 0", "bad rows: 0", "train and test 0 0"} <= rows
+    assert (tmp_path / "sheet.png").exists()
+
+
+def test_every_data_set_has_a_name():
+    assert set(NAMES) == {*sources.BUILDERS, *sources.READERS}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], r"no data set; give a config file first, or one of: easy_vqa, sort_of_clevr, jsonl, vqa_v2"),
+        (["configs/vqa_jsonk.py"], r"no config file 'configs/vqa_jsonk.py'; did you mean 'configs/vqa_jsonl.py'\?"),
+        (["jsonl"], r"the data set jsonl reads your own files; give --data.files.images FOLDER and --data.files.train"),
+        (["easy_vqa", "--data.limit", "0"], r"data.limit is 0; it must be at least 1"),
+        ([PRESET, "--data.files.images", "/nowhere"], r"data.files.images '/nowhere' does not exist"),
+    ],
+)
+def test_mistakes_are_named(arguments, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=message):
+        main(arguments)
+
+
+def test_a_sheet_that_cannot_be_written_is_named_after_the_rest_is_said(own, tmp_path, capsys):
+    with pytest.raises(InputError, match=r"cannot write --sheet .*sheet.png: (File exists|Not a directory)"):
+        main([PRESET, *own, "--sheet", str(tmp_path / "train.jsonl" / "sheet.png")])
+    assert "bad rows: 2" in capsys.readouterr().out
+
+
+def test_a_wrong_option_ends_with_code_2(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_command(main, ["easy_vqa", "--data.limt", "3"])
+    assert end.value.code == 2 and "--data.limit" in capsys.readouterr().err
+
+
+def test_help_comes_at_once():
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "experiments.inspect_data", PRESET, "--help"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0 and "--data.files.bad-rows" in answer.stdout and "--sheet" in answer.stdout
+    assert time.perf_counter() - began < 5, "with room for a busy machine; usually a fifth of a second"

@@ -1,0 +1,148 @@
+"""The command that says what a config's model is made of: totals, depth, what it assumes, what it refuses."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.inspect_model import main
+from vlm_jax.command_line import load_preset, run_command
+from vlm_jax.config import Config, leaves
+from vlm_jax.config_checks import check
+from vlm_jax.errors import InputError
+from vlm_jax.models.inspection import inspect
+
+ROOT = Path(__file__).parent.parent
+TINY = str(ROOT / "configs" / "tiny.py")
+TOTALS = ("parameters", "FLOPs of a picture", "FLOPs of a question")
+
+
+def shown(capsys, *arguments):
+    """What is printed: the totals, the table's rows by path, and the whole text."""
+    assert main([TINY, *arguments]) == 0
+    text = capsys.readouterr().out
+    *_, table, totals = text.split("\n\n")
+    rows = {row.split()[0]: row.split()[1:] for row in table.splitlines()[1:]}
+    numbers = {line[:21].strip(): int(line[21:].replace(",", "")) for line in totals.splitlines()}
+    assert tuple(numbers) == TOTALS
+    return numbers, rows, text
+
+
+def expected(classes):
+    config = check(load_preset(Path(TINY)))
+    text_length = config.model.text.max_length
+    return inspect(config.model, image_size=(16, 16), questions=4, classes=classes, text_length=text_length)
+
+
+def test_it_prints_what_the_library_counts(capsys):
+    totals, rows, text = shown(capsys, "--depth", "9")
+    counted = expected(1000)
+    assert totals["parameters"] == counted[0].parameters > 10_000
+    assert totals["FLOPs of a picture"] == counted[0].flops
+    assert totals["FLOPs of a question"] == round(counted[0].flops / 4)
+    assert rows.keys() == {row.path for row in counted[1:]}
+    for row in counted[1:]:
+        assert [int(figure.replace(",", "")) for figure in rows[row.path][:2]] == [row.parameters, row.flops]
+    assert "1,000 answers (assumed" in text and "16 x 16 pixels, questions: 4 of 16 tokens" in text
+    assert " ".join(rows["trunk/layer_0/output"][2:]) == "[1, 1, 16, 32] [1, 4, 16, 32]"
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_depth_rolls_up_what_is_deeper(capsys, depth):
+    totals, rows, _ = shown(capsys, "--depth", str(depth))
+    assert max(path.count("/") for path in rows) == depth - 1
+    for column, total in enumerate(("parameters", "FLOPs of a picture")):
+        figures = [int(row[column].replace(",", "")) for path, row in rows.items() if "/" not in path]
+        assert sum(figures) == totals[total]
+
+
+def test_two_levels_are_shown_unless_told_otherwise(capsys):
+    assert shown(capsys)[1] == shown(capsys, "--depth", "2")[1]
+    assert main([TINY, "--depth", "0"]) == 0
+    assert "trunk" not in capsys.readouterr().out
+
+
+def test_classes_are_those_of_the_config_or_given(capsys):
+    given, _, text = shown(capsys, "--classes", "13")
+    assert "13 answers\n" in text
+    assert given["parameters"] == expected(13)[0].parameters
+    configured, _, text = shown(capsys, "--model.classes", "13")
+    assert "assumed" not in text and configured == given
+
+
+def test_settings_are_options(capsys):
+    _, rows, text = shown(capsys, "--model.fusion", "late", "--model.pattern", "None", "--data.image.size", "32", "48")
+    assert "late, dual_encoder, product" in text and "32 x 48 pixels" in text
+    assert {"trunk/image_layer_0", "trunk/text_layer_1", "head/image_pooler"} <= rows.keys()
+
+
+def test_modules_that_training_never_calls_are_marked(capsys):
+    """The last layer's image side, where the answer is read at the first word."""
+    options = ["--model.fusion", "co_attention", "--model.pattern", "None", "--depth", "3"]
+    _, rows, _ = shown(capsys, *options)
+    assert rows["trunk/layer_1/image"][1:] == ["0", "not", "called"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tiny"], r"no config file 'tiny'"),
+        ([], r"no config file; give one first"),
+        ([TINY, "--depth", "-1"], r"--depth is -1; it must be at least 0"),
+        ([TINY, "--classes", "0"], r"--classes is 0; it must be at least 1"),
+        ([TINY, "--classes", "3", "--model.classes", "4"], r"--classes is 3, and the config has model.classes 4"),
+        ([TINY, "--model.width", "33"], r"model.width 33 is not a multiple"),
+        ([TINY, "--data.image.size", "160", "160"], r"1600 cells, model.image.max_positions is 256; raise the latter"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, message, capsys):
+    with pytest.raises(InputError, match=message):
+        main(arguments)
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_wrong_option_exits_with_2_and_names_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([TINY, "--dept", "1"])
+    assert stop.value.code == 2
+    assert "--depth" in capsys.readouterr().err
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"COLUMNS": "200", "PYTHONWARNINGS": "error"},
+    )  # fmt: skip
+
+
+def test_help_answers_at_once_and_lists_every_setting():
+    began = time.perf_counter()
+    answer = command("-m", "experiments.inspect_model", TINY, "--help")
+    took = time.perf_counter() - began
+    assert answer.returncode == 0, answer.stderr
+    for option in ["depth", "classes", *leaves(Config())]:
+        assert f"--{option.replace('_', '-')}" in answer.stdout
+    assert took < 1, f"{took:.2f} s"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from experiments.inspect_model import main\n"
+        f"try:\n    main([{TINY!r}, '--help'])\nexcept SystemExit:\n    pass\n"
+        "print('HEAVY', sorted({'jax', 'numpy', 'flax', 'tensorflow_datasets', 'grain'} & set(sys.modules)))"
+    )
+    assert command("-c", code).stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_a_mistake_in_a_config_exits_with_2(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from vlm_jax.config import *\ndef get_config(): return Config(model=Model(widht=3))\n")
+    answer = command("-m", "experiments.inspect_model", str(path))
+    line = f"error: {path}: Model has no setting 'widht'; did you mean 'width'?\n"
+    assert (answer.returncode, answer.stderr) == (2, line)

@@ -1,0 +1,106 @@
+"""Statistics of a data set as text for a terminal."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from vlm_jax.data.rows import counted, shown
+from vlm_jax.data.statistics import SplitStatistics, histogram, shared
+
+COMMON = 15  # answers listed
+LACKING = 5  # answers listed that training lacks
+BAR = 24  # characters of the longest bar
+LABEL = 34
+COLUMN = 12
+
+
+def report(
+    splits: Mapping[str, SplitStatistics], ids: Mapping[str, Iterable[str]], files: Mapping[str, Iterable[str]]
+) -> str:
+    """Everything about the splits, `train` first; `ids` and `files` (hashes) tell which pictures splits share."""
+    return "\n\n".join(
+        [
+            _counts(splits),
+            _shared(shared(ids), shared(files)),
+            _answers(splits),
+            _lengths("words of a question", [split.question_words for split in splits.values()]),
+            _lengths("words of an answer", [split.answer_words for split in splits.values()]),
+        ]
+    )
+
+
+def listing(title: str, entries: Sequence[object], most: int | None) -> str:
+    """A title with a count, and the entries, one a line; only the first `most` of them."""
+    lines = [f"{title}: {len(entries):,}", *(f"  {_harmless(str(entry))}" for entry in entries[:most])]
+    if most is not None and len(entries) > most:
+        lines.append(f"  and {len(entries) - most:,} more (--all lists them)")
+    return "\n".join(lines)
+
+
+def _counts(splits: Mapping[str, SplitStatistics]) -> str:
+    columns = list(splits.values())
+    kinds = [kind for kind, _ in sum((split.kinds for split in columns), Counter()).most_common(COMMON)]
+    return "\n".join(
+        [
+            _row("", splits),
+            _row("pictures", (f"{split.pictures:,}" for split in columns)),
+            _row("questions", (f"{split.questions:,}" for split in columns)),
+            *(_row(f"  {plain(kind)}", (f"{split.kinds[kind]:,}" for split in columns)) for kind in kinds),
+            _row(
+                "questions of a picture, mean", (f"{split.questions / max(1, split.pictures):.1f}" for split in columns)
+            ),
+            _row("  the most", (f"{max(split.questions_of_a_picture, default=0):,}" for split in columns)),
+            _row("distinct answers", (f"{len(split.answers):,}" for split in columns)),
+            _row("an answer unseen in training", (_share(s.some_answer_unseen, s.questions) for s in columns)),
+            _row("every answer unseen", (_share(s.every_answer_unseen, s.questions) for s in columns)),
+        ]
+    )
+
+
+def _shared(ids: Mapping[tuple[str, str], Sequence[str]], files: Mapping[tuple[str, str], Sequence[str]]) -> str:
+    rows = (_row("  " + " and ".join(pair), (f"{len(ids[pair]):,}", f"{len(files[pair]):,}")) for pair in ids)
+    return "\n".join([_row("pictures in two splits", ("same id", "same file")), *rows])
+
+
+def _answers(splits: Mapping[str, SplitStatistics]) -> str:
+    train, *others = splits.values()
+    common = [answer for answer, _ in train.answers.most_common(COMMON)]
+    counts = [[split.answers[answer] for split in splits.values()] for answer in common]
+    lines = [_row("most common answers", splits), *_barred([plain(answer) for answer in common], counts)]
+    for name, split in zip(list(splits)[1:], others, strict=True):
+        lacking = [(answer, count) for answer, count in split.answers.most_common() if answer not in train.answers]
+        if lacking:
+            first = ", ".join(f"{plain(answer)} ({count:,})" for answer, count in lacking[:LACKING])
+            lines.append(f"{counted(len(lacking), 'answer')} of {name} that training lacks: {first}")
+    return "\n".join(lines)
+
+
+def _lengths(title: str, counts: Sequence[Mapping[int, int]]) -> str:
+    table = histogram(counts)
+    return "\n".join([title, *_barred([label for label, _ in table], [row for _, row in table])])
+
+
+def _barred(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[str]:
+    """Rows with a bar for the first count."""
+    most = max((row[0] for row in counts), default=0) or 1
+    return [
+        f"{_row('  ' + label, (f'{count:,}' for count in row))}  {'#' * -(-row[0] * BAR // most)}".rstrip()
+        for label, row in zip(labels, counts, strict=True)
+    ]
+
+
+def _row(label: str, cells: Iterable[str]) -> str:
+    return f"{label:{LABEL}s}" + "".join(f"{cell:>{COLUMN}s}" for cell in cells)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / max(1, whole):.1%}"
+
+
+def plain(text: str) -> str:
+    """A text from a file, short and harmless to a terminal; in quotes where it would not be seen as it is."""
+    as_it_is = text.isprintable() and text == text.strip() and text
+    return text[: LABEL - 4] + "…" * (len(text) > LABEL - 4) if as_it_is else shown(text[: LABEL - 4])
+
+
+def _harmless(line: str) -> str:
+    return "".join(character if character.isprintable() else "�" for character in line)

@@ -1,0 +1,125 @@
+"""Rows of your own files: gathered by picture where they can be used, named with a reason where they cannot."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_jax.types import Example, Question
+
+LONGEST_KIND = 100  # characters; a kind names a score
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used."""
+
+    file: str
+    place: int | str
+    """The line, or where a file is no list of lines, the question or entry."""
+    reason: str
+
+    def __str__(self) -> str:
+        separator = ":" if isinstance(self.place, int) else ", "
+        return f"{self.file}{separator}{self.place}: {self.reason}"
+
+
+class Reading(NamedTuple):
+    """What files gave."""
+
+    examples: tuple[Example, ...]
+    bad_rows: tuple[BadRow, ...]
+
+
+class UnusableError(Exception):
+    """Why one row cannot be used; the other rows of its file can."""
+
+
+class Rows:
+    """Questions gathered by picture, both in the order in which they first appeared; equal texts are kept once."""
+
+    def __init__(self) -> None:
+        self.bad: list[BadRow] = []
+        self._pictures: dict[str, tuple[Path, list[Question]]] = {}
+        self._ids: set[str] = set()
+        self._known: dict[Any, Any] = {}
+
+    def add(self, image_id: str, image: Path, question: Question) -> None:
+        """Keep one question; `UnusableError` where its id is taken."""
+        if question.question_id in self._ids:
+            raise UnusableError(f"the question_id {shown(question.question_id)} belongs to an earlier row")
+        self._ids.add(question.question_id)
+        answers = tuple(self._once(answer) for answer in question.answers)
+        kept = Question(question.question_id, self._once(question.text), self._once(answers), self._once(question.kind))
+        self._pictures.setdefault(image_id, (image, []))[1].append(kept)
+
+    def refuse(self, file: Path, place: int | str, reason: object) -> None:
+        """Remember a row that cannot be used."""
+        self.bad.append(BadRow(str(file), place, str(reason)))
+
+    def reading(self) -> Reading:
+        """All that was gathered."""
+        pictures = self._pictures.items()
+        examples = tuple(Example(image_id, image, tuple(questions)) for image_id, (image, questions) in pictures)
+        return Reading(examples, tuple(self.bad))
+
+    def _once(self, value: Any) -> Any:
+        return self._known.setdefault(value, value)
+
+
+def checked_text(value: object, name: str) -> str:
+    """A text that has more than white space in it and can be written as UTF-8; `UnusableError` otherwise."""
+    if not isinstance(value, str):
+        raise UnusableError(f"{name} must be a text, not {shown(value)}")
+    if not value.strip():
+        raise UnusableError(f"{name} is empty")
+    return without_surrogates(value, name)
+
+
+def without_surrogates(value: str, name: str) -> str:
+    """The text as it is; `UnusableError` where half of a surrogate pair stands in it, which no file can hold."""
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UnusableError(f"{name} holds half a surrogate pair, {shown(value[error.start])}") from None
+    return value
+
+
+def checked_kind(value: object, name: str) -> str:
+    """A question type: a short text on one line."""
+    kind = checked_text(value, name)
+    if len(kind) > LONGEST_KIND or not kind.isprintable():
+        raise UnusableError(f"{name} must be at most {LONGEST_KIND} printable characters, not {shown(kind)}")
+    return kind
+
+
+def checked_id(value: object, name: str) -> str:
+    """An id: a text or a whole number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise UnusableError(f"{name} must be a text or a whole number, not {shown(value)}")
+    return checked_text(value, name)
+
+
+def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; `UnusableError` where a key stands in it twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise UnusableError(f"the key {shown(key)} stands in it twice")
+        found[key] = value
+    return found
+
+
+def shown(value: object) -> str:
+    """A value as a message can show it: short, on one line, nothing a terminal would act on."""
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
+    return {"None": "null", "True": "true", "False": "false"}.get(text := repr(value), text[:60])
+
+
+def counted(count: int, what: str) -> str:
+    """`1 picture`, `2 pictures`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

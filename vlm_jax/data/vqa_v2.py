@@ -1,0 +1,151 @@
+"""The official files of VQA v2: questions in one, the ten answers to each in the other, pictures from COCO.
+
+Layout: https://visualqa.org/download.html. A file is known by its content, so the order in which they are given does
+not matter, and several pairs are read as one split.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_jax.data.picture_folder import PictureFolder
+from vlm_jax.data.rows import (
+    Reading,
+    Rows,
+    UnusableError,
+    checked_id,
+    checked_kind,
+    checked_text,
+    shown,
+    without_surrogates,
+)
+from vlm_jax.errors import InputError
+from vlm_jax.types import Question
+
+
+class Entry(NamedTuple):
+    """One entry of a file's list, not yet looked into."""
+
+    file: Path
+    number: int
+    subtype: str
+    """Such as `train2014`; part of the names of pictures."""
+    fields: Any
+
+    @property
+    def place(self) -> str:
+        """The question's id for a message, or where there is none the entry's number, from 1."""
+        name = self.fields.get("question_id") if isinstance(self.fields, dict) else None
+        return f"entry {self.number}" if name is None else f"question {shown(name)}"
+
+
+def read_vqa_v2(paths: Sequence[Path], pictures: PictureFolder) -> Reading:
+    """The questions by picture, with all their answers as people gave them; a picture's id is its COCO number."""
+    contents = {path: _content(path) for path in paths}
+    for name in ("questions", "annotations"):
+        if not any(name in content for content in contents.values()):
+            given = ", ".join(map(str, paths))
+            raise InputError(f"no {name} in {given}; a split of vqa_v2 takes the questions and the annotations file")
+    rows = Rows()
+    annotations: dict[str, Entry] = {}
+    for entry in _entries(contents, "annotations"):
+        try:
+            question_id = _question_id(entry)
+            if question_id in annotations:
+                raise UnusableError("an earlier annotation has the same question_id")
+            annotations[question_id] = entry
+        except UnusableError as error:
+            rows.refuse(entry.file, entry.place, error)
+    matched: set[str] = set()
+    for entry in _entries(contents, "questions"):
+        try:
+            question_id = _question_id(entry)
+            matched.add(question_id)
+            _add(entry, annotations.get(question_id), question_id, pictures, rows)
+        except UnusableError as error:
+            rows.refuse(entry.file, entry.place, error)
+    for question_id, entry in annotations.items():
+        if question_id not in matched:
+            rows.refuse(entry.file, entry.place, "no question has this question_id")
+    return rows.reading()
+
+
+def _content(path: Path) -> dict[str, Any]:
+    known: dict[str, str] = {}
+
+    def reduced(pairs: list[tuple[str, Any]]) -> Any:
+        """An object; of one that holds an answer the answer alone, which saves most of the memory."""
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            return None
+        answer = fields.get("answer")
+        return known.setdefault(answer, answer) if isinstance(answer, str) else fields
+
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=reduced)
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply; expected a file of VQA v2") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: byte {error.start + 1}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    lists = [name for name in ("questions", "annotations") if isinstance(content, dict) and name in content]
+    if not lists or not all(isinstance(content[name], list) for name in lists):
+        raise InputError(f"{path} holds no list of questions or annotations; expected a file of VQA v2")
+    subtype = content.get("data_subtype", "")
+    if not isinstance(subtype, str) or not re.fullmatch(r"[\w-]{0,50}", subtype):
+        raise InputError(f"{path} has the data_subtype {shown(subtype)}; expected one such as 'train2014'")
+    return content
+
+
+def _entries(contents: dict[Path, dict[str, Any]], name: str) -> Iterator[Entry]:
+    for path, content in contents.items():
+        for number, fields in enumerate(content.get(name, ()), 1):
+            yield Entry(path, number, content.get("data_subtype", ""), fields)
+
+
+def _question_id(entry: Entry) -> str:
+    if not isinstance(entry.fields, dict):
+        raise UnusableError("the entry is no object with keys that differ")
+    return checked_id(entry.fields.get("question_id"), "question_id")
+
+
+def _add(entry: Entry, annotation: Entry | None, question_id: str, pictures: PictureFolder, rows: Rows) -> None:
+    text = checked_text(entry.fields.get("question"), "the question")
+    image = _image_id(entry)
+    if annotation is None:
+        raise UnusableError("no annotation has this question_id")
+    if _image_id(annotation) != image:
+        raise UnusableError(f"the question is about picture {image}, its annotation about {_image_id(annotation)}")
+    answers = annotation.fields.get("answers")
+    if not isinstance(answers, list) or not answers:
+        raise UnusableError(f"answers must be a list of at least one answer, not {shown(answers)}")
+    for number, answer in enumerate(answers, 1):
+        if not isinstance(answer, str):
+            raise UnusableError(f"answer {number} has no text")
+        without_surrogates(answer, f"answer {number}")
+    if not any(answer.strip() for answer in answers):
+        raise UnusableError("every answer is empty")
+    kind = checked_kind(annotation.fields.get("answer_type"), "answer_type")
+    file = _picture(image, entry.subtype or annotation.subtype, pictures)
+    rows.add(str(image), file, Question(question_id, text, tuple(answers), kind))
+
+
+def _image_id(entry: Entry) -> int:
+    image = entry.fields.get("image_id")
+    if not isinstance(image, int) or isinstance(image, bool) or not 0 <= image < 10**12:
+        raise UnusableError(f"image_id must be a whole number of at most 12 digits, not {shown(image)}")
+    return image
+
+
+def _picture(image: int, subtype: str, pictures: PictureFolder) -> Path:
+    """The file of a picture, named as in COCO 2014 or as in COCO 2017, in the folder or the subtype's folder in it."""
+    plain = f"{image:012d}.jpg"
+    names = [f"COCO_{subtype}_{plain}", plain] if subtype else [plain]
+    folders = ["", f"{subtype}/"] if subtype else [""]
+    for name in (folder + name for name in names for folder in folders):
+        if (found := pictures.find(name)) is not None:
+            return found[1]
+    raise UnusableError(f"no picture {names[0]!r}")

@@ -1,0 +1,93 @@
+"""Projections of image and text features into the trunk's width, with image positions and one layer norm."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+
+from vlm_jax.config import Model
+from vlm_jax.errors import InputError
+from vlm_jax.models.attention import dropout
+from vlm_jax.models.bert import EMBEDDING_INIT, layer_norm
+
+
+def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+    """The identity where the matrix is square, so that a fresh `text_fc` leaves BERT's embeddings as they are."""
+    if shape[0] == shape[1]:
+        return jnp.eye(shape[0], dtype=dtype)
+    return nn.initializers.lecun_normal()(key, shape, dtype)
+
+
+def sine_cosine(
+    key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32, *, half: int
+) -> Float[Array, "n D"]:
+    """Sines and cosines of the position (Vaswani et al. 2017, section 3.5) in one half of the width, zero in the other.
+
+    Rows in the first half and columns in the second: summed, they are the 2-D positions of He et al. 2022 (MAE). Unlike
+    random vectors of BERT's deviation, 0.02, they are as large as the features they are added to.
+    """
+    positions, width = shape
+    pairs = width // 4
+    frequency = 10_000.0 ** -(jnp.arange(pairs) / max(pairs, 1))
+    angle = jnp.arange(positions)[:, None] * frequency[None]
+    waves = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    before = half * (width - waves.shape[1])
+    return jnp.pad(waves, ((0, 0), (before, width - before - waves.shape[1]))).astype(dtype)
+
+
+class FeatureFusion(nn.Module):
+    """Projects image and text features to the trunk's width and gives both one layer norm, as VisualBERT does.
+
+    The image gets learned positions and a segment of its own; text features carry theirs already.
+    """
+
+    settings: Model
+
+    @nn.compact
+    def __call__(
+        self,
+        image: Float[Array, "I gh gw C"] | Float[Array, "I G C"],
+        text: Float[Array, "I K T E"],
+        keys: Key[Array, " I"] | None = None,
+    ) -> tuple[Float[Array, "I 1 G D"], Float[Array, "I K T D"]]:
+        s = self.settings
+        dtype = jnp.dtype(s.compute_dtype)
+        positions = self._positions(image.shape[1:-1])
+        image = image.reshape(len(image), -1, image.shape[-1])
+        image = nn.Dense(s.width, dtype=dtype, name="image_fc")(image)
+        segment = self.param("image_segment", EMBEDDING_INIT, (s.width,))
+        image = image + (positions + segment[None]).astype(dtype)[None]
+        text = nn.Dense(s.width, dtype=dtype, kernel_init=identity_or_lecun, name="text_fc")(text)
+        norm = layer_norm(s, "norm")
+        image, text = norm(image[:, None]), norm(text)
+        return dropout(image, s.dropout, keys, 1), dropout(text, s.dropout, keys, 2)
+
+    def _positions(self, shape: tuple[int, ...]) -> Float[Array, "G D"]:
+        """One vector a cell, rows first."""
+        s = self.settings
+        if s.image.positions == "sequence":
+            cells = self._within(math.prod(shape), "cells")
+            return nn.Embed(s.image.max_positions, s.width, embedding_init=EMBEDDING_INIT, name="image_position")(cells)
+        if len(shape) != 2:
+            raise InputError(
+                "model.image.positions 'grid' needs grid features [I, gh, gw, C], and [I, G, C] came; "
+                "give the grid, or choose 'sequence'"
+            )
+        by_row, by_column = (
+            nn.Embed(
+                s.image.max_positions, s.width, embedding_init=partial(sine_cosine, half=half), name=f"image_{name}"
+            )(self._within(count, f"{name}s"))
+            for half, (name, count) in enumerate(zip(("row", "column"), shape, strict=True))
+        )
+        return (by_row[:, None] + by_column[None]).reshape(-1, s.width)
+
+    def _within(self, count: int, what: str) -> Int[Array, " n"]:
+        most = self.settings.image.max_positions
+        if count > most:
+            raise InputError(
+                f"the image grid has {count} {what}, model.image.max_positions is {most}; raise the latter"
+            )
+        return jnp.arange(count)

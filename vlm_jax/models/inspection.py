@@ -1,0 +1,138 @@
+"""What a model costs, module by module, from shapes alone: nothing is initialised or run.
+
+FLOPs are those of matrix products and convolutions in a forward pass, a multiplication and an addition counting as two.
+Norms, activations, softmax and lookups are left out: at width 256 a few percent.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vlm_jax.config import Model
+from vlm_jax.models.attention import CrossAttention, SelfAttention
+from vlm_jax.models.convolution import Conv
+from vlm_jax.models.vlm import VisualLanguageModel
+
+Path = tuple[str, ...]
+
+
+class ModuleRow(NamedTuple):
+    """A module with everything below it, for one picture and all its questions."""
+
+    path: str
+    """Such as `trunk/layer_0/attention/query`; empty for the whole model."""
+    parameters: int
+    flops: int
+    """Of all calls together: a layer that image and text go through counts both."""
+    outputs: tuple[tuple[int, ...], ...]
+    """Shapes that came out, a shape once; the first axis is the picture. Empty where training never calls it."""
+
+
+def inspect(
+    settings: Model, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+) -> list[ModuleRow]:
+    """Every module of the model as `answer_logits` calls it, in order of calls, each before what is below it.
+
+    The first row is the whole model. `settings` are checked ones; `image_size` is in pixels, or in grid cells where the
+    model takes features; each of the picture's `questions` has `text_length` tokens. Layers are counted unrolled and
+    not recomputed, whatever `scan_layers` and `remat` say.
+    """
+    model = VisualLanguageModel(dataclasses.replace(settings, scan_layers=False, remat=False), classes)
+    channels = settings.image.features if settings.image.cnn == "features" else 3
+    inputs = (
+        jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32),
+        jax.ShapeDtypeStruct((1, questions, text_length), jnp.int32),
+        jax.ShapeDtypeStruct((1, questions, text_length), bool),
+    )
+    variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method="answer_logits"), *inputs)
+    outputs, flops = _calls(
+        lambda: jax.eval_shape(lambda *x: model.apply(*x, method="answer_logits"), variables, *inputs)
+    )
+    parameters: Counter[Path] = Counter()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+        parameters[tuple(entry.key for entry in path[:-1])] += math.prod(leaf.shape)
+    parameters, flops = _with_what_is_below(parameters), _with_what_is_below(flops)
+    return [
+        ModuleRow("/".join(path), parameters[path], flops[path], tuple(outputs.get(path, ())))
+        for path in _depth_first((), dict.fromkeys([*outputs, *parameters]))
+    ]
+
+
+def _calls(run: Callable[[], Any]) -> tuple[dict[Path, dict[tuple[int, ...], None]], Counter[Path]]:
+    """What `run` makes of each module: the shapes that it returns, and its own FLOPs, those below it left out."""
+    outputs: dict[Path, dict[tuple[int, ...], None]] = {}
+    flops: Counter[Path] = Counter()
+    running: list[Path] = []
+
+    def record(call, arguments, options, context):
+        path = context.module.path
+        if path in running or context.method_name == "setup":  # a method that the module itself calls
+            return call(*arguments, **options)
+        shapes = outputs.setdefault(path, {})
+        running.append(path)
+        result = call(*arguments, **options)
+        running.pop()
+        shapes.update(dict.fromkeys(_shapes(result)))
+        if type(context.module) in FLOPS:
+            flops[path] += FLOPS[type(context.module)](context.module, result, *arguments, **options)
+        return result
+
+    with nn.intercept_methods(record):
+        run()
+    return outputs, flops
+
+
+def _shapes(result: Any) -> list[tuple[int, ...]]:
+    """Those of an array, or of the arrays of a tuple; a layer's keys and values stand deeper, in one of their own."""
+    entries = result if isinstance(result, tuple) else (result,)
+    return [entry.shape for entry in entries if isinstance(entry, jax.Array)]
+
+
+def _with_what_is_below(own: Counter[Path]) -> Counter[Path]:
+    whole: Counter[Path] = Counter()
+    for path, count in own.items():
+        for length in range(len(path) + 1):
+            whole[path[:length]] += count
+    return whole
+
+
+def _depth_first(path: Path, paths: dict[Path, None]) -> Iterator[Path]:
+    yield path
+    for other in paths:
+        if other and other[:-1] == path:
+            yield from _depth_first(other, paths)
+
+
+# Each takes the module, what it returned and what it was called with.
+
+
+def _dense(module, output, x):
+    return 2 * output.size * x.shape[-1]
+
+
+def _conv(module, output, x):
+    return 2 * output.size * module.kernel_size**2 * x.shape[-1]
+
+
+def _self_attention(module, output, x, mask, memory=None, *_, **__):
+    """Scores and the mix of values, over the memory too; the projections are modules of their own."""
+    mixed, _own = output
+    return 4 * mixed.size * (x.shape[2] + (0 if memory is None else memory[0].shape[2]))
+
+
+def _cross_attention(module, output, x, source, *_, **__):
+    return 4 * output.size * source.shape[2]
+
+
+FLOPS: dict[type[nn.Module], Callable[..., int]] = {
+    nn.Dense: _dense,
+    Conv: _conv,
+    SelfAttention: _self_attention,
+    CrossAttention: _cross_attention,
+}
