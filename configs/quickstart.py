@@ -13,7 +13,6 @@ def get_config() -> Config:
         name="quickstart",
         data=Data(questions_per_image=10, image=ImageInput(size=(64, 64), flip=True, shift=8)),
         model=Model(
-            pattern="image_to_text",
             width=128,
             heads=4,
             layers=2,

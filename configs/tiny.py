@@ -13,7 +13,6 @@ def get_config() -> Config:
         name="tiny",
         data=Data(questions_per_image=4, limit=64, image=ImageInput(size=(16, 16))),
         model=Model(
-            pattern="image_to_text",
             width=32,
             heads=2,
             layers=2,

@@ -1,12 +1,12 @@
-"""Questions and pictures of your own, here radiology (VQA-RAD): 315 pictures, 2,248 questions, a line each.
+"""Your own pictures and questions, a line of JSON each: `{"image": "cat.png", "question": "...", "answers": ["..."]}`.
 
-Question: does a small model learn to look from under 2,000 questions, or only what is asked and answered most?
-Command: python -m experiments.train configs/vqa_jsonl.py --data.files.images pictures --data.files.train train.jsonl
-Look first: python -m experiments.inspect_data configs/vqa_jsonl.py
-Time: TO BE MEASURED. Accuracy: TO BE MEASURED.
+Question: does a small model learn to look at your pictures, or only what is asked and answered most?
+Command: python -m experiments.train configs/vqa_jsonl.py --data.files.images FOLDER --data.files.train FILE
+Look first: python -m experiments.inspect_data configs/vqa_jsonl.py, with the same options
+Time: TO BE MEASURED
 """
 
-from vlm_jax.config import Config, Data, Files, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
 
 
 def get_config() -> Config:
@@ -14,17 +14,10 @@ def get_config() -> Config:
         name="vqa_jsonl",
         data=Data(
             name="jsonl",
-            # Relative to the folder the command runs in. A tenth of the training pictures is kept for validation.
-            files=Files(
-                images="data/vqa_rad/images",
-                train=("data/vqa_rad/train.jsonl",),
-                test=("data/vqa_rad/test.jsonl",),
-            ),
             questions_per_image=8,
             image=ImageInput(size=(96, 96), resize="pad", shift=6),
         ),
         model=Model(
-            pattern="image_to_text",
             width=128,
             heads=4,
             layers=2,

@@ -189,11 +189,71 @@ def test_the_step_is_compiled_once(data_directory, tmp_path):
     assert trainer.task._predict._cache_size() == 1
 
 
-@pytest.mark.parametrize(("name", "method"), [("quickstart", "jit"), ("quickstart", "pmap"), ("easy_vqa", "jit")])
-def test_every_preset_trains(name, method, data_directory, tmp_path):
-    options = ["--workdir", str(tmp_path / name), "--data.directory", data_directory, "--parallel.method", method]
-    assert train.main([str(ROOT / "configs" / f"{name}.py"), *options, *SMALL]) == 0
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("quickstart", ()),
+        ("quickstart", ("--parallel.method", "pmap")),
+        ("easy_vqa", ()),
+        ("sort_of_clevr", ()),
+        ("tiny", ("--model.fusion", "cross")),
+        ("tiny", ("--model.fusion", "co_attention", "--parallel.method", "pmap")),
+        ("tiny", ("--model.fusion", "late", "--model.head", "concatenation")),
+    ],
+)
+def test_every_preset_trains(name, changes, data_directory, tmp_path):
+    options = ["--workdir", str(tmp_path / name), "--data.directory", data_directory]
+    assert train.main([str(ROOT / "configs" / f"{name}.py"), *options, *SMALL, *changes]) == 0
     assert (tmp_path / name / "result.json").exists()
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Forty pictures and two questions about each, as a person would write them down."""
+    (tmp_path / "pictures").mkdir()
+    lines = []
+    for number in range(40):
+        name, colour = f"{number}.jpg", ("red", "blue")[number % 2]
+        Image.new("RGB", (30 + number, 20), colour).save(tmp_path / "pictures" / name)
+        is_red = ["yes" if colour == "red" else "No."] * 3
+        lines.append({"image": name, "question": "what colour is it?", "answers": [colour]})
+        lines.append({"image": name, "question": "is it red?", "answers": is_red})
+    return tmp_path, lines
+
+
+def train_own(folder, lines, *options):
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    files = ["--data.files.images", str(folder / "pictures"), "--data.files.train", str(folder / "rows.jsonl")]
+    where = ["--workdir", str(folder / "run"), "--data.directory", str(folder / "kept")]
+    return train.main([str(ROOT / "configs" / "vqa_jsonl.py"), *files, *where, *SMALL[2:], *options])
+
+
+def test_your_own_files_train_and_are_scored(own):
+    folder, lines = own
+    assert train_own(folder, lines, "--data.accuracy", "vqa") == 0
+    result = json.loads((folder / "run" / "result.json").read_text(encoding="utf-8"))
+    assert {"accuracy", "accuracy_lenient", "accuracy/yes_no", "accuracy/open"} <= set(result["metrics"])
+    assert set(json.loads((folder / "run" / "answers.json").read_text(encoding="utf-8"))) == {
+        "yes",
+        "no",
+        "red",
+        "blue",
+    }
+    predictions = (folder / "run" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(json.loads(line)["image_id"].endswith(".jpg") for line in predictions)
+
+
+def test_bad_rows_stop_a_training_before_it_starts_or_are_left_out(own, capfd):
+    folder, lines = own
+    (folder / "pictures" / "39.jpg").write_text("no picture", encoding="utf-8")
+    lines.append({"image": "../rows.jsonl", "question": "what is it?", "answers": ["a secret"]})
+    with pytest.raises(
+        InputError, match=r"2 bad rows, the first .*rows\.jsonl:81: .*'\.\.'.*set data.files.bad_rows skip"
+    ):
+        train_own(folder, lines)
+    assert not (folder / "run" / "metrics.jsonl").exists()
+    assert train_own(folder, lines, "--data.files.bad-rows", "skip", "--workdir", str(folder / "run2")) == 0
+    assert "2 bad rows left out" in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -101,7 +101,10 @@ def test_every_data_set_has_a_name():
         (["configs/vqa_jsonk.py"], r"no config file 'configs/vqa_jsonk.py'; did you mean 'configs/vqa_jsonl.py'\?"),
         (["jsonl"], r"the data set jsonl reads your own files; give --data.files.images FOLDER and --data.files.train"),
         (["easy_vqa", "--data.limit", "0"], r"data.limit is 0; it must be at least 1"),
-        ([PRESET, "--data.files.images", "/nowhere"], r"data.files.images '/nowhere' does not exist"),
+        (
+            [PRESET, "--data.files.images", "/nowhere", "--data.files.train", "x.jsonl"],
+            r"data.files.images '/nowhere' does not exist",
+        ),
     ],
 )
 def test_mistakes_are_named(arguments, message, monkeypatch):

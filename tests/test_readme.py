@@ -2,12 +2,14 @@
 
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,15 +28,28 @@ def commands():
                 yield command.strip()
 
 
+def write_own(folder):
+    """Pictures and questions of one's own, as the README describes them."""
+    (folder / "pictures").mkdir()
+    lines = []
+    for number in range(30):
+        name, colour = f"{number}.png", ("red", "blue")[number % 2]
+        Image.new("RGB", (20, 16), colour).save(folder / "pictures" / name)
+        lines.append(json.dumps({"image": name, "question": "what colour is it?", "answers": [colour]}))
+    (folder / "questions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
 def run(command, folder, data_directory):
-    """The command's exit code; its run folders lie below `folder`."""
+    """The command's exit code; its run folders lie below `folder`, and so do one's own pictures."""
     python, module_flag, module, *arguments = shlex.split(command)
     assert (python, module_flag) == ("python", "-m"), command
-    arguments = [re.sub("^runs/", f"{folder}/", argument) for argument in arguments]
+    arguments = [re.sub(r"^runs/|^(?=pictures$|questions\.jsonl$)", f"{folder}/", argument) for argument in arguments]
     if module == "experiments.train":
         arguments += ["--data.directory", data_directory, *TRAIN]
         if "--workdir" not in arguments:
             arguments += ["--workdir", f"{folder}/{Path(arguments[0]).stem}"]
+    if module == "experiments.inspect_data":
+        arguments += ["--sheet", f"{folder}/sheet.png", "--data.directory", data_directory]
     if module == "experiments.benchmark_train_step":
         arguments += ["--rounds", "1", "--steps", "1", "--batch-images", "2"]
     try:
@@ -45,6 +60,7 @@ def run(command, folder, data_directory):
 
 def test_every_command_runs(data_directory, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
+    write_own(tmp_path)
     ran = []
     for command in commands():
         if command.startswith("pytest "):
@@ -53,7 +69,9 @@ def test_every_command_runs(data_directory, tmp_path, monkeypatch):
             continue
         assert run(command, tmp_path, data_directory) == 0, command
         ran.append(command.split()[2])
-    assert {"experiments.train", "experiments.evaluate", "experiments.predict"} <= set(ran)
+    assert {f"experiments.{name}" for name in ("train", "evaluate", "predict", "inspect_data", "inspect_model")} <= set(
+        ran
+    )
     assert (tmp_path / "quickstart" / "result.json").exists()
 
 

@@ -51,11 +51,10 @@ def expected(example, question):
         return shape[int(apart.argmax())]
     if {"many", "count"} & set(words):
         return str(shape.count(shape[this]))
-    place = {"left": centres[this][0] < 37.5, "right": centres[this][0] > 37.5}
-    place |= {"top": centres[this][1] < 37.5, "upper": centres[this][1] < 37.5, "bottom": centres[this][1] > 37.5}
-    for word, true in place.items():
-        if word in words:
-            return "yes" if true else "no"
+    if "left" in words:
+        return "yes" if centres[this][0] < 37.5 else "no"
+    if {"top", "upper", "above"} & set(words):
+        return "yes" if centres[this][1] < 37.5 else "no"
     return shape[this]
 
 

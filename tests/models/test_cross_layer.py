@@ -1,0 +1,90 @@
+"""A layer that asks another stream is transformers' `BertLayer` with cross-attention."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.config import Model
+from vlm_jax.models.bert import CrossLayer
+
+SETTINGS = Model(width=32, heads=4, mlp_width=48)
+PICTURES, SLOTS, WORDS, CELLS = 2, 3, 5, 7
+
+# Their names, as regular expressions, and our paths.
+TABLE = [
+    (r"attention\.self\.(query|key|value)\.(weight|bias)", r"attention/\1/\2"),
+    (r"crossattention\.self\.(query|key|value)\.(weight|bias)", r"cross_attention/\1/\2"),
+    (r"attention\.output\.dense\.(weight|bias)", r"attention/output/\1"),
+    (r"crossattention\.output\.dense\.(weight|bias)", r"cross_attention/output/\1"),
+    (r"attention\.output\.LayerNorm\.(weight|bias)", r"attention_norm/\1"),
+    (r"crossattention\.output\.LayerNorm\.(weight|bias)", r"cross_attention_norm/\1"),
+    (r"intermediate\.dense\.(weight|bias)", r"intermediate/\1"),
+    (r"output\.dense\.(weight|bias)", r"output/\1"),
+    (r"output\.LayerNorm\.(weight|bias)", r"output_norm/\1"),
+]
+
+
+def ported(state):
+    """Our parameters, with every tensor of theirs used once."""
+    params = {}
+    for name, tensor in state.items():
+        (path,) = {re.sub(pattern, path, name) for pattern, path in TABLE if re.fullmatch(pattern, name)}
+        *modules, leaf = path.split("/")
+        array = tensor.numpy()
+        if leaf == "weight":
+            leaf, array = ("scale", array) if modules[-1].endswith("_norm") else ("kernel", array.T)
+        place = params
+        for module in modules:
+            place = place.setdefault(module, {})
+        place[leaf] = jnp.asarray(array, jnp.float32)
+    return params
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("shared", [True, False], ids=["one source for all slots", "a source a slot"])
+def test_cross_layer_is_that_of_transformers(shared):
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    from transformers import BertConfig
+    from transformers.models.bert.modeling_bert import BertLayer
+
+    config = BertConfig(
+        hidden_size=32, num_attention_heads=4, intermediate_size=48, is_decoder=True, add_cross_attention=True,
+        attn_implementation="eager",
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    theirs = BertLayer(config, layer_idx=0).double().eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    params = ported(theirs.state_dict())
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (PICTURES, SLOTS, WORDS, 32))
+    source = jax.random.normal(keys[1], (PICTURES, 1 if shared else SLOTS, CELLS, 32))
+    words = jnp.arange(WORDS)[None, None] < jax.random.randint(keys[2], (PICTURES, SLOTS, 1), 1, WORDS + 1)
+    cells = jnp.arange(CELLS)[None, None] < jax.random.randint(keys[3], (*source.shape[:2], 1), 1, CELLS + 1)
+    mask = jnp.broadcast_to(words[:, :, None], (PICTURES, SLOTS, WORDS, WORDS))
+    model = CrossLayer(SETTINGS)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x, mask, source, cells)["params"]
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params)
+    ours = model.apply({"params": params}, x, mask, source, cells)
+
+    def flat(array):
+        array = np.broadcast_to(np.asarray(array), (PICTURES, SLOTS, *array.shape[2:]))
+        return torch.tensor(array.reshape(PICTURES * SLOTS, *array.shape[2:]))
+
+    def hidden(seen):
+        return (~seen).double() * torch.finfo(torch.float64).min
+
+    with torch.no_grad():
+        expected = theirs(
+            flat(x).double(),
+            attention_mask=hidden(flat(mask))[:, None],
+            encoder_hidden_states=flat(source).double(),
+            encoder_attention_mask=hidden(flat(cells))[:, None, None],
+        )
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    expected = expected.numpy().reshape(ours.shape)
+    assert np.abs(np.asarray(ours) - expected).max() / max(1, np.abs(expected).max()) < 2e-5
