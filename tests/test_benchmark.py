@@ -1,6 +1,7 @@
 """The benchmark's PyTorch peer is the same model: logits, loss and gradients agree, and mistakes would show."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from experiments.benchmark_sides import by_path, furthest, logits_of, random_batch, shaken, task_of
 from experiments.benchmark_train_step import TOLERANCE
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
-from vlm_jax.models import resnet
+from vlm_jax.models import cnn
+from vlm_jax.models.resnet import Bottleneck, ResNet
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.state import create_state
 from vlm_jax.training.step import make_step
@@ -66,7 +68,7 @@ def both(model, peer_model=None):
 @pytest.fixture(autouse=True)
 def shallow_resnet(monkeypatch):
     """One block a stage: every kind of block is in it, and it compiles in seconds."""
-    monkeypatch.setattr(resnet, "DEPTHS", (1, 1, 1, 1))
+    monkeypatch.setitem(cnn.CNNS, "resnet50", partial(ResNet, Bottleneck, (1, 1, 1, 1)))
     monkeypatch.setattr(peers, "DEPTHS", (1, 1, 1, 1))
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from vlm_jax.config import Config, Data, Model
+from vlm_jax.config_checks import check
 from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder, claim, open_run
 
-CONFIG = Config(name="run")
+CONFIG = check(Config(name="run"))
 ROOT = Path(__file__).parent.parent
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.config import Config
+from vlm_jax.config_checks import check
 from vlm_jax.config_json import difference, from_json, to_json
 from vlm_jax.errors import InputError, nearest
 
@@ -77,10 +78,11 @@ def _finite(value: Any) -> Any:
 def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
     """The folder, locked for this process: new, or holding a run of the very same config.
 
-    Raises `InputError`, and changes nothing, where another process holds it, where it holds a run of another config
-    or something that is no run. A new folder in which nothing could be set up is emptied again.
+    Raises `InputError`, and changes nothing, where the config is wrong, where another process holds the folder, where
+    it holds a run of another config or something that is no run. A new folder in which nothing could be set up is
+    emptied again.
     """
-    folder = RunFolder(workdir)
+    folder, config = RunFolder(workdir), check(config)
     existed = workdir.exists()
     _check_content(folder, config)
     try:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from vlm_jax.config import Config
+from vlm_jax.config_checks import check
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.run_folder import RunFolder
@@ -46,6 +47,7 @@ class Trainer:
 
     def __init__(self, config: Config, folder: RunFolder, *, say: Callable[[str], None] = print) -> None:
         began = time.perf_counter()
+        config = check(config)
         self.config, self.folder, self.say = config, folder, say
         self.parallel = METHODS[config.parallel.method](choose_devices(config))
         self.train, self.validation = open_split(config.data, "train"), open_split(config.data, "validation")
