@@ -11,16 +11,19 @@ from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimi
 def get_config() -> Config:
     return Config(
         name="sort_of_clevr",
-        # No flips and shifts: they would change what is left, right, at the top.
-        data=Data(name="sort_of_clevr", questions_per_image=20, image=ImageInput(size=(75, 75))),
+        # White becomes zero. No flips and shifts: they would change what is left and what is at the top.
+        data=Data(name="sort_of_clevr", questions_per_image=20, image=ImageInput(size=(75, 75), mean=(1.0, 1.0, 1.0))),
         model=Model(
-            width=128,
+            width=96,
             heads=4,
             layers=3,
-            mlp_width=256,
-            image=ImageEncoder(stem_width=16, widths=(32, 64, 128), blocks=(0, 0, 1), positions="grid"),
-            text=TextEncoder(vocabulary_size=128, width=128, max_length=16),
+            mlp_width=192,
+            # A grid of 10 x 10 cells: in one of 5 x 5 objects share cells, and circles are never told from squares.
+            image=ImageEncoder(
+                stem_width=32, stem_stride=2, widths=(64, 128), blocks=(0, 0), norm="frozen", positions="grid"
+            ),
+            text=TextEncoder(vocabulary_size=128, width=96, max_length=16),
         ),
-        optimizer=Optimizer(learning_rate=5e-4, warmup_steps=300, b2=0.999, weight_decay=0.05, ema=0.999),
-        training=Training(steps=6000, batch_images=32, evaluate_every=500, log_every=50),
+        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999),
+        training=Training(steps=12_000, batch_images=16, evaluate_every=1000, log_every=100),
     )
