@@ -2,7 +2,7 @@
 
 Question: does one fused trunk learn relations, where a CNN with an MLP does not?
 Command: python -m experiments.train configs/sort_of_clevr.py
-Time: TO BE MEASURED
+Time: 34 minutes on two busy cores. Accuracy: 75 % relational, 72 % other, 42 % without the picture: not there yet.
 """
 
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
