@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from vlm_jax.data.builders.features import picture_with_questions
 from vlm_jax.data.splits import tenth
 from vlm_jax.errors import InputError
 
@@ -22,20 +23,7 @@ class EasyVqa(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image_id": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(64, 64, 3), encoding_format="png"),
-                    "questions": tfds.features.Sequence(
-                        {
-                            "question_id": tfds.features.Text(),
-                            "text": tfds.features.Text(),
-                            "answers": tfds.features.Text(),
-                            "kind": tfds.features.Text(),
-                        }
-                    ),
-                }
-            ),
+            features=picture_with_questions((64, 64)),
             description="easy-VQA: shapes and colours",
             homepage="https://github.com/vzhou842/easy-VQA",
         )

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 from PIL import Image
 
+from vlm_jax.data.builders.features import picture_with_questions
 from vlm_jax.data.splits import tenth
 
 SIZE, HALF = 75, 5  # pixels: side of the picture, half the side of a square and the radius of a circle
@@ -86,20 +87,7 @@ class SortOfClevr(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(
-                {
-                    "image_id": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(SIZE, SIZE, 3), encoding_format="png"),
-                    "questions": tfds.features.Sequence(
-                        {
-                            "question_id": tfds.features.Text(),
-                            "text": tfds.features.Text(),
-                            "answers": tfds.features.Text(),
-                            "kind": tfds.features.Text(),
-                        }
-                    ),
-                }
-            ),
+            features=picture_with_questions((SIZE, SIZE)),
             description="Sort-of-CLEVR: squares and circles of six colours, relational and other questions",
             homepage="https://arxiv.org/abs/1706.01427",
         )
