@@ -166,11 +166,11 @@ class FeatureFusion(nn.Module):
         super().__init__()
         self.image_fc, self.text_fc = nn.Linear(channels, s.width), nn.Linear(s.text.width, s.width)
         self.image_position = nn.Embedding(s.image.max_positions, s.width)
-        self.image_segment = nn.Parameter(torch.zeros(s.width))
+        self.image_segment = nn.Parameter(torch.zeros(1, s.width))
         self.norm, self.dropout = nn.LayerNorm(s.width, eps=s.norm_epsilon), dropout(s.dropout)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        image = self.image_fc(image) + (self.image_position.weight[: image.shape[1]] + self.image_segment)
+        image = self.image_fc(image) + (self.image_position.weight[: image.shape[1]] + self.image_segment[-1])
         return self.dropout(self.norm(image)), self.dropout(self.norm(self.text_fc(text)))
 
 

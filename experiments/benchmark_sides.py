@@ -180,11 +180,9 @@ def shaken(params: Any) -> Any:
 
 def by_path(tree: Any) -> dict[str, np.ndarray]:
     """Leaves by `trunk/layer_0/attention/query/kernel`."""
-    import jax
+    from vlm_jax.trees import flatten
 
-    from vlm_jax.training.state import parameter_path
-
-    return {parameter_path(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}
 
 
 def logits_of(task: Any, params: Any, batch: Any) -> np.ndarray:

@@ -130,7 +130,7 @@ def test_a_whole_number_may_stand_for_a_float():
         (
             "model",
             {"image": ImageEncoder(cnn="features")},
-            r"'easy_vqa' holds pictures; choose one of: patches, resnet101, resnet18, resnet34, resnet50, small",
+            r"'easy_vqa' holds pictures; choose one of: efficientnet_lite0, mobilenet_v2, patches, resnet101",
         ),
         ("model", {"text": TextEncoder(max_length=2)}, r"model.text.max_length is 2; it must be at least 3"),
         ("optimizer", {"learning_rate": math.nan}, r"optimizer.learning_rate is nan; it must be at least 0 and finite"),
@@ -176,7 +176,7 @@ def test_settings_inside_the_encoders_are_checked_too():
     with pytest.raises(InputError, match=r"model.image.blocks has 1 stages, model.image.widths 3"):
         check(Config(model=Model(image=image)))
     text = dataclasses.replace(Model().text, max_length=600)
-    with pytest.raises(InputError, match=r"model.text.max_length 600 is over model.text.max_positions 512"):
+    with pytest.raises(InputError, match=r"model.text.max_length 600 needs 600 positions"):
         check(Config(model=Model(text=text)))
 
 

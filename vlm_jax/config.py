@@ -9,12 +9,12 @@ from typing import Any, Literal
 Task = Literal["vqa"]
 Fusion = Literal["concat", "cross", "co_attention", "late"]
 Pattern = Literal["bidirectional", "image_to_text", "prefix", "text_to_image", "dual_encoder"]
-Head = Literal["answers", "product", "concatenation", "every_position"]
+Head = Literal["answers", "last_word", "product", "concatenation", "every_position"]
 
 # What each task runs on: the patterns of a fusion, and the heads that can read it, the default first.
 PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
     "vqa": {
-        "concat": (("image_to_text", "bidirectional"), ("answers", "every_position")),
+        "concat": (("image_to_text", "bidirectional"), ("answers", "last_word", "every_position")),
         "cross": (("image_to_text",), ("answers", "every_position")),
         "co_attention": (("bidirectional",), ("answers", "every_position")),
         "late": (("dual_encoder",), ("product", "concatenation")),
@@ -90,8 +90,19 @@ class Data:
 class ImageEncoder:
     """The CNN that turns a picture into grid features."""
 
-    cnn: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101", "patches", "features"] = "small"
-    """`small` is a plain residual CNN, `patches` cuts the picture up as ViLT does, `features` takes grid features."""
+    cnn: Literal[
+        "small",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "mobilenet_v2",
+        "efficientnet_lite0",
+        "patches",
+        "features",
+    ] = "small"
+    """`small` is a plain residual CNN, `patches` cuts the picture up as ViLT does, `features` takes grid features.
+    `mobilenet_v2` and `efficientnet_lite0` are light: depthwise convolutions, 1280 channels at 1/32 of the size."""
     patch_size: int = 16
     """Side of a patch in pixels (`cnn: patches` only)."""
     stem_width: int = 32
@@ -106,10 +117,14 @@ class ImageEncoder:
     """Group norm from scratch; `frozen` is a ported batch norm folded into a fixed scale and bias."""
     features: int = 2048
     """Width of the precomputed grid features (`cnn: features` only)."""
-    positions: Literal["sequence", "grid"] = "sequence"
-    """A learned vector for every cell in reading order, or the sum of one for its row and one for its column."""
+    positions: Literal["sequence", "grid", "shared"] = "sequence"
+    """A vector for each cell in reading order, the sum of its row's and its column's, or one for all (VisualBERT)."""
     max_positions: int = 256
     """Rows of each table of positions."""
+    segments: int = 1
+    """Rows of the image's segment table, the last of which is used (VisualBERT has two)."""
+    init_from: str | None = None
+    """Pretrained weights of the CNN to start from: a folder, a file, a hub id, `package:NAME/folder`, or a run."""
     convolution: Literal["auto", "direct", "products"] = "auto"
     """How convolutions are computed: `products` is fast on a CPU, `direct` on a GPU, `auto` chooses."""
 
@@ -128,8 +143,16 @@ class TextEncoder:
     """Tokens of a text with [CLS] and [SEP]; longer ones lose their end, [SEP] stays."""
     max_positions: int = 512
     """Rows of the position table."""
+    first_position: int = 0
+    """Row of the position table that the first token has; 2 in RoBERTa."""
     segments: int = 2
-    """Rows of the segment table; text is segment 0, the image the last one."""
+    """Rows of the segment table, text being segment 0; with 0 there is no such table (DistilBERT)."""
+    init_from: str | None = None
+    """Pretrained weights of the text side to start from, given like `model.image.init_from`."""
+    init_trunk: bool = True
+    """Start the trunk's text layers from `init_from` as well, or the embeddings alone."""
+    init_positions: Literal["exact", "cut", "interpolate"] = "exact"
+    """What to do where the pretrained position table has another length than `max_positions`."""
 
 
 @dataclass(frozen=True)
@@ -157,13 +180,15 @@ class Model:
     attention_dropout: float = 0.0
     """Dropout on attention weights."""
     head: Head | None = None
-    """`answers` reads [CLS], `product` and `concatenation` join it with the mean cell, `every_position` reads all."""
+    """`answers` reads [CLS], `last_word` VisualBERT's place, `product` and `concatenation` join [CLS] and mean cell."""
     classes: int | None = None
     """Classes of the head; by default the size of the answer vocabulary."""
     image: ImageEncoder = field(default_factory=ImageEncoder)
     """The image side."""
     text: TextEncoder = field(default_factory=TextEncoder)
     """The text side."""
+    init_from: str | None = None
+    """Pretrained weights of the whole model to start from: VisualBERT's, or a run's."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of activations and products; parameters, softmax, norms and loss stay float32."""
     remat: bool = False

@@ -35,7 +35,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "model.text.vocabulary_size",
             "model.text.width",
             "model.text.max_positions",
-            "model.text.segments",
+            "model.image.segments",
             "training.steps",
             "training.batch_images",
             "training.accumulation",
@@ -46,7 +46,17 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         ),
     ),
     ("at least 3", lambda value: value >= 3, ("model.text.max_length",)),  # [CLS], a word, [SEP]
-    ("at least 0", lambda value: value >= 0, ("data.image.shift", "model.image.blocks", "optimizer.warmup_steps")),
+    (
+        "at least 0",
+        lambda value: value >= 0,
+        (
+            "data.image.shift",
+            "model.image.blocks",
+            "model.text.segments",
+            "model.text.first_position",
+            "optimizer.warmup_steps",
+        ),
+    ),
     ("finite", math.isfinite, ("data.image.mean",)),
     (
         "at least 0 and finite",
@@ -89,9 +99,10 @@ def check(config: Config) -> Config:
         f"model.image.blocks has {len(model.image.blocks)} stages, model.image.widths {len(model.image.widths)}; "
         "give both the same length",
     )
+    needed = model.text.first_position + model.text.max_length
     _require(
-        model.text.max_length <= model.text.max_positions,
-        f"model.text.max_length {model.text.max_length} is over model.text.max_positions "
+        needed <= model.text.max_positions,
+        f"model.text.max_length {model.text.max_length} needs {needed} positions, model.text.max_positions is "
         f"{model.text.max_positions}; raise the latter",
     )
     _require(
@@ -133,7 +144,8 @@ def _choose(config: Config) -> Config:
     _require(
         config.model.image.cnn != "features",
         f"model.image.cnn 'features' takes precomputed grid features, and the data set {config.data.name!r} holds "
-        "pictures; choose one of: patches, resnet101, resnet18, resnet34, resnet50, small",
+        "pictures; choose one of: efficientnet_lite0, mobilenet_v2, patches, resnet101, resnet18, resnet34, resnet50, "
+        "small",
     )
     accuracy = config.data.accuracy or ("vqa" if config.data.name == "vqa_v2" else "share")
     data = dataclasses.replace(config.data, accuracy=accuracy)

@@ -9,9 +9,10 @@ import pytest
 
 from vlm_jax.config import ImageEncoder
 from vlm_jax.models.cnn import SmallCNN
-from vlm_jax.models.convolution import DIRECT_FROM, GroupNorm, convolve, max_pool
+from vlm_jax.models.convolution import DIRECT_FROM, GroupNorm, convolve, convolve_depthwise, margins, max_pool
 
 SIZES = [(1, 1), (1, 2), (3, 1), (3, 2), (7, 1), (7, 2)]  # kernel, stride
+DEPTHWISE_SIZES = [(3, 1), (3, 2), (5, 1), (5, 2)]
 CHANNELS = [3, DIRECT_FROM]
 
 
@@ -72,6 +73,91 @@ def test_convolution_is_that_of_torch(size, stride, channels, method):
     assert furthest(ours[0], value.detach().numpy().transpose(0, 2, 3, 1)) < 2e-5
     assert furthest(ours[1], theirs[0].grad.numpy().transpose(0, 2, 3, 1)) < 2e-5
     assert furthest(ours[2], theirs[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding"), [(3, 1, "symmetric"), *((*row, "same") for row in DEPTHWISE_SIZES)]
+)
+def test_depthwise_products_equal_the_direct_convolution(size, stride, padding):
+    inputs = normal(1, 2, 9, 12, 6), normal(2, size, size, 1, 6)
+
+    def way(method):
+        return lambda x, kernel: convolve_depthwise(x, kernel, stride=stride, method=method, padding=padding)
+
+    assert has_convolution(way("direct"), *inputs) and not has_convolution(way("products"), *inputs)
+    products, direct = pull(way("products"), *inputs), pull(way("direct"), *inputs)
+    assert products[0].shape == (2, -(-9 // stride), -(-12 // stride), 6)
+    assert max(map(furthest, products, direct)) < 2e-5
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("method", ["products", "direct"])
+@pytest.mark.parametrize(("size", "stride"), DEPTHWISE_SIZES)
+def test_depthwise_convolution_is_that_of_torch(size, stride, method):
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    x, kernel = normal(1, 2, 9, 12, 6), normal(2, size, size, 1, 6)
+    ours = pull(lambda *inputs: convolve_depthwise(*inputs, stride=stride, method=method), x, kernel)
+    theirs = [
+        torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2), requires_grad=True),
+        torch.tensor(np.asarray(kernel, np.float64).transpose(3, 2, 0, 1), requires_grad=True),
+    ]
+    value = torch.nn.functional.conv2d(*theirs, stride=stride, padding=size // 2, groups=6)
+    value.backward(torch.tensor(np.asarray(normal(9, *ours[0].shape), np.float64).transpose(0, 3, 1, 2)))
+    assert furthest(ours[0], value.detach().numpy().transpose(0, 2, 3, 1)) < 2e-5
+    assert furthest(ours[1], theirs[0].grad.numpy().transpose(0, 2, 3, 1)) < 2e-5
+    assert furthest(ours[2], theirs[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "stride", "around"),
+    [
+        (8, 1, 2, (0, 0)),
+        (7, 3, 1, (1, 1)),
+        (8, 3, 1, (1, 1)),
+        (7, 3, 2, (1, 1)),
+        (8, 3, 2, (0, 1)),
+        (224, 3, 2, (0, 1)),
+        (8, 5, 1, (2, 2)),
+        (7, 5, 2, (2, 2)),
+        (8, 5, 2, (1, 2)),
+        (1, 5, 2, (2, 2)),
+        (2, 5, 2, (1, 2)),
+    ],
+)
+def test_margins_by_hand(length, size, stride, around):
+    assert margins(length, size=size, stride=stride, padding="same") == around
+    assert margins(length, size=size, stride=stride, padding="symmetric") == (size // 2, size // 2)
+
+
+@pytest.mark.parametrize("method", ["products", "direct"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("length", [7, 8, 9])
+def test_same_is_the_padding_of_tensorflow(length, size, stride, method):
+    """By lax, and by numpy with the formula of TensorFlow's documentation of `tf.nn`."""
+    x = normal(1, 2, length, length + 3, 4)
+
+    def by_hand(kernel):
+        """Of kernels [k, k, C, F]."""
+        around = [max(size - (n % stride or stride), 0) for n in x.shape[1:3]]
+        padded = np.pad(np.asarray(x, np.float64), ((0, 0), *((n // 2, n - n // 2) for n in around), (0, 0)))
+        out = np.zeros((2, *(-(-n // stride) for n in x.shape[1:3]), kernel.shape[-1]))
+        for row, column in np.ndindex(out.shape[1:3]):
+            window = padded[:, row * stride : row * stride + size, column * stride : column * stride + size]
+            out[:, row, column] = np.einsum("bijc,ijcf->bf", window, kernel)
+        return out
+
+    for function, groups, kernel in (
+        (convolve, 1, normal(2, size, size, 4, 5)),
+        (convolve_depthwise, 4, normal(3, size, size, 1, 4)),
+    ):
+        ours = function(x, kernel, stride=stride, method=method, padding="same")
+        theirs = jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+        assert furthest(ours, theirs) < 2e-5
+        wide = np.asarray(kernel, np.float64)
+        assert furthest(ours, by_hand(wide if groups == 1 else np.eye(4) * wide)) < 2e-5
 
 
 @pytest.mark.parity

@@ -46,8 +46,10 @@ def test_flops_are_those_that_xla_counts(fusion, pattern, head, cnn):
     settings = settings_of(fusion, pattern, head, cnn=cnn)
     model, inputs, variables = abstract(settings)
     program = jax.jit(lambda *x: model.apply(*x, method="answer_logits")).lower(variables, *inputs).compile()
-    # XLA counts norms, softmax and activations as well.
-    assert 0.9 < inspected(settings)[0].flops / program.cost_analysis()["flops"] < 1.0
+    # XLA counts norms, softmax and activations as well. It leaves out what it can tell nobody reads: with a head that
+    # reads a word other than the first, the image side of the last layer.
+    most = 1.0 if head != "last_word" or pattern == "bidirectional" else 1.35
+    assert 0.9 < inspected(settings)[0].flops / program.cost_analysis()["flops"] < most
 
 
 @pytest.mark.parametrize(("fusion", "pattern", "head"), COMBINATIONS)
@@ -105,11 +107,33 @@ def test_convolutions_by_hand():
     assert rows["image"].outputs == ((1, 2, 1, 512),)
 
 
+def test_depthwise_convolutions_by_hand():
+    rows = {row.path: row for row in inspected(settings_of(cnn="efficientnet_lite0", width=8), image_size=(64, 32))}
+    assert rows["image/block_1/expand_conv"].flops == 2 * (32 * 16) * 16 * 96
+    assert rows["image/block_1/depthwise_conv"].flops == 2 * (16 * 8) * 3 * 3 * 96
+    assert rows["image/block_1/depthwise_conv"].parameters == 3 * 3 * 96
+    assert rows["image/block_3/depthwise_conv"].flops == 2 * (8 * 4) * 5 * 5 * 144
+    assert rows["image/block_3/depthwise_conv"].outputs == ((1, 8, 4, 144),)
+    assert all(row.flops for path, row in rows.items() if path.startswith("image/") and path.endswith("_conv"))
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("mobilenet_v2", 2_223_872), ("efficientnet_lite0", 3_371_008)])
+def test_parameters_of_depthwise_convolutions_count(name, parameters):
+    rows = {row.path: row for row in inspected(settings_of(cnn=name, width=8))}
+    assert rows["image"].parameters == parameters
+
+
 @pytest.mark.parametrize(
     ("name", "features", "published"),
-    [("resnet18", 512, 1.814), ("resnet34", 512, 3.664), ("resnet50", 2048, 4.089), ("resnet101", 2048, 7.801)],
+    [
+        ("resnet18", 512, 1.814),
+        ("resnet34", 512, 3.664),
+        ("resnet50", 2048, 4.089),
+        ("resnet101", 2048, 7.801),
+        ("mobilenet_v2", 1280, 0.301),
+    ],
 )
-def test_resnets_cost_what_is_published(name, features, published):
+def test_cnns_cost_what_is_published(name, features, published):
     """10^9 multiplications at 224 x 224 with the classifier, as torchvision lists them with its weights."""
     settings = dataclasses.replace(settings_of(cnn=name, width=8), layers=1)
     rows = {row.path: row for row in inspected(settings, image_size=(224, 224))}

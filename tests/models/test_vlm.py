@@ -106,7 +106,7 @@ def test_grid_positions_are_a_row_and_a_column():
     by_row, by_column = tables
     assert not by_row[:, 8:].any() and not by_column[:, :8].any()
     assert jnp.allclose((by_row**2).sum(1), 4) and jnp.allclose((by_column**2).sum(1), 4)  # sine and cosine, four pairs
-    embed = variables["params"]["embed"] | {"image_segment": jnp.zeros(16)}
+    embed = variables["params"]["embed"] | {"image_segment": jnp.zeros((1, 16))}
     cells, _ = FeatureFusion(settings).apply({"params": embed}, jnp.zeros((1, 2, 3, 8)), jnp.zeros((1, 1, 1, 16)))
     wanted = (by_row[:2, None] + by_column[None, :3]).reshape(6, 16)
     wanted = (wanted - wanted.mean(1, keepdims=True)) / wanted.std(1, keepdims=True)

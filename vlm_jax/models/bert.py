@@ -24,19 +24,35 @@ def layer_norm(settings: Model, name: str) -> nn.LayerNorm:
 
 
 class TextEmbeddings(nn.Module):
-    """Words + positions + segments, summed: BERT's embedding layer up to its layer norm."""
+    """Words + positions + segments, summed: BERT's embedding layer up to its layer norm.
+
+    Without `segments` every token is of the first one. Positions count from `first_position`: RoBERTa's from 2.
+    """
 
     settings: TextEncoder
 
-    @nn.compact
-    def __call__(self, input_ids: Int[Array, "I K T"]) -> Float[Array, "I K T E"]:
+    def setup(self) -> None:
         s = self.settings
-        words = nn.Embed(s.vocabulary_size, s.width, embedding_init=EMBEDDING_INIT, name="word")(input_ids)
-        positions = nn.Embed(s.max_positions, s.width, embedding_init=EMBEDDING_INIT, name="position")
-        segments = nn.Embed(s.segments, s.width, embedding_init=EMBEDDING_INIT, name="segment")
-        length = input_ids.shape[-1]
-        here = positions(jnp.arange(length)) + segments(jnp.zeros(length, jnp.int32))
-        return words + here[None, None]
+        self.word = nn.Embed(s.vocabulary_size, s.width, embedding_init=EMBEDDING_INIT)
+        self.position = nn.Embed(s.max_positions, s.width, embedding_init=EMBEDDING_INIT)
+        if s.segments:
+            self.segment = nn.Embed(s.segments, s.width, embedding_init=EMBEDDING_INIT)
+
+    def __call__(
+        self, input_ids: Int[Array, "I K T"], segments: Int[Array, "I K T"] | None = None
+    ) -> Float[Array, "I K T E"]:
+        s = self.settings
+        words = self.word(input_ids)
+        positions = self.position(s.first_position + jnp.arange(input_ids.shape[-1]))[None, None]
+        if not s.segments:
+            return words + positions
+        if segments is None:
+            segments = jnp.zeros((1, 1, input_ids.shape[-1]), jnp.int32)
+        return words + self.segment(segments) + positions
+
+    def scores(self, x: Float[Array, "*n E"]) -> Float[Array, "*n V"]:
+        """The product with every row of the word table: a decoder tied to it."""
+        return self.word.attend(x)
 
 
 def _feed_forward(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from vlm_jax.config import ImageEncoder
 from vlm_jax.models.convolution import NORMS, Conv
+from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS, InvertedResiduals
 from vlm_jax.models.resnet import RESNETS, ResNet
 
 
@@ -66,4 +67,5 @@ CNNS: dict[str, Callable[[ImageEncoder, jnp.dtype], nn.Module]] = {
     "small": SmallCNN,
     "patches": Patches,
     **{name: partial(ResNet, *row) for name, row in RESNETS.items()},
+    **{name: partial(InvertedResiduals, *row) for name, row in INVERTED_RESIDUALS.items()},
 }

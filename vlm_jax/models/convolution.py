@@ -1,10 +1,15 @@
 """Convolution, norms and pooling in the formulation that suits the machine: one set of parameters, equal results."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+Padding = Literal["symmetric", "same"]
+"""`symmetric` is k // 2 on every side, as in PyTorch's models. `same` is TensorFlow's SAME: what the windows need, an
+odd one at the bottom or right, so that strides start elsewhere. For odd k both give ceil(n / stride) cells."""
 DIRECT_FROM = 64  # input channels from which a 3x3 of stride 1 is as fast in lax.conv as in products on a CPU
 
 
@@ -13,10 +18,23 @@ def use_products(method: str) -> bool:
     return method == "products" or (method == "auto" and jax.default_backend() == "cpu")
 
 
+def margins(length: int, *, size: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """What is put before and after a side of `length` cells, for an odd `size`."""
+    if padding == "symmetric":
+        return size // 2, size // 2
+    total = max((-(-length // stride) - 1) * stride + size - length, 0)
+    return total // 2, total - total // 2
+
+
 def convolve(
-    x: Float[Array, "B h w C"], kernel: Float[Array, "k k C F"], *, stride: int, method: str
+    x: Float[Array, "B h w C"],
+    kernel: Float[Array, "k k C F"],
+    *,
+    stride: int,
+    method: str,
+    padding: Padding = "symmetric",
 ) -> Float[Array, "B H W F"]:
-    """A convolution padded by k // 2 on every side, as PyTorch's models are.
+    """A convolution with zeros around the picture.
 
     As products: a strided slice of the padded picture for each kernel position, all of them side by side, and one
     matrix product. Few channels and strides gain most.
@@ -24,18 +42,47 @@ def convolve(
     size, channels = kernel.shape[0], kernel.shape[2]
     direct = size > 1 and stride == 1 and channels >= DIRECT_FROM
     if not use_products(method) or direct:
-        padding = [(size // 2, size // 2)] * 2
-        dimensions = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dimensions)
-    columns = jnp.concatenate(shifted(x, size=size, stride=stride, fill=0.0), axis=-1)
+        return _direct(x, kernel, stride, padding, groups=1)
+    columns = jnp.concatenate(shifted(x, size=size, stride=stride, fill=0.0, padding=padding), axis=-1)
     return columns @ kernel.reshape(size * size * channels, kernel.shape[-1])
 
 
-def shifted(x: Float[Array, "B h w C"], *, size: int, stride: int, fill: float) -> list[Float[Array, "B H W C"]]:
+def convolve_depthwise(
+    x: Float[Array, "B h w C"],
+    kernel: Float[Array, "k k 1 C"],
+    *,
+    stride: int,
+    method: str,
+    padding: Padding = "symmetric",
+) -> Float[Array, "B H W C"]:
+    """A convolution of each channel with its own k x k weights, zeros around the picture.
+
+    As products: the strided slice of each kernel position times its weights, summed up. There is no matrix to multiply,
+    and lax.conv with groups takes tens of times as long on a CPU.
+    """
+    size, channels = kernel.shape[0], x.shape[-1]
+    if not use_products(method):
+        return _direct(x, kernel, stride, padding, groups=channels)
+    windows = shifted(x, size=size, stride=stride, fill=0.0, padding=padding)
+    weights = kernel.reshape(size * size, 1, 1, 1, channels)
+    return sum(window * weight for window, weight in zip(windows, weights, strict=True))
+
+
+def _direct(x, kernel, stride, padding, groups):
+    around = [margins(n, size=kernel.shape[0], stride=stride, padding=padding) for n in x.shape[1:3]]
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), around, dimension_numbers=dimensions, feature_group_count=groups
+    )
+
+
+def shifted(
+    x: Float[Array, "B h w C"], *, size: int, stride: int, fill: float, padding: Padding = "symmetric"
+) -> list[Float[Array, "B H W C"]]:
     """What each position of a `size` x `size` window sees at every output cell, row by row."""
     height, width = (-(-n // stride) for n in x.shape[1:3])
-    edge = size // 2
-    padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)), constant_values=fill) if edge else x
+    rows, columns = (margins(n, size=size, stride=stride, padding=padding) for n in x.shape[1:3])
+    padded = jnp.pad(x, ((0, 0), rows, columns, (0, 0)), constant_values=fill) if size > 1 else x
     return [
         padded[:, row : row + stride * (height - 1) + 1 : stride, column : column + stride * (width - 1) + 1 : stride]
         for row in range(size)
@@ -49,6 +96,10 @@ def max_pool(x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:
     return jnp.stack(windows).max(0)
 
 
+# He et al. 2015, for rectifiers: variance 2 / fan-in.
+INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+
+
 class Conv(nn.Module):
     """A convolution without bias; `kernel` is [k, k, in, out]."""
 
@@ -57,13 +108,29 @@ class Conv(nn.Module):
     stride: int = 1
     method: str = "auto"
     dtype: jnp.dtype = jnp.dtype("float32")
+    padding: Padding = "symmetric"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W F"]:
-        # He et al. 2015, for rectifiers: variance 2 / fan-in.
-        init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
-        kernel = self.param("kernel", init, (self.kernel_size, self.kernel_size, x.shape[-1], self.features))
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, method=self.method)
+        kernel = self.param("kernel", INIT, (self.kernel_size, self.kernel_size, x.shape[-1], self.features))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return convolve(x, kernel, stride=self.stride, method=self.method, padding=self.padding)
+
+
+class DepthwiseConv(nn.Module):
+    """A convolution of each channel by itself, without bias; `kernel` is [k, k, 1, channels]."""
+
+    kernel_size: int = 3
+    stride: int = 1
+    method: str = "auto"
+    dtype: jnp.dtype = jnp.dtype("float32")
+    padding: Padding = "symmetric"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:
+        kernel = self.param("kernel", INIT, (self.kernel_size, self.kernel_size, 1, x.shape[-1]))
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        return convolve_depthwise(x, kernel, stride=self.stride, method=self.method, padding=self.padding)
 
 
 class GroupNorm(nn.Module):

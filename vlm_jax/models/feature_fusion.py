@@ -41,7 +41,8 @@ def sine_cosine(
 class FeatureFusion(nn.Module):
     """Projects image and text features to the trunk's width and gives both one layer norm, as VisualBERT does.
 
-    The image gets learned positions and a segment of its own; text features carry theirs already.
+    The image gets learned positions and a segment of its own; text features carry theirs already. Without an image the
+    image stream has no cells.
     """
 
     settings: Model
@@ -49,27 +50,31 @@ class FeatureFusion(nn.Module):
     @nn.compact
     def __call__(
         self,
-        image: Float[Array, "I gh gw C"] | Float[Array, "I G C"],
+        image: Float[Array, "I gh gw C"] | Float[Array, "I G C"] | None,
         text: Float[Array, "I K T E"],
         keys: Key[Array, " I"] | None = None,
     ) -> tuple[Float[Array, "I 1 G D"], Float[Array, "I K T D"]]:
         s = self.settings
         dtype = jnp.dtype(s.compute_dtype)
+        norm = layer_norm(s, "norm")
+        text = nn.Dense(s.width, dtype=dtype, kernel_init=identity_or_lecun, name="text_fc")(text)
+        text = dropout(norm(text), s.dropout, keys, 2)
+        if image is None:
+            return jnp.zeros((len(text), 1, 0, s.width), dtype), text
         positions = self._positions(image.shape[1:-1])
         image = image.reshape(len(image), -1, image.shape[-1])
         image = nn.Dense(s.width, dtype=dtype, name="image_fc")(image)
-        segment = self.param("image_segment", EMBEDDING_INIT, (s.width,))
-        image = image + (positions + segment[None]).astype(dtype)[None]
-        text = nn.Dense(s.width, dtype=dtype, kernel_init=identity_or_lecun, name="text_fc")(text)
-        norm = layer_norm(s, "norm")
-        image, text = norm(image[:, None]), norm(text)
-        return dropout(image, s.dropout, keys, 1), dropout(text, s.dropout, keys, 2)
+        # The last row is the image's, as VisualBERT's table has it.
+        segment = self.param("image_segment", EMBEDDING_INIT, (s.image.segments, s.width))[-1]
+        image = norm((image + (positions + segment[None]).astype(dtype)[None])[:, None])
+        return dropout(image, s.dropout, keys, 1), text
 
     def _positions(self, shape: tuple[int, ...]) -> Float[Array, "G D"]:
         """One vector a cell, rows first."""
         s = self.settings
-        if s.image.positions == "sequence":
+        if s.image.positions in ("sequence", "shared"):
             cells = self._within(math.prod(shape), "cells")
+            cells = jnp.zeros_like(cells) if s.image.positions == "shared" else cells
             return nn.Embed(s.image.max_positions, s.width, embedding_init=EMBEDDING_INIT, name="image_position")(cells)
         if len(shape) != 2:
             raise InputError(

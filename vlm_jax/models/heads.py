@@ -1,7 +1,9 @@
 """Heads: from fused streams to logits, always float32.
 
-Every head maps `(image, text, image_mask, keys)` to the logits of `model.head`; `answer` gives those of a whole text.
+Every head maps `(fused, keys)` to the logits of `model.head`; `answer` gives those of a whole text.
 """
+
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,9 +13,16 @@ from vlm_jax.config import Model
 from vlm_jax.models.attention import dropout
 from vlm_jax.models.bert import ACTIVATIONS
 
-Image = Float[Array, "I k g D"]
-Text = Float[Array, "I K t D"]
-ImageMask = Bool[Array, "I G"]
+
+class Fused(NamedTuple):
+    """What a fusion made of image and text, and which of their positions are visible."""
+
+    image: Float[Array, "I k g D"]
+    text: Float[Array, "I K t D"]
+    image_mask: Bool[Array, "I G"]
+    text_mask: Bool[Array, "I K T"]
+
+
 Keys = Key[Array, " I"] | None
 
 
@@ -23,20 +32,35 @@ class Head(nn.Module):
     settings: Model
     classes: int
 
-    def answer(self, image: Image, text: Text, image_mask: ImageMask, keys: Keys = None) -> Float[Array, "I K A"]:
+    reads_first: ClassVar[bool] = True
+    """Whether `answer` reads no other text position than the first: then no other need be there."""
+
+    def answer(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
         """The logits of a text as a whole: what `__call__` gives, unless a head says otherwise."""
-        return self(image, text, image_mask, keys)
+        return self(fused, keys)
 
 
 class AnswerHead(Head):
     """BERT's pooler (dense and tanh on [CLS]) and a linear classifier over the answers."""
 
     @nn.compact
-    def __call__(self, image: Image, text: Text, image_mask: ImageMask, keys: Keys = None) -> Float[Array, "I K A"]:
+    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
         s = self.settings
-        pooled = jnp.tanh(nn.Dense(s.width, dtype=jnp.dtype(s.compute_dtype), name="pooler")(text[:, :, 0]))
-        pooled = dropout(pooled, s.dropout, keys, 0)
+        pooled = dropout(pool(s, fused.text), s.dropout, keys, 0)
         return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(pooled)
+
+
+class LastWordHead(Head):
+    """A linear classifier on the token before the last visible one: `VisualBertForQuestionAnswering` reads it there."""
+
+    reads_first: ClassVar[bool] = False
+
+    @nn.compact
+    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
+        last = jnp.sum(fused.text_mask, axis=-1) - 2
+        word = jnp.take_along_axis(fused.text, last[:, :, None, None], axis=2)[:, :, 0]
+        word = dropout(word, self.settings.dropout, keys, 0)
+        return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(word)
 
 
 class JoinedHead(Head):
@@ -46,13 +70,13 @@ class JoinedHead(Head):
     """
 
     @nn.compact
-    def __call__(self, image: Image, text: Text, image_mask: ImageMask, keys: Keys = None) -> Float[Array, "I K A"]:
+    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
         s = self.settings
         dtype = jnp.dtype(s.compute_dtype)
-        visible = image_mask[:, None, :, None].astype(image.dtype)
-        mean = jnp.sum(image * visible, axis=2) / jnp.maximum(jnp.sum(visible, axis=2), 1)
+        visible = fused.image_mask[:, None, :, None].astype(fused.image.dtype)
+        mean = jnp.sum(fused.image * visible, axis=2) / jnp.maximum(jnp.sum(visible, axis=2), 1)
         mean = jnp.tanh(nn.Dense(s.width, dtype=dtype, name="image_pooler")(mean))
-        first = jnp.tanh(nn.Dense(s.width, dtype=dtype, name="text_pooler")(text[:, :, 0]))
+        first = jnp.tanh(nn.Dense(s.width, dtype=dtype, name="text_pooler")(fused.text[:, :, 0]))
         mean = jnp.broadcast_to(mean, first.shape)
         joined = mean * first if s.head == "product" else jnp.concatenate([mean, first], axis=-1)
         hidden = ACTIVATIONS[s.activation](nn.Dense(s.mlp_width, dtype=dtype, name="hidden")(joined))
@@ -65,17 +89,23 @@ class EveryPositionHead(Head):
     def setup(self) -> None:
         self.classifier = nn.Dense(self.classes, dtype=jnp.dtype(self.settings.compute_dtype))
 
-    def __call__(self, image: Image, text: Text, image_mask: ImageMask, keys: Keys = None) -> Float[Array, "I K N A"]:
-        wide = jnp.broadcast_to(image, (*text.shape[:2], *image.shape[2:]))
-        return self.classifier(jnp.concatenate([wide, text], axis=2)).astype(jnp.float32)
+    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K N A"]:
+        wide = jnp.broadcast_to(fused.image, (*fused.text.shape[:2], *fused.image.shape[2:]))
+        return self.classifier(jnp.concatenate([wide, fused.text], axis=2)).astype(jnp.float32)
 
-    def answer(self, image: Image, text: Text, image_mask: ImageMask, keys: Keys = None) -> Float[Array, "I K A"]:
+    def answer(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
         """The logits at [CLS] alone."""
-        return self.classifier(text[:, :, 0]).astype(jnp.float32)
+        return self.classifier(fused.text[:, :, 0]).astype(jnp.float32)
+
+
+def pool(settings: Model, text: Float[Array, "I K t D"]) -> Float[Array, "I K D"]:
+    """BERT's pooler, dense and tanh on [CLS], with the parameters `pooler` of the module that calls."""
+    return jnp.tanh(nn.Dense(settings.width, dtype=jnp.dtype(settings.compute_dtype), name="pooler")(text[:, :, 0]))
 
 
 HEADS = {
     "answers": AnswerHead,
+    "last_word": LastWordHead,
     "product": JoinedHead,
     "concatenation": JoinedHead,
     "every_position": EveryPositionHead,

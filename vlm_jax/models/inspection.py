@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from vlm_jax.config import Model
 from vlm_jax.models.attention import CrossAttention, SelfAttention
-from vlm_jax.models.convolution import Conv
+from vlm_jax.models.convolution import Conv, DepthwiseConv
 from vlm_jax.models.vlm import VisualLanguageModel
 
 Path = tuple[str, ...]
@@ -120,6 +120,10 @@ def _conv(module, output, x):
     return 2 * output.size * module.kernel_size**2 * x.shape[-1]
 
 
+def _depthwise_conv(module, output, _):
+    return 2 * output.size * module.kernel_size**2
+
+
 def _self_attention(module, output, x, mask, memory=None, *_, **__):
     """Scores and the mix of values, over the memory too; the projections are modules of their own."""
     mixed, _own = output
@@ -133,6 +137,7 @@ def _cross_attention(module, output, x, source, *_, **__):
 FLOPS: dict[type[nn.Module], Callable[..., int]] = {
     nn.Dense: _dense,
     Conv: _conv,
+    DepthwiseConv: _depthwise_conv,
     SelfAttention: _self_attention,
     CrossAttention: _cross_attention,
 }

@@ -11,7 +11,7 @@ from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.fusion import FUSIONS
-from vlm_jax.models.heads import HEADS
+from vlm_jax.models.heads import HEADS, Fused
 from vlm_jax.types import ModelOutput
 
 Image = Float[Array, "I h w C"] | Float[Array, "I G C"]
@@ -39,32 +39,37 @@ class VisualLanguageModel(nn.Module):
         self.text = TextEmbeddings(s.text)
         self.embed = FeatureFusion(s)
         self.trunk = FUSIONS[s.fusion](s)
-        self.head = HEADS[s.head](s, self.classes)
+        self.head = self.make_head()
+
+    def make_head(self) -> nn.Module:
+        """What stands on the streams."""
+        return HEADS[self.settings.head](self.settings, self.classes)
 
     def streams(
         self,
-        image: Image,
+        image: Image | None,
         text: Text,
         text_mask: Bool[Array, "I K T"],
         *,
         image_mask: Bool[Array, "I m"] | None = None,
+        segments: Int[Array, "I K T"] | None = None,
         keys: Key[Array, " I"] | None = None,
         first_only: bool = False,
-    ) -> tuple[Float[Array, "I k g D"], Float[Array, "I K t D"], Bool[Array, "I G"]]:
-        """The fused image and text streams, before any head, and which cells were visible.
+    ) -> Fused:
+        """The fused image and text streams, before any head, and which of their positions were visible.
 
         With `first_only` the text stream is its first position, and the image stream what the fusion computed of it.
         """
-        if self.settings.image.cnn != "features":
+        if image is not None and self.settings.image.cnn != "features":
             image = self.image(image)
         if jnp.issubdtype(text.dtype, jnp.integer):
-            text = self.text(text)
+            text = self.text(text, segments)
         if image_mask is None:
             image_mask = jnp.ones((1, 1), bool)
         image_stream, text_stream = self.embed(image, text, fold_keys(keys, 1))
-        image_mask = jnp.broadcast_to(image_mask, (len(image), image_stream.shape[2]))
+        image_mask = jnp.broadcast_to(image_mask, (len(text), image_stream.shape[2]))
         streams = self.trunk(image_stream, text_stream, image_mask, text_mask, fold_keys(keys, 2), first_only)
-        return *streams, image_mask
+        return Fused(*streams, image_mask, text_mask)
 
     def __call__(
         self,
@@ -83,8 +88,8 @@ class VisualLanguageModel(nn.Module):
         if text_mask.ndim == 2:
             whole = self(image, text[:, None], text_mask[:, None], image_mask=image_mask, keys=keys)
             return ModelOutput(*(x[:, 0] for x in whole))
-        streams = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
-        return ModelOutput(self.head(*streams, fold_keys(keys, 3)), *streams[:2])
+        fused = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
+        return ModelOutput(self.head(fused, fold_keys(keys, 3)), fused.image, fused.text)
 
     def answer_logits(
         self,
@@ -95,7 +100,7 @@ class VisualLanguageModel(nn.Module):
         image_mask: Bool[Array, "I g"] | None = None,
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K A"]:
-        """One row of logits a text, with any head: of other text positions, only what [CLS] attends to is computed."""
-        inputs = (image, text, text_mask)
-        streams = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=True)
-        return self.head.answer(*streams, fold_keys(keys, 3))
+        """One row of logits a text, with any head; of text positions that it does not read, no more than is needed."""
+        inputs, first_only = (image, text, text_mask), self.head.reads_first
+        fused = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=first_only)
+        return self.head.answer(fused, fold_keys(keys, 3))

@@ -20,8 +20,9 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_dict
 from vlm_jax.errors import InputError, nearest
-from vlm_jax.training.integrity import compare_trees, matches_digests, write_digests
+from vlm_jax.integrity import matches_digests, write_digests
 from vlm_jax.training.state import Parameters, TrainState
+from vlm_jax.trees import compare_trees
 
 METRIC = "accuracy"
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")

@@ -7,7 +7,8 @@ import optax
 
 from vlm_jax.config import Optimizer
 from vlm_jax.errors import InputError, nearest
-from vlm_jax.training.state import Parameters, parameter_path
+from vlm_jax.training.state import Parameters
+from vlm_jax.trees import flatten, leaf_path
 
 
 def learning_rate_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
@@ -32,10 +33,9 @@ def match_paths(params: Parameters, pattern: str, *, setting: str) -> Parameters
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(f"{setting} {pattern!r} is not a regular expression: {error}") from None
-    matched = jax.tree_util.tree_map_with_path(lambda path, _: bool(expression.search(parameter_path(path))), params)
+    matched = jax.tree_util.tree_map_with_path(lambda path, _: bool(expression.search(leaf_path(path))), params)
     if not any(jax.tree.leaves(matched)):
-        paths = [parameter_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        raise InputError(f"{setting} {pattern!r} matches no parameter; {nearest(pattern, paths)}")
+        raise InputError(f"{setting} {pattern!r} matches no parameter; {nearest(pattern, flatten(params))}")
     return matched
 
 

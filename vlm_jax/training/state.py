@@ -21,11 +21,6 @@ class TrainState(NamedTuple):
     """Moving average of `params`, or None."""
 
 
-def parameter_path(path: tuple[Any, ...]) -> str:
-    """`trunk/layer_0/attention/query/kernel` from a JAX key path."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def create_state(params: Parameters, transformation: optax.GradientTransformation, *, ema: bool) -> TrainState:
     """A state before its first step."""
     average = jax.tree.map(jnp.copy, params) if ema else None

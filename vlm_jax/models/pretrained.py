@@ -1,0 +1,132 @@
+"""Published encoders with the heads they were trained with: the vision-language model, with or without an image.
+
+BERT, DistilBERT and RoBERTa are `VisualLanguageModel` without an image, VisualBERT is the model with grid features; so
+their parameters have the paths that `VisualLanguageModel` gives them.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from vlm_jax.config import ImageEncoder, Model
+from vlm_jax.models.bert import ACTIVATIONS, layer_norm
+from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.heads import Fused, LastWordHead, pool
+from vlm_jax.models.vlm import VisualLanguageModel
+
+Part = Literal["pooler", "words", "decoder", "pairs", "answers"]
+"""A head: pooled [CLS]; masked words, `decoder` where it is not tied to the word table; sentence pairs; answers."""
+
+
+class PretrainedOutput(NamedTuple):
+    """What a pretrained encoder says of B texts; None where it has no such head."""
+
+    text: Float[Array, "B T D"]
+    image: Float[Array, "B G D"]
+    pooled: Float[Array, "B D"] | None
+    words: Float[Array, "B T V"] | None
+    """Logits of the masked word at every text position."""
+    image_words: Float[Array, "B G V"] | None
+    """The same at every image cell, as VisualBERT has it."""
+    pairs: Float[Array, "B 2"] | None
+    """Logits of "the second text follows the first" and "it does not"."""
+    answers: Float[Array, "B A"] | None
+
+
+class WordsHead(nn.Module):
+    """The masked-word head (Devlin et al. 2019): dense, activation, layer norm, product with the word table, bias."""
+
+    settings: Model
+    tied: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B n D"], tied_scores: Callable[[Float[Array, "B n D"]], Float[Array, "B n V"]]
+    ) -> Float[Array, "B n V"]:
+        s = self.settings
+        x = ACTIVATIONS[s.activation](nn.Dense(s.width, name="transform")(x))
+        x = layer_norm(s, "norm")(x)
+        words = s.text.vocabulary_size
+        bias = self.param("bias", nn.initializers.zeros, (words,))
+        scores = tied_scores(x) if self.tied else nn.Dense(words, use_bias=False, name="decoder")(x)
+        return scores + bias[None, None]
+
+
+class PretrainedHeads(nn.Module):
+    """Those heads of an encoder that `parts` names."""
+
+    settings: Model
+    parts: tuple[Part, ...]
+    classes: int
+
+    @nn.compact
+    def __call__(
+        self, fused: Fused, tied_scores: Callable[[Float[Array, "B n D"]], Float[Array, "B n V"]]
+    ) -> PretrainedOutput:
+        s, parts = self.settings, self.parts
+        pooled = pool(s, fused.text)[:, 0] if "pooler" in parts else None
+        words = image_words = pairs = answers = None
+        text, image = fused.text[:, 0], fused.image[:, 0]
+        if "words" in parts:
+            both = jnp.concatenate([text, image], axis=1)
+            both = WordsHead(s, "decoder" not in parts, name="words")(both, tied_scores)
+            words, image_words = both[:, : text.shape[1]], both[:, text.shape[1] :]
+        if "pairs" in parts:
+            pairs = nn.Dense(2, name="pairs")(pooled)
+        if "answers" in parts:
+            answers = LastWordHead(s, self.classes, name="answers")(fused)[:, 0]
+        return PretrainedOutput(text, image, pooled, words, image_words, pairs, answers)
+
+
+class PretrainedModel(VisualLanguageModel):
+    """A published encoder: one text an example, and grid features where it was trained with an image."""
+
+    parts: tuple[Part, ...] = ()
+
+    def make_head(self) -> nn.Module:
+        """The encoder's own heads."""
+        return PretrainedHeads(self.settings, self.parts, self.classes)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "B T"],
+        text_mask: Bool[Array, "B T"],
+        *,
+        segments: Int[Array, "B T"] | None = None,
+        image: Float[Array, "B G C"] | None = None,
+        image_mask: Bool[Array, "B G"] | None = None,
+    ) -> PretrainedOutput:
+        """Streams and heads; `segments` are the token types, 0 where they are left out."""
+        if segments is not None:
+            segments = segments[:, None]
+        fused = self.streams(image, input_ids[:, None], text_mask[:, None], image_mask=image_mask, segments=segments)
+        return self.head(fused, self.text.scores)
+
+
+class ImageClassifier(nn.Module):
+    """A CNN with the classifier that it was trained with: pixels to the mean cell, and logits over `classes`."""
+
+    settings: ImageEncoder
+    classes: int
+
+    def setup(self) -> None:
+        self.image = make_cnn(self.settings, jnp.dtype("float32"))
+        self.head = ImageClasses(self.classes)
+
+    def __call__(self, image: Float[Array, "B h w 3"]) -> tuple[Float[Array, "B C"], Float[Array, "B A"] | None]:
+        """The mean over the grid's cells, and the logits; None where there are no classes."""
+        features = jnp.mean(self.image(image), axis=(1, 2))
+        return features, self.head(features) if self.classes else None
+
+
+class ImageClasses(nn.Module):
+    """A linear classifier over the mean cell."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "B C"]) -> Float[Array, "B A"]:
+        return nn.Dense(self.classes, name="classifier")(features)

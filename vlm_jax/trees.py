@@ -1,0 +1,57 @@
+"""Nested dicts of arrays: their paths, and whether two of them fit, leaf by leaf."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from vlm_jax.errors import InputError, nearest
+
+SHOWN = 5  # problems that one message names
+
+
+def leaf_path(path: tuple[Any, ...]) -> str:
+    """`trunk/layer_0/attention/query/kernel` from a JAX key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Every leaf by its path."""
+    return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dict that `flatten` took apart."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *groups, name = path.split("/")
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = leaf
+    return tree
+
+
+def compare_trees(saved: Any, wanted: Any, *, what: str) -> None:
+    """Raise `InputError` with the paths whose presence, shape or dtype differs between two trees of arrays."""
+    there, here = dict(_kinds(saved)), dict(_kinds(wanted))
+    problems = [f"extra {path}" for path in there if path not in here]
+    for path, kind in here.items():
+        if path not in there:
+            problems.append(f"missing {path} ({nearest(path, there)})" if there else f"missing {path}")
+        elif there[path] != kind:
+            problems.append(f"{path} is {there[path]}, expected {kind}")
+    if problems:
+        raise InputError(f"the {what} do not fit the model: {shortened(problems)}")
+
+
+def shortened(problems: list[str]) -> str:
+    """The first few of a list in one line, and how many more there are."""
+    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return f"{'; '.join(problems[:SHOWN])}{more}"
+
+
+def _kinds(tree: Any) -> Iterator[tuple[str, str]]:
+    for path, leaf in flatten(tree).items():
+        yield path, f"{np.dtype(leaf.dtype)}{list(leaf.shape)}"

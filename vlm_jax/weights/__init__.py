@@ -1,0 +1,1 @@
+"""Other projects' weights into ours and back: tables of names, one strict converter, proofs."""

