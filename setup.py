@@ -26,6 +26,7 @@ setup(
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=12,<14",
         "rich>=14,<16",
+        "safetensors>=0.7,<0.9",
         "tensorboardX>=2.6.5,<3",
         "tensorflow-datasets>=4.9.10,<5",
         "tokenizers>=0.22,<0.24",

@@ -17,7 +17,7 @@ from vlm_jax.config_checks import check
 from vlm_jax.config_json import difference, from_json, to_json
 from vlm_jax.errors import InputError, nearest
 
-CONFIG, RESULT, LOCK = "config.json", "result.json", "lock"
+CONFIG, RESULT, WEIGHTS, LOCK = "config.json", "result.json", "weights.json", "lock"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class RunFolder:
     def result(self) -> dict[str, Any]:
         """What `result.json` holds."""
         return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+
+    def weights(self) -> dict[str, Any] | None:
+        """What `weights.json` says of the pretrained weights that the run started from; None where it has none."""
+        file = self.path / WEIGHTS
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is there whole or not at all."""

@@ -120,6 +120,16 @@ class Checkpoints:
         items = {name: ocp.args.StandardRestore(self._abstract(step, name, target))}
         return self._manager.restore(step, args=ocp.args.Composite(**items))[name], step
 
+    def read_params(self, *, which: str, ema: bool) -> tuple[Parameters, int]:
+        """As `restore_params`, in the shapes that they were saved in: for a model that only has a part of them."""
+        step = self._choose(which)
+        if not self._intact(step):
+            raise InputError(f"checkpoint {step} in {self._folder} is damaged; choose another")
+        name = "ema" if ema else "params"
+        saved = self._manager.item_metadata(step)[name]
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved.tree)
+        return self.restore_params(target, which=str(step), ema=ema)
+
     def _steps(self) -> list[int]:
         """The steps that Orbax committed. It counts any folder named as a number, such as an empty one, too."""
         return sorted(step for step in self._manager.all_steps() if _committed(self._folder / str(step)))

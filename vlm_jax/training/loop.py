@@ -12,14 +12,15 @@ from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
-from vlm_jax.run_folder import RunFolder
+from vlm_jax.run_folder import WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.evaluation import evaluate_run
+from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
-from vlm_jax.training.setup import make_encoder, make_task
-from vlm_jax.training.state import create_state
+from vlm_jax.training.setup import make_encoder, make_task, saved_steps
+from vlm_jax.training.state import Parameters, create_state
 from vlm_jax.training.step import make_step
 from vlm_jax.types import Batch
 
@@ -52,7 +53,7 @@ class Trainer:
         self.parallel = METHODS[config.parallel.method](choose_devices(config))
         self.train, self.validation = open_split(config.data, "train"), open_split(config.data, "validation")
         self.task = make_task(config, make_encoder(config, folder, self.train))
-        params = jax.jit(self.task.init_params)(jax.random.key(config.seed))
+        params = self._initial_params()
         optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
         self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
         step = make_step(config, self.task.loss_sums, optimizer, params, axis_name=self.parallel.axis_name)
@@ -71,6 +72,19 @@ class Trainer:
         self.totals = {**times, "examples": 0.0}
         self.interval = Interval()
         self._setup_seconds = time.perf_counter() - began
+
+    def _initial_params(self) -> Parameters:
+        """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
+        params = jax.jit(self.task.init_params)(jax.random.key(self.config.seed))
+        if saved_steps(self.folder):
+            self.weights = self.folder.weights()
+            return params
+        params, self.weights = start(self.config, params, self.task.encode.answers.answers)
+        if self.weights is not None:
+            self.folder.write_json(WEIGHTS, self.weights)
+            for line in describe(self.weights):
+                self.say(line)
+        return params
 
     def run(self) -> dict[str, Any]:
         """Train from wherever the folder stands to the last step, then score the test split once; the result.
@@ -182,6 +196,7 @@ class Trainer:
             "wall_seconds": totals["wall_seconds"],
             "compile_seconds": totals["compile_seconds"],
             "waited_seconds": totals["waited_seconds"],
+            "weights": self.weights,
         }
         result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
         self.say(f"scored in {time.perf_counter() - began:.1f} s")

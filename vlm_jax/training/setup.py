@@ -13,6 +13,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.tasks import TASKS
 from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.initialization import tokenizer_source
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
 
@@ -23,13 +24,13 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
     if not answers_file.exists():
         if train is None:
             raise InputError(f"{folder.path} has no answers.json: the run never started; train it first")
-        text = config.model.text
-        if text.tokenizer is None:
+        text, source = config.model.text, tokenizer_source(config.model)
+        if source is None:
             questions = (question.text for example in train for question in example.questions)
             tokenizer = Tokenizer.build(questions, text.vocabulary_size)
         else:
-            tokenizer = Tokenizer.load(text.tokenizer)
-        tokenizer.check_size(text.vocabulary_size, exact=text.tokenizer is not None)
+            tokenizer = Tokenizer.load(source)
+        tokenizer.check_size(text.vocabulary_size, exact=source is not None)
         tokenizer.save(folder.path)
         AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(answers_file)
     return ExampleEncoder(

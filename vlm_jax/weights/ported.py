@@ -1,7 +1,7 @@
 """A published model in our parameters: read from a source, kept in a folder, run.
 
-A folder of an import holds `port.json` (what it is and where it came from), `params/` (Orbax), `kept.safetensors` where
-an export needs tensors that no parameter stands for, the tokenizer, and `digests.json` over all of them.
+A folder of an import holds `port.json` (what it is and where it came from), `port_report.md`, `params/` (Orbax), the
+tokenizer, `kept.safetensors` where an export needs tensors that no parameter stands for, and `digests.json` over all.
 """
 
 import dataclasses
@@ -23,10 +23,12 @@ from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.families import FAMILIES, family_of
 from vlm_jax.weights.family import Architecture, Family, table_names
+from vlm_jax.weights.report import port_report
 from vlm_jax.weights.source import Source, open_source
 from vlm_jax.weights.tables import to_ours
 
 ABOUT, PARAMS, KEPT, DIGESTS = "port.json", "params", "kept.safetensors", "digests.json"
+REPORT = "port_report.md"
 
 
 class Origin(NamedTuple):
@@ -53,6 +55,12 @@ class Ported:
     tokenizer: tuple[Path, ...]
     """The tokenizer's files."""
     origin: Origin
+
+    @property
+    def parameter_count(self) -> int:
+        """Numbers that came from the source."""
+        leaves = flatten(self.params)
+        return sum(leaves[path].size for row in self.family.rows(self.architecture) if row.theirs for path in row.ours)
 
     @property
     def module(self) -> ImageClassifier | PretrainedModel:
@@ -113,13 +121,16 @@ def write_import(ported: Ported, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.absolute() / PARAMS, ported.params)
+    family, architecture = ported.family, ported.architecture
+    rows, origin = family.rows(architecture), ported.origin._asdict()
+    report = port_report(family.name, architecture, rows, ported.params, origin, list(ported.kept))
+    (folder / REPORT).write_text(report, encoding="utf-8")
     if ported.kept:
         save_file(ported.kept, folder / KEPT)
     for file in ported.tokenizer:
         shutil.copyfile(file, folder / file.name)
-    architecture = ported.architecture
     about = {
-        "family": ported.family.name,
+        "family": family.name,
         "kind": "cnn" if isinstance(architecture.model, ImageEncoder) else "transformer",
         "model": to_dict(architecture.model),
         "parts": list(architecture.parts),
@@ -128,7 +139,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         "dtypes": ported.dtypes,
         "config": ported.config,
         "tokenizer": [file.name for file in ported.tokenizer],
-        "origin": ported.origin._asdict(),
+        "origin": origin,
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     write_digests(folder, folder / DIGESTS)

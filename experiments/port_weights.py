@@ -1,0 +1,121 @@
+"""Bring published weights in, prove them, hand them back: `python -m experiments.port_weights verify SOURCE`.
+
+A SOURCE is a folder with model.safetensors (or shards and their index) and config.json, a .safetensors file, a hub id
+(owner/name@revision) or package:NAME/folder inside an installed Python package.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from vlm_jax.command_line import parse, run_command
+
+
+def main(argv: list[str]) -> int:
+    import tyro
+
+    Place = Annotated[str, tyro.conf.Positional]
+
+    @dataclass(frozen=True)
+    class Import:
+        """Port published weights into a folder: parameters (Orbax), tokenizer and port_report.md."""
+
+        source: Place
+        """Where the weights are: a folder, a .safetensors file, owner/name@revision, or package:NAME/folder."""
+        output: Path
+        """Folder that is written; it must not be there yet."""
+
+    @dataclass(frozen=True)
+    class Verify:
+        """Compare our model with the published one on the same input; exit code 0 for PASS, 1 for FAIL."""
+
+        source: Place
+        """Where the weights are, or the folder of an import."""
+
+    @dataclass(frozen=True)
+    class Export:
+        """Write a folder that the matching transformers class loads."""
+
+        source: Place
+        """Folder of an import, or of a run, whose text side is taken."""
+        output: Path
+        """Folder that is written; it must not be there yet."""
+
+    @dataclass(frozen=True)
+    class Convert:
+        """Take the tensors out of a pickled PyTorch checkpoint; nothing else in it is run. Needs torch."""
+
+        source: Annotated[Path, tyro.conf.Positional]
+        """A .bin, .pt, .pth or .ckpt file."""
+        output: Path
+        """The .safetensors file that is written."""
+
+    @dataclass(frozen=True)
+    class List:
+        """Say what can be ported."""
+
+    commands: dict[type, Callable[..., int]] = {
+        Import: _import, Verify: _verify, Export: _export, Convert: _convert, List: _list,
+    }  # fmt: skip
+    chosen = parse(Import | Verify | Export | Convert | List, argv, prog="python -m experiments.port_weights")
+    return commands[type(chosen)](chosen)
+
+
+def _import(options):
+    from vlm_jax.weights.ported import read, write_import
+
+    ported = read(options.source)
+    write_import(ported, options.output)
+    print(f"{ported.family.name}: {ported.parameter_count:,} parameters, sha256 {ported.origin.sha256}")
+    print(f"saved in {options.output}: params, tokenizer, port_report.md")
+    return 0
+
+
+def _verify(options):
+    from vlm_jax.weights.verify import verify
+
+    print(f"{options.source}: largest differences, as a share of the largest entry (at least 1); theirs in float64")
+    passed = True
+    for check in verify(options.source):
+        print(f"{check.name:20s} {check.value:44s} {'ok' if check.passed else 'FAIL'}", flush=True)
+        passed &= check.passed
+    print("PASS" if passed else "FAIL")
+    return 0 if passed else 1
+
+
+def _export(options):
+    from vlm_jax.weights.export import export
+    from vlm_jax.weights.ported import ABOUT, read_import
+
+    folder = Path(options.source)
+    if (folder / ABOUT).is_file():
+        ported = read_import(folder)
+    else:
+        from vlm_jax.training.initialization import text_side_of_run
+
+        ported = text_side_of_run(folder)
+    kind = export(ported, options.output)
+    loads = f"transformers.{kind}.from_pretrained loads it" if kind else f"names are those of {ported.family.about}"
+    print(f"saved in {options.output}: {loads}")
+    return 0
+
+
+def _convert(options):
+    from vlm_jax.weights.pickles import convert_pickle
+
+    shapes = convert_pickle(options.source, options.output)
+    print(f"{len(shapes)} tensors saved in {options.output}; a config.json and tokenizer belong beside it")
+    return 0
+
+
+def _list(options):
+    from vlm_jax.weights.families import FAMILIES
+
+    for family in FAMILIES.values():
+        print(f"{family.name:26s} {family.about}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

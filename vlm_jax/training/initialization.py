@@ -1,0 +1,310 @@
+"""Fresh parameters replaced by pretrained ones, and a record of what was taken, left behind and stays fresh.
+
+A source is strict: whatever part of it the model has must fit leaf by leaf, or it is refused with the settings that
+would fit.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from vlm_jax.config import Config, ImageEncoder, ImageInput, Model, leaves
+from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.integrity import sha256
+from vlm_jax.run_folder import CONFIG, RunFolder, open_run
+from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.state import Parameters
+from vlm_jax.trees import flatten, shortened, unflatten
+from vlm_jax.weights.export import text_layers, text_side
+from vlm_jax.weights.ported import Origin, Ported, read
+
+# Settings that decide what text weights compute, or their shapes.
+TEXT_SETTINGS = ("vocabulary_size", "width", "segments", "first_position")
+TRUNK_SETTINGS = ("width", "heads", "layers", "mlp_width", "activation", "norm_epsilon")
+
+
+class Pretrained(NamedTuple):
+    """Weights of a source, its text layers as `trunk/layer_0`, `trunk/layer_1` and so on."""
+
+    family: str
+    origin: Origin
+    model: Model | None
+    image: ImageEncoder | None
+    input: ImageInput | None
+    leaves: dict[str, np.ndarray]
+    tokenizer: Path | None
+    """A folder that holds one."""
+    answers: tuple[str, ...]
+    """What the classes of its head mean, where that is known."""
+
+
+class Start(NamedTuple):
+    """Parameters to train from, and what `weights.json` says of them."""
+
+    params: Parameters
+    record: dict[str, Any] | None
+    """None where nothing is pretrained."""
+
+
+def open_pretrained(name: str) -> Pretrained:
+    """A source that can be ported, the folder of an import, or a run."""
+    folder = Path(name).expanduser()
+    if (folder / CONFIG).is_file() and (folder / "checkpoints").is_dir():
+        return _open_run(name, RunFolder(folder))
+    ported = read(name)
+    architecture, files = ported.architecture, ported.tokenizer
+    image = isinstance(architecture.model, ImageEncoder)
+    return Pretrained(
+        ported.family.name,
+        ported.origin,
+        None if image else architecture.model,
+        architecture.model if image else None,
+        architecture.input,
+        flatten(ported.params),
+        files[0].parent if files else None,
+        (),
+    )
+
+
+def _open_run(name: str, folder: RunFolder) -> Pretrained:
+    config = folder.config()
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        params, step = checkpoints.read_params(which="best", ema=config.optimizer.ema is not None)
+    found = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
+    found = {_generic(path, config.model): leaf for path, leaf in found.items()}
+    digest = sha256(folder.path / "digests" / f"{step}.json")
+    answers = AnswerVocabulary.load(folder.path / "answers.json").answers
+    return Pretrained(
+        "run",
+        Origin(f"{name}, step {step}", None, digest),
+        config.model,
+        config.model.image,
+        config.data.image,
+        found,
+        folder.path,
+        tuple(answers),
+    )
+
+
+def text_side_of_run(path: Path) -> Ported:
+    """The text side of a run's best checkpoint as a BERT that can be exported."""
+    folder = open_run(path)
+    config, source = folder.config(), _open_run(str(path), folder)
+    params = unflatten({_specific(name, config.model): leaf for name, leaf in source.leaves.items()})
+    tokenizer = (folder.path / "tokenizer.json",)
+    special = {"pad_token_id": Tokenizer.load(tokenizer[0]).pad_id}
+    return text_side(
+        config.model,
+        params,
+        source=source.origin.source,
+        sha256=source.origin.sha256,
+        tokenizer=tokenizer,
+        special=special,
+    )
+
+
+def tokenizer_source(model: Model) -> str | None:
+    """Where the tokenizer of a config comes from: given, or beside the weights that the text side starts from."""
+    text, start = model.text, model.text.init_from or model.init_from
+    if text.tokenizer is not None or start is None:
+        return text.tokenizer
+    folder = open_pretrained(start).tokenizer
+    if folder is None:
+        raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
+    return str(folder)
+
+
+def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start:
+    """`params` with everything that the config's sources have for them."""
+    model, fresh = config.model, flatten(params)
+    taken: dict[str, np.ndarray] = {}
+    sources = []
+    for setting, name, choose in (
+        ("model.init_from", model.init_from, _whole_model),
+        ("model.text.init_from", model.text.init_from, _text_side),
+        ("model.image.init_from", model.image.init_from, _image_side),
+    ):
+        if name is None:
+            continue
+        source = open_pretrained(name)
+        chosen, notes = choose(config, source, answers, fresh)
+        problems = [
+            f"{path} {list(leaf.shape)} for {list(fresh[path].shape) if path in fresh else 'nothing'}"
+            for path, leaf in chosen.items()
+            if path not in fresh or leaf.shape != fresh[path].shape
+        ]
+        if problems or not chosen:
+            raise InputError(f"{setting} {name} does not fit the model: {shortened(problems) or 'nothing in it does'}")
+        taken |= chosen
+        used = {_generic(path, model) for path in chosen} | set(chosen)
+        sources.append(
+            {
+                "setting": setting,
+                "source": source.origin.source,
+                "family": source.family,
+                "revision": source.origin.revision,
+                "sha256": source.origin.sha256,
+                "tensors": len(chosen),
+                "taken": groups(chosen),
+                "left_behind": groups({path for path in source.leaves if path not in used}),
+                "changed": notes,
+            }
+        )
+    if not sources:
+        return Start(params, None)
+    merged = {path: jnp.asarray(taken[path], leaf.dtype) if path in taken else leaf for path, leaf in fresh.items()}
+    record = {"sources": sources, "fresh": groups({path for path in fresh if path not in taken})}
+    return Start(unflatten(merged), record)
+
+
+def describe(record: Mapping[str, Any]) -> list[str]:
+    """The record in lines for people."""
+    lines = []
+    for source in record["sources"]:
+        line = f"{source['setting']} {source['source']} ({source['family']}): {', '.join(source['taken'])}"
+        lines.append(line + "".join(f"; {note}" for note in source["changed"]))
+        if source["left_behind"]:
+            lines.append(f"left behind: {', '.join(source['left_behind'])}")
+    return [*lines, f"freshly initialised: {', '.join(record['fresh']) or 'nothing'}"]
+
+
+def groups(paths: Any) -> list[str]:
+    """Paths by their first two names, layers of a trunk together: `embed/norm`, `trunk/layer_*`, `image`."""
+    names = []
+    for path in sorted(paths):
+        first, *rest = path.split("/")
+        name = first if first == "image" else "/".join([first, *rest[:1]])
+        stem, _, number = name.rpartition("_")
+        names.append(f"{stem}_*" if first == "trunk" and number.isdigit() else name)
+    return [name for name, _ in itertools.groupby(sorted(names))]
+
+
+def _specific(path: str, model: Model) -> str:
+    """The path that a leaf of a `Pretrained` has in our model."""
+    for index, place in enumerate(text_layers(model)):
+        if path.startswith(f"trunk/layer_{index}/"):
+            return path.replace(f"trunk/layer_{index}/", f"{place}/", 1)
+    return path
+
+
+def _generic(path: str, model: Model) -> str:
+    """The path that a leaf of our model has in a `Pretrained`."""
+    for index, place in enumerate(text_layers(model)):
+        if path.startswith(f"{place}/"):
+            return path.replace(f"{place}/", f"trunk/layer_{index}/", 1)
+    return path
+
+
+def _text_side(
+    config: Config, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    model = config.model
+    if source.model is None:
+        raise InputError(f"model.text.init_from {model.text.init_from} is a CNN; give it as model.image.init_from")
+    wanted = {f"text.{name}": getattr(source.model.text, name) for name in TEXT_SETTINGS}
+    if model.text.init_trunk:
+        wanted |= {name: getattr(source.model, name) for name in TRUNK_SETTINGS}
+    wrong = {name: value for name, value in wanted.items() if _setting(model, name) != value}
+    if wrong:
+        alone = " or --model.text.init-trunk False" if not any(name.startswith("text.") for name in wrong) else ""
+        raise InputError(f"model.text.init_from {model.text.init_from} needs {_options(wrong)}{alone}")
+    chosen = {path: leaf for path, leaf in source.leaves.items() if path.startswith("text/")}
+    if source.model.width == model.width:
+        beside = ("embed/norm", "embed/text_fc")
+        chosen |= {path: leaf for path, leaf in source.leaves.items() if path.startswith(beside)}
+    if model.text.init_trunk:
+        layers = {path: leaf for path, leaf in source.leaves.items() if re.match(r"trunk/layer_\d+/(?!cross)", path)}
+        chosen |= {_specific(path, model): leaf for path, leaf in layers.items()}
+        pooler = {path: leaf for path, leaf in source.leaves.items() if path.startswith("head/pooler/")}
+        chosen |= {path: leaf for path, leaf in pooler.items() if path in fresh}
+    return _with_positions(config, chosen)
+
+
+def _with_positions(config: Config, chosen: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The position table in the model's length, where that is asked for."""
+    path, text = "text/position/embedding", config.model.text
+    table, length = chosen[path], text.max_positions
+    if len(table) == length:
+        return chosen, []
+    if text.init_positions == "exact":
+        raise InputError(
+            f"the pretrained position table has {len(table)} rows, model.text.max_positions is {length}; set it to "
+            f"{len(table)}, or --model.text.init-positions cut or interpolate"
+        )
+    if text.init_positions == "cut":
+        if length > len(table):
+            raise InputError(
+                f"the pretrained position table has {len(table)} rows and cannot be cut to model.text.max_positions "
+                f"{length}; interpolate, or set it to at most {len(table)}"
+            )
+        return chosen | {path: table[:length]}, [f"positions cut from {len(table)} to {length}"]
+    first = text.first_position  # rows before it are of no position
+    places = np.linspace(0, len(table) - first - 1, length - first)
+    rows = np.arange(len(table) - first)
+    stretched = np.stack([np.interp(places, rows, column) for column in table[first:].T], axis=1)
+    stretched = np.concatenate([table[:first], stretched.astype(np.float32)])
+    return chosen | {path: stretched}, [f"positions interpolated from {len(table)} to {length}"]
+
+
+def _image_side(
+    config: Config, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    name, model = config.model.image.init_from, config.model
+    if source.image is None or source.input is None:
+        raise InputError(f"model.image.init_from {name} has no CNN; give it as model.text.init_from")
+    ours, theirs = leaves(model.image), leaves(source.image)
+    shaping = ("cnn", "norm", "patch_size", "stem_width", "stem_stride", "widths", "blocks")
+    relevant = shaping if source.image.cnn == "small" else ("cnn", "norm")
+    wrong = {f"image.{setting}": theirs[setting] for setting in relevant if ours[setting] != theirs[setting]}
+    if wrong:
+        raise InputError(f"model.image.init_from {name} needs {_options(wrong)}")
+    for setting in ("mean", "deviation"):
+        value = getattr(source.input, setting)
+        if not np.allclose(getattr(config.data.image, setting), value, atol=1e-4):
+            shown = " ".join(f"{x:.6g}" for x in value)
+            raise InputError(f"model.image.init_from {name} was trained with --data.image.{setting} {shown}; give it")
+    return {path: leaf for path, leaf in source.leaves.items() if path.startswith("image/")}, []
+
+
+def _whole_model(
+    config: Config, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    name, model = config.model.init_from, config.model
+    if source.model is None or source.family not in ("run", "visual_bert"):
+        raise InputError(f"model.init_from {name} is no whole model; it can start model.text or model.image")
+    wanted = {setting: getattr(source.model, setting) for setting in (*TRUNK_SETTINGS, "fusion")}
+    wanted |= {f"text.{setting}": getattr(source.model.text, setting) for setting in TEXT_SETTINGS}
+    cells = ("positions", "max_positions", "segments")
+    wanted |= {f"image.{setting}": getattr(source.model.image, setting) for setting in cells}
+    wrong = {setting: value for setting, value in wanted.items() if _setting(model, setting) != value}
+    if wrong:
+        raise InputError(f"model.init_from {name} needs {_options(wrong)}")
+    chosen = {}
+    for path, leaf in source.leaves.items():
+        mine = _specific(path.replace("head/answers/classifier", "head/classifier"), model)
+        if mine.startswith("head/classifier") and source.answers != answers:
+            continue  # its classes mean other answers
+        if mine in fresh:
+            chosen[mine] = leaf
+    return _with_positions(config, chosen)
+
+
+def _setting(model: Model, name: str) -> Any:
+    group, _, inner = name.rpartition(".")
+    return getattr(getattr(model, group) if group else model, inner)
+
+
+def _options(settings: Mapping[str, Any]) -> str:
+    """Settings as options of a command."""
+    shown = []
+    for name, value in settings.items():
+        words = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        shown.append(f"--model.{name.replace('_', '-')} {words}")
+    return " ".join(shown)
