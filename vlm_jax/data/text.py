@@ -1,4 +1,4 @@
-"""Texts to token ids of a fixed length, with BERT's WordPiece tokenizers."""
+"""Texts to token ids of a fixed length, with BERT's WordPiece tokenizers or RoBERTa's."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vlm_jax.data.wordpiece import SPECIAL_TOKENS, bert_tokenizer, read_tokenizer, train_vocabulary
+from vlm_jax.data.wordpiece import ROBERTA_TOKENS, SPECIAL_TOKENS, bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Tokenizer:
-    """A WordPiece tokenizer that frames every text as [CLS] text [SEP] and pads it to one length.
+    """A tokenizer that frames every text as [CLS] text [SEP], or <s> text </s>, and pads it to one length.
 
     Too long texts keep their beginning and [SEP].
     """
@@ -23,14 +23,16 @@ class Tokenizer:
     def __init__(self, inner: "tokenizers.Tokenizer", name: str):
         inner.no_padding()  # a tokenizer.json may carry both, and either would change the ids
         inner.no_truncation()
-        ids = {token: inner.token_to_id(token) for token in SPECIAL_TOKENS}
-        for token in ("[PAD]", "[CLS]", "[SEP]"):
-            if ids[token] is None:
-                raise InputError(f"the tokenizer {name} has no {token} token; expected a BERT tokenizer")
+        names = SPECIAL_TOKENS if inner.token_to_id(ROBERTA_TOKENS[2]) is None else ROBERTA_TOKENS
+        pad, unknown, first, last, mask = (inner.token_to_id(token) for token in names)
+        missing = [token for token, there in zip(names, (pad, 0, first, last), strict=False) if there is None]
+        if missing:
+            raise InputError(f"the tokenizer {name} has no {missing[0]} token; expected a BERT tokenizer or RoBERTa's")
         self._inner, self._name = inner, name
-        self.pad_id, self.cls_id, self.sep_id = ids["[PAD]"], ids["[CLS]"], ids["[SEP]"]
-        self.mask_id: int | None = ids["[MASK]"]
-        self.unknown_id: int | None = ids["[UNK]"]
+        self.pad_id, self.cls_id, self.sep_id = pad, first, last
+        self.mask_id: int | None = mask
+        self.unknown_id: int | None = unknown
+        self.mask_token = names[-1]
 
     @classmethod
     def build(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
@@ -92,6 +94,10 @@ class Tokenizer:
     def truncated(self, texts: Sequence[str], max_length: int) -> int:
         """How many texts lose their end at `max_length`."""
         return sum(len(ids) > max_length - 2 for ids in self.tokens(texts))
+
+    def token(self, index: int) -> str:
+        """The token of an id, as the vocabulary spells it."""
+        return self._inner.id_to_token(index)
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> str:
         """The text of token ids, special tokens left out."""

@@ -1,4 +1,4 @@
-"""BERT's WordPiece: learning a vocabulary from texts, and reading one from files or the hub."""
+"""BERT's WordPiece, learned from texts or read, and RoBERTa's byte-level BPE, read: from files or the hub."""
 
 import json
 import re
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")  # the first one found is read
+ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")  # the same five, as RoBERTa names them
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")  # the first one found is read
+MERGES = "merges.txt"  # beside vocab.json
 _SETTINGS = "tokenizer_config.json"
 
 
@@ -101,6 +103,8 @@ def read_tokenizer(source: str | Path) -> "tokenizers.Tokenizer":
 def _read_file(path: Path) -> "tokenizers.Tokenizer":
     from tokenizers import Tokenizer
 
+    if path.name == "vocab.json":
+        return _byte_level(path, path.with_name(MERGES))
     if path.suffix == ".json":
         try:
             return Tokenizer.from_file(str(path))
@@ -116,6 +120,24 @@ def _read_file(path: Path) -> "tokenizers.Tokenizer":
     if len(vocabulary) != len(lines):
         raise InputError(f"the vocabulary {path} lists a token twice")
     return bert_tokenizer(vocabulary, lower_case=_lower_case(path.with_name(_SETTINGS)))
+
+
+def _byte_level(vocabulary: Path, merges: Path) -> "tokenizers.Tokenizer":
+    """GPT-2's and RoBERTa's tokenizer from its two files."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    try:
+        tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise InputError(f"{vocabulary} and {merges.name} are no byte-level vocabulary: {error}") from None
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    there = tokenizer.get_vocab()
+    # The mask takes the space before it, as RoBERTa was trained.
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, lstrip=t == ROBERTA_TOKENS[-1]) for t in ROBERTA_TOKENS if t in there]
+    )
+    return tokenizer
 
 
 def _lower_case(settings: Path) -> bool:
@@ -143,6 +165,8 @@ def _from_hub(name: str) -> Path:
         wanted = next((file for file in TOKENIZER_FILES if file in offered), None)
         if wanted == "vocab.txt" and _SETTINGS in offered:
             hf_hub_download(name, _SETTINGS)  # lands beside the vocabulary
+        if wanted == "vocab.json":
+            hf_hub_download(name, MERGES)
         path = wanted and Path(hf_hub_download(name, wanted))
     except Exception as error:  # the hub's client answers with a dozen kinds of errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
