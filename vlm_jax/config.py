@@ -134,7 +134,7 @@ class TextEncoder:
     """The BERT embeddings that turn words into vectors."""
 
     tokenizer: str | None = None
-    """A tokenizer directory, a vocabulary file or a hub id; without one, WordPiece is built from the training set."""
+    """A tokenizer's folder, vocabulary file, `package:NAME/folder` or hub id; without one, WordPiece is built."""
     vocabulary_size: int = 256
     """Rows of the word table. A built vocabulary may be smaller; a given tokenizer must have exactly this size."""
     width: int = 128

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_jax.errors import InputError
+from vlm_jax.packages import PREFIX, in_package
 
 if TYPE_CHECKING:
     import tokenizers
@@ -90,8 +91,8 @@ def _alphabet(words: Counter[str], room: int) -> list[str]:
 
 
 def read_tokenizer(source: str | Path) -> "tokenizers.Tokenizer":
-    """The tokenizer in a folder, in a tokenizer.json or vocabulary file, or at a hub id; else `InputError`."""
-    path = Path(source).expanduser()
+    """The tokenizer in a folder or file, at `package:NAME/folder` or a hub id; `InputError` where there is none."""
+    path = in_package(str(source)) if str(source).startswith(PREFIX) else Path(source).expanduser()
     if path.is_dir():
         for name in TOKENIZER_FILES:
             if (path / name).is_file():

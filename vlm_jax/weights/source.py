@@ -5,7 +5,6 @@ are those of the file and not what a header claims, and pickles are refused befo
 """
 
 import hashlib
-import importlib.util
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import sha256
+from vlm_jax.packages import PREFIX, in_package
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 TOKENIZER_FILES = (
@@ -115,8 +115,8 @@ def open_source(name: str) -> Source:
 
 def locate(name: str) -> tuple[Path, str | None]:
     """Where a source lies on this machine, and its commit where it comes from the hub."""
-    if name.startswith("package:"):
-        return _in_package(name), None
+    if name.startswith(PREFIX):
+        return in_package(name), None
     path = Path(name).expanduser()
     if path.exists():
         return path, None
@@ -178,21 +178,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{file} holds {type(config).__name__}; expected an object of settings")
     return config
-
-
-def _in_package(name: str) -> Path:
-    """A folder or file inside an installed Python package, which is not imported."""
-    package, _, inside = name.removeprefix("package:").partition("/")
-    if not package.isidentifier() or ".." in Path(inside).parts or Path(inside).is_absolute():
-        raise InputError(f"{name!r} is no place in a package; expected package:NAME/folder")
-    spec = importlib.util.find_spec(package)
-    roots = list(spec.submodule_search_locations or ()) if spec else []
-    if not roots:
-        raise InputError(f"{name!r} needs the Python package {package!r}, which is not installed; pip install it")
-    path = Path(roots[0]) / inside
-    if not path.exists():
-        raise InputError(f"the package {package!r} holds no {inside!r}")
-    return path
 
 
 def _from_hub(name: str) -> tuple[Path, str]:
