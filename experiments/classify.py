@@ -1,0 +1,85 @@
+"""What a ported CNN sees: `python -m experiments.classify SOURCE --image cat.jpg --classes names.json`.
+
+SOURCE is a CNN with its classifier, as `port_weights` takes it. The five likeliest classes of each picture are printed;
+`--output sheet.png` draws them beside the pictures.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from vlm_jax.command_line import parse, run_command
+from vlm_jax.errors import InputError
+
+TOP, BATCH = 5, 16
+
+
+def main(argv: list[str]) -> int:
+    import tyro
+
+    @dataclass(frozen=True)
+    class Classify:
+        """Name what is in pictures, with the five likeliest classes of a ported CNN."""
+
+        source: Annotated[str, tyro.conf.Positional]
+        """The CNN: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
+        image: tuple[Path, ...]
+        """Picture files."""
+        classes: Path | None = None
+        """Names of the classes in order: a JSON list, or a line each. Without it they are numbers."""
+        output: Path | None = None
+        """A PNG that shows the pictures with their classes."""
+
+    options = parse(Classify, argv, prog="python -m experiments.classify")
+    if not options.image:
+        raise InputError("--image is empty; give at least one picture file")
+    names = _names(options.classes) if options.classes else None
+
+    import jax
+    import numpy as np
+
+    from vlm_jax.config import ImageEncoder
+    from vlm_jax.data.images import decode_image, normalise, resize_image
+    from vlm_jax.figures import SheetItem, predictions_sheet
+    from vlm_jax.weights.ported import read
+
+    ported = read(options.source)
+    architecture = ported.architecture
+    if not isinstance(architecture.model, ImageEncoder) or not architecture.classes:
+        raise InputError(f"{options.source} is no CNN with a classifier; experiments.port_weights list names some")
+    if names is not None and len(names) != architecture.classes:
+        raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")
+    settings, module = architecture.input, ported.module
+    run = jax.jit(lambda params, x: jax.lax.top_k(jax.nn.softmax(module.apply({"params": params}, x)[1]), TOP))
+    items = []
+    for begin in range(0, len(options.image), BATCH):
+        paths = options.image[begin : begin + BATCH]
+        pictures = [decode_image(path, max_pixels=settings.max_pixels) for path in paths]
+        batch = np.zeros((BATCH, *settings.size, 3), np.float32)
+        for row, picture in enumerate(pictures):
+            batch[row] = normalise(resize_image(picture, settings), settings)
+        for path, picture, probabilities, classes in zip(
+            paths, pictures, *jax.device_get(run(ported.params, batch)), strict=False
+        ):
+            labels = [names[c] if names else f"class {c}" for c in classes]
+            guesses = [f"{label} {p:.0%}" for label, p in zip(labels, probabilities, strict=True)]
+            print(f"{path}: {', '.join(guesses)}")
+            items.append(SheetItem(picture, ", ".join(guesses[1:]), labels[0], float(probabilities[0]), (), None))
+    if options.output:
+        title = f"{architecture.model.cnn}, ported from {Path(options.source).name}: likeliest class and runners-up"
+        predictions_sheet(items, options.output, title=title)
+    return 0
+
+
+def _names(path):
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} holds no names of classes: {error}") from None
+    return [str(name) for name in names]
+
+
+if __name__ == "__main__":
+    run_command(main)
