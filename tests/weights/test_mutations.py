@@ -1,0 +1,171 @@
+"""A proof that cannot fail proves nothing: planted mistakes, each of which the goldens must notice."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.weights.fixtures import BY_NAME
+from tests.weights.test_goldens import read, scores
+from vlm_jax.models import attention
+from vlm_jax.trees import flatten, unflatten
+from vlm_jax.weights import tables
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_is_used_again():
+    """A program that was compiled before a function was exchanged would hide the exchange."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def worst(ported, fixture):
+    """How far the golden outputs are missed, as a multiple of the bound."""
+    found = scores(ported, fixture)
+    return max(np.inf if np.isnan(value) else value for value in found.values())
+
+
+@pytest.fixture(params=["bert_pretraining", "visual_bert_answers", "roberta_masked", "distilbert_masked"])
+def port(request, tmp_path):
+    """A port and its fixture, which agree before anything is planted."""
+    fixture = BY_NAME[request.param].fixtures[-1]
+    ported = read(fixture, tmp_path)
+    assert worst(ported, fixture) <= 1
+    return ported, fixture
+
+
+def with_settings(ported, **changes):
+    model = dataclasses.replace(ported.architecture.model, **changes)
+    return dataclasses.replace(ported, architecture=ported.architecture._replace(model=model))
+
+
+def with_leaves(ported, change):
+    """The port with another mapping of paths to arrays."""
+    return dataclasses.replace(ported, params=unflatten(change(dict(flatten(ported.params)))))
+
+
+def exchanged(leaves, first, second):
+    """Every pair of leaves that differ by these parts of their paths, the one for the other."""
+    pairs = {path: path.replace(first, second) for path in leaves if first in path}
+    assert pairs
+    return leaves | {path: leaves[other] for path, other in pairs.items()} | {o: leaves[p] for p, o in pairs.items()}
+
+
+def test_the_other_gelu(port):
+    """The tanh approximation for the exact one, and the other way round."""
+    ported, fixture = port
+    other = {"gelu": "gelu_new", "gelu_new": "gelu"}[ported.architecture.model.activation]
+    assert worst(with_settings(ported, activation=other), fixture) > 1
+
+
+def test_epsilon(tmp_path):
+    """1e-6 for 1e-12 shows where a variance is small: weights of deviation 0.02."""
+    fixture = BY_NAME["bert_pretraining"].fixtures[0]
+    ported = read(fixture, tmp_path)
+    assert worst(ported, fixture) <= 1 < worst(with_settings(ported, norm_epsilon=1e-6), fixture)
+
+
+def test_swapped_norms(port):
+    ported, fixture = port
+    swapped = with_leaves(ported, lambda leaves: exchanged(leaves, "/attention_norm/", "/output_norm/"))
+    assert worst(swapped, fixture) > 1
+
+
+def test_swapped_query_and_key(port):
+    ported, fixture = port
+    swapped = with_leaves(ported, lambda leaves: exchanged(leaves, "/query/", "/key/"))
+    assert worst(swapped, fixture) > 1
+
+
+def test_wrong_head_axis(port, monkeypatch):
+    """Heads and the width of a head, one for the other."""
+    ported, fixture = port
+    project = attention._project
+
+    def wrong(settings, name, x):
+        right = project(settings, name, x)
+        shape = right.shape
+        return right.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
+
+    monkeypatch.setattr(attention, "_project", wrong)
+    assert worst(ported, fixture) > 1
+
+
+@pytest.mark.parametrize("name", ["bert_pretraining", "visual_bert_answers", "roberta_masked"])
+def test_forgotten_token_type(name, tmp_path):
+    """The row that every text has is left out."""
+    fixture = BY_NAME[name].fixtures[-1]
+    table = "text/segment/embedding"
+    ported = with_leaves(read(fixture, tmp_path), lambda leaves: leaves | {table: np.zeros_like(leaves[table])})
+    assert worst(ported, fixture) > 1
+
+
+def test_ignored_padding(port, monkeypatch):
+    ported, fixture = port
+    attend = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda *x, mask, **more: attend(*x, mask=jnp.ones_like(mask), **more))
+    assert worst(ported, fixture) > 1
+
+
+@pytest.mark.parametrize("part", ["attention/query", "attention/value", "attention/output"])
+def test_a_transposed_square_matrix(port, part):
+    ported, fixture = port
+    path = f"trunk/layer_0/{part}/kernel"
+    assert worst(with_leaves(ported, lambda leaves: leaves | {path: leaves[path].T}), fixture) > 1
+
+
+def test_positions_off_by_one(port):
+    """RoBERTa's first position is such a trap."""
+    ported, fixture = port
+    shifted = with_leaves(
+        ported,
+        lambda leaves: leaves | {"text/position/embedding": np.roll(leaves["text/position/embedding"], 1, axis=0)},
+    )
+    assert worst(shifted, fixture) > 1
+
+
+def test_the_norm_of_the_embeddings_is_forgotten(port):
+    ported, fixture = port
+    scale = "embed/norm/scale"
+    assert worst(with_leaves(ported, lambda leaves: leaves | {scale: np.ones_like(leaves[scale])}), fixture) > 1
+
+
+# CNNs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "torchvision_resnet18", "mobilenet_v2", "efficientnet_lite0"])
+def test_another_epsilon_of_batch_norm(name, tmp_path, monkeypatch):
+    fixture = BY_NAME[name].fixtures[-1]
+    fold = tables.folded_norm
+    other = {1e-5: 1e-3, 1e-3: 1e-5}
+    monkeypatch.setattr(tables, "folded_norm", lambda epsilon: fold(other[epsilon]))
+    assert worst(read(fixture, tmp_path), fixture) > 1
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_forgotten_running_mean(name, tmp_path, monkeypatch):
+    fixture = BY_NAME[name].fixtures[-1]
+    fold = tables.folded_norm
+
+    def forgetful(epsilon):
+        right = fold(epsilon)
+        return right._replace(
+            forward=lambda weight, bias, mean, variance: right.forward(weight, bias, 0 * mean, variance)
+        )
+
+    monkeypatch.setattr(tables, "folded_norm", forgetful)
+    assert worst(read(fixture, tmp_path), fixture) > 1
+
+
+def test_symmetric_padding_for_tensorflows(tmp_path, monkeypatch):
+    from vlm_jax.models import cnn
+    from vlm_jax.models.inverted_residual import EFFICIENTNET_LITE0, InvertedResiduals
+
+    fixture = BY_NAME["efficientnet_lite0"].fixtures[-1]
+    ported = read(fixture, tmp_path)
+    wrong = lambda settings, dtype: InvertedResiduals(EFFICIENTNET_LITE0, "symmetric", settings, dtype)  # noqa: E731
+    monkeypatch.setitem(cnn.CNNS, "efficientnet_lite0", wrong)
+    assert worst(ported, fixture) > 1
