@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -106,8 +107,11 @@ def _preset_place(argv: list[str]) -> int | None:
     return next((place for place, argument in enumerate(argv) if argument.endswith(".py")), None)
 
 
-def parse(arguments: Callable[..., Arguments], argv: list[str], *, prog: str) -> Arguments:
-    """Options and positional arguments by the signature of a dataclass or function; what it makes of them."""
+def parse(arguments: Callable[..., Arguments] | types.UnionType, argv: list[str], *, prog: str) -> Arguments:
+    """Options and positional arguments by the signature of a dataclass or function; what it makes of them.
+
+    A union of dataclasses is a choice of subcommands.
+    """
     import tyro
 
     return tyro.cli(arguments, args=argv, prog=prog)

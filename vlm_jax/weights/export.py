@@ -40,7 +40,9 @@ def export(ported: Ported, folder: Path) -> str | None:
     named = {_full_name(name, family, architecture): _typed(name, x, ported) for name, x in tensors.items()}
     folder.mkdir(parents=True, exist_ok=True)
     # Not `ascontiguousarray`, which gives a scalar, as counters are, an axis.
-    save_file({name: np.asarray(x, order="C") for name, x in named.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(
+        {name: np.asarray(x, order="C") for name, x in named.items()}, folder / WEIGHTS, metadata={"format": "pt"}
+    )
     types = set(ported.dtypes.values())
     config = ported.config | family.config(architecture) | {"model_type": family.name}
     if kind:

@@ -17,7 +17,7 @@ def family_of(source: Source) -> Family:
     """The family that config.json names, or the one whose names the file holds."""
     named = source.config.get("model_type")
     if named is not None:
-        if named not in FAMILIES:
+        if not isinstance(named, str) or named not in FAMILIES:
             raise InputError(f"{source.name} is a {named!r}, which cannot be ported; {nearest(str(named), FAMILIES)}")
         return FAMILIES[named]
     for family in FAMILIES.values():

@@ -1,0 +1,151 @@
+"""The command line of ports: bring in, prove, hand back."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import classify, port_weights
+from tests.weights import own
+from vlm_jax.errors import InputError
+from vlm_jax.trees import flatten, unflatten
+from vlm_jax.weights import verify as proofs
+from vlm_jax.weights.ported import read
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return own.write(tmp_path_factory.mktemp("published") / "bert")
+
+
+def test_import_and_export(bert, tmp_path, capsys):
+    imported, exported = tmp_path / "import", tmp_path / "export"
+    assert port_weights.main(["import", str(bert), "--output", str(imported)]) == 0
+    said = capsys.readouterr().out
+    numbers = sum(x.size for x in own.tensors().values())
+    assert f"bert: {numbers:,} parameters" in said and read(str(bert)).origin.sha256 in said
+    assert {"port.json", "port_report.md", "vocab.txt", "params", "digests.json"} <= {
+        e.name for e in imported.iterdir()
+    }
+    assert port_weights.main(["export", str(imported), "--output", str(exported)]) == 0
+    assert "transformers.BertModel.from_pretrained loads it" in capsys.readouterr().out
+    assert (exported / "model.safetensors").read_bytes() == (bert / "model.safetensors").read_bytes()
+    assert (exported / "vocab.txt").read_bytes() == (bert / "vocab.txt").read_bytes()
+    config = json.loads((exported / "config.json").read_text())
+    assert {name: config[name] for name in own.SETTINGS} == own.SETTINGS
+
+
+@pytest.mark.parity
+def test_verify_passes_and_fails(bert, capsys, monkeypatch):
+    """A mistake in the conversion is a FAIL and exit code 1."""
+    pytest.importorskip("torch", reason="torch is the oracle")
+    assert port_weights.main(["verify", str(bert)]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith("PASS\n") and "layer 2" in said and "pooled" in said and "exported again" in said
+    convert = proofs.convert
+
+    def mistaken(source):
+        ported = convert(source)
+        leaves = dict(flatten(ported.params))
+        path = "trunk/layer_1/attention/value/kernel"
+        leaves[path] = np.ascontiguousarray(leaves[path].T)
+        return dataclasses.replace(ported, params=unflatten(leaves))
+
+    monkeypatch.setattr(proofs, "convert", mistaken)
+    assert port_weights.main(["verify", str(bert)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "FAIL"
+    failed = {line.split("  ")[0] for line in lines if line.endswith("FAIL")}
+    assert {"layer 2", "pooled", "exported again"} <= failed and "layer 1" not in failed
+
+
+def test_verify_without_torch_says_what_was_not_compared(bert, capsys, monkeypatch):
+    find = proofs.importlib.util.find_spec
+    monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    assert port_weights.main(["verify", str(bert)]) == 0
+    assert "not compared: torch is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parity
+def test_the_text_side_of_a_run_is_a_bert(trained, tmp_path, capsys):
+    """Its export loads without a warning and computes what the model computes of a text without a picture."""
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    from transformers import BertModel
+
+    from vlm_jax.run_folder import RunFolder
+    from vlm_jax.training.setup import load_trained, make_encoder
+
+    assert port_weights.main(["export", str(trained), "--output", str(tmp_path / "out")]) == 0
+    assert "transformers.BertModel" in capsys.readouterr().out
+    model, info = BertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert {name: found for name, found in info.items() if found} == {}
+    config = RunFolder(trained).config()
+    task, params, _ = load_trained(config, RunFolder(trained), make_encoder(config, RunFolder(trained)), which="best")
+    ids, mask = task.encode.tokenizer.encode(["is there a circle?", "what is it"], 10)
+    fused = task.model.apply(
+        {"params": params}, None, jnp.asarray(ids)[:, None], jnp.asarray(mask)[:, None], method="streams"
+    )
+    with torch.no_grad():
+        theirs = model.eval()(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()).last_hidden_state
+    ours = np.asarray(fused.text)[:, 0]
+    assert proofs.score(ours[mask], theirs.numpy()[mask]) <= 2e-5
+
+
+def test_list_names_every_family(capsys):
+    assert port_weights.main(["list"]) == 0
+    said = capsys.readouterr().out
+    assert all(
+        name in said for name in ("bert", "roberta", "distilbert", "visual_bert", "resnet", "efficientnet_lite0")
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["verify", "nowhere"], ["import", "nowhere", "--output", "x"], ["export", "nowhere", "--output", "x"]]
+)
+def test_wrong_places_are_one_line_and_exit_code_2(arguments, tmp_path):
+    command = [sys.executable, "-m", "experiments.port_weights", *arguments]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 2 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
+    assert not (ROOT / "x").exists()
+
+
+@pytest.mark.parametrize("command", ["experiments.port_weights", "experiments.classify"])
+def test_help_is_quick(command):
+    """Nothing heavy is imported for it."""
+    code = f"import sys, runpy; sys.argv[1:] = ['--help']\ntry: runpy.run_module({command!r}, run_name='__main__')\n"
+    code += "except SystemExit: print('jax' in sys.modules, 'torch' in sys.modules)"
+    began = time.perf_counter()
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert answer.stdout.endswith("False False\n"), answer.stderr
+    assert time.perf_counter() - began < 20
+
+
+def test_classify_names_what_it_sees(tmp_path, capsys):
+    from PIL import Image
+
+    from tests.weights import fixtures
+
+    fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
+    source = str(fixtures.publish(fixture, tmp_path / "resnet"))
+    Image.new("RGB", (90, 40), "red").save(tmp_path / "red.png")
+    names = [f"name {index}" for index in range(fixtures.CLASSES)]
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    options = ["--image", str(tmp_path / "red.png"), "--output", str(tmp_path / "sheet.png")]
+    assert classify.main([source, *options, "--classes", str(tmp_path / "names.json")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(str(tmp_path / "red.png")) and said.count("name ") == 5
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size[0] > 100
+    (tmp_path / "short.txt").write_text("one\ntwo\n")
+    with pytest.raises(InputError, match="2 names, the classifier 10 classes"):
+        classify.main([source, *options, "--classes", str(tmp_path / "short.txt")])
+    with pytest.raises(InputError, match="no CNN with a classifier"):
+        classify.main([str(own.write(tmp_path / "bert")), *options])

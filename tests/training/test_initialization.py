@@ -1,0 +1,267 @@
+"""Training starts from pretrained weights: what fits is taken bit for bit, the rest is named."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.train import main
+from tests.weights import own
+from vlm_jax.config import Config, ImageEncoder, ImageInput, Model, TextEncoder
+from vlm_jax.config_checks import check
+from vlm_jax.errors import InputError
+from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.training.initialization import describe, start
+from vlm_jax.trees import flatten
+from vlm_jax.weights.export import text_layers
+from vlm_jax.weights.ported import read
+
+WIDTH = own.SETTINGS["hidden_size"]
+FITS = (
+    "--model.width", "16", "--model.heads", "2", "--model.layers", "2", "--model.mlp-width", "24",
+    "--model.text.width", "16", "--model.text.vocabulary-size", str(len(own.WORDS)),
+    "--model.text.max-positions", "20",
+)  # fmt: skip
+SHORT = ("--data.limit", "4", "--training.steps", "2", "--training.batch-images", "2", "--training.evaluate-every", "1")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return own.write(tmp_path_factory.mktemp("published") / "bert")
+
+
+def config(source=None, *, fusion="concat", text=None, image=None, data=None, **model):
+    """A config that fits the tiny BERT, but for what is changed."""
+    text = {
+        "vocabulary_size": len(own.WORDS), "width": WIDTH, "max_length": 12, "max_positions": 20,
+        "init_from": source and str(source),
+    } | (text or {})  # fmt: skip
+    image = ImageEncoder(**{"widths": (8, 8), "blocks": (0, 0), "stem_width": 8} | (image or {}))
+    settings = {"width": WIDTH, "heads": 2, "layers": 2, "mlp_width": 24} | model
+    whole = Config(model=Model(fusion=fusion, image=image, text=TextEncoder(**text), **settings))
+    size = ImageInput(**{"size": (16, 16)} | (data or {}))
+    return check(dataclasses.replace(whole, data=dataclasses.replace(whole.data, image=size)))
+
+
+def fresh(settings, classes=3):
+    """Parameters of the config's model."""
+    model, ids = VisualLanguageModel(settings.model, classes), jnp.zeros((1, 1, 5), jnp.int32)
+    image, mask = jnp.zeros((1, *settings.data.image.size, 3)), jnp.ones(ids.shape, bool)
+    return jax.jit(lambda key: model.init(key, image, ids, mask, method="answer_logits"))(jax.random.key(0))["params"]
+
+
+def started(settings, answers=("a", "b", "c")):
+    params, record = start(settings, fresh(settings), answers)
+    return {path: np.asarray(leaf) for path, leaf in flatten(params).items()}, record
+
+
+@pytest.mark.parametrize("fusion", ["concat", "cross", "late", "co_attention"])
+def test_text_weights_land_in_every_fusion(fusion, bert):
+    settings = config(bert, fusion=fusion)
+    params, record = started(settings)
+    theirs, ours = own.tensors(), text_layers(settings.model)
+    assert np.array_equal(params["text/word/embedding"], theirs["embeddings.word_embeddings.weight"])
+    assert np.array_equal(params["embed/norm/scale"], theirs["embeddings.LayerNorm.weight"])
+    for index, place in enumerate(ours):
+        query = theirs[f"encoder.layer.{index}.attention.self.query.weight"]
+        assert np.array_equal(params[f"{place}/attention/query/kernel"], query.T)
+        norm = theirs[f"encoder.layer.{index}.output.LayerNorm.bias"]
+        assert np.array_equal(params[f"{place}/output_norm/bias"], norm)
+    if fusion != "late":
+        assert np.array_equal(params["head/pooler/kernel"], theirs["pooler.dense.weight"].T)
+        assert record["sources"][0]["left_behind"] == []
+    else:
+        assert record["sources"][0]["left_behind"] == ["head/pooler"]
+    assert {"image", "embed/image_fc"} <= set(record["fresh"])
+    assert not {"text/word", "embed/norm"} & set(record["fresh"])
+
+
+def test_the_record_says_where_it_comes_from(bert):
+    _, record = started(config(bert))
+    (source,) = record["sources"]
+    assert source["setting"] == "model.text.init_from" and source["source"] == str(bert)
+    assert source["family"] == "bert" and source["sha256"] == read(str(bert)).origin.sha256
+    lines = "\n".join(describe(record))
+    assert "trunk/layer_*" in lines and "freshly initialised" in lines and "head/classifier" in lines
+
+
+def test_nothing_pretrained_changes_nothing():
+    settings = config()
+    params = fresh(settings)
+    after, record = start(settings, params, ())
+    assert after is params and record is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 32}, ["--model.width 16", "--model.text.init-trunk False"]),
+        ({"heads": 4}, ["--model.heads 2"]),
+        ({"layers": 1}, ["--model.layers 2"]),
+        ({"activation": "relu"}, ["--model.activation gelu"]),
+        ({"norm_epsilon": 1e-5}, ["--model.norm-epsilon 1e-12"]),
+        ({"text": {"vocabulary_size": 20}}, ["--model.text.vocabulary-size 14"]),
+        ({"text": {"segments": 1}}, ["--model.text.segments 2"]),
+        ({"text": {"max_positions": 12}}, ["20 rows", "--model.text.init-positions cut"]),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_with_those_that_do(changes, words, bert):
+    settings = config(bert, **changes)
+    with pytest.raises(InputError) as caught:
+        start(settings, fresh(settings), ())
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_embeddings_alone_fit_a_trunk_of_another_width(bert):
+    params, record = started(config(bert, width=32, text={"init_trunk": False}))
+    assert np.array_equal(params["text/position/embedding"], own.tensors()["embeddings.position_embeddings.weight"])
+    assert "embed/text_fc" in record["fresh"] and "trunk/layer_*" in record["sources"][0]["left_behind"]
+
+
+@pytest.mark.parametrize("length", [12, 17, 30])
+def test_positions_are_interpolated_when_asked(length, bert):
+    params, record = started(config(bert, text={"max_positions": length, "init_positions": "interpolate"}))
+    table, theirs = params["text/position/embedding"], own.tensors()["embeddings.position_embeddings.weight"]
+    assert len(table) == length
+    np.testing.assert_allclose(table[[0, -1]], theirs[[0, -1]], rtol=1e-6)
+    assert record["sources"][0]["changed"] == [f"positions interpolated from 20 to {length}"]
+
+
+def test_positions_are_cut_when_asked(bert):
+    params, record = started(config(bert, text={"max_positions": 15, "init_positions": "cut"}))
+    theirs = own.tensors()["embeddings.position_embeddings.weight"]
+    assert np.array_equal(params["text/position/embedding"], theirs[:15])
+    assert record["sources"][0]["changed"] == ["positions cut from 20 to 15"]
+    longer = config(bert, text={"max_positions": 30, "init_positions": "cut"})
+    with pytest.raises(InputError, match="cannot be cut"):
+        start(longer, fresh(longer), ())
+
+
+def test_a_text_encoder_is_no_cnn(bert):
+    settings = config(image={"init_from": str(bert)})
+    with pytest.raises(InputError, match=r"has no CNN"):
+        start(settings, fresh(settings), ())
+
+
+def test_a_cnn_brings_its_preprocessing(tmp_path):
+    """Mean and deviation that the weights were trained with are demanded."""
+    from tests.weights import fixtures
+
+    fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
+    source = str(fixtures.publish(fixture, tmp_path / "resnet"))
+    image = {"cnn": "resnet18", "norm": "frozen", "init_from": source}
+    right = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225), "size": (32, 32)}
+    params, record = started(config(image=image, data=right))
+    theirs = flatten(read(source).params)
+    assert all(np.array_equal(params[p], x) for p, x in theirs.items() if p.startswith("image/"))
+    assert record["sources"][0]["left_behind"] == ["head/classifier"]
+    for changes, words in (
+        ({"data": {"size": (32, 32)}, "image": image}, "--data.image.mean 0.485 0.456 0.406"),
+        ({"data": right, "image": image | {"norm": "group"}}, "--model.image.norm frozen"),
+        ({"data": right, "image": image | {"cnn": "resnet34"}}, "--model.image.cnn resnet18"),
+    ):
+        settings = config(**changes)
+        with pytest.raises(InputError, match=words):
+            start(settings, jax.eval_shape(lambda s=settings: fresh(s)), ())
+    text = config(text={"init_from": source})
+    with pytest.raises(InputError, match=r"is a CNN; give it as model.image.init_from"):
+        start(text, fresh(text), ())
+
+
+def train(folder, data_directory, *options):
+    return main(["configs/tiny.py", "--workdir", str(folder), "--data.directory", data_directory, *SHORT, *options])
+
+
+@pytest.fixture(scope="module")
+def run(bert, data_directory, tmp_path_factory):
+    """A finished run that started from the tiny BERT."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert train(folder, data_directory, *FITS, "--model.text.init-from", str(bert)) == 0
+    return folder
+
+
+def test_a_run_records_its_sources_and_takes_the_tokenizer(run, bert):
+    from vlm_jax.data.text import Tokenizer
+
+    record = json.loads((run / "weights.json").read_text())
+    assert record == json.loads((run / "result.json").read_text())["weights"]
+    assert record["sources"][0]["sha256"] == read(str(bert)).origin.sha256
+    texts = ["is there a circle?", "what colour is it"]
+    assert Tokenizer.load(run).tokens(texts) == Tokenizer.load(bert).tokens(texts)
+
+
+def test_a_run_is_a_source(run, data_directory, tmp_path, capsys):
+    """Its CNN, its text side, or all of it; another vocabulary of answers leaves the classifier."""
+    assert train(tmp_path / "whole", data_directory, *FITS, "--model.init-from", str(run)) == 0
+    assert "freshly initialised: nothing" in capsys.readouterr().out
+    assert train(tmp_path / "image", data_directory, "--model.image.init-from", str(run)) == 0
+    assert json.loads((tmp_path / "image" / "weights.json").read_text())["sources"][0]["taken"] == ["image"]
+    settings = dataclasses.replace(config(run), data=config().data)
+    _, record = started(settings)
+    assert record["sources"][0]["family"] == "run" and "image" in record["sources"][0]["left_behind"]
+    whole = json.loads((tmp_path / "whole" / "weights.json").read_text())
+    assert whole["sources"][0]["taken"].count("head/classifier") == 1
+
+
+def test_another_vocabulary_of_answers_leaves_the_classifier(run, data_directory):
+    from vlm_jax.run_folder import RunFolder
+
+    settings = RunFolder(run).config()
+    text = dataclasses.replace(settings.model.text, init_from=None)
+    model = dataclasses.replace(settings.model, init_from=str(run), text=text)
+    settings = dataclasses.replace(settings, model=model)
+    _, record = start(settings, fresh(settings, classes=3), ("other", "answers", "here"))
+    assert "head/classifier" in record["fresh"] and "head/classifier" in record["sources"][0]["left_behind"]
+
+
+def test_a_resumed_run_needs_its_source_no_more(bert, data_directory, tmp_path):
+    """Two steps, the source gone, two more: as four at once."""
+    source = shutil.copytree(bert, tmp_path / "source")
+    options = (*FITS, "--model.text.init-from", str(source), "--training.steps", "4")
+
+    def parameters(folder):
+        from vlm_jax.run_folder import RunFolder
+        from vlm_jax.training.checkpoint import Checkpoints
+
+        with Checkpoints(RunFolder(folder).checkpoints) as checkpoints:
+            return flatten(checkpoints.read_params(which="latest", ema=False)[0])
+
+    assert train(tmp_path / "once", data_directory, *options) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        from vlm_jax.training import loop
+
+        stop = lambda: stop.calls.append(0) or len(stop.calls) >= 2  # noqa: E731
+        stop.calls = []
+        requests = loop.stop_requests
+        from contextlib import contextmanager
+
+        @contextmanager
+        def asked():
+            with requests():
+                yield stop
+
+        patch.setattr(loop, "stop_requests", asked)
+        assert train(tmp_path / "twice", data_directory, *options) == 143
+    shutil.rmtree(source)
+    assert train(tmp_path / "twice", data_directory, *options) == 0
+    once, twice = parameters(tmp_path / "once"), parameters(tmp_path / "twice")
+    assert all(np.array_equal(once[path], twice[path]) for path in once)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_source_again(run, bert, data_directory, tmp_path):
+    """`weights.json` alone is no proof that anything was saved."""
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "answers.json", "weights.json"):
+        shutil.copyfile(run / name, folder / name)
+    assert train(folder, data_directory, *FITS, "--model.text.init-from", str(bert)) == 0
+
+    def losses(place):
+        lines = map(json.loads, (place / "metrics.jsonl").read_text().splitlines())
+        return [line["loss"] for line in lines if "loss" in line]
+
+    assert losses(folder) == losses(run) != []

@@ -1,0 +1,152 @@
+"""A port is strict both ways, and what nobody trained comes back bit for bit."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.weights import own
+from vlm_jax.errors import InputError
+from vlm_jax.trees import flatten, unflatten
+from vlm_jax.weights.export import export
+from vlm_jax.weights.ported import read, read_import, write_import
+from vlm_jax.weights.tables import folded_norm, to_theirs
+
+
+def refusal(folder, weights):
+    with pytest.raises(InputError) as caught:
+        read(str(own.write(folder, weights)))
+    return str(caught.value)
+
+
+def test_extra_missing_and_misshapen_tensors_are_named(tmp_path):
+    """Promise: three mistakes, three lines."""
+    weights = own.tensors()
+    bias = "encoder.layer.1.output.dense.bias"
+    extra = refusal(tmp_path / "a", weights | {"classifier.weight": np.zeros((3, 16), np.float32)})
+    missing = refusal(tmp_path / "b", {name: x for name, x in weights.items() if name != bias})
+    shape = refusal(tmp_path / "c", weights | {bias: np.zeros(17, np.float32)})
+    assert "unexpected classifier.weight [3, 16]" in extra
+    assert f"missing {bias}" in missing and "did you mean" in missing
+    assert f"{bias} [17] for trunk/layer_1/output/bias [16]" in shape
+    assert len({extra, missing, shape}) == 3
+
+
+def test_many_problems_are_shortened(tmp_path):
+    line = refusal(tmp_path / "a", {name: x for name, x in own.tensors().items() if "layer.1" not in name})
+    assert "and 11 more" in line and "\n" not in line
+
+
+@pytest.mark.parametrize("turned", [np.zeros(()), np.zeros(16), np.zeros((16, 16, 1))])
+def test_a_matrix_with_other_axes(turned, tmp_path):
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert name in refusal(tmp_path / "a", own.tensors() | {name: turned.astype(np.float32)})
+
+
+def test_there_and_back_is_bit_equal(tmp_path):
+    ported = read(str(own.write(tmp_path / "bert")))
+    back = to_theirs(flatten(ported.params), ported.kept, ported.family.rows(ported.architecture))
+    weights = own.tensors()
+    assert back.keys() == weights.keys()
+    assert all(back[name].tobytes() == weights[name].tobytes() for name in weights)
+
+
+def test_parameters_that_do_not_fit_are_not_exported(tmp_path):
+    ported = read(str(own.write(tmp_path / "bert")))
+    leaves = flatten(ported.params)
+    less = {path: leaf for path, leaf in leaves.items() if path != "text/word/embedding"}
+    for changed in (leaves | {"head/more": np.zeros(1)}, less):
+        with pytest.raises(InputError, match=r"unexpected head/more|missing text/word/embedding"):
+            export(dataclasses.replace(ported, params=unflatten(changed)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folded_norm_goes_back():
+    """Scale and bias over mean 0 and variance 1 - epsilon normalise as before."""
+    random = np.random.default_rng(0)
+    weight, bias, mean, variance = (random.uniform(0.5, 2, 7).astype(np.float32) for _ in range(4))
+    norm, x = folded_norm(1e-3), random.normal(size=(5, 7)).astype(np.float32)
+    scale, offset = norm.forward(weight, bias, mean, variance)
+    np.testing.assert_allclose(x * scale + offset, (x - mean) / np.sqrt(variance + 1e-3) * weight + bias, atol=1e-5)
+    again = norm.forward(*norm.backward(scale, offset))
+    np.testing.assert_allclose(again, (scale, offset), rtol=1e-6)
+
+
+def small_resnet(folder):
+    """torchvision's ResNet-18 by name, full width, weights of one draw."""
+    from tests.weights import fixtures
+
+    fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
+    return fixtures.publish(fixture, folder)
+
+
+def test_an_untouched_norm_goes_back_as_it_came_and_a_trained_one_does_not(tmp_path):
+    folder = small_resnet(tmp_path / "resnet")
+    ported = read(str(folder))
+    export(ported, tmp_path / "same")
+    (file,) = folder.glob("*.safetensors")
+    before, same = load_file(file), load_file(tmp_path / "same" / "model.safetensors")
+    assert before.keys() == same.keys() and all(before[n].tobytes() == same[n].tobytes() for n in before)
+    leaves = dict(flatten(ported.params))
+    leaves["image/stem_norm/scale"] = leaves["image/stem_norm/scale"] * np.float32(1.5)
+    export(dataclasses.replace(ported, params=unflatten(leaves)), tmp_path / "trained")
+    trained = load_file(tmp_path / "trained" / "model.safetensors")
+    assert np.array_equal(trained["bn1.running_mean"], np.zeros(64))
+    assert np.array_equal(trained["layer1.0.bn1.running_mean"], before["layer1.0.bn1.running_mean"])
+
+
+def test_an_import_is_read_as_it_was_written(tmp_path):
+    ported = read(str(own.write(tmp_path / "bert")))
+    write_import(ported, tmp_path / "import")
+    again = read_import(tmp_path / "import")
+    assert again.architecture == ported.architecture and again.origin == ported.origin
+    first, second = flatten(ported.params), flatten(again.params)
+    assert first.keys() == second.keys() and all(np.array_equal(first[p], second[p]) for p in first)
+    assert "| encoder.layer.0.output.dense.weight | trunk/layer_0/output/kernel |" in (
+        tmp_path / "import" / "port_report.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_a_damaged_import_is_refused(tmp_path):
+    write_import(read(str(own.write(tmp_path / "bert"))), tmp_path / "import")
+    files = (path for path in (tmp_path / "import" / "params").rglob("*") if path.is_file())
+    file = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged: a file is not as it was written"):
+        read(str(tmp_path / "import"))
+
+
+def test_nothing_is_written_over(tmp_path):
+    ported = read(str(own.write(tmp_path / "bert")))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    for write in (write_import, export):
+        with pytest.raises(InputError, match=r"is there already; give another --output"):
+            write(ported, tmp_path / "full")
+    assert [entry.name for entry in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_a_file_of_halves_keeps_its_type(tmp_path):
+    halves = {name: x.astype(np.float16) for name, x in own.tensors().items()}
+    export(read(str(own.write(tmp_path / "bert", halves))), tmp_path / "out")
+    back = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(back[name].dtype == np.float16 and np.array_equal(back[name], x) for name, x in halves.items())
+
+
+def test_a_tied_decoder_may_be_written_out(tmp_path):
+    weights = {f"bert.{name}": x for name, x in own.tensors().items() if "pooler" not in name}
+    random = np.random.default_rng(1)
+    head = {
+        "cls.predictions.transform.dense.weight": (16, 16), "cls.predictions.transform.dense.bias": (16,),
+        "cls.predictions.transform.LayerNorm.weight": (16,), "cls.predictions.transform.LayerNorm.bias": (16,),
+        "cls.predictions.bias": (len(own.WORDS),),
+    }  # fmt: skip
+    weights |= {name: random.normal(size=shape).astype(np.float32) for name, shape in head.items()}
+    decoder = "cls.predictions.decoder.weight"
+    tied = weights | {decoder: weights["bert.embeddings.word_embeddings.weight"].copy()}
+    assert read(str(own.write(tmp_path / "tied", tied))).architecture.parts == ("words",)
+    loose = weights | {decoder: tied[decoder] + 1}
+    assert read(str(own.write(tmp_path / "loose", loose))).architecture.parts == ("words", "decoder")
