@@ -179,3 +179,45 @@ def test_no_transformers_on_this_path(tmp_path, tokenizer):
         "assert not {'transformers', 'tensorflow', 'torch', 'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def roberta(tmp_path_factory):
+    """A byte-level BPE as RoBERTa's files hold it, learned from a few texts."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    folder = tmp_path_factory.mktemp("roberta")
+    tokenizer = ByteLevelBPETokenizer()
+    texts = ["the quick brown fox, it's 4:21", "naïve café", "hello world 🙂"] * 20
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(texts, vocab_size=400, special_tokens=special, show_progress=False)
+    tokenizer.save_model(str(folder))
+    return folder
+
+
+def test_roberta_is_read_from_its_two_files(roberta, tmp_path):
+    tokenizer = Tokenizer.load(roberta)
+    assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.mask_id) == (0, 1, 2, 4)
+    ids, mask = tokenizer.encode(["hello world"], 8)
+    assert ids[0, 0] == 0 and ids[0, mask[0].sum() - 1] == 2 and not (ids[0][mask[0]] == 1).any()
+    assert tokenizer.decode(ids[0]) == "hello world"
+    assert tokenizer.tokens(["hello world"]) == Tokenizer.load(roberta / "vocab.json").tokens(["hello world"])
+    tokenizer.save(tmp_path)
+    texts = ["the fox 🙂", "", "日本", "it's"]
+    assert Tokenizer.load(tmp_path).tokens(texts) == tokenizer.tokens(texts)
+
+
+def test_roberta_without_its_merges_is_refused(roberta, tmp_path):
+    (tmp_path / "vocab.json").write_bytes((roberta / "vocab.json").read_bytes())
+    with pytest.raises(InputError, match=r"merges.txt are no byte-level vocabulary"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parity
+def test_roberta_cuts_as_transformers_does(roberta):
+    pytest.importorskip("torch", reason="torch is the oracle's mark")
+    from transformers import RobertaTokenizer
+
+    theirs = RobertaTokenizer(vocab=str(roberta / "vocab.json"), merges=str(roberta / "merges.txt"))
+    for text in ("the quick fox", "it's 4:21 naïve", " two  spaces ", "日本 שלום 🙂", "UPPER", ""):
+        assert Tokenizer.load(roberta).tokens([text])[0] == theirs.encode(text, add_special_tokens=False), text

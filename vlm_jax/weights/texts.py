@@ -53,10 +53,10 @@ class TextEncoder:
         if "words" not in self._parts:
             raise InputError("this encoder was ported without its masked-word head; port BertForMaskedLM or its like")
         ids, mask = self._encode([text], None)
-        places = np.flatnonzero(ids[0] == self.tokenizer.mask_id)
-        if not len(places):
+        places = np.flatnonzero(ids[0] == self.tokenizer.mask_id).tolist()
+        if not places:
             raise InputError(f"the text holds no {self.tokenizer.mask_token}; put one where the word is wanted")
-        logits = self._run(self._params, ids, mask).words[0, places]
+        logits = self._run(self._params, ids, mask).words[0, np.array(places)]
         probabilities, words = jax.device_get(jax.lax.top_k(jax.nn.softmax(logits), top))
         return [
             [
