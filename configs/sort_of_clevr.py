@@ -2,7 +2,7 @@
 
 Question: does one fused trunk learn relations, where a CNN with an MLP does not?
 Command: python -m experiments.train configs/sort_of_clevr.py
-Time: 34 minutes on two busy cores. Accuracy: 75 % relational, 72 % other, 42 % without the picture: not there yet.
+Time: 77 minutes on one busy core. Accuracy: 77 % relational, 99.9 % other, 44 % without the picture.
 """
 
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
@@ -28,5 +28,5 @@ def get_config() -> Config:
         optimizer=Optimizer(
             learning_rate=1e-3, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999, multipliers=(("^image/", 0.1),)
         ),
-        training=Training(steps=30_000, batch_images=16, evaluate_every=500, log_every=200),
+        training=Training(steps=16_000, batch_images=16, evaluate_every=500, log_every=200),
     )

@@ -96,7 +96,11 @@ def _export(options):
 
         ported = text_side_of_run(folder)
     kind = export(ported, options.output)
-    loads = f"transformers.{kind}.from_pretrained loads it" if kind else f"names are those of {ported.family.about}"
+    bare = kind in ("BertModel", "RobertaModel", "VisualBertModel") and "pooler" not in ported.architecture.parts
+    alone = ", with add_pooling_layer=False," if bare else ""  # or it makes up a pooler, with a warning
+    loads = (
+        f"transformers.{kind}.from_pretrained{alone} loads it" if kind else f"names are those of {ported.family.about}"
+    )
     print(f"saved in {options.output}: {loads}")
     return 0
 

@@ -13,11 +13,18 @@ def in_package(name: str) -> Path:
     package, _, inside = name.removeprefix(PREFIX).partition("/")
     if not package.isidentifier() or ".." in Path(inside).parts or Path(inside).is_absolute():
         raise InputError(f"{name!r} is no place in a package; expected package:NAME/folder")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # __main__ has none
+        spec = None
     roots = list(spec.submodule_search_locations or ()) if spec else []
     if not roots:
         raise InputError(f"{name!r} needs the Python package {package!r}, which is not installed; pip install it")
     path = Path(roots[0]) / inside
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError:  # too long a name
+        there = False
+    if not there:
         raise InputError(f"the package {package!r} holds no {inside!r}")
     return path

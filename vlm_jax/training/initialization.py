@@ -31,7 +31,7 @@ TRUNK_SETTINGS = ("width", "heads", "layers", "mlp_width", "activation", "norm_e
 
 
 class Pretrained(NamedTuple):
-    """Weights of a source, its text layers as `trunk/layer_0`, `trunk/layer_1` and so on."""
+    """Weights of a source; its text layers are `trunk/layer_0` and so on, an image trunk `trunk/image_layer_0`."""
 
     family: str
     origin: Origin
@@ -176,29 +176,43 @@ def describe(record: Mapping[str, Any]) -> list[str]:
 
 
 def groups(paths: Any) -> list[str]:
-    """Paths by their first two names, layers of a trunk together: `embed/norm`, `trunk/layer_*`, `image`."""
+    """Paths by their first two names, layers of a trunk together: `embed/norm`, `trunk/layer_*`, `image`.
+
+    Of a layer, its side and its attention to the other side are named: `trunk/layer_*/text/cross_attention`.
+    """
     names = []
     for path in sorted(paths):
         first, *rest = path.split("/")
         name = first if first == "image" else "/".join([first, *rest[:1]])
         stem, _, number = name.rpartition("_")
-        names.append(f"{stem}_*" if first == "trunk" and number.isdigit() else name)
+        if first == "trunk" and number.isdigit():
+            parts = [part for part in rest[1:] if part in ("image", "text") or part.startswith("cross_attention")]
+            name = "/".join([f"{stem}_*", *(part.removesuffix("_norm") for part in parts)])
+        names.append(name)
     return [name for name, _ in itertools.groupby(sorted(names))]
+
+
+def _layers(model: Model) -> list[tuple[str, str]]:
+    """The beginnings of a layer's paths in a `Pretrained` and in our model, where they may differ."""
+    places = [(f"trunk/layer_{index}/", f"{place}/") for index, place in enumerate(text_layers(model))]
+    if model.fusion == "co_attention":
+        places += [(f"trunk/image_layer_{index}/", f"trunk/layer_{index}/image/") for index in range(model.layers)]
+    return places
 
 
 def _specific(path: str, model: Model) -> str:
     """The path that a leaf of a `Pretrained` has in our model."""
-    for index, place in enumerate(text_layers(model)):
-        if path.startswith(f"trunk/layer_{index}/"):
-            return path.replace(f"trunk/layer_{index}/", f"{place}/", 1)
+    for generic, specific in _layers(model):
+        if path.startswith(generic):
+            return specific + path.removeprefix(generic)
     return path
 
 
 def _generic(path: str, model: Model) -> str:
     """The path that a leaf of our model has in a `Pretrained`."""
-    for index, place in enumerate(text_layers(model)):
-        if path.startswith(f"{place}/"):
-            return path.replace(f"{place}/", f"trunk/layer_{index}/", 1)
+    for generic, specific in _layers(model):
+        if path.startswith(specific):
+            return generic + path.removeprefix(specific)
     return path
 
 

@@ -32,7 +32,10 @@ def convert_pickle(file: Path, output: Path) -> dict[str, tuple[int, ...]]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{file} holds more than tensors, or is damaged, and was not opened: {reason}") from None
     tensors = _tensors(content, file)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {output.parent}: {error.strerror}; give another --output") from None
     # Tensors that share memory, as tied ones do, are written out each.
     apart = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     save_file(apart, output, metadata={"format": "pt"})
@@ -50,4 +53,11 @@ def _tensors(content: Any, file: Path) -> dict[str, Any]:
     others = [name for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise InputError(f"{file} holds {json.dumps(str(others[0]))}, which is no tensor; expected tensors by name")
+    for name, tensor in content.items():
+        if not isinstance(name, str):
+            raise InputError(f"{file} names a tensor {name!r}; expected tensors by name")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise InputError(f"{name!r} in {file} is sparse, quantised or without its numbers; expected plain tensors")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(f"{name!r} in {file} is larger than what the file holds of it: {list(tensor.shape)}")
     return content

@@ -24,7 +24,7 @@ from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.families import FAMILIES, family_of
 from vlm_jax.weights.family import Architecture, Family, table_names
 from vlm_jax.weights.report import port_report
-from vlm_jax.weights.source import Source, open_source
+from vlm_jax.weights.source import Source, as_path, open_source
 from vlm_jax.weights.tables import to_ours
 
 ABOUT, PARAMS, KEPT, DIGESTS = "port.json", "params", "kept.safetensors", "digests.json"
@@ -91,7 +91,7 @@ def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
 
 def read(name: str) -> Ported:
     """The model at a source, or in the folder of an import; `InputError` where anything is amiss."""
-    folder = Path(name).expanduser()
+    folder = as_path(name)
     if (folder / ABOUT).is_file():
         return read_import(folder)
     return convert(open_source(name))

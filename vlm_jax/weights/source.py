@@ -117,12 +117,22 @@ def locate(name: str) -> tuple[Path, str | None]:
     """Where a source lies on this machine, and its commit where it comes from the hub."""
     if name.startswith(PREFIX):
         return in_package(name), None
-    path = Path(name).expanduser()
+    path = as_path(name)
     if path.exists():
         return path, None
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", name) and not name.endswith(PICKLES):
         return _from_hub(name)
     raise InputError(f"no weights at {name!r}: no such file or folder, and no hub id such as owner/name@revision")
+
+
+def as_path(name: str) -> Path:
+    """The path that a name is; `InputError` where no file system could have it."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # too long, not to be entered, the home of nobody
+        raise InputError(f"no weights at {name!r}: {getattr(error, 'strerror', None) or error}") from None
+    return path
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -136,6 +146,8 @@ def _weight_files(path: Path) -> list[Path]:
         return [path / WEIGHTS]
     if (path / INDEX).is_file():
         return _shards(path)
+    if not path.is_dir():
+        raise InputError(f"{path} is neither a file nor a folder")
     found = sorted(entry for entry in path.iterdir() if entry.is_file())
     pickles = [entry for entry in found if entry.suffix in PICKLES]
     if pickles:
@@ -157,12 +169,12 @@ def _shards(folder: Path) -> list[Path]:
     index = folder / INDEX
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, OSError, RecursionError) as error:
         raise InputError(f"{index} is no index of shards: {type(error).__name__} {error}") from None
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(f"{index} names the shard {name!r}; expected .safetensors files in the same folder")
-        if not (folder / name).is_file():
+        if not as_path(str(folder / name)).is_file():
             raise InputError(f"{index} names {name}, which is not there")
     return [folder / name for name in names]
 
@@ -173,7 +185,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         return {}
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{file} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise InputError(f"{file} holds {type(config).__name__}; expected an object of settings")

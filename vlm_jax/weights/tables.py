@@ -12,7 +12,7 @@ import numpy as np
 
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.trees import shortened, unflatten
-from vlm_jax.weights.source import Tensors
+from vlm_jax.weights.source import FLOATS, INTEGERS, Tensors
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -118,6 +118,11 @@ def to_ours(
     problems = [f"unexpected {names[name]} {list(tensors[names[name]].shape)}" for name in names if name not in listed]
     missing = [name for name in sorted(listed) if name not in names]
     problems += [f"missing {name} ({nearest(name, names)})" if names else f"missing {name}" for name in missing]
+    for name in listed & names.keys():
+        if tensors[names[name]].dtype in INTEGERS:
+            problems.append(
+                f"{names[name]} is of type {tensors[names[name]].dtype}, weights are of {', '.join(FLOATS)}"
+            )
     if problems:
         raise InputError(f"{what} does not fit its family: {shortened(problems)}")
     leaves, kept = {}, {}
