@@ -14,7 +14,7 @@ from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import tables
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def nothing_compiled_is_used_again():
     """A program that was compiled before a function was exchanged would hide the exchange."""
     jax.clear_caches()
@@ -80,6 +80,7 @@ def test_swapped_query_and_key(port):
     assert worst(swapped, fixture) > 1
 
 
+@pytest.mark.usefixtures("nothing_compiled_is_used_again")
 def test_wrong_head_axis(port, monkeypatch):
     """Heads and the width of a head, one for the other."""
     ported, fixture = port
@@ -103,6 +104,7 @@ def test_forgotten_token_type(name, tmp_path):
     assert worst(ported, fixture) > 1
 
 
+@pytest.mark.usefixtures("nothing_compiled_is_used_again")
 def test_ignored_padding(port, monkeypatch):
     ported, fixture = port
     attend = attention.attend
@@ -160,6 +162,7 @@ def test_forgotten_running_mean(name, tmp_path, monkeypatch):
     assert worst(read(fixture, tmp_path), fixture) > 1
 
 
+@pytest.mark.usefixtures("nothing_compiled_is_used_again")
 def test_symmetric_padding_for_tensorflows(tmp_path, monkeypatch):
     from vlm_jax.models import cnn
     from vlm_jax.models.inverted_residual import EFFICIENTNET_LITE0, InvertedResiduals
