@@ -14,8 +14,10 @@ import pytest
 from experiments import classify, port_weights
 from tests.weights import own
 from vlm_jax.errors import InputError
+from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import verify as proofs
+from vlm_jax.weights.export import text_layers
 from vlm_jax.weights.ported import read
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +69,62 @@ def test_verify_passes_and_fails(bert, capsys, monkeypatch):
     assert {"layer 2", "pooled", "exported again"} <= failed and "layer 1" not in failed
 
 
+@pytest.mark.parity
+def test_not_a_number_is_a_mistake(bert, monkeypatch):
+    """Outputs that are not finite are no padding, and fail."""
+    pytest.importorskip("torch", reason="torch is the oracle")
+    convert = proofs.convert
+
+    def mistaken(source):
+        ported = convert(source)
+        leaves = {path: leaf.copy() for path, leaf in flatten(ported.params).items()}
+        leaves["trunk/layer_1/output/bias"][3] = np.nan
+        return dataclasses.replace(ported, params=unflatten(leaves))
+
+    monkeypatch.setattr(proofs, "convert", mistaken)
+    failed = {check.name for check in proofs.verify(str(bert)) if not check.passed}
+    assert {"layer 2", "pooled"} <= failed and "layer 1" not in failed
+
+
+def test_verify_an_import(bert, tmp_path, capsys):
+    """Its reference is what it exports; one that was damaged is refused."""
+    imported = tmp_path / "import"
+    assert port_weights.main(["import", str(bert), "--output", str(imported)]) == 0
+    assert port_weights.main(["verify", str(imported)]) == 0
+    assert capsys.readouterr().out.endswith("PASS\n")
+    (imported / "vocab.txt").write_text("[PAD]\n")
+    with pytest.raises(InputError, match="is damaged"):
+        port_weights.main(["verify", str(imported)])
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+def test_a_full_folder_is_left_as_it_is(command, bert, tmp_path):
+    imported = tmp_path / "import"
+    assert port_weights.main(["import", str(bert), "--output", str(imported)]) == 0
+    before = {path: path.read_bytes() for path in imported.rglob("*") if path.is_file()}
+    source = str(bert if command == "import" else imported)
+    with pytest.raises(InputError, match="is there already"):
+        port_weights.main([command, source, "--output", str(imported)])
+    assert before == {path: path.read_bytes() for path in imported.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parity
+def test_convert(bert, tmp_path, capsys):
+    """A pickle becomes a file that is then ported to the same parameters."""
+    torch = pytest.importorskip("torch", reason="torch reads pickles")
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    (folder / "config.json").write_bytes((bert / "config.json").read_bytes())
+    torch.save({name: torch.tensor(x) for name, x in own.tensors().items()}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError) as refusal:
+        read(str(folder))
+    command = str(refusal.value).split("python -m experiments.port_weights ")[1].split()
+    assert port_weights.main(command) == 0  # what the refusal says to do
+    assert f"{len(own.tensors())} tensors saved" in capsys.readouterr().out
+    first, second = flatten(read(str(bert)).params), flatten(read(str(folder)).params)
+    assert first.keys() == second.keys() and all(np.array_equal(first[path], second[path]) for path in first)
+
+
 def test_verify_without_torch_says_what_was_not_compared(bert, capsys, monkeypatch):
     find = proofs.importlib.util.find_spec
     monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
@@ -97,6 +155,49 @@ def test_the_text_side_of_a_run_is_a_bert(trained, tmp_path, capsys):
         theirs = model.eval()(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()).last_hidden_state
     ours = np.asarray(fused.text)[:, 0]
     assert proofs.score(ours[mask], theirs.numpy()[mask]) <= 2e-5
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("fusion", ["concat", "cross", "late", "co_attention"])
+@pytest.mark.parametrize("width", [16, 24])
+def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys):
+    """Its layers are the text's, and `text_fc`, which is not the identity here, is folded into the tables."""
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    from transformers import BertModel
+
+    settings = own.config(fusion=fusion, text={"width": width})
+    saved = own.save_run(tmp_path / "run", settings)
+    assert port_weights.main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 0
+    pooler = fusion != "late"
+    assert ("add_pooling_layer=False" in capsys.readouterr().out) == (not pooler)
+    theirs, info = BertModel.from_pretrained(
+        tmp_path / "out", output_loading_info=True, add_pooling_layer=pooler, dtype=torch.float64
+    )
+    assert {name: found for name, found in info.items() if found} == {}
+    for index, place in enumerate(text_layers(settings.model)):
+        query = theirs.encoder.layer[index].attention.self.query.weight.detach().numpy()
+        assert np.array_equal(query, saved[f"{place}/attention/query/kernel"].T)
+    ids, mask = np.array([[2, 5, 6, 7, 8, 3], [2, 10, 3, 0, 0, 0]]), np.arange(6)[None] < np.array([6, 3])[:, None]
+    with torch.no_grad():
+        output = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask).long(), output_hidden_states=True)
+    # Without a picture, attention to it still adds its bias: only fusions without such attention are compared further.
+    fused = VisualLanguageModel(settings.model, 3).apply(
+        {"params": unflatten(saved)}, None, jnp.asarray(ids, jnp.int32)[:, None], jnp.asarray(mask)[:, None],
+        method="streams",
+    )  # fmt: skip
+    words = (
+        saved["text/word/embedding"][ids] + saved["text/position/embedding"][:6] + saved["text/segment/embedding"][0]
+    )
+    embedded = layer_norm(words @ saved["embed/text_fc/kernel"] + saved["embed/text_fc/bias"])
+    embedded = embedded * saved["embed/norm/scale"] + saved["embed/norm/bias"]
+    assert proofs.score(embedded, output.hidden_states[0].numpy()) <= 2e-5
+    if fusion in ("concat", "late"):
+        assert proofs.score(np.asarray(fused.text)[:, 0][mask], output.last_hidden_state.numpy()[mask]) <= 2e-5
+
+
+def layer_norm(x):
+    x = x.astype(np.float64)
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
 
 
 def test_list_names_every_family(capsys):

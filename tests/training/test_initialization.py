@@ -5,22 +5,18 @@ import json
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.train import main
 from tests.weights import own
-from vlm_jax.config import Config, ImageEncoder, ImageInput, Model, TextEncoder
-from vlm_jax.config_checks import check
+from tests.weights.own import config, fresh
 from vlm_jax.errors import InputError
-from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.trees import flatten
 from vlm_jax.weights.export import text_layers
 from vlm_jax.weights.ported import read
 
-WIDTH = own.SETTINGS["hidden_size"]
 FITS = (
     "--model.width", "16", "--model.heads", "2", "--model.layers", "2", "--model.mlp-width", "24",
     "--model.text.width", "16", "--model.text.vocabulary-size", str(len(own.WORDS)),
@@ -32,26 +28,6 @@ SHORT = ("--data.limit", "4", "--training.steps", "2", "--training.batch-images"
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     return own.write(tmp_path_factory.mktemp("published") / "bert")
-
-
-def config(source=None, *, fusion="concat", text=None, image=None, data=None, **model):
-    """A config that fits the tiny BERT, but for what is changed."""
-    text = {
-        "vocabulary_size": len(own.WORDS), "width": WIDTH, "max_length": 12, "max_positions": 20,
-        "init_from": source and str(source),
-    } | (text or {})  # fmt: skip
-    image = ImageEncoder(**{"widths": (8, 8), "blocks": (0, 0), "stem_width": 8} | (image or {}))
-    settings = {"width": WIDTH, "heads": 2, "layers": 2, "mlp_width": 24} | model
-    whole = Config(model=Model(fusion=fusion, image=image, text=TextEncoder(**text), **settings))
-    size = ImageInput(**{"size": (16, 16)} | (data or {}))
-    return check(dataclasses.replace(whole, data=dataclasses.replace(whole.data, image=size)))
-
-
-def fresh(settings, classes=3):
-    """Parameters of the config's model."""
-    model, ids = VisualLanguageModel(settings.model, classes), jnp.zeros((1, 1, 5), jnp.int32)
-    image, mask = jnp.zeros((1, *settings.data.image.size, 3)), jnp.ones(ids.shape, bool)
-    return jax.jit(lambda key: model.init(key, image, ids, mask, method="answer_logits"))(jax.random.key(0))["params"]
 
 
 def started(settings, answers=("a", "b", "c")):
@@ -265,3 +241,45 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_source_again(r
         return [line["loss"] for line in lines if "loss" in line]
 
     assert losses(folder) == losses(run) != []
+
+
+@pytest.mark.parametrize("fusion", ["concat", "cross", "late", "co_attention"])
+def test_a_run_of_every_fusion_is_a_source(fusion, tmp_path):
+    """Its text layers for another fusion; for its own, every parameter, the image's layers too."""
+    settings = config(fusion=fusion)
+    saved = own.save_run(tmp_path / "run", settings)
+    params, record = started(config(tmp_path / "run"))
+    for index, place in enumerate(text_layers(settings.model)):
+        inside = [path for path in params if path.startswith(f"trunk/layer_{index}/")]
+        assert len(inside) == 16
+        for path in inside:
+            assert np.array_equal(params[path], saved[path.replace(f"trunk/layer_{index}", place)]), path
+    assert not any(name.startswith("trunk") for name in record["fresh"])
+    params, record = started(dataclasses.replace(settings, model=dataclasses.replace(
+        settings.model, init_from=str(tmp_path / "run")
+    )))  # fmt: skip
+    assert params.keys() == saved.keys() and all(np.array_equal(params[path], saved[path]) for path in saved)
+    assert record["fresh"] == [] and record["sources"][0]["left_behind"] == []
+
+
+def test_the_record_tells_sides_and_cross_attention_apart(bert):
+    _, record = started(config(bert, fusion="co_attention"))
+    assert "trunk/layer_*/text" in record["sources"][0]["taken"]
+    fresh_layers = {name for name in record["fresh"] if name.startswith("trunk")}
+    assert fresh_layers == {
+        "trunk/layer_*/image", "trunk/layer_*/image/cross_attention", "trunk/layer_*/text/cross_attention",
+    }  # fmt: skip
+    _, record = started(config(bert, fusion="cross"))
+    assert {"trunk/image_layer_*", "trunk/text_layer_*/cross_attention"} <= set(record["fresh"])
+    assert "trunk/text_layer_*" not in record["fresh"]
+
+
+def test_a_damaged_checkpoint_is_no_source(tmp_path):
+    own.save_run(tmp_path / "run", config())
+    files = [path for path in (tmp_path / "run" / "checkpoints").rglob("*") if path.is_file()]
+    file = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoint 0 in .* is damaged"):
+        started(config(tmp_path / "run"))

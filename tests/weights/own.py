@@ -1,9 +1,23 @@
-"""A tiny BERT of one's own as a folder: config.json, model.safetensors, vocab.txt."""
+"""A tiny BERT of one's own as a folder: config.json, model.safetensors, vocab.txt; and a run that nobody trained."""
 
+import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
+
+from vlm_jax.config import Config, ImageEncoder, ImageInput, Model, TextEncoder
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json
+from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.wordpiece import bert_tokenizer
+from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.optimizer import make_optimizer
+from vlm_jax.training.state import create_state
+from vlm_jax.trees import flatten, unflatten
 
 WORDS = (
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "is", "there", "a", "circle", "?", "what", "color", "the", "shape",
@@ -49,3 +63,43 @@ def write(folder, weights=None, **changes):
     save_file(tensors() if weights is None else weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     return folder
+
+
+def config(source=None, *, fusion="concat", text=None, image=None, data=None, **model):
+    """A config that fits the tiny BERT, but for what is changed."""
+    width = SETTINGS["hidden_size"]
+    text = {
+        "vocabulary_size": len(WORDS), "width": width, "max_length": 12, "max_positions": 20,
+        "init_from": source and str(source),
+    } | (text or {})  # fmt: skip
+    image = ImageEncoder(**{"widths": (8, 8), "blocks": (0, 0), "stem_width": 8} | (image or {}))
+    settings = {"width": width, "heads": 2, "layers": 2, "mlp_width": 24} | model
+    whole = Config(model=Model(fusion=fusion, image=image, text=TextEncoder(**text), **settings))
+    size = ImageInput(**{"size": (16, 16)} | (data or {}))
+    return check(dataclasses.replace(whole, data=dataclasses.replace(whole.data, image=size)))
+
+
+def fresh(settings, classes=3):
+    """Parameters of the config's model."""
+    model, ids = VisualLanguageModel(settings.model, classes), jnp.zeros((1, 1, 5), jnp.int32)
+    image, mask = jnp.zeros((1, *settings.data.image.size, 3)), jnp.ones(ids.shape, bool)
+    return jax.jit(lambda key: model.init(key, image, ids, mask, method="answer_logits"))(jax.random.key(0))["params"]
+
+
+def save_run(folder, settings, answers=("a", "b", "c")):
+    """The folder of a run with one checkpoint, all of whose parameters are random; and these, by path."""
+    random, untrained = np.random.default_rng(5), flatten(fresh(settings, len(answers)))
+    leaves = {
+        path: (random.normal(0, 0.2, leaf.shape) + path.endswith("scale")).astype(np.float32)
+        for path, leaf in untrained.items()
+    }
+    params = jax.tree.map(jnp.asarray, unflatten(leaves))
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(to_json(settings), encoding="utf-8")
+    vocabulary = {word: index for index, word in enumerate(WORDS)}
+    bert_tokenizer(vocabulary, lower_case=True).save(str(folder / "tokenizer.json"))
+    AnswerVocabulary(answers).save(folder / "answers.json")
+    state = create_state(params, make_optimizer(settings.optimizer, params, steps=2), ema=False)
+    with Checkpoints(folder / "checkpoints", config=settings) as checkpoints:
+        checkpoints.save(state, {}, {"accuracy": 0.5})
+    return leaves

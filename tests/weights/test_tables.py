@@ -92,7 +92,10 @@ def test_an_untouched_norm_goes_back_as_it_came_and_a_trained_one_does_not(tmp_p
     leaves["image/stem_norm/scale"] = leaves["image/stem_norm/scale"] * np.float32(1.5)
     export(dataclasses.replace(ported, params=unflatten(leaves)), tmp_path / "trained")
     trained = load_file(tmp_path / "trained" / "model.safetensors")
+    assert np.array_equal(trained["bn1.weight"], leaves["image/stem_norm/scale"])
+    assert np.array_equal(trained["bn1.bias"], leaves["image/stem_norm/bias"])
     assert np.array_equal(trained["bn1.running_mean"], np.zeros(64))
+    assert np.array_equal(trained["bn1.running_var"], np.full(64, 1 - 1e-5, np.float32))
     assert np.array_equal(trained["layer1.0.bn1.running_mean"], before["layer1.0.bn1.running_mean"])
 
 

@@ -174,7 +174,11 @@ def _shards(folder: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(f"{index} names the shard {name!r}; expected .safetensors files in the same folder")
-        if not as_path(str(folder / name)).is_file():
+        try:
+            there = (folder / name).is_file()
+        except OSError:  # too long a name
+            there = False
+        if not there:
             raise InputError(f"{index} names {name}, which is not there")
     return [folder / name for name in names]
 

@@ -118,7 +118,7 @@ def to_ours(
     problems = [f"unexpected {names[name]} {list(tensors[names[name]].shape)}" for name in names if name not in listed]
     missing = [name for name in sorted(listed) if name not in names]
     problems += [f"missing {name} ({nearest(name, names)})" if names else f"missing {name}" for name in missing]
-    for name in listed & names.keys():
+    for name in sorted(listed & names.keys()):
         if tensors[names[name]].dtype in INTEGERS:
             problems.append(
                 f"{names[name]} is of type {tensors[names[name]].dtype}, weights are of {', '.join(FLOATS)}"
