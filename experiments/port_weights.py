@@ -92,15 +92,17 @@ def _export(options):
     if (folder / ABOUT).is_file():
         ported = read_import(folder)
     else:
-        from vlm_jax.training.initialization import text_side_of_run
+        from vlm_jax.training.pretrained import text_side_of_run
 
         ported = text_side_of_run(folder)
     kind = export(ported, options.output)
-    bare = kind in ("BertModel", "RobertaModel", "VisualBertModel") and "pooler" not in ported.architecture.parts
-    alone = ", with add_pooling_layer=False," if bare else ""  # or it makes up a pooler, with a warning
-    loads = (
-        f"transformers.{kind}.from_pretrained{alone} loads it" if kind else f"names are those of {ported.family.about}"
-    )
+    if kind:
+        told = "".join(
+            f", with {name}={value}," for name, value in ported.family.load_options(ported.architecture).items()
+        )
+        loads = f"transformers.{kind}.from_pretrained{told} loads it"
+    else:
+        loads = f"names are those of {ported.family.about}"
     print(f"saved in {options.output}: {loads}")
     return 0
 

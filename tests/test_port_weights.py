@@ -17,7 +17,6 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import verify as proofs
-from vlm_jax.weights.export import text_layers
 from vlm_jax.weights.ported import read
 
 ROOT = Path(__file__).parent.parent
@@ -174,7 +173,7 @@ def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys
         tmp_path / "out", output_loading_info=True, add_pooling_layer=pooler, dtype=torch.float64
     )
     assert {name: found for name, found in info.items() if found} == {}
-    for index, place in enumerate(text_layers(settings.model)):
+    for index, place in enumerate(own.text_layers(settings.model)):
         query = theirs.encoder.layer[index].attention.self.query.weight.detach().numpy()
         assert np.array_equal(query, saved[f"{place}/attention/query/kernel"].T)
     ids, mask = np.array([[2, 5, 6, 7, 8, 3], [2, 10, 3, 0, 0, 0]]), np.arange(6)[None] < np.array([6, 3])[:, None]

@@ -14,7 +14,6 @@ from tests.weights.own import config, fresh
 from vlm_jax.errors import InputError
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.trees import flatten
-from vlm_jax.weights.export import text_layers
 from vlm_jax.weights.ported import read
 
 FITS = (
@@ -39,7 +38,7 @@ def started(settings, answers=("a", "b", "c")):
 def test_text_weights_land_in_every_fusion(fusion, bert):
     settings = config(bert, fusion=fusion)
     params, record = started(settings)
-    theirs, ours = own.tensors(), text_layers(settings.model)
+    theirs, ours = own.tensors(), own.text_layers(settings.model)
     assert np.array_equal(params["text/word/embedding"], theirs["embeddings.word_embeddings.weight"])
     assert np.array_equal(params["embed/norm/scale"], theirs["embeddings.LayerNorm.weight"])
     for index, place in enumerate(ours):
@@ -204,7 +203,7 @@ def test_a_resumed_run_needs_its_source_no_more(bert, data_directory, tmp_path):
         from vlm_jax.training.checkpoint import Checkpoints
 
         with Checkpoints(RunFolder(folder).checkpoints) as checkpoints:
-            return flatten(checkpoints.read_params(which="latest", ema=False)[0])
+            return flatten(checkpoints.restore_params(None, which="latest", ema=False)[0])
 
     assert train(tmp_path / "once", data_directory, *options) == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -249,7 +248,7 @@ def test_a_run_of_every_fusion_is_a_source(fusion, tmp_path):
     settings = config(fusion=fusion)
     saved = own.save_run(tmp_path / "run", settings)
     params, record = started(config(tmp_path / "run"))
-    for index, place in enumerate(text_layers(settings.model)):
+    for index, place in enumerate(own.text_layers(settings.model)):
         inside = [path for path in params if path.startswith(f"trunk/layer_{index}/")]
         assert len(inside) == 16
         for path in inside:
@@ -281,5 +280,37 @@ def test_a_damaged_checkpoint_is_no_source(tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(InputError, match=r"checkpoint 0 in .* is damaged"):
+    with pytest.raises(InputError, match=r"checkpoints in .* are damaged"):
         started(config(tmp_path / "run"))
+
+
+def test_visual_bert_starts_a_whole_model(tmp_path):
+    """A published fusion model under a CNN of ours: everything but the CNN and the answers, which mean others."""
+    from tests.weights import fixtures
+
+    fixture = fixtures.BY_NAME["visual_bert_answers"].fixtures[-1]
+    ported = read(str(fixtures.publish(fixture, tmp_path / "visual_bert")))
+    theirs, model = flatten(ported.params), ported.architecture.model
+    text = {
+        "vocabulary_size": fixtures.WORDS,
+        "width": model.width,
+        "max_length": 8,
+        "max_positions": fixtures.POSITIONS,
+    }
+    image = {"widths": (8, fixtures.FEATURES), "positions": "shared", "segments": 2}
+    image["max_positions"] = model.image.max_positions
+    trunk = {name: getattr(model, name) for name in ("width", "heads", "layers", "mlp_width")}
+    small = {"size": (8, 8)}  # four cells
+    source = str(tmp_path / "visual_bert")
+    settings = config(
+        text=text, image=image, data=small, pattern="bidirectional", head="last_word", init_from=source, **trunk
+    )
+    params, record = started(settings)
+    shared = [path for path in theirs if path in params]
+    assert {"embed/image_fc/kernel", "embed/image_segment", "embed/image_position/embedding"} <= set(shared)
+    assert all(np.array_equal(params[path], theirs[path]) for path in shared)
+    assert set(record["fresh"]) == {"head/classifier", "image"}
+    assert record["sources"][0]["left_behind"] == ["head/answers", "head/pooler"]
+    wrong = config(text=text, image=image | {"segments": 1}, data=small, init_from=source, **trunk)
+    with pytest.raises(InputError, match=r"needs --model\.image\.segments 2"):
+        start(wrong, fresh(wrong), ())

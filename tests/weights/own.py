@@ -103,3 +103,9 @@ def save_run(folder, settings, answers=("a", "b", "c")):
     with Checkpoints(folder / "checkpoints", config=settings) as checkpoints:
         checkpoints.save(state, {}, {"accuracy": 0.5})
     return leaves
+
+
+def text_layers(settings):
+    """The paths of the trunk's layers that the text goes through."""
+    form = {"concat": "layer_{}", "cross": "text_layer_{}", "late": "text_layer_{}", "co_attention": "layer_{}/text"}
+    return [f"trunk/{form[settings.fusion].format(index)}" for index in range(settings.layers)]

@@ -145,7 +145,7 @@ def _lower_case(settings: Path) -> bool:
     """What the file beside a vocabulary says; without one true, as in BERT's own tokenizer."""
     try:
         return bool(json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", True))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return True
 
 

@@ -1,11 +1,12 @@
 """Where image and text meet: four trunks behind one interface.
 
 Every fusion maps `(image, text, image_mask, text_mask, keys, first_only)` to `(image, text)`; heads do not know which
-one ran. With `first_only` the last layer computes, of the text, the first position alone.
+one ran. With `first_only` the last layer computes, of the text, the first position alone. `text_layer` says where the
+layers of the text stand, so that a pretrained text encoder can start them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,7 @@ class ConcatFusion(nn.Module):
     """
 
     settings: Model
+    text_layer: ClassVar[str] = "layer_{}"
 
     @nn.compact
     def __call__(
@@ -126,6 +128,7 @@ class CrossFusion(nn.Module):
     """
 
     settings: Model
+    text_layer: ClassVar[str] = "text_layer_{}"
 
     @nn.compact
     def __call__(
@@ -178,6 +181,8 @@ class CoAttentionFusion(nn.Module):
     """Two streams that ask each other in every layer (ViLBERT, LXMERT)."""
 
     settings: Model
+    text_layer: ClassVar[str] = "layer_{}/text"
+    image_layer: ClassVar[str] = "layer_{}/image"
 
     @nn.compact
     def __call__(
@@ -206,6 +211,7 @@ class LateFusion(nn.Module):
     """Two trunks; image and text meet in the head."""
 
     settings: Model
+    text_layer: ClassVar[str] = "text_layer_{}"
 
     @nn.compact
     def __call__(
@@ -228,3 +234,16 @@ class LateFusion(nn.Module):
 
 
 FUSIONS = {"concat": ConcatFusion, "cross": CrossFusion, "co_attention": CoAttentionFusion, "late": LateFusion}
+
+
+def layer_names(settings: Model) -> list[tuple[str, str]]:
+    """What a trunk's layers are called wherever weights are kept, and their paths in this fusion's trunk.
+
+    `trunk/layer_0` and so on are those that the text goes through, as BERT's; `trunk/image_layer_0` the image's own.
+    """
+    fusion, names = FUSIONS[settings.fusion], []
+    for common, own in (("layer_{}", "text_layer"), ("image_layer_{}", "image_layer")):
+        if hasattr(fusion, own):
+            paths = [(common.format(index), getattr(fusion, own).format(index)) for index in range(settings.layers)]
+            names += [(f"trunk/{common}/", f"trunk/{specific}/") for common, specific in paths]
+    return names

@@ -107,28 +107,21 @@ class Checkpoints:
         state = target._replace(step=np.int32(step), **{name: restored[name] for name in names})
         return jax.tree.map(jax.numpy.asarray, state), restored["data"]
 
-    def restore_params(self, target: Parameters, *, which: str, ema: bool) -> tuple[Parameters, int]:
+    def restore_params(self, target: Parameters | None, *, which: str, ema: bool) -> tuple[Parameters, int]:
         """Parameters alone, or their moving average, of the `best` or `latest` checkpoint or a step, and their step.
 
-        Where the files of that one are damaged, those of the newest intact one, with a warning.
+        In the shapes and places of `target`; without one as they were saved, for a model that has only a part of them.
+        Where the files of that checkpoint are damaged, those of the newest intact one, with a warning.
         """
         step = self._choose(which)
         if not self._intact(step):
             damaged, step = step, self._newest_intact()
             _logger.warning("checkpoint %d is damaged; using %d", damaged, step)
         name = "ema" if ema else "params"
+        if target is None:
+            target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._saved(step, name))
         items = {name: ocp.args.StandardRestore(self._abstract(step, name, target))}
         return self._manager.restore(step, args=ocp.args.Composite(**items))[name], step
-
-    def read_params(self, *, which: str, ema: bool) -> tuple[Parameters, int]:
-        """As `restore_params`, in the shapes that they were saved in: for a model that only has a part of them."""
-        step = self._choose(which)
-        if not self._intact(step):
-            raise InputError(f"checkpoint {step} in {self._folder} is damaged; choose another")
-        name = "ema" if ema else "params"
-        saved = self._manager.item_metadata(step)[name]
-        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved.tree)
-        return self.restore_params(target, which=str(step), ema=ema)
 
     def _steps(self) -> list[int]:
         """The steps that Orbax committed. It counts any folder named as a number, such as an empty one, too."""
@@ -154,13 +147,15 @@ class Checkpoints:
 
     def _abstract(self, step: int, name: str, target: Any) -> Any:
         """`target` as shapes with places, after comparing it with what was saved."""
-        items = self._manager.item_metadata(step)
-        saved = items.get(name)
+        compare_trees(self._saved(step, name), target, what=f"{name} of checkpoint {step}")
+        return jax.tree.map(_placed, target)
+
+    def _saved(self, step: int, name: str) -> Any:
+        """The tree that was saved, as shapes."""
+        saved = self._manager.item_metadata(step).get(name)
         if saved is None:
             raise InputError(f"checkpoint {step} in {self._folder} holds no {name}")
-        tree = saved.tree if hasattr(saved, "tree") else saved
-        compare_trees(tree, target, what=f"{name} of checkpoint {step}")
-        return jax.tree.map(_placed, target)
+        return saved.tree if hasattr(saved, "tree") else saved
 
     def _newest_intact(self) -> int:
         steps = self._steps()

@@ -5,44 +5,22 @@ would fit.
 """
 
 import itertools
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from vlm_jax.config import Config, ImageEncoder, ImageInput, Model, leaves
-from vlm_jax.data.answers import AnswerVocabulary
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.config import Config, Model, leaves
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import sha256
-from vlm_jax.run_folder import CONFIG, RunFolder, open_run
-from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.pretrained import Pretrained, generic, open_pretrained, specific
 from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten, shortened, unflatten
-from vlm_jax.weights.export import text_layers, text_side
-from vlm_jax.weights.ported import Origin, Ported, read
+from vlm_jax.weights.export import TEXT_SIDE
 
 # Settings that decide what text weights compute, or their shapes.
 TEXT_SETTINGS = ("vocabulary_size", "width", "segments", "first_position")
 TRUNK_SETTINGS = ("width", "heads", "layers", "mlp_width", "activation", "norm_epsilon")
-
-
-class Pretrained(NamedTuple):
-    """Weights of a source; its text layers are `trunk/layer_0` and so on, an image trunk `trunk/image_layer_0`."""
-
-    family: str
-    origin: Origin
-    model: Model | None
-    image: ImageEncoder | None
-    input: ImageInput | None
-    leaves: dict[str, np.ndarray]
-    tokenizer: Path | None
-    """A folder that holds one."""
-    answers: tuple[str, ...]
-    """What the classes of its head mean, where that is known."""
 
 
 class Start(NamedTuple):
@@ -51,74 +29,6 @@ class Start(NamedTuple):
     params: Parameters
     record: dict[str, Any] | None
     """None where nothing is pretrained."""
-
-
-def open_pretrained(name: str) -> Pretrained:
-    """A source that can be ported, the folder of an import, or a run."""
-    folder = Path(name).expanduser()
-    if (folder / CONFIG).is_file() and (folder / "checkpoints").is_dir():
-        return _open_run(name, RunFolder(folder))
-    ported = read(name)
-    architecture, files = ported.architecture, ported.tokenizer
-    image = isinstance(architecture.model, ImageEncoder)
-    return Pretrained(
-        ported.family.name,
-        ported.origin,
-        None if image else architecture.model,
-        architecture.model if image else None,
-        architecture.input,
-        flatten(ported.params),
-        files[0].parent if files else None,
-        (),
-    )
-
-
-def _open_run(name: str, folder: RunFolder) -> Pretrained:
-    config = folder.config()
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        params, step = checkpoints.read_params(which="best", ema=config.optimizer.ema is not None)
-    found = {path: np.asarray(leaf) for path, leaf in flatten(params).items()}
-    found = {_generic(path, config.model): leaf for path, leaf in found.items()}
-    digest = sha256(folder.path / "digests" / f"{step}.json")
-    answers = AnswerVocabulary.load(folder.path / "answers.json").answers
-    return Pretrained(
-        "run",
-        Origin(f"{name}, step {step}", None, digest),
-        config.model,
-        config.model.image,
-        config.data.image,
-        found,
-        folder.path,
-        tuple(answers),
-    )
-
-
-def text_side_of_run(path: Path) -> Ported:
-    """The text side of a run's best checkpoint as a BERT that can be exported."""
-    folder = open_run(path)
-    config, source = folder.config(), _open_run(str(path), folder)
-    params = unflatten({_specific(name, config.model): leaf for name, leaf in source.leaves.items()})
-    tokenizer = (folder.path / "tokenizer.json",)
-    special = {"pad_token_id": Tokenizer.load(tokenizer[0]).pad_id}
-    return text_side(
-        config.model,
-        params,
-        source=source.origin.source,
-        sha256=source.origin.sha256,
-        tokenizer=tokenizer,
-        special=special,
-    )
-
-
-def tokenizer_source(model: Model) -> str | None:
-    """Where the tokenizer of a config comes from: given, or beside the weights that the text side starts from."""
-    text, start = model.text, model.text.init_from or model.init_from
-    if text.tokenizer is not None or start is None:
-        return text.tokenizer
-    folder = open_pretrained(start).tokenizer
-    if folder is None:
-        raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
-    return str(folder)
 
 
 def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start:
@@ -143,7 +53,7 @@ def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start
         if problems or not chosen:
             raise InputError(f"{setting} {name} does not fit the model: {shortened(problems) or 'nothing in it does'}")
         taken |= chosen
-        used = {_generic(path, model) for path in chosen} | set(chosen)
+        used = {generic(path, model) for path in chosen} | set(chosen)
         sources.append(
             {
                 "setting": setting,
@@ -192,30 +102,6 @@ def groups(paths: Any) -> list[str]:
     return [name for name, _ in itertools.groupby(sorted(names))]
 
 
-def _layers(model: Model) -> list[tuple[str, str]]:
-    """The beginnings of a layer's paths in a `Pretrained` and in our model, where they may differ."""
-    places = [(f"trunk/layer_{index}/", f"{place}/") for index, place in enumerate(text_layers(model))]
-    if model.fusion == "co_attention":
-        places += [(f"trunk/image_layer_{index}/", f"trunk/layer_{index}/image/") for index in range(model.layers)]
-    return places
-
-
-def _specific(path: str, model: Model) -> str:
-    """The path that a leaf of a `Pretrained` has in our model."""
-    for generic, specific in _layers(model):
-        if path.startswith(generic):
-            return specific + path.removeprefix(generic)
-    return path
-
-
-def _generic(path: str, model: Model) -> str:
-    """The path that a leaf of our model has in a `Pretrained`."""
-    for generic, specific in _layers(model):
-        if path.startswith(specific):
-            return generic + path.removeprefix(specific)
-    return path
-
-
 def _text_side(
     config: Config, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -229,15 +115,12 @@ def _text_side(
     if wrong:
         alone = " or --model.text.init-trunk False" if not any(name.startswith("text.") for name in wrong) else ""
         raise InputError(f"model.text.init_from {model.text.init_from} needs {_options(wrong)}{alone}")
-    chosen = {path: leaf for path, leaf in source.leaves.items() if path.startswith("text/")}
-    if source.model.width == model.width:
-        beside = ("embed/norm", "embed/text_fc")
-        chosen |= {path: leaf for path, leaf in source.leaves.items() if path.startswith(beside)}
+    theirs = {path: leaf for path, leaf in source.leaves.items() if TEXT_SIDE.match(path)}
+    sides = ("text/", "embed/") if source.model.width == model.width else ("text/",)
+    chosen = {path: leaf for path, leaf in theirs.items() if path.startswith(sides)}
     if model.text.init_trunk:
-        layers = {path: leaf for path, leaf in source.leaves.items() if re.match(r"trunk/layer_\d+/(?!cross)", path)}
-        chosen |= {_specific(path, model): leaf for path, leaf in layers.items()}
-        pooler = {path: leaf for path, leaf in source.leaves.items() if path.startswith("head/pooler/")}
-        chosen |= {path: leaf for path, leaf in pooler.items() if path in fresh}
+        chosen |= {specific(path, model): leaf for path, leaf in theirs.items() if path.startswith("trunk/")}
+        chosen |= {path: leaf for path, leaf in theirs.items() if path.startswith("head/pooler/") and path in fresh}
     return _with_positions(config, chosen)
 
 
@@ -302,7 +185,7 @@ def _whole_model(
         raise InputError(f"model.init_from {name} needs {_options(wrong)}")
     chosen = {}
     for path, leaf in source.leaves.items():
-        mine = _specific(path.replace("head/answers/classifier", "head/classifier"), model)
+        mine = specific(path.replace("head/answers/classifier", "head/classifier"), model)
         if mine.startswith("head/classifier") and source.answers != answers:
             continue  # its classes mean other answers
         if mine in fresh:

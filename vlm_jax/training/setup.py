@@ -13,7 +13,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.tasks import TASKS
 from vlm_jax.training.checkpoint import Checkpoints
-from vlm_jax.training.initialization import tokenizer_source
+from vlm_jax.training.pretrained import tokenizer_source
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
 

@@ -172,6 +172,7 @@ BERT = Family(
     aliases={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=("cls.",),
+    optional_pooler=True,
 )
 
 
@@ -214,6 +215,7 @@ ROBERTA = Family(
     aliases={"lm_head.decoder.bias": "lm_head.bias"},
     tied=("lm_head.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=("lm_head.",),
+    optional_pooler=True,
 )
 
 
@@ -337,4 +339,5 @@ VISUAL_BERT = Family(
     aliases={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=("cls.",),
+    optional_pooler=True,
 )

@@ -25,6 +25,11 @@ class Architecture(NamedTuple):
     input: ImageInput | None = None
     """How a CNN wants its pictures."""
 
+    @property
+    def sees(self) -> bool:
+        """Whether it is a transformer that was trained with an image: VisualBERT's cells share one position."""
+        return isinstance(self.model, Model) and self.model.image.positions == "shared"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -50,6 +55,13 @@ class Family:
     """The decoder and the word table that it may be tied to."""
     outside: tuple[str, ...] = ()
     """Beginnings of names that stand outside the prefix: heads."""
+    optional_pooler: bool = False
+    """Whether its class makes up a pooler, with a warning, unless told that there is none."""
+
+    def load_options(self, architecture: Architecture) -> dict[str, Any]:
+        """What `from_pretrained` must be told besides the folder."""
+        headless = "For" not in (self.transformers_class(architecture) or "For")
+        return {"add_pooling_layer": False} if self.optional_pooler and headless and not architecture.parts else {}
 
 
 Names = dict[str, str]

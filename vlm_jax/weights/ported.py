@@ -24,7 +24,7 @@ from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.families import FAMILIES, family_of
 from vlm_jax.weights.family import Architecture, Family, table_names
 from vlm_jax.weights.report import port_report
-from vlm_jax.weights.source import Source, as_path, open_source
+from vlm_jax.weights.source import Source, as_path, new_folder, open_source
 from vlm_jax.weights.tables import to_ours
 
 ABOUT, PARAMS, KEPT, DIGESTS = "port.json", "params", "kept.safetensors", "digests.json"
@@ -82,9 +82,7 @@ def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
         inputs, given = (jnp.zeros((1, 64, 64, 3)),), {}
     else:
         inputs = (jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool))
-        image = architecture.model.image
-        # Only VisualBERT has an image: nothing else gives its cells a place.
-        given = {"image": jnp.zeros((1, 1, image.features))} if image.positions == "shared" else {}
+        given = {"image": jnp.zeros((1, 1, architecture.model.image.features))} if architecture.sees else {}
     variables = jax.eval_shape(lambda key: module.init(key, *inputs, **given), jax.random.key(0))
     return flatten(variables["params"])
 
@@ -116,9 +114,7 @@ def write_import(ported: Ported, folder: Path) -> None:
     """Write the folder of an import; one that is there already and not empty is refused."""
     import orbax.checkpoint as ocp
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already; give another --output")
-    folder.mkdir(parents=True, exist_ok=True)
+    new_folder(folder)
     # Weights do not compress: trying takes twice the memory and three times as long.
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
         checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(ported.params))

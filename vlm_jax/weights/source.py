@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  safetensors needs it to give bfloat16
+import ml_dtypes  # safetensors needs it to give bfloat16
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -25,7 +25,7 @@ TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+FLOATS = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(ml_dtypes.bfloat16)}
 INTEGERS = ("I64", "I32")  # counters and buffers, which no model needs
 
 
@@ -97,6 +97,14 @@ class Source:
     def tokenizer_files(self) -> list[Path]:
         """The tokenizer's files that lie beside the weights."""
         return [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()]
+
+
+def new_folder(path: Path) -> Path:
+    """The folder, made; `InputError` where something is there already."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path} is there already; give another --output")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def open_source(name: str) -> Source:

@@ -88,22 +88,19 @@ def _reference(ported: Ported, source: Source, folder: Path) -> Any:
 
     kind = ported.family.transformers_class(ported.architecture)
     folder.mkdir()
-    for file in {source.tensors[name].file for name in source.tensors}:
-        single = len({tensor.file for tensor in source.tensors.values()}) == 1
-        (folder / (WEIGHTS if single else file.name)).symlink_to(file.absolute())
+    files = {tensor.file for tensor in source.tensors.values()}
+    for file in files:
+        (folder / (WEIGHTS if len(files) == 1 else file.name)).symlink_to(file.absolute())
     for file in source.folder.glob("*.json"):
         if file.name == CONFIG or file.name.endswith("index.json"):
             shutil.copyfile(file, folder / file.name)
-    more = {} if "pooler" in ported.architecture.parts or "For" in kind else {"add_pooling_layer": False}
-    if kind in ("ResNetModel", "DistilBertModel"):
-        more = {}
     model, info = getattr(transformers, kind).from_pretrained(
         folder,
         dtype=torch.float64,
         attn_implementation="eager",
         output_loading_info=True,
         local_files_only=True,
-        **more,
+        **ported.family.load_options(ported.architecture),
     )
     missing = set(info["missing_keys"])
     for pair in ported.family.aliases.items():  # transformers 5 wants both names of an untied bias, 4 took either
@@ -128,7 +125,7 @@ def _inputs(ported: Ported) -> dict[str, np.ndarray]:
     inputs = {"input_ids": ids.astype(np.int32), "text_mask": mask}
     if model.text.segments > 1:
         inputs["segments"] = random.integers(0, model.text.segments, mask.shape).astype(np.int32)
-    if model.image.positions == "shared":
+    if ported.architecture.sees:
         inputs["image"] = random.normal(size=(3, 7, model.image.features)).astype(np.float32)
         inputs["image_mask"] = np.arange(7)[None] < np.array([7, 4, 6])[:, None]
     return inputs

@@ -1,0 +1,94 @@
+"""Weights that training can start from, wherever they are: published ones, imports, runs of ours."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vlm_jax.config import ImageEncoder, ImageInput, Model
+from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.integrity import sha256
+from vlm_jax.models.fusion import layer_names
+from vlm_jax.run_folder import CONFIG, RunFolder, open_run
+from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.trees import flatten
+from vlm_jax.weights.export import text_side
+from vlm_jax.weights.ported import Origin, Ported, read
+from vlm_jax.weights.source import TOKENIZER_FILES, as_path, locate
+
+
+class Pretrained(NamedTuple):
+    """Weights of a source; its text layers are `trunk/layer_0` and so on, an image trunk `trunk/image_layer_0`."""
+
+    family: str
+    origin: Origin
+    model: Model | None
+    image: ImageEncoder | None
+    input: ImageInput | None
+    leaves: dict[str, np.ndarray]
+    answers: tuple[str, ...]
+    """What the classes of its head mean, where that is known."""
+
+
+def open_pretrained(name: str) -> Pretrained:
+    """A source that can be ported, the folder of an import, or a run."""
+    folder = as_path(name)
+    if _is_run(folder):
+        return _open_run(name, RunFolder(folder))
+    ported = read(name)
+    architecture, leaves = ported.architecture, flatten(ported.params)
+    if isinstance(architecture.model, ImageEncoder):
+        return Pretrained(ported.family.name, ported.origin, None, architecture.model, architecture.input, leaves, ())
+    return Pretrained(ported.family.name, ported.origin, architecture.model, None, None, leaves, ())
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and RunFolder(folder).checkpoints.is_dir()
+
+
+def _open_run(name: str, folder: RunFolder) -> Pretrained:
+    config = folder.config()
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        params, step = checkpoints.restore_params(None, which="best", ema=config.optimizer.ema is not None)
+    leaves = {generic(path, config.model): np.asarray(leaf) for path, leaf in flatten(params).items()}
+    origin = Origin(f"{name}, step {step}", None, sha256(folder.path / "digests" / f"{step}.json"))
+    answers = AnswerVocabulary.load(folder.path / "answers.json").answers
+    return Pretrained("run", origin, config.model, config.model.image, config.data.image, leaves, answers)
+
+
+def text_side_of_run(path: Path) -> Ported:
+    """The text side of a run's best checkpoint as a BERT that can be exported."""
+    folder = open_run(path)
+    source, tokenizer = _open_run(str(path), folder), folder.path / "tokenizer.json"
+    pad_id = Tokenizer.load(tokenizer).pad_id
+    return text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=pad_id)
+
+
+def tokenizer_source(model: Model) -> str | None:
+    """Where the tokenizer of a config comes from: given, or beside the weights that the text side starts from."""
+    text, start = model.text, model.text.init_from or model.init_from
+    if text.tokenizer is not None or start is None:
+        return text.tokenizer
+    folder = locate(start)[0]
+    folder = folder if folder.is_dir() else folder.parent
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
+    return str(folder)
+
+
+def specific(path: str, model: Model) -> str:
+    """The path that a leaf of a `Pretrained` has in our model."""
+    for common, own in layer_names(model):
+        if path.startswith(common):
+            return own + path.removeprefix(common)
+    return path
+
+
+def generic(path: str, model: Model) -> str:
+    """The path that a leaf of our model has in a `Pretrained`."""
+    for common, own in layer_names(model):
+        if path.startswith(own):
+            return common + path.removeprefix(own)
+    return path
