@@ -37,7 +37,14 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
-        "test": ["beartype>=0.23,<0.24", "hypothesis>=6", "pytest>=9,<10", "pytest-timeout>=2.4", "ruff>=0.14"],
+        "test": [
+            "beartype>=0.23,<0.24",
+            "hypothesis>=6",
+            "pytest>=9,<10",
+            "pytest-timeout>=2.4",
+            "ruff>=0.14",
+            "sacrebleu>=2.6,<3",
+        ],
         "parity": ["torch==2.13.0"],
     },
 )

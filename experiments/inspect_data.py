@@ -1,10 +1,9 @@
 """Look at a data set before training on it: `python -m experiments.inspect_data configs/vqa_jsonl.py`.
 
-Counts, answers, lengths, what splits share, pictures and rows that cannot be used, and a sheet of pictures. The exit
-code is 0 whatever it finds.
+Counts, answers or captions, lengths, what splits share, pictures and rows that cannot be used, and a sheet of
+pictures. The exit code is 0 whatever it finds.
 """
 
-import dataclasses
 import random
 import sys
 from collections import Counter
@@ -41,60 +40,80 @@ def main(argv: list[str]) -> int:
     data, sheet, listed = tyro.cli(inspect_data, args=argv[source is not None :], prog=usage, description=description)
     if source is None:
         raise InputError(f"no data set; give a config file first, or one of: {', '.join(NAMES)}")
-    check(dataclasses.replace(preset, data=data))
-    _inspect(data, sheet.expanduser(), name=preset.name, listed=listed)
+    _inspect(_checked(data, task=preset.task), sheet.expanduser(), name=preset.name, listed=listed)
     return 0
 
 
+def _checked(data, *, task):
+    """The data settings with what was left open chosen: captions where these are asked for, or all that there is."""
+    from vlm_jax.data.own_files import READERS
+
+    if data.texts is not None:
+        task = "vqa" if data.texts == "questions" else "captioning"
+    elif "questions" not in READERS.get(data.name, ("questions",)):
+        task = "captioning"
+    return check(Config(task=task, data=data)).data
+
+
 def _inspect(data, sheet, *, name, listed):
-    from vlm_jax.data.report import listing, report
-    from vlm_jax.data.statistics import answers_of, describe, inspect_pictures
+    from vlm_jax.data.report import caption_report, listing, report
+    from vlm_jax.data.statistics import answers_of, describe, describe_captions, inspect_pictures
 
     splits, bad_rows = _open(data)
     if (count := sum(map(len, splits.values()))) > SLOW:
         print(f"looking into {count:,} pictures", file=sys.stderr)
     limits = {"max_pixels": data.image.max_pixels, "threads": data.threads}
     pictures = {split: inspect_pictures(examples, **limits) for split, examples in splits.items()}
-    seen = answers_of(splits["train"])
-    statistics = {split: describe(examples, seen) for split, examples in splits.items()}
     ids = {split: [example.image_id for example in examples] for split, examples in splits.items()}
     files = {split: found.digests.values() for split, found in pictures.items()}
     unreadable = dict.fromkeys(reason for found in pictures.values() for reason in found.unreadable.values())
-    print(report(statistics, ids, files), end="\n\n")
+    if data.texts == "questions":
+        seen = answers_of(splits["train"])
+        statistics = {split: describe(examples, seen) for split, examples in splits.items()}
+        print(report(statistics, ids, files), end="\n\n")
+    else:
+        train = describe_captions(splits["train"], None)
+        others = {split: describe_captions(splits[split], train.words) for split in list(splits)[1:]}
+        print(caption_report({"train": train, **others}, ids, files), end="\n\n")
     print(listing("unreadable pictures", list(unreadable), listed), end="\n\n")
     print(listing("bad rows", bad_rows, listed), end="\n\n")
     for split, examples in splits.items():
         if readable := [example for example in examples if example.image_id not in pictures[split].unreadable]:
             title = f"{name}: {min(SHEET_ITEMS, len(readable))} of {len(examples):,} pictures, {split} split"
-            _draw(readable, sheet, title=title, max_pixels=data.image.max_pixels)
+            captions = data.texts != "questions"
+            _draw(readable, sheet, captions=captions, title=title, max_pixels=data.image.max_pixels)
             print(f"saved {sheet}")
             break
 
 
 def _open(data):
     """The examples of each split, and the rows of your own files that cannot be used."""
+    from vlm_jax.data.given_files import splits_of
     from vlm_jax.data.own_files import READERS, read_split
     from vlm_jax.data.sources import open_split
 
     if data.name not in READERS:
         return {split: open_split(data, split) for split in SPLITS}, []
-    readings = {split: read_split(data, split) for split in SPLITS}
+    readings = {split: read_split(data, split) for split in splits_of(data.name)}
     bad_rows = dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows)
     return {split: reading.examples[: data.limit] for split, reading in readings.items()}, list(bad_rows)
 
 
-def _draw(examples, path, *, title, max_pixels):
-    """A sheet of some pictures, each with one of its questions and the answers that people gave."""
+def _draw(examples, path, *, captions, title, max_pixels):
+    """A sheet of some pictures, each with one of its questions and the answers that people gave, or its captions."""
     from vlm_jax.data.images import decode_image
     from vlm_jax.figures import SheetItem, predictions_sheet
 
     chosen = random.Random(0)
     items = []
     for example in chosen.sample(examples, min(SHEET_ITEMS, len(examples))):
+        image = decode_image(example.image, name=example.image_id, max_pixels=max_pixels)
+        if captions:
+            items.append(SheetItem(image, "", " · ".join(text.text for text in example.questions), None, (), None))
+            continue
         question = chosen.choice(example.questions)
         counts = Counter(question.answers).most_common(3)
         given = [answer if len(question.answers) == 1 else f"{answer} ({count})" for answer, count in counts]
-        image = decode_image(example.image, name=example.image_id, max_pixels=max_pixels)
         items.append(SheetItem(image, question.text, ", ".join(given), None, (), None))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -66,8 +66,10 @@ def _classes(config: Config, options: Options) -> int:
 def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, assumed: bool) -> str:
     data, model, whole = config.data, config.model, rows[0]
     height, width = data.image.size
-    answers = f"{classes:,} answers"
-    if assumed:
+    says_words = model.head == "next_word"
+    answers = f"{model.text.vocabulary_size:,} words" if says_words else f"{classes:,} answers"
+    texts = "caption" if says_words else "question"
+    if assumed and not says_words:
         answers += " (assumed, since the config leaves them to the data; --classes sets them)"
     table = [("module", "parameters", "FLOPs", "output")] + [
         (row.path, f"{row.parameters:,}", f"{row.flops:,}", " ".join(map(_shape, row.outputs)) or "not called")
@@ -78,7 +80,7 @@ def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, 
     return "\n".join(
         [
             f"{config.name}: {model.fusion}, {model.pattern}, {model.head}, images by {model.image.cnn}",
-            f"example: one picture of {height} x {width} pixels, questions: {data.questions_per_image} of "
+            f"example: one picture of {height} x {width} pixels, {texts}s: {data.questions_per_image} of "
             f"{model.text.max_length} tokens, {answers}",
             "FLOPs: of one example, forward; products and convolutions only, a multiplication and an addition are two",
             "a module counts what is below it",
@@ -90,7 +92,7 @@ def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, 
             *([""] if depth else []),
             f"parameters           {whole.parameters:,}",
             f"FLOPs of a picture   {whole.flops:,}",
-            f"FLOPs of a question  {round(whole.flops / data.questions_per_image):,}",
+            f"{f'FLOPs of a {texts}':21s}{round(whole.flops / data.questions_per_image):,}",
         ]
     )
 

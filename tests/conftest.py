@@ -17,6 +17,24 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+SCENES = {"train": 24, "validation": 6, "test": 8, "held_out": 4}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_scenes():
+    """Drawn scenes are few in every test; how many of each split there are."""
+    from vlm_jax.data import sources
+
+    def few(data, directory):
+        from vlm_jax.data.builders.shape_scenes import ShapeScenes
+
+        return ShapeScenes(pictures=SCENES, data_dir=str(directory), file_format="array_record")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sources.BUILDERS, "shape_scenes", few)
+        yield SCENES
+
+
 @pytest.fixture(scope="session")
 def data_directory(tmp_path_factory):
     """easy-VQA, prepared once for all tests."""

@@ -13,12 +13,12 @@ FILES = sorted((ROOT / "vlm_jax").rglob("*.py"))
 # Each row may import the rows above it, and its own package. The table stands in docs/architecture.md too.
 RANKS = (
     ("allocator", "errors", "types"),
-    ("config", "metrics", "trees", "integrity", "packages"),
+    ("config", "metrics", "trees", "integrity", "packages", "scenes"),
     ("config_checks",),
     ("config_json",),
     ("command_line", "run_folder", "figures", "data"),
     ("models",),
-    ("weights",),
+    ("decoding", "weights"),
     ("tasks",),
     ("training",),
 )

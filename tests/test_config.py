@@ -20,6 +20,7 @@ from vlm_jax.config import (
     ImageInput,
     Model,
     Optimizer,
+    Task,
     TextEncoder,
     Training,
 )
@@ -152,8 +153,8 @@ def test_a_fusion_alone_chooses_what_goes_with_it(task, fusion):
 
 
 def test_every_fusion_pattern_and_head_has_its_place():
-    for name in typing.get_args(Fusion):
-        assert all(name in fusions for fusions in PAIRINGS.values())
+    assert {name for fusions in PAIRINGS.values() for name in fusions} == set(typing.get_args(Fusion))
+    assert set(PAIRINGS) == set(typing.get_args(Task))
     used = [pair for fusions in PAIRINGS.values() for pair in fusions.values()]
     assert {head for _, heads in used for head in heads} == set(typing.get_args(Head))
 

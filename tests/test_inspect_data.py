@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from experiments.inspect_data import NAMES, main
+from vlm_jax import figures
 from vlm_jax.command_line import run_command
 from vlm_jax.data import sources
 from vlm_jax.errors import InputError
@@ -64,6 +66,73 @@ def test_own_files_are_shown_with_all_that_is_wrong(own, tmp_path, capsys):
     assert len({tuple(colour) for colour in pixels.reshape(-1, 3)[::7]} & {(n * 6, 0, 99) for n in range(40)}) == 24
 
 
+@pytest.fixture
+def captions(own, tmp_path):
+    """The same pictures with captions; one bad line. Options for the command."""
+    rows = [{"image": f"{n}.png", "captions": ["a red card", f"card number {n}"]} for n in range(40)]
+    rows[10]["captions"] = []
+    tests = [rows[2], {"image": "copy.png", "captions": ["a zebra"]}]
+    for name, content in (("train", rows), ("test", tests)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)), encoding="utf-8")
+    return [*own, "--data.texts", "captions"]
+
+
+def test_captions_are_shown_with_all_that_is_wrong(captions, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    assert main(["jsonl", *captions, "--sheet", str(sheet)]) == 0
+    output, errors = capsys.readouterr()
+    rows = rows_of(output)
+    assert errors == "" and "question" not in output and "answer" not in output
+    assert {
+        "train validation test",
+        "pictures 36 3 2",
+        "captions 72 6 3",
+        "captions of a picture, mean 2.0 2.0 1.5",
+        "words unseen in training 0.0% 16.7% 12.5%",
+        "train and test 1 2",
+        f"a red card 36 3 1 {'#' * 24}",
+        "1 word of test that training lacks: zebra (1)",
+        "unreadable pictures: 1",
+        "bad rows: 1",
+        f"{tmp_path}/train.jsonl:11: captions is empty; give at least one caption",
+        f"saved {sheet}",
+    } <= rows
+    first = [*captions[:-1], "first_caption", "--sheet", str(sheet)]
+    assert main([PRESET, *first]) == 0
+    assert {"captions 36 3 2", f"a red card 36 3 1 {'#' * 24}"} <= rows_of(capsys.readouterr().out)
+
+
+def test_the_sheet_has_the_captions_of_a_picture(captions, tmp_path, monkeypatch):
+    items = []
+    monkeypatch.setattr(figures, "predictions_sheet", lambda those, path, *, title: items.extend(those))
+    assert main(["jsonl", *captions, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert len(items) == 24 and {(item.question, item.answers, item.correct) for item in items} == {("", (), None)}
+    numbers = [item.image[0, 0, 0] // 6 for item in items]
+    assert [item.prediction for item in items] == [f"a red card · card number {number}" for number in numbers]
+
+
+def test_a_data_set_that_has_captions_alone_needs_no_setting(tmp_path, capsys):
+    """And its splits of another hand are shown too."""
+    listed = []
+    for number in range(60):
+        for hand in ("google", "fluent3d"):
+            (tmp_path / hand).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4), (number, len(hand), 0)).save(tmp_path / hand / f"{number}.png")
+        styles = ["google", "fluent3d"][: 1 + number % 2]
+        listed.append({"code": str(number), "label": f"sign {number}", "tags": ["sign"], "renderings": styles})
+    (tmp_path / "captions.json").write_text(json.dumps(listed), encoding="utf-8")
+    options = ["emoji", "--data.files.images", str(tmp_path), "--sheet", str(tmp_path / "sheet.png")]
+    assert main(options) == 0
+    parts = [zlib.crc32(str(number).encode()) % 10 for number in range(60)]
+    odd = parts[1::2]
+    train, tests = sum(part > 1 for part in parts), parts.count(0)
+    counts = [train, parts.count(1), tests, sum(part > 1 for part in odd), odd.count(0)]
+    rows = rows_of(capsys.readouterr().out)
+    assert {f"pictures {' '.join(map(str, counts))}", "train and test_style_unseen 0 0", "bad rows: 0"} <= rows
+    with pytest.raises(InputError, match=r"emoji has captions and no questions, and data.texts is questions"):
+        main([*options, "--data.texts", "questions"])
+
+
 def test_long_lists_are_cut_unless_asked_for(own, tmp_path, capsys):
     with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
         file.write("\n{" * 60)
@@ -97,7 +166,10 @@ def test_every_data_set_has_a_name():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"no data set; give a config file first, or one of: easy_vqa, sort_of_clevr, jsonl, vqa_v2"),
+        (
+            [],
+            r"no data set; give a config file first, or one of: easy_vqa, sort_of_clevr, shape_scenes, jsonl, vqa_v2, ",
+        ),
         (["configs/vqa_jsonk.py"], r"no config file 'configs/vqa_jsonk.py'; did you mean 'configs/vqa_jsonl.py'\?"),
         (["jsonl"], r"the data set jsonl reads your own files; give --data.files.images FOLDER and --data.files.train"),
         (["easy_vqa", "--data.limit", "0"], r"data.limit is 0; it must be at least 1"),

@@ -6,10 +6,11 @@ Imports neither jax nor anything slow: `--help` reads this file and must answer 
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-Task = Literal["vqa"]
+Task = Literal["vqa", "captioning"]
+DataSet = Literal["easy_vqa", "sort_of_clevr", "shape_scenes", "jsonl", "vqa_v2", "coco_captions", "karpathy", "emoji"]
 Fusion = Literal["concat", "cross", "co_attention", "late"]
 Pattern = Literal["bidirectional", "image_to_text", "prefix", "text_to_image", "dual_encoder"]
-Head = Literal["answers", "last_word", "product", "concatenation", "every_position"]
+Head = Literal["answers", "last_word", "product", "concatenation", "every_position", "next_word"]
 
 # What each task runs on: the patterns of a fusion, and the heads that can read it, the default first.
 PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
@@ -18,6 +19,10 @@ PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
         "cross": (("image_to_text",), ("answers", "every_position")),
         "co_attention": (("bidirectional",), ("answers", "every_position")),
         "late": (("dual_encoder",), ("product", "concatenation")),
+    },
+    "captioning": {
+        "concat": (("prefix",), ("next_word",)),
+        "cross": (("prefix",), ("next_word",)),
     },
 }
 
@@ -62,10 +67,13 @@ class Files:
 class Data:
     """Where pictures and texts come from."""
 
-    name: Literal["easy_vqa", "sort_of_clevr", "jsonl", "vqa_v2"] = "easy_vqa"
-    """The data set; `jsonl` and `vqa_v2` are your own files."""
+    name: DataSet = "easy_vqa"
+    """The data set; from `jsonl` on your own files: those after `vqa_v2` have captions, `jsonl` has either."""
     files: Files = field(default_factory=Files)
     """Where your own files are."""
+    texts: Literal["questions", "captions", "first_caption"] | None = None
+    """Which texts of a picture are learned, by default the task's; `first_caption` is the complete one of drawn scenes.
+    """
     min_answer_count: int = 1
     """An answer joins the vocabulary when it was given this often in training."""
     accuracy: Literal["share", "vqa"] | None = None
@@ -73,7 +81,11 @@ class Data:
     directory: str = "~/.cache/vlm_jax"
     """Folder in which data sets are prepared once and then read."""
     drawing_seed: int = 0
-    """The seed of pictures that are drawn (sort_of_clevr): another data set of the same kind."""
+    """The seed of pictures that are drawn (sort_of_clevr, shape_scenes): another data set of the same kind."""
+    drawing_size: int = 64
+    """Side of the pictures of shape_scenes, in pixels."""
+    drawing_things: tuple[int, int] = (1, 4)
+    """The fewest and the most things in a scene of shape_scenes."""
     questions_per_image: int = 10
     """Question slots of a picture in a batch (K); more questions than slots are sampled anew each time."""
     limit: int | None = None
@@ -250,6 +262,34 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How words are said one after the other (captioning)."""
+
+    method: Literal["greedy", "sample", "beam"] = "greedy"
+    """The likeliest word each time, one drawn at random, or the likeliest whole text that a search finds."""
+    texts: int = 1
+    """Texts of a picture: so many draws, or the best of the search; `greedy` has one."""
+    beams: int = 5
+    """Texts that the search follows side by side."""
+    length_penalty: float = 0.0
+    """Power (alpha) of GNMT's length penalty: above 0 the search likes longer texts."""
+    early_stopping: bool = False
+    """End the search when `beams` texts have ended, not when none could become better."""
+    temperature: float = 1.0
+    """Divides the logits before a word is drawn."""
+    top_k: int | None = None
+    """Draw among this many of the likeliest words."""
+    top_p: float | None = None
+    """Draw among the likeliest words that together have this probability (nucleus)."""
+    min_length: int = 0
+    """Tokens that a text has at least, [SEP] left out."""
+    no_repeat_ngram: int = 0
+    """Say no run of so many tokens twice; 0 allows it."""
+    prefix: str = ""
+    """Words with which every text begins."""
+
+
+@dataclass(frozen=True)
 class Parallel:
     """How a step is spread over devices."""
 
@@ -273,6 +313,7 @@ class Config:
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     training: Training = field(default_factory=Training)
+    decoding: Decoding = field(default_factory=Decoding)
     parallel: Parallel = field(default_factory=Parallel)
 
 

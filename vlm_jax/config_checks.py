@@ -19,6 +19,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "data.min_answer_count",
             "data.threads",
             "data.read_ahead",
+            "data.drawing_size",
+            "data.drawing_things",
             "data.image.size",
             "data.image.max_pixels",
             "model.width",
@@ -42,6 +44,9 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "training.log_every",
             "training.evaluate_every",
             "training.evaluation_batch_images",
+            "decoding.texts",
+            "decoding.beams",
+            "decoding.top_k",
             "parallel.devices",
         ),
     ),
@@ -55,18 +60,27 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "model.text.segments",
             "model.text.first_position",
             "optimizer.warmup_steps",
+            "decoding.min_length",
         ),
     ),
+    ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram",)),
+    ("above 0 and at most 1", lambda value: 0 < value <= 1, ("decoding.top_p",)),
     ("finite", math.isfinite, ("data.image.mean",)),
     (
         "at least 0 and finite",
         lambda value: 0 <= value < math.inf,
-        ("optimizer.learning_rate", "optimizer.weight_decay"),
+        ("optimizer.learning_rate", "optimizer.weight_decay", "decoding.length_penalty"),
     ),
     (
         "above 0 and finite",
         lambda value: 0 < value < math.inf,
-        ("data.image.deviation", "model.norm_epsilon", "optimizer.epsilon", "optimizer.clip_norm"),
+        (
+            "data.image.deviation",
+            "model.norm_epsilon",
+            "optimizer.epsilon",
+            "optimizer.clip_norm",
+            "decoding.temperature",
+        ),
     ),
     (
         "at least 0 and below 1",
@@ -111,7 +125,24 @@ def check(config: Config) -> Config:
         f"{training.accumulation} micro-batches; the nearest batch is "
         f"{_nearest_multiple(training.batch_images, training.accumulation)}",
     )
+    _check_decoding(config)
     return config
+
+
+def _check_decoding(config: Config) -> None:
+    settings = config.decoding
+    most = {"greedy": 1, "beam": settings.beams}.get(settings.method, settings.texts)
+    _require(
+        settings.texts <= most,
+        f"decoding.texts is {settings.texts}, and decoding.method {settings.method!r} gives "
+        f"{most} at most; " + ("raise decoding.beams" if settings.method == "beam" else "choose sample or beam"),
+    )
+    words = config.model.text.max_length - 2
+    _require(
+        settings.min_length <= words,
+        f"decoding.min_length is {settings.min_length}, and a text of model.text.max_length "
+        f"{config.model.text.max_length} has {words} tokens beside [CLS] and [SEP]; lower it",
+    )
 
 
 def _check_numbers(config: Config) -> None:
@@ -148,7 +179,12 @@ def _choose(config: Config) -> Config:
         "small",
     )
     accuracy = config.data.accuracy or ("vqa" if config.data.name == "vqa_v2" else "share")
-    data = dataclasses.replace(config.data, accuracy=accuracy)
+    texts = config.data.texts or ("captions" if task == "captioning" else "questions")
+    _require(
+        (texts == "questions") == (task != "captioning"),
+        f"data.texts {texts!r} does not go with the task {task!r}; leave it out",
+    )
+    data = dataclasses.replace(config.data, accuracy=accuracy, texts=texts)
     return dataclasses.replace(config, data=data, model=dataclasses.replace(config.model, **chosen))
 
 

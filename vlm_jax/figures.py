@@ -21,10 +21,11 @@ WIDER_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto
 
 
 class SheetItem(NamedTuple):
-    """One answered question."""
+    """One picture and what was said of it."""
 
     image: UInt8[np.ndarray, "h w 3"]
     question: str
+    """Empty where nothing was asked: then the prediction has its room."""
     prediction: str
     probability: float | None
     answers: tuple[str, ...]
@@ -72,16 +73,22 @@ class _Sheet:
         self._picture(item.image, left, below)
         self._box(left, below - 0.05, CARD_WIDTH, 0.05, colour)
         place = {"left": left + PADDING, "room": CARD_WIDTH - 2 * PADDING}
-        self.text(item.question, bottom=below - 0.23, size=8.5, colour=INK, lines=2, **place)
         mark = {True: "✓ ", False: "✗ ", None: ""}[item.correct]
         sure = "" if item.probability is None else f"{item.probability:.0%}"
         room = place["room"] - 0.36 * bool(sure)
-        answer = {"colour": INK if item.correct is None else colour, "lines": 1 if item.answers else 2}
-        self.text(mark + item.prediction, place["left"], bottom + 0.32, room=room, size=10.0, bold=True, **answer)
+        ink = INK if item.correct is None else colour
+        if item.question:
+            self.text(item.question, bottom=below - 0.23, size=8.5, colour=INK, lines=2, **place)
+            answer = {"colour": ink, "lines": 1 if item.answers else 2}
+            self.text(mark + item.prediction, place["left"], bottom + 0.32, room=room, size=10.0, bold=True, **answer)
+        else:
+            self.text(mark + item.prediction, bottom=below - 0.22, size=8.5, colour=ink, lines=3, **place)
         self.text(sure, left + CARD_WIDTH - PADDING, bottom + 0.32, room=0.6, size=8.5, colour=FAINT, align="right")
         if item.answers:
             reference = max(set(item.answers), key=lambda answer: (item.answers.count(answer), answer))
-            self.text(f"reference: {reference}", bottom=bottom + 0.11, size=8.0, colour=FAINT, **place)
+            lines = 1 if item.question else 2
+            first = bottom + 0.11 + (lines - 1) * LINE
+            self.text(f"reference: {reference}", bottom=first, size=8.0, colour=FAINT, lines=lines, **place)
 
     def text(
         self,

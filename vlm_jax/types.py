@@ -16,14 +16,14 @@ Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX 
 
 
 class Question(NamedTuple):
-    """One question about one picture, as people wrote it."""
+    """One text about one picture, as people wrote it: a question, or a caption, which has no answers."""
 
     question_id: str
     text: str
     answers: tuple[str, ...]
     """Every accepted answer, repeated as often as people gave it."""
     kind: str
-    """The question type that scores are reported by, such as `yes_no` or `open`."""
+    """The question type that scores are reported by, such as `yes_no` or `open`; `caption` for a caption."""
 
 
 class Example(NamedTuple):
@@ -33,6 +33,8 @@ class Example(NamedTuple):
     image: bytes | Path
     """The encoded picture file (PNG, JPEG, ...), or where it is: read when it is decoded."""
     questions: tuple[Question, ...] = ()
+    scene: str | None = None
+    """What was drawn, as JSON (`scenes.scene.from_json`); None where nobody knows."""
 
 
 class Batch(NamedTuple):

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from vlm_jax.data.report import listing, plain, report
-from vlm_jax.data.statistics import answers_of, describe, histogram, inspect_pictures, shared
+from vlm_jax.data.report import caption_report, listing, plain, report
+from vlm_jax.data.statistics import answers_of, describe, describe_captions, histogram, inspect_pictures, shared
 from vlm_jax.types import Example, Question
 
 
@@ -108,6 +108,59 @@ def test_the_report_says_it_all():
         "1 answer of test that training lacks: dog (2)",
         f"3 2 0 4 {'#' * 24}",
     } <= rows
+
+
+def captioned(image_id, *captions, kind="caption"):
+    return Example(image_id, b"", tuple(Question(f"{image_id}#{n}", c, (), kind) for n, c in enumerate(captions)))
+
+
+CAPTIONED = [captioned("1", "A cat.", "a cat", "Two cats sit"), captioned("2", "a dog", kind="tag")]
+OTHERS = [captioned("3", "A zebra sits, a zebra!", "a cat", "...")]
+
+
+def test_counts_of_captions_are_those_made_by_hand():
+    train = describe_captions(CAPTIONED, None)
+    assert (train.pictures, train.captions_of_a_picture) == (2, Counter({3: 1, 1: 1}))
+    assert train.kinds == Counter(caption=3, tag=1)
+    assert train.captions == Counter({"a cat": 2, "two cats sit": 1, "a dog": 1}), "cut as the scores cut them"
+    assert train.words == Counter(a=3, cat=2, two=1, cats=1, sit=1, dog=1)
+    assert train.caption_words == Counter({2: 3, 3: 1}) and train.unseen == 0
+    test = describe_captions(OTHERS, train.words)
+    assert test.words == Counter(a=3, zebra=2, sits=1, cat=1) and test.unseen == 3
+    assert test.caption_words == Counter({5: 1, 2: 1, 0: 1})
+    assert describe_captions([], train.words).pictures == 0
+
+
+def test_the_report_of_captions_says_it_all():
+    train = describe_captions(CAPTIONED, None)
+    others = {"validation": [], "test_style_unseen": OTHERS}
+    splits = {"train": train, **{split: describe_captions(those, train.words) for split, those in others.items()}}
+    ids = {"train": ["1", "2"], "validation": [], "test_style_unseen": ["2"]}
+    lines = caption_report(splits, ids, {"train": ["x"], "validation": ["x"], "test_style_unseen": []}).splitlines()
+    assert lines[0].split() == ["test_style_"] and lines[1].split() == ["train", "validation", "unseen"]
+    assert {len(line) for line in lines[:11]} == {34 + 3 * 12}, "columns stand below their names"
+    assert {
+        "pictures 2 0 1",
+        "captions 4 0 3",
+        "caption 3 0 3",
+        "tag 1 0 0",
+        "captions of a picture, mean 2.0 0.0 3.0",
+        "distinct captions 3 0 3",
+        "words 9 0 7",
+        "distinct words 6 0 4",
+        "words unseen in training 0.0% 0.0% 42.9%",
+        "train and validation 0 1",
+        "train and test_style_unseen 1 0",
+        f"a cat 2 0 1 {'#' * 24}",
+        f"a 3 0 3 {'#' * 24}",
+        "2 words of test_style_unseen that training lacks: zebra (2), sits (1)",
+        f"2 3 0 1 {'#' * 24}",
+    } <= {" ".join(line.split()) for line in lines}
+    assert not any(line.split()[:2] == ["a", "dog"] for line in lines), (
+        "a caption given once is none of the most common"
+    )
+    once = {"train": describe_captions(OTHERS, None)}
+    assert "\n  none is given twice\n" in caption_report(once, {"train": []}, {"train": []})
 
 
 def test_long_lists_are_cut():

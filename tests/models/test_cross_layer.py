@@ -67,9 +67,13 @@ def test_cross_layer_is_that_of_transformers(shared):
     cells = jnp.arange(CELLS)[None, None] < jax.random.randint(keys[3], (*source.shape[:2], 1), 1, CELLS + 1)
     mask = jnp.broadcast_to(words[:, :, None], (PICTURES, SLOTS, WORDS, WORDS))
     model = CrossLayer(SETTINGS)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x, mask, source, cells)["params"]
+
+    def run(layer):
+        return layer(x, mask, layer.read(source), cells)[0]
+
+    shapes = jax.eval_shape(lambda key: model.init(key, method=run), jax.random.key(0))["params"]
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params)
-    ours = model.apply({"params": params}, x, mask, source, cells)
+    ours = model.apply({"params": params}, method=run)
 
     def flat(array):
         array = np.broadcast_to(np.asarray(array), (PICTURES, SLOTS, *array.shape[2:]))

@@ -147,7 +147,7 @@ def test_rows_stand_in_order_of_calls_each_before_what_is_below_it():
     for place, path in enumerate(paths):
         assert not path or path.rpartition("/")[0] in paths[:place]
     assert paths.index("trunk/layer_0") + 1 == paths.index("trunk/layer_0/text")
-    assert paths.index("trunk/layer_0/text/attention/query") < paths.index("trunk/layer_0/text/cross_attention")
+    assert paths.index("trunk/layer_0/text/attention/query") < paths.index("trunk/layer_0/text/intermediate")
 
 
 def test_shapes_are_those_that_a_module_returns():

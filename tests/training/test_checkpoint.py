@@ -48,7 +48,7 @@ def zeros(state=None):
 def save(folder, *steps, metrics=None):
     with Checkpoints(folder, config=CONFIG) as checkpoints:
         for step in steps:
-            checkpoints.save(make_state(step), {"next_index": step * 8}, metrics and {"accuracy": metrics[step]})
+            checkpoints.save(make_state(step), {"next_index": step * 8}, metrics and {"score": metrics[step]})
 
 
 def assert_same(a, b):
@@ -175,7 +175,7 @@ def test_of_equals_the_later_is_the_best(folder):
         assert checkpoints.best() == 2
 
 
-@pytest.mark.parametrize("metrics", [{"accuracy": math.nan}, {"accuracy": math.inf}, {"other": 1.0}, {}, None])
+@pytest.mark.parametrize("metrics", [{"score": math.nan}, {"score": math.inf}, {"other": 1.0}, {}, None])
 def test_a_score_that_is_none_never_costs_the_best(folder, metrics):
     save(folder, 1, metrics={1: 0.5})
     with Checkpoints(folder, config=CONFIG) as checkpoints:
@@ -263,8 +263,8 @@ def test_after_a_fall_back_training_goes_on_over_the_same_steps(folder):
             assert checkpoints.latest() == 10
     assert sorted(entry.name for entry in folder.parent.glob("damaged-*")) == ["damaged-20", "damaged-20-2"]
     with Checkpoints(folder, config=CONFIG) as checkpoints:
-        checkpoints.save(make_state(20), {"next_index": 160}, {"accuracy": 0.5})
-        checkpoints.save(make_state(30), {"next_index": 240}, {"accuracy": 0.4})
+        checkpoints.save(make_state(20), {"next_index": 160}, {"score": 0.5})
+        checkpoints.save(make_state(30), {"next_index": 240}, {"score": 0.4})
         assert checkpoints.best() == 20
         assert_same(checkpoints.restore(zeros())[0], make_state(30))
 
@@ -396,7 +396,7 @@ def test_four_devices_to_one(folder):
         folder,
         """
         with Checkpoints(folder, config=CONFIG) as checkpoints:
-            checkpoints.save(spread(make_state(10)), {"next_index": 80}, {"accuracy": 0.5})
+            checkpoints.save(spread(make_state(10)), {"next_index": 80}, {"score": 0.5})
         """,
     )
     with Checkpoints(folder, config=CONFIG) as checkpoints:
@@ -422,7 +422,7 @@ LOOP = """
         print("from", step, flush=True)
         while True:
             step += 1
-            scores = {{"accuracy": 1 / step}} if step % 3 else None
+            scores = {{"score": 1 / step}} if step % 3 else None
             checkpoints.save(make_state(step), {{"next_index": step * 8}}, scores)
             print("saved", step, flush=True)
 """

@@ -10,7 +10,14 @@ TINY = str(Path(__file__).parent.parent.parent / "configs" / "tiny.py")
 
 
 def step(loss, weight):
-    return {"loss": loss, "weight": weight, "correct": weight / 2, "gradient_norm": 1.0, "learning_rate": 0.1}
+    return {
+        "loss": loss,
+        "weight": weight,
+        "correct": weight / 2,
+        "examples": weight,
+        "gradient_norm": 1.0,
+        "learning_rate": 0.1,
+    }
 
 
 def test_an_interval_reports_means_of_sums():

@@ -62,7 +62,8 @@ def _look(examples: Sequence[Example], data: Data) -> dict[str, str]:
 def _bad_row(example: Example, reason: str) -> BadRow:
     first = ", ".join(question.question_id for question in example.questions[:3])
     more = f" and {len(example.questions) - 3:,} more" if len(example.questions) > 3 else ""
-    what = "question" if len(example.questions) == 1 else f"{counted(len(example.questions), 'question')}:"
+    text = "question" if example.questions[0].answers else "caption"
+    what = text if len(example.questions) == 1 else f"{counted(len(example.questions), text)}:"
     return BadRow(str(example.image), f"{what} {first}{more}", reason)
 
 

@@ -38,7 +38,8 @@ class ExampleEncoder:
     """How an `Example` becomes arrays."""
 
     tokenizer: Tokenizer
-    answers: AnswerVocabulary
+    answers: AnswerVocabulary | None
+    """None where texts are no questions."""
     image: ImageInput
     max_length: int
     """Tokens of a text (T)."""
@@ -78,6 +79,8 @@ class ExampleEncoder:
         """(class, share of people) of every accepted answer in the vocabulary."""
         if (known := self._targets.get(question.answers)) is not None:
             return known
+        if self.answers is None:
+            return []
         counts = Counter(question.answers)
         if len(counts) > self.accepted_answers:
             raise InputError(

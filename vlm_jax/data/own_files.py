@@ -1,4 +1,4 @@
-"""Your own questions and pictures: which files make up a split, and what happens to rows that cannot be used."""
+"""Your own texts and pictures: which files make up a split, and what happens to rows that cannot be used."""
 
 import functools
 import sys
@@ -6,8 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vlm_jax.config import Data, Files
+from vlm_jax.data.caption_files import read_caption_lines
 from vlm_jax.data.checked_pictures import without_unreadable
+from vlm_jax.data.coco_captions import read_coco_captions
+from vlm_jax.data.emoji import read_emoji
+from vlm_jax.data.given_files import DIVIDED, SPLITS, checked_files, splits_of
 from vlm_jax.data.jsonl import read_jsonl
+from vlm_jax.data.karpathy import read_karpathy
 from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import BadRow, Reading, counted
 from vlm_jax.data.splits import tenth
@@ -15,9 +20,9 @@ from vlm_jax.data.vqa_v2 import read_vqa_v2
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.types import Example
 
-SPLITS = ("train", "validation", "test")
 # A split without files of its own gets this tenth of the training pictures.
 TENTHS = {"validation": 0, "test": 1}
+TASK_OF = {"questions": "vqa", "captions": "captioning"}
 NAMED = 5  # bad rows named in a note
 
 
@@ -51,12 +56,41 @@ def _usable(data: Data, split: str) -> Reading:
 
 def read_split(data: Data, split: str) -> Reading:
     """All examples of a split, and the rows that cannot be used of the files it comes from."""
-    if split not in SPLITS:
-        raise InputError(f"the data set {data.name} has no split {split!r}; {nearest(split, SPLITS)}")
-    files = _checked(data)
-    owned = {number: name for name, number in TENTHS.items() if not getattr(files, name)}
+    if split not in (splits := splits_of(data.name)):
+        raise InputError(f"the data set {data.name} has no split {split!r}; {nearest(split, splits)}")
+    texts = texts_of(data)
+    reading = _of_split(data.name, _kind(texts), checked_files(data), split)
+    if texts != "first_caption":
+        return reading
+    return reading._replace(examples=tuple(each._replace(questions=each.questions[:1]) for each in reading.examples))
+
+
+def texts_of(data: Data) -> str:
+    """Which texts of a picture are wanted; `InputError` where the files have none of them."""
+    readers = READERS[data.name]
+    texts = data.texts or next(iter(readers))
+    if _kind(texts) in readers:
+        return texts
+    has = next(iter(readers))
+    raise InputError(
+        f"the data set {data.name} has {has} and no {_kind(texts)}, and data.texts is {texts}; "
+        f"choose the task {TASK_OF[has]} or another data.name"
+    )
+
+
+def _kind(texts: str) -> str:
+    return "questions" if texts == "questions" else "captions"
+
+
+def _of_split(name: str, texts: str, files: Files, split: str) -> Reading:
+    """A split as its files say, or in part by hash."""
+    if name in DIVIDED:
+        whole = _read(name, texts, files.images, files.train, _state(files, "train"))
+        divided = zip(whole.examples, whole.splits, strict=True)
+        return Reading(tuple(example for example, its in divided if its == split), whole.bad_rows)
+    owned = {number: split for split, number in TENTHS.items() if not getattr(files, split)}
     source = "train" if split in owned.values() else split
-    reading = _read(data.name, files.images, getattr(files, source), _state(files, source))
+    reading = _read(name, texts, files.images, getattr(files, source), _state(files, source))
     if source != "train":
         return reading
     mine = (example for example in reading.examples if owned.get(tenth(example.image_id), "train") == split)
@@ -66,19 +100,19 @@ def read_split(data: Data, split: str) -> Reading:
 def _check_not_empty(data: Data, split: str, reading: Reading) -> None:
     if reading.examples:
         return
-    own = getattr(data.files, split)
-    files = ", ".join(own or data.files.train)
+    own = getattr(data.files, split, ())
+    files = ", ".join(own or data.files.train or (data.files.images,))
     bad = f"; {counted(len(reading.bad_rows), 'bad row')}, the first {reading.bad_rows[0]}" if reading.bad_rows else ""
     tenth_of = "a tenth of the training pictures, by hash"
-    remedy = "" if own else f"; it gets {tenth_of}: give more, or --data.files.{split} FILE"
+    remedy = "" if own or data.name in DIVIDED else f"; it gets {tenth_of}: give more, or --data.files.{split} FILE"
     raise InputError(f"the {split} split is empty: no picture for it in {files}{remedy}{bad}")
 
 
 @functools.lru_cache(maxsize=len(SPLITS))
-def _read(name: str, images: str, paths: tuple[str, ...], state: tuple[tuple[int, int], ...]) -> Reading:
+def _read(name: str, texts: str, images: str, paths: tuple[str, ...], state: tuple[tuple[int, int], ...]) -> Reading:
     """`state` makes it read again what has changed."""
     try:
-        return READERS[name]([Path(path) for path in paths], PictureFolder(Path(images)))
+        return READERS[name][texts]([Path(path) for path in paths], PictureFolder(Path(images)))
     except OSError as error:
         raise InputError(f"cannot read {error.filename or ', '.join(paths)}: {error.strerror}") from None
 
@@ -86,48 +120,6 @@ def _read(name: str, images: str, paths: tuple[str, ...], state: tuple[tuple[int
 def _state(files: Files, source: str) -> tuple[tuple[int, int], ...]:
     found = [Path(path).stat() for path in (files.images, *getattr(files, source))]
     return tuple((entry.st_size, entry.st_mtime_ns) for entry in found)
-
-
-def _checked(data: Data) -> Files:
-    """The files with `~` expanded, after a look whether all of them are there."""
-    files = data.files
-    if not files.images or not files.train:
-        missing = [f"--data.files.{name} {value}" for name, value in (("images", "FOLDER"), ("train", "FILE"))
-                   if not getattr(files, name)]  # fmt: skip
-        raise InputError(f"the data set {data.name} reads your own files; give {' and '.join(missing)}")
-    images = _expanded(files.images)
-    found = {split: tuple(map(_expanded, getattr(files, split))) for split in SPLITS}
-    try:
-        if not Path(images).is_dir():
-            what = "is no folder" if Path(images).exists() else "does not exist"
-            raise InputError(f"data.files.images {files.images!r} {what}; give the folder of the pictures")
-        for split, paths in found.items():
-            for path in paths:
-                _check_file(Path(path), f"data.files.{split}")
-            if len(set(paths)) < len(paths):
-                raise InputError(f"data.files.{split} gives a file twice: {', '.join(paths)}")
-    except OSError as error:
-        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
-    return Files(images, bad_rows=files.bad_rows, **found)
-
-
-def _check_file(path: Path, setting: str) -> None:
-    if path.is_file():
-        return
-    if path.exists():
-        raise InputError(f"{setting}: {path} is no regular file")
-    if not path.parent.is_dir():
-        raise InputError(f"{setting}: no file {str(path)!r}, and no folder {str(path.parent)!r}")
-    names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".json", ".jsonl")]
-    hint = nearest(path.name, names[:1000]) if names else "its folder holds no .json or .jsonl file"
-    raise InputError(f"{setting}: no file {str(path)!r}; {hint}")
-
-
-def _expanded(path: str) -> str:
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError:  # the home of nobody
-        return path
 
 
 @functools.cache
@@ -138,7 +130,13 @@ def _say_skipped(bad_rows: tuple[BadRow, ...]) -> None:
     print(f"note: {counted(len(bad_rows), 'bad row')} left out: {named}{more}", file=sys.stderr)
 
 
-READERS: dict[str, Callable[[Sequence[Path], PictureFolder], Reading]] = {
-    "jsonl": read_jsonl,
-    "vqa_v2": read_vqa_v2,
+Reader = Callable[[Sequence[Path], PictureFolder], Reading]
+
+# By the texts that files hold, those of a data set that is asked for none first.
+READERS: dict[str, dict[str, Reader]] = {
+    "jsonl": {"questions": read_jsonl, "captions": read_caption_lines},
+    "vqa_v2": {"questions": read_vqa_v2},
+    "coco_captions": {"captions": read_coco_captions},
+    "karpathy": {"captions": read_karpathy},
+    "emoji": {"captions": read_emoji},
 }

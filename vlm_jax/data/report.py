@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from vlm_jax.data.rows import counted, shown
-from vlm_jax.data.statistics import SplitStatistics, histogram, shared
+from vlm_jax.data.statistics import CaptionStatistics, SplitStatistics, histogram, shared
 
-COMMON = 15  # answers listed
-LACKING = 5  # answers listed that training lacks
+COMMON = 15  # answers or captions listed
+LACKING = 5  # answers or words listed that training lacks
 BAR = 24  # characters of the longest bar
 LABEL = 34
 COLUMN = 12
@@ -21,9 +21,26 @@ def report(
         [
             _counts(splits),
             _shared(shared(ids), shared(files)),
-            _answers(splits),
+            _common("answer", {name: split.answers for name, split in splits.items()}),
             _lengths("words of a question", [split.question_words for split in splits.values()]),
             _lengths("words of an answer", [split.answer_words for split in splits.values()]),
+        ]
+    )
+
+
+def caption_report(
+    splits: Mapping[str, CaptionStatistics], ids: Mapping[str, Iterable[str]], files: Mapping[str, Iterable[str]]
+) -> str:
+    """As `report`, of captions."""
+    columns = list(splits.values())
+    return "\n\n".join(
+        [
+            _caption_counts(splits),
+            _shared(shared(ids), shared(files)),
+            _repeated({name: split.captions for name, split in splits.items()}),
+            _common("word", {name: split.words for name, split in splits.items()}),
+            _lengths("words of a caption", [split.caption_words for split in columns]),
+            _lengths("captions of a picture", [split.captions_of_a_picture for split in columns]),
         ]
     )
 
@@ -41,7 +58,7 @@ def _counts(splits: Mapping[str, SplitStatistics]) -> str:
     kinds = [kind for kind, _ in sum((split.kinds for split in columns), Counter()).most_common(COMMON)]
     return "\n".join(
         [
-            _row("", splits),
+            _header("", splits),
             _row("pictures", (f"{split.pictures:,}" for split in columns)),
             _row("questions", (f"{split.questions:,}" for split in columns)),
             *(_row(f"  {plain(kind)}", (f"{split.kinds[kind]:,}" for split in columns)) for kind in kinds),
@@ -56,22 +73,53 @@ def _counts(splits: Mapping[str, SplitStatistics]) -> str:
     )
 
 
+def _caption_counts(splits: Mapping[str, CaptionStatistics]) -> str:
+    columns = list(splits.values())
+    kinds = [kind for kind, _ in sum((split.kinds for split in columns), Counter()).most_common(COMMON)]
+    return "\n".join(
+        [
+            _header("", splits),
+            _row("pictures", (f"{split.pictures:,}" for split in columns)),
+            _row("captions", (f"{split.kinds.total():,}" for split in columns)),
+            *(_row(f"  {plain(kind)}", (f"{split.kinds[kind]:,}" for split in columns)) for kind in kinds),
+            _row(
+                "captions of a picture, mean",
+                (f"{split.kinds.total() / max(1, split.pictures):.1f}" for split in columns),
+            ),
+            _row("distinct captions", (f"{len(split.captions):,}" for split in columns)),
+            _row("words", (f"{split.words.total():,}" for split in columns)),
+            _row("distinct words", (f"{len(split.words):,}" for split in columns)),
+            _row("words unseen in training", (_share(split.unseen, split.words.total()) for split in columns)),
+        ]
+    )
+
+
 def _shared(ids: Mapping[tuple[str, str], Sequence[str]], files: Mapping[tuple[str, str], Sequence[str]]) -> str:
     rows = (_row("  " + " and ".join(pair), (f"{len(ids[pair]):,}", f"{len(files[pair]):,}")) for pair in ids)
     return "\n".join([_row("pictures in two splits", ("same id", "same file")), *rows])
 
 
-def _answers(splits: Mapping[str, SplitStatistics]) -> str:
-    train, *others = splits.values()
-    common = [answer for answer, _ in train.answers.most_common(COMMON)]
-    counts = [[split.answers[answer] for split in splits.values()] for answer in common]
-    lines = [_row("most common answers", splits), *_barred([plain(answer) for answer in common], counts)]
-    for name, split in zip(list(splits)[1:], others, strict=True):
-        lacking = [(answer, count) for answer, count in split.answers.most_common() if answer not in train.answers]
-        if lacking:
-            first = ", ".join(f"{plain(answer)} ({count:,})" for answer, count in lacking[:LACKING])
-            lines.append(f"{counted(len(lacking), 'answer')} of {name} that training lacks: {first}")
+def _common(what: str, splits: Mapping[str, Counter[str]]) -> str:
+    """What training has most of, and what it lacks."""
+    train = next(iter(splits.values()))
+    common = [value for value, _ in train.most_common(COMMON)]
+    lines = [_header(f"most common {what}s", splits), *_counted(common, splits)]
+    for name, split in list(splits.items())[1:]:
+        unseen = [(value, count) for value, count in split.most_common() if value not in train]
+        if unseen:
+            first = ", ".join(f"{plain(value)} ({count:,})" for value, count in unseen[:LACKING])
+            lines.append(f"{counted(len(unseen), what)} of {name} that training lacks: {first}")
     return "\n".join(lines)
+
+
+def _repeated(splits: Mapping[str, Counter[str]]) -> str:
+    """The captions that training has most of, which may be none: photographs seldom share one."""
+    most = [caption for caption, count in next(iter(splits.values())).most_common(COMMON) if count > 1]
+    return "\n".join([_header("most common captions", splits), *(_counted(most, splits) or ["  none is given twice"])])
+
+
+def _counted(values: Sequence[str], splits: Mapping[str, Counter[str]]) -> list[str]:
+    return _barred([plain(value) for value in values], [[s[value] for s in splits.values()] for value in values])
 
 
 def _lengths(title: str, counts: Sequence[Mapping[int, int]]) -> str:
@@ -86,6 +134,13 @@ def _barred(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[str]
         f"{_row('  ' + label, (f'{count:,}' for count in row))}  {'#' * -(-row[0] * BAR // most)}".rstrip()
         for label, row in zip(labels, counts, strict=True)
     ]
+
+
+def _header(label: str, splits: Iterable[str]) -> str:
+    """The names of the splits above their columns, a long one on two lines."""
+    begin = [name[: name.rfind("_") + 1] if len(name) >= COLUMN else "" for name in splits]
+    last = _row(label, (name.removeprefix(first) for name, first in zip(splits, begin, strict=True)))
+    return f"{_row('', begin)}\n{last}" if any(begin) else last
 
 
 def _row(label: str, cells: Iterable[str]) -> str:

@@ -27,6 +27,8 @@ class Reading(NamedTuple):
 
     examples: tuple[Example, ...]
     bad_rows: tuple[BadRow, ...]
+    splits: tuple[str, ...] = ()
+    """The split of each example, from files that say so."""
 
 
 class UnusableError(Exception):
@@ -34,10 +36,14 @@ class UnusableError(Exception):
 
 
 class Rows:
-    """Questions gathered by picture, both in the order in which they first appeared; equal texts are kept once."""
+    """Questions gathered by picture, both in the order in which they first appeared; equal texts are kept once.
 
-    def __init__(self) -> None:
+    `id_name` is what the files call a question's id.
+    """
+
+    def __init__(self, id_name: str = "question_id") -> None:
         self.bad: list[BadRow] = []
+        self._id_name = id_name
         self._pictures: dict[str, tuple[Path, list[Question]]] = {}
         self._ids: set[str] = set()
         self._known: dict[Any, Any] = {}
@@ -45,7 +51,7 @@ class Rows:
     def add(self, image_id: str, image: Path, question: Question) -> None:
         """Keep one question; `UnusableError` where its id is taken."""
         if question.question_id in self._ids:
-            raise UnusableError(f"the question_id {shown(question.question_id)} belongs to an earlier row")
+            raise UnusableError(f"the {self._id_name} {shown(question.question_id)} belongs to an earlier row")
         self._ids.add(question.question_id)
         answers = tuple(self._once(answer) for answer in question.answers)
         kept = Question(question.question_id, self._once(question.text), self._once(answers), self._once(question.kind))
@@ -109,6 +115,12 @@ def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             raise UnusableError(f"the key {shown(key)} stands in it twice")
         found[key] = value
     return found
+
+
+def plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
+    """A JSON object; None where a key stands in it twice, so that this spoils one entry of a file and not the file."""
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else None
 
 
 def shown(value: object) -> str:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 class Examples(Sequence[Example]):
     """The first `limit` examples of a prepared split, read from disk when asked for."""
 
-    def __init__(self, records: Sequence[dict[str, Any]], limit: int | None = None):
-        self._records = records
+    def __init__(
+        self, records: Sequence[dict[str, Any]], limit: int | None = None, *, texts: str = "questions"
+    ) -> None:
+        self._records, self._texts = records, texts
         self._length = len(records) if limit is None else min(limit, len(records))
 
     def __len__(self) -> int:
@@ -29,14 +31,23 @@ class Examples(Sequence[Example]):
         position = index + self._length if index < 0 else index
         if not 0 <= position < self._length:
             raise IndexError(f"example {index} of {self._length}")
-        return _example(self._records[position])
+        return _example(self._records[position], self._texts)
 
 
-def _example(record: dict[str, Any]) -> Example:
-    fields = record["questions"]
+def _example(record: dict[str, Any], texts: str) -> Example:
+    image_id = _text(record["image_id"])
+    questions = _questions(record["questions"]) if texts == "questions" else _captions(record["captions"], image_id)
+    scene = _text(record["scene"]) if "scene" in record else None
+    return Example(image_id, record["image"], questions[:1] if texts == "first_caption" else questions, scene)
+
+
+def _questions(fields: dict[str, Any]) -> tuple[Question, ...]:
     rows = zip(fields["question_id"], fields["text"], fields["answers"], fields["kind"], strict=True)
-    questions = tuple(Question(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
-    return Example(_text(record["image_id"]), record["image"], questions)
+    return tuple(Question(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
+
+
+def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Question, ...]:
+    return tuple(Question(f"{image_id}#{n}", _text(text), (), "caption") for n, text in enumerate(captions, 1))
 
 
 def _text(value: bytes | str) -> str:
@@ -61,8 +72,11 @@ def open_split(data: Data, split: str) -> Sequence[Example]:
     builder = prepare(partial(BUILDERS[data.name], data), Path(data.directory).expanduser())
     if split not in builder.info.splits:
         raise InputError(f"the data set {data.name} has no split {split!r}; {nearest(split, builder.info.splits)}")
+    texts = data.texts or "questions"
+    if texts != "questions" and "captions" not in builder.info.features:
+        raise InputError(f"the data set {data.name} has questions and no captions; choose another for captioning")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    return Examples(records, data.limit)
+    return Examples(records, data.limit, texts=texts)
 
 
 def _easy_vqa(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
@@ -77,7 +91,16 @@ def _sort_of_clevr(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
     return SortOfClevr(seed=data.drawing_seed, data_dir=str(directory), file_format="array_record")
 
 
+def _shape_scenes(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
+    from vlm_jax.data.builders.shape_scenes import ShapeScenes
+
+    fewest, most = data.drawing_things
+    options = {"size": data.drawing_size, "fewest": fewest, "most": most}
+    return ShapeScenes(seed=data.drawing_seed, **options, data_dir=str(directory), file_format="array_record")
+
+
 BUILDERS: dict[str, Callable[[Data, Path], "tfds.core.DatasetBuilder"]] = {
     "easy_vqa": _easy_vqa,
+    "shape_scenes": _shape_scenes,
     "sort_of_clevr": _sort_of_clevr,
 }

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from vlm_jax.data.images import decode_image, read_picture
 from vlm_jax.errors import InputError
+from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.metrics.vqa import canonical
 from vlm_jax.types import Example
 
@@ -59,6 +60,39 @@ def describe(examples: Iterable[Example], seen: Collection[str]) -> SplitStatist
 def answers_of(examples: Iterable[Example]) -> set[str]:
     """Every answer that was given, in the spelling that training counts."""
     return {canonical(answer) for example in examples for question in example.questions for answer in question.answers}
+
+
+class CaptionStatistics(NamedTuple):
+    """Counts of one split that has captions."""
+
+    pictures: int
+    captions_of_a_picture: Counter[int]
+    """Pictures by how many captions they have."""
+    kinds: Counter[str]
+    """Captions by kind."""
+    captions: Counter[str]
+    """How often each caption was given, its words as `words` has them."""
+    words: Counter[str]
+    """How often each word stands in a caption, cut as the scores of captions cut them."""
+    caption_words: Counter[int]
+    """Captions by words."""
+    unseen: int
+    """Words, as often as they stand in a caption, that training does not hold."""
+
+
+def describe_captions(examples: Iterable[Example], seen: Collection[str] | None) -> CaptionStatistics:
+    """Counts of a split; `seen` are the words of training, None for training itself."""
+    found = CaptionStatistics(0, Counter(), Counter(), Counter(), Counter(), Counter(), 0)
+    for example in examples:
+        found.captions_of_a_picture[len(example.questions)] += 1
+        for caption in example.questions:
+            words = [word for word in ptb_tokenize(caption.text).split(" ") if word]
+            found.kinds[caption.kind] += 1
+            found.captions[" ".join(words)] += 1
+            found.words.update(words)
+            found.caption_words[len(words)] += 1
+    unseen = 0 if seen is None else sum(count for word, count in found.words.items() if word not in seen)
+    return found._replace(pictures=found.captions_of_a_picture.total(), unseen=unseen)
 
 
 def shared(names: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], list[str]]:

@@ -4,12 +4,12 @@ Layout: https://visualqa.org/download.html. A file is known by its content, so t
 not matter, and several pairs are read as one split.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vlm_jax.data.json_files import load_json
 from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import (
     Reading,
@@ -18,6 +18,7 @@ from vlm_jax.data.rows import (
     checked_id,
     checked_kind,
     checked_text,
+    plain_object,
     shown,
     without_surrogates,
 )
@@ -77,20 +78,12 @@ def _content(path: Path) -> dict[str, Any]:
 
     def reduced(pairs: list[tuple[str, Any]]) -> Any:
         """An object; of one that holds an answer the answer alone, which saves most of the memory."""
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
+        if (fields := plain_object(pairs)) is None:
             return None
         answer = fields.get("answer")
         return known.setdefault(answer, answer) if isinstance(answer, str) else fields
 
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=reduced)
-    except RecursionError:
-        raise InputError(f"{path} is nested too deeply; expected a file of VQA v2") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: byte {error.start + 1}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    content = load_json(path, expected="a file of VQA v2", object_hook=reduced)
     lists = [name for name in ("questions", "annotations") if isinstance(content, dict) and name in content]
     if not lists or not all(isinstance(content[name], list) for name in lists):
         raise InputError(f"{path} holds no list of questions or annotations; expected a file of VQA v2")

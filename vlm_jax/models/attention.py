@@ -1,5 +1,10 @@
 """Attention with masks from a table of patterns, and dropout with one key per example."""
 
+import itertools
+import operator
+from collections.abc import Sequence
+from functools import partial, reduce
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -20,8 +25,10 @@ PATTERNS = {
     "dual_encoder": ((ALL, NONE), (NONE, ALL)),
 }
 
-Memory = tuple[Float[Array, "I m L H d"], Float[Array, "I m L H d"]]
-"""Keys and values that another stream computed: m is K, or 1 where all K slots share them."""
+Memory = tuple[Float[Array, "I _ _ H d"], Float[Array, "I _ _ H d"]]
+"""Keys and values [I, m, L, H, d] to be read by others: m is K, or 1 where all K slots share them."""
+
+Memories = Sequence[Memory]
 
 OwnMemory = tuple[Float[Array, "I K N H d"], Float[Array, "I K N H d"]]
 """Keys and values of the stream itself, for whoever reads it next."""
@@ -54,45 +61,43 @@ def attend(
     value: Float[Array, "I K M H d"],
     *,
     mask: Bool[Array, "I k N P"],
-    memory: Memory | None = None,
+    memories: Memories = (),
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
 ) -> Float[Array, "I K N H d"]:
     """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
 
-    With a memory, its keys stand before the others: P = L + M. A query that may see nothing gets weight zero, not a
-    uniform average.
+    The keys of memories stand before the others, in order: P = L + ... + M. A query that may see nothing gets weight
+    zero, not a uniform average.
     """
-    scores = jnp.einsum("iknhd,ikmhd->ihknm", query, key)
-    if memory is not None:
-        scores = jnp.concatenate([_memory_scores(query, memory[0]), scores], axis=-1)
+    scores = [_scores(query, read) for read, _ in memories]
+    scores = jnp.concatenate([*scores, _scores(query, key)], axis=-1)
     scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
     mask = mask[:, None]
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(value.dtype)
     weights = dropout(weights, rate, keys, 0)
-    if memory is None:
-        return jnp.einsum("ihknm,ikmhd->iknhd", weights, value)
-    split = memory[1].shape[2]
-    seen = jnp.einsum("ihknm,ikmhd->iknhd", weights[..., split:], value)
-    return seen + _memory_values(weights[..., :split], memory[1])
+    values = [*(read for _, read in memories), value]
+    ends = list(itertools.accumulate(read.shape[2] for read in values))
+    shares = jnp.split(weights, ends[:-1], axis=-1)
+    return reduce(operator.add, (_mixed(share, read) for share, read in zip(shares, values, strict=True)))
 
 
-def _memory_scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m L H d"]) -> Float[Array, "I H K N L"]:
-    """Where all slots share the memory, one product a picture and head holds the queries of all of them."""
+def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m L H d"]) -> Float[Array, "I H K N L"]:
+    """Where all slots share the keys, one product a picture and head holds the queries of all of them."""
     if key.shape[1] == 1:
-        slots, length = query.shape[1:3]
-        flat = query.transpose(0, 3, 1, 2, 4).reshape(len(query), query.shape[3], slots * length, -1)
+        pictures, slots, length, heads, size = query.shape
+        flat = query.transpose(0, 3, 1, 2, 4).reshape(pictures, heads, slots * length, size)
         scores = flat @ key[:, 0].transpose(0, 2, 3, 1)
-        return scores.reshape(*scores.shape[:2], slots, length, -1)
+        return scores.reshape(pictures, heads, slots, length, key.shape[2])
     return jnp.einsum("iknhd,ikmhd->ihknm", query, key)
 
 
-def _memory_values(weights: Float[Array, "I H K N L"], value: Float[Array, "I m L H d"]) -> Float[Array, "I K N H d"]:
+def _mixed(weights: Float[Array, "I H K N L"], value: Float[Array, "I m L H d"]) -> Float[Array, "I K N H d"]:
     if value.shape[1] == 1:
         pictures, heads, slots, length, cells = weights.shape
         flat = weights.reshape(pictures, heads, slots * length, cells) @ value[:, 0].transpose(0, 2, 1, 3)
-        return flat.reshape(pictures, heads, slots, length, -1).transpose(0, 2, 3, 1, 4)
+        return flat.reshape(pictures, heads, slots, length, value.shape[-1]).transpose(0, 2, 3, 1, 4)
     return jnp.einsum("ihknm,ikmhd->iknhd", weights, value)
 
 
@@ -101,57 +106,67 @@ def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Ar
     return attention_mask(pattern, jnp.full(valid.shape[-1], kind), valid)
 
 
-def _project(settings: Model, name: str, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
-    """A linear map into heads, a parameter of the module that calls."""
-    x = nn.Dense(settings.width, dtype=jnp.dtype(settings.compute_dtype), name=name)(x)
+def _into_heads(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
     return x.reshape(*x.shape[:-1], settings.heads, settings.width // settings.heads)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a stream to itself and, before it, to a memory: BERT's `BertSelfAttention` + output.
+    """Multi-head attention of a stream to itself and, before it, to memories: BERT's `BertSelfAttention` + output.
 
     Every position answers; those in `asking` ask.
     """
 
     settings: Model
 
-    @nn.compact
+    def setup(self) -> None:
+        dense = partial(nn.Dense, self.settings.width, dtype=jnp.dtype(self.settings.compute_dtype))
+        self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
+
     def __call__(
         self,
         x: Float[Array, "I K N D"],
         mask: Bool[Array, "I k N P"],
-        memory: Memory | None = None,
+        memories: Memories = (),
         keys: Key[Array, " I"] | None = None,
         asking: slice = slice(None),
     ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
         s = self.settings
         asks = x[:, :, asking]
-        query, key, value = _project(s, "query", asks), _project(s, "key", x), _project(s, "value", x)
+        query, key, value = (
+            _into_heads(s, project(stream)) for project, stream in ((self.query, asks), (self.key, x), (self.value, x))
+        )
         mask = mask[:, :, asking]
-        mixed = attend(query, key, value, mask=mask, memory=memory, rate=s.attention_dropout, keys=keys)
-        return nn.Dense(s.width, dtype=mixed.dtype, name="output")(mixed.reshape(asks.shape)), (key, value)
+        mixed = attend(query, key, value, mask=mask, memories=memories, rate=s.attention_dropout, keys=keys)
+        return self.output(mixed.reshape(asks.shape)), (key, value)
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention of every position of one stream to another stream: the cross-attention of `BertLayer`.
 
-    A source with one slot is shared by all slots that ask.
+    What it asks are the keys and values that `read` made of the other stream; those of one slot serve all slots.
     """
 
     settings: Model
 
-    @nn.compact
+    def setup(self) -> None:
+        dense = partial(nn.Dense, self.settings.width, dtype=jnp.dtype(self.settings.compute_dtype))
+        self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
+
+    def read(self, source: Float[Array, "I k M D"]) -> Memory:
+        """Keys and values of the stream that is to be asked."""
+        return _into_heads(self.settings, self.key(source)), _into_heads(self.settings, self.value(source))
+
     def __call__(
         self,
         x: Float[Array, "I K N D"],
-        source: Float[Array, "I k M D"],
-        source_mask: Bool[Array, "I k M"],
+        memory: Memory,
+        visible: Bool[Array, "I k M"],
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K N D"]:
         s = self.settings
-        query, key, value = _project(s, "query", x), _project(s, "key", source), _project(s, "value", source)
+        (key, value), query = memory, _into_heads(s, self.query(x))
         if key.shape[1] == 1:  # one product a picture and head holds the queries of all slots
             query = query.reshape(len(x), 1, -1, *query.shape[3:])
-        mask = jnp.broadcast_to(source_mask[:, :, None], (*source_mask.shape[:2], query.shape[2], source.shape[2]))
+        mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[2]))
         mixed = attend(query, key, value, mask=mask, rate=s.attention_dropout, keys=keys)
-        return nn.Dense(s.width, dtype=mixed.dtype, name="output")(mixed.reshape(x.shape))
+        return self.output(mixed.reshape(x.shape))

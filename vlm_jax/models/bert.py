@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model, TextEncoder
-from vlm_jax.models.attention import CrossAttention, Memory, OwnMemory, SelfAttention, dropout, fold_keys
+from vlm_jax.models.attention import CrossAttention, Memories, Memory, OwnMemory, SelfAttention, dropout, fold_keys
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 EMBEDDING_INIT = nn.initializers.normal(0.02)  # BERT's initializer_range
 
 
-def layer_norm(settings: Model, name: str) -> nn.LayerNorm:
+def layer_norm(settings: Model, name: str | None = None) -> nn.LayerNorm:
     """A layer norm with BERT's epsilon (1e-12, not Flax's 1e-6); statistics are float32."""
     return nn.LayerNorm(epsilon=settings.norm_epsilon, dtype=jnp.dtype(settings.compute_dtype), name=name)
 
@@ -26,7 +26,8 @@ def layer_norm(settings: Model, name: str) -> nn.LayerNorm:
 class TextEmbeddings(nn.Module):
     """Words + positions + segments, summed: BERT's embedding layer up to its layer norm.
 
-    Without `segments` every token is of the first one. Positions count from `first_position`: RoBERTa's from 2.
+    Without `segments` every token is of the first one. Positions count from `first_position`, RoBERTa's from 2, and
+    from `start` on where the words before are known already.
     """
 
     settings: TextEncoder
@@ -39,11 +40,15 @@ class TextEmbeddings(nn.Module):
             self.segment = nn.Embed(s.segments, s.width, embedding_init=EMBEDDING_INIT)
 
     def __call__(
-        self, input_ids: Int[Array, "I K T"], segments: Int[Array, "I K T"] | None = None
+        self,
+        input_ids: Int[Array, "I K T"],
+        segments: Int[Array, "I K T"] | None = None,
+        *,
+        start: int | Int[Array, ""] = 0,
     ) -> Float[Array, "I K T E"]:
         s = self.settings
         words = self.word(input_ids)
-        positions = self.position(s.first_position + jnp.arange(input_ids.shape[-1]))[None, None]
+        positions = self.position(s.first_position + start + jnp.arange(input_ids.shape[-1]))[None, None]
         if not s.segments:
             return words + positions
         if segments is None:
@@ -55,58 +60,76 @@ class TextEmbeddings(nn.Module):
         return self.word.attend(x)
 
 
-def _feed_forward(
-    settings: Model, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None
-) -> Float[Array, "I K n D"]:
-    """Feed-forward, residual and layer norm, with parameters of the layer that calls."""
-    dtype = jnp.dtype(settings.compute_dtype)
-    hidden = ACTIVATIONS[settings.activation](nn.Dense(settings.mlp_width, dtype=dtype, name="intermediate")(x))
-    hidden = nn.Dense(settings.width, dtype=dtype, name="output")(hidden)
-    return layer_norm(settings, "output_norm")(x + dropout(hidden, settings.dropout, keys, 2))
-
-
 class BertLayer(nn.Module):
-    """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions `asking`."""
+    """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions `asking`.
 
-    settings: Model
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "I K N D"],
-        mask: Bool[Array, "I k N P"],
-        memory: Memory | None = None,
-        keys: Key[Array, " I"] | None = None,
-        asking: slice = slice(None),
-    ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
-        s = self.settings
-        mixed, own = SelfAttention(s, name="attention")(x, mask, memory, keys, asking)
-        x = layer_norm(s, "attention_norm")(x[:, :, asking] + dropout(mixed, s.dropout, keys, 1))
-        return _feed_forward(s, x, keys), own
-
-
-class CrossLayer(nn.Module):
-    """Self-attention, attention to another stream, feed-forward, each post-norm: `BertLayer` with cross-attention.
-
-    A stream of one slot that asks one of K slots becomes K slots there.
+    Returns the stream, and its keys and values, for whoever reads them as a memory.
     """
 
     settings: Model
 
-    @nn.compact
+    def setup(self) -> None:
+        s = self.settings
+        dtype = jnp.dtype(s.compute_dtype)
+        self.attention, self.attention_norm = SelfAttention(s), layer_norm(s)
+        self.intermediate = nn.Dense(s.mlp_width, dtype=dtype)
+        self.output, self.output_norm = nn.Dense(s.width, dtype=dtype), layer_norm(s)
+
+    def __call__(
+        self,
+        x: Float[Array, "I K N D"],
+        mask: Bool[Array, "I k N P"],
+        memories: Memories = (),
+        keys: Key[Array, " I"] | None = None,
+        asking: slice = slice(None),
+    ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
+        x, own = self.ask_itself(x, mask, memories, keys, asking)
+        return self.feed_forward(x, keys), own
+
+    def ask_itself(
+        self,
+        x: Float[Array, "I K N D"],
+        mask: Bool[Array, "I k N P"],
+        memories: Memories,
+        keys: Key[Array, " I"] | None,
+        asking: slice,
+    ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
+        """The first half of the layer."""
+        mixed, own = self.attention(x, mask, memories, keys, asking)
+        return self.attention_norm(x[:, :, asking] + dropout(mixed, self.settings.dropout, keys, 1)), own
+
+    def feed_forward(self, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None) -> Float[Array, "I K n D"]:
+        """The last part of the layer."""
+        hidden = self.output(ACTIVATIONS[self.settings.activation](self.intermediate(x)))
+        return self.output_norm(x + dropout(hidden, self.settings.dropout, keys, 2))
+
+
+class CrossLayer(BertLayer):
+    """Self-attention, attention to another stream, feed-forward, each post-norm: `BertLayer` with cross-attention.
+
+    The other stream comes as what `read` made of it. A stream of one slot that asks one of K slots becomes K slots.
+    """
+
+    def setup(self) -> None:
+        super().setup()
+        self.cross_attention, self.cross_attention_norm = CrossAttention(self.settings), layer_norm(self.settings)
+
+    def read(self, source: Float[Array, "I s M D"]) -> Memory:
+        """Keys and values of the other stream."""
+        return self.cross_attention.read(source)
+
     def __call__(
         self,
         x: Float[Array, "I k N D"],
-        mask: Bool[Array, "I m N N"],
-        source: Float[Array, "I s M D"],
-        source_mask: Bool[Array, "I s M"],
+        mask: Bool[Array, "I m N P"],
+        other: Memory,
+        visible: Bool[Array, "I s M"],
+        memories: Memories = (),
         keys: Key[Array, " I"] | None = None,
         asking: slice = slice(None),
-    ) -> Float[Array, "I K n D"]:
-        s = self.settings
-        mixed, _ = SelfAttention(s, name="attention")(x, mask, None, keys, asking)
-        x = layer_norm(s, "attention_norm")(x[:, :, asking] + dropout(mixed, s.dropout, keys, 1))
-        x = jnp.broadcast_to(x, (len(x), max(x.shape[1], source.shape[1]), *x.shape[2:]))
-        mixed = CrossAttention(s, name="cross_attention")(x, source, source_mask, fold_keys(keys, 3))
-        x = layer_norm(s, "cross_attention_norm")(x + dropout(mixed, s.dropout, keys, 3))
-        return _feed_forward(s, x, keys)
+    ) -> tuple[Float[Array, "I K n D"], Memory]:
+        x, own = self.ask_itself(x, mask, memories, keys, asking)
+        x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
+        mixed = self.cross_attention(x, other, visible, fold_keys(keys, 3))
+        x = self.cross_attention_norm(x + dropout(mixed, self.settings.dropout, keys, 3))
+        return self.feed_forward(x, keys), own

@@ -14,7 +14,16 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key
 
 from vlm_jax.config import Model
-from vlm_jax.models.attention import IMAGE, NONE, PATTERNS, TEXT, attention_mask, fold_keys, stream_mask
+from vlm_jax.models.attention import (
+    IMAGE,
+    NONE,
+    PATTERNS,
+    TEXT,
+    Memory,
+    attention_mask,
+    fold_keys,
+    stream_mask,
+)
 from vlm_jax.models.bert import BertLayer, CrossLayer
 
 Streams = tuple[Float[Array, "I k g D"], Float[Array, "I K t D"]]
@@ -72,22 +81,36 @@ def encode(
     """A stream through BERT layers that read nothing else."""
 
     def step(layer, stream, keys, asking):
-        return layer(stream, mask, None, keys, asking)[0]
+        return layer(stream, mask, (), keys, asking)[0]
 
     return through(layers, step, stream, keys, asking=asking)
 
 
-class ConcatFusion(nn.Module):
+class Fusion(nn.Module):
+    """What every fusion takes; its layers have names of their own in the tree of parameters."""
+
+    settings: Model
+
+    def _add(self, name: str, layer: Callable[[Model], nn.Module]) -> list[nn.Module]:
+        """One layer a depth, the parameters of the first under `name` with 0 in it."""
+        layers = [layer(self.settings) for _ in range(self.settings.layers)]
+        for index, each in enumerate(layers):
+            setattr(self, name.format(index), each)
+        return [getattr(self, name.format(index)) for index in range(self.settings.layers)]
+
+
+class ConcatFusion(Fusion):
     """One sequence, image first, through one BERT trunk (VisualBERT, Pixel-BERT).
 
     Where the pattern hides text from the image, the image side is the same for every question of a picture: it is
     computed once, and the text reads its keys and values. The result equals the concatenated computation.
     """
 
-    settings: Model
     text_layer: ClassVar[str] = "layer_{}"
 
-    @nn.compact
+    def setup(self) -> None:
+        self._layers = self._add(self.text_layer, BertLayer)
+
     def __call__(
         self,
         image: Float[Array, "I 1 G D"],
@@ -97,8 +120,7 @@ class ConcatFusion(nn.Module):
         keys: Key[Array, " I"] | None = None,
         first_only: bool = False,
     ) -> Streams:
-        s = self.settings
-        layers = [BertLayer(s, name=f"layer_{i}") for i in range(s.layers)]
+        s, layers = self.settings, self._layers
         cells, slots = image.shape[2], text.shape[1]
         kind = jnp.array([IMAGE] * cells + [TEXT] * text.shape[2])
         image_valid = jnp.broadcast_to(image_mask[:, None], (len(image), slots, cells))
@@ -108,8 +130,8 @@ class ConcatFusion(nn.Module):
             image, text = streams
             # Where only the first word is read afterwards, the image gives its keys and values and is done.
             image_asks = EVERYTHING if asking == EVERYTHING else slice(0)
-            image, memory = layer(image, mask[:, :1, :cells, :cells], None, fold_keys(keys, IMAGE), image_asks)
-            text, _ = layer(text, mask[:, :, cells:], memory, fold_keys(keys, TEXT), asking)
+            image, memory = layer(image, mask[:, :1, :cells, :cells], (), fold_keys(keys, IMAGE), image_asks)
+            text, _ = layer(text, mask[:, :, cells:], (memory,), fold_keys(keys, TEXT), asking)
             return image, text
 
         if PATTERNS[s.pattern][IMAGE][TEXT] == NONE:
@@ -120,17 +142,44 @@ class ConcatFusion(nn.Module):
         cells = 0 if first_only else cells
         return whole[:, :, :cells], whole[:, :, cells:]
 
+    def read_image(self, image: Float[Array, "I 1 G D"], image_mask: Bool[Array, "I G"]) -> list[Memory]:
+        """Of each layer, what the words read of the image. The pattern must hide the words from it."""
+        mask, memories = stream_mask(self.settings.pattern, IMAGE, image_mask[:, None]), []
+        for layer in self._layers:
+            image, memory = layer(image, mask)
+            memories.append(memory)
+        return memories
 
-class CrossFusion(nn.Module):
+    def read_words(
+        self,
+        words: Float[Array, "I K n D"],
+        mask: Bool[Array, "I K n P"],
+        memories: Sequence[Memory],
+        image_mask: Bool[Array, "I G"],
+        past: Sequence[Memory],
+    ) -> tuple[Float[Array, "I K n D"], list[Memory]]:
+        """New words, `past` being the keys and values of a layer's earlier ones and `mask` theirs and the new ones'."""
+        seen = jnp.broadcast_to(image_mask[:, None, None], (*words.shape[:3], image_mask.shape[1]))
+        mask, own = jnp.concatenate([seen, mask], axis=-1), []
+        for layer, memory, earlier in zip(self._layers, memories, past, strict=True):
+            words, new = layer(words, mask, (memory, earlier))
+            own.append(new)
+        return words, own
+
+
+class CrossFusion(Fusion):
     """One stream is encoded by itself, the other asks it in every layer, as a BERT decoder asks its encoder.
 
     The pattern decides who asks: the text, or the image where it is the one to be generated.
     """
 
-    settings: Model
     text_layer: ClassVar[str] = "text_layer_{}"
 
-    @nn.compact
+    def setup(self) -> None:
+        self._asker = IMAGE if PATTERNS[self.settings.pattern][TEXT][IMAGE] == NONE else TEXT
+        kinds = (CrossLayer, BertLayer) if self._asker == IMAGE else (BertLayer, CrossLayer)
+        self._layers = [self._add(name, kinds[i]) for i, name in enumerate(("image_layer_{}", self.text_layer))]
+
     def __call__(
         self,
         image: Float[Array, "I 1 G D"],
@@ -140,23 +189,39 @@ class CrossFusion(nn.Module):
         keys: Key[Array, " I"] | None = None,
         first_only: bool = False,
     ) -> Streams:
-        s = self.settings
+        s, layers = self.settings, self._layers
         streams, valid = [image, text], [image_mask[:, None], text_mask]
-        asker = IMAGE if PATTERNS[s.pattern][TEXT][IMAGE] == NONE else TEXT
-        asked = 1 - asker
+        asker, asked = self._asker, 1 - self._asker
         masks = [stream_mask(s.pattern, kind, valid[kind]) for kind in (IMAGE, TEXT)]
-        kinds = {asked: BertLayer, asker: CrossLayer}
-        image_layers = [kinds[IMAGE](s, name=f"image_layer_{i}") for i in range(s.layers)]
-        text_layers = [kinds[TEXT](s, name=f"text_layer_{i}") for i in range(s.layers)]
-        layers = [image_layers, text_layers]
         streams[asked] = encode(layers[asked], streams[asked], masks[asked], fold_keys(keys, asked))
 
         def step(layer, stream, keys, asking):
-            return layer(stream, masks[asker], streams[asked], valid[asked], keys, asking)
+            return layer(stream, masks[asker], layer.read(streams[asked]), valid[asked], (), keys, asking)[0]
 
         asking = slice(1) if first_only and asker == TEXT else EVERYTHING
         streams[asker] = through(layers[asker], step, streams[asker], fold_keys(keys, asker), asking=asking)
         return streams[IMAGE], streams[TEXT]
+
+    def read_image(self, image: Float[Array, "I 1 G D"], image_mask: Bool[Array, "I G"]) -> list[Memory]:
+        """Of each layer, what the words read of the encoded image."""
+        mask = stream_mask(self.settings.pattern, IMAGE, image_mask[:, None])
+        image = encode(self._layers[IMAGE], image, mask, None)
+        return [layer.read(image) for layer in self._layers[TEXT]]
+
+    def read_words(
+        self,
+        words: Float[Array, "I K n D"],
+        mask: Bool[Array, "I K n P"],
+        memories: Sequence[Memory],
+        image_mask: Bool[Array, "I G"],
+        past: Sequence[Memory],
+    ) -> tuple[Float[Array, "I K n D"], list[Memory]]:
+        """New words, `past` being the keys and values of a layer's earlier ones and `mask` theirs and the new ones'."""
+        own = []
+        for layer, memory, earlier in zip(self._layers[TEXT], memories, past, strict=True):
+            words, new = layer(words, mask, memory, image_mask[:, None], (earlier,))
+            own.append(new)
+        return words, own
 
 
 class CoAttentionLayer(nn.Module):
@@ -164,27 +229,28 @@ class CoAttentionLayer(nn.Module):
 
     settings: Model
 
-    @nn.compact
+    def setup(self) -> None:
+        self.text, self.image = CrossLayer(self.settings), CrossLayer(self.settings)
+
     def __call__(self, streams, masks, valid, keys, asking):
         image, text = streams
-        others = CrossLayer(self.settings, name="text")(
-            text, masks[TEXT], image, valid[IMAGE], fold_keys(keys, TEXT), asking
-        )
+        others, _ = self.text(text, masks[TEXT], self.text.read(image), valid[IMAGE], (), fold_keys(keys, TEXT), asking)
         # Where only the first word is read afterwards, the image has been asked for the last time.
-        layer = CrossLayer(self.settings, name="image")
         if asking != EVERYTHING and not self.is_initializing():
             return image[:, :, :0], others
-        return layer(image, masks[IMAGE], text, valid[TEXT], fold_keys(keys, IMAGE)), others
+        mine, _ = self.image(image, masks[IMAGE], self.image.read(text), valid[TEXT], (), fold_keys(keys, IMAGE))
+        return mine, others
 
 
-class CoAttentionFusion(nn.Module):
+class CoAttentionFusion(Fusion):
     """Two streams that ask each other in every layer (ViLBERT, LXMERT)."""
 
-    settings: Model
     text_layer: ClassVar[str] = "layer_{}/text"
     image_layer: ClassVar[str] = "layer_{}/image"
 
-    @nn.compact
+    def setup(self) -> None:
+        self._layers = self._add("layer_{}", CoAttentionLayer)
+
     def __call__(
         self,
         image: Float[Array, "I 1 G D"],
@@ -197,23 +263,23 @@ class CoAttentionFusion(nn.Module):
         s = self.settings
         valid = (image_mask[:, None], text_mask)
         masks = tuple(stream_mask(s.pattern, kind, valid[kind]) for kind in (IMAGE, TEXT))
-        layers = [CoAttentionLayer(s, name=f"layer_{i}") for i in range(s.layers)]
 
         def step(layer, streams, keys, asking):
             slots = streams[0].shape[1]
             seen = jnp.broadcast_to(valid[IMAGE], (len(image), slots, image.shape[2]))
             return layer(streams, masks, (seen, valid[TEXT]), keys, asking)
 
-        return through(layers, step, (image, text), keys, asking=slice(1) if first_only else EVERYTHING)
+        return through(self._layers, step, (image, text), keys, asking=slice(1) if first_only else EVERYTHING)
 
 
-class LateFusion(nn.Module):
+class LateFusion(Fusion):
     """Two trunks; image and text meet in the head."""
 
-    settings: Model
     text_layer: ClassVar[str] = "text_layer_{}"
 
-    @nn.compact
+    def setup(self) -> None:
+        self._layers = [self._add(name, BertLayer) for name in ("image_layer_{}", self.text_layer)]
+
     def __call__(
         self,
         image: Float[Array, "I 1 G D"],
@@ -224,8 +290,7 @@ class LateFusion(nn.Module):
         first_only: bool = False,
     ) -> Streams:
         s = self.settings
-        image_layers = [BertLayer(s, name=f"image_layer_{i}") for i in range(s.layers)]
-        text_layers = [BertLayer(s, name=f"text_layer_{i}") for i in range(s.layers)]
+        image_layers, text_layers = self._layers
         image_self = stream_mask(s.pattern, IMAGE, image_mask[:, None])
         image = encode(image_layers, image, image_self, fold_keys(keys, IMAGE))
         text_self = stream_mask(s.pattern, TEXT, text_mask)

@@ -1,8 +1,10 @@
 """Heads: from fused streams to logits, always float32.
 
-Every head maps `(fused, keys)` to the logits of `model.head`; `answer` gives those of a whole text.
+Every head maps `(fused, keys)` to the logits of `model.head`; `answer` gives those of a whole text. A head of words
+takes the text stream and `word_scores`, the product with the word table, as its output is tied to that.
 """
 
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from vlm_jax.config import Model
 from vlm_jax.models.attention import dropout
-from vlm_jax.models.bert import ACTIVATIONS
+from vlm_jax.models.bert import ACTIVATIONS, layer_norm
 
 
 class Fused(NamedTuple):
@@ -24,6 +26,7 @@ class Fused(NamedTuple):
 
 
 Keys = Key[Array, " I"] | None
+Scores = Callable[[Float[Array, "*n E"]], Float[Array, "*n V"]]
 
 
 class Head(nn.Module):
@@ -98,6 +101,39 @@ class EveryPositionHead(Head):
         return self.classifier(fused.text[:, :, 0]).astype(jnp.float32)
 
 
+class WordsHead(nn.Module):
+    """BERT's masked-word head (Devlin et al. 2019): dense, activation, layer norm, product with the word table, bias.
+
+    Where the table's width is not the trunk's, the dense layer leads from one to the other.
+    """
+
+    settings: Model
+    tied: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n D"], word_scores: Scores) -> Float[Array, "*n V"]:
+        s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
+        x = ACTIVATIONS[s.activation](nn.Dense(s.text.width, dtype=dtype, name="transform")(x))
+        x = layer_norm(s, "norm")(x)
+        words = s.text.vocabulary_size
+        bias = self.param("bias", nn.initializers.zeros, (words,))
+        scores = word_scores(x) if self.tied else nn.Dense(words, use_bias=False, name="decoder")(x)
+        return scores.astype(jnp.float32) + jnp.expand_dims(bias, range(x.ndim - 1))
+
+
+class NextWordHead(nn.Module):
+    """After each word, logits of the one that comes next."""
+
+    settings: Model
+    classes: int
+
+    def setup(self) -> None:
+        self.words = WordsHead(self.settings)
+
+    def __call__(self, text: Float[Array, "I K T D"], word_scores: Scores) -> Float[Array, "I K T V"]:
+        return self.words(text, word_scores)
+
+
 def pool(settings: Model, text: Float[Array, "I K t D"]) -> Float[Array, "I K D"]:
     """BERT's pooler, dense and tanh on [CLS], with the parameters `pooler` of the module that calls."""
     return jnp.tanh(nn.Dense(settings.width, dtype=jnp.dtype(settings.compute_dtype), name="pooler")(text[:, :, 0]))
@@ -109,4 +145,5 @@ HEADS = {
     "product": JoinedHead,
     "concatenation": JoinedHead,
     "every_position": EveryPositionHead,
+    "next_word": NextWordHead,
 }

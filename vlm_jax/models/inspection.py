@@ -37,23 +37,22 @@ class ModuleRow(NamedTuple):
 def inspect(
     settings: Model, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
 ) -> list[ModuleRow]:
-    """Every module of the model as `answer_logits` calls it, in order of calls, each before what is below it.
+    """Every module of the model as a train step calls it, in order of calls, each before what is below it.
 
     The first row is the whole model. `settings` are checked ones; `image_size` is in pixels, or in grid cells where the
     model takes features; each of the picture's `questions` has `text_length` tokens. Layers are counted unrolled and
     not recomputed, whatever `scan_layers` and `remat` say.
     """
     model = VisualLanguageModel(dataclasses.replace(settings, scan_layers=False, remat=False), classes)
+    method = "word_logits" if settings.head == "next_word" else "answer_logits"
     channels = settings.image.features if settings.image.cnn == "features" else 3
     inputs = (
         jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32),
         jax.ShapeDtypeStruct((1, questions, text_length), jnp.int32),
         jax.ShapeDtypeStruct((1, questions, text_length), bool),
     )
-    variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method="answer_logits"), *inputs)
-    outputs, flops = _calls(
-        lambda: jax.eval_shape(lambda *x: model.apply(*x, method="answer_logits"), variables, *inputs)
-    )
+    variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method=method), *inputs)
+    outputs, flops = _calls(lambda: jax.eval_shape(lambda *x: model.apply(*x, method=method), variables, *inputs))
     parameters: Counter[Path] = Counter()
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
         parameters[tuple(entry.key for entry in path[:-1])] += math.prod(leaf.shape)
@@ -79,8 +78,9 @@ def _calls(run: Callable[[], Any]) -> tuple[dict[Path, dict[tuple[int, ...], Non
         result = call(*arguments, **options)
         running.pop()
         shapes.update(dict.fromkeys(_shapes(result)))
-        if type(context.module) in FLOPS:
-            flops[path] += FLOPS[type(context.module)](context.module, result, *arguments, **options)
+        count = FLOPS.get((type(context.module), context.method_name))
+        if count is not None:
+            flops[path] += count(context.module, result, *arguments, **options)
         return result
 
     with nn.intercept_methods(record):
@@ -124,20 +124,26 @@ def _depthwise_conv(module, output, _):
     return 2 * output.size * module.kernel_size**2
 
 
-def _self_attention(module, output, x, mask, memory=None, *_, **__):
-    """Scores and the mix of values, over the memory too; the projections are modules of their own."""
+def _tied(module, output, x):
+    """The product with the word table; looking words up in it costs nothing."""
+    return 2 * output.size * x.shape[-1]
+
+
+def _self_attention(module, output, x, mask, memories=(), *_, **__):
+    """Scores and the mix of values, over memories too; the projections are modules of their own."""
     mixed, _own = output
-    return 4 * mixed.size * (x.shape[2] + (0 if memory is None else memory[0].shape[2]))
+    return 4 * mixed.size * (x.shape[2] + sum(keys.shape[2] for keys, _ in memories))
 
 
-def _cross_attention(module, output, x, source, *_, **__):
-    return 4 * output.size * source.shape[2]
+def _cross_attention(module, output, x, memory, *_, **__):
+    return 4 * output.size * memory[0].shape[2]
 
 
-FLOPS: dict[type[nn.Module], Callable[..., int]] = {
-    nn.Dense: _dense,
-    Conv: _conv,
-    DepthwiseConv: _depthwise_conv,
-    SelfAttention: _self_attention,
-    CrossAttention: _cross_attention,
+FLOPS: dict[tuple[type[nn.Module], str], Callable[..., int]] = {
+    (nn.Dense, "__call__"): _dense,
+    (nn.Embed, "attend"): _tied,
+    (Conv, "__call__"): _conv,
+    (DepthwiseConv, "__call__"): _depthwise_conv,
+    (SelfAttention, "__call__"): _self_attention,
+    (CrossAttention, "__call__"): _cross_attention,
 }

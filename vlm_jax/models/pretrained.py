@@ -4,7 +4,6 @@ BERT, DistilBERT and RoBERTa are `VisualLanguageModel` without an image, VisualB
 their parameters have the paths that `VisualLanguageModel` gives them.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -12,9 +11,8 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.config import ImageEncoder, Model
-from vlm_jax.models.bert import ACTIVATIONS, layer_norm
 from vlm_jax.models.cnn import make_cnn
-from vlm_jax.models.heads import Fused, LastWordHead, pool
+from vlm_jax.models.heads import Fused, LastWordHead, Scores, WordsHead, pool
 from vlm_jax.models.vlm import VisualLanguageModel
 
 Part = Literal["pooler", "words", "decoder", "pairs", "answers"]
@@ -36,25 +34,6 @@ class PretrainedOutput(NamedTuple):
     answers: Float[Array, "B A"] | None
 
 
-class WordsHead(nn.Module):
-    """The masked-word head (Devlin et al. 2019): dense, activation, layer norm, product with the word table, bias."""
-
-    settings: Model
-    tied: bool
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B n D"], tied_scores: Callable[[Float[Array, "B n D"]], Float[Array, "B n V"]]
-    ) -> Float[Array, "B n V"]:
-        s = self.settings
-        x = ACTIVATIONS[s.activation](nn.Dense(s.width, name="transform")(x))
-        x = layer_norm(s, "norm")(x)
-        words = s.text.vocabulary_size
-        bias = self.param("bias", nn.initializers.zeros, (words,))
-        scores = tied_scores(x) if self.tied else nn.Dense(words, use_bias=False, name="decoder")(x)
-        return scores + bias[None, None]
-
-
 class PretrainedHeads(nn.Module):
     """Those heads of an encoder that `parts` names."""
 
@@ -63,16 +42,14 @@ class PretrainedHeads(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(
-        self, fused: Fused, tied_scores: Callable[[Float[Array, "B n D"]], Float[Array, "B n V"]]
-    ) -> PretrainedOutput:
+    def __call__(self, fused: Fused, word_scores: Scores) -> PretrainedOutput:
         s, parts = self.settings, self.parts
         pooled = pool(s, fused.text)[:, 0] if "pooler" in parts else None
         words = image_words = pairs = answers = None
         text, image = fused.text[:, 0], fused.image[:, 0]
         if "words" in parts:
             both = jnp.concatenate([text, image], axis=1)
-            both = WordsHead(s, "decoder" not in parts, name="words")(both, tied_scores)
+            both = WordsHead(s, "decoder" not in parts, name="words")(both, word_scores)
             words, image_words = both[:, : text.shape[1]], both[:, text.shape[1] :]
         if "pairs" in parts:
             pairs = nn.Dense(2, name="pairs")(pooled)

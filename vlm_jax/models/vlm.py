@@ -1,12 +1,15 @@
 """The vision-language model: CNN and BERT embeddings, fusion, head."""
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model
 from vlm_jax.errors import InputError
-from vlm_jax.models.attention import fold_keys
+from vlm_jax.models.attention import Memory, fold_keys
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
@@ -17,6 +20,21 @@ from vlm_jax.types import ModelOutput
 Image = Float[Array, "I h w C"] | Float[Array, "I G C"]
 Text = Int[Array, "I K T"] | Float[Array, "I K T E"]
 FlatText = Int[Array, "I T"] | Float[Array, "I T E"]
+
+
+class ImageMemory(NamedTuple):
+    """What words read of pictures: of each layer, keys and values of the cells; and which cells are visible."""
+
+    layers: list[Memory]
+    mask: Bool[Array, "I G"]
+
+
+class WordMemory(NamedTuple):
+    """Keys and values of words so far, in room of a fixed length [I, K, L, H, d]: the cache of a decoder."""
+
+    layers: list[Memory]
+    length: Int[Array, ""]
+    """How many words there are; every text has as many."""
 
 
 class VisualLanguageModel(nn.Module):
@@ -44,6 +62,19 @@ class VisualLanguageModel(nn.Module):
     def make_head(self) -> nn.Module:
         """What stands on the streams."""
         return HEADS[self.settings.head](self.settings, self.classes)
+
+    def word_logits(
+        self,
+        image: Image,
+        text: Text,
+        text_mask: Bool[Array, "I K T"],
+        *,
+        image_mask: Bool[Array, "I g"] | None = None,
+        keys: Key[Array, " I"] | None = None,
+    ) -> Float[Array, "I K T V"]:
+        """After each word of every text, the logits of the one that comes next."""
+        fused = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
+        return self.head(fused.text, self.text.scores)
 
     def streams(
         self,
@@ -89,7 +120,9 @@ class VisualLanguageModel(nn.Module):
             whole = self(image, text[:, None], text_mask[:, None], image_mask=image_mask, keys=keys)
             return ModelOutput(*(x[:, 0] for x in whole))
         fused = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
-        return ModelOutput(self.head(fused, fold_keys(keys, 3)), fused.image, fused.text)
+        words = self.settings.head == "next_word"
+        logits = self.head(fused.text, self.text.scores) if words else self.head(fused, fold_keys(keys, 3))
+        return ModelOutput(logits, fused.image, fused.text)
 
     def answer_logits(
         self,
@@ -104,3 +137,41 @@ class VisualLanguageModel(nn.Module):
         inputs, first_only = (image, text, text_mask), self.head.reads_first
         fused = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=first_only)
         return self.head.answer(fused, fold_keys(keys, 3))
+
+    def read_image(self, image: Image, *, image_mask: Bool[Array, "I g"] | None = None) -> ImageMemory:
+        """What words read of pictures, computed once for all the words that follow; the pattern must be `prefix`."""
+        s = self.settings
+        if s.image.cnn != "features":
+            image = self.image(image)
+        no_words = jnp.zeros((len(image), 1, 0, s.text.width), jnp.dtype(s.compute_dtype))
+        stream, _ = self.embed(image, no_words)
+        mask = jnp.ones((1, 1), bool) if image_mask is None else image_mask
+        mask = jnp.broadcast_to(mask, (len(image), stream.shape[2]))
+        return ImageMemory(self.trunk.read_image(stream, mask), mask)
+
+    def no_words(self, pictures: int, texts: int, length: int) -> WordMemory:
+        """Room for `length` words of `texts` texts a picture, none of them there yet."""
+        s = self.settings
+        room = jnp.zeros((pictures, texts, length, s.heads, s.width // s.heads), jnp.dtype(s.compute_dtype))
+        return WordMemory([(room, room)] * s.layers, jnp.int32(0))
+
+    def next_word_logits(
+        self, image: ImageMemory, words: WordMemory, ids: Int[Array, "I K n"]
+    ) -> tuple[Float[Array, "I K n V"], WordMemory]:
+        """After each of n new words of every text, the logits of the one that comes next.
+
+        The words before are those in `words`; what returns holds the new ones as well.
+        """
+        new, room = ids.shape[-1], words.layers[0][0].shape[2]
+        _, text = self.embed(None, self.text(ids, start=words.length))
+        earlier = jnp.broadcast_to(jnp.arange(room)[None] < words.length, (new, room))
+        mask = jnp.concatenate([earlier, jnp.tri(new, dtype=bool)], axis=1)[None, None]
+        mask = jnp.broadcast_to(mask, (*ids.shape, room + new))
+        text, own = self.trunk.read_words(text, mask, image.layers, image.mask, words.layers)
+        layers = [
+            tuple(
+                jax.lax.dynamic_update_slice_in_dim(old, x, words.length, axis=2) for old, x in zip(*pair, strict=True)
+            )
+            for pair in zip(words.layers, own, strict=True)
+        ]
+        return self.head(text, self.text.scores), WordMemory(layers, words.length + new)

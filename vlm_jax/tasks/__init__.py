@@ -1,5 +1,6 @@
 """One file a task: its targets, its loss, its predictions, its scores."""
 
+from vlm_jax.tasks.captioning import Captioning
 from vlm_jax.tasks.vqa import VisualQuestionAnswering
 
-TASKS = {"vqa": VisualQuestionAnswering}
+TASKS = {"vqa": VisualQuestionAnswering, "captioning": Captioning}

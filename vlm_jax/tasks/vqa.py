@@ -1,7 +1,7 @@
 """Visual question answering: classify [CLS] over the answer vocabulary, soft targets where people disagree."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +12,13 @@ from vlm_jax.config import Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
+from vlm_jax.figures import SheetItem
 from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind, lenient_vqa_accuracy
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.tasks.shared import ShuffledImages, Sums
 from vlm_jax.types import Batch, Example, Question
 
 TOP = 5  # answers of a prediction that are kept
-
-
-class Sums(NamedTuple):
-    """Sums over questions, never means: they add up over micro-batches, devices and batches."""
-
-    loss: Float[Array, ""]
-    weight: Float[Array, ""]
-    correct: Float[Array, ""]
 
 
 class Prediction(NamedTuple):
@@ -36,6 +30,16 @@ class Prediction(NamedTuple):
     """The likeliest answers with their probabilities, best first."""
     score: float
     """1 right, 0 wrong, between where people disagree."""
+
+    @property
+    def right(self) -> bool:
+        """Whether half of the people or more gave this answer."""
+        return self.score >= 0.5
+
+    def card(self, image: np.ndarray) -> SheetItem:
+        """For a sheet of pictures."""
+        answer, probability = self.top[0]
+        return SheetItem(image, self.question.text, answer, probability, self.question.answers, self.right)
 
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
@@ -65,11 +69,15 @@ def batch_sums(logits: Float[Array, "I K A"], batch: Batch, *, label_smoothing: 
         loss = (1 - label_smoothing) * loss - label_smoothing * answered * jnp.mean(log_p, axis=-1)
     right = batch.answers == jnp.argmax(logits, -1)[..., None]
     score = jnp.sum(jnp.where(right, batch.answer_weights, 0), -1)
-    return Sums(jnp.sum(loss * batch.weight), jnp.sum(batch.weight), jnp.sum(score * batch.weight))
+    count = jnp.sum(batch.weight)
+    return Sums(jnp.sum(loss * batch.weight), count, jnp.sum(score * batch.weight), count)
 
 
 class VisualQuestionAnswering:
     """The task of one config: its encoder, its model, its loss and its scores."""
+
+    metric: ClassVar[str] = "accuracy"
+    """What the best checkpoint is chosen by."""
 
     def __init__(self, config: Config, encode: ExampleEncoder, *, batch_sharding: Any = None) -> None:
         answers = len(encode.answers)
@@ -78,7 +86,7 @@ class VisualQuestionAnswering:
             raise InputError(
                 f"model.classes is {classes}, the training set has {answers} answers; raise it to {answers}"
             )
-        self.config, self.encode = config, encode
+        self.config, self.encode, self.answers = config, encode, encode.answers.answers
         self.model = VisualLanguageModel(config.model, classes)
         self._accuracy = ACCURACIES[config.data.accuracy or "share"]
         self._sharding = batch_sharding
@@ -144,6 +152,18 @@ class VisualQuestionAnswering:
             metrics["accuracy_lenient"] = float(np.mean(forgiven))
         return metrics
 
+    def remarks(self, metrics: dict[str, float]) -> list[str]:
+        """What a person should know of the scores."""
+        return []
+
+    def title(self, metrics: dict[str, float]) -> str:
+        """The scores in a few words."""
+        return f"{metrics['accuracy']:.1%} right"
+
+    def files(self, predictions: Sequence[Prediction]) -> dict[str, Any]:
+        """Further files of a scored split."""
+        return {}
+
     def controls(
         self, params: dict[str, Any], examples: Sequence[Example], train: Sequence[Example]
     ) -> dict[str, float]:
@@ -162,21 +182,3 @@ class VisualQuestionAnswering:
             "control/question_prior": counted(prior.answer),
             "control/majority": counted(lambda text: prior.majority),
         }
-
-
-class ShuffledImages(Sequence[Example]):
-    """The same questions, each about some other picture of the set (a permutation that leaves none in place)."""
-
-    def __init__(self, examples: Sequence[Example], seed: int) -> None:
-        self._examples = examples
-        cycle = np.random.default_rng(seed).permutation(len(examples))
-        self._other = np.empty_like(cycle)
-        self._other[cycle] = np.roll(cycle, 1)
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self._examples[index]._replace(image=self._examples[int(self._other[index])].image)

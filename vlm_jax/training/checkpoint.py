@@ -24,13 +24,13 @@ from vlm_jax.integrity import matches_digests, write_digests
 from vlm_jax.training.state import Parameters, TrainState
 from vlm_jax.trees import compare_trees
 
-METRIC = "accuracy"
+SCORE = "score"  # what the task chooses a checkpoint by, larger being better
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 _logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of a run: the newest two and the best by validation accuracy are kept."""
+    """The checkpoints of a run: the newest two and the best by validation are kept."""
 
     def __init__(self, folder: Path, *, config: Config | None = None) -> None:
         """With a config for writing, without one for reading."""
@@ -62,7 +62,7 @@ class Checkpoints:
         return max(self._steps(), default=None)
 
     def best(self) -> int | None:
-        """The step with the best validation accuracy; the newest where none was validated."""
+        """The step with the best validation score; the newest where none was validated."""
         scored = [step for step in self._steps() if self._manager.metrics(step)]
         if not scored:
             return self.latest()
@@ -71,7 +71,7 @@ class Checkpoints:
     def save(self, state: TrainState, position: dict[str, Any], metrics: dict[str, float] | None) -> None:
         """Write the state at its step, newer than those there; a step that exists already is left as it is.
 
-        `metrics` without a finite accuracy do not take part in choosing the best.
+        `metrics` without a finite score do not take part in choosing the best.
         """
         step = int(state.step)
         if step in self._steps():
@@ -79,7 +79,7 @@ class Checkpoints:
         newest = self.latest()
         if newest is not None and step < newest:  # it would not be among the newest, and be deleted at once
             raise RuntimeError(f"the state of step {step} is older than the checkpoint of step {newest}")
-        scored = metrics is not None and math.isfinite(metrics.get(METRIC, math.nan))
+        scored = metrics is not None and math.isfinite(metrics.get(SCORE, math.nan))
         versions = {name: version(name) for name in PACKAGES}
         about = {"step": step, "config": to_dict(self._config), "versions": versions}
         items = {
@@ -203,7 +203,7 @@ class Checkpoints:
 
 
 def _metric(metrics: dict[str, float]) -> float:
-    return metrics[METRIC]
+    return metrics[SCORE]
 
 
 def _committed(folder: Path) -> bool:

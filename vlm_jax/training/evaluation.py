@@ -15,9 +15,8 @@ import numpy as np
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_dict
 from vlm_jax.data.images import decode_image
-from vlm_jax.figures import SheetItem, predictions_sheet
+from vlm_jax.figures import predictions_sheet
 from vlm_jax.run_folder import RESULT, RunFolder
-from vlm_jax.tasks.vqa import Prediction, VisualQuestionAnswering
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
 
@@ -36,7 +35,7 @@ PACKAGES = (
 
 
 def evaluate_run(
-    task: VisualQuestionAnswering,
+    task: Any,
     params: Parameters,
     examples: Sequence[Example],
     train: Sequence[Example],
@@ -56,7 +55,10 @@ def evaluate_run(
     metrics = task.score(predictions) | task.controls(params, examples, train)
     lines = [json.dumps(prediction.as_dict(), ensure_ascii=False) for prediction in predictions]
     folder.write_text(predictions_file, "\n".join(lines) + "\n")
-    draw_sheet(config, predictions, examples, folder.path / sheet_file, title=_title(config, split, metrics))
+    for name, content in task.files(predictions).items():
+        folder.write_json(_for_split(name, split), content)
+    title = f"{config.name}, {split} split: {task.title(metrics)}"
+    draw_sheet(config, predictions, examples, folder.path / sheet_file, title=title)
     result = {
         "task": config.task,
         "split": split,
@@ -75,38 +77,31 @@ def evaluate_run(
 
 def result_files(split: str) -> tuple[str, str, str]:
     """Names of the files of predictions, of the sheet and of the result."""
-    ending = "" if split == "test" else f"-{split}"
-    return f"predictions{ending}.jsonl", f"predictions{ending}.png", RESULT.replace(".json", f"{ending}.json")
+    return tuple(_for_split(name, split) for name in ("predictions.jsonl", "predictions.png", RESULT))
 
 
-def _title(config: Config, split: str, metrics: dict[str, float]) -> str:
-    title = f"{config.name}, {split} split: {metrics['accuracy']:.1%} right"
-    return title if metrics["accuracy"] == 1 else f"{title}; mistakes shown more often than they occur"
+def _for_split(name: str, split: str) -> str:
+    stem, _, ending = name.rpartition(".")
+    return name if split == "test" else f"{stem}-{split}.{ending}"
 
 
 def draw_sheet(
-    config: Config, predictions: Sequence[Prediction], examples: Sequence[Example], path: Path, *, title: str
+    config: Config, predictions: Sequence[Any], examples: Sequence[Example], path: Path, *, title: str
 ) -> None:
-    """A sheet of one question a picture; up to a quarter of them are mistakes, which come last."""
+    """A sheet of one prediction a picture; up to a quarter of them are mistakes, which come last."""
     random = np.random.default_rng(config.seed)
     order = random.permutation(len(predictions))
     first_of_picture = {predictions[i].image_id: i for i in reversed(order)}
     chosen = [predictions[i] for i in order if first_of_picture[predictions[i].image_id] == i]
-    right = [p for p in chosen if p.score >= 0.5][:SHEET_ITEMS]
-    wrong = [p for p in predictions if p.score < 0.5]
+    right = [p for p in chosen if p.right is not False][:SHEET_ITEMS]
+    wrong = [p for p in predictions if p.right is False]
     wrong = [wrong[i] for i in random.permutation(len(wrong))][: SHEET_ITEMS // 4]
     pictures = {example.image_id: example.image for example in examples}
     items = [
-        SheetItem(
-            image=decode_image(pictures[p.image_id], name=p.image_id, max_pixels=config.data.image.max_pixels),
-            question=p.question.text,
-            prediction=p.top[0][0],
-            probability=p.top[0][1],
-            answers=p.question.answers,
-            correct=p.score >= 0.5,
-        )
+        p.card(decode_image(pictures[p.image_id], name=p.image_id, max_pixels=config.data.image.max_pixels))
         for p in [*right[: SHEET_ITEMS - len(wrong)], *wrong]
     ]
+    title = f"{title}; mistakes shown more often than they occur" if wrong else title
     predictions_sheet(items, path, title=title)
 
 

@@ -13,7 +13,7 @@ from vlm_jax.config_checks import check
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.run_folder import WEIGHTS, RunFolder
-from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.evaluation import evaluate_run
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.logging import MetricsLog, Progress
@@ -79,7 +79,7 @@ class Trainer:
         if saved_steps(self.folder):
             self.weights = self.folder.weights()
             return params
-        params, self.weights = start(self.config, params, self.task.encode.answers.answers)
+        params, self.weights = start(self.config, params, self.task.answers)
         if self.weights is not None:
             self.folder.write_json(WEIGHTS, self.weights)
             for line in describe(self.weights):
@@ -153,15 +153,17 @@ class Trainer:
             self.totals["compile_seconds"] += seconds
         else:
             self.totals["step_seconds"] += seconds
-            self.totals["examples"] += float(metrics["weight"])
+            self.totals["examples"] += float(metrics["examples"])
 
     def _validate(self, step: int, log: MetricsLog, progress: Progress) -> dict[str, float]:
         began = time.perf_counter()
         scores = self.task.score(self.task.predict(self._evaluated(), self.validation))
         log.write(step, {f"validation/{name}": value for name, value in scores.items()})
-        progress.note(f"step {step}: validation accuracy {scores['accuracy']:.4f}")
+        progress.note(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
+        for remark in self.task.remarks(scores):
+            progress.note(f"note: {remark}")
         self.totals["wall_seconds"] += time.perf_counter() - began
-        return scores
+        return {SCORE: scores[self.task.metric]}
 
     def _evaluated(self) -> Any:
         state = self.parallel.take(self.state)
@@ -217,7 +219,7 @@ class Interval:
         """Count one optimizer step; one that took no seconds (it compiled) does not count towards the speed."""
         if seconds:
             self._seconds += seconds
-            self._timed += float(metrics["weight"])
+            self._timed += float(metrics["examples"])
         for name in self._sums:
             self._sums[name] += float(metrics[name])
         self._last = {name: float(metrics[name]) for name in ("gradient_norm", "learning_rate")}

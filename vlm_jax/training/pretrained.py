@@ -54,7 +54,8 @@ def _open_run(name: str, folder: RunFolder) -> Pretrained:
         params, step = checkpoints.restore_params(None, which="best", ema=config.optimizer.ema is not None)
     leaves = {generic(path, config.model): np.asarray(leaf) for path, leaf in flatten(params).items()}
     origin = Origin(f"{name}, step {step}", None, sha256(folder.path / "digests" / f"{step}.json"))
-    answers = AnswerVocabulary.load(folder.path / "answers.json").answers
+    asks = config.data.texts == "questions"
+    answers = AnswerVocabulary.load(folder.path / "answers.json").answers if asks else ()
     return Pretrained("run", origin, config.model, config.model.image, config.data.image, leaves, answers)
 
 

@@ -21,21 +21,23 @@ from vlm_jax.types import Example
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
     tokenizer_file, answers_file = folder.path / "tokenizer.json", folder.path / "answers.json"
-    if not answers_file.exists():
+    asks = config.data.texts == "questions"
+    if not tokenizer_file.exists() or (asks and not answers_file.exists()):
         if train is None:
-            raise InputError(f"{folder.path} has no answers.json: the run never started; train it first")
+            raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
         text, source = config.model.text, tokenizer_source(config.model)
         if source is None:
-            questions = (question.text for example in train for question in example.questions)
-            tokenizer = Tokenizer.build(questions, text.vocabulary_size)
+            texts = (question.text for example in train for question in example.questions)
+            tokenizer = Tokenizer.build(texts, text.vocabulary_size)
         else:
             tokenizer = Tokenizer.load(source)
         tokenizer.check_size(text.vocabulary_size, exact=source is not None)
         tokenizer.save(folder.path)
-        AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(answers_file)
+        if asks:
+            AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(answers_file)
     return ExampleEncoder(
         tokenizer=Tokenizer.load(tokenizer_file),
-        answers=AnswerVocabulary.load(answers_file),
+        answers=AnswerVocabulary.load(answers_file) if asks else None,
         image=config.data.image,
         max_length=config.model.text.max_length,
         questions_per_image=config.data.questions_per_image,

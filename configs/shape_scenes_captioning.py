@@ -1,0 +1,25 @@
+"""What is in the picture? Every shape with its size and colour, and where the first stands, in one sentence.
+
+Question: does a prefix language model say only what is true, also of colours on shapes that it never saw together?
+Command: python -m experiments.train configs/shape_scenes_captioning.py
+"""
+
+from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+
+
+def get_config() -> Config:
+    return Config(
+        name="shape_scenes_captioning",
+        task="captioning",
+        data=Data(name="shape_scenes", texts="first_caption", questions_per_image=1, image=ImageInput(size=(64, 64))),
+        model=Model(
+            width=128,
+            heads=4,
+            layers=3,
+            mlp_width=256,
+            image=ImageEncoder(stem_width=16, widths=(32, 64, 128), blocks=(0, 1, 1), positions="grid"),
+            text=TextEncoder(vocabulary_size=64, width=128, max_length=24),
+        ),
+        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, b2=0.98, weight_decay=0.05, ema=0.99),
+        training=Training(steps=3_000, batch_images=64, evaluate_every=500, log_every=50),
+    )

@@ -1,0 +1,163 @@
+"""Emoji drawings: labels and tags, splits by label and by hand, entries that cannot be used."""
+
+import dataclasses
+import json
+import re
+import tarfile
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vlm_jax.config import Data, Files
+from vlm_jax.data.emoji import SPLITS
+from vlm_jax.data.own_files import read_split
+from vlm_jax.data.sources import open_split
+from vlm_jax.errors import InputError
+
+REAL = Path(__file__).parents[3] / "shared" / "data" / "emoji64.tar"  # beside a checkout, if at all
+# CRC-32 modulo 10: 0 is test, 1 validation, anything else train.
+TRAIN, OTHER_TRAIN, VALIDATION, TEST = "1f600", "1f601", "1f608", "1f604"
+
+
+def emoji(code, label="a face", tags=("smile",), styles=("google", "fluent3d"), **changes):
+    return {"code": code, "label": label, "tags": list(tags), "renderings": list(styles), "category": "x", **changes}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for code in (TRAIN, OTHER_TRAIN, VALIDATION, TEST):
+        for style in ("google", "fluent3d"):
+            (tmp_path / "emoji" / style).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), "red").save(tmp_path / "emoji" / style / f"{code}.png")
+    Image.new("RGB", (4, 4), "blue").save(tmp_path / "secret.png")
+    return tmp_path / "emoji"
+
+
+ALL = [emoji(TRAIN), emoji(OTHER_TRAIN, styles=["google"]), emoji(VALIDATION), emoji(TEST, "joy", ())]
+
+
+def data_of(folder, *entries, texts="captions", bad_rows="refuse"):
+    if entries:
+        (folder / "captions.json").write_text(json.dumps(entries), encoding="utf-8")
+    files = Files(images=str(folder), bad_rows=bad_rows)
+    return Data(name="emoji", texts=texts, directory=str(folder.parent / "kept"), files=files)
+
+
+def test_splits_by_label_and_by_hand(folder):
+    assert [zlib.crc32(code.encode()) % 10 for code in (VALIDATION, TEST)] == [1, 0]
+    assert min(zlib.crc32(code.encode()) % 10 for code in (TRAIN, OTHER_TRAIN)) > 1
+    data = data_of(folder, *ALL)
+    assert {split: [example.image_id for example in open_split(data, split)] for split in SPLITS} == {
+        "train": [f"google/{TRAIN}.png", f"google/{OTHER_TRAIN}.png"],
+        "validation": [f"google/{VALIDATION}.png"],
+        "test": [f"google/{TEST}.png"],
+        "test_style": [f"fluent3d/{TRAIN}.png"],
+        "test_style_unseen": [f"fluent3d/{TEST}.png"],
+    }
+    assert open_split(data, "test_style")[0].image == folder / "fluent3d" / f"{TRAIN}.png"
+    with pytest.raises(InputError, match=r"emoji has no split 'test_stlye'; did you mean 'test_style'\?"):
+        open_split(data, "test_stlye")
+
+
+def test_the_label_comes_first_and_then_the_tags(folder):
+    data = data_of(folder, emoji(TRAIN, "grinning face", ["grin", "grinning face", "猫"]), *ALL[2:])
+    (example,) = open_split(data, "train")
+    assert [tuple(text) for text in example.questions] == [
+        (f"google/{TRAIN}.png#1", "grinning face", (), "caption"),
+        (f"google/{TRAIN}.png#2", "grin", (), "tag"),
+        (f"google/{TRAIN}.png#3", "猫", (), "tag"),
+    ]
+    (alone,) = open_split(dataclasses.replace(data, texts="first_caption"), "train")
+    assert alone.questions == example.questions[:1]
+    assert [text.text for text in open_split(data, "test")[0].questions] == ["joy"], "a label without tags"
+
+
+BAD = {
+    "no label": (emoji(OTHER_TRAIN, None), f"emoji '{OTHER_TRAIN}'", r"label must be a text, not null"),
+    "blank label": (emoji(OTHER_TRAIN, " \n"), f"emoji '{OTHER_TRAIN}'", r"label is empty"),
+    "half a pair": (emoji(OTHER_TRAIN, "\ud83d"), f"emoji '{OTHER_TRAIN}'", r"label holds half a surrogate pair"),
+    "tags": (emoji(OTHER_TRAIN) | {"tags": "smile"}, f"emoji '{OTHER_TRAIN}'", r"tags must be a list, not 'smile'"),
+    "a tag": (emoji(OTHER_TRAIN, tags=["a", 3]), f"emoji '{OTHER_TRAIN}'", r"tag 2 must be a text, not 3"),
+    "renderings": (emoji(OTHER_TRAIN, renderings=None), f"emoji '{OTHER_TRAIN}'", r"renderings must be a list, not nu"),
+    "a rendering": (emoji(OTHER_TRAIN, styles=[[]]), f"emoji '{OTHER_TRAIN}'", r"rendering 1 must be a text, not a li"),
+    "twice": (emoji(TRAIN), f"emoji '{TRAIN}'", r"an earlier entry has the same code"),
+    "twice by path": (emoji(f"./{TRAIN}"), f"emoji './{TRAIN}'", r"an earlier entry has the same code"),
+    "missing": (emoji("1f999"), "emoji '1f999'", r"no picture 'google/1f999.png'"),
+    "out": (emoji("../../secret"), "emoji '../../secret'", r"holds '\.\.'; it may not leave the folder"),
+    "link": (emoji("link"), "emoji 'link'", r"'google/link.png' leads outside the folder"),
+    "NUL": (emoji("1f\0"), r"emoji '1f\x00'", r"holds a NUL"),
+    "no code": (emoji(5), "entry 2", r"code must be a text, not 5"),
+    "half a code": (emoji("\ud83d"), r"emoji '\ud83d'", r"code holds half a surrogate pair"),
+    "no object": ([1], "entry 2", r"the entry is no object"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_entry_is_named_and_the_others_live(folder, name):
+    (folder / "google" / "link.png").symlink_to("../../secret.png")
+    bad, place, reason = BAD[name]
+    reading = read_split(data_of(folder, ALL[0], bad, *ALL[2:]), "train")
+    (found,) = reading.bad_rows
+    assert (found.file, found.place) == (str(folder / "captions.json"), place)
+    assert re.search(reason, found.reason) and str(found).isprintable(), found
+    assert [example.image_id for example in reading.examples] == [f"google/{TRAIN}.png"]
+
+
+def test_a_drawing_named_twice_is_one_and_other_hands_are_left_alone(folder):
+    data = data_of(folder, emoji(TRAIN, styles=["google", "google", "nobody", "../.."]))
+    assert [example.image_id for example in read_split(data, "train").examples] == [f"google/{TRAIN}.png"]
+    assert read_split(data, "train").bad_rows == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"data.files.images: no file '.*captions.json'; its folder holds no .json"),
+        (b"{}", r"captions.json holds an object; expected a list of emoji with their labels"),
+        (b"[", r"captions.json is not JSON"),
+        (b'["\xff"]', r"captions.json is not UTF-8: byte 3"),
+        (b"[]", r"the train split is empty: no picture for it in .*emoji$"),
+    ],
+)
+def test_a_list_that_is_none_is_named(folder, content, message):
+    if content is not None:
+        (folder / "captions.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        open_split(data_of(folder), "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": ""}, r"emoji reads your own files; give --data.files.images FOLDER$"),
+        (
+            {"train": ("x.json",)},
+            r"data.files.train is given, but captions.json in data.files.images holds every split",
+        ),
+        ({"test": ("x.json",)}, r"data.files.test is given, but captions.json .* of the data set emoji; leave it out$"),
+    ],
+)
+def test_mistakes_are_named(folder, changes, message):
+    data = data_of(folder, *ALL)
+    with pytest.raises(InputError, match=message):
+        open_split(dataclasses.replace(data, files=dataclasses.replace(data.files, **changes)), "train")
+    with pytest.raises(InputError, match=r"emoji has captions and no questions, and data.texts is questions; choose"):
+        open_split(dataclasses.replace(data, texts="questions"), "train")
+
+
+def test_real_drawings(tmp_path):
+    if not REAL.exists():
+        pytest.skip("the drawings are not beside this checkout")
+    with tarfile.open(REAL) as tar:
+        tar.extractall(tmp_path, filter="data")
+    data = data_of(tmp_path, texts="first_caption")
+    readings = {split: read_split(data, split) for split in SPLITS}
+    assert all(reading.bad_rows == () for reading in readings.values())
+    counts = {split: len(reading.examples) for split, reading in readings.items()}
+    assert counts == {"train": 1523, "validation": 189, "test": 199, "test_style": 1474, "test_style_unseen": 192}
+    labels = {split: [e.questions[0].text for e in reading.examples] for split, reading in readings.items()}
+    seen = set(labels["train"])
+    assert seen >= set(labels["test_style"]) and "grinning face" in seen
+    assert not seen & {*labels["validation"], *labels["test"], *labels["test_style_unseen"]}

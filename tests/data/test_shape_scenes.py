@@ -1,0 +1,158 @@
+"""Shape scenes as a data set: splits that share nothing, records that agree with their pixels."""
+
+import io
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from tests.scenes.reading import read_off
+from vlm_jax.data.builders.shape_scenes import PICTURES, ShapeScenes
+from vlm_jax.data.preparation import prepare
+from vlm_jax.data.sources import Examples
+from vlm_jax.errors import InputError
+from vlm_jax.scenes.drawing import draw
+from vlm_jax.scenes.language import caption
+from vlm_jax.scenes.rules import check_caption
+from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS
+from vlm_jax.scenes.scene import from_json
+
+FEW = {"train": 150, "validation": 25, "test": 25, "held_out": 40}
+
+
+def prepared(folder, **settings):
+    """The records of each split by their id, with pictures still encoded."""
+
+    def build(directory):
+        return ShapeScenes(data_dir=str(directory), file_format="array_record", **settings)
+
+    builder = prepare(build, folder)
+    encoded = {"image": tfds.decode.SkipDecoding()}
+    sources = {split: builder.as_data_source(split=split, decoders=encoded) for split in builder.info.splits}
+    return {split: {record["image_id"].decode(): record for record in source} for split, source in sources.items()}
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("shape_scenes"), pictures=FEW)
+
+
+def pixels(record):
+    return np.asarray(Image.open(io.BytesIO(record["image"])))
+
+
+def texts(record):
+    return [text.decode() for text in record["captions"]]
+
+
+def scene_of(record):
+    return from_json(record["scene"].decode())
+
+
+def test_how_many_pictures_there_are(splits, tmp_path):
+    assert {split: len(records) for split, records in splits.items()} == FEW
+    assert PICTURES == {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500}
+    name = ShapeScenes(data_dir=str(tmp_path), file_format="array_record").builder_config.name
+    assert name == "size_64_things_1_to_4_pictures_12000_500_1000_500_seed_0"
+
+
+def test_records_agree_with_their_pixels(splits):
+    for record in itertools.chain(*(records.values() for records in splits.values())):
+        scene, picture = scene_of(record), pixels(record)
+        assert picture.shape == (64, 64, 3) and 1 <= len(scene.things) <= 4
+        seen = sorted(thing[:3] for thing in read_off(picture))
+        assert seen == sorted((thing.size, thing.color, thing.shape) for thing in scene.things)
+        assert (picture == draw(scene)).all()
+        first, *others = texts(record)
+        assert first == caption(scene) and len({first, *others}) == 5
+        assert all(check_caption(text, scene).true for text in (first, *others))
+        questions = record["questions"]
+        kinds, answers = ([text.decode() for text in questions[name]] for name in ("kind", "answers"))
+        assert set(kinds) <= {"count", "colour", "relation", "existence"} and len(set(questions["question_id"])) == len(
+            kinds
+        )
+        for kind in ("relation", "existence"):
+            given = [answer for answer, of in zip(answers, kinds, strict=True) if of == kind]
+            assert sorted(given) == (["no", "yes"] if kind == "existence" or len(scene.things) > 1 else [])
+
+
+def test_records_are_examples(splits):
+    record = splits["test"]["test/0"]
+    (example,) = Examples([record])
+    assert example.image_id == "test/0" and example.image == record["image"]
+    assert example.questions[0].question_id == "test/0/0" and example.questions[0].kind == "count"
+    assert len(example.questions) == len(record["questions"]["text"])
+
+
+def test_no_picture_is_in_two_splits(splits):
+    shown = {split: {pixels(record).tobytes() for record in records.values()} for split, records in splits.items()}
+    placed = {split: {scene_of(record).things for record in records.values()} for split, records in splits.items()}
+    for one, other in itertools.combinations(FEW, 2):
+        assert not shown[one] & shown[other] and not placed[one] & placed[other]
+    assert sum(map(len, shown.values())) == sum(map(len, placed.values())) == sum(FEW.values())
+
+
+def test_scenes_of_one_thing_do_not_repeat(tmp_path, monkeypatch):
+    """With one kind of thing and few places, the same scene is drawn again and again, and left out."""
+    monkeypatch.setattr("vlm_jax.scenes.scene.SIZES", {"large": 31, "small": 31})
+    monkeypatch.setattr("vlm_jax.scenes.sampling.SIZES", {"large": 31, "small": 31})
+    splits = prepared(tmp_path, most=1, pictures={"train": 60, "validation": 10, "test": 10, "held_out": 10})
+    things = [scene_of(record).things for records in splits.values() for record in records.values()]
+    assert len(set(things)) == 90
+
+
+def test_held_out_pairs_are_in_every_picture_of_their_split_and_nowhere_else(splits):
+    def pairs(text):
+        phrases = re.split(r" (?:and|with|is|left|right|above|below|over|under|no) |[,?]", text)
+        return {pair for phrase in phrases for pair in ALL_PAIRS if set(pair) <= set(phrase.split())}
+
+    for split, records in splits.items():
+        for record in records.values():
+            shown = {tuple(thing[1:3]) for thing in read_off(pixels(record))}
+            asked = [text.decode() for text in record["questions"]["text"]]
+            said = set().union(*(pairs(text) for text in (*texts(record), *asked)))
+            if split == "held_out":
+                assert shown & set(HELD_OUT_PAIRS)
+            else:
+                assert not (shown | said) & set(HELD_OUT_PAIRS), (texts(record), asked)
+    seen = {pair for record in splits["train"].values() for pair in pairs(texts(record)[0])}
+    assert seen == set(ALL_PAIRS) - set(HELD_OUT_PAIRS)
+
+
+def test_one_seed_gives_the_same_bits_and_another_other_pictures(splits, tmp_path):
+    few = {"train": 20, "validation": 5, "test": 5, "held_out": 5}
+    again, other = (prepared(tmp_path, pictures=few, seed=seed) for seed in (0, 7))
+    for split, records in again.items():
+        for image_id, record in records.items():
+            whole = splits[split][image_id]
+            assert json.dumps(record, default=str) == json.dumps(whole, default=str)
+            assert record["image"] == whole["image"] and texts(record) == texts(whole)
+            assert record["image"] != other[split][image_id]["image"]
+    assert {text for record in other["test"].values() for text in texts(record)} != {
+        text for record in again["test"].values() for text in texts(record)
+    }
+
+
+def test_sizes_and_numbers_of_things_are_arguments(tmp_path):
+    few = {"train": 12, "validation": 2, "test": 2, "held_out": 2}
+    splits = prepared(tmp_path, size=128, fewest=2, most=3, pictures=few)
+    for record in itertools.chain(*(records.values() for records in splits.values())):
+        assert pixels(record).shape == (128, 128, 3) and len(scene_of(record).things) in (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"size": 65}, "multiple of 64"),
+        ({"most": 7}, "1 to 6 things"),
+        ({"fewest": 3, "most": 2}, "at least 3 and at most 2"),
+        ({"pictures": {"train": 5}}, "number of pictures of train, validation, test, held_out"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path, settings, reason):
+    with pytest.raises(InputError, match=reason):
+        ShapeScenes(data_dir=str(tmp_path), **settings)

@@ -1,0 +1,223 @@
+"""Caption scores against the official scorers and sacreBLEU, each quirk by name, statistics by hand, and bad input."""
+
+import gzip
+import json
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlm_jax.errors import InputError
+from vlm_jax.metrics import captions
+from vlm_jax.metrics.captions import (
+    bleu_per_item,
+    caption_statistics,
+    cider_d,
+    cider_d_per_item,
+    corpus_bleu,
+    distinct_n,
+    official_extras,
+    rouge_l,
+    rouge_l_per_item,
+    score_captions,
+)
+
+GOLDENS = Path(__file__).parents[1] / "goldens" / "captions_gold.json.gz"
+NAMES = {"bleu_1": "Bleu_1", "bleu_2": "Bleu_2", "bleu_3": "Bleu_3", "bleu_4": "Bleu_4"}
+NAMES |= {"rouge_l": "ROUGE_L", "cider_d": "CIDEr-D"}
+
+
+@pytest.fixture(scope="module")
+def official():
+    with gzip.open(GOLDENS, "rt", encoding="utf-8") as file:
+        (corpus,) = json.load(file)["corpora"]
+    assert corpus["n"] == len(corpus["hypotheses"]) == 1500
+    return corpus
+
+
+def test_every_official_score_of_the_corpus_is_met_from_raw_captions(official):
+    scores = score_captions(official["hypotheses"], official["references"])
+    for ours, theirs in NAMES.items():
+        assert scores[ours] == pytest.approx(official["corpus"][theirs], abs=1e-12), ours
+    assert list(scores) == [*NAMES, "distinct_1", "distinct_2", "vocabulary", "mean_length", "identical_share"]
+
+
+def test_every_official_score_of_an_item_is_met(official):
+    both = official["hypotheses_ptb"], official["references_ptb"]
+    ours = dict(zip(NAMES, bleu_per_item(*both).T, strict=False))
+    ours |= {"rouge_l": rouge_l_per_item(*both), "cider_d": cider_d_per_item(*both)}
+    for name, theirs in NAMES.items():
+        np.testing.assert_allclose(ours[name], official["per_item"][theirs], rtol=0, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_bleu_is_that_of_sacrebleu_where_nothing_is_smoothed(official, order):
+    sacrebleu = pytest.importorskip("sacrebleu")
+    hypotheses, references = official["hypotheses_ptb"][:300], official["references_ptb"][:300]
+    theirs = sacrebleu.BLEU(tokenize="none", smooth_method="none", max_ngram_order=order, force=True)
+    expected = theirs.corpus_score(hypotheses, list(zip(*references, strict=True))).score / 100
+    assert corpus_bleu(hypotheses, references)[order - 1] == pytest.approx(expected, abs=1e-9)
+
+
+def test_bleu_compares_with_the_closest_length_and_of_two_with_the_shorter():
+    hypothesis = "a b c"
+    assert corpus_bleu([hypothesis], [["a b", "a b c d"]])[0] == pytest.approx(1)  # compared with 2 words
+    assert corpus_bleu([hypothesis], [["a b c d", "x"]])[0] == pytest.approx(np.exp(1 - 4 / 3))
+    assert corpus_bleu([hypothesis], [["a b c d", "x y z"]])[0] == pytest.approx(1)
+
+
+def test_bleu_sums_before_it_divides_and_clips_by_the_best_reference():
+    hypotheses, references = ["a a a a", "b c"], [["a x a x", "a y y y"], ["b c"]]
+    assert corpus_bleu(hypotheses, references)[0] == pytest.approx((2 + 2) / (4 + 2))
+    np.testing.assert_allclose(bleu_per_item(hypotheses, references)[:, 0], [0.5, 1], atol=1e-8)
+
+
+def test_bleu_of_few_words_is_tiny_and_not_zero():
+    (scores,) = bleu_per_item(["a b"], [["a b"]])
+    assert scores[1] == pytest.approx(1, abs=1e-8)
+    assert scores[3] == pytest.approx((1e-15 / 1e-9) ** (2 / 4), rel=1e-6)
+    assert corpus_bleu([""], [["a"]]) == [0, 0, 0, 0]
+
+
+def test_rouge_takes_the_best_of_both_and_knows_the_empty_word():
+    # precision 1 of the first reference, recall 1 of the second
+    assert rouge_l(["a b"], [["a b c d", "a"]]) == pytest.approx(1)
+    assert rouge_l(["a x b"], [["a b y y"]]) == pytest.approx(2.44 * (2 / 3) * (2 / 4) / (2 / 4 + 1.44 * 2 / 3))
+    assert rouge_l([""], [[""]]) == 1
+    assert rouge_l([""], [["a"]]) == rouge_l(["b"], [["a"]]) == 0
+    assert rouge_l(["a\u00a0b"], [["a b"]]) == 0  # one word, as in "3 1/2"; BLEU splits there
+    assert corpus_bleu(["a\u00a0b"], [["a b"]])[1] == pytest.approx(1)
+
+
+def test_cider_needs_a_corpus():
+    assert cider_d(["a b"], [["a b"]]) == 0
+    same = ["a dog runs far away", "one cat sleeps right here"]
+    np.testing.assert_allclose(cider_d_per_item(same, [[one] for one in same]), [10, 10])
+    half = cider_d_per_item(same, [[same[0], "z"], [same[1]]])  # the mean over references
+    np.testing.assert_allclose(half, [5, 10])
+    np.testing.assert_array_equal(cider_d_per_item(["", "a"], [[""], ["a"]]), [0, 2.5])  # one order of four
+
+
+def test_cider_punishes_a_difference_in_length():
+    long = cider_d_per_item(["a b c d e", "x"], [["a b c d e f g"], ["x y"]])[0]
+    # by hand: cosines of n-grams that all are equally rare, times the penalty
+    cosines = [matches / np.sqrt(matches * (matches + 2)) for matches in (5, 4, 3, 2)]
+    assert long == pytest.approx(10 * np.mean(cosines) * np.exp(-(2**2) / (2 * 6**2)))
+
+
+CAPTIONS = st.lists(st.sampled_from("abcd"), max_size=7).map(" ".join)
+ITEMS = st.lists(st.tuples(CAPTIONS, st.lists(CAPTIONS, min_size=1, max_size=3)), min_size=1, max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ITEMS, st.randoms())
+def test_order_means_nothing(items, random):
+    shuffled = [(one, random.sample(item, len(item))) for one, item in items]
+    random.shuffle(shuffled)
+    for score in (corpus_bleu, rouge_l, cider_d):
+        before, after = (score([one for one, _ in each], [item for _, item in each]) for each in (items, shuffled))
+        np.testing.assert_allclose(after, before, rtol=1e-9, atol=1e-12)
+        assert np.all(np.asarray(before) >= 0) and np.all(np.asarray(before) <= (10 if score is cider_d else 1) + 1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from("abc"), max_size=9), st.lists(st.sampled_from("abc"), max_size=9))
+def test_common_subsequence_is_that_of_the_textbook(one, other):
+    table = np.zeros((len(one) + 1, len(other) + 1), int)
+    for row, word in enumerate(one):
+        for column, against in enumerate(other):
+            longer = max(table[row, column + 1], table[row + 1, column])
+            table[row + 1, column + 1] = table[row, column] + 1 if word == against else longer
+    assert captions._common_subsequence(one, other) == table[-1, -1]
+
+
+def test_statistics_by_hand():
+    texts = ["a dog runs", "a dog runs", "a cat", ""]
+    assert caption_statistics(texts) == {
+        "distinct_1": 4 / 8,
+        "distinct_2": 3 / 5,
+        "vocabulary": 4.0,
+        "mean_length": 2.0,
+        "identical_share": 0.5,
+    }
+    assert distinct_n(texts, 3) == 1 / 2
+    assert distinct_n(texts, 4) == distinct_n([], 1) == 0
+
+
+SCORES = [corpus_bleu, bleu_per_item, rouge_l, rouge_l_per_item, cider_d, cider_d_per_item]
+SCORES += [score_captions, official_extras]
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize(
+    "hypotheses, references, line",
+    [
+        (["a", "b"], [["a"]], "2 hypotheses for 1 items of references: expected one each"),
+        ([], [], "no captions to score: expected at least one"),
+        (["a", "b"], [["a"], []], "item 1 has no references: expected at least one"),
+        (["a"], ["a"], "the references of item 0 are one string: expected a list of strings"),
+    ],
+)
+def test_bad_input_is_one_line(score, hypotheses, references, line):
+    with pytest.raises(InputError) as caught:
+        score(hypotheses, references)
+    assert str(caught.value) == line
+
+
+def test_bad_input_of_statistics():
+    with pytest.raises(InputError, match="no captions to describe"):
+        caption_statistics([])
+    with pytest.raises(InputError, match="n-grams of 0 words"):
+        distinct_n(["a"], 0)
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(captions.util, "find_spec", lambda name: None)
+    assert official_extras(["a"], [["a"]]) == (
+        {},
+        [f"{name}: the package pycocoevalcap is not installed" for name in ("meteor", "spice")],
+    )
+    package = types.SimpleNamespace(submodule_search_locations=["nowhere"])
+    monkeypatch.setattr(captions.util, "find_spec", lambda name: package)
+    monkeypatch.setattr(captions.shutil, "which", lambda name: None)
+    assert official_extras(["a"], [["a"]]) == ({}, ["meteor: no java on the path", "spice: no java on the path"])
+
+
+def test_an_official_scorer_gets_everything_and_may_fail(monkeypatch):
+    class Meteor:
+        def compute_score(self, references, hypotheses):
+            assert (references, hypotheses) == ({0: ["a b", "c"], 1: ["d"]}, {0: ["a"], 1: ["d"]})
+            return np.float64(0.25), [0.0, 0.5]
+
+    class Spice:
+        def __init__(self):
+            raise OSError("no memory")
+
+    monkeypatch.setattr(captions, "_obstacle", lambda name: None)
+    for name, kind in (("meteor", Meteor), ("spice", Spice)):
+        module = types.SimpleNamespace(**{kind.__name__: kind})
+        monkeypatch.setitem(sys.modules, f"pycocoevalcap.{name}.{name}", module)
+    scores, missing = official_extras(["a", "d"], [("a b", "c"), ["d"]])
+    assert scores == {"meteor": 0.25}
+    assert missing == ["spice: the official scorer failed (OSError: no memory)"]
+
+
+def test_official_meteor(official):
+    scores, missing = official_extras(official["hypotheses_ptb"], official["references_ptb"])
+    if "meteor" not in scores:
+        pytest.skip(missing[0])
+    assert scores["meteor"] == pytest.approx(official["corpus"]["METEOR"], abs=1e-6)
+
+
+def test_speed(official):
+    """Ten thousand captions with five references take under 20 seconds; here a twentieth of them, a quarter of that."""
+    hypotheses = official["hypotheses"][:500]
+    references = [[*item, one] for one, item in zip(hypotheses, official["references"], strict=False)]
+    begin = time.perf_counter()
+    score_captions(hypotheses, references)
+    assert time.perf_counter() - begin < 5

@@ -1,0 +1,304 @@
+"""Captioning: the loss, what is decoded, scores, controls; and the commands on a run of it."""
+
+import dataclasses
+import io
+import json
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import evaluate, inspect_model, predict, train
+from vlm_jax.config import Config, Data, Decoding, ImageEncoder, ImageInput, Model, TextEncoder, Training
+from vlm_jax.config_checks import check
+from vlm_jax.data import sources
+from vlm_jax.data.batches import Row, make_batch
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.metrics.captions import score_captions
+from vlm_jax.scenes.drawing import draw
+from vlm_jax.scenes.language import caption
+from vlm_jax.scenes.rules import check_caption
+from vlm_jax.scenes.sampling import Sampling, sample_scene
+from vlm_jax.scenes.scene import to_json
+from vlm_jax.tasks.captioning import Captioning, batch_sums, rule_scores
+from vlm_jax.types import Example, Question
+
+PRESET = str(Path(__file__).parent.parent.parent / "configs" / "shape_scenes_captioning.py")
+SMALL = [
+    *("--model.width", "16", "--model.heads", "2", "--model.layers", "1", "--model.mlp-width", "16"),
+    *("--model.image.stem-width", "4", "--model.image.widths", "8", "8", "--model.image.blocks", "0", "0"),
+    *("--model.text.width", "16", "--data.image.size", "16", "16", "--data.threads", "1"),
+    *("--training.steps", "3", "--training.evaluate-every", "2", "--training.batch-images", "4"),
+    *("--training.log-every", "1", "--training.evaluation-batch-images", "4", "--optimizer.warmup-steps", "1"),
+]
+
+
+def scenes(count):
+    return [sample_scene(np.random.default_rng(seed), Sampling(64, 1, 3)) for seed in range(count)]
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def examples(count):
+    made = []
+    for number, scene in enumerate(scenes(count)):
+        texts = (caption(scene), f"a picture with number {number}")
+        questions = tuple(Question(f"{number}#{n}", text, (), "caption") for n, text in enumerate(texts, 1))
+        made.append(Example(str(number), png(draw(scene)), questions, to_json(scene)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def task():
+    config = check(
+        Config(
+            task="captioning",
+            data=Data(name="shape_scenes", questions_per_image=2, threads=1, image=ImageInput(size=(16, 16))),
+            model=Model(
+                width=16, heads=2, layers=1, mlp_width=16, image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
+                text=TextEncoder(vocabulary_size=128, width=16, max_length=12),
+            ),
+            training=Training(label_smoothing=0.1, evaluation_batch_images=4),
+        )
+    )  # fmt: skip
+    texts = [question.text for example in examples(10) for question in example.questions]
+    encode = ExampleEncoder(Tokenizer.build(texts, 128), None, config.data.image, max_length=12, questions_per_image=2)
+    return Captioning(config, encode)
+
+
+@pytest.fixture(scope="module")
+def params(task):
+    fresh = jax.jit(task.init_params)(jax.random.key(0))
+    leaves, structure = jax.tree.flatten(fresh)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return structure.unflatten([x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
+
+
+def test_the_loss_is_that_of_each_next_word(task, params):
+    encoded = [task.encode(example) for example in examples(3)]
+    rows = [Row(encoded[0], range(2)), Row(encoded[1], range(1)), Row(encoded[2], range(2))]
+    batch = make_batch(rows, task.encode, size=4).batch
+    sums = jax.jit(task.loss_sums)(params, batch, None)
+    loss = words = right = 0.0
+    for picture, row in enumerate(rows):
+        for slot in row.questions:
+            ids = row.example.input_ids[slot][row.example.text_mask[slot]]
+            text = jnp.asarray(ids)[None, None]
+            logits = task.model.apply(
+                {"params": params}, jnp.asarray(batch.image)[picture : picture + 1], text, jnp.ones(text.shape, bool),
+                method="word_logits",
+            )[0, 0, :-1]  # fmt: skip
+            log_p = jax.nn.log_softmax(logits)
+            nll = -np.asarray(log_p)[np.arange(len(ids) - 1), ids[1:]]
+            loss += float(np.sum(0.9 * nll - 0.1 * np.asarray(log_p).mean(-1)))
+            words += len(ids) - 1
+            right += float(np.sum(np.argmax(log_p, -1) == ids[1:]))
+    assert (float(sums.weight), float(sums.correct), float(sums.examples)) == (words, right, 5)
+    np.testing.assert_allclose(float(sums.loss), loss, rtol=1e-5)
+
+
+def test_what_is_padding_has_no_loss():
+    ids = jnp.array([[[0, 3, 1, 9]]])
+    logits = jax.random.normal(jax.random.key(0), (1, 1, 4, 10))
+    real = batch_sums(logits, ids, jnp.array([[[True, True, True, False]]]), label_smoothing=0.0)
+    short = batch_sums(logits[:, :, :2], ids[..., :3], jnp.ones((1, 1, 3), bool), label_smoothing=0.0)
+    assert real.weight == short.weight == 2 and real.loss == short.loss
+
+
+def test_every_picture_gets_its_caption_in_order(task, params):
+    asked = examples(7)
+    together = task.predict(params, asked)
+    assert [c.image_id for c in together] == [e.image_id for e in asked]
+    for one, example in zip(together, asked, strict=True):
+        (alone,) = task.predict(params, [example], batch_images=1)
+        assert alone.text == one.text
+        assert one.references == tuple(question.text for question in example.questions)
+        assert one.check == check_caption(one.text, scenes(int(one.image_id) + 1)[-1])
+    blind = task.predict(params, asked, see_image=False)
+    assert len({c.text for c in blind}) == 1  # nothing tells the pictures apart
+
+
+def test_draws_do_not_depend_on_the_batches(task, params):
+    settings = Decoding(method="sample", texts=3)
+    few = task.predict(params, examples(5), decoding=settings, batch_images=2)
+    many = task.predict(params, examples(5), decoding=settings, batch_images=8)
+    assert [c.said for c in few] == [c.said for c in many] or all(
+        [s.text for s in a.said] == [s.text for s in b.said] for a, b in zip(few, many, strict=True)
+    )
+    assert all(len(c.said) == 3 for c in few)
+
+
+def test_scores_are_the_official_ones_and_the_rules(task, params):
+    captions = task.predict(params, examples(6))
+    right = [c._replace(said=(c.said[0]._replace(text=c.references[0]),)) for c in captions]
+    right = [c._replace(check=check_caption(c.text, s)) for c, s in zip(right, scenes(6), strict=True)]
+    metrics = task.score(right)
+    assert (metrics["rule_accuracy"], metrics["objects_named"], metrics["hallucinated"]) == (1.0, 1.0, 0.0)
+    assert metrics["relations_true"] == 1.0 and metrics["attributes"] >= 3
+    official = score_captions([c.text for c in right], [c.references for c in right])
+    assert {name: metrics[name] for name in official} == official
+    assert rule_scores([]) == {}
+    assert task.score([]) == {}
+
+
+def test_one_sentence_for_every_picture_is_remarked_upon(task, params):
+    captions = [c._replace(said=(c.said[0]._replace(text="a cat"),)) for c in task.predict(params, examples(6))]
+    (remark,) = task.remarks(task.score(captions))
+    assert "does not look" in remark
+    varied = [c._replace(said=(c.said[0]._replace(text=f"cat {n}"),)) for n, c in enumerate(captions)]
+    assert task.remarks(task.score(varied)) == []
+
+
+def test_controls_name_what_a_blind_model_reaches(task, params):
+    asked, seen = examples(6), examples(10)
+    controls = task.controls(params, asked, [*seen, seen[0]._replace(questions=seen[3].questions)])
+    assert {name.rsplit("/", 1)[0] for name in controls} == {
+        "control/image_shuffled", "control/no_image", "control/constant",
+    }  # fmt: skip
+    # Two captions of the fourth picture were given twice; of those the first in the alphabet is said of everything.
+    constant = min(question.text for question in seen[3].questions)
+    expected = rule_scores([check_caption(constant, scene) for scene in scenes(6)])
+    assert controls["control/constant/rule_accuracy"] == expected["rule_accuracy"]
+    assert controls["control/constant/objects_named"] == expected["objects_named"]
+
+
+def test_results_have_the_format_of_coco(task, params):
+    captions = task.predict(params, examples(2))
+    captions[0] = captions[0]._replace(image_id="a/b.png")
+    rows = task.files(captions)["captions.json"]
+    assert rows == [
+        {"image_id": "a/b.png", "caption": captions[0].text}, {"image_id": 1, "caption": captions[1].text},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "zzz", "a " * 40])
+def test_a_choice_that_cannot_be_said_is_refused(task, params, text):
+    with pytest.raises(InputError, match="cannot say"):
+        task.predict(params, examples(1), choices=("a red square", text))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A tiny run on a few scenes, finished."""
+    folder, data = tmp_path_factory.mktemp("captions") / "run", tmp_path_factory.mktemp("data")
+    options = [*SMALL, "--workdir", str(folder), "--data.directory", str(data)]
+    assert train.main([PRESET, *options]) == 0
+    return folder
+
+
+def test_a_run_leaves_captions_and_scores(run, few_scenes):
+    result = json.loads((run / "result.json").read_text())
+    metrics = result["metrics"]
+    assert {"cider_d", "bleu_4", "rouge_l", "rule_accuracy", "identical_share", "control/constant/cider_d"} <= set(
+        metrics
+    )
+    captions = json.loads((run / "captions.json").read_text())
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    assert [row["caption"] for row in captions] == [line["captions"][0]["caption"] for line in lines]
+    assert len(lines) == few_scenes["test"] and not (run / "answers.json").exists()
+    with Image.open(run / "predictions.png") as sheet:
+        assert sheet.width > 400
+    log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert any("validation/rule_accuracy" in line for line in log)
+
+
+def test_other_splits_can_be_scored(run, few_scenes, capsys):
+    assert evaluate.main([str(run), "--split", "held_out"]) == 0
+    assert "rule_accuracy" in capsys.readouterr().out
+    assert len(json.loads((run / "captions-held_out.json").read_text())) == few_scenes["held_out"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, scene in enumerate(scenes(3)):
+        Image.fromarray(draw(scene)).save(folder / f"{number}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def said(capsys, *arguments):
+    assert predict.main([*arguments, "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_predict_says_what_is_in_files_and_folders(run, pictures, capsys):
+    lines = said(capsys, str(run), "--image", str(pictures), str(pictures / "1.png"))
+    assert [line["image"] for line in lines] == [str(pictures / f"{n}.png") for n in (0, 1, 2, 1)]
+    assert all(len(line["captions"]) == 1 for line in lines) and lines[1]["captions"] == lines[3]["captions"]
+    assert predict.main([str(run), "--image", str(pictures / "0.png")]) == 0
+    assert lines[0]["captions"][0]["caption"] in capsys.readouterr().out
+
+
+def test_predict_searches_draws_and_chooses(run, pictures, capsys):
+    picture = str(pictures / "0.png")
+    (line,) = said(capsys, str(run), "--image", picture, "--beam", "3", "--samples", "2")
+    best, second = (each["log_probability"] for each in line["captions"])
+    assert best >= second
+    (line,) = said(capsys, str(run), "--image", picture, "--samples", "4", "--temperature", "2", "--top-p", "0.9")
+    assert len(line["captions"]) == 4
+    (line,) = said(capsys, str(run), "--image", picture, "--prefix", "a small")
+    assert line["captions"][0]["caption"].startswith("a small")
+    choices = ["a large red circle", "a small blue star"]
+    (line,) = said(capsys, str(run), "--image", picture, "--choices", *choices)
+    assert line["captions"][0]["caption"] in choices
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--question", "what?"], "answers no question"),
+        (["--beam", "0"], "decoding.beams is 0; it must be at least 1"),
+        (["--beam", "2", "--samples", "3"], "gives 2 at most; raise decoding.beams"),
+        (["--beam", "2", "--top-p", "0.5"], "leave out either"),
+        (["--top-p", "1.5"], "decoding.top_p is 1.5; it must be above 0 and at most 1"),
+        (["--prefix", "a small red circle " * 9], "shorten it"),
+    ],
+)
+def test_predict_refuses_in_one_line(run, pictures, options, message):
+    with pytest.raises(InputError, match=message):
+        predict.main([str(run), "--image", str(pictures / "0.png"), *options])
+
+
+def test_a_folder_without_pictures_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match="a folder without a picture"):
+        predict.main([str(run), "--image", str(tmp_path)])
+
+
+def test_the_model_is_counted_by_captions(capsys):
+    assert inspect_model.main([PRESET]) == 0
+    out = capsys.readouterr().out
+    assert "captions: 1 of 24 tokens" in out and "FLOPs of a caption" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": Data(texts="questions")}, "data.texts 'questions' does not go with the task 'captioning'"),
+        ({"model": Model(fusion="late")}, "model.fusion 'late' cannot do the task 'captioning'"),
+        ({"model": Model(pattern="bidirectional")}, "did you mean|one of"),
+        ({"decoding": Decoding(texts=2)}, "choose sample or beam"),
+        ({"decoding": Decoding(no_repeat_ngram=1)}, "0, or at least 2"),
+        ({"decoding": Decoding(min_length=15)}, "has 14 tokens"),
+    ],
+)
+def test_what_cannot_work_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        check(dataclasses.replace(Config(task="captioning"), **changes))
+
+
+def test_questions_alone_are_no_captions(data_directory):
+    data = partial(Data, directory=data_directory, texts="captions")
+    with pytest.raises(InputError, match="has questions and no captions"):
+        sources.open_split(data(), "train")

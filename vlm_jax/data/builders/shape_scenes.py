@@ -1,0 +1,116 @@
+"""Shape scenes: coloured shapes on a light background, with captions, questions and the scene itself.
+
+Drawn here, nothing is downloaded: `vlm_jax/scenes/` says what a scene is and what is true of it. Every picture of the
+split `held_out` has a pair of colour and shape that the other splits never show, name or ask for.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import UInt8
+from PIL import Image
+
+from vlm_jax.data.builders.features import picture_with_questions
+from vlm_jax.errors import InputError
+from vlm_jax.scenes.drawing import draw
+from vlm_jax.scenes.language import caption, free_captions
+from vlm_jax.scenes.questions import ask
+from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS, Sampling, check_sampling, sample_scene
+from vlm_jax.scenes.scene import Scene, Thing, to_json
+
+PICTURES = {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500}
+
+
+class ShapeScenes(tfds.core.GeneratorBasedBuilder):
+    """One record a picture: five captions, the complete one first, up to eight questions, and the scene as JSON.
+
+    `size` is the side of a picture in pixels, which has `fewest` to `most` things. All depends on `seed` alone.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        size: int = 64,
+        fewest: int = 1,
+        most: int = 4,
+        pictures: Mapping[str, int] = PICTURES,
+        **options: Any,
+    ) -> None:
+        self._seed, self._pictures = seed, pictures
+        self._sampling = Sampling(size, fewest, most)
+        check_sampling(self._sampling)
+        if list(pictures) != list(PICTURES):
+            raise InputError(
+                f"shape_scenes needs the number of pictures of {', '.join(PICTURES)}, not {list(pictures)}"
+            )
+        counts = "_".join(str(count) for count in pictures.values())
+        name = f"size_{size}_things_{fewest}_to_{most}_pictures_{counts}_seed_{seed}"
+        super().__init__(config=tfds.core.BuilderConfig(name=name, version=self.VERSION), **options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        also = {"scene": text, "captions": tfds.features.Sequence(text)}
+        size = self._sampling.size
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict({**picture_with_questions((size, size)), **also}),
+            description="Shape scenes: coloured shapes, captions and questions that are true of them",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        seen: set[tuple[Thing, ...]] = set()
+        scenes = {part: list(self._scenes(part, seen)) for part in self._pictures}
+        return {part: self._records(part, listed) for part, listed in scenes.items()}
+
+    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        raise NotImplementedError  # `_split_generators` gives every split its own records
+
+    def _scenes(self, part: str, seen: set[tuple[Thing, ...]]) -> Iterator[Scene]:
+        """The scenes of a split, all of which have things that were not seen at these places."""
+        sampling = self._sampling
+        if part == "held_out":
+            sampling = sampling._replace(first=HELD_OUT_PAIRS, others=ALL_PAIRS)
+        for number in range(self._pictures[part]):
+            random = self._random(part, number, 0)
+            scene = sample_scene(random, sampling)
+            while scene.things in seen:
+                scene = sample_scene(random, sampling)
+            seen.add(scene.things)
+            yield scene
+
+    def _records(self, part: str, scenes: list[Scene]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for number, scene in enumerate(scenes):
+            random = self._random(part, number, 1)
+            image_id = f"{part}/{number}"
+            yield (
+                image_id,
+                {
+                    "image_id": image_id,
+                    "image": _png(draw(scene)),
+                    "scene": to_json(scene),
+                    "captions": [caption(scene), *free_captions(scene, random)],
+                    "questions": _questions(scene, image_id, random),
+                },
+            )
+
+    def _random(self, part: str, number: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, list(PICTURES).index(part), number, purpose])
+
+
+def _questions(scene: Scene, image_id: str, random: np.random.Generator) -> list[dict[str, str]]:
+    return [
+        {"question_id": f"{image_id}/{number}", "text": asked.text, "answers": asked.answer, "kind": asked.kind}
+        for number, asked in enumerate(ask(scene, random))
+    ]
+
+
+def _png(picture: UInt8[np.ndarray, "h w 3"]) -> io.BytesIO:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    file.seek(0)
+    return file

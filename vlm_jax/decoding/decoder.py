@@ -1,0 +1,288 @@
+"""Decoding a batch of pictures: settings and special tokens to texts with their log-probabilities."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from vlm_jax.config import Decoding
+from vlm_jax.decoding.constraints import repeats
+from vlm_jax.decoding.trie import Trie
+from vlm_jax.models.vlm import ImageMemory, VisualLanguageModel, WordMemory
+
+IMPOSSIBLE = -1e30
+"""The log-probability of what may not come: finite, so that sums of it stay numbers."""
+
+
+class Special(NamedTuple):
+    """Token ids with a meaning of their own."""
+
+    begin: int
+    """Before the first word: [CLS]."""
+    end: int
+    """After the last one: [SEP]."""
+    pad: int
+    never: tuple[int, ...] = ()
+    """Tokens that are never said."""
+
+
+class Decoded(NamedTuple):
+    """N texts of each picture. The forced beginning is in `ids` and is not in the log-probabilities."""
+
+    ids: Int[Array, "I N L"]
+    """Without [CLS]; `pad` after the end."""
+    length: Int[Array, "I N"]
+    """Tokens said, the forced beginning and [SEP] among them."""
+    token_log_probability: Float[Array, "I N L"]
+    """The model's, whatever the temperature and the constraints were; 0 after the end and where it was forced."""
+    log_probability: Float[Array, "I N"]
+    """Their sum."""
+    score: Float[Array, "I N"]
+    """What a beam search ranks by: the sum over the length penalty."""
+
+
+class Texts(NamedTuple):
+    """The state of K texts a picture while words are added."""
+
+    ids: Int[Array, "I K L"]
+    token_log_probability: Float[Array, "I K L"]
+    log_probability: Float[Array, "I K"]
+    length: Int[Array, "I K"]
+    node: Int[Array, "I K"]
+    """Where each text stands in the trie."""
+
+
+class Decoder:
+    """Compiled decoding with one model and one set of settings; called again with the same shapes it is not recompiled.
+
+    `prefix` are token ids with which every text begins, `trie` the only texts that can be said. `room` is how many
+    tokens a text can have, [SEP] among them; one that has no end by then is cut.
+    """
+
+    def __init__(
+        self,
+        model: VisualLanguageModel,
+        settings: Decoding,
+        special: Special,
+        *,
+        room: int,
+        prefix: Sequence[int] = (),
+        trie: Trie | None = None,
+    ) -> None:
+        self.model, self.settings, self.special = model, settings, special
+        self.room, self.prefix, self.trie = room, tuple(prefix), trie
+        search = beam_search if settings.method == "beam" else draw
+        self._decode = jax.jit(partial(search, self))
+
+    def __call__(
+        self,
+        params: Any,
+        image: Float[Array, "I h w C"] | Float[Array, "I G C"],
+        *,
+        image_mask: Bool[Array, "I g"] | None = None,
+        keys: Key[Array, " I"] | None = None,
+    ) -> Decoded:
+        """The texts of a batch of pictures, best first; `keys`, one a picture, are what drawing at random needs."""
+        return self._decode(params, image, image_mask, keys)
+
+    def begin(
+        self, params: Any, image: Array, image_mask: Array | None, texts: int
+    ) -> tuple[ImageMemory, WordMemory, Float[Array, "I K V"], Texts]:
+        """Pictures read, and every text at its forced beginning: with the logits of the first free word."""
+        memory = self.model.apply(params, image, image_mask=image_mask, method="read_image")
+        pictures, forced = len(image), jnp.array([self.special.begin, *self.prefix], jnp.int32)
+        words = self.model.no_words(pictures, texts, self.room + 1)
+        said = jnp.broadcast_to(forced, (pictures, texts, forced.size))
+        logits, words = self.model.apply(params, memory, words, said, method="next_word_logits")
+        ids = (
+            jnp.full((pictures, texts, self.room), self.special.pad, jnp.int32)
+            .at[..., : len(self.prefix)]
+            .set(said[..., 1:])
+        )
+        zeros = jnp.zeros((pictures, texts))
+        node = jnp.zeros((pictures, texts), jnp.int32)
+        length = jnp.full((pictures, texts), len(self.prefix), jnp.int32)
+        if self.trie is not None:
+            for token in self.prefix:
+                node = self.trie.follow(node, jnp.full_like(node, token))
+        return memory, words, logits[:, :, -1], Texts(ids, jnp.zeros(ids.shape), zeros, length, node)
+
+    def allowed(self, texts: Texts, time: Int[Array, ""], *, words: int) -> Bool[Array, "I K {words}"]:
+        """Which of the vocabulary's words may come at place `time` of the texts."""
+        settings, end = self.settings, self.special.end
+        always = jnp.ones(words, bool)
+        if self.special.never:
+            always = always.at[jnp.array(self.special.never)].set(False)
+        if settings.min_length:
+            always = always.at[end].set(always[end] & (time >= settings.min_length))
+        allowed = jnp.broadcast_to(always, (*texts.length.shape, words))
+        if settings.no_repeat_ngram:
+            allowed &= ~repeats(texts.ids, time, size=settings.no_repeat_ngram, words=words)
+        if self.trie is not None:
+            allowed &= self.trie.allowed(texts.node, words)
+        return allowed
+
+    def add(
+        self, texts: Texts, token: Int[Array, "I K"], log_probability: Float[Array, "I K"], time: Int[Array, ""]
+    ) -> Texts:
+        """Every text with one more token at place `time`."""
+        node = texts.node if self.trie is None else self.trie.follow(texts.node, token)
+        return Texts(
+            texts.ids.at[:, :, time].set(token),
+            texts.token_log_probability.at[:, :, time].set(log_probability),
+            texts.log_probability + log_probability,
+            texts.length + 1,
+            node,
+        )
+
+
+def draw(
+    decoder: Decoder, params: Any, image: Array, image_mask: Array | None, keys: Key[Array, " I"] | None
+) -> Decoded:
+    """The likeliest word each time, or one drawn at random: N texts side by side."""
+    settings, special = decoder.settings, decoder.special
+    count = settings.texts if settings.method == "sample" else 1
+    memory, words, logits, texts = decoder.begin(params, image, image_mask, count)
+    slots = None
+    if settings.method == "sample":
+        slots = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count)))(keys)
+
+    def go_on(state):
+        _, _, _, done, time = state
+        return (time < decoder.room) & ~jnp.all(done)
+
+    def step(state):
+        words, logits, texts, done, time = state
+        log_p = jax.nn.log_softmax(logits)
+        possible = jnp.where(decoder.allowed(texts, time, words=logits.shape[-1]), logits, IMPOSSIBLE)
+        token = _choose(settings, possible, slots, time)
+        token = jnp.where(done, special.pad, token)
+        chosen = jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
+        longer = decoder.add(texts, token, jnp.where(done, 0.0, chosen), time)
+        texts = longer._replace(length=jnp.where(done, texts.length, longer.length))
+        logits, words = decoder.model.apply(params, memory, words, token[..., None], method="next_word_logits")
+        return words, logits[:, :, 0], texts, done | (token == special.end), time + 1
+
+    none_done = jnp.zeros(texts.length.shape, bool)
+    start = (words, logits, texts, none_done, jnp.int32(len(decoder.prefix)))
+    texts = jax.lax.while_loop(go_on, step, start)[2]
+    texts = texts if slots is None else _sorted(texts, texts.log_probability)
+    log_probability = texts.log_probability
+    return Decoded(texts.ids, texts.length, texts.token_log_probability, log_probability, log_probability)
+
+
+def _choose(
+    settings: Decoding, logits: Float[Array, "I K V"], slots: Key[Array, "I K"] | None, time: Int[Array, ""]
+) -> Int[Array, "I K"]:
+    if slots is None:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    logits = logits / settings.temperature
+    if settings.top_k is not None:
+        best, _ = jax.lax.top_k(logits, min(settings.top_k, logits.shape[-1]))
+        logits = jnp.where(logits < best[..., -1:], IMPOSSIBLE, logits)
+    if settings.top_p is not None:
+        ranked = -jnp.sort(-logits, axis=-1)
+        before = jnp.cumsum(jax.nn.softmax(ranked), axis=-1) - jax.nn.softmax(ranked)
+        # A word stays while those before it hold less than p: so the first always does.
+        least = jnp.min(jnp.where(before < settings.top_p, ranked, jnp.inf), axis=-1, keepdims=True)
+        logits = jnp.where(logits < least, IMPOSSIBLE, logits)
+    now = jax.vmap(jax.vmap(lambda key: jax.random.fold_in(key, time)))(slots)
+    return jax.vmap(jax.vmap(jax.random.categorical))(now, logits).astype(jnp.int32)
+
+
+def _sorted(texts: Texts, score: Float[Array, "I K"]) -> Texts:
+    return _pick(texts, jnp.argsort(-score, axis=1))
+
+
+def _pick(tree: Any, index: Int[Array, "I n"]) -> Any:
+    """Of every leaf [I, K, ...] the rows `index` of each picture."""
+    return jax.tree.map(lambda leaf: jax.vmap(lambda rows, places: rows[places])(leaf, index), tree)
+
+
+def length_penalty(length: Array | int, alpha: float) -> Array:
+    """((5 + length) / 6) ** alpha, by which a log-probability is divided (Wu et al. 2016, GNMT, eq. 14)."""
+    return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
+
+
+class Beams(NamedTuple):
+    """K texts that go on and the K best that have ended."""
+
+    words: WordMemory
+    logits: Float[Array, "I K V"]
+    texts: Texts
+    ended: Texts
+    score: Float[Array, "I K"]
+    """Of those that have ended; `IMPOSSIBLE` where there is none."""
+    done: Bool[Array, " I"]
+    time: Int[Array, ""]
+
+
+def beam_search(
+    decoder: Decoder, params: Any, image: Array, image_mask: Array | None, keys: Key[Array, " I"] | None
+) -> Decoded:
+    """The `texts` best of a search that keeps `beams` texts a picture.
+
+    At each step the 2K best continuations are looked at. One that ends joins those that have ended if it is among the K
+    best, and the K best that do not end go on. With `early_stopping` a picture is done as soon as K texts have ended;
+    without it, when no text that goes on could still become better than the worst of them. Texts without an end when
+    the room is full count as ended.
+    """
+    settings, special, room = decoder.settings, decoder.special, decoder.room
+    count, alpha = settings.beams, settings.length_penalty
+    memory, words, logits, texts = decoder.begin(params, image, image_mask, count)
+    first_only = jnp.where(jnp.arange(count) == 0, 0.0, IMPOSSIBLE)[None]
+    start = Beams(
+        words,
+        logits,
+        texts._replace(log_probability=jnp.broadcast_to(first_only, texts.log_probability.shape)),
+        texts,
+        jnp.full(texts.log_probability.shape, IMPOSSIBLE),
+        jnp.zeros(len(image), bool),
+        jnp.int32(len(decoder.prefix)),
+    )
+
+    def step(beams: Beams) -> Beams:
+        texts, time = beams.texts, beams.time
+        log_p = jax.nn.log_softmax(beams.logits)
+        log_p = jnp.where(decoder.allowed(texts, time, words=log_p.shape[-1]), log_p, IMPOSSIBLE)
+        totals = (texts.log_probability[..., None] + log_p).reshape(len(image), -1)
+        total, place = jax.lax.top_k(totals, min(2 * count, totals.shape[1]))
+        parent, token = jnp.divmod(place, log_p.shape[-1])
+        said = jnp.take_along_axis(log_p.reshape(len(image), -1), place, axis=1)
+        longer = decoder.add(_pick(texts, parent), token.astype(jnp.int32), said, time)
+        longer = longer._replace(log_probability=total)
+
+        ends = (token == special.end) | (time == room - 1)
+        counts = ends & (jnp.arange(place.shape[1]) < count)[None] & (total > IMPOSSIBLE / 2) & ~beams.done[:, None]
+        score = jnp.where(counts, total / length_penalty(longer.length, alpha), IMPOSSIBLE)
+        every = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), beams.ended, longer)
+        score, best = jax.lax.top_k(jnp.concatenate([beams.score, score], axis=1), count)
+        ended = _pick(every, best)
+
+        _, going = jax.lax.top_k(jnp.where(ends, 2 * IMPOSSIBLE, total), count)
+        texts, token, parent = _pick((longer, token, parent), going)
+        words = beams.words._replace(layers=_pick(beams.words.layers, parent))
+        logits, words = decoder.model.apply(
+            params, memory, words, token[..., None].astype(jnp.int32), method="next_word_logits"
+        )
+        # A log-probability only falls, and the penalty is largest for the longest text: what goes on cannot beat this.
+        longest = length_penalty(room if alpha > 0 else time + 1, alpha)
+        hope = jnp.max(texts.log_probability, axis=1) / longest
+        enough = score[:, -1] > IMPOSSIBLE / 2
+        done = enough if settings.early_stopping else enough & (score[:, -1] >= hope)
+        return Beams(words, logits[:, :, 0], texts, ended, score, beams.done | done, time + 1)
+
+    beams = jax.lax.while_loop(lambda beams: (beams.time < room) & ~jnp.all(beams.done), step, start)
+    best = slice(settings.texts)
+    ended = beams.ended
+    there = beams.score[:, best] > IMPOSSIBLE / 2
+    return Decoded(
+        jnp.where(there[..., None], ended.ids[:, best], special.pad),
+        jnp.where(there, ended.length[:, best], 0),
+        ended.token_log_probability[:, best],
+        ended.log_probability[:, best],
+        beams.score[:, best],
+    )

@@ -1,0 +1,249 @@
+"""Scores of captions, equal to the official COCO evaluation's (pycocoevalcap 1.2), and what a set of captions is like.
+
+Scores start from captions that `ptb_tokenize` cut: words joined by a space. N items, each with one hypothesis and at
+least one reference. A score of each item comes with every score of the corpus.
+"""
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module, util
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from vlm_jax.errors import InputError
+from vlm_jax.metrics.ptb_tokens import ptb_tokenize
+
+_ORDERS = range(1, 5)
+_TINY, _SMALL = 1e-15, 1e-9  # bleu_scorer.py: against division by zero, and what makes BLEU-4 of two words not quite 0
+_BETA_SQUARED = 1.2**2  # rouge.py: recall counts more than precision
+_SIGMA = 6.0  # cider_scorer.py: width of the penalty on a difference in length, in words
+
+Ngrams = Mapping[tuple[str, ...], int]
+
+
+def score_captions(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Every score and statistic of raw captions, by name: what a result file holds. BLEU and ROUGE-L are 0 to 1.
+
+    CIDEr-D is 0 to 10, and depends on the references of all items: a subset has another.
+    """
+    _check(hypotheses, references)
+    words = [ptb_tokenize(hypothesis) for hypothesis in hypotheses]
+    truth = [[ptb_tokenize(reference) for reference in item] for item in references]
+    bleu = {f"bleu_{order}": score for order, score in zip(_ORDERS, corpus_bleu(words, truth), strict=True)}
+    scores = bleu | {"rouge_l": rouge_l(words, truth), "cider_d": cider_d(words, truth)}
+    return scores | caption_statistics(words)
+
+
+def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """BLEU-1 to BLEU-4 of the corpus, 0 to 1: matches and lengths are summed over items before anything is divided."""
+    return _bleu(_bleu_sums(hypotheses, references).sum(axis=0, keepdims=True))[0].tolist()
+
+
+def bleu_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 4"]:
+    """BLEU-1 to BLEU-4 of each item, as if it were the corpus."""
+    return _bleu(_bleu_sums(hypotheses, references))
+
+
+def rouge_l(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Mean ROUGE-L, 0 to 1."""
+    return float(rouge_l_per_item(hypotheses, references).mean())
+
+
+def rouge_l_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " N"]:
+    """F-measure (beta 1.2) of the best precision and the best recall, which may come from different references.
+
+    Split at every single space, so no words are one empty word: an empty hypothesis matches an empty reference.
+    """
+    _check(hypotheses, references)
+    return np.array([_rouge(one, item) for one, item in zip(hypotheses, references, strict=True)])
+
+
+def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Mean CIDEr-D (Vedantam et al., arXiv:1411.5726), 0 to 10, rare words of this corpus weighing more.
+
+    0 for a corpus of one item, where no word is rare.
+    """
+    return float(cider_d_per_item(hypotheses, references).mean())
+
+
+def cider_d_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " N"]:
+    """CIDEr-D of each item in this corpus: 10 times the mean over n-gram orders and references of clipped cosines."""
+    _check(hypotheses, references)
+    seen: Counter[tuple[str, ...]] = Counter()
+    for item in references:
+        seen.update({ngram for reference in item for ngram in _ngrams(reference)})
+    rarity = {ngram: math.log(len(hypotheses) / count) for ngram, count in seen.items()}
+    vector = _Vectors(rarity, math.log(len(hypotheses)))
+    return np.array([_cider(one, item, vector) for one, item in zip(hypotheses, references, strict=True)])
+
+
+def caption_statistics(hypotheses: Sequence[str]) -> dict[str, float]:
+    """How varied captions are, whether right or wrong; a model that always says the same has `identical_share` 1.
+
+    `distinct_1`, `distinct_2` (see `distinct_n`), `vocabulary` (different words in use), `mean_length` (in words),
+    `identical_share` (of items whose caption is the most frequent one).
+    """
+    if not hypotheses:
+        raise InputError("no captions to describe: expected at least one")
+    words = [hypothesis.split() for hypothesis in hypotheses]
+    return {
+        "distinct_1": distinct_n(hypotheses, 1),
+        "distinct_2": distinct_n(hypotheses, 2),
+        "vocabulary": float(len({word for caption in words for word in caption})),
+        "mean_length": sum(map(len, words)) / len(words),
+        "identical_share": max(Counter(hypotheses).values()) / len(hypotheses),
+    }
+
+
+def distinct_n(hypotheses: Sequence[str], n: int) -> float:
+    """Different n-grams per n-gram of all captions (Li et al., arXiv:1510.03055), 0 to 1; 0 where there are none."""
+    if n < 1:
+        raise InputError(f"n-grams of {n} words do not exist: expected n of at least 1")
+    words = [hypothesis.split() for hypothesis in hypotheses]
+    ngrams = [ngram for caption in words for ngram in _ngrams_of(caption, n)]
+    return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+
+
+def official_extras(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[dict[str, float], list[str]]:
+    """`meteor` and `spice` as far as the official package can compute them here, and why each other is missing.
+
+    Both run Java programs of `pycocoevalcap`. Nothing is downloaded: SPICE needs the models beside it already.
+    """
+    _check(hypotheses, references)
+    scores, missing = {}, []
+    for name, scorer in _EXTRAS.items():
+        if reason := _obstacle(name):
+            missing.append(f"{name}: {reason}")
+            continue
+        module, _, kind = scorer.partition(":")
+        truth = {place: list(item) for place, item in enumerate(references)}
+        try:
+            score, _ = getattr(import_module(module), kind)().compute_score(
+                truth, {place: [one] for place, one in enumerate(hypotheses)}
+            )
+            scores[name] = float(score)
+        except Exception as error:  # whatever an external program may do wrong, the other scores are still good
+            missing.append(f"{name}: the official scorer failed ({type(error).__name__}: {error})")
+    return scores, missing
+
+
+_EXTRAS = {"meteor": "pycocoevalcap.meteor.meteor:Meteor", "spice": "pycocoevalcap.spice.spice:Spice"}
+_SPICE_MODELS = "spice/lib/stanford-corenlp-3.6.0-models.jar"
+
+
+def _obstacle(name: str) -> str | None:
+    package = util.find_spec("pycocoevalcap")
+    if package is None:
+        return "the package pycocoevalcap is not installed"
+    if shutil.which("java") is None:
+        return "no java on the path"
+    models = [Path(folder) / _SPICE_MODELS for folder in package.submodule_search_locations or ()]
+    if name == "spice" and not any(path.exists() for path in models):
+        return "its models are missing; pycocoevalcap.spice.get_stanford_models downloads them"
+    return None
+
+
+def _check(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if len(hypotheses) != len(references):
+        raise InputError(f"{len(hypotheses)} hypotheses for {len(references)} items of references: expected one each")
+    if not hypotheses:
+        raise InputError("no captions to score: expected at least one")
+    for place, item in enumerate(references):
+        if isinstance(item, str):
+            raise InputError(f"the references of item {place} are one string: expected a list of strings")
+        if not item:
+            raise InputError(f"item {place} has no references: expected at least one")
+
+
+def _ngrams_of(words: Sequence[str], order: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(order)), strict=False)  # up to the shortest: the last full n-gram
+
+
+def _ngrams(caption: str) -> Ngrams:
+    """How often each n-gram of one to four words occurs."""
+    words = caption.split()
+    return Counter(ngram for order in _ORDERS for ngram in _ngrams_of(words, order))
+
+
+def _bleu_sums(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 10"]:
+    """Of each item: four counts of matching n-grams, four of n-grams, its length, the length to compare with."""
+    _check(hypotheses, references)
+    return np.array([_bleu_sum(one, item) for one, item in zip(hypotheses, references, strict=True)], float)
+
+
+def _bleu_sum(hypothesis: str, references: Sequence[str]) -> list[int]:
+    most: dict[tuple[str, ...], int] = {}  # an n-gram matches as often as the reference that has it most often
+    for reference in references:
+        for ngram, count in _ngrams(reference).items():
+            most[ngram] = max(count, most.get(ngram, 0))
+    matches, length = [0] * 4, len(hypothesis.split())
+    for ngram, count in _ngrams(hypothesis).items():
+        matches[len(ngram) - 1] += min(count, most.get(ngram, 0))
+    lengths = [len(reference.split()) for reference in references]
+    closest = min(lengths, key=lambda other: (abs(other - length), other))
+    return [*matches, *(max(0, length - order + 1) for order in _ORDERS), length, closest]
+
+
+def _bleu(sums: Float[np.ndarray, "N 10"]) -> Float[np.ndarray, "N 4"]:
+    precisions = (sums[:, :4] + _TINY) / (sums[:, 4:8] + _SMALL)
+    means = np.cumprod(precisions, axis=1) ** (1 / np.array(_ORDERS))
+    ratio = (sums[:, 8:9] + _TINY) / (sums[:, 9:10] + _SMALL)
+    return means * np.exp(np.minimum(0, 1 - 1 / ratio))
+
+
+def _rouge(hypothesis: str, references: Sequence[str]) -> float:
+    words, truths = hypothesis.split(" "), [reference.split(" ") for reference in references]
+    common = [_common_subsequence(words, truth) for truth in truths]
+    precision = max(common) / len(words)
+    recall = max(count / len(truth) for count, truth in zip(common, truths, strict=True))
+    if not precision:
+        return 0.0
+    return (1 + _BETA_SQUARED) * precision * recall / (recall + _BETA_SQUARED * precision)
+
+
+def _common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
+    """Length of the longest common subsequence, a bit for each word of `one` (Hyyro, 2004): zeros are its members."""
+    places: dict[str, int] = {}
+    for place, word in enumerate(one):
+        places[word] = places.get(word, 0) | 1 << place
+    every = (1 << len(one)) - 1
+    state = every
+    for word in other:
+        kept = state & places.get(word, 0)
+        state = (state + kept | state - kept) & every
+    return len(one) - state.bit_count()
+
+
+class _Vectors:
+    """Captions as n-gram counts weighed by rarity: `weights` of each n-gram, `norms` of each order, and the length."""
+
+    def __init__(self, rarity: Mapping[tuple[str, ...], float], unseen: float) -> None:
+        self._rarity, self._unseen = rarity, unseen
+
+    def __call__(self, caption: str) -> tuple[dict[tuple[str, ...], float], list[float], int]:
+        weights, squares = {}, [0.0] * 4
+        for ngram, count in _ngrams(caption).items():
+            weights[ngram] = weight = count * self._rarity.get(ngram, self._unseen)
+            squares[len(ngram) - 1] += weight * weight
+        return weights, [math.sqrt(square) for square in squares], len(caption.split())
+
+
+def _cider(hypothesis: str, references: Sequence[str], vector: _Vectors) -> float:
+    weights, norms, length = vector(hypothesis)
+    total = 0.0
+    for reference in references:
+        others, other_norms, other_length = vector(reference)
+        products = [0.0] * 4
+        for ngram, weight in weights.items():
+            if other := others.get(ngram):
+                products[len(ngram) - 1] += min(weight, other) * other
+        scales = [one * other for one, other in zip(norms, other_norms, strict=True)]
+        cosines = sum(product / scale for product, scale in zip(products, scales, strict=True) if scale)
+        total += cosines * math.exp(-((length - other_length) ** 2) / (2 * _SIGMA**2))
+    return 10 * total / len(_ORDERS) / len(references)

@@ -1,0 +1,87 @@
+"""Scenes as pixels: flat colours with soft edges on a light background, under mild noise."""
+
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from vlm_jax.scenes.scene import COLOURS, Scene, Thing, radius
+
+FINE = 8  # samples a pixel along each axis
+NOISE = 4.0  # levels of 255: standard deviation
+# Parts of half a box. All shapes fill their box as far as they can and look equally large.
+SQUARE, TRIANGLE, ARM, STAR, NOTCH = 0.88, 0.87, 0.34, 1.05, 0.46
+
+
+def draw(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
+    """The picture of a scene; the same bits whenever it is drawn."""
+    noise = np.random.default_rng(scene.noise).normal(0, NOISE, (scene.size, scene.size, 3))
+    return _levels(_paint(scene) + noise)
+
+
+def draw_clean(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
+    """The picture without its noise."""
+    return _levels(_paint(scene))
+
+
+def coverage(thing: Thing, size: int) -> Float[np.ndarray, "s s"]:
+    """The share of each pixel that the thing covers, in a picture of `size` pixels."""
+    picture = np.zeros((size, size))
+    picture[_box(thing, size)] = _stamp(thing.shape, radius(thing, size))
+    return picture
+
+
+def _paint(scene: Scene) -> Float[np.ndarray, "s s 3"]:
+    picture = np.empty((scene.size, scene.size, 3))
+    picture[:] = scene.background
+    for thing in scene.things:
+        covered = _stamp(thing.shape, radius(thing, scene.size))[..., None]
+        box = _box(thing, scene.size)
+        picture[box] += covered * (np.array(COLOURS[thing.color]) - picture[box])
+    return picture
+
+
+def _levels(picture: Float[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "s s 3"]:
+    return picture.round().clip(0, 255).astype(np.uint8)
+
+
+def _box(thing: Thing, size: int) -> tuple[slice, slice]:
+    reach = radius(thing, size)
+    return slice(thing.y - reach, thing.y + reach), slice(thing.x - reach, thing.x + reach)
+
+
+@lru_cache
+def _stamp(shape: str, reach: int) -> Float[np.ndarray, "b b"]:
+    """The share of each pixel of a box of 2 `reach` pixels a side that the shape covers."""
+    places = (np.arange(2 * reach * FINE) + 0.5) / (reach * FINE) - 1
+    inside = _inside(shape, places[None, :], places[:, None])
+    stamp = inside.reshape(2 * reach, FINE, 2 * reach, FINE).mean((1, 3))
+    stamp.flags.writeable = False  # it is shared
+    return stamp
+
+
+def _inside(shape: str, across: Float[np.ndarray, "1 n"], down: Float[np.ndarray, "n 1"]) -> Bool[np.ndarray, "n n"]:
+    """Which places of the box, -1 to 1 along both axes, the shape covers."""
+    far = np.maximum(np.abs(across), np.abs(down))
+    match shape:
+        case "circle":
+            return across**2 + down**2 <= 1
+        case "square":
+            return far <= SQUARE
+        case "triangle":  # its tip is at the top, and its base as wide as the box
+            return (np.abs(across) <= (down + TRIANGLE) / (2 * TRIANGLE)) & (down <= TRIANGLE)
+        case "star":
+            return _in_star(across, down - 0.1)  # its points reach further up than down from their middle
+        case "cross":
+            return (far <= 1) & (np.minimum(np.abs(across), np.abs(down)) <= ARM)
+    raise ValueError(shape)
+
+
+def _in_star(across: Float[np.ndarray, "1 n"], down: Float[np.ndarray, "n 1"]) -> Bool[np.ndarray, "n n"]:
+    """Five points, one of them up, at `STAR` from the middle; the corners between them at `STAR` x `NOTCH`."""
+    # By symmetry a place is judged in the half point it lies in: between a point (angle 0) and a corner (36 degrees).
+    angle = np.abs((np.arctan2(across, -down) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
+    distance = np.hypot(across, down)
+    along, aside = distance * np.cos(angle), distance * np.sin(angle)
+    corner = STAR * NOTCH * np.cos(np.pi / 5), STAR * NOTCH * np.sin(np.pi / 5)
+    return (STAR - along) * corner[1] >= aside * (STAR - corner[0])

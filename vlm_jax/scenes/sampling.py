@@ -1,0 +1,116 @@
+"""Scenes drawn by chance, and the pairs of colour and shape that most of them may not have."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from vlm_jax.errors import InputError
+from vlm_jax.scenes.scene import (
+    BASE,
+    COLOURS,
+    GAP,
+    LIGHT,
+    MOST_THINGS,
+    NOISES,
+    SHAPES,
+    SIZES,
+    Scene,
+    Thing,
+    check_side,
+    pixels,
+    radius,
+    rank,
+)
+
+Choice = TypeVar("Choice")
+
+CLEARER = 4  # pixels by which the first two things of a sampled scene are further apart along one axis than the other
+TRIES = 100  # placements of the same things before others are drawn, which are smaller more often than not
+Pair = tuple[str, str]
+"""A colour and a shape."""
+HELD_OUT_PAIRS: tuple[Pair, ...] = (
+    ("blue", "circle"),
+    ("purple", "square"),
+    ("green", "triangle"),
+    ("red", "star"),
+    ("cyan", "cross"),
+)
+ALL_PAIRS: tuple[Pair, ...] = tuple(itertools.product(COLOURS, SHAPES))
+SEEN_PAIRS: tuple[Pair, ...] = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT_PAIRS)
+
+
+def one_of(random: np.random.Generator, choices: Sequence[Choice]) -> Choice:
+    """One of them, each equally likely."""
+    return choices[int(random.integers(len(choices)))]
+
+
+class Sampling(NamedTuple):
+    """Which scenes are drawn."""
+
+    size: int = BASE
+    fewest: int = 1
+    most: int = 4
+    first: tuple[Pair, ...] = SEEN_PAIRS
+    """Colours and shapes that one thing of each scene is drawn from."""
+    others: tuple[Pair, ...] = SEEN_PAIRS
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse what no scene can have."""
+    check_side(sampling.size)
+    if not 1 <= sampling.fewest <= sampling.most <= MOST_THINGS:
+        raise InputError(
+            f"a scene has 1 to {MOST_THINGS} things; got at least {sampling.fewest} and at most {sampling.most}"
+        )
+
+
+def sample_scene(random: np.random.Generator, sampling: Sampling) -> Scene:
+    """A scene with each number of things equally likely, and each place that is left."""
+    check_sampling(sampling)
+    count = int(random.integers(sampling.fewest, sampling.most + 1))
+    while True:
+        kinds = _kinds(random, sampling, count)
+        for _ in range(TRIES):
+            things = _placed(random, kinds, sampling.size)
+            if things and _one_axis_is_clearer(things, sampling.size):
+                red, green, blue = (int(level) for level in random.integers(*LIGHT, 3))
+                return Scene(sampling.size, things, (red, green, blue), int(random.integers(NOISES)))
+
+
+def _kinds(random: np.random.Generator, sampling: Sampling, count: int) -> list[tuple[str, Pair]]:
+    """Different sizes with colours and shapes, large ones first: they are placed while there is room."""
+    kinds: list[tuple[str, Pair]] = []
+    while len(kinds) < count:
+        pairs = sampling.others if kinds else sampling.first
+        kind = (one_of(random, tuple(SIZES)), one_of(random, pairs))
+        if kind not in kinds:
+            kinds.append(kind)
+    return sorted(kinds, key=lambda kind: -SIZES[kind[0]])
+
+
+def _placed(random: np.random.Generator, kinds: list[tuple[str, Pair]], size: int) -> tuple[Thing, ...]:
+    """The things where they fit, one after the other; none where a place for one is missing."""
+    things: list[Thing] = []
+    for kind, (color, shape) in kinds:
+        reach = pixels(SIZES[kind], size)
+        free = np.zeros((size + 1, size + 1), bool)  # rows are y
+        free[reach : size - reach + 1, reach : size - reach + 1] = True
+        for thing in things:
+            near = reach + radius(thing, size) + pixels(GAP, size) - 1
+            free[max(0, thing.y - near) : thing.y + near + 1, max(0, thing.x - near) : thing.x + near + 1] = False
+        places = np.flatnonzero(free)
+        if not len(places):
+            return ()
+        y, x = divmod(int(random.choice(places)), size + 1)
+        things.append(Thing(shape, color, kind, x, y))
+    return tuple(things)
+
+
+def _one_axis_is_clearer(things: tuple[Thing, ...], size: int) -> bool:
+    """Whether the relation between the first two things is no toss-up."""
+    if len(things) < 2:
+        return True
+    one, other = sorted(things, key=rank)[:2]
+    return abs(abs(one.x - other.x) - abs(one.y - other.y)) >= pixels(CLEARER, size)

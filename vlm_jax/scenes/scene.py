@@ -1,0 +1,184 @@
+"""A drawn world: one to six coloured shapes on a square picture, what is where, and both kept as JSON.
+
+Places and lengths are whole pixels from the upper left corner. Lengths are stated for a picture of 64 pixels and grow
+with it, so a scene of 128 pixels looks the same, only finer.
+"""
+
+import dataclasses
+import itertools
+import json
+import reprlib
+from typing import Any
+
+from vlm_jax.errors import InputError, nearest
+
+BASE = 64  # pixels: the side for which the lengths below are stated; a side is a multiple of it
+SIZES = {"large": 11, "small": 6}  # pixels: half the side of the box that holds a thing
+COLOURS = {
+    "red": (220, 30, 35),
+    "yellow": (250, 205, 20),
+    "green": (35, 150, 50),
+    "cyan": (20, 195, 215),
+    "blue": (35, 65, 215),
+    "purple": (145, 40, 165),
+    "black": (25, 25, 25),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+MOST_THINGS = 6
+GAP = 2  # pixels that stay empty between the boxes of two things
+MARGIN = 8  # pixels between two middles from which "left of", "right of", "above" and "below" clearly hold
+LIGHT = (222, 250)  # the darkest level that a background may have, and the one above its lightest
+NOISES = 2**32  # how many seeds of noise there are
+
+RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # across, down
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+    """One shape; `x` and `y` are the middle of its box, a corner of four pixels."""
+
+    shape: str
+    color: str
+    size: str
+    x: int
+    y: int
+
+    def __post_init__(self) -> None:
+        for name, choices in (("shape", SHAPES), ("color", COLOURS), ("size", SIZES)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise InputError(f"a thing has no {name} {reprlib.repr(value)}; {nearest(value, choices)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Things on a light background, in one order: large before small, then by the order of colours, then of shapes.
+
+    No two things are the same in size, colour and shape, all lie inside the picture, and boxes are `GAP` pixels apart;
+    raises `InputError` where that is not so.
+    """
+
+    size: int
+    """Pixels a side."""
+    things: tuple[Thing, ...]
+    background: tuple[int, int, int] = (240, 240, 240)
+    noise: int = 0
+    """The seed of the noise, so that a scene is always the same picture."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "things", tuple(sorted(self.things, key=rank)))
+        _check(self)
+
+
+def rank(thing: Thing) -> tuple[int, int, int]:
+    """What things are ordered by."""
+    return list(SIZES).index(thing.size), list(COLOURS).index(thing.color), SHAPES.index(thing.shape)
+
+
+def pixels(length: int, size: int) -> int:
+    """A length that is stated for `BASE` pixels, in a picture of `size` pixels."""
+    return length * size // BASE
+
+
+def radius(thing: Thing, size: int) -> int:
+    """Half the side of the thing's box in a picture of `size` pixels."""
+    return pixels(SIZES[thing.size], size)
+
+
+def _check(scene: Scene) -> None:
+    check_side(scene.size)
+    if not 1 <= len(scene.things) <= MOST_THINGS:
+        raise InputError(f"a scene has 1 to {MOST_THINGS} things, not {len(scene.things)}")
+    if not all(LIGHT[0] <= level < LIGHT[1] for level in scene.background):
+        raise InputError(f"a background has levels from {LIGHT[0]} to {LIGHT[1] - 1}, not {scene.background}")
+    if not 0 <= scene.noise < NOISES:
+        raise InputError(f"the seed of the noise must be at least 0 and below {NOISES}, not {scene.noise}")
+    for thing in scene.things:
+        reach = radius(thing, scene.size)
+        if not (reach <= thing.x <= scene.size - reach and reach <= thing.y <= scene.size - reach):
+            raise InputError(f"the {_named(thing)} does not lie inside a picture of {scene.size} pixels")
+    gap = pixels(GAP, scene.size)
+    for one, other in itertools.combinations(scene.things, 2):
+        if rank(one) == rank(other):
+            raise InputError(f"a scene has only one {one.size} {one.color} {one.shape}")
+        apart = max(abs(one.x - other.x), abs(one.y - other.y)) - radius(one, scene.size) - radius(other, scene.size)
+        if apart < gap:
+            raise InputError(f"the {_named(one)} and the {_named(other)} are less than {gap} pixels apart")
+
+
+def check_side(size: int) -> None:
+    """Refuse a side that lengths do not fit."""
+    if size not in range(BASE, 8 * BASE + 1, BASE):
+        raise InputError(f"the side of a scene must be a multiple of {BASE} up to {8 * BASE} pixels, not {size}")
+
+
+def _named(thing: Thing) -> str:
+    return f"{thing.size} {thing.color} {thing.shape} at ({thing.x}, {thing.y})"
+
+
+def holds(relation: str, one: Thing, other: Thing, *, size: int) -> bool:
+    """Whether the middle of `one` is at least `MARGIN` pixels to that side of the middle of `other`."""
+    across, down = RELATIONS[relation]
+    return across * (one.x - other.x) + down * (one.y - other.y) >= pixels(MARGIN, size)
+
+
+def clearest_relation(one: Thing, other: Thing) -> str:
+    """The relation along the axis on which the two are further apart; it always holds, since boxes do not touch."""
+    across, down = one.x - other.x, one.y - other.y
+    if abs(across) >= abs(down):
+        return "left of" if across < 0 else "right of"
+    return "above" if down < 0 else "below"
+
+
+def to_json(scene: Scene) -> str:
+    """The scene as one line of JSON."""
+    return json.dumps(dataclasses.asdict(scene), separators=(",", ":"))
+
+
+def from_json(text: str) -> Scene:
+    """The scene that `to_json` wrote; raises `InputError` in one line for anything else."""
+    try:
+        values = json.loads(text, object_pairs_hook=_unique_keys)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"a scene must be JSON: {error}") from None
+    except RecursionError:
+        raise InputError("a scene must be JSON: it is nested too deeply") from None
+    fields = _fields(values, Scene, "a scene")
+    things = fields.pop("things")
+    if not isinstance(things, list):
+        raise InputError(f"things of a scene must be a list, not {reprlib.repr(things)}")
+    background = fields.pop("background")
+    if not (isinstance(background, list) and [type(level) for level in background] == [int] * 3):
+        raise InputError(f"background of a scene must be three whole numbers, not {reprlib.repr(background)}")
+    return Scene(
+        things=tuple(Thing(**_fields(thing, Thing, "a thing")) for thing in things),
+        background=tuple(background),
+        **fields,
+    )
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise InputError(f"a key of a scene appears twice among {reprlib.repr([name for name, _ in pairs])}")
+    return values
+
+
+def _fields(values: Any, kind: type, where: str) -> dict[str, Any]:
+    """The fields of a dataclass: all of them, no others, words and whole numbers where they belong."""
+    types = {field.name: field.type for field in dataclasses.fields(kind)}
+    if not isinstance(values, dict):
+        raise InputError(f"{where} must be an object with {', '.join(types)}, not {reprlib.repr(values)}")
+    for name in values:
+        if name not in types:
+            raise InputError(f"{where} has no {reprlib.repr(name)}; {nearest(name, types)}")
+    for name, wanted in types.items():
+        if name not in values:
+            raise InputError(f"{where} lacks {name!r}")
+        if wanted in (int, str) and type(values[name]) is not wanted:
+            word = "a whole number" if wanted is int else "a word"
+            raise InputError(f"{name} of {where} must be {word}, not {reprlib.repr(values[name])}")
+    return values

@@ -1,0 +1,268 @@
+"""Captioning: after each word the next one, from the image and the words before."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from vlm_jax.config import Config, Decoding
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.decoding import Decoder, Special, Trie
+from vlm_jax.errors import InputError
+from vlm_jax.figures import SheetItem
+from vlm_jax.metrics.captions import score_captions
+from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.scenes.rules import CaptionCheck, check_caption
+from vlm_jax.scenes.scene import from_json
+from vlm_jax.tasks.shared import ShuffledImages, Sums
+from vlm_jax.types import Batch, Example, Question
+
+SAME = 0.99  # share of pictures with the same caption from which on a model does not look
+
+
+class Said(NamedTuple):
+    """One text that was decoded."""
+
+    text: str
+    log_probability: float
+    """The model's, of all its tokens."""
+    score: float
+    """What it was ranked by."""
+    token_log_probabilities: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The caption as JSON has it."""
+        tokens = [round(value, 5) for value in self.token_log_probabilities]
+        return {"caption": self.text, "log_probability": self.log_probability, "token_log_probabilities": tokens}
+
+
+class Caption(NamedTuple):
+    """What was said of one picture."""
+
+    image_id: str
+    said: tuple[Said, ...]
+    """Best first."""
+    references: tuple[str, ...]
+    """What people said."""
+    check: CaptionCheck | None
+    """The best caption held against the scene, where it is known."""
+
+    @property
+    def text(self) -> str:
+        """The best caption."""
+        return self.said[0].text
+
+    @property
+    def right(self) -> bool | None:
+        """Whether every statement in it is true; None where nobody knows."""
+        return self.check.true if self.check else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """One line of `predictions.jsonl`."""
+        found = {"image_id": self.image_id, "captions": [said.as_dict() for said in self.said]}
+        found["references"] = list(self.references)
+        return found | ({"check": self.check._asdict()} if self.check else {})
+
+    def card(self, image: np.ndarray) -> SheetItem:
+        """For a sheet of pictures."""
+        return SheetItem(image, "", self.text, None, self.references[:1], self.right)
+
+
+def batch_sums(
+    logits: Float[Array, "I K t V"], ids: Int[Array, "I K T"], mask: Bool[Array, "I K T"], *, label_smoothing: float
+) -> Sums:
+    """Cross-entropy of each word after the first, given those before; t is T - 1 or T.
+
+    Label smoothing e (Szegedy et al. 2016, section 7) spreads e over the V words: (1 - e) nll + e mean(-log p).
+    """
+    target, real = ids[..., 1:], mask[..., 1:].astype(jnp.float32)
+    log_p = jax.nn.log_softmax(logits[:, :, : target.shape[-1]])
+    loss = -jnp.take_along_axis(log_p, target[..., None], axis=-1)[..., 0]
+    if label_smoothing:
+        loss = (1 - label_smoothing) * loss - label_smoothing * jnp.mean(log_p, axis=-1)
+    right = jnp.argmax(log_p, axis=-1) == target
+    texts = jnp.sum(jnp.any(mask, axis=-1).astype(jnp.float32))
+    return Sums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(right * real), texts)
+
+
+class Captioning:
+    """The task of one config: its encoder, its model, its loss, its decoding and its scores."""
+
+    answers: tuple[str, ...] = ()
+
+    def __init__(self, config: Config, encode: ExampleEncoder, *, batch_sharding: Any = None) -> None:
+        self.config, self.encode = config, encode
+        self.model = VisualLanguageModel(config.model, 1)
+        self.metric = "rule_accuracy" if config.data.name == "shape_scenes" else "cider_d"
+        self._sharding = batch_sharding
+        self._decoders: dict[tuple[Decoding, tuple[str, ...]], Decoder] = {}
+
+    def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh float32 parameters."""
+        height, width = self.encode.image.size
+        image = jnp.zeros((1, height, width, 3))
+        ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
+        return self.model.init(key, image, ids, jnp.ones(ids.shape, bool), method="word_logits")["params"]
+
+    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
+        """What a train step differentiates; `keys`, one a picture, switch dropout on."""
+        # After the last word nothing comes: it is no input.
+        ids, mask = batch.input_ids[..., :-1], batch.text_mask[..., :-1]
+        logits = self.model.apply({"params": params}, batch.image, ids, mask, keys=keys, method="word_logits")
+        real = batch.text_mask & (batch.weight > 0)[..., None]
+        return batch_sums(logits, batch.input_ids, real, label_smoothing=self.config.training.label_smoothing)
+
+    def decoder(self, settings: Decoding, choices: tuple[str, ...] = ()) -> Decoder:
+        """The compiled decoder of some settings; it says one of `choices` where there are any."""
+        if (settings, choices) not in self._decoders:
+            tokenizer = self.encode.tokenizer
+            never = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.mask_id, tokenizer.unknown_id} - {None}
+            special = Special(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tuple(sorted(never)))
+            prefix = tokenizer.tokens([settings.prefix])[0] if settings.prefix else ()
+            room = self.encode.max_length - 1
+            if len(prefix) >= room:
+                raise InputError(
+                    f"decoding.prefix has {len(prefix)} tokens, and a text has {room - 1} of them; shorten it"
+                )
+            trie = Trie.build(self._tokens_of(choices, room), end=tokenizer.sep_id) if choices else None
+            decoder = Decoder(self.model, settings, special, room=room, prefix=prefix, trie=trie)
+            self._decoders[settings, choices] = decoder
+        return self._decoders[settings, choices]
+
+    def _tokens_of(self, choices: tuple[str, ...], room: int) -> list[list[int]]:
+        tokenizer = self.encode.tokenizer
+        tokens = tokenizer.tokens(choices)
+        for text, ids in zip(choices, tokens, strict=True):
+            if not ids or len(ids) >= room or tokenizer.unknown_id in ids:
+                raise InputError(
+                    f"the model cannot say {text!r}: it has 1 to {room - 1} tokens for a text, all of its vocabulary"
+                )
+        return tokens
+
+    def predict(
+        self,
+        params: dict[str, Any],
+        examples: Sequence[Example],
+        *,
+        see_image: bool = True,
+        batch_images: int | None = None,
+        decoding: Decoding | None = None,
+        choices: tuple[str, ...] = (),
+    ) -> list[Caption]:
+        """What is said of every picture of `examples`, in order; without `see_image`, of none in particular.
+
+        With `choices` it is one of those texts.
+        """
+        size = batch_images or self.config.training.evaluation_batch_images
+        encode = dataclasses.replace(self.encode, questions_per_image=1)
+        batches = evaluation_batches(Pictures(examples), encode, batch_images=size, threads=self.config.data.threads)
+        decode = self.decoder(decoding or self.config.decoding, choices)
+        drawn = decode.settings.method == "sample"
+        visible, waiting, first = np.full((size, 1), see_image), [], 0
+        for loaded in batches:
+            keys = self._keys(first, size) if drawn else None
+            image, shown, keys = jax.device_put((loaded.batch.image, visible, keys), self._sharding)
+            waiting.append(decode({"params": params}, image, image_mask=shown, keys=keys))
+            first += size
+        rows = [row for decoded in jax.device_get(waiting) for row in zip(*decoded, strict=True)]
+        return [self._caption(example, row) for example, row in zip(examples, rows, strict=False)]
+
+    def _keys(self, first: int, size: int) -> Key[Array, " I"]:
+        """One a picture, by its place among the examples: however they are batched."""
+        return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(self.config.seed), place))(
+            jnp.arange(first, first + size)
+        )
+
+    def _caption(self, example: Example, row: Sequence[np.ndarray]) -> Caption:
+        said = []
+        for ids, length, tokens, log_probability, score in zip(*row, strict=True):
+            text = self.encode.tokenizer.decode(ids[:length])
+            said.append(Said(text, float(log_probability), float(score), tuple(map(float, tokens[:length]))))
+        scene = None if example.scene is None else from_json(example.scene)
+        check = None if scene is None else check_caption(said[0].text, scene)
+        references = tuple(question.text for question in example.questions)
+        return Caption(example.image_id, tuple(said), references, check)
+
+    def score(self, captions: Sequence[Caption]) -> dict[str, float]:
+        """The official scores and, where it is known what was drawn, how much of what was said is true of it."""
+        if not captions:
+            return {}
+        metrics = score_captions([c.text for c in captions], [c.references for c in captions])
+        return metrics | rule_scores([c.check for c in captions if c.check])
+
+    def remarks(self, metrics: dict[str, float]) -> list[str]:
+        """What a person should know of the scores."""
+        if metrics.get("identical_share", 0) < SAME:
+            return []
+        return ["one sentence serves every picture: the model does not look at them (yet)"]
+
+    def title(self, metrics: dict[str, float]) -> str:
+        """The scores in a few words."""
+        if self.metric == "rule_accuracy":
+            return f"{metrics['rule_accuracy']:.1%} of the captions wholly true"
+        return f"CIDEr-D {metrics['cider_d']:.2f}"
+
+    def files(self, captions: Sequence[Caption]) -> dict[str, Any]:
+        """Further files of a scored split: captions in the format of COCO's results."""
+        rows = [{"image_id": int(c.image_id) if c.image_id.isdecimal() else c.image_id, "caption": c.text}
+                for c in captions]  # fmt: skip
+        return {"captions.json": rows}
+
+    def controls(
+        self, params: dict[str, Any], examples: Sequence[Example], train: Sequence[Example]
+    ) -> dict[str, float]:
+        """What is reached without looking: other pictures, none at all, and the most common training caption."""
+        counts = Counter(question.text for example in train for question in example.questions)
+        constant = min(counts, key=lambda text: (-counts[text], text))
+        shuffled = self.predict(params, ShuffledImages(examples, self.config.seed))
+        blind = self.predict(params, examples, see_image=False)
+        always = [self._constant(caption, example, constant) for caption, example in zip(blind, examples, strict=True)]
+        rows = {"image_shuffled": shuffled, "no_image": blind, "constant": always}
+        kept = {"cider_d", "bleu_4", "rule_accuracy", "objects_named"}
+        return {
+            f"control/{name}/{metric}": value
+            for name, captions in rows.items()
+            for metric, value in self.score(captions).items()
+            if metric in kept
+        }
+
+    def _constant(self, caption: Caption, example: Example, text: str) -> Caption:
+        check = None if example.scene is None else check_caption(text, from_json(example.scene))
+        return caption._replace(said=(Said(text, 0.0, 0.0, ()),), check=check)
+
+
+def rule_scores(checks: Sequence[CaptionCheck]) -> dict[str, float]:
+    """Means over captions of known scenes; nothing where there are none."""
+    if not checks:
+        return {}
+    stated = sum(check.relations for check in checks)
+    return {
+        "rule_accuracy": float(np.mean([check.true for check in checks])),
+        "objects_named": float(np.mean([check.objects_named for check in checks])),
+        "attributes": float(np.mean([check.attributes for check in checks])),
+        "hallucinated": float(np.mean([check.hallucinated for check in checks])),
+        "relations": stated / len(checks),
+        "relations_true": sum(check.relations_true for check in checks) / max(1, stated),
+    }
+
+
+class Pictures(Sequence[Example]):
+    """Pictures with one empty text each: what a decoder is given."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        example = self._examples[index]
+        return example._replace(questions=(Question(example.image_id, "", (), ""),))
