@@ -68,6 +68,7 @@ def _comparable(config: Config, batch_images: int | None) -> Config:
     """The config for one device, refused where the peer lacks what it asks for."""
     model, optimizer, training = config.model, config.optimizer, config.training
     for setting, value, known in (
+        ("task", config.task, ("vqa",)),
         ("model.fusion", model.fusion, ("concat",)),
         ("model.image.cnn", model.image.cnn, ("small", "resnet50")),
         ("model.image.positions", model.image.positions, ("sequence",)),

@@ -1,11 +1,13 @@
 """The benchmark's PyTorch peer is the same model: logits, loss and gradients agree, and mistakes would show."""
 
 import dataclasses
+import json
 from functools import partial
 
 import jax
 import pytest
 
+from experiments import benchmark_decode
 from experiments.benchmark_sides import by_path, furthest, logits_of, random_batch, shaken, task_of
 from experiments.benchmark_train_step import TOLERANCE
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
@@ -118,3 +120,12 @@ def test_optimizer_steps_agree(schedule):
     for ours, theirs in ((state.params, peer.model.state_dict()), (state.ema, averages)):
         for name, mine in peers.state_from(by_path(ours)).items():
             assert furthest(mine.numpy(), theirs[name].detach().numpy()) < TOLERANCE, name
+
+
+def test_decoding_says_what_transformers_says(capsys):
+    """With beams, the whole encoder-decoder with the same weights."""
+    options = ["--words", "6", "--vocabulary", "300", "--batches", "2", "--beams", "3", "--rounds", "1", "--json"]
+    assert benchmark_decode.main(options) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["batch"], row["beams"]) for row in rows] == [(2, 3)]
+    assert all(row["ours_seconds"] > 0 and row["transformers_seconds"] > 0 for row in rows)

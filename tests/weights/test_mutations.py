@@ -84,14 +84,14 @@ def test_swapped_query_and_key(port):
 def test_wrong_head_axis(port, monkeypatch):
     """Heads and the width of a head, one for the other."""
     ported, fixture = port
-    project = attention._project
+    into_heads = attention._into_heads
 
-    def wrong(settings, name, x):
-        right = project(settings, name, x)
+    def wrong(settings, x):
+        right = into_heads(settings, x)
         shape = right.shape
         return right.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
 
-    monkeypatch.setattr(attention, "_project", wrong)
+    monkeypatch.setattr(attention, "_into_heads", wrong)
     assert worst(ported, fixture) > 1
 
 

@@ -1,5 +1,6 @@
 """From a config and its run folder to the parts that training, evaluation and prediction share."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from vlm_jax.training.pretrained import tokenizer_source
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
 
+LOOKED_AT = 1_000  # pictures whose texts are counted before training
+
 
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
@@ -32,6 +35,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         else:
             tokenizer = Tokenizer.load(source)
         tokenizer.check_size(text.vocabulary_size, exact=source is not None)
+        _say_truncated(tokenizer, train, text.max_length)
         tokenizer.save(folder.path)
         if asks:
             AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(answers_file)
@@ -43,6 +47,19 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         questions_per_image=config.data.questions_per_image,
         accepted_answers=most_answers(train) if train is not None else 1,
     )
+
+
+def _say_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: int) -> None:
+    """A text that loses its end is learned without it: a person should know."""
+    pictures = (train[index] for index in range(min(len(train), LOOKED_AT)))
+    texts = [question.text for example in pictures for question in example.questions]
+    cut = tokenizer.truncated(texts, max_length)
+    if cut:
+        print(
+            f"note: {cut / len(texts):.0%} of the training texts have more than the {max_length - 2} tokens of "
+            "model.text.max_length, and lose their end",
+            file=sys.stderr,
+        )
 
 
 def make_task(config: Config, encode: ExampleEncoder, *, batch_sharding: Any = None) -> Any:
