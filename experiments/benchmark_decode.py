@@ -25,6 +25,7 @@ from vlm_jax.errors import InputError
 
 CELLS, FEATURES = 49, 512
 WIDTHS = {"small": (256, 4, 4), "base": (768, 12, 12)}  # width, layers, heads
+POSITIONS = 64
 BEGIN, END, PAD = 101, 102, 0  # BERT's [CLS], [SEP] and [PAD]
 
 # Paths of ours in a layer, and their names.
@@ -82,7 +83,7 @@ class Case:
             heads=heads,
             mlp_width=4 * width,
             image=ImageEncoder(cnn="features", features=FEATURES, max_positions=CELLS),
-            text=TextEncoder(vocabulary_size=self.vocabulary, width=width, max_positions=64),
+            text=TextEncoder(vocabulary_size=self.vocabulary, width=width, max_positions=POSITIONS),
         )
 
     @property
@@ -112,6 +113,8 @@ def main(argv: list[str]) -> int:
         """One line of JSON a row instead of text."""
 
     arguments = parse(Benchmark, argv, prog="python -m experiments.benchmark_decode")
+    if not 1 <= arguments.words <= POSITIONS - 2:
+        raise InputError(f"--words is {arguments.words}; it must be 1 to {POSITIONS - 2}")
     if importlib.util.find_spec("torch") is None:
         raise InputError("transformers' generate needs PyTorch; install it with: pip install torch==2.13.0")
     if not arguments.json:
@@ -206,7 +209,7 @@ class Theirs:
         }
         encoder = BertConfig(vocab_size=1, max_position_embeddings=CELLS, type_vocab_size=1, **shape)
         cross = {"is_decoder": True, "add_cross_attention": True}
-        decoder = BertConfig(vocab_size=case.vocabulary, max_position_embeddings=64, **cross, **shape)
+        decoder = BertConfig(vocab_size=case.vocabulary, max_position_embeddings=POSITIONS, **cross, **shape)
         model = EncoderDecoderModel(encoder=BertModel(encoder, add_pooling_layer=False),
                                     decoder=BertLMHeadModel(decoder)).eval()  # fmt: skip
         leaves = dict(np.load(file))

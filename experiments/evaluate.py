@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
         split: str = "test"
         """Split of the run's data set; `test` is scored once."""
         checkpoint: str = "best"
-        """`best` by validation accuracy, `latest`, or an optimizer step that was kept."""
+        """`best` by the validation score, `latest`, or an optimizer step that was kept."""
 
     arguments = parse(Evaluate, argv, prog="python -m experiments.evaluate")
 

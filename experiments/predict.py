@@ -14,7 +14,7 @@ from typing import Annotated
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 CAPTION_OPTIONS = ("beam", "samples", "temperature", "top_p", "prefix", "choices")
 
 
@@ -59,6 +59,8 @@ def main(argv: list[str]) -> int:
     config = folder.config()
     captions = config.task == "captioning"
     given = [name for name in CAPTION_OPTIONS if getattr(arguments, name) is not None]
+    if arguments.choices == ():
+        raise InputError("--choices is empty; give at least one text, or leave it out")
     if captions and arguments.question:
         raise InputError(f"{folder.path} writes captions and answers no question; leave --question out")
     if not captions and given:
@@ -115,30 +117,45 @@ def _decoding(settings, arguments):
     """The run's way of decoding, as far as the command line does not say another."""
     changes = {}
     if arguments.beam is not None:
-        changes = {"method": "beam", "beams": arguments.beam, "texts": arguments.samples or 1}
+        kept = settings.texts if settings.method == "beam" else 1
+        changes = {"method": "beam", "beams": arguments.beam, "texts": arguments.samples or kept}
         if arguments.temperature is not None or arguments.top_p is not None:
             raise InputError("--temperature and --top-p are for --samples without --beam; leave out either")
     elif arguments.samples is not None or arguments.temperature is not None or arguments.top_p is not None:
-        changes = {"method": "sample", "texts": arguments.samples or 1}
+        kept = settings.texts if settings.method == "sample" else 1
+        changes = {"method": "sample", "texts": arguments.samples or kept}
     for name in ("temperature", "top_p", "prefix"):
         if getattr(arguments, name) is not None:
             changes[name] = getattr(arguments, name)
     return dataclasses.replace(settings, **changes)
 
 
-def _pictures(paths: tuple[Path, ...]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every picture; of a folder, those of its files that are named as pictures are."""
+def _pictures(paths: tuple[Path, ...]) -> Iterator[tuple[str, bytes | Path]]:
+    """Every picture with its name; of a folder, those of its files that are named as pictures are."""
     from vlm_jax.data.images import read_picture
 
     for path in paths:
-        if path.expanduser().is_dir():
-            names = sorted(entry.name for entry in path.expanduser().iterdir())
-            found = [path / name for name in names if name.lower().endswith(PICTURES)]
-            if not found:
-                raise InputError(f"{path} is a folder without a picture ({', '.join(PICTURES)})")
-            yield from ((str(file), read_picture(file)) for file in found)
-        else:
+        names = _names_in(path)
+        if names is None:
             yield str(path), read_picture(path)
+        elif names:
+            yield from ((str(path / name), path.expanduser() / name) for name in names)
+        else:
+            raise InputError(f"{path} is a folder without a picture ({', '.join(PICTURES)})")
+
+
+def _names_in(path: Path) -> list[str] | None:
+    """The picture files of a folder; None for what is no folder."""
+    try:
+        folder = path.expanduser()
+        if not folder.is_dir():
+            return None
+        files = (entry.name for entry in folder.iterdir() if entry.is_file())
+        return sorted(name for name in files if name.lower().endswith(PICTURES))
+    except OSError as error:
+        raise InputError(f"cannot read the folder {path}: {error.strerror}") from None
+    except (RuntimeError, ValueError):  # the home of nobody, a NUL: reading it says so
+        return None
 
 
 def _rows(pictures, questions, encode):

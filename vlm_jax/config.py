@@ -49,12 +49,12 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Files:
-    """Your own questions and pictures (`data.name` jsonl or vqa_v2)."""
+    """Your own pictures with questions or captions (`data.name` jsonl, vqa_v2, coco_captions, karpathy or emoji)."""
 
     images: str = ""
     """Folder of the pictures; paths in the files are relative to it and may not leave it."""
     train: tuple[str, ...] = ()
-    """The JSON Lines files of the split, or VQA v2's questions and annotations."""
+    """The files of the split: JSON Lines, VQA v2's questions and annotations, COCO's captions, Karpathy's file."""
     validation: tuple[str, ...] = ()
     """As `train`; without it a tenth of the training pictures, by hash, is kept for it."""
     test: tuple[str, ...] = ()
@@ -252,7 +252,7 @@ class Training:
     accumulation: int = 1
     """Micro-batches an optimizer step is computed in."""
     label_smoothing: float = 0.0
-    """Share of the target spread over all answers."""
+    """Share of the target spread over all answers, or words."""
     log_every: int = 50
     """Optimizer steps between progress lines."""
     evaluate_every: int = 500
@@ -308,7 +308,7 @@ class Config:
     task: Task = "vqa"
     """What is learned."""
     seed: int = 0
-    """The one seed: initial weights, data order, dropout."""
+    """The one seed: initial weights, data order, dropout, captions drawn at random."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)

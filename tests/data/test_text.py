@@ -221,3 +221,16 @@ def test_roberta_cuts_as_transformers_does(roberta):
     theirs = RobertaTokenizer(vocab=str(roberta / "vocab.json"), merges=str(roberta / "merges.txt"))
     for text in ("the quick fox", "it's 4:21 naïve", " two  spaces ", "日本 שלום 🙂", "UPPER", ""):
         assert Tokenizer.load(roberta).tokens([text])[0] == theirs.encode(text, add_special_tokens=False), text
+
+
+@pytest.mark.parametrize(
+    "text", ["a man's well-dressed dog", "it can't be 1,000 or 3.5 at 4:21", "two cats - no dogs", "a 'quoted' word"]
+)
+def test_decoding_puts_words_together_again(text):
+    tokenizer = Tokenizer.build([text] * 20, 400)
+    (ids,) = tokenizer.tokens([text])
+    expected = {
+        "two cats - no dogs": "two cats-no dogs",
+        "a 'quoted' word": "a ' quoted ' word",
+    }  # a guess may be wrong
+    assert tokenizer.decode(ids) == expected.get(text, text)

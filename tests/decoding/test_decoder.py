@@ -282,12 +282,18 @@ def test_a_trie_of_nothing_is_refused():
         Trie.build([], end=1)
 
 
+def test_drawing_without_keys_is_refused(model):
+    with pytest.raises(InputError, match="needs keys"):
+        decode(model, Decoding(method="sample"))
+
+
 def test_fewer_texts_than_asked_for_are_empty(model):
     trie = Trie.build([(3,), (4, 5)], end=SPECIAL.end)
     decoded = decode(model, Decoding(method="beam", beams=4, texts=4), trie=trie)
     for picture in range(3):
         said = texts(decoded, picture)
         assert {*said[:2]} == {(3, 1), (4, 5, 1)} and said[2:] == [(), ()]
+        assert np.all(decoded.log_probability[picture, 2:] < -1e29)
 
 
 def test_early_stopping_ends_with_the_first_beams_that_ended(model):

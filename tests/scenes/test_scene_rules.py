@@ -44,6 +44,7 @@ SCENE = Scene(
         ("two small things and a circle", True, 3, 2, 0, 0, 0),
         ("two small things, a circle and a star", False, 3, 3, 1, 0, 0),
         ("no square", True, 0, 1, 0, 0, 0),
+        ("no squares", True, 0, 1, 0, 0, 0),
         ("no small red circle", False, 0, 3, 0, 0, 0),
         ("no square and a star", True, 1, 2, 0, 0, 0),
         ("a star above a circle", True, 2, 2, 0, 1, 1),

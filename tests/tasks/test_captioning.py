@@ -153,10 +153,11 @@ def test_scores_are_the_official_ones_and_the_rules(task, params):
 
 def test_one_sentence_for_every_picture_is_remarked_upon(task, params):
     captions = [c._replace(said=(c.said[0]._replace(text="a cat"),)) for c in task.predict(params, examples(6))]
-    (remark,) = task.remarks(task.score(captions))
+    (remark,) = task.remarks(captions, task.score(captions))
     assert "does not look" in remark
     varied = [c._replace(said=(c.said[0]._replace(text=f"cat {n}"),)) for n, c in enumerate(captions)]
-    assert task.remarks(task.score(varied)) == []
+    assert task.remarks(varied, task.score(varied)) == []
+    assert task.remarks(captions[:1], task.score(captions[:1])) == []  # one picture has one caption
 
 
 def test_controls_name_what_a_blind_model_reaches(task, params):
@@ -179,6 +180,22 @@ def test_results_have_the_format_of_coco(task, params):
     assert rows == [
         {"image_id": "a/b.png", "caption": captions[0].text}, {"image_id": 1, "caption": captions[1].text},
     ]  # fmt: skip
+
+
+def test_a_choice_returns_as_it_was_given(task, params):
+    choices = ("A Picture With  number 1", "a large picture")
+    settings = Decoding(method="beam", beams=5, texts=5, min_length=9)  # which the choices overrule
+    (one,) = task.predict(params, examples(1), decoding=settings, choices=choices)
+    assert {said.text for said in one.said} == set(choices) and len(one.said) == 2
+    with pytest.raises(InputError, match="none of the texts to choose from has the forced beginning"):
+        task.predict(params, examples(1), decoding=Decoding(prefix="number"), choices=choices)
+
+
+def test_what_cannot_be_decoded_is_refused_before_training(task):
+    for prefix, message in (("a picture " * 9, "shorten it"), ("猫", "cannot say")):
+        config = dataclasses.replace(task.config, decoding=Decoding(prefix=prefix))
+        with pytest.raises(InputError, match=message):
+            Captioning(config, task.encode)
 
 
 @pytest.mark.parametrize("text", ["", "zzz", "a " * 40])
@@ -264,6 +281,7 @@ def test_predict_searches_draws_and_chooses(run, pictures, capsys):
         (["--beam", "2", "--top-p", "0.5"], "leave out either"),
         (["--top-p", "1.5"], "decoding.top_p is 1.5; it must be above 0 and at most 1"),
         (["--prefix", "a small red circle " * 9], "shorten it"),
+        (["--choices"], "--choices is empty"),
     ],
 )
 def test_predict_refuses_in_one_line(run, pictures, options, message):

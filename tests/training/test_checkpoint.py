@@ -20,6 +20,7 @@ import pytest
 
 from vlm_jax.config import Config
 from vlm_jax.errors import InputError
+from vlm_jax.training import checkpoint
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.state import TrainState, create_state
 
@@ -45,10 +46,10 @@ def zeros(state=None):
     return jax.tree.map(jnp.zeros_like, make_state() if state is None else state)
 
 
-def save(folder, *steps, metrics=None):
+def save(folder, *steps, metrics=None, name="score"):
     with Checkpoints(folder, config=CONFIG) as checkpoints:
         for step in steps:
-            checkpoints.save(make_state(step), {"next_index": step * 8}, metrics and {"score": metrics[step]})
+            checkpoints.save(make_state(step), {"next_index": step * 8}, metrics and {name: metrics[step]})
 
 
 def assert_same(a, b):
@@ -459,3 +460,12 @@ def test_killed_at_any_moment_the_newest_state_is_intact(folder, caplog):
             best = checkpoints.best()
             assert_same(checkpoints.restore_params(zeros().params, which="best", ema=True)[0], make_state(best).ema)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_checkpoints_of_before_captioning_have_a_best(folder, monkeypatch):
+    """They kept the score as `accuracy`."""
+    monkeypatch.setattr(checkpoint, "SCORE", "accuracy")
+    save(folder, 10, 20, 30, metrics={10: 0.5, 20: 0.9, 30: 0.7}, name="accuracy")
+    monkeypatch.undo()
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.best() == 20

@@ -64,6 +64,8 @@ def parsed_line(line: str, keys: Sequence[str]) -> dict[str, Any]:
 
 def _hint(missing: str, keys: Sequence[str], row: dict[str, Any]) -> str:
     """The key of the row that may have been meant."""
+    if "question" in keys and "captions" in row:
+        return "captions are read with data.texts captions"
     names = [name for name in row if name not in keys and name.isprintable()]
     hint = nearest(missing, names)
     expected = f"{', '.join(map(repr, keys[:-1]))} and {keys[-1]!r}"

@@ -1,5 +1,6 @@
 """Texts to token ids of a fixed length, with BERT's WordPiece tokenizers or RoBERTa's."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,13 @@ from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
     import tokenizers
+
+
+_TAKEN_APART = (
+    (re.compile(r"(?<=\w) ?' (?=(?:s|t|re|ve|ll|d|m)\b)"), "'"),
+    (re.compile(r"(?<=\w) - (?=\w)"), "-"),
+    (re.compile(r"(?<=\d) ?([.,:]) (?=\d)"), r"\1"),
+)
 
 
 class Tokenizer:
@@ -100,5 +108,11 @@ class Tokenizer:
         return self._inner.id_to_token(index)
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> str:
-        """The text of token ids, special tokens left out."""
-        return self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
+        """The text of token ids, special tokens left out; what a BERT tokenizer took apart is put together again.
+
+        That is guessed: `can ' t`, `well - dressed` and `1, 000` become one word each.
+        """
+        text = self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
+        for pattern, whole in _TAKEN_APART:
+            text = pattern.sub(whole, text)
+        return text

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vlm_jax.config import Decoding
 from vlm_jax.decoding.constraints import repeats
 from vlm_jax.decoding.trie import Trie
+from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import ImageMemory, VisualLanguageModel, WordMemory
 
 IMPOSSIBLE = -1e30
@@ -35,11 +36,11 @@ class Decoded(NamedTuple):
     ids: Int[Array, "I N L"]
     """Without [CLS]; `pad` after the end."""
     length: Int[Array, "I N"]
-    """Tokens said, the forced beginning and [SEP] among them."""
+    """Tokens said, the forced beginning and [SEP] among them; 0 where there is no such text, as a trie may have few."""
     token_log_probability: Float[Array, "I N L"]
     """The model's, whatever the temperature and the constraints were; 0 after the end and where it was forced."""
     log_probability: Float[Array, "I N"]
-    """Their sum."""
+    """Their sum; `IMPOSSIBLE` where there is no text."""
     score: Float[Array, "I N"]
     """What a beam search ranks by: the sum over the length penalty."""
 
@@ -58,8 +59,8 @@ class Texts(NamedTuple):
 class Decoder:
     """Compiled decoding with one model and one set of settings; called again with the same shapes it is not recompiled.
 
-    `prefix` are token ids with which every text begins, `trie` the only texts that can be said. `room` is how many
-    tokens a text can have, [SEP] among them; one that has no end by then is cut.
+    `prefix` are token ids with which every text begins, `trie` the only texts that can be said, whatever else the
+    settings forbid. `room` is how many tokens a text can have, [SEP] among them; one that has no end by then is cut.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Decoder:
     ) -> None:
         self.model, self.settings, self.special = model, settings, special
         self.room, self.prefix, self.trie = room, tuple(prefix), trie
+        self._first_node = 0 if trie is None else trie.after(self.prefix)
         search = beam_search if settings.method == "beam" else draw
         self._decode = jax.jit(partial(search, self))
 
@@ -86,6 +88,8 @@ class Decoder:
         keys: Key[Array, " I"] | None = None,
     ) -> Decoded:
         """The texts of a batch of pictures, best first; `keys`, one a picture, are what drawing at random needs."""
+        if keys is None and self.settings.method == "sample":
+            raise InputError("drawing texts at random needs keys, one a picture")
         return self._decode(params, image, image_mask, keys)
 
     def begin(
@@ -103,16 +107,15 @@ class Decoder:
             .set(said[..., 1:])
         )
         zeros = jnp.zeros((pictures, texts))
-        node = jnp.zeros((pictures, texts), jnp.int32)
+        node = jnp.full((pictures, texts), self._first_node, jnp.int32)
         length = jnp.full((pictures, texts), len(self.prefix), jnp.int32)
-        if self.trie is not None:
-            for token in self.prefix:
-                node = self.trie.follow(node, jnp.full_like(node, token))
         return memory, words, logits[:, :, -1], Texts(ids, jnp.zeros(ids.shape), zeros, length, node)
 
     def allowed(self, texts: Texts, time: Int[Array, ""], *, words: int) -> Bool[Array, "I K {words}"]:
         """Which of the vocabulary's words may come at place `time` of the texts."""
         settings, end = self.settings, self.special.end
+        if self.trie is not None:
+            return self.trie.allowed(texts.node, words)
         always = jnp.ones(words, bool)
         if self.special.never:
             always = always.at[jnp.array(self.special.never)].set(False)
@@ -121,8 +124,6 @@ class Decoder:
         allowed = jnp.broadcast_to(always, (*texts.length.shape, words))
         if settings.no_repeat_ngram:
             allowed &= ~repeats(texts.ids, time, size=settings.no_repeat_ngram, words=words)
-        if self.trie is not None:
-            allowed &= self.trie.allowed(texts.node, words)
         return allowed
 
     def add(
@@ -273,6 +274,7 @@ def beam_search(
         hope = jnp.max(texts.log_probability, axis=1) / longest
         enough = score[:, -1] > IMPOSSIBLE / 2
         done = enough if settings.early_stopping else enough & (score[:, -1] >= hope)
+        done |= hope <= IMPOSSIBLE / 2  # nothing goes on
         return Beams(words, logits[:, :, 0], texts, ended, score, beams.done | done, time + 1)
 
     beams = jax.lax.while_loop(lambda beams: (beams.time < room) & ~jnp.all(beams.done), step, start)
@@ -283,6 +285,6 @@ def beam_search(
         jnp.where(there[..., None], ended.ids[:, best], special.pad),
         jnp.where(there, ended.length[:, best], 0),
         ended.token_log_probability[:, best],
-        ended.log_probability[:, best],
+        jnp.where(there, ended.log_probability[:, best], IMPOSSIBLE),
         beams.score[:, best],
     )

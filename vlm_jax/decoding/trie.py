@@ -40,6 +40,16 @@ class Trie(NamedTuple):
             nodes[row, : len(following)] = list(following.values())
         return cls(tokens, nodes)
 
+    def after(self, beginning: Sequence[int]) -> int:
+        """The node that a beginning leads to; `InputError` where no text begins so."""
+        node = 0
+        for token in beginning:
+            (places,) = np.nonzero(self.tokens[node] == token)
+            if not places.size:
+                raise InputError("none of the texts to choose from has the forced beginning; leave either out")
+            node = int(self.nodes[node, places[0]])
+        return node
+
     def allowed(self, node: Int[Array, "I K"], words: int) -> Bool[Array, "I K {words}"]:
         """Which of `words` tokens may come next."""
         tokens = jnp.asarray(self.tokens)[node]

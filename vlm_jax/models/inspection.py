@@ -40,16 +40,18 @@ def inspect(
     """Every module of the model as a train step calls it, in order of calls, each before what is below it.
 
     The first row is the whole model. `settings` are checked ones; `image_size` is in pixels, or in grid cells where the
-    model takes features; each of the picture's `questions` has `text_length` tokens. Layers are counted unrolled and
+    model takes features; each of the picture's `questions` has `text_length` tokens, the last of
+    which is no input where every next word is predicted. Layers are counted unrolled and
     not recomputed, whatever `scan_layers` and `remat` say.
     """
     model = VisualLanguageModel(dataclasses.replace(settings, scan_layers=False, remat=False), classes)
-    method = "word_logits" if settings.head == "next_word" else "answer_logits"
+    says_words = settings.head == "next_word"
+    method, length = ("word_logits", text_length - 1) if says_words else ("answer_logits", text_length)
     channels = settings.image.features if settings.image.cnn == "features" else 3
     inputs = (
         jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32),
-        jax.ShapeDtypeStruct((1, questions, text_length), jnp.int32),
-        jax.ShapeDtypeStruct((1, questions, text_length), bool),
+        jax.ShapeDtypeStruct((1, questions, length), jnp.int32),
+        jax.ShapeDtypeStruct((1, questions, length), bool),
     )
     variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method=method), *inputs)
     outputs, flops = _calls(lambda: jax.eval_shape(lambda *x: model.apply(*x, method=method), variables, *inputs))

@@ -105,7 +105,8 @@ def _clause(text: str, start: int, *, first: int) -> _Clause | None:
     """The clause that begins at `start`, whose first phrase is the mention at `first`; None if there is none."""
     if found := _COUNT.match(text, start):
         number = NUMBERS.index(found["number"])
-        mention = _mention(found, nouns=_PLURAL if number > 1 else _SINGULAR, number=number)
+        nouns = {0: _SINGULAR | _PLURAL, 1: _SINGULAR}.get(number, _PLURAL)
+        mention = _mention(found, nouns=nouns, number=number)
         return _Clause([mention], [], found.end()) if mention else None
     mentions: list[Mention] = []
     relations: list[Relation] = []

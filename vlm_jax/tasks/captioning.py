@@ -39,7 +39,8 @@ class Said(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """The caption as JSON has it."""
         tokens = [round(value, 5) for value in self.token_log_probabilities]
-        return {"caption": self.text, "log_probability": self.log_probability, "token_log_probabilities": tokens}
+        found = {"caption": self.text, "log_probability": self.log_probability, "score": self.score}
+        return found | {"token_log_probabilities": tokens}
 
 
 class Caption(NamedTuple):
@@ -102,6 +103,7 @@ class Captioning:
         self.metric = "rule_accuracy" if config.data.name == "shape_scenes" else "cider_d"
         self._sharding = batch_sharding
         self._decoders: dict[tuple[Decoding, tuple[str, ...]], Decoder] = {}
+        self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh float32 parameters."""
@@ -123,8 +125,11 @@ class Captioning:
         if (settings, choices) not in self._decoders:
             tokenizer = self.encode.tokenizer
             never = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.mask_id, tokenizer.unknown_id} - {None}
+            never |= set(range(tokenizer.vocabulary_size, self.config.model.text.vocabulary_size))  # rows of no token
             special = Special(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tuple(sorted(never)))
             prefix = tokenizer.tokens([settings.prefix])[0] if settings.prefix else ()
+            if tokenizer.unknown_id in prefix:
+                raise InputError(f"decoding.prefix {settings.prefix!r} holds a word that the model cannot say")
             room = self.encode.max_length - 1
             if len(prefix) >= room:
                 raise InputError(
@@ -171,7 +176,9 @@ class Captioning:
             waiting.append(decode({"params": params}, image, image_mask=shown, keys=keys))
             first += size
         rows = [row for decoded in jax.device_get(waiting) for row in zip(*decoded, strict=True)]
-        return [self._caption(example, row) for example, row in zip(examples, rows, strict=False)]
+        rows = rows[: len(examples)]  # the last batch is filled up
+        spelled = dict(zip(map(tuple, self.encode.tokenizer.tokens(choices)), choices, strict=True))
+        return [self._caption(example, row, spelled) for example, row in zip(examples, rows, strict=True)]
 
     def _keys(self, first: int, size: int) -> Key[Array, " I"]:
         """One a picture, by its place among the examples: however they are batched."""
@@ -179,10 +186,14 @@ class Captioning:
             jnp.arange(first, first + size)
         )
 
-    def _caption(self, example: Example, row: Sequence[np.ndarray]) -> Caption:
+    def _caption(self, example: Example, row: Sequence[np.ndarray], spelled: dict[tuple[int, ...], str]) -> Caption:
+        """`spelled` are choices by their tokens: what is chosen returns as it was given."""
         said = []
         for ids, length, tokens, log_probability, score in zip(*row, strict=True):
-            text = self.encode.tokenizer.decode(ids[:length])
+            if length == 0:  # there were not as many texts as were asked for
+                continue
+            words = tuple(ids[: length - 1].tolist())
+            text = spelled[words] if words in spelled else self.encode.tokenizer.decode(ids[:length])
             said.append(Said(text, float(log_probability), float(score), tuple(map(float, tokens[:length]))))
         scene = None if example.scene is None else from_json(example.scene)
         check = None if scene is None else check_caption(said[0].text, scene)
@@ -196,9 +207,9 @@ class Captioning:
         metrics = score_captions([c.text for c in captions], [c.references for c in captions])
         return metrics | rule_scores([c.check for c in captions if c.check])
 
-    def remarks(self, metrics: dict[str, float]) -> list[str]:
+    def remarks(self, captions: Sequence[Caption], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
-        if metrics.get("identical_share", 0) < SAME:
+        if len(captions) < 2 or metrics["identical_share"] < SAME:
             return []
         return ["one sentence serves every picture: the model does not look at them (yet)"]
 

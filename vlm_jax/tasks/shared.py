@@ -21,7 +21,7 @@ class Sums(NamedTuple):
 
 
 class ShuffledImages(Sequence[Example]):
-    """The same texts, each about some other picture of the set (a permutation that leaves none in place)."""
+    """The same texts, each about another picture of the set: a permutation that leaves none of two or more in place."""
 
     def __init__(self, examples: Sequence[Example], seed: int) -> None:
         self._examples = examples

@@ -152,7 +152,7 @@ class VisualQuestionAnswering:
             metrics["accuracy_lenient"] = float(np.mean(forgiven))
         return metrics
 
-    def remarks(self, metrics: dict[str, float]) -> list[str]:
+    def remarks(self, predictions: Sequence[Prediction], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         return []
 

@@ -203,7 +203,7 @@ class Checkpoints:
 
 
 def _metric(metrics: dict[str, float]) -> float:
-    return metrics[SCORE]
+    return metrics[SCORE] if SCORE in metrics else metrics["accuracy"]  # as runs before captioning kept it
 
 
 def _committed(folder: Path) -> bool:

@@ -157,10 +157,11 @@ class Trainer:
 
     def _validate(self, step: int, log: MetricsLog, progress: Progress) -> dict[str, float]:
         began = time.perf_counter()
-        scores = self.task.score(self.task.predict(self._evaluated(), self.validation))
+        predictions = self.task.predict(self._evaluated(), self.validation)
+        scores = self.task.score(predictions)
         log.write(step, {f"validation/{name}": value for name, value in scores.items()})
         progress.note(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
-        for remark in self.task.remarks(scores):
+        for remark in self.task.remarks(predictions, scores):
             progress.note(f"note: {remark}")
         self.totals["wall_seconds"] += time.perf_counter() - began
         return {SCORE: scores[self.task.metric]}
@@ -181,7 +182,7 @@ class Trainer:
             kept = f"the state before it is saved as step {step - 1}"
         shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
         raise NotFinite(
-            f"loss or gradient is not finite at optimizer step {step}; {kept}; questions of that batch: {shown}"
+            f"loss or gradient is not finite at optimizer step {step}; {kept}; texts of that batch: {shown}"
         )
 
     def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
