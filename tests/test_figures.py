@@ -112,9 +112,19 @@ def test_any_text_can_be_drawn_and_stays_in_its_card(tmp_path, text):
 
 def test_a_dollar_is_a_dollar(tmp_path):
     """As a formula, the dollars would vanish and leave what the bare digits leave."""
-    blank = draw(tmp_path / "a.png", [item(question="")])
+    blank = draw(tmp_path / "a.png", [item(question=" ")])
     priced, bare = (draw(tmp_path / "b.png", [item(question=text)]) for text in ("$5$ $5$ $5$", "5 5 5"))
     assert (priced != blank).any(-1).sum() > 2 * (bare != blank).any(-1).sum()
+
+
+def test_without_a_question_a_long_prediction_has_its_room(tmp_path):
+    said = "a large blue square left of a small red circle and a small green star"
+    below = slice(int((0.62 + 2) * INCH), None)
+    asked, alone = (
+        draw(tmp_path / "a.png", [item(question=question, prediction=said, answers=("x",))]) for question in (" ", "")
+    )
+    ink = [(pixels[below] < 128).any(-1).sum() for pixels in (asked, alone)]
+    assert ink[1] > 1.2 * ink[0]  # several smaller lines instead of one that is cut
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (40, 300), (700, 500)])
