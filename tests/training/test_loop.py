@@ -45,5 +45,5 @@ def test_a_first_step_that_is_not_finite_promises_no_state(data_directory, tmp_p
     folder = tmp_path / "run"
     options = ["--workdir", str(folder), "--data.directory", data_directory]
     assert train.main([TINY, *options, "--data.image.deviation", "1e-30", "1e-30", "1e-30"]) == 1
-    assert "not finite at optimizer step 1; nothing was trained before it; questions" in capsys.readouterr().err
+    assert "not finite at optimizer step 1; nothing was trained before it; texts" in capsys.readouterr().err
     assert not list((folder / "checkpoints").iterdir())

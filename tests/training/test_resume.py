@@ -193,7 +193,7 @@ def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_befor
     assert code == 1
     message = re.fullmatch(
         r"error: loss or gradient is not finite at optimizer step (\d+); the state before it is saved as step (\d+); "
-        r"questions of that batch: (.*) and \d+ more\n",
+        r"texts of that batch: (.*) and \d+ more\n",
         errors,
     )
     step, before = int(message[1]), int(message[2])
