@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         source: Annotated[str, tyro.conf.Positional]
         """The CNN: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
         image: tuple[Path, ...]
-        """Picture files."""
+        """Picture files, or folders of them."""
         classes: Path | None = None
         """Names of the classes in order: a JSON list, or a line each. Without it they are numbers."""
         output: Path | None = None
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> int:
     import numpy as np
 
     from vlm_jax.config import ImageEncoder
+    from vlm_jax.data.given_pictures import given_pictures
     from vlm_jax.data.images import decode_image, normalise, resize_image
     from vlm_jax.figures import SheetItem, predictions_sheet
     from vlm_jax.weights.ported import read
@@ -52,10 +53,13 @@ def main(argv: list[str]) -> int:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")
     settings, module = architecture.input, ported.module
     run = jax.jit(lambda params, x: jax.lax.top_k(jax.nn.softmax(module.apply({"params": params}, x)[1]), TOP))
-    items = []
-    for begin in range(0, len(options.image), BATCH):
-        paths = options.image[begin : begin + BATCH]
-        pictures = [decode_image(path, max_pixels=settings.max_pixels) for path in paths]
+    given, items = list(given_pictures(options.image)), []
+    for begin in range(0, len(given), BATCH):
+        paths = [name for name, _ in given[begin : begin + BATCH]]
+        pictures = [
+            decode_image(picture, name=name, max_pixels=settings.max_pixels)
+            for name, picture in given[begin : begin + BATCH]
+        ]
         batch = np.zeros((BATCH, *settings.size, 3), np.float32)
         for row, picture in enumerate(pictures):
             batch[row] = normalise(resize_image(picture, settings), settings)

@@ -6,7 +6,6 @@ Every question is asked about every picture. A model that writes captions is ask
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,6 @@ from typing import Annotated
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 CAPTION_OPTIONS = ("beam", "samples", "temperature", "top_p", "prefix", "choices")
 
 
@@ -72,10 +70,11 @@ def main(argv: list[str]) -> int:
 
 
 def _answer(folder, config, arguments):
+    from vlm_jax.data.given_pictures import given_pictures
     from vlm_jax.types import Example, Question
 
     questions = tuple(Question(question_id=text, text=text, answers=(), kind="") for text in arguments.question)
-    examples = [Example(name, data, questions) for name, data in _pictures(arguments.image)]
+    examples = [Example(name, data, questions) for name, data in given_pictures(arguments.image)]
 
     from vlm_jax.training.setup import load_trained, make_encoder
 
@@ -93,10 +92,11 @@ def _answer(folder, config, arguments):
 
 def _say_captions(folder, config, arguments):
     from vlm_jax.config_checks import check
+    from vlm_jax.data.given_pictures import given_pictures
     from vlm_jax.types import Example
 
     decoding = check(dataclasses.replace(config, decoding=_decoding(config.decoding, arguments))).decoding
-    examples = [Example(name, data) for name, data in _pictures(arguments.image)]
+    examples = [Example(name, data) for name, data in given_pictures(arguments.image)]
 
     from vlm_jax.training.setup import load_trained, make_encoder
 
@@ -128,34 +128,6 @@ def _decoding(settings, arguments):
         if getattr(arguments, name) is not None:
             changes[name] = getattr(arguments, name)
     return dataclasses.replace(settings, **changes)
-
-
-def _pictures(paths: tuple[Path, ...]) -> Iterator[tuple[str, bytes | Path]]:
-    """Every picture with its name; of a folder, those of its files that are named as pictures are."""
-    from vlm_jax.data.images import read_picture
-
-    for path in paths:
-        names = _names_in(path)
-        if names is None:
-            yield str(path), read_picture(path)
-        elif names:
-            yield from ((str(path / name), path.expanduser() / name) for name in names)
-        else:
-            raise InputError(f"{path} is a folder without a picture ({', '.join(PICTURES)})")
-
-
-def _names_in(path: Path) -> list[str] | None:
-    """The picture files of a folder; None for what is no folder."""
-    try:
-        folder = path.expanduser()
-        if not folder.is_dir():
-            return None
-        files = (entry.name for entry in folder.iterdir() if entry.is_file())
-        return sorted(name for name in files if name.lower().endswith(PICTURES))
-    except OSError as error:
-        raise InputError(f"cannot read the folder {path}: {error.strerror}") from None
-    except (RuntimeError, ValueError):  # the home of nobody, a NUL: reading it says so
-        return None
 
 
 def _rows(pictures, questions, encode):

@@ -198,6 +198,15 @@ def test_draws_follow_the_distribution(model):
         expected = jax.nn.softmax(log_p / temperature)
         # Five standard deviations of a share of 4,000 draws are at most 0.04.
         np.testing.assert_allclose(first_words(model, temperature=temperature), expected, atol=0.04)
+    count = 4_000  # and of two words, the second follows the first
+    settings = Decoding(method="sample", texts=count)
+    decoded = decode(model, settings, room=2, image=IMAGE[:1], keys=jax.random.split(jax.random.key(5), 1))
+    second = whole(model, jnp.array([[(SPECIAL.begin, word) for word in range(WORDS)]]), IMAGE[:1])[0, :, 1]
+    for first in SAID:
+        joint = jax.nn.softmax(second[first]) * jnp.exp(log_p[first])
+        places = np.asarray(decoded.ids[0])
+        shares = np.bincount(places[places[:, 0] == first, 1], minlength=WORDS) / count
+        np.testing.assert_allclose(shares, joint, atol=0.04)
     ranked = np.argsort(-log_p)
     drawn = first_words(model, temperature=5.0, top_k=2)
     assert set(np.flatnonzero(drawn)) == set(ranked[:2].tolist())
@@ -218,6 +227,18 @@ def test_short_texts_and_special_tokens_are_not_said(model):
         for picture in range(3):
             (said,) = texts(decoded, picture)
             assert not {0, 2, 4} & set(said) and SPECIAL.end not in said[:3]
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_a_text_may_end_at_its_least_length(model, method):
+    module, params = model
+    eager = jax.tree.map(lambda leaf: leaf, params)  # a copy of the dictionaries
+    words = eager["params"]["head"]["words"]
+    words["bias"] = words["bias"].at[SPECIAL.end].add(50.0)
+    decoded = decode((module, eager), Decoding(method=method, beams=2, min_length=3))
+    for picture in range(3):
+        (said,) = texts(decoded, picture)
+        assert len(said) == 4 and said[-1] == SPECIAL.end
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
@@ -301,6 +322,7 @@ def test_early_stopping_ends_with_the_first_beams_that_ended(model):
     patient = decode(model, Decoding(method="beam", beams=2, texts=2, length_penalty=2.0), room=12)
     hasty = decode(model, Decoding(method="beam", beams=2, texts=2, length_penalty=2.0, early_stopping=True), room=12)
     assert np.all(hasty.score <= patient.score + 1e-6)
+    assert np.any(hasty.score < patient.score - 1e-3)
 
 
 def test_the_same_shapes_are_compiled_once(model):

@@ -1,5 +1,6 @@
 """Captioning: the loss, what is decoded, scores, controls; and the commands on a run of it."""
 
+import argparse
 import dataclasses
 import io
 import json
@@ -105,6 +106,13 @@ def test_the_loss_is_that_of_each_next_word(task, params):
             right += float(np.sum(np.argmax(log_p, -1) == ids[1:]))
     assert (float(sums.weight), float(sums.correct), float(sums.examples)) == (words, right, 5)
     np.testing.assert_allclose(float(sums.loss), loss, rtol=1e-5)
+
+
+def test_rows_of_no_token_are_never_said(task):
+    never = task.decoder(Decoding()).special.never
+    tokenizer = task.encode.tokenizer
+    assert set(range(tokenizer.vocabulary_size, 128)) | {tokenizer.pad_id, tokenizer.cls_id} <= set(never)
+    assert tokenizer.sep_id not in never and len(never) < 128 - 20
 
 
 def test_what_is_padding_has_no_loss():
@@ -222,11 +230,34 @@ def test_a_run_leaves_captions_and_scores(run, few_scenes):
     captions = json.loads((run / "captions.json").read_text())
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert [row["caption"] for row in captions] == [line["captions"][0]["caption"] for line in lines]
+    assert all(len(line["references"]) == 1 for line in lines)  # the complete caption
     assert len(lines) == few_scenes["test"] and not (run / "answers.json").exists()
     with Image.open(run / "predictions.png") as sheet:
         assert sheet.width > 400
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert any("validation/rule_accuracy" in line for line in log)
+
+
+def test_texts_that_lose_their_end_are_told(tmp_path, capfd):
+    options = [*SMALL, "--workdir", str(tmp_path / "run"), "--data.directory", str(tmp_path), "--training.steps", "1"]
+    assert train.main([PRESET, *options, "--model.text.max-length", "6"]) == 0
+    assert "of the training texts have more than the 4 tokens of model.text.max_length" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"temperature": 2.0}, {"method": "sample", "texts": 5, "temperature": 2.0}),
+        ({"samples": 2}, {"method": "sample", "texts": 2}),
+        ({"beam": 4}, {"method": "beam", "beams": 4, "texts": 1}),
+        ({"beam": 4, "samples": 3}, {"method": "beam", "beams": 4, "texts": 3}),
+        ({}, {"method": "sample", "texts": 5}),
+    ],
+)
+def test_options_stand_over_the_settings_of_the_run(options, expected):
+    given = dict.fromkeys(predict.CAPTION_OPTIONS) | options
+    settings = predict._decoding(Decoding(method="sample", texts=5), argparse.Namespace(**given))
+    assert settings == dataclasses.replace(Decoding(), **expected)
 
 
 def test_other_splits_can_be_scored(run, few_scenes, capsys):

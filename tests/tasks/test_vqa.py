@@ -18,7 +18,8 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, share_of
-from vlm_jax.tasks.vqa import ShuffledImages, VisualQuestionAnswering, batch_sums
+from vlm_jax.tasks.shared import shuffled_images
+from vlm_jax.tasks.vqa import VisualQuestionAnswering, batch_sums
 from vlm_jax.types import Batch, Example, Question
 
 CONFIG = Config(
@@ -222,7 +223,7 @@ def test_without_the_image_no_picture_matters(task, params):
 
 def test_controls_are_what_is_reached_without_looking(task, params):
     seen, blind = task.predict(params, ASKED), task.predict(params, ASKED, see_image=False)
-    shuffled = task.predict(params, list(ShuffledImages(ASKED, CONFIG.seed)))
+    shuffled = task.predict(params, list(shuffled_images(ASKED, CONFIG.seed)))
     accuracies = [np.mean([prediction.score for prediction in each]) for each in (seen, blind, shuffled)]
     assert len(set(accuracies)) == 3
     assert task.controls(params, ASKED, TRAIN) == {
@@ -238,11 +239,11 @@ def test_controls_are_what_is_reached_without_looking(task, params):
 def test_shuffling_moves_every_picture_and_no_question(count):
     examples = [example(number, (COLOUR, (str(number),))) for number in range(count)]
     for seed in range(5):
-        shuffled = list(ShuffledImages(examples, seed))
+        shuffled = list(shuffled_images(examples, seed))
         assert [each._replace(image=b"") for each in shuffled] == [each._replace(image=b"") for each in examples]
         assert Counter(each.image for each in shuffled) == Counter(each.image for each in examples)
         assert all(a.image != b.image for a, b in zip(shuffled, examples, strict=True))
-    assert list(ShuffledImages(examples, 3)) == list(ShuffledImages(examples, 3))
+    assert list(shuffled_images(examples, 3)) == list(shuffled_images(examples, 3))
 
 
 def test_more_answers_than_classes_are_refused():

@@ -11,6 +11,7 @@ import pytest
 from experiments.train import main
 from tests.weights import own
 from tests.weights.own import config, fresh
+from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.trees import flatten
@@ -314,3 +315,30 @@ def test_visual_bert_starts_a_whole_model(tmp_path):
     wrong = config(text=text, image=image | {"segments": 1}, data=small, init_from=source, **trunk)
     with pytest.raises(InputError, match=r"needs --model\.image\.segments 2"):
         start(wrong, fresh(wrong), ())
+
+
+@pytest.mark.parametrize("fusion", ["concat", "cross"])
+def test_a_masked_word_head_starts_a_captioner(fusion, tmp_path):
+    """BERT's head, tied to its word table, is what says the next word."""
+    random, width = np.random.default_rng(3), own.SETTINGS["hidden_size"]
+    head = {
+        "transform.dense.weight": (width, width),
+        "transform.dense.bias": (width,),
+        "transform.LayerNorm.weight": (width,),
+        "transform.LayerNorm.bias": (width,),
+        "bias": (len(own.WORDS),),
+    }
+    weights = {f"bert.{name}": tensor for name, tensor in own.tensors().items() if not name.startswith("pooler")}
+    weights |= {f"cls.predictions.{name}": random.normal(size=shape).astype(np.float32) for name, shape in head.items()}
+    source = own.write(tmp_path / "bert", weights, architectures=["BertForMaskedLM"])
+    questions = config(source, fusion=fusion)
+    model = dataclasses.replace(questions.model, pattern=None, head=None)
+    data = dataclasses.replace(questions.data, texts=None)
+    settings = check(dataclasses.replace(questions, task="captioning", model=model, data=data))
+    params, record = start(settings, fresh(settings, method="word_logits"), ())
+    leaves = flatten(params)
+    assert np.array_equal(leaves["head/words/bias"], weights["cls.predictions.bias"])
+    kernel = weights["cls.predictions.transform.dense.weight"].T
+    assert np.array_equal(leaves["head/words/transform/kernel"], kernel)
+    assert record["sources"][0]["left_behind"] == []
+    assert "head/words" not in record["fresh"]

@@ -79,11 +79,11 @@ def config(source=None, *, fusion="concat", text=None, image=None, data=None, **
     return check(dataclasses.replace(whole, data=dataclasses.replace(whole.data, image=size)))
 
 
-def fresh(settings, classes=3):
+def fresh(settings, classes=3, method="answer_logits"):
     """Parameters of the config's model."""
     model, ids = VisualLanguageModel(settings.model, classes), jnp.zeros((1, 1, 5), jnp.int32)
     image, mask = jnp.zeros((1, *settings.data.image.size, 3)), jnp.ones(ids.shape, bool)
-    return jax.jit(lambda key: model.init(key, image, ids, mask, method="answer_logits"))(jax.random.key(0))["params"]
+    return jax.jit(lambda key: model.init(key, image, ids, mask, method=method))(jax.random.key(0))["params"]
 
 
 def save_run(folder, settings, answers=("a", "b", "c")):
@@ -101,7 +101,7 @@ def save_run(folder, settings, answers=("a", "b", "c")):
     AnswerVocabulary(answers).save(folder / "answers.json")
     state = create_state(params, make_optimizer(settings.optimizer, params, steps=2), ema=False)
     with Checkpoints(folder / "checkpoints", config=settings) as checkpoints:
-        checkpoints.save(state, {}, {"accuracy": 0.5})
+        checkpoints.save(state, {}, {"score": 0.5})
     return leaves
 
 

@@ -20,7 +20,7 @@ from vlm_jax.metrics.captions import score_captions
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import CaptionCheck, check_caption
 from vlm_jax.scenes.scene import from_json
-from vlm_jax.tasks.shared import ShuffledImages, Sums
+from vlm_jax.tasks.shared import Changed, Sums, init_params, shuffled_images
 from vlm_jax.types import Batch, Example, Question
 
 SAME = 0.99  # share of pictures with the same caption from which on a model does not look
@@ -107,10 +107,7 @@ class Captioning:
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh float32 parameters."""
-        height, width = self.encode.image.size
-        image = jnp.zeros((1, height, width, 3))
-        ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
-        return self.model.init(key, image, ids, jnp.ones(ids.shape, bool), method="word_logits")["params"]
+        return init_params(self.model, self.encode, key, method="word_logits")
 
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
         """What a train step differentiates; `keys`, one a picture, switch dropout on."""
@@ -166,7 +163,9 @@ class Captioning:
         """
         size = batch_images or self.config.training.evaluation_batch_images
         encode = dataclasses.replace(self.encode, questions_per_image=1)
-        batches = evaluation_batches(Pictures(examples), encode, batch_images=size, threads=self.config.data.threads)
+        # One empty text a picture: what has been said of it is not looked at.
+        pictures = Changed(examples, lambda _, each: each._replace(questions=(Question(each.image_id, "", (), ""),)))
+        batches = evaluation_batches(pictures, encode, batch_images=size, threads=self.config.data.threads)
         decode = self.decoder(decoding or self.config.decoding, choices)
         drawn = decode.settings.method == "sample"
         visible, waiting, first = np.full((size, 1), see_image), [], 0
@@ -231,7 +230,7 @@ class Captioning:
         """What is reached without looking: other pictures, none at all, and the most common training caption."""
         counts = Counter(question.text for example in train for question in example.questions)
         constant = min(counts, key=lambda text: (-counts[text], text))
-        shuffled = self.predict(params, ShuffledImages(examples, self.config.seed))
+        shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
         blind = self.predict(params, examples, see_image=False)
         always = [self._constant(caption, example, constant) for caption, example in zip(blind, examples, strict=True)]
         rows = {"image_shuffled": shuffled, "no_image": blind, "constant": always}
@@ -261,19 +260,3 @@ def rule_scores(checks: Sequence[CaptionCheck]) -> dict[str, float]:
         "relations": stated / len(checks),
         "relations_true": sum(check.relations_true for check in checks) / max(1, stated),
     }
-
-
-class Pictures(Sequence[Example]):
-    """Pictures with one empty text each: what a decoder is given."""
-
-    def __init__(self, examples: Sequence[Example]) -> None:
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        example = self._examples[index]
-        return example._replace(questions=(Question(example.image_id, "", (), ""),))

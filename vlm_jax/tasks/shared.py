@@ -1,11 +1,14 @@
-"""What tasks have in common: sums that a train step adds up, and examples whose pictures are exchanged."""
+"""What tasks have in common: sums that a train step adds up, fresh parameters, examples that are changed when read."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.types import Example
 
 
@@ -20,14 +23,18 @@ class Sums(NamedTuple):
     """Texts: questions, or captions of many words."""
 
 
-class ShuffledImages(Sequence[Example]):
-    """The same texts, each about another picture of the set: a permutation that leaves none of two or more in place."""
+def init_params(model: VisualLanguageModel, encode: ExampleEncoder, key: Key[Array, ""], *, method: str) -> Any:
+    """Fresh float32 parameters of what `method` of the model computes from one picture and one text."""
+    image = jnp.zeros((1, *encode.image.size, 3))
+    ids = jnp.zeros((1, 1, encode.max_length), jnp.int32)
+    return model.init(key, image, ids, jnp.ones(ids.shape, bool), method=method)["params"]
 
-    def __init__(self, examples: Sequence[Example], seed: int) -> None:
-        self._examples = examples
-        cycle = np.random.default_rng(seed).permutation(len(examples))
-        self._other = np.empty_like(cycle)
-        self._other[cycle] = np.roll(cycle, 1)
+
+class Changed(Sequence[Example]):
+    """Examples, each changed when it is read: `change` takes its place and the example."""
+
+    def __init__(self, examples: Sequence[Example], change: Callable[[int, Example], Example]) -> None:
+        self._examples, self._change = examples, change
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -35,4 +42,12 @@ class ShuffledImages(Sequence[Example]):
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._examples[index]._replace(image=self._examples[int(self._other[index])].image)
+        return self._change(index, self._examples[index])
+
+
+def shuffled_images(examples: Sequence[Example], seed: int) -> Changed:
+    """The same texts, each about another picture of the set: a permutation that leaves none of two or more in place."""
+    cycle = np.random.default_rng(seed).permutation(len(examples))
+    other = np.empty_like(cycle)
+    other[cycle] = np.roll(cycle, 1)
+    return Changed(examples, lambda index, example: example._replace(image=examples[int(other[index])].image))

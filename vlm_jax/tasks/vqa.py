@@ -15,7 +15,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.figures import SheetItem
 from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind, lenient_vqa_accuracy
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.tasks.shared import ShuffledImages, Sums
+from vlm_jax.tasks.shared import Sums, init_params, shuffled_images
 from vlm_jax.types import Batch, Example, Question
 
 TOP = 5  # answers of a prediction that are kept
@@ -94,10 +94,7 @@ class VisualQuestionAnswering:
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh float32 parameters."""
-        height, width = self.encode.image.size
-        image = jnp.zeros((1, height, width, 3))
-        ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
-        return self.model.init(key, image, ids, jnp.ones(ids.shape, bool), method="answer_logits")["params"]
+        return init_params(self.model, self.encode, key, method="answer_logits")
 
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
         """What a train step differentiates; `keys`, one a picture, switch dropout on."""
@@ -169,7 +166,7 @@ class VisualQuestionAnswering:
     ) -> dict[str, float]:
         """What is reached without looking: by the trained model, and by answer counts of the training set."""
         blind = self.predict(params, examples, see_image=False)
-        shuffled = self.predict(params, ShuffledImages(examples, self.config.seed))
+        shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
         prior = BlindPrior((q.text, q.answers) for example in train for q in example.questions)
         questions = [question for example in examples for question in example.questions]
 

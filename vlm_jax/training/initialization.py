@@ -120,7 +120,8 @@ def _text_side(
     chosen = {path: leaf for path, leaf in theirs.items() if path.startswith(sides)}
     if model.text.init_trunk:
         chosen |= {specific(path, model): leaf for path, leaf in theirs.items() if path.startswith("trunk/")}
-        chosen |= {path: leaf for path, leaf in theirs.items() if path.startswith("head/pooler/") and path in fresh}
+        heads = ("head/pooler/", "head/words/")  # BERT's own, as far as the model has them
+        chosen |= {path: leaf for path, leaf in source.leaves.items() if path.startswith(heads) and path in fresh}
     return _with_positions(config, chosen)
 
 

@@ -1,0 +1,82 @@
+"""Beam search says what transformers' `generate` says, texts of every length, all of the best ones."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.config import Decoding
+
+pytestmark = pytest.mark.parity
+torch = pytest.importorskip("torch", reason="transformers' torch model is the oracle")
+benchmark = pytest.importorskip("experiments.benchmark_decode")
+
+CASE = benchmark.Case("small", words=7, vocabulary=110, batch=6, beams=3)
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory):
+    """Ours and theirs, tiny, with weights that make ends likely."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(benchmark.WIDTHS, "small", (32, 2, 4))
+        file = tmp_path_factory.mktemp("peer") / "parameters.npz"
+        benchmark.Ours(CASE, file)
+        leaves = dict(np.load(file))
+        random = np.random.default_rng(0)
+        for path, leaf in leaves.items():
+            if not path.startswith("embed/text_fc"):  # the identity, which BERT has not
+                leaves[path] = (leaf + random.normal(0, 0.1, leaf.shape)).astype(np.float32)
+        leaves["head/words/bias"][benchmark.END] += 1.25
+        np.savez(file, **leaves)
+        yield leaves, benchmark.Theirs(CASE, file), CASE.model
+
+
+def ours(sides, settings):
+    from vlm_jax.decoding import Decoder, Special
+    from vlm_jax.models.vlm import VisualLanguageModel
+    from vlm_jax.trees import unflatten
+
+    leaves, _, model = sides
+    special = Special(benchmark.BEGIN, benchmark.END, benchmark.PAD)
+    decoder = Decoder(VisualLanguageModel(model, 1), settings, special, room=CASE.words)
+    params = unflatten({path: jnp.asarray(leaf) for path, leaf in leaves.items()})
+    return np.asarray(jax.device_get(decoder({"params": params}, jnp.asarray(CASE.image))).ids)
+
+
+def theirs(sides, settings):
+    _, peer, _ = sides
+    options = {"min_new_tokens": settings.min_length, "early_stopping": settings.early_stopping}
+    if settings.no_repeat_ngram:
+        options["no_repeat_ngram_size"] = settings.no_repeat_ngram
+    options |= {"num_beams": settings.beams, "num_return_sequences": settings.texts}
+    with torch.inference_mode():
+        memory = peer._model.encoder(inputs_embeds=peer._project(peer._image))
+        said = peer._model.generate(encoder_outputs=memory, **(peer._options | options))[:, 1:].numpy()
+    filled = np.full((len(said), CASE.words), benchmark.PAD)
+    filled[:, : said.shape[1]] = said
+    ended = np.cumsum(filled == benchmark.END, axis=1) - (filled == benchmark.END)
+    filled[ended > 0] = benchmark.PAD  # it fills up with either
+    return filled.reshape(CASE.batch, settings.texts, CASE.words)
+
+
+BEAM = Decoding(method="beam", beams=3, texts=3)
+WAYS = {
+    "patient": BEAM,
+    "hasty": dataclasses.replace(BEAM, early_stopping=True),
+    "long": dataclasses.replace(BEAM, min_length=4),
+    "no repeats": dataclasses.replace(BEAM, no_repeat_ngram=2),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_best_texts_are_those_of_transformers(sides, way):
+    np.testing.assert_array_equal(ours(sides, WAYS[way]), theirs(sides, WAYS[way]))
+
+
+def test_texts_end_at_different_places(sides):
+    """Or the comparison would show little."""
+    said = ours(sides, BEAM).reshape(-1, CASE.words)
+    assert len({int((text != benchmark.PAD).sum()) for text in said}) >= 4
+    assert len({tuple(text) for text in said}) >= 6
