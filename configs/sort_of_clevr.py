@@ -21,7 +21,7 @@ def get_config() -> Config:
             image=ImageEncoder(
                 stem_width=32, stem_stride=2, widths=(64, 128), blocks=(0, 0), norm="frozen", positions="grid"
             ),
-            text=TextEncoder(vocabulary_size=128, width=96, max_length=16),
+            text=TextEncoder(vocabulary_size=256, width=96, max_length=16),
         ),
         # The CNN at a tenth of the rate: at the full one it wanders while nothing is learned yet, and what its features
         # say of colours, or of shapes, is lost before it is needed.
