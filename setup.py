@@ -27,6 +27,7 @@ setup(
         "pillow>=12,<14",
         "rich>=14,<16",
         "safetensors>=0.7,<0.9",
+        "scipy>=1.11,<2",
         "tensorboardX>=2.6.5,<3",
         "tensorflow-datasets>=4.9.10,<5",
         "tokenizers>=0.22,<0.24",

@@ -2,12 +2,14 @@
 
 `python -m experiments.benchmark_decode --size small`: a `cross` model, which is BERT as an encoder-decoder, reads 49
 cells and says 20 words. Each side runs in a process of its own, and they take turns, so that whatever else the machine
-does slows both. Before any timing both must say the same words. Reading the picture counts on both sides.
+does slows both. Before any timing both must say the same words. Reading the picture counts on both sides. Each side
+takes a GPU if it finds one, and products are full float32 on both.
 """
 
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 import statistics
 import tempfile
@@ -153,6 +155,7 @@ class Ours:
     """Our decoder; its parameters go to `file`."""
 
     def __init__(self, case: Case, file: Path) -> None:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the same GPU's memory
         from vlm_jax.allocator import keep_freed_memory
 
         keep_freed_memory()
@@ -162,6 +165,8 @@ class Ours:
         from vlm_jax.decoding import Decoder, Special
         from vlm_jax.models.vlm import VisualLanguageModel
 
+        if jax.default_backend() != "cpu":
+            jax.config.update("jax_default_matmul_precision", "highest")  # or it would be TF32
         model = VisualLanguageModel(case.model, 1)
         image, ids = jnp.asarray(case.image), jnp.zeros((case.batch, 1, 2), jnp.int32)
         params = jax.jit(lambda key: model.init(key, image, ids, jnp.ones(ids.shape, bool), method="word_logits"))(
@@ -177,7 +182,7 @@ class Ours:
         self._inputs, self._jax = ({"params": params}, image), jax
         began = time.perf_counter()
         self._run()
-        self.facts = {"compile_seconds": time.perf_counter() - began}
+        self.facts = {"compile_seconds": time.perf_counter() - began, "our_device": jax.default_backend()}
 
     def _run(self) -> Any:
         return self._jax.block_until_ready(self._decoder(*self._inputs))
@@ -221,7 +226,9 @@ class Theirs:
         self._project = torch.nn.Linear(FEATURES, width)
         self._project.weight.data = torch.tensor(leaves["embed/image_fc/kernel"].T)
         self._project.bias.data = torch.tensor(leaves["embed/image_fc/bias"])
-        self._model, self._torch, self._image = model, torch, torch.tensor(case.image)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model, self._torch, self._image = model.to(device), torch, torch.tensor(case.image, device=device)
+        self._project.to(device)
         self._options = {
             "num_beams": case.beams,
             "do_sample": False,
@@ -236,7 +243,11 @@ class Theirs:
             "use_cache": True,
         }
         self._run()
-        self.facts = {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+        self.facts = {
+            "their_device": "gpu" if device == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+        }
 
     def _run(self) -> Any:
         with self._torch.inference_mode():
@@ -245,12 +256,12 @@ class Theirs:
 
     def said(self) -> np.ndarray:
         """Token ids, [CLS] left out."""
-        return self._run()[:, 1:].numpy()
+        return self._run()[:, 1:].cpu().numpy()
 
     def timed(self) -> float:
         """Seconds of a batch."""
         began = time.perf_counter()
-        self._run()
+        self._run().cpu()  # which waits for a GPU
         return time.perf_counter() - began
 
 

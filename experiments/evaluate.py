@@ -56,8 +56,8 @@ def _evaluate(folder, split, checkpoint):
             )
         if checkpoint != "best":
             raise InputError(f"the test split is scored with the best checkpoint, not {checkpoint!r}; leave it out")
-    examples, train = open_split(config.data, split), open_split(config.data, "train")
     task, params, step = load_trained(config, folder, make_encoder(config, folder), which=checkpoint)
+    examples, train = (task.prepare(open_split(config.data, name)) for name in (split, "train"))
     facts = {"checkpoint_step": step, "wall_seconds": 0.0}
     result = evaluate_run(task, params, examples, train, split=split, folder=folder, facts=facts)
     print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(split))}")

@@ -48,6 +48,8 @@ def _checked(data, *, task):
     """The data settings with what was left open chosen: captions where these are asked for, or all that there is."""
     from vlm_jax.data.own_files import READERS
 
+    if task == "image_generation":  # whatever draws it
+        task = "captioning"
     if data.texts is not None:
         task = "vqa" if data.texts == "questions" else "captioning"
     elif "questions" not in READERS.get(data.name, ("questions",)):

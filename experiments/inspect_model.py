@@ -34,6 +34,8 @@ def main(argv: list[str]) -> int:
         description="Parameters, output shapes and FLOPs of a model, module by module. The first argument is a config "
         "file; every setting in it is an option.",
     )
+    if config.task == "image_tokenizer":
+        raise InputError(f"{config.name} is an image tokenizer, which has no trunk to inspect; give another config")
     classes = _classes(config, options)
     if options.depth < 0:
         raise InputError(f"--depth is {options.depth}; it must be at least 0")
@@ -60,16 +62,20 @@ def _classes(config: Config, options: Options) -> int:
             f"--classes is {options.classes}, and the config has model.classes {config.model.classes}; "
             "leave --classes out, or set --model.classes"
         )
+    if config.task == "image_generation":
+        from vlm_jax.models.image_tokenizer import code_count
+
+        return code_count(config.model.codes)
     return config.model.classes or options.classes or ASSUMED_CLASSES
 
 
 def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, assumed: bool) -> str:
     data, model, whole = config.data, config.model, rows[0]
     height, width = data.image.size
-    says_words = model.head == "next_word"
-    answers = f"{model.text.vocabulary_size:,} words" if says_words else f"{classes:,} answers"
-    texts = "caption" if says_words else "question"
-    if assumed and not says_words:
+    texts = {"captioning": "caption", "image_generation": "prompt"}.get(config.task, "question")
+    kinds = {"captioning": f"{model.text.vocabulary_size:,} words", "image_generation": f"{classes:,} codes"}
+    answers = kinds.get(config.task, f"{classes:,} answers")
+    if assumed and config.task == "vqa":
         answers += " (assumed, since the config leaves them to the data; --classes sets them)"
     table = [("module", "parameters", "FLOPs", "output")] + [
         (row.path, f"{row.parameters:,}", f"{row.flops:,}", " ".join(map(_shape, row.outputs)) or "not called")

@@ -1,6 +1,7 @@
 """Ask a trained model: `python -m experiments.predict runs/quickstart --image cat.png --question "what colour is it?"`.
 
 Every question is asked about every picture. A model that writes captions is asked nothing: `--image photos/ --beam 5`.
+One that draws takes what to draw: `--prompt "a small red circle left of a blue square" --output sheet.png`.
 """
 
 import dataclasses
@@ -13,7 +14,13 @@ from typing import Annotated
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
-CAPTION_OPTIONS = ("beam", "samples", "temperature", "top_p", "prefix", "choices")
+# The options of each task, beside those that all have.
+OPTIONS = {
+    "vqa": ("image", "question"),
+    "captioning": ("image", "beam", "samples", "temperature", "top_p", "prefix", "choices"),
+    "image_generation": ("prompt", "samples", "temperature", "steps", "guidance", "output"),
+}
+DOES = {"vqa": "answers questions", "captioning": "writes captions", "image_generation": "draws pictures"}
 
 
 def main(argv: list[str]) -> int:
@@ -21,51 +28,57 @@ def main(argv: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Predict:
-        """Answer every question about every picture, with the likeliest five answers and their probabilities; or say
-        what is in it, with the log-probability of what was said."""
+        """Answer every question about every picture, with the likeliest five answers and their probabilities; say what
+        is in it, with the log-probability of what was said; or draw what is asked for."""
 
         run: Annotated[Path, tyro.conf.Positional]
         """Folder of a run."""
-        image: tuple[Path, ...]
+        image: tuple[Path, ...] | None = None
         """Picture files, or folders of them."""
-        question: tuple[str, ...] = ()
+        question: tuple[str, ...] | None = None
         """Questions, for a model that answers them."""
+        prompt: tuple[str, ...] | None = None
+        """What to draw, for a model that draws."""
         beam: int | None = None
         """Captions: search with so many beams, and show the best."""
         samples: int | None = None
-        """Captions: so many of a picture, drawn at random; with --beam, so many of the best."""
+        """Captions: so many of a picture, drawn at random; with --beam, so many of the best. Pictures of a prompt."""
         temperature: float | None = None
-        """Captions: above 1 the draws vary more, below 1 less."""
+        """Captions and pictures: above 1 the draws vary more, below 1 less."""
         top_p: float | None = None
         """Captions: draw among the likeliest words that together have this probability."""
         prefix: str | None = None
         """Captions: words with which each begins."""
         choices: tuple[str, ...] | None = None
         """Captions: the only texts to choose from."""
+        steps: int | None = None
+        """Pictures: steps in which one is drawn."""
+        guidance: float | None = None
+        """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
+        output: Path | None = None
+        """Pictures: the PNG to write, a sheet of all that were drawn."""
         checkpoint: str = "best"
         """`best` by the validation score, `latest`, or an optimizer step that was kept."""
         json: bool = False
         """One line of JSON an answer or picture instead of text."""
 
     arguments = parse(Predict, argv, prog="python -m experiments.predict")
-    if not arguments.image:
-        raise InputError("--image is empty; give at least one value")
-
     from vlm_jax.run_folder import open_run
 
     folder = open_run(arguments.run)
     config = folder.config()
-    captions = config.task == "captioning"
-    given = [name for name in CAPTION_OPTIONS if getattr(arguments, name) is not None]
-    if arguments.choices == ():
-        raise InputError("--choices is empty; give at least one text, or leave it out")
-    if captions and arguments.question:
-        raise InputError(f"{folder.path} writes captions and answers no question; leave --question out")
-    if not captions and given:
-        raise InputError(f"{folder.path} answers questions; --{given[0].replace('_', '-')} is for captions")
-    if not captions and not arguments.question:
-        raise InputError("--question is empty; give at least one value")
-    (_say_captions if captions else _answer)(folder, config, arguments)
+    if config.task not in OPTIONS:
+        raise InputError(f"{folder.path} is a run of the task {config.task!r}, which has nothing to predict")
+    for name in sorted({name for names in OPTIONS.values() for name in names} - set(OPTIONS[config.task])):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"{folder.path} {DOES[config.task]}; leave --{name.replace('_', '-')} out")
+    for name in ("image", "question", "prompt", "output"):
+        if name in OPTIONS[config.task] and getattr(arguments, name) is None:
+            raise InputError(f"{folder.path} {DOES[config.task]}; give --{name}")
+    for name in ("image", "question", "prompt", "choices"):
+        if getattr(arguments, name) == ():
+            raise InputError(f"--{name} is empty; give at least one value")
+    {"vqa": _answer, "captioning": _say_captions, "image_generation": _draw}[config.task](folder, config, arguments)
     return 0
 
 
@@ -113,6 +126,37 @@ def _say_captions(folder, config, arguments):
             print("\n".join(f"  {each.log_probability:8.2f}  {each.text}" for each in caption.said))
 
 
+def _draw(folder, config, arguments):
+    import numpy as np
+
+    from vlm_jax.config_checks import check
+    from vlm_jax.figures import SheetItem, predictions_sheet
+
+    given = {name: getattr(arguments, name) for name in ("samples", "temperature", "steps", "guidance")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    changed = dataclasses.replace(config.generation, **changes)
+    settings = check(dataclasses.replace(config, generation=changed)).generation
+    if arguments.output.suffix.lower() != ".png" or not arguments.output.parent.is_dir():
+        raise InputError(f"--output {arguments.output} must be a PNG file in a folder that exists")
+
+    from vlm_jax.training.setup import load_trained, make_encoder
+
+    encode = make_encoder(config, folder)
+    for prompt in arguments.prompt:
+        _warn_of_unread(prompt, encode, built=config.model.text.tokenizer is None)
+    task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
+    size = min(64, 1 << (len(arguments.prompt) * settings.samples - 1).bit_length())
+    pictures = task.draw(params, arguments.prompt, settings, batch=size)
+    rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
+    items = [SheetItem(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
+    predictions_sheet(items, arguments.output, title=config.name)
+    if arguments.json:
+        for place, (prompt, _) in enumerate(rows, 1):
+            print(json.dumps({"sheet": str(arguments.output), "place": place, "prompt": prompt}, ensure_ascii=False))
+    else:
+        print(f"{len(items)} pictures in {arguments.output}")
+
+
 def _decoding(settings, arguments):
     """The run's way of decoding, as far as the command line does not say another."""
     changes = {}
@@ -144,7 +188,7 @@ def _warn_of_unread(text, encode, *, built):
     # A vocabulary built from the training questions holds their words whole.
     new = [word for word, ids in words if len(ids) > 1] if built else []
     if new:
-        print(f"note: not a word of the training questions: {', '.join(map(repr, new))}", file=sys.stderr)
+        print(f"note: not a word of the training texts: {', '.join(map(repr, new))}", file=sys.stderr)
     if encode.tokenizer.truncated([text], encode.max_length):
         print(f"note: only the first {encode.max_length - 2} tokens are read of {text!r}", file=sys.stderr)
 

@@ -146,7 +146,7 @@ def test_the_batch_does_not_change_an_answer(trained, pictures, capsys):
     ("question", "said"),
     [
         ("is there a 猫?", "cannot read '猫'"),
-        ("what colour is the shape?", "not a word of the training questions: 'colour'"),
+        ("what colour is the shape?", "not a word of the training texts: 'colour'"),
         ("is there a circle " * 9, "only the first 14 tokens are read"),
         ("", ""),
         ("\x00\ud800 \u202e?", ""),

@@ -105,7 +105,15 @@ def test_the_extras_it_names_exist():
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/weights.md", "docs/captioning.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/weights.md",
+        "docs/captioning.md",
+        "docs/generation.md",
+    ],
 )
 def test_links_lead_somewhere(name):
     path = ROOT / name

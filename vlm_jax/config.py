@@ -6,13 +6,13 @@ Imports neither jax nor anything slow: `--help` reads this file and must answer 
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-Task = Literal["vqa", "captioning"]
+Task = Literal["vqa", "captioning", "image_tokenizer", "image_generation"]
 DataSet = Literal["easy_vqa", "sort_of_clevr", "shape_scenes", "jsonl", "vqa_v2", "coco_captions", "karpathy", "emoji"]
 Fusion = Literal["concat", "cross", "co_attention", "late"]
 Pattern = Literal["bidirectional", "image_to_text", "prefix", "text_to_image", "dual_encoder"]
-Head = Literal["answers", "last_word", "product", "concatenation", "every_position", "next_word"]
+Head = Literal["answers", "last_word", "product", "concatenation", "every_position", "next_word", "image_codes"]
 
-# What each task runs on: the patterns of a fusion, and the heads that can read it, the default first.
+# What each task with a trunk runs on: the patterns of a fusion, and the heads that can read it, the default first.
 PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
     "vqa": {
         "concat": (("image_to_text", "bidirectional"), ("answers", "last_word", "every_position")),
@@ -23,6 +23,10 @@ PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
     "captioning": {
         "concat": (("prefix",), ("next_word",)),
         "cross": (("prefix",), ("next_word",)),
+    },
+    "image_generation": {
+        "concat": (("text_to_image",), ("image_codes",)),
+        "cross": (("text_to_image",), ("image_codes",)),
     },
 }
 
@@ -73,7 +77,7 @@ class Data:
     """Where your own files are."""
     texts: Literal["questions", "captions", "first_caption"] | None = None
     """Which texts of a picture are learned, by default the task's; `first_caption` is the complete one of drawn scenes.
-    """
+    Whichever it is, captions of pictures of your own are scored by all that a file has."""
     min_answer_count: int = 1
     """An answer joins the vocabulary when it was given this often in training."""
     accuracy: Literal["share", "vqa"] | None = None
@@ -112,8 +116,10 @@ class ImageEncoder:
         "efficientnet_lite0",
         "patches",
         "features",
+        "codes",
     ] = "small"
     """`small` is a plain residual CNN, `patches` cuts the picture up as ViLT does, `features` takes grid features.
+    `codes` takes those of an image tokenizer, as image generation does by itself.
     `mobilenet_v2` and `efficientnet_lite0` are light: depthwise convolutions, 1280 channels at 1/32 of the size."""
     patch_size: int = 16
     """Side of a patch in pixels (`cnn: patches` only)."""
@@ -168,6 +174,32 @@ class TextEncoder:
 
 
 @dataclass(frozen=True)
+class ImageCodes:
+    """The image tokenizer: a picture as a small grid of codes, and back (tasks image_tokenizer, image_generation)."""
+
+    quantizer: Literal["scalar", "codebook"] = "scalar"
+    """`scalar` rounds a few numbers to a few levels each, `codebook` takes the nearest of learned vectors."""
+    levels: tuple[int, ...] = (8, 5, 5, 5)
+    """Levels of each number of the scalar quantizer; their product is how many codes there are."""
+    size: int = 1000
+    """How many codes a learned codebook has."""
+    code_width: int = 16
+    """Width of the vectors of a learned codebook."""
+    commitment: float = 0.25
+    """Weight of the loss that keeps features near their code (learned codebook)."""
+    revival: float = 0.25
+    """Weight of the loss that draws codes which nothing took to features of the batch (learned codebook)."""
+    patch_size: int = 4
+    """Side in pixels of the squares that the first stage sees; each later stage halves height and width."""
+    widths: tuple[int, ...] = (64, 128)
+    """Channels of each stage of the encoder; the decoder mirrors it."""
+    depths: tuple[int, ...] = (2, 2)
+    """Residual blocks of each stage, in the encoder and in the decoder."""
+    convolution: Literal["auto", "direct", "products"] = "auto"
+    """How convolutions are computed, as `model.image.convolution`."""
+
+
+@dataclass(frozen=True)
 class Model:
     """The vision-language model: encoders, fusion trunk and head."""
 
@@ -199,6 +231,8 @@ class Model:
     """The image side."""
     text: TextEncoder = field(default_factory=TextEncoder)
     """The text side."""
+    codes: ImageCodes = field(default_factory=ImageCodes)
+    """The image tokenizer; image generation must have that of the run `generation.tokenizer`."""
     init_from: str | None = None
     """Pretrained weights of the whole model to start from: VisualBERT's, or a run's."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -290,6 +324,30 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Generation:
+    """How pictures are learned and drawn, as codes (task image_generation)."""
+
+    tokenizer: str | None = None
+    """Folder of the image tokenizer's run. What it is is kept in the run, which needs it no more once it has begun."""
+    masking: Literal["cosine", "linear", "square"] = "cosine"
+    """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps."""
+    drop_prompt: float = 0.1
+    """Share of training pictures that are learned without their prompt, for guidance."""
+    steps: int = 12
+    """Steps in which the codes of a picture are drawn."""
+    guidance: float = 2.0
+    """How far logits are pushed from those without the prompt towards those with it; 0 draws with the prompt alone."""
+    guidance_schedule: Literal["constant", "rising"] = "constant"
+    """`rising` grows linearly, step by step, to guidance in full."""
+    temperature: float = 1.0
+    """Divides the logits before a code is drawn."""
+    choice_temperature: float = 4.5
+    """How much chance there is in which codes are kept: at first so much, at the end none (MaskGIT's)."""
+    samples: int = 1
+    """Pictures drawn of a prompt."""
+
+
+@dataclass(frozen=True)
 class Parallel:
     """How a step is spread over devices."""
 
@@ -314,6 +372,7 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     training: Training = field(default_factory=Training)
     decoding: Decoding = field(default_factory=Decoding)
+    generation: Generation = field(default_factory=Generation)
     parallel: Parallel = field(default_factory=Parallel)
 
 

@@ -5,8 +5,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from vlm_jax.config import PAIRINGS, Config, leaves
+from vlm_jax.config import PAIRINGS, Config, ImageEncoder, leaves
 from vlm_jax.errors import InputError, nearest
+
+MOST_CODES = 2**16
+LEAST_SIDE = 16  # pixels: what the structural similarity of two pictures needs, and a little more
 
 # Every number among the settings, by the rule that it or each of its entries keeps. None, where it may be, always may.
 RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
@@ -44,9 +47,15 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "training.log_every",
             "training.evaluate_every",
             "training.evaluation_batch_images",
+            "model.codes.size",
+            "model.codes.code_width",
+            "model.codes.patch_size",
+            "model.codes.widths",
             "decoding.texts",
             "decoding.beams",
             "decoding.top_k",
+            "generation.steps",
+            "generation.samples",
             "parallel.devices",
         ),
     ),
@@ -61,15 +70,25 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "model.text.first_position",
             "optimizer.warmup_steps",
             "decoding.min_length",
+            "model.codes.depths",
         ),
     ),
+    ("2 to 1000", lambda value: 2 <= value <= 1000, ("model.codes.levels",)),
     ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram",)),
     ("above 0 and at most 1", lambda value: 0 < value <= 1, ("decoding.top_p",)),
     ("finite", math.isfinite, ("data.image.mean",)),
     (
         "at least 0 and finite",
         lambda value: 0 <= value < math.inf,
-        ("optimizer.learning_rate", "optimizer.weight_decay", "decoding.length_penalty"),
+        (
+            "optimizer.learning_rate",
+            "optimizer.weight_decay",
+            "decoding.length_penalty",
+            "model.codes.commitment",
+            "model.codes.revival",
+            "generation.guidance",
+            "generation.choice_temperature",
+        ),
     ),
     (
         "above 0 and finite",
@@ -80,6 +99,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "optimizer.epsilon",
             "optimizer.clip_norm",
             "decoding.temperature",
+            "generation.temperature",
         ),
     ),
     (
@@ -92,6 +112,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "optimizer.b2",
             "optimizer.ema",
             "training.label_smoothing",
+            "generation.drop_prompt",
         ),
     ),
     ("at least 0 and below 2**32", lambda value: 0 <= value < 2**32, ("seed", "data.drawing_seed")),
@@ -101,7 +122,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
 def check(config: Config) -> Config:
     """The config with what was left open chosen, or an `InputError` that names the setting at fault and the remedy."""
     _check_numbers(config)
-    config = _choose(config)
+    config = _choose_texts(_choose(config))
     model, training = config.model, config.training
     _require(
         model.width % model.heads == 0,
@@ -126,7 +147,55 @@ def check(config: Config) -> Config:
         f"{_nearest_multiple(training.batch_images, training.accumulation)}",
     )
     _check_decoding(config)
+    _check_codes(config)
     return config
+
+
+def _check_codes(config: Config) -> None:
+    codes = config.model.codes
+    _require(
+        len(codes.widths) == len(codes.depths),
+        f"model.codes.depths has {len(codes.depths)} stages, model.codes.widths {len(codes.widths)}; "
+        "give both the same length",
+    )
+    _require(
+        math.prod(codes.levels) <= MOST_CODES,
+        f"model.codes.levels {codes.levels} make {math.prod(codes.levels):,} codes; choose at most {MOST_CODES:,}",
+    )
+    if config.task not in ("image_tokenizer", "image_generation"):
+        return
+    image, generation = config.data.image, config.generation
+    cell = codes.patch_size * 2 ** (len(codes.widths) - 1)
+    for side in image.size:
+        _require(
+            side % cell == 0 and side >= LEAST_SIDE,
+            f"data.image.size {image.size} is below {LEAST_SIDE} pixels, or does not divide into cells of {cell} "
+            "pixels (model.codes); "
+            f"the nearest side is {_nearest_multiple(max(side, LEAST_SIDE + cell // 2), cell)}",
+        )
+    if config.task == "image_tokenizer":
+        _require(
+            config.model.compute_dtype == "float32",
+            f"model.compute_dtype {config.model.compute_dtype!r} is not for an image tokenizer; leave it out",
+        )
+        return
+    _require(
+        config.data.name != "shape_scenes" or (image.size[0] == image.size[1] and image.size[0] % 64 == 0),
+        f"data.image.size {image.size}: drawn scenes are read from square pictures of a multiple of 64 pixels",
+    )
+    _require(
+        not image.flip and not image.shift,
+        "data.image.flip and data.image.shift move pixels, and a picture is codes here; set them for the tokenizer",
+    )
+    _require(
+        generation.drop_prompt > 0 or generation.guidance == 0,
+        "generation.guidance needs what is learned without a prompt; raise generation.drop_prompt, or set guidance 0",
+    )
+    _require(
+        generation.tokenizer is not None,
+        "generation.tokenizer is open: pictures are drawn as codes; give the run of an image tokenizer, "
+        "such as one of configs/shape_scenes_tokenizer.py",
+    )
 
 
 def _check_decoding(config: Config) -> None:
@@ -159,6 +228,8 @@ def _check_numbers(config: Config) -> None:
 def _choose(config: Config) -> Config:
     """The config with what was left open chosen; a fusion, pattern and head that cannot work together are refused."""
     task, fusion = config.task, config.model.fusion
+    if task not in PAIRINGS:  # no trunk
+        return config
     _require(
         fusion in PAIRINGS[task],
         f"model.fusion {fusion!r} cannot do the task {task!r}; {nearest(fusion, PAIRINGS[task])}",
@@ -172,20 +243,34 @@ def _choose(config: Config) -> Config:
             f"{nearest(value, allowed)}, or leave it out",
         )
         chosen[name] = value
+    image = config.model.image
+    if task == "image_generation":
+        _require(
+            image.cnn in (ImageEncoder().cnn, "codes"),
+            f"model.image.cnn {image.cnn!r} does not go with the task {task!r}, whose pictures are codes; leave it out",
+        )
+        image = dataclasses.replace(image, cnn="codes")
     _require(
-        config.model.image.cnn != "features",
-        f"model.image.cnn 'features' takes precomputed grid features, and the data set {config.data.name!r} holds "
+        task == "image_generation" or image.cnn not in ("features", "codes"),
+        f"model.image.cnn {image.cnn!r} takes precomputed {image.cnn}, and the data set {config.data.name!r} holds "
         "pictures; choose one of: efficientnet_lite0, mobilenet_v2, patches, resnet101, resnet18, resnet34, resnet50, "
         "small",
     )
-    accuracy = config.data.accuracy or ("vqa" if config.data.name == "vqa_v2" else "share")
-    texts = config.data.texts or ("captions" if task == "captioning" else "questions")
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, image=image, **chosen))
+
+
+def _choose_texts(config: Config) -> Config:
+    """The config with what its data set is read for chosen."""
+    data, task = config.data, config.task
+    accuracy = data.accuracy or ("vqa" if data.name == "vqa_v2" else "share")
+    asked = data.name in ("easy_vqa", "sort_of_clevr", "vqa_v2")  # no captions there
+    by_task = {"vqa": "questions", "image_tokenizer": "questions" if asked else "captions"}
+    texts = data.texts or by_task.get(task, "captions")
     _require(
-        (texts == "questions") == (task != "captioning"),
+        task == "image_tokenizer" or (texts == "questions") == (task == "vqa"),
         f"data.texts {texts!r} does not go with the task {task!r}; leave it out",
     )
-    data = dataclasses.replace(config.data, accuracy=accuracy, texts=texts)
-    return dataclasses.replace(config, data=data, model=dataclasses.replace(config.model, **chosen))
+    return dataclasses.replace(config, data=dataclasses.replace(data, accuracy=accuracy, texts=texts))
 
 
 def _nearest_multiple(value: int, unit: int) -> int:

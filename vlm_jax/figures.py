@@ -54,6 +54,12 @@ def predictions_sheet(items: Sequence[SheetItem], path: Path, *, title: str) -> 
         figure.savefig(path)
 
 
+def side_by_side(*pictures: UInt8[np.ndarray, "h _ 3"]) -> UInt8[np.ndarray, "h _ 3"]:
+    """Pictures of one height in a row, with a white gap between them."""
+    gap = np.full((len(pictures[0]), max(1, len(pictures[0]) // 16), 3), 255, np.uint8)
+    return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
+
+
 class _Sheet:
     """A figure whose coordinates are inches from its lower left corner."""
 

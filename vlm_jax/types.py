@@ -30,8 +30,8 @@ class Example(NamedTuple):
     """One picture and everything that was said about it: what a data set yields, still undecoded."""
 
     image_id: str
-    image: bytes | Path
-    """The encoded picture file (PNG, JPEG, ...), or where it is: read when it is decoded."""
+    image: bytes | Path | Int[np.ndarray, "gh gw"]
+    """The encoded picture file (PNG, JPEG, ...), or where it is: read when it is decoded. Or its codes."""
     questions: tuple[Question, ...] = ()
     scene: str | None = None
     """What was drawn, as JSON (`scenes.scene.from_json`); None where nobody knows."""
@@ -40,8 +40,8 @@ class Example(NamedTuple):
 class Batch(NamedTuple):
     """What a model sees: `I` pictures with `K` question slots each. One question a picture is K = 1."""
 
-    image: Float[Array, "I h w 3"] | Float[Array, "I G C"]
-    """Normalised pixels, or precomputed grid features."""
+    image: Float[Array, "I h w 3"] | Float[Array, "I G C"] | Int[Array, "I gh gw"]
+    """Normalised pixels, or precomputed grid features, or an image tokenizer's codes."""
     input_ids: Int[Array, "I K T"]
     text_mask: Bool[Array, "I K T"]
     """True at real tokens."""

@@ -307,6 +307,7 @@ def test_one_karpathy_file_serves_every_split(place):
     assert validation[0].image == place / "pictures" / "val2014" / "COCO_val2014_000000000042.jpg"
     first = dataclasses.replace(data, texts="first_caption")
     assert texts_of(open_split(first, "train")) == {"a.png": ["a cat"], "9": ["A cat."]}
+    assert open_split(first, "test") == test
 
 
 def test_no_tenth_is_taken_from_a_karpathy_file(place):

@@ -69,9 +69,15 @@ def test_the_label_comes_first_and_then_the_tags(folder):
         (f"google/{TRAIN}.png#2", "grin", (), "tag"),
         (f"google/{TRAIN}.png#3", "猫", (), "tag"),
     ]
-    (alone,) = open_split(dataclasses.replace(data, texts="first_caption"), "train")
-    assert alone.questions == example.questions[:1]
     assert [text.text for text in open_split(data, "test")[0].questions] == ["joy"], "a label without tags"
+
+
+def test_labels_are_learned_and_tags_stay_references(folder):
+    data = data_of(folder, *ALL, texts="first_caption")
+    assert [[text.text for text in example.questions] for example in open_split(data, "train")] == [["a face"]] * 2
+    for split in ("validation", "test_style"):
+        (example,) = open_split(data, split)
+        assert [text.text for text in example.questions] == ["a face", "smile"], split
 
 
 BAD = {

@@ -21,6 +21,7 @@ from vlm_jax.metrics.captions import (
     cider_d_per_item,
     corpus_bleu,
     distinct_n,
+    exact_match,
     official_extras,
     rouge_l,
     rouge_l_per_item,
@@ -44,7 +45,15 @@ def test_every_official_score_of_the_corpus_is_met_from_raw_captions(official):
     scores = score_captions(official["hypotheses"], official["references"])
     for ours, theirs in NAMES.items():
         assert scores[ours] == pytest.approx(official["corpus"][theirs], abs=1e-12), ours
-    assert list(scores) == [*NAMES, "distinct_1", "distinct_2", "vocabulary", "mean_length", "identical_share"]
+    statistics = ["distinct_1", "distinct_2", "vocabulary", "mean_length", "identical_share"]
+    assert list(scores) == [*NAMES, "exact_match", *statistics]
+
+
+def test_an_exact_match_is_one_with_the_first_reference_in_one_spelling():
+    references = [["Woman  firefighter", "fire"], ["A cat.", "feline"], ["a dog", "pet"], ["it's", "x"]]
+    hypotheses = ["woman firefighter", "a  CAT", "pet", "its"]
+    assert score_captions(hypotheses, references)["exact_match"] == 0.5
+    assert exact_match(["a cat", "pet"], [["a cat", "pet"], ["a dog", "pet"]]) == 0.5
 
 
 def test_every_official_score_of_an_item_is_met(official):
@@ -149,7 +158,7 @@ def test_statistics_by_hand():
     assert distinct_n(texts, 4) == distinct_n([], 1) == 0
 
 
-SCORES = [corpus_bleu, bleu_per_item, rouge_l, rouge_l_per_item, cider_d, cider_d_per_item]
+SCORES = [corpus_bleu, bleu_per_item, rouge_l, rouge_l_per_item, cider_d, cider_d_per_item, exact_match]
 SCORES += [score_captions, official_extras]
 
 

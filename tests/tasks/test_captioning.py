@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import io
 import json
+import runpy
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vlm_jax.tasks.nearest_picture
 from experiments import evaluate, inspect_model, predict, train
 from vlm_jax.config import Config, Data, Decoding, ImageEncoder, ImageInput, Model, TextEncoder, Training
 from vlm_jax.config_checks import check
@@ -22,15 +24,20 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import score_captions
+from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.drawing import draw
 from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
 from vlm_jax.tasks.captioning import Captioning, batch_sums, rule_scores
+from vlm_jax.tasks.nearest_picture import nearest, spread
+from vlm_jax.training.optimizer import frozen_mask
+from vlm_jax.trees import flatten
 from vlm_jax.types import Example, Question
 
-PRESET = str(Path(__file__).parent.parent.parent / "configs" / "shape_scenes_captioning.py")
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
+PRESET, EMOJI = (str(CONFIGS / f"{name}.py") for name in ("shape_scenes_captioning", "emoji_captioning"))
 SMALL = [
     *("--model.width", "16", "--model.heads", "2", "--model.layers", "1", "--model.mlp-width", "16"),
     *("--model.image.stem-width", "4", "--model.image.widths", "8", "8", "--model.image.blocks", "0", "0"),
@@ -170,15 +177,51 @@ def test_one_sentence_for_every_picture_is_remarked_upon(task, params):
 
 def test_controls_name_what_a_blind_model_reaches(task, params):
     asked, seen = examples(6), examples(10)
-    controls = task.controls(params, asked, [*seen, seen[0]._replace(questions=seen[3].questions)])
+    train = [*seen, seen[0]._replace(questions=seen[3].questions)]
+    controls = task.controls(params, asked, train, task.predict(params, asked))
     assert {name.rsplit("/", 1)[0] for name in controls} == {
-        "control/image_shuffled", "control/no_image", "control/constant",
+        "control/image_shuffled", "control/no_image", "control/constant", "control/nearest_picture",
     }  # fmt: skip
     # Two captions of the fourth picture were given twice; of those the first in the alphabet is said of everything.
     constant = min(question.text for question in seen[3].questions)
     expected = rule_scores([check_caption(constant, scene) for scene in scenes(6)])
     assert controls["control/constant/rule_accuracy"] == expected["rule_accuracy"]
     assert controls["control/constant/objects_named"] == expected["objects_named"]
+
+
+def test_the_nearest_training_picture_lends_its_first_caption(task, params):
+    train = examples(9)
+    asked = []
+    for number in (7, 2, 5, 2, 8):  # more than a batch, in another order, one of them twice
+        pixels = draw(scenes(number + 1)[-1]).copy()
+        pixels[:2, :2] += 1
+        label, other = train[number].questions
+        references = (label, other._replace(text="no such text"))
+        asked.append(Example(f"asked {len(asked)}", png(pixels), references, train[number].scene))
+    controls = task.controls(params, asked, train, task.predict(params, asked))
+    assert controls["control/nearest_picture/exact_match"] == 1.0
+    assert controls["control/nearest_picture/rule_accuracy"] == 1.0
+    assert controls["control/constant/exact_match"] < 1.0
+
+
+def test_a_picture_is_its_mean_cell(task, params):
+    images = jax.random.normal(jax.random.key(3), (3, 16, 16, 3))
+    grid = task.model.apply({"params": params}, images, method=lambda model, image: model.image(image))
+    mean = np.asarray(grid).mean(axis=(1, 2))
+    vectors = task.model.apply({"params": params}, images, method="image_vector")
+    np.testing.assert_allclose(vectors, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=1e-5)
+
+
+def test_the_nearest_is_found_among_as_many_pictures_as_are_looked_through(monkeypatch):
+    random = np.random.default_rng(0)
+    among = random.normal(size=(40, 8)).astype(np.float32)
+    among /= np.linalg.norm(among, axis=1, keepdims=True)
+    places = random.integers(0, 40, 600)
+    assert nearest(among[places], among).tolist() == places.tolist()
+    train = examples(7)
+    assert spread(train) == train
+    monkeypatch.setattr(vlm_jax.tasks.nearest_picture, "MOST", 3)
+    assert spread(train) == [train[0], train[3], train[6]]
 
 
 def test_results_have_the_format_of_coco(task, params):
@@ -224,9 +267,8 @@ def run(tmp_path_factory):
 def test_a_run_leaves_captions_and_scores(run, few_scenes):
     result = json.loads((run / "result.json").read_text())
     metrics = result["metrics"]
-    assert {"cider_d", "bleu_4", "rouge_l", "rule_accuracy", "identical_share", "control/constant/cider_d"} <= set(
-        metrics
-    )
+    kinds = {"cider_d", "bleu_4", "rouge_l", "exact_match", "rule_accuracy", "identical_share"}
+    assert kinds | {"control/constant/cider_d", "control/nearest_picture/rule_accuracy"} <= set(metrics)
     captions = json.loads((run / "captions.json").read_text())
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert [row["caption"] for row in captions] == [line["captions"][0]["caption"] for line in lines]
@@ -255,7 +297,7 @@ def test_texts_that_lose_their_end_are_told(tmp_path, capfd):
     ],
 )
 def test_options_stand_over_the_settings_of_the_run(options, expected):
-    given = dict.fromkeys(predict.CAPTION_OPTIONS) | options
+    given = dict.fromkeys(predict.OPTIONS["captioning"]) | options
     settings = predict._decoding(Decoding(method="sample", texts=5), argparse.Namespace(**given))
     assert settings == dataclasses.replace(Decoding(), **expected)
 
@@ -264,6 +306,53 @@ def test_other_splits_can_be_scored(run, few_scenes, capsys):
     assert evaluate.main([str(run), "--split", "held_out"]) == 0
     assert "rule_accuracy" in capsys.readouterr().out
     assert len(json.loads((run / "captions-held_out.json").read_text())) == few_scenes["held_out"]
+
+
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory):
+    """Forty emoji, drawn alike by two hands, with a label and two tags each."""
+    folder = tmp_path_factory.mktemp("emoji")
+    entries = []
+    for number, scene in enumerate(scenes(40)):
+        code = f"{0x1F600 + number:x}"
+        for style in ("google", "fluent3d"):
+            (folder / style).mkdir(exist_ok=True)
+            Image.fromarray(draw(scene)).save(folder / style / f"{code}.png")
+        tags = [f"tag {number}", "drawing"]
+        entries.append({"code": code, "label": caption(scene), "tags": tags, "renderings": ["google", "fluent3d"]})
+    (folder / "captions.json").write_text(json.dumps(entries), encoding="utf-8")
+    return folder
+
+
+def test_the_emoji_preset_learns_labels_and_is_scored_by_tags_too(emoji, tmp_path):
+    """At a tiny size and from scratch: a frozen CNN, and every split of labels and of hands."""
+    options = [
+        *("--data.files.images", str(emoji), "--data.directory", str(tmp_path / "kept"), "--model.text.init-from"),
+        *("None", "--model.image.init-from", "None", "--model.image.cnn", "small", "--model.image.norm", "group"),
+        *("--model.text.vocabulary-size", "128", "--workdir", str(tmp_path / "run"), *SMALL),
+    ]
+    assert train.main([EMOJI, *options]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {"exact_match", "control/nearest_picture/exact_match"} <= set(result["metrics"])
+    assert "drawing" not in (tmp_path / "run" / "tokenizer.json").read_text()  # tags are not learned
+    for split in ("test_style", "test_style_unseen"):
+        assert evaluate.main([str(tmp_path / "run"), "--split", split]) == 0
+        lines = (tmp_path / "run" / f"predictions-{split}.jsonl").read_text().splitlines()
+        assert lines and all(len(json.loads(line)["references"]) == 3 for line in lines)
+    # The same drawings under another name: every label is looked up.
+    result = json.loads((tmp_path / "run" / "result-test_style.json").read_text())
+    assert result["metrics"]["control/nearest_picture/exact_match"] == 1.0
+
+
+def test_the_emoji_preset_trains_everything_but_the_cnn():
+    config = check(runpy.run_path(EMOJI)["get_config"]())
+    model, ids = VisualLanguageModel(config.model, 1), jnp.zeros((1, 1, config.model.text.max_length), jnp.int32)
+    image = jnp.zeros((1, *config.data.image.size, 3))
+    init = partial(model.init, method="word_logits")
+    shapes = jax.eval_shape(init, jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))["params"]
+    frozen = flatten(frozen_mask(shapes, config.optimizer))
+    assert all(held == path.startswith("image/") for path, held in frozen.items())
+    assert sum(frozen.values()) > 90
 
 
 @pytest.fixture
@@ -306,7 +395,7 @@ def test_predict_searches_draws_and_chooses(run, pictures, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--question", "what?"], "answers no question"),
+        (["--question", "what?"], "writes captions; leave --question out"),
         (["--beam", "0"], "decoding.beams is 0; it must be at least 1"),
         (["--beam", "2", "--samples", "3"], "gives 2 at most; raise decoding.beams"),
         (["--beam", "2", "--top-p", "0.5"], "leave out either"),

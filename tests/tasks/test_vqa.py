@@ -226,7 +226,7 @@ def test_controls_are_what_is_reached_without_looking(task, params):
     shuffled = task.predict(params, list(shuffled_images(ASKED, CONFIG.seed)))
     accuracies = [np.mean([prediction.score for prediction in each]) for each in (seen, blind, shuffled)]
     assert len(set(accuracies)) == 3
-    assert task.controls(params, ASKED, TRAIN) == {
+    assert task.controls(params, ASKED, TRAIN, []) == {
         "control/question_only": accuracies[1],
         "control/image_shuffled": accuracies[2],
         # Most common in TRAIN: colour blue, red no, shape circle, round yes; "is it big?" is new: no, the majority.
@@ -257,7 +257,7 @@ def test_a_split_may_have_more_answers_a_question_than_training(task, params):
     assert task.encode.accepted_answers == 2
     first, second = task.predict(params, asked)
     assert first.score in (0, 0.25) and second.score == 0
-    assert task.controls(params, asked * 2, asked)["control/majority"] == 0.125
+    assert task.controls(params, asked * 2, asked, [])["control/majority"] == 0.125
 
 
 def test_accuracy_overall_and_by_kind():

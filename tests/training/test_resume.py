@@ -81,7 +81,7 @@ def saved_state(folder):
     """The state at the last step, and the data position."""
     run = RunFolder(folder)
     config = run.config()
-    task = make_task(config, make_encoder(config, run))
+    task = make_task(config, make_encoder(config, run), run)
 
     def initial():
         params = task.init_params(jax.random.key(0))

@@ -26,9 +26,9 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     Slots without a question, and pictures beyond `rows`, have weight 0, an empty text ([CLS] [SEP], so that no
     attention row is empty) and the empty question id.
     """
-    slots, (height, width) = encode.questions_per_image, encode.image.size
+    slots = encode.questions_per_image
     empty_ids, empty_mask = encode.encode_texts([""])
-    pixels = np.zeros((size, height, width, 3), np.uint8)
+    pictures = np.zeros((size, *(encode.codes or (*encode.image.size, 3))), np.int32 if encode.codes else np.uint8)
     input_ids = np.tile(empty_ids, (size, slots, 1))
     text_mask = np.tile(empty_mask, (size, slots, 1))
     answers = np.zeros((size, slots, encode.accepted_answers), np.int32)
@@ -36,7 +36,8 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     weight = np.zeros((size, slots), np.float32)
     question_ids = [[""] * slots for _ in range(size)]
     for place, (example, questions, random) in enumerate(rows):
-        pixels[place] = example.image if random is None else augment_image(example.image, encode.image, random)
+        changed = random is not None and encode.codes is None
+        pictures[place] = augment_image(example.image, encode.image, random) if changed else example.image
         count, chosen = len(questions), list(questions)
         input_ids[place, :count] = example.input_ids[chosen]
         text_mask[place, :count] = example.text_mask[chosen]
@@ -45,6 +46,6 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
         weight[place, :count] = 1
         question_ids[place][:count] = [example.question_ids[question] for question in chosen]
     index = np.arange(start, start + size, dtype=np.int32)
-    image = normalise(pixels, encode.image)
+    image = normalise(pictures, encode.image) if encode.codes is None else pictures
     batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index)
     return LoadedBatch(batch, question_ids)

@@ -25,7 +25,8 @@ _REMEMBERED = 100_000  # distinct questions, and answer sets, whose arrays are r
 class EncodedExample(NamedTuple):
     """A picture at the model's size, not yet augmented, with all its `Q` questions."""
 
-    image: UInt8[np.ndarray, "h w 3"]
+    image: UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]
+    """Pixels, or codes."""
     input_ids: Int[np.ndarray, "Q T"]
     text_mask: Bool[np.ndarray, "Q T"]
     answers: Int[np.ndarray, "Q R"]
@@ -47,13 +48,13 @@ class ExampleEncoder:
     """Question slots of a picture (K)."""
     accepted_answers: int = 1
     """Distinct answers that a question can have (R)."""
+    codes: tuple[int, int] | None = None
+    """Rows and columns of a picture's codes, where pictures come as codes."""
     _tokens: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
     _targets: dict[tuple[str, ...], list[tuple[int, float]]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, example: Example) -> EncodedExample:
         """The arrays of one example; `InputError` names the picture that cannot be read."""
-        name = str(example.image) if isinstance(example.image, Path) else f"picture {example.image_id}"
-        pixels = decode_image(example.image, name=name, max_pixels=self.image.max_pixels)
         count = len(example.questions)
         answers = np.zeros((count, self.accepted_answers), np.int32)
         weights = np.zeros((count, self.accepted_answers), np.float32)
@@ -62,7 +63,13 @@ class ExampleEncoder:
                 answers[row, column], weights[row, column] = answer, share
         input_ids, text_mask = self.encode_texts([question.text for question in example.questions])
         ids = tuple(question.question_id for question in example.questions)
-        return EncodedExample(resize_image(pixels, self.image), input_ids, text_mask, answers, weights, ids)
+        return EncodedExample(self._picture(example), input_ids, text_mask, answers, weights, ids)
+
+    def _picture(self, example: Example) -> UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]:
+        if isinstance(example.image, np.ndarray):
+            return example.image
+        name = str(example.image) if isinstance(example.image, Path) else f"picture {example.image_id}"
+        return resize_image(decode_image(example.image, name=name, max_pixels=self.image.max_pixels), self.image)
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
         """Token ids and mask of each text; a text seen before is looked up, not tokenized again."""

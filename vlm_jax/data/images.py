@@ -186,3 +186,9 @@ def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -
     rows = np.multiply(pixels.reshape(*pixels.shape[:-2], width * 3), scale, dtype=np.float32)
     rows += offset
     return rows.reshape(pixels.shape)
+
+
+def denormalise(image: Float[np.ndarray, "*batch h w 3"], settings: ImageInput) -> UInt8[np.ndarray, "*batch h w 3"]:
+    """The pixels that `normalise` made these values of; what no pixel can be becomes the nearest that one can."""
+    levels = 255 * (np.asarray(image) * np.float32(settings.deviation) + np.float32(settings.mean))
+    return np.rint(levels).clip(0, 255).astype(np.uint8)

@@ -55,12 +55,16 @@ def _usable(data: Data, split: str) -> Reading:
 
 
 def read_split(data: Data, split: str) -> Reading:
-    """All examples of a split, and the rows that cannot be used of the files it comes from."""
+    """All examples of a split, and the rows that cannot be used of the files it comes from.
+
+    With `first_caption` nothing else is learned of a picture; what other splits have is what captions are scored by,
+    and stays whole.
+    """
     if split not in (splits := splits_of(data.name)):
         raise InputError(f"the data set {data.name} has no split {split!r}; {nearest(split, splits)}")
     texts = texts_of(data)
     reading = _of_split(data.name, _kind(texts), checked_files(data), split)
-    if texts != "first_caption":
+    if texts != "first_caption" or split != "train":
         return reading
     return reading._replace(examples=tuple(each._replace(questions=each.questions[:1]) for each in reading.examples))
 

@@ -94,13 +94,14 @@ class Decoder:
 
     def begin(
         self, params: Any, image: Array, image_mask: Array | None, texts: int
-    ) -> tuple[ImageMemory, WordMemory, Float[Array, "I K V"], Texts]:
-        """Pictures read, and every text at its forced beginning: with the logits of the first free word."""
+    ) -> tuple[ImageMemory, WordMemory, Int[Array, "I K"], Texts]:
+        """Pictures read, and every text at its forced beginning, of which the last token is still to be read."""
         memory = self.model.apply(params, image, image_mask=image_mask, method="read_image")
         pictures, forced = len(image), jnp.array([self.special.begin, *self.prefix], jnp.int32)
-        words = self.model.no_words(pictures, texts, self.room + 1)
+        words = self.model.no_words(pictures, texts, self.room)
         said = jnp.broadcast_to(forced, (pictures, texts, forced.size))
-        logits, words = self.model.apply(params, memory, words, said, method="next_word_logits")
+        if self.prefix:
+            _, words = self.model.apply(params, memory, words, said[..., :-1], method="next_word_logits")
         ids = (
             jnp.full((pictures, texts, self.room), self.special.pad, jnp.int32)
             .at[..., : len(self.prefix)]
@@ -109,7 +110,14 @@ class Decoder:
         zeros = jnp.zeros((pictures, texts))
         node = jnp.full((pictures, texts), self._first_node, jnp.int32)
         length = jnp.full((pictures, texts), len(self.prefix), jnp.int32)
-        return memory, words, logits[:, :, -1], Texts(ids, jnp.zeros(ids.shape), zeros, length, node)
+        return memory, words, said[..., -1], Texts(ids, jnp.zeros(ids.shape), zeros, length, node)
+
+    def next_word(
+        self, params: Any, memory: ImageMemory, words: WordMemory, token: Int[Array, "I K"]
+    ) -> tuple[Float[Array, "I K V"], WordMemory]:
+        """The logits after one more token of every text."""
+        logits, words = self.model.apply(params, memory, words, token[..., None], method="next_word_logits")
+        return logits[:, :, 0], words
 
     def allowed(self, texts: Texts, time: Int[Array, ""], *, words: int) -> Bool[Array, "I K {words}"]:
         """Which of the vocabulary's words may come at place `time` of the texts."""
@@ -146,7 +154,7 @@ def draw(
     """The likeliest word each time, or one drawn at random: N texts side by side."""
     settings, special = decoder.settings, decoder.special
     count = settings.texts if settings.method == "sample" else 1
-    memory, words, logits, texts = decoder.begin(params, image, image_mask, count)
+    memory, words, token, texts = decoder.begin(params, image, image_mask, count)
     slots = None
     if settings.method == "sample":
         slots = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count)))(keys)
@@ -156,19 +164,18 @@ def draw(
         return (time < decoder.room) & ~jnp.all(done)
 
     def step(state):
-        words, logits, texts, done, time = state
-        log_p = jax.nn.log_softmax(logits)
+        words, token, texts, done, time = state
+        logits, words = decoder.next_word(params, memory, words, token)
         possible = jnp.where(decoder.allowed(texts, time, words=logits.shape[-1]), logits, IMPOSSIBLE)
         token = _choose(settings, possible, slots, time)
         token = jnp.where(done, special.pad, token)
-        chosen = jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
+        chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
         longer = decoder.add(texts, token, jnp.where(done, 0.0, chosen), time)
         texts = longer._replace(length=jnp.where(done, texts.length, longer.length))
-        logits, words = decoder.model.apply(params, memory, words, token[..., None], method="next_word_logits")
-        return words, logits[:, :, 0], texts, done | (token == special.end), time + 1
+        return words, token, texts, done | (token == special.end), time + 1
 
     none_done = jnp.zeros(texts.length.shape, bool)
-    start = (words, logits, texts, none_done, jnp.int32(len(decoder.prefix)))
+    start = (words, token, texts, none_done, jnp.int32(len(decoder.prefix)))
     texts = jax.lax.while_loop(go_on, step, start)[2]
     texts = texts if slots is None else _sorted(texts, texts.log_probability)
     log_probability = texts.log_probability
@@ -179,7 +186,10 @@ def _choose(
     settings: Decoding, logits: Float[Array, "I K V"], slots: Key[Array, "I K"] | None, time: Int[Array, ""]
 ) -> Int[Array, "I K"]:
     if slots is None:
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        # The first of the largest, by two plain reductions: on CPU, XLA's argmax takes one word after the other.
+        likeliest = logits == jnp.max(logits, axis=-1, keepdims=True)
+        words = jnp.arange(logits.shape[-1], dtype=jnp.int32)
+        return jnp.min(jnp.where(likeliest, words, words[-1]), axis=-1)
     logits = logits / settings.temperature
     if settings.top_k is not None:
         best, _ = jax.lax.top_k(logits, min(settings.top_k, logits.shape[-1]))
@@ -212,7 +222,8 @@ class Beams(NamedTuple):
     """K texts that go on and the K best that have ended."""
 
     words: WordMemory
-    logits: Float[Array, "I K V"]
+    token: Int[Array, "I K"]
+    """The last of each text, still to be read."""
     texts: Texts
     ended: Texts
     score: Float[Array, "I K"]
@@ -233,11 +244,11 @@ def beam_search(
     """
     settings, special, room = decoder.settings, decoder.special, decoder.room
     count, alpha = settings.beams, settings.length_penalty
-    memory, words, logits, texts = decoder.begin(params, image, image_mask, count)
+    memory, words, token, texts = decoder.begin(params, image, image_mask, count)
     first_only = jnp.where(jnp.arange(count) == 0, 0.0, IMPOSSIBLE)[None]
     start = Beams(
         words,
-        logits,
+        token,
         texts._replace(log_probability=jnp.broadcast_to(first_only, texts.log_probability.shape)),
         texts,
         jnp.full(texts.log_probability.shape, IMPOSSIBLE),
@@ -247,13 +258,16 @@ def beam_search(
 
     def step(beams: Beams) -> Beams:
         texts, time = beams.texts, beams.time
-        log_p = jax.nn.log_softmax(beams.logits)
-        log_p = jnp.where(decoder.allowed(texts, time, words=log_p.shape[-1]), log_p, IMPOSSIBLE)
+        logits, words = decoder.next_word(params, memory, beams.words, beams.token)
+        possible = jnp.where(decoder.allowed(texts, time, words=logits.shape[-1]), logits, IMPOSSIBLE)
+        # The 2K best of all are among the 2K best of each text: only of these the log-probabilities are needed.
+        best, token = jax.lax.top_k(possible, min(2 * count, logits.shape[-1]))
+        log_p = best - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         totals = (texts.log_probability[..., None] + log_p).reshape(len(image), -1)
         total, place = jax.lax.top_k(totals, min(2 * count, totals.shape[1]))
-        parent, token = jnp.divmod(place, log_p.shape[-1])
-        said = jnp.take_along_axis(log_p.reshape(len(image), -1), place, axis=1)
-        longer = decoder.add(_pick(texts, parent), token.astype(jnp.int32), said, time)
+        parent = place // log_p.shape[-1]
+        said, token = _pick((log_p.reshape(totals.shape), token.reshape(totals.shape)), place)
+        longer = decoder.add(_pick(texts, parent), token, said, time)
         longer = longer._replace(log_probability=total)
 
         ends = (token == special.end) | (time == room - 1)
@@ -265,17 +279,14 @@ def beam_search(
 
         _, going = jax.lax.top_k(jnp.where(ends, 2 * IMPOSSIBLE, total), count)
         texts, token, parent = _pick((longer, token, parent), going)
-        words = beams.words._replace(layers=_pick(beams.words.layers, parent))
-        logits, words = decoder.model.apply(
-            params, memory, words, token[..., None].astype(jnp.int32), method="next_word_logits"
-        )
+        words = words._replace(layers=_pick(words.layers, parent))
         # A log-probability only falls, and the penalty is largest for the longest text: what goes on cannot beat this.
         longest = length_penalty(room if alpha > 0 else time + 1, alpha)
         hope = jnp.max(texts.log_probability, axis=1) / longest
         enough = score[:, -1] > IMPOSSIBLE / 2
         done = enough if settings.early_stopping else enough & (score[:, -1] >= hope)
         done |= hope <= IMPOSSIBLE / 2  # nothing goes on
-        return Beams(words, logits[:, :, 0], texts, ended, score, beams.done | done, time + 1)
+        return Beams(words, token, texts, ended, score, beams.done | done, time + 1)
 
     beams = jax.lax.while_loop(lambda beams: (beams.time < room) & ~jnp.all(beams.done), step, start)
     best = slice(settings.texts)

@@ -26,7 +26,7 @@ Ngrams = Mapping[tuple[str, ...], int]
 
 
 def score_captions(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Every score and statistic of raw captions, by name: what a result file holds. BLEU and ROUGE-L are 0 to 1.
+    """Every score and statistic of raw captions, by name: what a result file holds. BLEU, ROUGE-L, exact match: 0 to 1.
 
     CIDEr-D is 0 to 10, and depends on the references of all items: a subset has another.
     """
@@ -35,7 +35,7 @@ def score_captions(hypotheses: Sequence[str], references: Sequence[Sequence[str]
     truth = [[ptb_tokenize(reference) for reference in item] for item in references]
     bleu = {f"bleu_{order}": score for order, score in zip(_ORDERS, corpus_bleu(words, truth), strict=True)}
     scores = bleu | {"rouge_l": rouge_l(words, truth), "cider_d": cider_d(words, truth)}
-    return scores | caption_statistics(words)
+    return scores | {"exact_match": exact_match(words, truth)} | caption_statistics(words)
 
 
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -79,6 +79,12 @@ def cider_d_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[st
     rarity = {ngram: math.log(len(hypotheses) / count) for ngram, count in seen.items()}
     vector = _Vectors(rarity, math.log(len(hypotheses)))
     return np.array([_cider(one, item, vector) for one, item in zip(hypotheses, references, strict=True)])
+
+
+def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Share of items whose hypothesis is their first reference, 0 to 1; no score of the official evaluation's."""
+    _check(hypotheses, references)
+    return sum(one == item[0] for one, item in zip(hypotheses, references, strict=True)) / len(hypotheses)
 
 
 def caption_statistics(hypotheses: Sequence[str]) -> dict[str, float]:

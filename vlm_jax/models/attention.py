@@ -4,6 +4,7 @@ import itertools
 import operator
 from collections.abc import Sequence
 from functools import partial, reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +26,27 @@ PATTERNS = {
     "dual_encoder": ((ALL, NONE), (NONE, ALL)),
 }
 
-Memory = tuple[Float[Array, "I _ _ H d"], Float[Array, "I _ _ H d"]]
-"""Keys and values [I, m, L, H, d] to be read by others: m is K, or 1 where all K slots share them."""
+Memory = tuple[Float[Array, "I _ H _ d"], Float[Array, "I _ H _ d"]]
+"""Keys and values [I, m, H, L, d] to be read by others: m is K, or 1 where all K slots share them.
+
+Heads come before positions, as the products want them: what is read again for every word is not turned every time.
+"""
 
 Memories = Sequence[Memory]
 
-OwnMemory = tuple[Float[Array, "I K N H d"], Float[Array, "I K N H d"]]
-"""Keys and values of the stream itself, for whoever reads it next."""
+
+class Cache(NamedTuple):
+    """Keys and values of a stream's earlier positions, in room for L of them."""
+
+    key: Float[Array, "I K H L d"]
+    value: Float[Array, "I K H L d"]
+    length: Int[Array, ""]
+    """How many positions are there; every slot has as many."""
+
+    def add(self, key: Float[Array, "I K H N d"], value: Float[Array, "I K H N d"]) -> Memory:
+        """All keys and values, with those of N new positions, still in room for L."""
+        put = jax.lax.dynamic_update_slice_in_dim
+        return put(self.key, key, self.length, axis=3), put(self.value, value, self.length, axis=3)
 
 
 def attention_mask(pattern: str, kind: Int[Array, " N"], valid: Bool[Array, "*b N"]) -> Bool[Array, "*b N N"]:
@@ -57,8 +72,8 @@ def dropout(x: Float[Array, "I *s"], rate: float, keys: Key[Array, " I"] | None,
 
 def attend(
     query: Float[Array, "I K N H d"],
-    key: Float[Array, "I K M H d"],
-    value: Float[Array, "I K M H d"],
+    key: Float[Array, "I K H M d"],
+    value: Float[Array, "I K H M d"],
     *,
     mask: Bool[Array, "I k N P"],
     memories: Memories = (),
@@ -78,27 +93,27 @@ def attend(
     weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(value.dtype)
     weights = dropout(weights, rate, keys, 0)
     values = [*(read for _, read in memories), value]
-    ends = list(itertools.accumulate(read.shape[2] for read in values))
+    ends = list(itertools.accumulate(read.shape[3] for read in values))
     shares = jnp.split(weights, ends[:-1], axis=-1)
     return reduce(operator.add, (_mixed(share, read) for share, read in zip(shares, values, strict=True)))
 
 
-def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m L H d"]) -> Float[Array, "I H K N L"]:
+def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m H L d"]) -> Float[Array, "I H K N L"]:
     """Where all slots share the keys, one product a picture and head holds the queries of all of them."""
     if key.shape[1] == 1:
         pictures, slots, length, heads, size = query.shape
         flat = query.transpose(0, 3, 1, 2, 4).reshape(pictures, heads, slots * length, size)
-        scores = flat @ key[:, 0].transpose(0, 2, 3, 1)
-        return scores.reshape(pictures, heads, slots, length, key.shape[2])
-    return jnp.einsum("iknhd,ikmhd->ihknm", query, key)
+        scores = flat @ key[:, 0].swapaxes(2, 3)
+        return scores.reshape(pictures, heads, slots, length, key.shape[3])
+    return jnp.einsum("iknhd,ikhmd->ihknm", query, key)
 
 
-def _mixed(weights: Float[Array, "I H K N L"], value: Float[Array, "I m L H d"]) -> Float[Array, "I K N H d"]:
+def _mixed(weights: Float[Array, "I H K N L"], value: Float[Array, "I m H L d"]) -> Float[Array, "I K N H d"]:
     if value.shape[1] == 1:
         pictures, heads, slots, length, cells = weights.shape
-        flat = weights.reshape(pictures, heads, slots * length, cells) @ value[:, 0].transpose(0, 2, 1, 3)
+        flat = weights.reshape(pictures, heads, slots * length, cells) @ value[:, 0]
         return flat.reshape(pictures, heads, slots, length, value.shape[-1]).transpose(0, 2, 3, 1, 4)
-    return jnp.einsum("ihknm,ikmhd->iknhd", weights, value)
+    return jnp.einsum("ihknm,ikhmd->iknhd", weights, value)
 
 
 def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Array, "I k N N"]:
@@ -110,10 +125,15 @@ def _into_heads(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I 
     return x.reshape(*x.shape[:-1], settings.heads, settings.width // settings.heads)
 
 
+def _to_be_read(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
+    return _into_heads(settings, x).swapaxes(2, 3)
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of a stream to itself and, before it, to memories: BERT's `BertSelfAttention` + output.
 
-    Every position answers; those in `asking` ask.
+    Every position answers; those in `asking` ask. With a `cache` the earlier positions in it answer too, and the whole
+    room is returned; `mask` then says which places of the room each position sees.
     """
 
     settings: Model
@@ -129,12 +149,14 @@ class SelfAttention(nn.Module):
         memories: Memories = (),
         keys: Key[Array, " I"] | None = None,
         asking: slice = slice(None),
-    ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "I K n D"], Memory]:
         s = self.settings
         asks = x[:, :, asking]
-        query, key, value = (
-            _into_heads(s, project(stream)) for project, stream in ((self.query, asks), (self.key, x), (self.value, x))
-        )
+        query = _into_heads(s, self.query(asks))
+        key, value = _to_be_read(s, self.key(x)), _to_be_read(s, self.value(x))
+        if cache is not None:
+            key, value = cache.add(key, value)
         mask = mask[:, :, asking]
         mixed = attend(query, key, value, mask=mask, memories=memories, rate=s.attention_dropout, keys=keys)
         return self.output(mixed.reshape(asks.shape)), (key, value)
@@ -154,7 +176,7 @@ class CrossAttention(nn.Module):
 
     def read(self, source: Float[Array, "I k M D"]) -> Memory:
         """Keys and values of the stream that is to be asked."""
-        return _into_heads(self.settings, self.key(source)), _into_heads(self.settings, self.value(source))
+        return _to_be_read(self.settings, self.key(source)), _to_be_read(self.settings, self.value(source))
 
     def __call__(
         self,
@@ -167,6 +189,6 @@ class CrossAttention(nn.Module):
         (key, value), query = memory, _into_heads(s, self.query(x))
         if key.shape[1] == 1:  # one product a picture and head holds the queries of all slots
             query = query.reshape(len(x), 1, -1, *query.shape[3:])
-        mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[2]))
+        mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[3]))
         mixed = attend(query, key, value, mask=mask, rate=s.attention_dropout, keys=keys)
         return self.output(mixed.reshape(x.shape))

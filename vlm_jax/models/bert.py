@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model, TextEncoder
-from vlm_jax.models.attention import CrossAttention, Memories, Memory, OwnMemory, SelfAttention, dropout, fold_keys
+from vlm_jax.models.attention import Cache, CrossAttention, Memories, Memory, SelfAttention, dropout, fold_keys
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
@@ -57,13 +57,14 @@ class TextEmbeddings(nn.Module):
 
     def scores(self, x: Float[Array, "*n E"]) -> Float[Array, "*n V"]:
         """The product with every row of the word table: a decoder tied to it."""
-        return self.word.attend(x)
+        # Contracted as it lies: with a transposed table, XLA on CPU turns the table anew for each single word.
+        return jnp.einsum("...e,ve->...v", x, self.word.embedding)
 
 
 class BertLayer(nn.Module):
     """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions `asking`.
 
-    Returns the stream, and its keys and values, for whoever reads them as a memory.
+    Returns the stream, and its keys and values, for whoever reads them as a memory: with a `cache`, all that is in it.
     """
 
     settings: Model
@@ -82,8 +83,9 @@ class BertLayer(nn.Module):
         memories: Memories = (),
         keys: Key[Array, " I"] | None = None,
         asking: slice = slice(None),
-    ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
-        x, own = self.ask_itself(x, mask, memories, keys, asking)
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "I K n D"], Memory]:
+        x, own = self.ask_itself(x, mask, memories, keys, asking, cache)
         return self.feed_forward(x, keys), own
 
     def ask_itself(
@@ -93,9 +95,10 @@ class BertLayer(nn.Module):
         memories: Memories,
         keys: Key[Array, " I"] | None,
         asking: slice,
-    ) -> tuple[Float[Array, "I K n D"], OwnMemory]:
+        cache: Cache | None,
+    ) -> tuple[Float[Array, "I K n D"], Memory]:
         """The first half of the layer."""
-        mixed, own = self.attention(x, mask, memories, keys, asking)
+        mixed, own = self.attention(x, mask, memories, keys, asking, cache)
         return self.attention_norm(x[:, :, asking] + dropout(mixed, self.settings.dropout, keys, 1)), own
 
     def feed_forward(self, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None) -> Float[Array, "I K n D"]:
@@ -127,8 +130,9 @@ class CrossLayer(BertLayer):
         memories: Memories = (),
         keys: Key[Array, " I"] | None = None,
         asking: slice = slice(None),
+        cache: Cache | None = None,
     ) -> tuple[Float[Array, "I K n D"], Memory]:
-        x, own = self.ask_itself(x, mask, memories, keys, asking)
+        x, own = self.ask_itself(x, mask, memories, keys, asking, cache)
         x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
         mixed = self.cross_attention(x, other, visible, fold_keys(keys, 3))
         x = self.cross_attention_norm(x + dropout(mixed, self.settings.dropout, keys, 3))

@@ -6,10 +6,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from vlm_jax.config import ImageEncoder
+from vlm_jax.config import ImageEncoder, Model
 from vlm_jax.models.convolution import NORMS, Conv
+from vlm_jax.models.image_tokenizer import code_count
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS, InvertedResiduals
 from vlm_jax.models.resnet import RESNETS, ResNet
 
@@ -56,6 +57,19 @@ class Patches(nn.Module):
         rows, columns = padded.shape[1] // p, padded.shape[2] // p
         squares = padded.reshape(batch, rows, p, columns, p, colours).transpose(0, 1, 3, 2, 4, 5)
         return squares.reshape(batch, rows, columns, p * p * colours).astype(self.dtype)
+
+
+class CodeEmbedding(nn.Module):
+    """A vector for each code of an image tokenizer; the last row is that of a code that is hidden."""
+
+    settings: Model
+
+    @nn.compact
+    def __call__(self, codes: Int[Array, "B gh gw"]) -> Float[Array, "B gh gw C"]:
+        s = self.settings
+        init = nn.initializers.normal(1.0)  # of the size of the positions that are added to it
+        rows, dtype = code_count(s.codes) + 1, jnp.dtype(s.compute_dtype)
+        return nn.Embed(rows, s.width, embedding_init=init, dtype=dtype, name="codes")(codes)
 
 
 def make_cnn(settings: ImageEncoder, dtype: jnp.dtype) -> nn.Module:

@@ -19,6 +19,7 @@ from vlm_jax.models.attention import (
     NONE,
     PATTERNS,
     TEXT,
+    Cache,
     Memory,
     attention_mask,
     fold_keys,
@@ -153,17 +154,17 @@ class ConcatFusion(Fusion):
     def read_words(
         self,
         words: Float[Array, "I K n D"],
-        mask: Bool[Array, "I K n P"],
+        mask: Bool[Array, "I K n L"],
         memories: Sequence[Memory],
         image_mask: Bool[Array, "I G"],
-        past: Sequence[Memory],
+        caches: Sequence[Cache],
     ) -> tuple[Float[Array, "I K n D"], list[Memory]]:
-        """New words, `past` being the keys and values of a layer's earlier ones and `mask` theirs and the new ones'."""
+        """New words, after the earlier ones in each layer's cache; `mask` says which places of a cache they see."""
         seen = jnp.broadcast_to(image_mask[:, None, None], (*words.shape[:3], image_mask.shape[1]))
         mask, own = jnp.concatenate([seen, mask], axis=-1), []
-        for layer, memory, earlier in zip(self._layers, memories, past, strict=True):
-            words, new = layer(words, mask, (memory, earlier))
-            own.append(new)
+        for layer, memory, cache in zip(self._layers, memories, caches, strict=True):
+            words, longer = layer(words, mask, (memory,), cache=cache)
+            own.append(longer)
         return words, own
 
 
@@ -211,16 +212,16 @@ class CrossFusion(Fusion):
     def read_words(
         self,
         words: Float[Array, "I K n D"],
-        mask: Bool[Array, "I K n P"],
+        mask: Bool[Array, "I K n L"],
         memories: Sequence[Memory],
         image_mask: Bool[Array, "I G"],
-        past: Sequence[Memory],
+        caches: Sequence[Cache],
     ) -> tuple[Float[Array, "I K n D"], list[Memory]]:
-        """New words, `past` being the keys and values of a layer's earlier ones and `mask` theirs and the new ones'."""
+        """New words, after the earlier ones in each layer's cache; `mask` says which places of a cache they see."""
         own = []
-        for layer, memory, earlier in zip(self._layers[TEXT], memories, past, strict=True):
-            words, new = layer(words, mask, memory, image_mask[:, None], (earlier,))
-            own.append(new)
+        for layer, memory, cache in zip(self._layers[TEXT], memories, caches, strict=True):
+            words, longer = layer(words, mask, memory, image_mask[:, None], cache=cache)
+            own.append(longer)
         return words, own
 
 

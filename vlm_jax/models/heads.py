@@ -134,6 +134,16 @@ class NextWordHead(nn.Module):
         return self.words(text, word_scores)
 
 
+class ImageCodesHead(Head):
+    """Of every cell the logits of its code: BERT's masked-word head with an output of its own."""
+
+    @nn.compact
+    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I k G V"]:
+        s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
+        x = ACTIVATIONS[s.activation](nn.Dense(s.width, dtype=dtype, name="transform")(fused.image))
+        return nn.Dense(self.classes, dtype=dtype, name="classifier")(layer_norm(s, "norm")(x)).astype(jnp.float32)
+
+
 def pool(settings: Model, text: Float[Array, "I K t D"]) -> Float[Array, "I K D"]:
     """BERT's pooler, dense and tanh on [CLS], with the parameters `pooler` of the module that calls."""
     return jnp.tanh(nn.Dense(settings.width, dtype=jnp.dtype(settings.compute_dtype), name="pooler")(text[:, :, 0]))
@@ -146,4 +156,5 @@ HEADS = {
     "concatenation": JoinedHead,
     "every_position": EveryPositionHead,
     "next_word": NextWordHead,
+    "image_codes": ImageCodesHead,
 }

@@ -17,6 +17,7 @@ from flax import linen as nn
 from vlm_jax.config import Model
 from vlm_jax.models.attention import CrossAttention, SelfAttention
 from vlm_jax.models.convolution import Conv, DepthwiseConv
+from vlm_jax.models.image_tokenizer import grid_size
 from vlm_jax.models.vlm import VisualLanguageModel
 
 Path = tuple[str, ...]
@@ -45,11 +46,15 @@ def inspect(
     not recomputed, whatever `scan_layers` and `remat` say.
     """
     model = VisualLanguageModel(dataclasses.replace(settings, scan_layers=False, remat=False), classes)
-    says_words = settings.head == "next_word"
-    method, length = ("word_logits", text_length - 1) if says_words else ("answer_logits", text_length)
+    methods = {"next_word": "word_logits", "image_codes": "code_logits"}
+    method = methods.get(settings.head, "answer_logits")
+    length = text_length - (method == "word_logits")
     channels = settings.image.features if settings.image.cnn == "features" else 3
+    image = jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32)
+    if settings.image.cnn == "codes":
+        image = jax.ShapeDtypeStruct((1, *grid_size(settings.codes, image_size)), jnp.int32)
     inputs = (
-        jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32),
+        image,
         jax.ShapeDtypeStruct((1, questions, length), jnp.int32),
         jax.ShapeDtypeStruct((1, questions, length), bool),
     )
@@ -134,11 +139,11 @@ def _tied(module, output, x):
 def _self_attention(module, output, x, mask, memories=(), *_, **__):
     """Scores and the mix of values, over memories too; the projections are modules of their own."""
     mixed, _own = output
-    return 4 * mixed.size * (x.shape[2] + sum(keys.shape[2] for keys, _ in memories))
+    return 4 * mixed.size * (x.shape[2] + sum(keys.shape[3] for keys, _ in memories))
 
 
 def _cross_attention(module, output, x, memory, *_, **__):
-    return 4 * output.size * memory[0].shape[2]
+    return 4 * output.size * memory[0].shape[3]
 
 
 FLOPS: dict[tuple[type[nn.Module], str], Callable[..., int]] = {

@@ -2,22 +2,21 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model
 from vlm_jax.errors import InputError
-from vlm_jax.models.attention import Memory, fold_keys
+from vlm_jax.models.attention import Cache, Memory, fold_keys
 from vlm_jax.models.bert import TextEmbeddings
-from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.cnn import CodeEmbedding, make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.models.heads import HEADS, Fused
 from vlm_jax.types import ModelOutput
 
-Image = Float[Array, "I h w C"] | Float[Array, "I G C"]
+Image = Float[Array, "I h w C"] | Float[Array, "I G C"] | Int[Array, "I gh gw"]
 Text = Int[Array, "I K T"] | Float[Array, "I K T E"]
 FlatText = Int[Array, "I T"] | Float[Array, "I T E"]
 
@@ -30,7 +29,7 @@ class ImageMemory(NamedTuple):
 
 
 class WordMemory(NamedTuple):
-    """Keys and values of words so far, in room of a fixed length [I, K, L, H, d]: the cache of a decoder."""
+    """Keys and values of words so far, in room of a fixed length [I, K, H, L, d]: the cache of a decoder."""
 
     layers: list[Memory]
     length: Int[Array, ""]
@@ -40,7 +39,8 @@ class WordMemory(NamedTuple):
 class VisualLanguageModel(nn.Module):
     """Pictures and K texts each -> logits.
 
-    `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where `model.image.cnn` is `features`;
+    `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where `model.image.cnn` is `features`, or
+    an image tokenizer's codes where it is `codes`;
     `text` is token ids, or text features that already hold positions. `image_mask` [I, G] hides cells; [I, 1] hides
     all of them: the question alone. `keys`, one an example, switch dropout on.
     """
@@ -52,7 +52,9 @@ class VisualLanguageModel(nn.Module):
         s = self.settings
         if s.pattern is None or s.head is None:
             raise InputError("model.pattern and model.head are open; config_checks.check chooses them, or give both")
-        if s.image.cnn != "features":
+        if s.image.cnn == "codes":
+            self.image = CodeEmbedding(s)
+        elif s.image.cnn != "features":
             self.image = make_cnn(s.image, jnp.dtype(s.compute_dtype))
         self.text = TextEmbeddings(s.text)
         self.embed = FeatureFusion(s)
@@ -75,6 +77,17 @@ class VisualLanguageModel(nn.Module):
         """After each word of every text, the logits of the one that comes next."""
         fused = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
         return self.head(fused.text, self.text.scores)
+
+    def code_logits(
+        self,
+        codes: Int[Array, "I gh gw"],
+        text: Text,
+        text_mask: Bool[Array, "I K T"],
+        *,
+        keys: Key[Array, " I"] | None = None,
+    ) -> Float[Array, "I K G V"]:
+        """Of every cell the logits of its code, given each text; hidden cells hold one code more than there are."""
+        return self.head(self.streams(codes, text, text_mask, keys=keys))
 
     def streams(
         self,
@@ -138,6 +151,15 @@ class VisualLanguageModel(nn.Module):
         fused = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=first_only)
         return self.head.answer(fused, fold_keys(keys, 3))
 
+    def image_vector(self, image: Image) -> Float[Array, "I F"]:
+        """The mean cell of each picture's grid features, scaled to length 1: products of two pictures are cosines."""
+        if self.settings.image.cnn != "features":
+            image = self.image(image)
+        cells = image.reshape(len(image), -1, image.shape[-1]).astype(jnp.float32)
+        mean = jnp.mean(cells, axis=1)
+        # Features that are 0 everywhere stay so, and are like nothing.
+        return mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
+
     def read_image(self, image: Image, *, image_mask: Bool[Array, "I g"] | None = None) -> ImageMemory:
         """What words read of pictures, computed once for all the words that follow; the pattern must be `prefix`."""
         s = self.settings
@@ -152,7 +174,7 @@ class VisualLanguageModel(nn.Module):
     def no_words(self, pictures: int, texts: int, length: int) -> WordMemory:
         """Room for `length` words of `texts` texts a picture, none of them there yet."""
         s = self.settings
-        room = jnp.zeros((pictures, texts, length, s.heads, s.width // s.heads), jnp.dtype(s.compute_dtype))
+        room = jnp.zeros((pictures, texts, s.heads, length, s.width // s.heads), jnp.dtype(s.compute_dtype))
         return WordMemory([(room, room)] * s.layers, jnp.int32(0))
 
     def next_word_logits(
@@ -162,16 +184,10 @@ class VisualLanguageModel(nn.Module):
 
         The words before are those in `words`; what returns holds the new ones as well.
         """
-        new, room = ids.shape[-1], words.layers[0][0].shape[2]
+        new, room = ids.shape[-1], words.layers[0][0].shape[3]
         _, text = self.embed(None, self.text(ids, start=words.length))
-        earlier = jnp.broadcast_to(jnp.arange(room)[None] < words.length, (new, room))
-        mask = jnp.concatenate([earlier, jnp.tri(new, dtype=bool)], axis=1)[None, None]
-        mask = jnp.broadcast_to(mask, (*ids.shape, room + new))
-        text, own = self.trunk.read_words(text, mask, image.layers, image.mask, words.layers)
-        layers = [
-            tuple(
-                jax.lax.dynamic_update_slice_in_dim(old, x, words.length, axis=2) for old, x in zip(*pair, strict=True)
-            )
-            for pair in zip(words.layers, own, strict=True)
-        ]
+        mask = jnp.arange(room)[None] <= words.length + jnp.arange(new)[:, None]
+        mask = jnp.broadcast_to(mask, (*ids.shape, room))
+        caches = [Cache(*layer, words.length) for layer in words.layers]
+        text, layers = self.trunk.read_words(text, mask, image.layers, image.mask, caches)
         return self.head(text, self.text.scores), WordMemory(layers, words.length + new)

@@ -40,7 +40,7 @@ def check_caption(text: str, scene: Scene) -> CaptionCheck:
     fitting = _matched(named, scene.things)
     return CaptionCheck(
         true=bool(said.mentions) and not said.unknown and fitting == len(named) and _true(said, scene),
-        objects_named=fitting / len(scene.things),
+        objects_named=fitting / max(1, len(scene.things)),  # on a picture there may be nothing to see
         attributes=sum(getattr(mention, name) is not None for mention in said.mentions for name in ATTRIBUTES),
         hallucinated=len(named) - fitting,
         relations=len(said.relations),

@@ -9,7 +9,9 @@ from jaxtyping import Array, Float, Key
 
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Question
+
+PLAIN = 1.0  # levels of 255: a picture whose pixels differ by less (standard deviation) shows nothing
 
 
 class Sums(NamedTuple):
@@ -21,6 +23,23 @@ class Sums(NamedTuple):
     correct: Float[Array, ""]
     examples: Float[Array, ""]
     """Texts: questions, or captions of many words."""
+
+
+class Task:
+    """What a task has unless it says otherwise."""
+
+    answers: tuple[str, ...] = ()
+    """What the classes of its head mean."""
+    sheets = False
+    """Whether each validation draws a sheet of pictures."""
+
+    def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples of a split as the task reads them."""
+        return examples
+
+    def files(self, predictions: Sequence[Any]) -> dict[str, Any]:
+        """Further files of a scored split, by name, as JSON."""
+        return {}
 
 
 def init_params(model: VisualLanguageModel, encode: ExampleEncoder, key: Key[Array, ""], *, method: str) -> Any:
@@ -43,6 +62,11 @@ class Changed(Sequence[Example]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._change(index, self._examples[index])
+
+
+def without_texts(examples: Sequence[Example]) -> Changed:
+    """The same pictures with one empty text each: what has been said of them is not looked at."""
+    return Changed(examples, lambda _, each: each._replace(questions=(Question(each.image_id, "", (), ""),)))
 
 
 def shuffled_images(examples: Sequence[Example], seed: int) -> Changed:

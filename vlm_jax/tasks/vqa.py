@@ -15,7 +15,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.figures import SheetItem
 from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind, lenient_vqa_accuracy
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.tasks.shared import Sums, init_params, shuffled_images
+from vlm_jax.tasks.shared import Sums, Task, init_params, shuffled_images
 from vlm_jax.types import Batch, Example, Question
 
 TOP = 5  # answers of a prediction that are kept
@@ -73,13 +73,13 @@ def batch_sums(logits: Float[Array, "I K A"], batch: Batch, *, label_smoothing: 
     return Sums(jnp.sum(loss * batch.weight), count, jnp.sum(score * batch.weight), count)
 
 
-class VisualQuestionAnswering:
+class VisualQuestionAnswering(Task):
     """The task of one config: its encoder, its model, its loss and its scores."""
 
     metric: ClassVar[str] = "accuracy"
     """What the best checkpoint is chosen by."""
 
-    def __init__(self, config: Config, encode: ExampleEncoder, *, batch_sharding: Any = None) -> None:
+    def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         answers = len(encode.answers)
         classes = config.model.classes or answers
         if classes < answers:
@@ -89,7 +89,6 @@ class VisualQuestionAnswering:
         self.config, self.encode, self.answers = config, encode, encode.answers.answers
         self.model = VisualLanguageModel(config.model, classes)
         self._accuracy = ACCURACIES[config.data.accuracy or "share"]
-        self._sharding = batch_sharding
         self._predict = jax.jit(self._predict_batch)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
@@ -125,7 +124,7 @@ class VisualQuestionAnswering:
         visible = np.full((size, 1), see_image)
         waiting = []
         for loaded in batches:
-            batch, shown = jax.device_put((loaded.batch, visible), self._sharding)
+            batch, shown = jax.device_put((loaded.batch, visible))
             waiting.append((loaded.batch.weight > 0, self._predict(params, batch, shown)))
         if not waiting:
             return []
@@ -157,12 +156,12 @@ class VisualQuestionAnswering:
         """The scores in a few words."""
         return f"{metrics['accuracy']:.1%} right"
 
-    def files(self, predictions: Sequence[Prediction]) -> dict[str, Any]:
-        """Further files of a scored split."""
-        return {}
-
     def controls(
-        self, params: dict[str, Any], examples: Sequence[Example], train: Sequence[Example]
+        self,
+        params: dict[str, Any],
+        examples: Sequence[Example],
+        train: Sequence[Example],
+        predictions: Sequence[Prediction],
     ) -> dict[str, float]:
         """What is reached without looking: by the trained model, and by answer counts of the training set."""
         blind = self.predict(params, examples, see_image=False)

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def evaluate_run(
     config, began = task.config, time.perf_counter()
     predictions_file, sheet_file, result_file = result_files(split)
     predictions = task.predict(params, examples)
-    metrics = task.score(predictions) | task.controls(params, examples, train)
+    metrics = task.score(predictions) | task.controls(params, examples, train, predictions)
     lines = [json.dumps(prediction.as_dict(), ensure_ascii=False) for prediction in predictions]
     folder.write_text(predictions_file, "\n".join(lines) + "\n")
     for name, content in task.files(predictions).items():
@@ -67,7 +67,7 @@ def evaluate_run(
         **facts,
         "wall_seconds": facts["wall_seconds"] + time.perf_counter() - began,
         "seed": config.seed,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "machine": machine(),
         "config": to_dict(config),
     }
@@ -97,10 +97,14 @@ def draw_sheet(
     wrong = [p for p in predictions if p.right is False]
     wrong = [wrong[i] for i in random.permutation(len(wrong))][: SHEET_ITEMS // 4]
     pictures = {example.image_id: example.image for example in examples}
-    items = [
-        p.card(decode_image(pictures[p.image_id], name=p.image_id, max_pixels=config.data.image.max_pixels))
-        for p in [*right[: SHEET_ITEMS - len(wrong)], *wrong]
-    ]
+
+    def shown(name: str) -> np.ndarray | None:
+        """The picture, unless it is here as codes: then what was drawn is shown alone."""
+        picture = pictures[name]
+        known = not isinstance(picture, np.ndarray)
+        return decode_image(picture, name=name, max_pixels=config.data.image.max_pixels) if known else None
+
+    items = [p.card(shown(p.image_id)) for p in [*right[: SHEET_ITEMS - len(wrong)], *wrong]]
     title = f"{title}; mistakes shown more often than they occur" if wrong else title
     predictions_sheet(items, path, title=title)
 
@@ -108,6 +112,14 @@ def draw_sheet(
 def parameter_count(params: Parameters) -> int:
     """Numbers in the parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _version(name: str) -> str | None:
+    """None where a package is not installed: ours may run from its sources, and a result must not be lost by that."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def machine() -> dict[str, Any]:

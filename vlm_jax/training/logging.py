@@ -59,7 +59,10 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Step, loss, accuracy, examples/s and time left: a live bar on a terminal, a plain line an interval elsewhere."""
+    """Step, loss, accuracy where there is one, examples/s and time left.
+
+    A live bar on a terminal, a plain line an interval elsewhere.
+    """
 
     def __init__(
         self,
@@ -96,10 +99,10 @@ class Progress:
     def update(self, step: int, values: dict[str, float]) -> None:
         """Report an interval that ended with this optimizer step."""
         now = self._clock()
-        line = (
-            f"step {step}/{self._total}  loss {values['loss']:.4f}  accuracy {values['accuracy']:.4f}  "
-            f"{values['examples_per_second']:,.0f} examples/s"
-        )
+        line = f"step {step}/{self._total}  loss {values['loss']:.4f}"
+        if "accuracy" in values:
+            line += f"  accuracy {values['accuracy']:.4f}"
+        line += f"  {values['examples_per_second']:,.0f} examples/s"
         if self._last is not None and step > self._last[0]:
             # From the intervals behind, so that compiling does not count.
             rate = (now - self._last[1]) / (step - self._last[0])

@@ -14,7 +14,7 @@ from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.run_folder import WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
-from vlm_jax.training.evaluation import evaluate_run
+from vlm_jax.training.evaluation import draw_sheet, evaluate_run
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
@@ -51,8 +51,9 @@ class Trainer:
         config = check(config)
         self.config, self.folder, self.say = config, folder, say
         self.parallel = METHODS[config.parallel.method](choose_devices(config))
-        self.train, self.validation = open_split(config.data, "train"), open_split(config.data, "validation")
-        self.task = make_task(config, make_encoder(config, folder, self.train))
+        train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
+        self.task = make_task(config, make_encoder(config, folder, train), folder)
+        self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
         params = self._initial_params()
         optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
         self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
@@ -163,6 +164,10 @@ class Trainer:
         progress.note(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
         for remark in self.task.remarks(predictions, scores):
             progress.note(f"note: {remark}")
+        if self.task.sheets:
+            title = f"{self.config.name}, validation after step {step}: {self.task.title(scores)}"
+            file = self.folder.path / f"validation-{step}.png"
+            draw_sheet(self.config, predictions, self.validation, file, title=title)
         self.totals["wall_seconds"] += time.perf_counter() - began
         return {SCORE: scores[self.task.metric]}
 
@@ -190,7 +195,7 @@ class Trainer:
         state = self.parallel.take(self.state)
         target = state.params
         params, step = checkpoints.restore_params(target, which="best", ema=state.ema is not None)
-        test = open_split(self.config.data, "test")
+        test = self.task.prepare(open_split(self.config.data, "test"))
         self.say(f"scoring the test split with the best checkpoint, step {step}")
         totals = self.totals
         facts = {
@@ -213,7 +218,7 @@ class Interval:
         self._restart()
 
     def _restart(self) -> None:
-        self._sums = {"loss": 0.0, "weight": 0.0, "correct": 0.0}
+        self._sums: dict[str, float] = {}
         self._seconds = self._timed = 0.0
 
     def add(self, metrics: dict[str, Any], seconds: float) -> None:
@@ -221,8 +226,8 @@ class Interval:
         if seconds:
             self._seconds += seconds
             self._timed += float(metrics["examples"])
-        for name in self._sums:
-            self._sums[name] += float(metrics[name])
+        for name in {"loss", "weight", "correct"} & set(metrics):
+            self._sums[name] = self._sums.get(name, 0.0) + float(metrics[name])
         self._last = {name: float(metrics[name]) for name in ("gradient_norm", "learning_rate")}
 
     def sums(self) -> dict[str, float]:
@@ -236,7 +241,9 @@ class Interval:
     def close(self) -> dict[str, float]:
         """The report; a new interval begins."""
         sums, weight = self._sums, max(self._sums["weight"], 1.0)
-        values = {"loss": sums["loss"] / weight, "accuracy": sums["correct"] / weight}
+        values = {"loss": sums["loss"] / weight}
+        if "correct" in sums:
+            values["accuracy"] = sums["correct"] / weight
         values |= self._last | {"examples_per_second": self._timed / max(self._seconds, 1e-9)}
         self._restart()
         return values

@@ -24,17 +24,17 @@ def learning_rate_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(peak / (warmup + 1), peak, max(1, warmup)), decay], [warmup])
 
 
-def match_paths(params: Parameters, pattern: str, *, setting: str) -> Parameters:
+def match_paths(params: Parameters, pattern: str, *, setting: str, needed: bool = True) -> Parameters:
     """A tree of bools, True where the regular expression is found in the parameter's path.
 
-    Raises `InputError` where the expression is broken or matches nothing.
+    Raises `InputError` where the expression is broken or, if it is `needed`, matches nothing.
     """
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(f"{setting} {pattern!r} is not a regular expression: {error}") from None
     matched = jax.tree_util.tree_map_with_path(lambda path, _: bool(expression.search(leaf_path(path))), params)
-    if not any(jax.tree.leaves(matched)):
+    if needed and not any(jax.tree.leaves(matched)):
         raise InputError(f"{setting} {pattern!r} matches no parameter; {nearest(pattern, flatten(params))}")
     return matched
 
@@ -52,7 +52,9 @@ def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> op
     """Clipping, AdamW or gradient descent, decay, schedule and per-path factors; frozen parameters have no state."""
     decayed = jax.tree.map(lambda _: True, params)
     for pattern in settings.no_decay:
-        matched = match_paths(params, pattern, setting="optimizer.no_decay")
+        # What is spared by default need not be there: an image tokenizer embeds nothing.
+        chosen = pattern not in Optimizer().no_decay
+        matched = match_paths(params, pattern, setting="optimizer.no_decay", needed=chosen)
         decayed = jax.tree.map(lambda a, b: a and not b, decayed, matched)
     factors = jax.tree.map(lambda _: 1.0, params)
     for pattern, factor in settings.multipliers:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,13 +12,15 @@ from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import RunFolder
+from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.tasks import TASKS
+from vlm_jax.tasks.image_codes import TrainedTokenizer, save_tokenizer
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.pretrained import tokenizer_source
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
 
+TOKENIZER = "image_tokenizer.safetensors"
 LOOKED_AT = 1_000  # pictures whose texts are counted before training
 
 
@@ -35,7 +38,8 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         else:
             tokenizer = Tokenizer.load(source)
         tokenizer.check_size(text.vocabulary_size, exact=source is not None)
-        _say_truncated(tokenizer, train, text.max_length)
+        if config.task != "image_tokenizer":
+            _say_truncated(tokenizer, train, text.max_length)
         tokenizer.save(folder.path)
         if asks:
             AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(answers_file)
@@ -62,9 +66,30 @@ def _say_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: i
         )
 
 
-def make_task(config: Config, encode: ExampleEncoder, *, batch_sharding: Any = None) -> Any:
-    """The task of a config."""
-    return TASKS[config.task](config, encode, batch_sharding=batch_sharding)
+def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder) -> Any:
+    """The task of a run's config. One that draws keeps the image tokenizer that it began with in its folder."""
+    if config.task != "image_generation":
+        return TASKS[config.task](config, encode)
+    file = folder.path / TOKENIZER
+    if not file.exists():
+        if saved_steps(folder):
+            raise InputError(f"{folder.path} has lost its {TOKENIZER}, without which its codes mean nothing")
+        _keep_tokenizer(Path(config.generation.tokenizer), file)
+    return TASKS[config.task](config, encode, TrainedTokenizer(file))
+
+
+def _keep_tokenizer(path: Path, file: Path) -> None:
+    folder = open_run(path.expanduser())
+    config = folder.config()
+    if config.task != "image_tokenizer":
+        raise InputError(
+            f"generation.tokenizer {path} is a run of the task {config.task!r}; give one of 'image_tokenizer', such as "
+            "configs/shape_scenes_tokenizer.py leaves"
+        )
+    if not folder.finished:
+        raise InputError(f"generation.tokenizer {path} is a run that has not ended; finish it with experiments.train")
+    _, params, _ = load_trained(config, folder, make_encoder(config, folder), which="best")
+    save_tokenizer(file, config, params)
 
 
 def saved_steps(folder: RunFolder) -> int:
@@ -79,7 +104,7 @@ def load_trained(
     config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str
 ) -> tuple[Any, Parameters, int]:
     """Task, parameters (the moving average where there is one) and their optimizer step, from a run's checkpoints."""
-    task = make_task(config, encode)
+    task = make_task(config, encode, folder)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))
     with Checkpoints(folder.checkpoints) as checkpoints:
         params, step = checkpoints.restore_params(shapes, which=which, ema=config.optimizer.ema is not None)

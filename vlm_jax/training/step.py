@@ -44,12 +44,10 @@ def make_step(
     """
     schedule = learning_rate_schedule(config.optimizer, config.training.steps)
     frozen = frozen_mask(params, config.optimizer)
-    uses_keys = config.model.dropout > 0 or config.model.attention_dropout > 0
 
     def objective(params, batch, step):
         held = jax.tree.map(lambda p, hold: jax.lax.stop_gradient(p) if hold else p, params, frozen)
-        keys = example_keys(config.seed, step, batch.index) if uses_keys else None
-        sums = loss_sums(held, batch, keys)
+        sums = loss_sums(held, batch, example_keys(config.seed, step, batch.index))
         return sums.loss, sums
 
     gradient = jax.grad(objective, has_aux=True)

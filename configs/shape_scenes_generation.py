@@ -1,0 +1,45 @@
+"""Draw what the words say: scenes of one or two shapes, from their complete caption.
+
+Question: are things, their number and how they stand drawn as asked, also in combinations that were never seen?
+Command: python -m experiments.train configs/shape_scenes_tokenizer.py
+    then python -m experiments.train configs/shape_scenes_generation.py
+"""
+
+from vlm_jax.config import (
+    Config,
+    Data,
+    Generation,
+    ImageCodes,
+    ImageEncoder,
+    ImageInput,
+    Model,
+    Optimizer,
+    TextEncoder,
+    Training,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        name="shape_scenes_generation",
+        task="image_generation",
+        data=Data(
+            name="shape_scenes",
+            drawing_things=(1, 2),
+            texts="first_caption",
+            questions_per_image=1,
+            image=ImageInput(size=(64, 64)),
+        ),
+        model=Model(
+            width=128,
+            heads=4,
+            layers=4,
+            mlp_width=512,
+            codes=ImageCodes(levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)),  # the tokenizer's
+            image=ImageEncoder(positions="grid"),
+            text=TextEncoder(vocabulary_size=128, width=128, max_length=16),
+        ),
+        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=300, b2=0.98, weight_decay=0.05, ema=0.995),
+        training=Training(steps=4_000, batch_images=32, evaluate_every=1_000, log_every=100),
+        generation=Generation(tokenizer="runs/shape_scenes_tokenizer", steps=12, guidance=2.0),
+    )

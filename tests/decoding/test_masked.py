@@ -1,0 +1,144 @@
+"""Masked parallel decoding against models whose logits are known."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.config import Generation
+from vlm_jax.decoding import MaskedDecoder, hide
+
+CODES, GRID, WORDS = 7, (3, 4), 5
+CELLS = math.prod(GRID)
+EMPTY = (np.array([1, 2, 0]), np.array([True, True, False]))
+
+
+class Known:
+    """Logits by what a cell shows, and by the prompt's second word: `of(codes [I, gh, gw], word [I]) -> [I, G, V]`."""
+
+    def __init__(self, of):
+        self.of = of
+
+    def apply(self, params, codes, ids, mask, *, method):
+        assert method == "code_logits" and ids.shape[1] == mask.shape[1] == 1
+        return self.of(codes, ids[:, 0, 1])[:, None]
+
+
+def decoder(of, **settings):
+    return MaskedDecoder(Known(of), Generation(**settings), grid=GRID, codes=CODES, empty=EMPTY)
+
+
+def prompts(*words):
+    ids = np.tile(EMPTY[0], (len(words), 1))
+    ids[:, 1] = words
+    return ids, np.tile(EMPTY[1], (len(words), 1))
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def wanted(codes, word):
+    """Cell g of a prompt w is (g + w) % 7, surely."""
+    sure = (jnp.arange(CELLS)[None] + word[:, None]) % CODES
+    return 50.0 * jax.nn.one_hot(sure, CODES)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 12, 40])
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_what_is_sure_is_drawn_in_any_number_of_steps(steps, guidance):
+    drawn = decoder(wanted, steps=steps, guidance=guidance)({}, *prompts(3, 4), keys(2))
+    expected = (np.arange(CELLS)[None] + np.array([[3], [4]])) % CODES
+    np.testing.assert_array_equal(drawn, expected.reshape(2, *GRID))
+
+
+@pytest.mark.parametrize("masking", ["cosine", "linear", "square"])
+def test_so_many_codes_are_hidden_after_each_step_as_the_schedule_says(masking):
+    """A cell's logits say how many cells were hidden when it was drawn: a code a step, as there are few steps."""
+    steps = 5
+
+    def counting(codes, word):
+        hidden = jnp.sum(codes == CODES, axis=(1, 2))
+        left = jnp.array([CELLS, *after[:-1]])
+        number = jnp.argmax(hidden[:, None] == left[None], axis=-1)
+        return jnp.broadcast_to(50.0 * jax.nn.one_hot(number, CODES)[:, None], (len(codes), CELLS, CODES))
+
+    share = {"cosine": lambda t: math.cos(math.pi / 2 * t), "linear": lambda t: 1 - t, "square": lambda t: 1 - t * t}
+    after = [math.floor(share[masking]((n + 1) / steps) * CELLS + 1e-4) for n in range(steps)]
+    drawn = decoder(counting, steps=steps, masking=masking, guidance=0.0)({}, *prompts(0), keys(1))
+    in_step = np.bincount(np.asarray(drawn).ravel(), minlength=steps)
+    assert in_step.tolist() == [before - left for before, left in zip([CELLS, *after], after, strict=False)]
+
+
+def test_the_surest_codes_are_kept_first():
+    """Without chance: what a cell shows is kept if its logit is high, else drawn again by the later step's logits."""
+
+    def unsure(codes, word):
+        first = jnp.all(codes == CODES, axis=(1, 2))[:, None]
+        height = jnp.where(jnp.arange(CELLS) < 4, 30.0, 4.0)[None]
+        code = jnp.where(first, 1, 2)
+        return height[..., None] * jax.nn.one_hot(jnp.broadcast_to(code, (len(codes), CELLS)), CODES)
+
+    settings = {"steps": 2, "masking": "linear", "guidance": 0.0, "choice_temperature": 0.0}
+    drawn = np.asarray(decoder(unsure, **settings)({}, *prompts(0), keys(1))).ravel()
+    assert (drawn[:4] == 1).all() and (drawn == 2).sum() > 2
+
+
+@pytest.mark.parametrize(("schedule", "parts"), [("constant", (1, 1, 1)), ("rising", (1 / 3, 2 / 3, 1))])
+def test_guidance_goes_from_without_the_prompt_towards_with_it(schedule, parts):
+    seen = []
+
+    def of(codes, word):
+        return jnp.where(word[:, None, None] == EMPTY[0][1], 1.0, 3.0) * jnp.ones((len(codes), CELLS, CODES))
+
+    plain = decoder(of, guidance=2.0)
+    ids, mask = prompts(5)
+    logits = plain.logits({}, jnp.zeros((1, *GRID), int), ids, mask, jnp.float32(2.0))
+    np.testing.assert_allclose(logits, 3 + 2.0 * (3 - 1))
+
+    class Watched(MaskedDecoder):
+        def logits(self, params, codes, ids, mask, guidance):
+            jax.debug.callback(lambda value: seen.append(float(value)), jnp.asarray(guidance))
+            return super().logits(params, codes, ids, mask, guidance)
+
+    settings = Generation(steps=3, guidance=2.0, guidance_schedule=schedule)
+    Watched(Known(of), settings, grid=GRID, codes=CODES, empty=EMPTY)({}, ids, mask, keys(1)).block_until_ready()
+    jax.effects_barrier()
+    np.testing.assert_allclose(seen, [2.0 * part for part in parts], rtol=1e-6)
+
+
+def flat(codes, word):
+    return jnp.zeros((len(codes), CELLS, CODES))
+
+
+def test_a_key_alone_decides_what_is_drawn():
+    draw = decoder(flat, steps=4, guidance=1.0)
+    together = np.asarray(draw({}, *prompts(1, 2, 3, 4), keys(4)))
+    for row in range(4):
+        alone = draw({}, *prompts(row + 1), keys(4)[row : row + 1])
+        np.testing.assert_array_equal(alone[0], together[row])
+    assert len(np.unique(together.reshape(4, -1), axis=0)) == 4
+    assert len(np.unique(together)) == CODES and (together < CODES).all()
+
+
+def test_low_temperature_takes_the_likeliest():
+    def leaning(codes, word):
+        return jnp.broadcast_to(jnp.arange(CODES) / 4.0, (len(codes), CELLS, CODES))
+
+    cold = decoder(leaning, steps=3, temperature=0.01, guidance=0.0)({}, *prompts(0), keys(1))
+    warm = decoder(leaning, steps=3, temperature=3.0, guidance=0.0)({}, *prompts(0), keys(1))
+    assert (np.asarray(cold) == CODES - 1).all() and len(np.unique(warm)) > 2
+
+
+def test_a_random_share_is_hidden_by_key_alone():
+    codes = jnp.asarray(np.random.default_rng(0).integers(0, CODES, (400, *GRID)))
+    shown, hidden = hide(codes, keys(400), schedule="cosine", mask_code=CODES)
+    assert bool((shown[hidden] == CODES).all()) and bool((shown[~hidden] == codes[~hidden]).all())
+    counts = np.asarray(hidden.sum((1, 2)))
+    assert counts.min() >= 1 and counts.max() == CELLS
+    assert counts.mean() / CELLS == pytest.approx(2 / math.pi + 0.5 / CELLS, abs=0.04)  # the mean cosine, rounded up
+    assert np.asarray(hidden).mean(0).std() < 0.05  # no place is hidden more often
+    part = hide(codes[7:9], keys(400)[7:9], schedule="cosine", mask_code=CODES)
+    np.testing.assert_array_equal(part[1], hidden[7:9])

@@ -1,0 +1,145 @@
+"""Pictures to codes and back: what is rounded, what is learned, what dies and returns."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlm_jax.config import ImageCodes
+from vlm_jax.models.image_tokenizer import (
+    CodebookQuantizer,
+    ImageTokenizer,
+    ScalarQuantizer,
+    code_count,
+    grid_size,
+    to_depth,
+    to_space,
+)
+
+SMALL = {"patch_size": 2, "widths": (8, 16), "depths": (1, 1)}
+
+
+def scalar(features, levels):
+    return ScalarQuantizer(ImageCodes(levels=levels)).apply({}, jnp.asarray(features))
+
+
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple), st.integers(0, 2**32 - 1))
+@settings(max_examples=8, deadline=None)
+def test_what_the_decoder_reads_is_what_the_code_says(levels, seed):
+    features = np.random.default_rng(seed).normal(0, 3, (2, 3, 2, len(levels))).astype(np.float32)
+    found = scalar(features, levels)
+    looked_up = ScalarQuantizer(ImageCodes(levels=levels)).apply({}, found.codes, method="look_up")
+    np.testing.assert_allclose(found.features, looked_up, atol=1e-6)
+    assert found.codes.min() >= 0 and found.codes.max() < np.prod(levels)
+    assert np.abs(found.features).max() <= 1
+
+
+@pytest.mark.parametrize("levels", [(3,), (4,), (8, 5, 5, 5)])
+def test_rounding_is_that_of_a_plain_loop(levels):
+    """Section 3 of the paper, one number at a time: a tanh that reaches every level, then the nearest of them."""
+    values = np.linspace(-4, 4, 41)
+    for place, count in enumerate(levels):
+        features = np.zeros((len(values), 1, 1, len(levels)), np.float32)
+        features[..., place] = values[:, None, None]
+        digits = np.asarray(scalar(features, levels).features)[:, 0, 0, place] * (count // 2)
+        half, offset = (count - 1) * (1 + 1e-3) / 2, 0.5 if count % 2 == 0 else 0.0
+        bounded = [np.tanh(value + np.arctanh(offset / half)) * half - offset for value in values]
+        np.testing.assert_allclose(digits, np.round(bounded), atol=1e-5)
+        assert set(np.round(digits).astype(int)) == set(range(-(count // 2), (count + 1) // 2))
+
+
+def test_every_code_is_one_combination_of_levels():
+    levels = (3, 4, 2)
+    codes = jnp.arange(24).reshape(2, 3, 4)
+    features = np.asarray(ScalarQuantizer(ImageCodes(levels=levels)).apply({}, codes, method="look_up")).reshape(24, 3)
+    wanted = {
+        tuple((digit - count // 2) / (count // 2) for digit, count in zip(digits, levels, strict=True))
+        for digits in itertools.product(*map(range, levels))
+    }
+    assert {tuple(row) for row in features.tolist()} == wanted
+
+
+def test_rounding_lets_the_gradient_through():
+    def total(features):
+        return scalar(features, (8, 5)).features.sum()
+
+    gradient = jax.grad(total)(jnp.full((1, 1, 1, 2), 0.3))
+    half, offset = 7 * (1 + 1e-3) / 2, 0.5
+    by_hand = half * (1 - np.tanh(0.3 + np.arctanh(offset / half)) ** 2) / 4
+    np.testing.assert_allclose(gradient.reshape(2)[0], by_hand, rtol=1e-5)
+
+
+def codebook(size=12, width=3, **options):
+    return CodebookQuantizer(ImageCodes(quantizer="codebook", size=size, code_width=width, **options))
+
+
+def test_a_codebook_takes_the_nearest_and_its_loss_is_the_papers():
+    random = np.random.default_rng(0)
+    features, book = random.normal(size=(2, 2, 3, 3)).astype(np.float32), random.normal(size=(12, 3)).astype(np.float32)
+    features, book = jnp.asarray(features), jnp.asarray(book)
+    found = codebook().apply({"params": {"codebook": book}}, features)
+    distances = np.square(np.asarray(features)[..., None, :] - np.asarray(book)).sum(-1)
+    np.testing.assert_array_equal(found.codes, distances.argmin(-1))
+    np.testing.assert_allclose(found.features, book[found.codes], atol=1e-6)
+    # Equation 3: both terms have the same value, and push different sides.
+    np.testing.assert_allclose(found.loss, 1.25 * distances.min(-1).mean((1, 2)) / 3, rtol=1e-5)
+
+    def loss(book, features):
+        return codebook().apply({"params": {"codebook": book}}, features).loss.sum()
+
+    to_book, to_features = jax.grad(loss, (0, 1))(book, features)
+    np.testing.assert_allclose(to_features, 0.25 * 2 * (features - book[found.codes]) / 18, rtol=1e-4, atol=1e-6)
+    assert np.abs(np.asarray(to_book)).sum(-1).astype(bool).tolist() == np.isin(np.arange(12), found.codes).tolist()
+
+
+@pytest.mark.parametrize(("revival", "alive"), [(0.25, True), (0.0, False)])
+def test_dead_codes_return(revival, alive):
+    """All but one code lie far away from every feature."""
+    random = np.random.default_rng(1)
+    features = jnp.asarray(random.normal(size=(16, 4, 4, 3)).astype(np.float32))
+    book = np.full((12, 3), 30, np.float32) + random.normal(size=(12, 3)).astype(np.float32)
+    book[0] = 0
+    book = jnp.asarray(book)
+    quantizer, optimizer = codebook(revival=revival), optax.adam(0.3)
+
+    def loss(book, key):
+        return quantizer.apply({"params": {"codebook": book}}, features, key).loss.mean()
+
+    @jax.jit
+    def step(book, state, key):
+        updates, state = optimizer.update(jax.grad(loss)(book, key), state)
+        return optax.apply_updates(book, updates), state
+
+    state = optimizer.init(book)
+    for key in jax.random.split(jax.random.key(0), 150):
+        book, state = step(book, state, key)
+    used = len(np.unique(quantizer.apply({"params": {"codebook": book}}, features).codes))
+    assert used > 6 if alive else used == 1
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 4]))
+@settings(max_examples=10, deadline=None)
+def test_squares_are_put_together_as_they_were_taken_apart(rows, columns, side):
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, rows * side, columns * side, 3)).astype(np.float32))
+    deep = to_depth(image, side)
+    assert deep.shape == (2, rows, columns, 3 * side**2)
+    np.testing.assert_array_equal(deep[1, 0, 0], image[1, :side, :side].reshape(-1))
+    np.testing.assert_array_equal(to_space(deep, side), image)
+
+
+@pytest.mark.parametrize("quantizer", ["scalar", "codebook"])
+def test_encoding_and_decoding_are_the_two_halves_of_a_reconstruction(quantizer):
+    model = ImageTokenizer(ImageCodes(quantizer=quantizer, size=30, code_width=4, levels=(4, 3), **SMALL))
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32))
+    params = model.init(jax.random.key(0), image)
+    whole = model.apply(params, image)
+    codes = model.apply(params, image, method="encode")
+    assert codes.shape == (2, *grid_size(model.settings, (8, 12))) == (2, 2, 3)
+    assert int(codes.max()) < code_count(model.settings)
+    np.testing.assert_array_equal(codes, whole.codes)
+    np.testing.assert_allclose(model.apply(params, codes, method="decode"), whole.image, atol=1e-5)

@@ -1,0 +1,364 @@
+"""Pictures as codes, and codes from prompts: what the tasks learn, keep, refuse and remark."""
+
+import dataclasses
+import json
+import shutil
+from contextlib import nullcontext
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import evaluate, predict
+from vlm_jax.config import (
+    Config,
+    Data,
+    Generation,
+    ImageCodes,
+    ImageEncoder,
+    ImageInput,
+    Model,
+    Optimizer,
+    TextEncoder,
+    Training,
+)
+from vlm_jax.config_checks import check
+from vlm_jax.data.batches import Row, make_batch
+from vlm_jax.data.sources import open_split
+from vlm_jax.decoding import hide
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.tasks.image_codes import TrainedTokenizer
+from vlm_jax.tasks.image_generation import HIDE, Drawn, ImageGeneration, log_frequency
+from vlm_jax.tasks.image_tokenizer import ImageTokenization, Reconstructed
+from vlm_jax.training import loop
+from vlm_jax.training.loop import Trainer
+from vlm_jax.training.setup import TOKENIZER, load_trained, make_encoder
+
+CODES = ImageCodes(levels=(4, 4, 3), patch_size=4, widths=(16, 32), depths=(1, 1))
+
+
+def tokenizer_config(directory, **codes):
+    return Config(
+        name="codes",
+        task="image_tokenizer",
+        data=Data(name="shape_scenes", directory=str(directory), image=ImageInput(size=(64, 64))),
+        model=Model(codes=dataclasses.replace(CODES, **codes)),
+        optimizer=Optimizer(learning_rate=3e-3, warmup_steps=5, weight_decay=0.0),
+        training=Training(steps=40, batch_images=8, evaluate_every=20, log_every=10, evaluation_batch_images=8),
+    )
+
+
+def drawing_config(directory, tokenizer, **generation):
+    return Config(
+        name="drawings",
+        task="image_generation",
+        data=Data(
+            name="shape_scenes",
+            directory=str(directory),
+            texts="first_caption",
+            questions_per_image=1,
+            image=ImageInput(size=(64, 64)),
+        ),
+        model=Model(
+            width=32,
+            heads=2,
+            layers=1,
+            mlp_width=32,
+            codes=CODES,
+            image=ImageEncoder(positions="grid"),
+            text=TextEncoder(vocabulary_size=128, width=32, max_length=24),
+        ),
+        optimizer=Optimizer(learning_rate=3e-3, warmup_steps=5),
+        training=Training(steps=20, batch_images=8, evaluate_every=20, log_every=10, evaluation_batch_images=8),
+        generation=Generation(tokenizer=str(tokenizer), steps=3, **generation),
+    )
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("scenes")
+
+
+@pytest.fixture(scope="module")
+def tokenizer_run(directory):
+    path = directory / "tokenizer"
+    with claim(path, tokenizer_config(directory)) as folder:
+        Trainer(folder.config(), folder).run()
+    return RunFolder(path)
+
+
+@pytest.fixture(scope="module")
+def drawing_run(directory, tokenizer_run):
+    """A run whose image tokenizer's run is gone by the time it is used."""
+    path, copy = directory / "drawings", directory / "copy"
+    shutil.copytree(tokenizer_run.path, copy)
+    with claim(path, drawing_config(directory, copy)) as folder:
+        Trainer(folder.config(), folder).run()
+    shutil.rmtree(copy)
+    return RunFolder(path)
+
+
+def test_a_tokenizer_learns_and_draws_what_it_learned_after_each_validation(tokenizer_run):
+    rows = [json.loads(line) for line in (tokenizer_run.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0] / 2 and "accuracy" not in rows[0]
+    metrics = tokenizer_run.result()["metrics"]
+    assert {"psnr", "ssim", "codebook_use", "codebook_perplexity", "dead_codes"} <= metrics.keys()
+    early, late = (row["validation/psnr"] for row in rows if "validation/psnr" in row)
+    assert late > early and metrics["control/mean_colour/psnr"] > 10
+    assert {"validation-20.png", "validation-40.png", "predictions.png"} <= {
+        f.name for f in tokenizer_run.path.iterdir()
+    }
+
+
+def test_a_run_keeps_its_tokenizer(drawing_run, tokenizer_run, directory):
+    config = tokenizer_run.config()
+    task, params, _ = load_trained(config, tokenizer_run, make_encoder(config, tokenizer_run), which="best")
+    kept = TrainedTokenizer(drawing_run.path / TOKENIZER)
+    assert (kept.settings, kept.grid, kept.codes) == (CODES, (8, 8), 48)
+    test = open_split(config.data, "test")
+    codes = kept.encode(test, task.encode)
+    rows = task.predict(params, test)
+    np.testing.assert_array_equal(codes, [row.codes for row in rows])
+    np.testing.assert_array_equal(kept.decode(codes), [row.picture for row in rows])
+
+
+def test_a_data_sets_codes_are_computed_once(drawing_run, directory, monkeypatch):
+    tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
+    config = drawing_run.config()
+    encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=1)
+    test = open_split(config.data, "test")
+    first = tokenizer.cached(test, encode, directory)
+    monkeypatch.setattr(tokenizer, "encode", lambda *_: pytest.fail("computed again"))
+    np.testing.assert_array_equal(tokenizer.cached(test, encode, directory), first)
+    monkeypatch.setattr(tokenizer, "encode", lambda examples, _: np.zeros((len(examples), 8, 8), np.int32))
+    other = [test[1], test[0], *(test[i] for i in range(2, len(test)))]  # other pictures in these places
+    assert not tokenizer.cached(other, encode, directory).any()
+
+
+def test_a_drawing_run_is_scored_by_what_is_seen_on_its_pictures(drawing_run):
+    metrics = drawing_run.result()["metrics"]
+    names = {"objects_right", "count_right", "relation_right", "all_right", "log_likelihood", "log_frequency"}
+    assert names | {f"control/prompt_shuffled/{name}" for name in names} <= metrics.keys()
+    lines = (drawing_run.path / "predictions.jsonl").read_text().splitlines()
+    assert len(lines) == 8 and {"image_id", "prompt", "log_likelihood", "checks"} <= json.loads(lines[0]).keys()
+
+
+def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    prompt = ["--prompt", "a small red circle", "a large blue square"]
+    options = ["--samples", "2", "--steps", "2", "--guidance", "1", "--output", str(sheet)]
+    assert predict.main([str(drawing_run.path), *prompt, *options]) == 0
+    assert "4 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
+    assert evaluate.main([str(drawing_run.path), "--split", "held_out"]) == 0
+    assert "objects_right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give --prompt"),
+        (["--prompt", "a red circle"], "give --output"),
+        (["--prompt", "a red circle", "--output", "sheet.jpg"], "must be a PNG file"),
+        (["--prompt", "a red circle", "--output", "x.png", "--image", "photo.jpg"], "leave --image out"),
+        (["--prompt", "a red circle", "--output", "x.png", "--steps", "0"], "generation.steps is 0"),
+    ],
+)
+def test_what_does_not_go_with_drawing_is_refused(drawing_run, options, message):
+    with pytest.raises(InputError, match=message):
+        predict.main([str(drawing_run.path), *options])
+
+
+def test_a_tokenizer_has_nothing_to_predict(tokenizer_run):
+    with pytest.raises(InputError, match="nothing to predict"):
+        predict.main([str(tokenizer_run.path), "--prompt", "a red circle"])
+
+
+def test_what_is_drawn_depends_on_the_prompts_place_and_not_on_the_batch(drawing_run):
+    config = drawing_run.config()
+    task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
+    prompts = ["a small red circle", "a large blue square", "a small green star"]
+    settings = dataclasses.replace(config.generation, samples=2)
+    whole = task.draw(params, prompts, settings)
+    np.testing.assert_array_equal(task.draw(params, prompts, settings, batch=2), whole)
+    assert whole.shape == (3, 2, 64, 64, 3) and whole.dtype == np.uint8
+
+
+def test_hidden_codes_are_learned_and_dropped_prompts_are_not_read(drawing_run):
+    """With every prompt dropped the loss is the same whatever the words are; the codes that are shown have no loss."""
+    config = dataclasses.replace(drawing_run.config(), generation=Generation(tokenizer="x", drop_prompt=0.999999))
+    encode = make_encoder(config, drawing_run)
+    tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
+    task = ImageGeneration(config, encode, tokenizer)
+    params = task.init_params(jax.random.key(0))
+    examples = task.prepare(open_split(config.data, "test"))
+    rows = [Row(task.encode(examples[i]), range(1)) for i in range(4)]
+    batch = make_batch(rows, task.encode, size=4).batch
+    keys = jax.random.split(jax.random.key(1), 4)
+    sums = task.loss_sums(params, batch, keys)
+    other = batch._replace(input_ids=batch.input_ids[::-1].copy(), text_mask=batch.text_mask[::-1].copy())
+    assert float(task.loss_sums(params, other, keys).loss) == float(sums.loss)
+    read = ImageGeneration(drawing_run.config(), encode, tokenizer)
+    assert float(read.loss_sums(params, other, keys).loss) != float(read.loss_sums(params, batch, keys).loss)
+    assert float(sums.examples) == 4
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots):
+    """By hand, from the logits; a picture that only fills the batch, and an empty slot, count nothing."""
+    config = dataclasses.replace(
+        drawing_run.config(), generation=Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0)
+    )
+    encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=slots)
+    task = ImageGeneration(config, encode, TrainedTokenizer(drawing_run.path / TOKENIZER))
+    params = task.init_params(jax.random.key(0))
+    examples = task.prepare(open_split(config.data, "test"))
+    batch = make_batch([Row(task.encode(examples[i]), range(1)) for i in range(3)], task.encode, size=4).batch
+    keys = jax.random.split(jax.random.key(1), 4)
+    sums = task.loss_sums(params, batch, keys)
+    places = jax.vmap(lambda key: jax.random.fold_in(key, HIDE))(keys)
+    shown, hidden = hide(jnp.asarray(batch.image), places, schedule="cosine", mask_code=48)
+    inputs = (shown, jnp.asarray(batch.input_ids), jnp.asarray(batch.text_mask))
+    logits = np.asarray(task.model.apply({"params": params}, *inputs, method="code_logits"), np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    loss = weight = right = 0
+    for picture in range(3):
+        for cell in np.flatnonzero(np.asarray(hidden[picture])):
+            code = batch.image[picture].ravel()[cell]
+            loss, weight = loss - log_p[picture, 0, cell, code], weight + 1
+            right += log_p[picture, 0, cell].argmax() == code
+    assert (float(sums.weight), float(sums.correct), float(sums.examples)) == (weight, right, 3)
+    assert float(sums.loss) == pytest.approx(loss, rel=1e-5)
+
+
+def stop_after(steps):
+    """A request to stop, which the loop hears after so many optimizer steps."""
+    answers = iter([False] * (steps - 1) + [True] * 20)
+    return lambda: next(answers)
+
+
+def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
+    """Stopped after ten steps and gone on with, it has the parameters of one that was not stopped."""
+    config = drawing_config(directory, tokenizer_run.path)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.1))
+    ends = []
+    for name in ("once", "twice"):
+        with claim(tmp_path / name, config) as folder:
+            if name == "twice":
+                first = Trainer(folder.config(), folder)
+                with monkeypatch.context() as patch:
+                    patch.setattr(loop, "stop_requests", lambda: nullcontext(stop_after(10)))
+                    with pytest.raises(loop.Interrupted, match="after optimizer step 10 "):
+                        first.run()
+            Trainer(folder.config(), folder).run()
+            _, params, step = load_trained(folder.config(), folder, make_encoder(config, folder), which="latest")
+            assert step == 20
+            ends.append(jax.device_get(params))
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, *ends)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generation": Generation()}, "generation.tokenizer is open"),
+        (
+            {"data": Data(name="shape_scenes", image=ImageInput(size=(60, 64)))},
+            "does not divide into cells of 8 pixels",
+        ),
+        ({"model": Model(image=ImageEncoder(cnn="resnet18"))}, "whose pictures are codes"),
+        ({"model": Model(fusion="late")}, "cannot do the task"),
+        ({"model": Model(codes=ImageCodes(levels=(8, 1)))}, "must be 2 to 1000"),
+        ({"model": Model(codes=ImageCodes(levels=(100, 100, 100)))}, "choose at most 65,536"),
+        ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 128)))}, "square pictures"),
+        ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 64), shift=2))}, "set them for the tokenizer"),
+        ({"generation": Generation(tokenizer="run", drop_prompt=0.0)}, "raise generation.drop_prompt"),
+        ({"model": Model(codes=ImageCodes(widths=(8,), depths=(1, 1)))}, "give both the same length"),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        check(dataclasses.replace(drawing_config(tmp_path, "run"), **changes))
+
+
+def test_another_tokenizer_than_the_configs_is_refused(tokenizer_run, directory, tmp_path):
+    config = drawing_config(directory, tokenizer_run.path)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, codes=ImageCodes(levels=(8, 8))))
+    with claim(tmp_path / "run", config) as folder, pytest.raises(InputError, match=r"model.codes.levels \(4, 4, 3\)"):
+        Trainer(folder.config(), folder)
+
+
+def test_a_run_that_is_no_tokenizer_is_refused(drawing_run, directory, tmp_path):
+    with (
+        claim(tmp_path / "run", drawing_config(directory, drawing_run.path)) as folder,
+        pytest.raises(InputError, match="give one of 'image_tokenizer'"),
+    ):
+        Trainer(folder.config(), folder)
+
+
+def test_a_tokenizer_that_has_not_ended_is_refused(tokenizer_run, directory, tmp_path):
+    shutil.copytree(tokenizer_run.path, tmp_path / "half")
+    (tmp_path / "half" / "result.json").unlink()
+    with (
+        claim(tmp_path / "run", drawing_config(directory, tmp_path / "half")) as folder,
+        pytest.raises(InputError, match="has not ended"),
+    ):
+        Trainer(folder.config(), folder)
+
+
+def test_a_run_without_the_tokenizer_it_began_with_is_refused(drawing_run, tmp_path):
+    shutil.copytree(drawing_run.path, tmp_path / "run")
+    (tmp_path / "run" / TOKENIZER).unlink()
+    with pytest.raises(InputError, match=f"has lost its {TOKENIZER}"):
+        evaluate.main([str(tmp_path / "run"), "--split", "validation"])
+
+
+def test_a_damaged_tokenizer_file_is_named(tmp_path):
+    (tmp_path / TOKENIZER).write_bytes(b"\x80\x04pickle")
+    with pytest.raises(InputError, match=f"{TOKENIZER} is no image tokenizer"):
+        TrainedTokenizer(tmp_path / TOKENIZER)
+
+
+# What users of other projects report, planted: each is remarked on.
+
+
+def drawn(picture, codes, likelihood):
+    return Drawn("a", "a red circle", picture[None], (), likelihood, codes)
+
+
+SOME = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3)).astype(np.uint8)
+HALVES = np.array([[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("pictures", "likelihood", "remarks"),
+    [
+        (np.full((2, 8, 8, 3), 255, np.uint8), -0.1, ["of one colour"]),
+        (np.stack([SOME[0], SOME[0]]), -0.1, ["the same picture"]),
+        (SOME, -0.9, ["does not move"]),
+        (SOME, -0.1, []),
+    ],
+)
+def test_white_pictures_and_a_loss_that_does_not_move_are_remarked_on(drawing_run, pictures, likelihood, remarks):
+    config = drawing_run.config()
+    task, _, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
+    rows = [drawn(picture, HALVES, likelihood) for picture in pictures]
+    found = task.remarks(rows, task.score(rows))
+    assert len(found) == len(remarks) and all(part in said for part, said in zip(remarks, found, strict=True))
+
+
+def test_what_is_expected_without_learning_is_the_entropy_of_the_codes():
+    assert log_frequency([HALVES, HALVES]) == pytest.approx(-np.log(2))
+    assert log_frequency([np.zeros((2, 2), int)]) == 0
+
+
+def test_a_dying_codebook_and_plain_reconstructions_are_remarked_on(directory, tokenizer_run):
+    config = check(tokenizer_config(directory, quantizer="codebook", size=100))
+    task = ImageTokenization(config, make_encoder(tokenizer_run.config(), tokenizer_run))
+    plain = np.full((8, 8, 3), 200, np.uint8)
+    few = [Reconstructed("a", SOME[0], plain, np.zeros((8, 8), int), 5.0, 0.1)]
+    many = [Reconstructed("a", SOME[0], SOME[1], np.arange(64).reshape(8, 8), 20.0, 0.5)]
+    dying, one_colour = task.remarks(few, task.score(few))
+    assert "the codebook is dying" in dying and "one colour" in one_colour
+    assert task.remarks(many, task.score(many)) == []

@@ -1,0 +1,214 @@
+"""A picture as a small grid of codes, and back: convolutional encoder, quantizer, decoder."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+
+from vlm_jax.config import ImageCodes
+from vlm_jax.models.convolution import Conv, GroupNorm
+
+Features = Float[Array, "B gh gw d"]
+Codes = Int[Array, "B gh gw"]
+
+
+class Quantized(NamedTuple):
+    """Features rounded to codes."""
+
+    features: Features
+    """What the decoder reads: of each cell its code's, with the gradient of what was rounded."""
+    codes: Codes
+    loss: Float[Array, " B"]
+    """What the quantizer adds to the loss of each picture."""
+
+
+class Reconstruction(NamedTuple):
+    """Pictures that went through their codes."""
+
+    image: Float[Array, "B h w 3"]
+    codes: Codes
+    loss: Float[Array, " B"]
+    """The quantizer's share of the loss."""
+
+
+def code_count(settings: ImageCodes) -> int:
+    """How many codes there are."""
+    return math.prod(settings.levels) if settings.quantizer == "scalar" else settings.size
+
+
+def grid_size(settings: ImageCodes, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the codes of a picture of `size` pixels."""
+    cell = settings.patch_size * 2 ** (len(settings.widths) - 1)
+    return size[0] // cell, size[1] // cell
+
+
+class ScalarQuantizer(nn.Module):
+    """Finite scalar quantization (Mentzer et al. 2023, section 3): d numbers, rounded to `levels` values each.
+
+    A number is first bounded by a tanh, moved by half a level where there is an even number of them. Nothing is
+    learned here, and no code can die.
+    """
+
+    settings: ImageCodes
+
+    @property
+    def width(self) -> int:
+        """Numbers of a cell."""
+        return len(self.settings.levels)
+
+    def __call__(self, features: Features, key: Key[Array, ""] | None = None) -> Quantized:
+        levels = self._levels()
+        half, offset = (levels - 1) * (1 + 1e-3) / 2, np.where(levels % 2, 0.0, 0.5)
+        bounded = jnp.tanh(features + np.arctanh(offset / half)) * half - offset
+        digits = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
+        middle = levels // 2
+        whole = jnp.round(jax.lax.stop_gradient(digits)).astype(jnp.int32) + middle
+        return Quantized(digits / middle, jnp.sum(whole * self._places(), axis=-1), jnp.zeros(len(features)))
+
+    def look_up(self, codes: Codes) -> Features:
+        """The features of codes, each number from -1 to 1."""
+        middle = self._levels() // 2
+        return (codes[..., None] // self._places() % self._levels() - middle) / middle
+
+    def _levels(self) -> Int[np.ndarray, "1 1 1 d"]:
+        return np.array(self.settings.levels, np.int32)[None, None, None]
+
+    def _places(self) -> Int[np.ndarray, "1 1 1 d"]:
+        """What a digit counts in a code: the first one 1."""
+        return np.cumprod([1, *self.settings.levels[:-1]]).astype(np.int32)[None, None, None]
+
+
+class CodebookQuantizer(nn.Module):
+    """A learned codebook (van den Oord et al. 2017, section 3.2, eq. 3), trained by its gradient alone.
+
+    With a key, a code that no feature of the batch took is drawn towards one that is chosen at random: so a code that
+    died returns, as by reinitialization (Zheng and Vedaldi 2023), without any state of its own. What "the batch" is,
+    and so the loss, depends on how many devices and micro-batches it is split into.
+    """
+
+    settings: ImageCodes
+
+    def setup(self) -> None:
+        s = self.settings
+        bound = 1 / s.size  # as in the authors' code
+        init = nn.initializers.uniform(2 * bound)
+        self.codebook = self.param("codebook", lambda *given: init(*given) - bound, (s.size, s.code_width))
+
+    @property
+    def width(self) -> int:
+        """Numbers of a cell."""
+        return self.settings.code_width
+
+    def __call__(self, features: Features, key: Key[Array, ""] | None = None) -> Quantized:
+        s, flat = self.settings, features.reshape(-1, features.shape[-1])
+        codes = jnp.argmin(jnp.square(self.codebook).sum(-1)[None] - 2 * flat @ self.codebook.T, axis=-1)
+        taken = self.codebook[codes].reshape(features.shape)
+        to_code = jnp.square(jax.lax.stop_gradient(features) - taken).sum((1, 2, 3))
+        to_feature = jnp.square(features - jax.lax.stop_gradient(taken)).sum((1, 2, 3))
+        loss = (to_code + s.commitment * to_feature) / (features[0].size)
+        if key is not None and s.revival:
+            chosen = flat[jax.random.randint(key, (s.size,), 0, len(flat))]
+            dead = jnp.ones(s.size, bool).at[codes].set(False)
+            apart = jnp.square(jax.lax.stop_gradient(chosen) - self.codebook).mean(-1)
+            loss += s.revival * jnp.sum(apart * dead) / s.size
+        rounded = features + jax.lax.stop_gradient(taken - features)
+        return Quantized(rounded, codes.reshape(features.shape[:-1]), loss)
+
+    def look_up(self, codes: Codes) -> Features:
+        """The features of codes."""
+        return self.codebook[codes]
+
+
+QUANTIZERS = {"scalar": ScalarQuantizer, "codebook": CodebookQuantizer}
+
+
+class ResidualBlock(nn.Module):
+    """Twice group norm, activation and a 3x3 convolution, added to what came in."""
+
+    width: int
+    method: str
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        for name in ("first", "second"):
+            inner = jax.nn.silu(GroupNorm(name=f"{name}_norm")(x if name == "first" else inner))
+            inner = Conv(self.width, 3, 1, self.method, name=f"{name}_conv")(inner)
+        return x + inner
+
+
+class Encoder(nn.Module):
+    """Squares of pixels, then stages of residual blocks that halve height and width between them."""
+
+    settings: ImageCodes
+    features: int
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B h w 3"]) -> Features:
+        s = self.settings
+        x = nn.Dense(s.widths[0], name="patch")(to_depth(image, s.patch_size))
+        for stage, (width, depth) in enumerate(zip(s.widths, s.depths, strict=True)):
+            if stage:
+                x = nn.Dense(width, name=f"stage_{stage}_down")(to_depth(x, 2))
+            for block in range(depth):
+                x = ResidualBlock(width, s.convolution, name=f"stage_{stage}_block_{block}")(x)
+        return nn.Dense(self.features, name="output")(jax.nn.silu(GroupNorm(name="norm")(x)))
+
+
+class ImageDecoder(nn.Module):
+    """The encoder's stages the other way round."""
+
+    settings: ImageCodes
+
+    @nn.compact
+    def __call__(self, features: Features) -> Float[Array, "B h w 3"]:
+        s = self.settings
+        x = nn.Dense(s.widths[-1], name="input")(features)
+        for stage in reversed(range(len(s.widths))):
+            for block in range(s.depths[stage]):
+                x = ResidualBlock(s.widths[stage], s.convolution, name=f"stage_{stage}_block_{block}")(x)
+            if stage:
+                x = to_space(nn.Dense(4 * s.widths[stage - 1], name=f"stage_{stage}_up")(x), 2)
+        x = jax.nn.silu(GroupNorm(name="norm")(x))
+        return to_space(nn.Dense(3 * s.patch_size**2, name="patch")(x), s.patch_size)
+
+
+def to_depth(x: Float[Array, "B h w C"], side: int) -> Float[Array, "B _ _ _"]:
+    """Squares of `side` x `side` cells, row by row, as channels of one cell."""
+    batch, height, width, channels = x.shape
+    squares = x.reshape(batch, height // side, side, width // side, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    return squares.reshape(batch, height // side, width // side, side * side * channels)
+
+
+def to_space(x: Float[Array, "B h w C"], side: int) -> Float[Array, "B _ _ _"]:
+    """What `to_depth` took apart."""
+    batch, height, width, channels = x.shape
+    squares = x.reshape(batch, height, width, side, side, channels // side**2).transpose(0, 1, 3, 2, 4, 5)
+    return squares.reshape(batch, height * side, width * side, channels // side**2)
+
+
+class ImageTokenizer(nn.Module):
+    """Normalised pixels to codes and back; height and width are multiples of a cell's side."""
+
+    settings: ImageCodes
+
+    def setup(self) -> None:
+        self.quantizer = QUANTIZERS[self.settings.quantizer](self.settings)
+        self.encoder = Encoder(self.settings, self.quantizer.width)
+        self.decoder = ImageDecoder(self.settings)
+
+    def __call__(self, image: Float[Array, "B h w 3"], key: Key[Array, ""] | None = None) -> Reconstruction:
+        """Pictures as their codes show them; a key brings dead codes of a codebook back."""
+        quantized = self.quantizer(self.encoder(image), key)
+        return Reconstruction(self.decoder(quantized.features), quantized.codes, quantized.loss)
+
+    def encode(self, image: Float[Array, "B h w 3"]) -> Codes:
+        """The codes of pictures."""
+        return self.quantizer(self.encoder(image)).codes
+
+    def decode(self, codes: Codes) -> Float[Array, "B h w 3"]:
+        """The pictures of codes."""
+        return self.decoder(self.quantizer.look_up(codes))

@@ -1,0 +1,110 @@
+"""A trained image tokenizer in one file, and the codes that it gives to a data set, computed once."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vlm_jax.config import Config, ImageCodes, ImageInput
+from vlm_jax.config_json import from_json, to_json
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.images import denormalise
+from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.errors import InputError
+from vlm_jax.integrity import sha256
+from vlm_jax.models.image_tokenizer import ImageTokenizer, code_count, grid_size
+from vlm_jax.tasks.shared import without_texts
+from vlm_jax.trees import flatten, unflatten
+from vlm_jax.types import Example
+
+BATCH = 64
+PICTURE = ("size", "resize", "mean", "deviation")  # how a picture file becomes what is encoded
+
+
+class TrainedTokenizer:
+    """An image tokenizer as a run left it, read from a safetensors file that carries its config."""
+
+    def __init__(self, file: Path) -> None:
+        from safetensors import safe_open
+
+        try:
+            with safe_open(file, "np") as opened:
+                config = from_json(opened.metadata()["config"])
+                params = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
+        except Exception as error:
+            raise InputError(f"{file} is no image tokenizer: {error}") from None
+        self.digest, self.config = sha256(file), config
+        self.settings: ImageCodes = config.model.codes
+        self.image: ImageInput = config.data.image
+        self.codes = code_count(self.settings)
+        """How many codes there are."""
+        self.grid = grid_size(self.settings, self.image.size)
+        """Rows and columns of a picture's codes."""
+        self._params, model = {"params": unflatten(params)}, ImageTokenizer(self.settings)
+        self._encode = jax.jit(lambda params, image: model.apply(params, image, method="encode"))
+        self._decode = jax.jit(lambda params, codes: model.apply(params, codes, method="decode"))
+
+    def encode(self, examples: Sequence[Example], encode: ExampleEncoder) -> Int[np.ndarray, "N gh gw"]:
+        """The codes of pictures."""
+        batches = evaluation_batches(without_texts(examples), encode, batch_images=BATCH)
+        found = [self._encode(self._params, jax.device_put(loaded.batch.image)) for loaded in batches]
+        return np.concatenate(jax.device_get(found))[: len(examples)].astype(np.int32)
+
+    def decode(self, codes: Int[np.ndarray, "N gh gw"]) -> UInt8[np.ndarray, "N h w 3"]:
+        """The pictures of codes."""
+        pictures = [np.empty((0, *self.image.size, 3), np.uint8)]
+        for first in range(0, len(codes), BATCH):
+            some = codes[first : first + BATCH]
+            filled = np.concatenate([some, np.zeros((BATCH - len(some), *some.shape[1:]), some.dtype)])
+            image = jax.device_get(self._decode(self._params, jax.device_put(filled)))
+            pictures.append(denormalise(image, self.image)[: len(some)])
+        return np.concatenate(pictures)
+
+    def cached(
+        self, examples: Sequence[Example], encode: ExampleEncoder, directory: Path
+    ) -> Int[np.ndarray, "N gh gw"]:
+        """`encode`, but read from `directory` where this tokenizer has met the very same pictures before."""
+        file = directory / "image_codes" / self.digest[:16] / f"{_digest(examples)[:32]}.npy"
+        try:
+            return np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            codes = self.encode(examples, encode)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.npy")
+        np.save(part, codes)
+        part.replace(file)
+        return codes
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    """SHA-256 of all pictures, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        data = example.image.read_bytes() if isinstance(example.image, Path) else example.image
+        digest.update(len(data).to_bytes(8) + data)
+    return digest.hexdigest()
+
+
+def save_tokenizer(file: Path, config: Config, params: Any) -> None:
+    """Write an image tokenizer's parameters, with its config, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    part = file.with_suffix(f".{os.getpid()}.part")
+    save_file({path: np.asarray(leaf) for path, leaf in flatten(params).items()}, part, {"config": to_json(config)})
+    part.replace(file)
+
+
+def differing(mine: Config, its: Config) -> str:
+    """What decides a picture's codes and is not the same in two configs, as the second has it."""
+    one, other = mine.model.codes, its.model.codes
+    own = ("levels",) if other.quantizer == "scalar" else ("size", "code_width")
+    rows = [(f"model.codes.{name}", one, other) for name in ("quantizer", "patch_size", "widths", "depths", *own)]
+    rows = [(name, getattr(a, name.rpartition(".")[2]), getattr(b, name.rpartition(".")[2])) for name, a, b in rows]
+    pictures = (mine.data.image, its.data.image)
+    rows += [(f"data.image.{name}", *(getattr(each, name) for each in pictures)) for name in PICTURE]
+    return ", ".join(f"{name} {wanted}" for name, given, wanted in rows if given != wanted)

@@ -1,0 +1,241 @@
+"""Image generation: the codes of a picture, from its prompt and those codes that are not hidden."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from vlm_jax.config import Config, Generation
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.decoding import MaskedDecoder, hide
+from vlm_jax.errors import InputError
+from vlm_jax.figures import SheetItem
+from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.scenes.picture_rules import PictureCheck, check_picture
+from vlm_jax.scenes.pictures import read_picture
+from vlm_jax.scenes.scene import from_json
+from vlm_jax.tasks.image_codes import TrainedTokenizer, differing
+from vlm_jax.tasks.shared import PLAIN, Changed, Sums, Task
+from vlm_jax.types import Batch, Example
+
+DROP, HIDE, MODEL = range(3)  # what a picture's key is used for
+
+
+class Drawn(NamedTuple):
+    """What was drawn for one prompt."""
+
+    image_id: str
+    prompt: str
+    pictures: UInt8[np.ndarray, "S h w 3"]
+    checks: tuple[PictureCheck, ...]
+    """Each picture held against the scene of the prompt; none where nobody knows."""
+    log_likelihood: float
+    """Mean log-probability of a code of the true picture when all are hidden, in nats."""
+    codes: Int[np.ndarray, "gh gw"]
+    """Those of the true picture."""
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the first picture shows what was asked for; None where nobody knows."""
+        return self.checks[0].all if self.checks else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """One line of `predictions.jsonl`."""
+        found = {"image_id": self.image_id, "prompt": self.prompt, "log_likelihood": self.log_likelihood}
+        return found | {"checks": [check._asdict() for check in self.checks]}
+
+    def card(self, image: np.ndarray | None) -> SheetItem:
+        """For a sheet: the first picture under its prompt."""
+        return SheetItem(self.pictures[0], "", self.prompt, None, (), self.right)
+
+
+class ImageGeneration(Task):
+    """The task of one config: its encoder, its model, its loss, its decoding and its scores."""
+
+    sheets = True
+
+    def __init__(self, config: Config, encode: ExampleEncoder, tokenizer: TrainedTokenizer) -> None:
+        if apart := differing(config, tokenizer.config):
+            raise InputError(f"the image tokenizer has {apart}, and the config says otherwise; give the same")
+        self.config, self.tokenizer = config, tokenizer
+        self._pixels = dataclasses.replace(encode, image=tokenizer.image, questions_per_image=1)
+        self.encode = dataclasses.replace(encode, codes=tokenizer.grid)
+        self.model = VisualLanguageModel(config.model, tokenizer.codes)
+        self.metric = "objects_right" if config.data.name == "shape_scenes" else "log_likelihood"
+        self._empty = tuple(row[0] for row in encode.encode_texts([""]))
+        self._decoders: dict[Generation, MaskedDecoder] = {}
+        self._likelihood = jax.jit(self._log_likelihood)
+
+    def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh float32 parameters."""
+        ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
+        codes = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
+        return self.model.init(key, codes, ids, jnp.ones(ids.shape, bool), method="code_logits")["params"]
+
+    def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples with codes in the place of pictures; a picture's codes are computed once and kept."""
+        codes = self.tokenizer.cached(examples, self._pixels, Path(self.config.data.directory).expanduser())
+        return Changed(examples, lambda index, example: example._replace(image=codes[index]))
+
+    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> Sums:
+        """Cross-entropy of the hidden codes; a share of the pictures has lost its prompt."""
+        settings = self.config.generation
+        drop, places, dropout = (
+            jax.vmap(lambda key, use=use: jax.random.fold_in(key, use))(keys) for use in (DROP, HIDE, MODEL)
+        )
+        without = jax.vmap(jax.random.bernoulli, (0, None))(drop, settings.drop_prompt)[:, None, None]
+        ids, mask = (
+            jnp.where(without, row, given)
+            for row, given in zip(self._empty, (batch.input_ids, batch.text_mask), strict=True)
+        )
+        codes, hidden = hide(batch.image, places, schedule=settings.masking, mask_code=self.tokenizer.codes)
+        logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
+        target = batch.image.reshape(len(codes), 1, -1)
+        log_p = jax.nn.log_softmax(logits)
+        loss = -jnp.take_along_axis(log_p, target[..., None], axis=-1)[..., 0]
+        weight = hidden.reshape(target.shape) * batch.weight[..., None]
+        right = jnp.argmax(log_p, axis=-1) == target
+        return Sums(jnp.sum(loss * weight), jnp.sum(weight), jnp.sum(right * weight), jnp.sum(batch.weight))
+
+    def _log_likelihood(self, params, codes, ids, mask) -> Float[Array, " I"]:
+        """Of each picture, the mean log-probability of a code when all are hidden: how well the prompt fits it."""
+        hidden = jnp.full(codes.shape, self.tokenizer.codes, jnp.int32)
+        logits = self.model.apply({"params": params}, hidden, ids[:, None], mask[:, None], method="code_logits")[:, 0]
+        flat = codes.reshape(len(codes), -1, 1)
+        return jnp.take_along_axis(jax.nn.log_softmax(logits), flat, axis=-1).mean((1, 2))
+
+    def decoder(self, settings: Generation) -> MaskedDecoder:
+        """The compiled decoder of some settings."""
+        if settings not in self._decoders:
+            shape = {"grid": self.tokenizer.grid, "codes": self.tokenizer.codes, "empty": self._empty}
+            self._decoders[settings] = MaskedDecoder(self.model, settings, **shape)
+        return self._decoders[settings]
+
+    def draw(
+        self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, *, batch: int | None = None
+    ) -> UInt8[np.ndarray, "N S h w 3"]:
+        """`settings.samples` pictures of each prompt; what is drawn depends on the prompt's place, not on the batch."""
+        size = batch or self.config.training.evaluation_batch_images
+        count = len(prompts) * settings.samples
+        texts = [prompt for prompt in prompts for _ in range(settings.samples)] + [""] * (-count % size)
+        ids, mask = self.encode.encode_texts(texts)
+        draw, found = self.decoder(settings), []
+        for first in range(0, len(texts), size):
+            some = slice(first, first + size)
+            keys = _keys(self.config.seed, first, size)
+            found.append(draw({"params": params}, *jax.device_put((ids[some], mask[some])), keys))
+        pictures = self.tokenizer.decode(np.concatenate(jax.device_get(found))[:count])
+        return pictures.reshape(len(prompts), settings.samples, *pictures.shape[1:])
+
+    def predict(
+        self,
+        params: dict[str, Any],
+        examples: Sequence[Example],
+        *,
+        prompts: Sequence[str] | None = None,
+        generation: Generation | None = None,
+    ) -> list[Drawn]:
+        """Pictures for the first text of every example, or for `prompts` in their place, held against its scene."""
+        rows = list(examples)
+        texts = [_prompt(example) for example in rows] if prompts is None else list(prompts)
+        pictures = self.draw(params, texts, generation or self.config.generation)
+        likelihoods = self.log_likelihoods(params, rows, texts)
+        return [
+            Drawn(row.image_id, text, some, _checks(row, some), likelihood, row.image)
+            for row, text, some, likelihood in zip(rows, texts, pictures, likelihoods, strict=True)
+        ]
+
+    def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
+        """How well each text fits the picture of its example."""
+        size = self.config.training.evaluation_batch_images
+        rest = -len(texts) % size
+        codes = np.stack([*(example.image for example in examples), *[examples[0].image] * rest])
+        ids, mask = self.encode.encode_texts([*texts, *[""] * rest])
+        found = [
+            self._likelihood(params, *jax.device_put((codes[some], ids[some], mask[some])))
+            for some in (slice(first, first + size) for first in range(0, len(codes), size))
+        ]
+        return np.concatenate(jax.device_get(found))[: len(texts)].tolist()
+
+    def score(self, drawn: Sequence[Drawn]) -> dict[str, float]:
+        """How well true pictures are expected and, where it is known what was asked for, how much of it was drawn."""
+        likelihood = float(np.mean([row.log_likelihood for row in drawn]))
+        metrics = {"log_likelihood": likelihood, "log_frequency": log_frequency([row.codes for row in drawn])}
+        return metrics | picture_scores([check for row in drawn for check in row.checks])
+
+    def remarks(self, drawn: Sequence[Drawn], metrics: dict[str, float]) -> list[str]:
+        """What a person should know of the scores."""
+        pictures, found = np.stack([row.pictures[0] for row in drawn]), []
+        if pictures.std((1, 2)).max() < PLAIN:
+            found.append("every picture is of one colour: nothing is drawn (yet)")
+        elif len(drawn) > 1 and (pictures == pictures[:1]).all():
+            found.append("the same picture is drawn for every prompt: the model does not read them (yet)")
+        if metrics["log_likelihood"] <= metrics["log_frequency"]:
+            found.append("codes are expected no better than by how often each occurs: the loss does not move (yet)")
+        return found
+
+    def title(self, metrics: dict[str, float]) -> str:
+        """The scores in a few words."""
+        if "objects_right" in metrics:
+            return f"{metrics['objects_right']:.1%} of the objects right"
+        return f"{metrics['log_likelihood']:.2f} nats a code"
+
+    def controls(
+        self,
+        params: dict[str, Any],
+        examples: Sequence[Example],
+        train: Sequence[Example],
+        predictions: Sequence[Drawn],
+    ) -> dict[str, float]:
+        """Prompts that no training picture has, apart; and prompts exchanged between the examples."""
+        known = {question.text for example in train for question in example.questions}
+        new = [row for row in predictions if row.prompt not in known]
+        cycle = np.random.default_rng(self.config.seed).permutation(len(predictions))
+        other = np.empty_like(cycle)
+        other[cycle] = np.roll(cycle, 1)
+        shuffled = self.predict(params, examples, prompts=[predictions[place].prompt for place in other])
+        rows = {"unseen_prompts": self.score(new) if new else {}, "control/prompt_shuffled": self.score(shuffled)}
+        counts = {"unseen_prompts/count": float(len(new))}
+        return counts | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}
+
+
+def log_frequency(codes: Sequence[Int[np.ndarray, "gh gw"]]) -> float:
+    """Mean log-probability of a code, in nats, for who knows nothing but how often each occurs in these pictures."""
+    counts = np.bincount(np.stack(codes).ravel())
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.sum(shares * np.log(shares)))
+
+
+def picture_scores(checks: Sequence[PictureCheck]) -> dict[str, float]:
+    """Means over pictures of known scenes; nothing where there are none."""
+    if not checks:
+        return {}
+    related = [check.relation for check in checks if check.relation is not None]
+    return {
+        "objects_right": float(np.mean([check.objects for check in checks])),
+        "objects_and_sizes_right": float(np.mean([check.objects_and_sizes for check in checks])),
+        "count_right": float(np.mean([check.count for check in checks])),
+        "relation_right": float(np.mean(related)) if related else float("nan"),
+        "all_right": float(np.mean([check.all for check in checks])),
+    }
+
+
+def _prompt(example: Example) -> str:
+    """A picture of which nothing is said has the empty prompt."""
+    return example.questions[0].text if example.questions else ""
+
+
+def _checks(example: Example, pictures: UInt8[np.ndarray, "S h w 3"]) -> tuple[PictureCheck, ...]:
+    if example.scene is None:
+        return ()
+    scene = from_json(example.scene)
+    return tuple(check_picture(read_picture(picture), scene) for picture in pictures)
+
+
+def _keys(seed: int, first: int, size: int) -> Key[Array, " I"]:
+    return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(seed), place))(jnp.arange(first, first + size))

@@ -1,0 +1,137 @@
+"""The image tokenizer: a picture to a small grid of codes and back, as alike as can be."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from vlm_jax.config import Config
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.images import denormalise
+from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.figures import SheetItem, side_by_side
+from vlm_jax.metrics.images import codebook_use, psnr_per_image, ssim_per_image
+from vlm_jax.models.image_tokenizer import ImageTokenizer, code_count
+from vlm_jax.tasks.shared import PLAIN, Task, without_texts
+from vlm_jax.types import Batch, Example
+
+FEW_CODES = 0.1  # share of the codes in use below which something is wrong
+
+
+class PictureSums(NamedTuple):
+    """Sums over pictures."""
+
+    loss: Float[Array, ""]
+    weight: Float[Array, ""]
+    """Pictures: what the loss is divided by."""
+    examples: Float[Array, ""]
+
+
+class Reconstructed(NamedTuple):
+    """A picture and what its codes show."""
+
+    image_id: str
+    original: UInt8[np.ndarray, "h w 3"]
+    picture: UInt8[np.ndarray, "h w 3"]
+    codes: Int[np.ndarray, "gh gw"]
+    psnr: float
+    ssim: float
+
+    right: bool | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """One line of `predictions.jsonl`."""
+        return {"image_id": self.image_id, "psnr": self.psnr, "ssim": self.ssim, "codes": self.codes.tolist()}
+
+    def card(self, image: np.ndarray) -> SheetItem:
+        """For a sheet: the original on the left, its reconstruction on the right."""
+        said = f"{self.psnr:.1f} dB, SSIM {self.ssim:.3f}"
+        return SheetItem(side_by_side(self.original, self.picture), "", said, None, (), None)
+
+
+class ImageTokenization(Task):
+    """The task of one config: its encoder, its model, its loss and its scores."""
+
+    metric = "psnr"
+    sheets = True
+
+    def __init__(self, config: Config, encode: ExampleEncoder) -> None:
+        self.config = config
+        self.encode = dataclasses.replace(encode, questions_per_image=1)  # texts are not looked at
+        self.model = ImageTokenizer(config.model.codes)
+        self._reconstruct = jax.jit(lambda params, image: self.model.apply({"params": params}, image))
+
+    def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh float32 parameters."""
+        return self.model.init(key, jnp.zeros((1, *self.encode.image.size, 3)))["params"]
+
+    def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The pictures without what was said of them."""
+        return without_texts(examples)
+
+    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> PictureSums:
+        """Mean squared error of each picture, and what the quantizer adds."""
+        real = batch.weight[:, 0]
+        seen = self.model.apply({"params": params}, batch.image, keys[0])
+        loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
+        return PictureSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
+
+    def predict(self, params: dict[str, Any], examples: Sequence[Example]) -> list[Reconstructed]:
+        """Every picture of `examples` as its codes show it, in order."""
+        size = self.config.training.evaluation_batch_images
+        batches = evaluation_batches(
+            without_texts(examples), self.encode, batch_images=size, threads=self.config.data.threads
+        )
+        rows: list[Reconstructed] = []
+        for loaded in batches:
+            seen = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))
+            originals = denormalise(loaded.batch.image, self.encode.image)
+            pictures = denormalise(seen.image, self.encode.image)
+            alike = _psnr(pictures, originals), ssim_per_image(pictures, originals).tolist()
+            names = [picture[0] for picture in loaded.question_ids]
+            rows += map(Reconstructed, names, originals, pictures, seen.codes, *alike)
+        return rows[: len(examples)]  # the last batch is filled up
+
+    def score(self, predictions: Sequence[Reconstructed]) -> dict[str, float]:
+        """How alike the pictures are, on average, and how the codes are used."""
+        use = codebook_use(np.stack([row.codes for row in predictions]), code_count(self.config.model.codes))
+        alike = {name: float(np.mean([getattr(row, name) for row in predictions])) for name in ("psnr", "ssim")}
+        return alike | use
+
+    def remarks(self, predictions: Sequence[Reconstructed], metrics: dict[str, float]) -> list[str]:
+        """What a person should know of the scores."""
+        found = []
+        if metrics["codebook_use"] < FEW_CODES:
+            found.append(
+                f"{metrics['codebook_use']:.1%} of the codes are in use: the codebook is dying; "
+                "raise model.codes.revival, or choose the scalar quantizer"
+            )
+        if all(row.picture.std((0, 1)).max() < PLAIN <= row.original.std((0, 1)).max() for row in predictions):
+            found.append("every picture comes back in one colour: the codes say nothing of it (yet)")
+        return found
+
+    def title(self, metrics: dict[str, float]) -> str:
+        """The scores in a few words."""
+        return f"PSNR {metrics['psnr']:.1f} dB, {metrics['codebook_use']:.0%} of the codes in use"
+
+    def controls(
+        self,
+        params: dict[str, Any],
+        examples: Sequence[Example],
+        train: Sequence[Example],
+        predictions: Sequence[Reconstructed],
+    ) -> dict[str, float]:
+        """What the mean colour of each picture alone would reach."""
+        originals = np.stack([row.original for row in predictions])
+        plain = np.broadcast_to(originals.mean((1, 2), keepdims=True).round().astype(np.uint8), originals.shape)
+        return {"control/mean_colour/psnr": float(np.mean(_psnr(plain, originals)))}
+
+
+def _psnr(pictures: UInt8[np.ndarray, "N h w 3"], originals: UInt8[np.ndarray, "N h w 3"]) -> list[float]:
+    """In dB, of equal pictures what one value that is a level off would leave: a mean over pictures stays a number."""
+    best = 10 * np.log10(255.0**2 * originals[0].size)
+    return np.minimum(psnr_per_image(pictures, originals), best).tolist()
