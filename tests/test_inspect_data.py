@@ -99,7 +99,7 @@ def test_captions_are_shown_with_all_that_is_wrong(captions, tmp_path, capsys):
     } <= rows
     first = [*captions[:-1], "first_caption", "--sheet", str(sheet)]
     assert main([PRESET, *first]) == 0
-    assert {"captions 36 3 2", f"a red card 36 3 1 {'#' * 24}"} <= rows_of(capsys.readouterr().out)
+    assert {"captions 36 6 3", f"a red card 36 3 1 {'#' * 24}"} <= rows_of(capsys.readouterr().out)
 
 
 def test_the_sheet_has_the_captions_of_a_picture(captions, tmp_path, monkeypatch):

@@ -88,14 +88,15 @@ def _for_split(name: str, split: str) -> str:
 def draw_sheet(
     config: Config, predictions: Sequence[Any], examples: Sequence[Example], path: Path, *, title: str
 ) -> None:
-    """A sheet of one prediction a picture; up to a quarter of them are mistakes, which come last."""
+    """A sheet of one prediction a picture; mistakes come last, up to a quarter, or what the others leave room for."""
     random = np.random.default_rng(config.seed)
     order = random.permutation(len(predictions))
     first_of_picture = {predictions[i].image_id: i for i in reversed(order)}
     chosen = [predictions[i] for i in order if first_of_picture[predictions[i].image_id] == i]
     right = [p for p in chosen if p.right is not False][:SHEET_ITEMS]
     wrong = [p for p in predictions if p.right is False]
-    wrong = [wrong[i] for i in random.permutation(len(wrong))][: SHEET_ITEMS // 4]
+    room = max(SHEET_ITEMS // 4, SHEET_ITEMS - len(right))
+    wrong = [wrong[i] for i in random.permutation(len(wrong))][:room]
     pictures = {example.image_id: example.image for example in examples}
 
     def shown(name: str) -> np.ndarray | None:
@@ -105,7 +106,7 @@ def draw_sheet(
         return decode_image(picture, name=name, max_pixels=config.data.image.max_pixels) if known else None
 
     items = [p.card(shown(p.image_id)) for p in [*right[: SHEET_ITEMS - len(wrong)], *wrong]]
-    title = f"{title}; mistakes shown more often than they occur" if wrong else title
+    title = f"{title}; mistakes shown more often than they occur" if right and wrong else title
     predictions_sheet(items, path, title=title)
 
 
