@@ -2,7 +2,7 @@
 
 Question: does one fused trunk learn relations, where a CNN with an MLP does not?
 Command: python -m experiments.train configs/sort_of_clevr.py
-Time: 77 minutes on one busy core, 6 on an H200. Validation: 87.5 % at step 14,000, still rising; docs/results.md.
+Time: 77 minutes on one busy core, about 8 on an H200. Validation: 87.5 % at step 14,000, still rising; docs/results.md.
 """
 
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training

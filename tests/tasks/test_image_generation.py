@@ -120,7 +120,7 @@ def test_a_run_keeps_its_tokenizer(drawing_run, tokenizer_run, directory):
     assert (kept.settings, kept.grid, kept.codes) == (CODES, (8, 8), 48)
     test = open_split(config.data, "test")
     codes = kept.encode(test, task.encode)
-    rows = task.predict(params, test)
+    rows = task.predict(params, task.prepare(test))
     np.testing.assert_array_equal(codes, [row.codes for row in rows])
     np.testing.assert_array_equal(kept.decode(codes), [row.picture for row in rows])
 

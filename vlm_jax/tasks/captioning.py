@@ -23,7 +23,7 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import CaptionCheck, check_caption
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.nearest_picture import nearest, spread
-from vlm_jax.tasks.shared import Sums, Task, init_params, shuffled_images, without_texts
+from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
 from vlm_jax.types import Batch, Example
 
 SAME = 0.99  # share of pictures with the same caption from which on a model does not look
@@ -167,7 +167,7 @@ class Captioning(Task):
         drawn = decode.settings.method == "sample"
         visible, waiting = np.full((size, 1), see_image), []
         for first, image in zip(itertools.count(0, size), self._images(examples, size), strict=False):
-            keys = self._keys(first, size) if drawn else None
+            keys = place_keys(self.config.seed, first, size) if drawn else None
             shown, keys = jax.device_put((visible, keys))
             waiting.append(decode({"params": params}, image, image_mask=shown, keys=keys))
         rows = [row for decoded in jax.device_get(waiting) for row in zip(*decoded, strict=True)]
@@ -181,12 +181,6 @@ class Captioning(Task):
         pictures, threads = without_texts(examples), self.config.data.threads
         for loaded in evaluation_batches(pictures, encode, batch_images=size, threads=threads):
             yield jax.device_put(loaded.batch.image)
-
-    def _keys(self, first: int, size: int) -> Key[Array, " I"]:
-        """One a picture, by its place among the examples: however they are batched."""
-        return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(self.config.seed), place))(
-            jnp.arange(first, first + size)
-        )
 
     def _caption(self, example: Example, row: Sequence[np.ndarray], spelled: dict[tuple[int, ...], str]) -> Caption:
         """`spelled` are choices by their tokens: what is chosen returns as it was given."""

@@ -20,7 +20,7 @@ from vlm_jax.scenes.picture_rules import PictureCheck, check_picture
 from vlm_jax.scenes.pictures import read_picture
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.image_codes import TrainedTokenizer, differing
-from vlm_jax.tasks.shared import PLAIN, Changed, Sums, Task
+from vlm_jax.tasks.shared import PLAIN, Changed, Sums, Task, others, place_keys
 from vlm_jax.types import Batch, Example
 
 DROP, HIDE, MODEL = range(3)  # what a picture's key is used for
@@ -127,7 +127,7 @@ class ImageGeneration(Task):
         draw, found = self.decoder(settings), []
         for first in range(0, len(texts), size):
             some = slice(first, first + size)
-            keys = _keys(self.config.seed, first, size)
+            keys = place_keys(self.config.seed, first, size)
             found.append(draw({"params": params}, *jax.device_put((ids[some], mask[some])), keys))
         pictures = self.tokenizer.decode(np.concatenate(jax.device_get(found))[:count])
         return pictures.reshape(len(prompts), settings.samples, *pictures.shape[1:])
@@ -138,12 +138,11 @@ class ImageGeneration(Task):
         examples: Sequence[Example],
         *,
         prompts: Sequence[str] | None = None,
-        generation: Generation | None = None,
     ) -> list[Drawn]:
         """Pictures for the first text of every example, or for `prompts` in their place, held against its scene."""
         rows = list(examples)
         texts = [_prompt(example) for example in rows] if prompts is None else list(prompts)
-        pictures = self.draw(params, texts, generation or self.config.generation)
+        pictures = self.draw(params, texts, self.config.generation)
         likelihoods = self.log_likelihoods(params, rows, texts)
         return [
             Drawn(row.image_id, text, some, _checks(row, some), likelihood, row.image)
@@ -195,10 +194,8 @@ class ImageGeneration(Task):
         """Prompts that no training picture has, apart; and prompts exchanged between the examples."""
         known = {question.text for example in train for question in example.questions}
         new = [row for row in predictions if row.prompt not in known]
-        cycle = np.random.default_rng(self.config.seed).permutation(len(predictions))
-        other = np.empty_like(cycle)
-        other[cycle] = np.roll(cycle, 1)
-        shuffled = self.predict(params, examples, prompts=[predictions[place].prompt for place in other])
+        exchanged = [predictions[place].prompt for place in others(len(predictions), self.config.seed)]
+        shuffled = self.predict(params, examples, prompts=exchanged)
         rows = {"unseen_prompts": self.score(new) if new else {}, "control/prompt_shuffled": self.score(shuffled)}
         counts = {"unseen_prompts/count": float(len(new))}
         return counts | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}
@@ -235,7 +232,3 @@ def _checks(example: Example, pictures: UInt8[np.ndarray, "S h w 3"]) -> tuple[P
         return ()
     scene = from_json(example.scene)
     return tuple(check_picture(read_picture(picture), scene) for picture in pictures)
-
-
-def _keys(seed: int, first: int, size: int) -> Key[Array, " I"]:
-    return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(seed), place))(jnp.arange(first, first + size))

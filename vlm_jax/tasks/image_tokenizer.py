@@ -81,11 +81,9 @@ class ImageTokenization(Task):
         return PictureSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
 
     def predict(self, params: dict[str, Any], examples: Sequence[Example]) -> list[Reconstructed]:
-        """Every picture of `examples` as its codes show it, in order."""
+        """Every picture of `examples`, which `prepare` gave, as its codes show it, in order."""
         size = self.config.training.evaluation_batch_images
-        batches = evaluation_batches(
-            without_texts(examples), self.encode, batch_images=size, threads=self.config.data.threads
-        )
+        batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
         rows: list[Reconstructed] = []
         for loaded in batches:
             seen = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.models.vlm import VisualLanguageModel
@@ -69,9 +70,20 @@ def without_texts(examples: Sequence[Example]) -> Changed:
     return Changed(examples, lambda _, each: each._replace(questions=(Question(each.image_id, "", (), ""),)))
 
 
-def shuffled_images(examples: Sequence[Example], seed: int) -> Changed:
-    """The same texts, each about another picture of the set: a permutation that leaves none of two or more in place."""
-    cycle = np.random.default_rng(seed).permutation(len(examples))
+def others(count: int, seed: int) -> Int[np.ndarray, " N"]:
+    """A permutation of `count` places that leaves none of two or more where it was."""
+    cycle = np.random.default_rng(seed).permutation(count)
     other = np.empty_like(cycle)
     other[cycle] = np.roll(cycle, 1)
+    return other
+
+
+def place_keys(seed: int, first: int, count: int) -> Key[Array, " I"]:
+    """One key for each of `count` places from `first` on: however examples are batched."""
+    return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(seed), place))(jnp.arange(first, first + count))
+
+
+def shuffled_images(examples: Sequence[Example], seed: int) -> Changed:
+    """The same texts, each about another picture of the set."""
+    other = others(len(examples), seed)
     return Changed(examples, lambda index, example: example._replace(image=examples[int(other[index])].image))
