@@ -86,6 +86,24 @@ def test_the_surest_codes_are_kept_first():
     assert (drawn[:4] == 1).all() and (drawn == 2).sum() > 2
 
 
+def test_chance_among_the_surest_falls_with_the_steps(monkeypatch):
+    """After one step of two half of the noise is left: 0.5 for cells that lack log 2 of being sure, not enough."""
+
+    def unsure(codes, word):
+        first = jnp.all(codes == CODES, axis=(1, 2))[:, None, None]
+        sure, even = 50.0 * jax.nn.one_hot(1, CODES), 50.0 * (jax.nn.one_hot(1, CODES) + jax.nn.one_hot(3, CODES))
+        begin = jnp.where((jnp.arange(CELLS) < CELLS // 2)[:, None], sure[None], even[None])
+        later = jnp.broadcast_to(50.0 * jax.nn.one_hot(2, CODES), (CELLS, CODES))
+        return jnp.where(first, begin[None], later[None])
+
+    noise = (jnp.arange(CELLS) >= CELLS // 2).astype(jnp.float32)
+    monkeypatch.setattr(jax.random, "gumbel", lambda key, shape: noise)
+    monkeypatch.setattr(jax.random, "categorical", lambda key, logits: jnp.argmax(logits, axis=-1))
+    settings = {"steps": 2, "masking": "linear", "guidance": 0.0, "choice_temperature": 1.0}
+    drawn = np.asarray(decoder(unsure, **settings)({}, *prompts(0), keys(1))).ravel()
+    assert drawn.tolist() == [1] * (CELLS // 2) + [2] * (CELLS // 2)
+
+
 @pytest.mark.parametrize(("schedule", "parts"), [("constant", (1, 1, 1)), ("rising", (1 / 3, 2 / 3, 1))])
 def test_guidance_goes_from_without_the_prompt_towards_with_it(schedule, parts):
     seen = []
@@ -121,6 +139,11 @@ def test_a_key_alone_decides_what_is_drawn():
         np.testing.assert_array_equal(alone[0], together[row])
     assert len(np.unique(together.reshape(4, -1), axis=0)) == 4
     assert len(np.unique(together)) == CODES and (together < CODES).all()
+
+
+def test_each_step_draws_anew():
+    one, four = (np.asarray(decoder(flat, steps=steps, guidance=0.0)({}, *prompts(1), keys(1))) for steps in (1, 4))
+    assert (one != four).any()
 
 
 def test_low_temperature_takes_the_likeliest():
