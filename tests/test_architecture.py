@@ -21,6 +21,7 @@ RANKS = (
     ("decoding", "weights"),
     ("tasks",),
     ("training",),
+    ("ablation",),
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

@@ -1,5 +1,6 @@
 """Settings from the command line: every kind of value, help at once, and errors that name the nearest choice."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tyro
 from vlm_jax.command_line import load_preset, parse, parse_train, run_command
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -152,9 +154,20 @@ def test_a_file_that_is_no_preset_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"empty.py defines no get_config\(\)"):
         load_preset(tmp_path / "empty.py")
+    for text in ("[1, 2", '{"model": {"widht": 3}}', "[1]", "[" * 100_000):
+        (tmp_path / "config.json").write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match=r"config.json cannot be used: "):
+            load_preset(tmp_path / "config.json")
     (tmp_path / "README.md").write_text("hello, world!", encoding="utf-8")
     with pytest.raises(InputError, match=r"README.md is no Python file"):
         load_preset(tmp_path / "README.md")
+
+
+def test_a_runs_config_is_one_to_start_from(tmp_path):
+    config, _ = parse_train([TINY, "--model.fusion", "late"])
+    (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")
+    again, workdir = parse_train(["--seed", "3", str(tmp_path / "config.json")])
+    assert again == dataclasses.replace(config, seed=3) and workdir == Path("runs/tiny")
 
 
 def test_a_bug_in_a_preset_keeps_its_traceback(tmp_path):

@@ -49,6 +49,8 @@ def run(command, folder, data_directory):
         arguments += ["--data.directory", data_directory, *TRAIN]
         if "--workdir" not in arguments:
             arguments += ["--workdir", f"{folder}/{Path(arguments[0]).stem}"]
+    if module == "experiments.ablate":
+        arguments += ["--seeds", "0", "--only", "fusion=concat"]
     if module == "experiments.inspect_data":
         arguments += ["--sheet", f"{folder}/sheet.png", "--data.directory", data_directory]
     if module == "experiments.benchmark_train_step":

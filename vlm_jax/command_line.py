@@ -1,6 +1,7 @@
 """What every command shares: presets, settings as options, errors as one line."""
 
 import dataclasses
+import json
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ PRESETS = Path("configs")
 
 
 def load_preset(path: Path) -> Config:
-    """The config that a file such as `configs/tiny.py` gives, its values checked for their types.
+    """The config that a file such as `configs/tiny.py` gives, or a run's `config.json`, its types checked.
 
     Raises `InputError` with the nearest preset where there is no such file, or the nearest setting where a name in
     it is wrong.
@@ -32,8 +33,10 @@ def load_preset(path: Path) -> Config:
         presets = _presets(folder)
         hint = nearest(str(folder / path.with_suffix(".py").name), presets) if presets else "give a file in configs/"
         raise InputError(f"no config file {str(path)!r}; {hint}")
+    if path.suffix == ".json":
+        return _load_json(path)
     if path.suffix != ".py":
-        raise InputError(f"{path} is no Python file; a config looks like configs/tiny.py")
+        raise InputError(f"{path} is no Python file and no config.json of a run; a config looks like configs/tiny.py")
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         if get_config is None:
@@ -52,6 +55,13 @@ def load_preset(path: Path) -> Config:
         return from_dict(to_dict(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _load_json(path: Path) -> Config:
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:  # not JSON, or no config of this version
+        raise InputError(f"{path} cannot be used: {error}") from None
 
 
 def _presets(folder: Path) -> list[str]:
@@ -104,7 +114,7 @@ def _preset_place(argv: list[str]) -> int | None:
     """The preset comes first; after options it is known by its ending, since an option's values may precede it."""
     if argv and not argv[0].startswith("-"):
         return 0
-    return next((place for place, argument in enumerate(argv) if argument.endswith(".py")), None)
+    return next((place for place, argument in enumerate(argv) if argument.endswith((".py", ".json"))), None)
 
 
 def parse(arguments: Callable[..., Arguments] | types.UnionType, argv: list[str], *, prog: str) -> Arguments:

@@ -94,7 +94,7 @@ def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {workdir}: {error.strerror}; give another --workdir") from None
-    with _lock(workdir):
+    with locked(workdir):
         _check_content(folder, config)  # a run may have begun and ended since the first look
         fresh = not (workdir / CONFIG).exists()
         if fresh:
@@ -145,7 +145,8 @@ def _unused(path: Path) -> Path:
 
 
 @contextmanager
-def _lock(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path) -> Iterator[None]:
+    """Hold a folder for this process alone; `InputError` names the process that has it."""
     try:
         file = (workdir / LOCK).open("a+", encoding="utf-8")
     except OSError as error:

@@ -175,15 +175,16 @@ def test_a_batch_may_be_larger_than_the_data(make, splits):
 
 
 def test_waiting_is_counted_and_close_stops_the_threads(make):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     loader = make()
     take(loader, 3)
-    assert loader.seconds_waited > 0 and threading.active_count() > before
+    own = [thread for thread in threading.enumerate() if thread not in before]
+    assert loader.seconds_waited > 0 and own
     loader.close()
     deadline = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < deadline:
+    while any(thread.is_alive() for thread in own) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() <= before
+    assert not any(thread.is_alive() for thread in own)
 
 
 def test_a_damaged_picture_is_named_by_both_loaders(make, splits, encoder):

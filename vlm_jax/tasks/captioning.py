@@ -98,10 +98,15 @@ def batch_sums(
 class Captioning(Task):
     """The task of one config: its encoder, its model, its loss, its decoding and its scores."""
 
+    @classmethod
+    def metric_of(cls, config: Config) -> str:
+        """What is true of a drawn scene, or what people said, CIDEr-D."""
+        return "rule_accuracy" if config.data.name == "shape_scenes" else "cider_d"
+
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         self.config, self.encode = config, encode
         self.model = VisualLanguageModel(config.model, 1)
-        self.metric = "rule_accuracy" if config.data.name == "shape_scenes" else "cider_d"
+        self.metric = self.metric_of(config)
         self._decoders: dict[tuple[Decoding, tuple[str, ...]], Decoder] = {}
         self._vector = jax.jit(partial(self.model.apply, method="image_vector"))
         self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained

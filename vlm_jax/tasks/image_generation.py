@@ -59,6 +59,11 @@ class ImageGeneration(Task):
 
     sheets = True
 
+    @classmethod
+    def metric_of(cls, config: Config) -> str:
+        """What a rule sees on pictures of drawn scenes; of others, how likely the real ones are."""
+        return "objects_right" if config.data.name == "shape_scenes" else "log_likelihood"
+
     def __init__(self, config: Config, encode: ExampleEncoder, tokenizer: TrainedTokenizer) -> None:
         if apart := differing(config, tokenizer.config):
             raise InputError(f"the image tokenizer has {apart}, and the config says otherwise; give the same")
@@ -66,7 +71,7 @@ class ImageGeneration(Task):
         self._pixels = dataclasses.replace(encode, image=tokenizer.image, questions_per_image=1)
         self.encode = dataclasses.replace(encode, codes=tokenizer.grid)
         self.model = VisualLanguageModel(config.model, tokenizer.codes)
-        self.metric = "objects_right" if config.data.name == "shape_scenes" else "log_likelihood"
+        self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))
         self._decoders: dict[Generation, MaskedDecoder] = {}
         self._likelihood = jax.jit(self._log_likelihood)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from vlm_jax.config import Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.types import Example, Question
@@ -31,8 +32,15 @@ class Task:
 
     answers: tuple[str, ...] = ()
     """What the classes of its head mean."""
+    metric = ""
+    """The score that the best checkpoint is chosen by, the higher the better."""
     sheets = False
     """Whether each validation draws a sheet of pictures."""
+
+    @classmethod
+    def metric_of(cls, config: Config) -> str:
+        """The `metric` of a config's task, where it depends on the config."""
+        return cls.metric
 
     def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
         """The examples of a split as the task reads them."""

@@ -1,7 +1,7 @@
 """Visual question answering: classify [CLS] over the answer vocabulary, soft targets where people disagree."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,8 +76,7 @@ def batch_sums(logits: Float[Array, "I K A"], batch: Batch, *, label_smoothing: 
 class VisualQuestionAnswering(Task):
     """The task of one config: its encoder, its model, its loss and its scores."""
 
-    metric: ClassVar[str] = "accuracy"
-    """What the best checkpoint is chosen by."""
+    metric = "accuracy"
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         answers = len(encode.answers)

@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import resource
+import subprocess
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -68,7 +70,9 @@ def evaluate_run(
         "wall_seconds": facts["wall_seconds"] + time.perf_counter() - began,
         "seed": config.seed,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "commit": commit(),
         "machine": machine(),
+        "peak_memory_bytes": peak_memory(),
         "config": to_dict(config),
     }
     folder.write_json(result_file, result)
@@ -121,6 +125,34 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this code lies in, with `+changes` where files differ from it; None elsewhere."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        tracked = git("ls-files", Path(__file__).name)  # an installed copy may lie inside somebody else's checkout
+        return (
+            git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
+            if tracked
+            else None
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def peak_memory() -> int | None:
+    """The most memory so far in bytes: of the accelerator where there is one, otherwise of this process."""
+    statistics = jax.local_devices()[0].memory_stats()
+    if statistics:
+        return statistics.get("peak_bytes_in_use")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def machine() -> dict[str, Any]:

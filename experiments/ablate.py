@@ -1,0 +1,112 @@
+"""Compare variants over seeds: `python -m experiments.ablate configs/ablations/tiny.py`.
+
+Trains every variant with every seed, each in a folder of its own, and writes `report.md` and `report.html`. The same
+command again goes on where it was stopped or killed, and does only what is missing.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from vlm_jax.command_line import parse, run_command
+from vlm_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from vlm_jax.ablation.running import StudyFolder
+    from vlm_jax.ablation.study import Run
+
+TRAIN = (sys.executable, "-m", "experiments.train")
+
+
+def main(argv: list[str]) -> int:
+    import tyro
+
+    @dataclass(frozen=True)
+    class Ablate:
+        """Train the variants of a study over seeds, then write report.md and report.html."""
+
+        study: Annotated[Path, tyro.conf.Positional]
+        """A file in configs/ablations/."""
+        workdir: Path | None = None
+        """Folder of the study (default: runs/NAME)."""
+        seeds: tuple[int, ...] = ()
+        """Seeds instead of the study's."""
+        only: tuple[str, ...] = ()
+        """Do only the runs whose name has one of these in it, such as `fusion=cross`."""
+        jobs: int = 1
+        """Runs at a time, each with its share of the cores."""
+        devices: tuple[str, ...] = ()
+        """CUDA devices by number, one for each job at a time."""
+        retry: bool = False
+        """Start runs that failed again."""
+        dry_run: bool = False
+        """Show every run with parameters, FLOPs, memory and time, from two steps of each variant; train nothing."""
+        power: float | None = None
+        """Train nothing: how many seeds a difference of this size needs, by the spread of the runs that are there."""
+
+    arguments = parse(Ablate, argv, prog="python -m experiments.ablate")
+
+    from dataclasses import replace
+
+    import jax
+
+    from vlm_jax.ablation import running
+    from vlm_jax.ablation import study as studies
+    from vlm_jax.ablation.costs import matched
+    from vlm_jax.ablation.plan import plan, power
+    from vlm_jax.ablation.study_report import write_report
+    from vlm_jax.run_folder import locked
+
+    jax.config.update("jax_platforms", "cpu")  # the runs have the accelerators; this process only counts
+    study = studies.load_study(arguments.study)
+    study = replace(study, seeds=arguments.seeds or study.seeds)
+    studies.check_seeds(study.seeds, arguments.study)
+    running.check_jobs(arguments.jobs, arguments.devices)
+    tables = studies.resolve(study, arguments.study, matched=matched)
+    runs = _chosen(studies.runs(tables, study.seeds), arguments.only)
+    folder = running.StudyFolder((arguments.workdir or Path("runs") / arguments.study.stem).expanduser())
+    if arguments.dry_run:
+        print(plan(tables, runs, folder, jobs=arguments.jobs))
+        return 0
+    if arguments.power is not None:
+        print(power(tables, study.seeds, folder, arguments.power))
+        return 0
+
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with locked(folder.path):
+        _say_failed(runs, folder, retry=arguments.retry)
+        ended = running.execute(
+            runs, folder, command=TRAIN, jobs=arguments.jobs, devices=arguments.devices, retry=arguments.retry
+        )
+        command = " ".join(["python -m experiments.ablate", *map(str, argv)])
+        write_report(study, tables, folder, commands=(command,))
+    print(f"report: {folder.path / 'report.md'} and report.html beside it")
+    if not ended:
+        print("stopped; the same command goes on from there")
+        return running.STOPPED
+    return 1 if any(folder.error(run) for run in runs) else 0
+
+
+def _chosen(runs: "list[Run]", only: tuple[str, ...]) -> "list[Run]":
+    chosen = [run for run in runs if not only or any(part in run.name for part in only)]
+    if not chosen:
+        names = ", ".join(run.name for run in runs[:8])
+        raise InputError(f"no run has {' or '.join(map(repr, only))} in its name; the first are: {names}")
+    return chosen
+
+
+def _say_failed(runs: "list[Run]", folder: "StudyFolder", *, retry: bool) -> None:
+    finished = sum(folder.run(run).finished for run in runs)
+    if finished:
+        print(f"{finished} of {len(runs)} runs are finished")
+    for run in runs:
+        error = folder.error(run)
+        if error is not None:
+            print(
+                f"{run.name} failed: {error.splitlines()[-1]}; {'tried again' if retry else '--retry tries it again'}"
+            )
+
+
+if __name__ == "__main__":
+    run_command(main)

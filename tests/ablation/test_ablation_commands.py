@@ -1,0 +1,182 @@
+"""The commands `ablate`, `report` and `compare` on real runs."""
+
+import dataclasses
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import ablate, compare, report
+from vlm_jax.ablation.plan import plan
+from vlm_jax.ablation.probe import Probe
+from vlm_jax.ablation.running import StudyFolder
+from vlm_jax.ablation.study import load_study, resolve, runs
+from vlm_jax.config_json import to_json
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import RunFolder
+
+STUDY = """
+from vlm_jax.ablation.study import Comparison, Study, vary
+
+
+def get_study():
+    return Study(
+        question="Does depth matter?",
+        comparisons=(
+            Comparison(
+                title="Depth",
+                base="{base}",
+                variants=vary({{"model.layers": {layers}}}),
+                common={{"data.directory": "{data}", "data.limit": 8, "training.steps": 6, "training.evaluate_every": 2,
+                        "training.batch_images": 2, "training.evaluation_batch_images": 4, "training.log_every": 1}},
+                metrics=("accuracy", "accuracy/open"),
+            ),
+        ),
+        seeds={seeds},
+    )
+"""
+
+
+@pytest.fixture
+def study(tmp_path, pytestconfig, data_directory):
+    """Writes a study of depths; its file."""
+
+    def write(*, layers=(1,), seeds=(0, 1)):
+        base = pytestconfig.rootpath / "configs" / "tiny.py"
+        file = tmp_path / "depth.py"
+        file.write_text(STUDY.format(base=base, data=data_directory, layers=list(layers), seeds=tuple(seeds)))
+        return file
+
+    return write
+
+
+@pytest.fixture
+def copies(trained, tmp_path):
+    """Three runs as three seeds of one config would leave them: a finished one, copied, its result changed."""
+    found = []
+    for seed in (0, 1, 2):
+        folder = tmp_path / f"run-{seed}"
+        shutil.copytree(trained, folder)
+        config = dataclasses.replace(RunFolder(trained).config(), seed=seed)
+        (folder / "config.json").write_text(to_json(config), encoding="utf-8")
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result["metrics"]["accuracy"] += 0.01 * seed
+        (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        found.append(folder)
+    return found
+
+
+def test_a_study_trains_reports_and_is_not_done_twice(study, tmp_path, capsys, monkeypatch, pytestconfig):
+    monkeypatch.chdir(pytestconfig.rootpath)
+    options = [str(study()), "--workdir", str(tmp_path / "study")]
+    assert ablate.main([*options, "--seeds", "0"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("finished, ") == 2 and "report.html" in said
+    text = (tmp_path / "study" / "report.md").read_text(encoding="utf-8")
+    assert "Does depth matter?" in text and "one seed" in text and "accuracy/open" in text
+    assert (tmp_path / "study" / "report.html").read_text(encoding="utf-8").count("data:image/svg+xml") >= 2
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "runs").rglob("*") if path.is_file()}
+    assert ablate.main([*options, "--seeds", "0"]) == 0
+    assert "2 of 2 runs are finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    with pytest.raises(InputError, match="no variant with two finished runs"):
+        ablate.main([*options, "--power", "0.02"])
+    with pytest.raises(InputError, match="no run has 'depth=7' in its name"):
+        ablate.main([*options, "--only", "depth=7"])
+
+
+def test_a_variant_that_cannot_work_stops_the_study_before_it_starts(study, tmp_path):
+    with pytest.raises(InputError, match=r"depth.py, Depth, layers=0: .*at least 1"):
+        ablate.main([str(study(layers=(1, 0))), "--workdir", str(tmp_path / "study")])
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_dry_run_shows_what_it_would_take(study, tmp_path):
+    from vlm_jax.ablation.costs import cost, matched
+
+    file = study()
+    tables = resolve(load_study(file), file, matched=matched)
+    todo = runs(tables, (0, 1))
+    text = plan(
+        tables,
+        todo,
+        StudyFolder(tmp_path),
+        jobs=2,
+        measure=lambda config: Probe(1.0, 0.1, 60.0 * config.model.layers, 2**30),
+    )
+    lines = text.splitlines()
+    assert len(lines) == 1 + 4 + 1 and lines[-1].startswith("4 runs to do, 3:00 with 2 at a time")
+    assert f"{cost(todo[0].config).parameters:,}" in lines[1] and "1,024 MiB" in lines[1] and "to do" in lines[1]
+
+
+@pytest.mark.slow
+def test_a_probe_takes_two_steps(study, tmp_path):
+    from vlm_jax.ablation.costs import matched
+    from vlm_jax.ablation.probe import probe
+
+    file = study()
+    (table,) = resolve(load_study(file), file, matched=matched)
+    found = probe(table.variants[0].config)
+    assert 0 < found.step_seconds < found.compile_seconds < found.total_seconds and found.peak_memory > 2**26
+    broken = dataclasses.replace(
+        table.variants[0].config, data=dataclasses.replace(table.variants[0].config.data, name="jsonl")
+    )
+    with pytest.raises(InputError, match="two steps of it failed: "):
+        probe(broken)
+
+
+def test_runs_made_by_hand_are_grouped_by_seed(copies, tmp_path, capsys):
+    assert report.main([*map(str, copies), "--output", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith("| all | 3 |")]
+    assert re.search(r"\| all \| 3 \| \d+\.\d \[", row), row
+    with pytest.raises(InputError, match="one config and one seed"):
+        report.main([str(copies[0]), str(copies[0])])
+
+
+def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
+    other = copies[1] / "predictions.jsonl"
+    lines = [json.loads(line) for line in other.read_text(encoding="utf-8").splitlines()]
+    for line in lines[::2]:
+        line["score"] = 0.0
+    other.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert compare.main([str(trained), str(copies[1])]) == 0
+    said = capsys.readouterr().out
+    assert "all: a 0." in said and "these checkpoints differ" in said and "another seed" in said
+    assert compare.main([str(trained), str(copies[0])]) == 0
+    assert "not distinguishable" in capsys.readouterr().out
+    other.write_text("\n".join(map(json.dumps, lines[:100])) + "\n{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"predictions\.jsonl cannot be used"):
+        compare.main([str(trained), str(copies[1])])
+
+
+@pytest.mark.slow
+def test_a_study_killed_five_times_ends_with_the_same_bits(study, tmp_path, pytestconfig):
+    file = study(seeds=(0, 1))
+
+    def start(workdir):
+        command = [sys.executable, "-m", "experiments.ablate", str(file), "--workdir", str(workdir)]
+        return subprocess.Popen(command, cwd=pytestconfig.rootpath, stdout=subprocess.DEVNULL, env=os.environ)
+
+    def metrics(workdir):
+        found = sorted((workdir / "runs").glob("*/result.json"))
+        return {path.parent.name: json.loads(path.read_text(encoding="utf-8"))["metrics"] for path in found}
+
+    began = time.monotonic()
+    assert start(tmp_path / "calm").wait() == 0
+    took = time.monotonic() - began
+    moments = random.Random(0)
+    for _ in range(5):
+        process = start(tmp_path / "killed")
+        time.sleep(moments.uniform(0.2, 0.6) * took)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(tmp_path / "killed").wait() == 0
+    assert metrics(tmp_path / "calm") == metrics(tmp_path / "killed") and len(metrics(tmp_path / "calm")) == 4

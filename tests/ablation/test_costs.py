@@ -1,0 +1,79 @@
+"""What a config costs by formula, and configs made to cost the same."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from vlm_jax.ablation.costs import TOLERANCE, cost, matched
+from vlm_jax.command_line import load_preset
+from vlm_jax.config_checks import check
+from vlm_jax.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def tiny(pytestconfig):
+    config = load_preset(pytestconfig.rootpath / "configs" / "tiny.py")
+    return check(dataclasses.replace(config, model=dataclasses.replace(config.model, classes=13)))
+
+
+def changed(config, **settings):
+    """The config with the model's settings changed, as a study's override would."""
+    model = dataclasses.replace(config.model, pattern=None, head=None, **settings)
+    return check(dataclasses.replace(config, model=model))
+
+
+def test_parameters_are_those_of_the_model(tiny):
+    from vlm_jax.models.vlm import VisualLanguageModel
+
+    model = VisualLanguageModel(tiny.model, 13)
+    inputs = (jax.numpy.zeros((1, 16, 16, 3)), jax.numpy.zeros((1, 4, 16), int), jax.numpy.ones((1, 4, 16), bool))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, method="answer_logits"))
+    assert cost(tiny).parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def test_a_step_is_forward_and_backward_of_every_picture(tiny):
+    twice = dataclasses.replace(tiny, training=dataclasses.replace(tiny.training, batch_images=16))
+    assert cost(twice).step_flops == 2 * cost(tiny).step_flops
+    held = dataclasses.replace(tiny, optimizer=dataclasses.replace(tiny.optimizer, frozen=("",)))
+    assert 3 * cost(held).step_flops == cost(tiny).step_flops
+
+
+def test_frozen_modules_count_forward_alone(tiny):
+    held = dataclasses.replace(tiny, optimizer=dataclasses.replace(tiny.optimizer, frozen=("^image/",)))
+    from vlm_jax.models.inspection import inspect
+
+    rows = inspect(tiny.model, image_size=(16, 16), questions=4, classes=13, text_length=16)
+    image = next(row.flops for row in rows if row.path == "image")
+    assert cost(tiny).step_flops - cost(held).step_flops == 2 * image * tiny.training.batch_images
+
+
+@pytest.mark.parametrize("what", ["flops", "parameters"])
+@pytest.mark.parametrize("fusion", ["cross", "co_attention", "late"])
+def test_fusions_are_brought_to_one_budget(tiny, fusion, what):
+    """At a width at which the trunk has a share that matters."""
+    tiny = changed(tiny, width=64, mlp_width=128, layers=3)
+    found, said = matched(changed(tiny, fusion=fusion), tiny, what)
+    place = 1 if what == "flops" else 0
+    assert abs(cost(found)[place] / cost(tiny)[place] - 1) <= TOLERANCE
+    assert found.model.mlp_width % 16 == 0
+    assert f"layers 3 -> {found.model.layers}" in said or found.model.layers == 3
+    assert dataclasses.replace(found.model, layers=3, mlp_width=128) == changed(tiny, fusion=fusion).model, (
+        "nothing else is changed"
+    )
+
+
+def test_what_agrees_already_is_left_alone(tiny):
+    assert matched(tiny, tiny, "flops") == (tiny, "")
+
+
+def test_a_depth_of_its_own_is_kept_where_the_width_can_do_it(tiny):
+    wide = changed(tiny, width=64, mlp_width=256, layers=2)
+    found, said = matched(changed(wide, mlp_width=64), wide, "parameters")
+    assert (found.model.layers, found.model.mlp_width) == (2, 256) and said == "mlp_width 64 -> 256"
+
+
+def test_pretrained_layers_are_not_changed(tiny):
+    text = dataclasses.replace(tiny.model.text, init_from="weights")
+    with pytest.raises(InputError, match="pretrained layers leave no choice"):
+        matched(changed(tiny, layers=1, text=text), changed(tiny, layers=4), "flops")

@@ -1,0 +1,377 @@
+"""The report of a study: every number and verdict is spelled out, and no text in it is taken for markup."""
+
+import dataclasses
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlm_jax.ablation.canvas import PALETTE, style
+from vlm_jax.ablation.costs import Cost
+from vlm_jax.ablation.disagreements import Disagreement, disagreements
+from vlm_jax.ablation.plots import by_kind, curves, effects, plots, score_by_cost
+from vlm_jax.ablation.records import Record, findings, row
+from vlm_jax.ablation.report import Report, markdown, write
+from vlm_jax.ablation.statistics import Difference, Summary
+from vlm_jax.ablation.wording import (
+    MISSING,
+    amount,
+    duration,
+    fact,
+    heading,
+    is_share,
+    mean_with_interval,
+    score,
+    verdict,
+)
+from vlm_jax.config import Config, Data, Files
+
+NASTY = "<script>alert('x')</script> | `b` $x_{ \\"
+COST = Cost(1_204_113, 2_410_000_000)
+
+
+def record(
+    value, seed=0, *, folder=Path("nowhere"), config=None, curve=((100, 0.4), (200, 0.6)), weights=None, **kinds
+):
+    metrics = {"accuracy": value, **{f"accuracy/{kind}": each for kind, each in kinds.items()}}
+    result = {"metrics": metrics | {"control/majority": 0.25}, "examples_per_second": 1234.5, "wall_seconds": 61.0}
+    return Record(folder, dataclasses.replace(config or Config(), seed=seed), result, curve, weights)
+
+
+def variant(label, values, *, planned=None, cost=COST, curve=((100, 0.4), (200, 0.6))):
+    records = [record(value, seed, curve=curve) for seed, value in enumerate(values)]
+    return row(label, records, ("accuracy",), planned=planned or len(values), cost=cost)
+
+
+def table(*rows, title="Fusion", metrics=("accuracy",), match="steps"):
+    return findings(title, rows, base="easy_vqa.py", match=match, metrics=metrics)
+
+
+def report(*tables, **changes):
+    given = {"question": "Does it help?", "finding": "It does.", "commands": ("python -m experiments.ablate x.py",)}
+    given |= {"facts": {"level": 0.95, "commit": None, "versions": {"jax": "0.8", "numpy": None}}} | changes
+    return Report(tables=tables, **given)
+
+
+CLEAR = table(
+    variant("concat", [0.80, 0.81, 0.82]), variant("cross", [0.90, 0.91, 0.92]), variant("late", [0.7, 0.9, 0.8])
+)
+
+
+def cells(line):
+    assert line.startswith("| ") and line.endswith(" |")
+    return re.split(r"(?<!\\)(?:\\\\)*\|", line)[1:-1]
+
+
+def tables_of(text):
+    blocks, block = [], []
+    for line in [*text.splitlines(), ""]:
+        if line.startswith("|"):
+            block.append(line)
+        elif block:
+            blocks.append(block)
+            block = []
+    return blocks
+
+
+def page_of(given, folder):
+    write(given, folder)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("metric", "share"),
+    [
+        ("accuracy", True),
+        ("accuracy/yes_no", True),
+        ("control/majority", True),
+        ("control/no_image/rule_accuracy", True),
+        ("unseen_prompts/objects_right", True),
+        ("cider_d", False),
+        ("control/constant/cider_d", False),
+        ("unseen_prompts/count", False),
+        ("psnr", False),
+        ("log_likelihood", False),
+    ],
+)
+def test_shares_are_in_percent_and_nothing_else(metric, share):
+    assert is_share(metric) == share
+    assert heading(metric) == (f"{metric}, %" if share else metric)
+
+
+def test_every_metric_of_a_task_that_is_a_mean_of_true_and_false_is_a_share():
+    from vlm_jax.metrics.captions import score_captions
+    from vlm_jax.scenes.rules import CaptionCheck
+    from vlm_jax.tasks.captioning import rule_scores
+
+    named = score_captions(["a cat", "a dog"], [["a cat"], ["a dog"]]) | rule_scores([CaptionCheck(*[1] * 6, True)])
+    plain = {"cider_d", "vocabulary", "mean_length", "attributes", "hallucinated", "relations"}
+    assert {name for name in named if not is_share(name)} == plain
+
+
+def test_numbers_are_spelled_with_their_digits():
+    assert score(0.8324, "accuracy") == "83.2"
+    assert score(0.0345, "accuracy", fine=True, signed=True) == "+3.45"
+    assert score(-1e-9, "accuracy", fine=True, signed=True) == "+0.00"
+    assert [score(value, "cider_d") for value in (0.8731, 0.00123, 31.416)] == ["0.873", "0.0012", "31.42"]
+    assert score(None, "accuracy") == score(float("nan"), "cider_d") == MISSING
+    assert [amount(value) for value in (2_410_000_000, 999, 0, None)] == ["2.41 G", "999", "0", MISSING]
+    assert [duration(value) for value in (14.2, 522.0, 9000.0, None)] == ["14.2 s", "8.7 min", "2.5 h", MISSING]
+    assert fact([{"a": 1}, {"a": None}]) == "a 1; or a missing"
+    assert mean_with_interval(Summary(3, 0.832, 0.01, 0.818, 0.846, 2.0), "accuracy") == "83.2 [81.8, 84.6]"
+    assert mean_with_interval(Summary(1, 0.832, None, None, None, None), "accuracy") == "83.2 (one seed: no interval)"
+
+
+@pytest.mark.parametrize(
+    ("difference", "n", "base_n", "adjusted_p", "words"),
+    [
+        (0.1, 3, 3, 0.01, "higher"),
+        (-0.1, 3, 3, 0.01, "lower"),
+        (0.1, 3, 3, 0.2, "not distinguishable with 3 seeds"),
+        (0.1, 2, 3, 0.2, "not distinguishable with 2 and 3 seeds"),
+        (0.1, 1, 3, None, "one seed: no interval"),
+        (0.1, 3, 3, None, "no spread between seeds: not tested"),
+    ],
+)
+def test_verdicts(difference, n, base_n, adjusted_p, words):
+    p = adjusted_p
+    assert verdict(Difference(difference, None, None, None, p, p, None, n, base_n, 0.95)) == words
+
+
+def test_text_says_what_was_found():
+    text = markdown(report(CLEAR, unfinished=(("late,seed=3", "killed\nby hand"), ("late,seed=4", "not run yet"))))
+    assert "- higher: cross (+10.00 points)" in text
+    assert "- not distinguishable with 3 seeds: late (-1.00 points)" in text
+    assert "| concat | 3 | 81.0 [78.5, 83.5] | 1.00 |" in text
+    assert "| late,seed=3 | killed by hand |" in text
+    assert "| commit | missing |" in text and "| versions | jax 0.8, numpy missing |" in text
+    assert "| machine | missing |" in text
+    assert "95 %" in text and "Welch" in text and "Holm" in text
+    assert "    python -m experiments.ablate x.py" in text
+
+
+def test_what_is_missing_says_so(tmp_path):
+    nothing = variant("never ran", [], planned=3, cost=Cost(None, None))
+    given = report(table(variant("concat", [0.8, 0.81]), nothing), facts={})
+    text, html = markdown(given), page_of(given, tmp_path)
+    assert "| never ran | 0 of 3 | missing | missing |" in text
+    assert "| never ran | missing | missing | missing | missing | missing | missing | missing |" in text
+    assert not re.search(r"\| *(nan|None|inf)? *\|", text)
+    assert "level missing" in text and "<td></td>" not in html
+    empty = markdown(report(table(nothing, variant("also not", [], planned=3)), finding="", commands=()))
+    assert "No finding has been written down yet." in empty and "missing: never" not in empty
+
+
+def test_one_seed_has_no_interval():
+    text = markdown(report(table(variant("concat", [0.8]), variant("cross", [0.9]))))
+    assert "80.0 (one seed: no interval)" in text
+    assert (
+        "| cross | accuracy, % | +10.00 | one seed: no interval | missing | missing | missing | one seed: no interval |"
+    ) in text
+    assert "higher" not in text.split("## Methods")[0]
+
+
+def test_permutation_p_is_there_when_there_are_enough_seeds():
+    many = [0.80, 0.81, 0.82, 0.83, 0.84, 0.85]
+    text = markdown(report(table(variant("a", many), variant("b", [value + 0.1 for value in many]))))
+    assert "| permutation p | verdict |" in text
+    assert "permutation p" not in markdown(report(CLEAR))
+
+
+def test_matching_says_what_it_chose():
+    chosen = row("cross", [], ("accuracy",), planned=1, cost=COST, chosen="layers 4 -> 3")
+    text = markdown(report(table(variant("concat", [0.8]), chosen, match="flops")))
+    assert "FLOPs of a step within 5 %" in text and "layers 4 -> 3 |" in text
+    assert "matching changed" not in markdown(report(CLEAR))
+
+
+def test_the_origin_of_weights_is_told():
+    source = {"setting": "model.text.init_from", "source": "package:mini/model", "family": "bert", "sha256": "53aa51"}
+    source |= {"taken": ["text"], "left_behind": ["head"], "changed": ["positions cut from 512 to 32"]}
+    ported = record(0.8, weights={"sources": [source], "fresh": ["image"]})
+    text = markdown(
+        report(table(variant("fresh", [0.8]), row("ported", [ported], ("accuracy",), planned=1, cost=COST)))
+    )
+    assert "| fresh | nothing: everything freshly initialised |" in text
+    for part in ("package:mini/model (bert): text; positions cut", "left behind: head", "initialised: image", "53aa51"):
+        assert part in text
+
+
+def test_every_row_of_a_table_has_as_many_cells(tmp_path):
+    first, second = variant(NASTY, [0.8, 0.9]), variant("a\nb", [0.8, 0.9])
+    found = (Disagreement(b"", "a|b", ("|",), {NASTY: ("|", True), "a\nb": ("\\", False)}),)
+    given = report(table(first, second), unfinished=((NASTY, NASTY),), disagreements={"Fusion": found})
+    blocks = tables_of(markdown(given))
+    assert len(blocks) == 8
+    for block in blocks:
+        assert len({len(cells(line)) for line in block}) == 1, block
+    assert "a b" in markdown(given)
+
+
+def test_texts_are_no_markup(tmp_path):
+    rows = variant(NASTY, [0.8, 0.9]), variant("[x](javascript:1)", [0.8, 0.9])
+    found = (Disagreement(b"png", NASTY, (NASTY,), {NASTY: (NASTY, None)}),)
+    changes = {"question": NASTY, "finding": NASTY, "commands": (NASTY,), "facts": {NASTY: NASTY, "level": 0.95}}
+    given = report(table(*rows, title=NASTY), **changes, unfinished=((NASTY, NASTY),), disagreements={NASTY: found})
+    html, text = page_of(given, tmp_path), markdown(given)
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert "](java" not in text
+    outside_code = "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+    assert not re.search(r"(?<!\\)<script", outside_code)
+
+
+def test_the_page_needs_nothing_else(tmp_path):
+    found = (Disagreement(b"png", "what?", ("yes",), {"concat": ("no", False), "cross": ("yes", True)}),)
+    html = page_of(report(CLEAR, disagreements={"Fusion": found}), tmp_path)
+    sources = re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']?([^"'\s>]+)""", html)
+    assert len(sources) == len(plots(CLEAR)) + 1
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "http" not in html.replace("http-equiv", "") and "url(" not in html and "@import" not in html
+    assert "✓ yes" in html and "✗ no" in html
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.md"}
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    first, again = (tmp_path / name for name in ("first", "again"))
+    for folder in (first, again):
+        folder.mkdir()
+        write(report(CLEAR), folder)
+    for name in ("report.md", "report.html"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_curves_are_drawn_at_the_steps_that_all_seeds_have(monkeypatch):
+    long, short = ((100, 0.2), (200, 0.4), (300, 0.6)), ((100, 0.3), (200, 0.5))
+    records = [record(0.8, 0, curve=long), record(0.8, 1, curve=short), record(0.8, 2, curve=())]
+    drawn = []
+    from matplotlib.axes import Axes
+
+    monkeypatch.setattr(Axes, "fill_between", lambda self, *values, **look: drawn.append(values))
+    other = variant("longer", [0.8], curve=(*long, (400, 0.7)))
+    assert "<svg" in curves(table(row("uneven", records, ("accuracy",), planned=3, cost=COST), other)).svg
+    (steps, low, high), (others, *_) = drawn
+    assert steps == [100, 200] and others == [100, 200, 300, 400]
+    np.testing.assert_allclose(low, [20, 40])
+    np.testing.assert_allclose(high, [30, 50])
+    assert curves(table(variant("a", [0.8], curve=()), variant("b", [], planned=1))) is None
+
+
+def test_pictures_are_left_out_where_they_would_say_nothing():
+    assert score_by_cost(CLEAR, "accuracy") is None  # all cost the same
+    assert by_kind(CLEAR) is None  # no kinds
+    assert effects(table(variant("a", [0.8]), variant("b", [], planned=1)), "accuracy") is None
+    assert plots(table(variant("a", [], planned=1), variant("b", [], planned=1))) == ()
+
+
+def test_no_spread_and_unusual_labels_are_drawn():
+    kinds = [record(0.8, seed, yes_no=1.0, **{"日本": 0.0}) for seed in range(3)]
+    labels = "_hidden 日本 $x_{$", "x" * 200
+    costs = Cost(10, None), Cost(10_000, None)
+    rows = [row(label, kinds, ("accuracy",), planned=3, cost=cost) for label, cost in zip(labels, costs, strict=True)]
+    assert len(plots(table(*rows))) == 4
+
+
+def test_twelve_variants_look_different():
+    rows = [
+        row(f"widths={n}", [record(0.5 + n / 40 + s / 100, s, a=0.5) for s in range(2)], ("accuracy",), planned=2,
+            cost=Cost(n + 1, 10 ** (6 + n // 4) + n))
+        for n in range(12)
+    ]  # fmt: skip
+    assert len({style(number) for number in range(12)}) == 12
+    drawn = by_kind(table(*rows))
+    assert all(colour.lower() in drawn.svg for colour in PALETTE)
+    assert score_by_cost(table(*rows), "accuracy") is not None
+
+
+QUESTIONS = [(f"{n}-{kind}", f"{n}.png", kind) for n in range(6) for kind in ("colour", "shape")]
+
+
+@pytest.fixture
+def said(tmp_path):
+    """Makes a run from the ids of the questions that it answers right."""
+    for n in range(6):
+        Image.new("RGB", (400, 200), (40 * n, 0, 0)).save(tmp_path / f"{n}.png")
+    lines = [{"image": i, "question": f"which {k}?", "answers": ["red"], "question_id": q} for q, i, k in QUESTIONS]
+    file = tmp_path / "all.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    files = Files(images=str(tmp_path), train=(str(file),), validation=(str(file),), test=(str(file),))
+    config = Config(data=Data(name="jsonl", directory=str(tmp_path / "cache"), files=files))
+
+    def make(label, right, seed=0):
+        folder = tmp_path / f"{label}-{seed}"
+        folder.mkdir()
+        rows = [
+            {"question_id": q, "image_id": i, "question": f"which {k}?", "kind": k, "answers": ["red", "red"]}
+            | {"prediction": "red" if q in right else "blue", "score": float(q in right), "top": []}
+            for q, i, k in QUESTIONS
+        ]
+        (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        return record(0.5, seed, folder=folder, config=config)
+
+    return make
+
+
+def compared(**records):
+    return table(*(row(label, each, ("accuracy",), planned=len(each), cost=COST) for label, each in records.items()))
+
+
+def test_disagreements_are_those_of_the_first_shared_seed(said):
+    names = {name for name, *_ in QUESTIONS}
+    a = [said("a", names, 0), said("a", names - {"3-colour"}, 1)]
+    found = disagreements(compared(a=a, b=[said("b", names - {"0-shape"}, 1)]))
+    assert {each.said["a"] for each in found} == {("red", True), ("blue", False)}
+    assert {(each.question, each.references) for each in found} == {
+        ("which shape?", ("red",)),
+        ("which colour?", ("red",)),
+    }
+    assert len(found) == 2 and all(each.said["a"][1] != each.said["b"][1] for each in found)
+
+
+def test_half_right_comes_first_then_kinds_in_turn(said, tmp_path):
+    half = {name for name, _, kind in QUESTIONS if kind == "colour"} | {"0-shape"}
+    every = {name for name, *_ in QUESTIONS}
+    records = {"a": [said("a", every)], "b": [said("b", every)], "c": [said("c", every - half)]}
+    records["d"] = [said("d", set())]  # three of four right about the other shapes
+    found = disagreements(compared(**records), most=8)
+    assert len(found) == 8
+    assert [sum(right for _, right in each.said.values()) for each in found] == [2] * 7 + [3]
+    assert {each.question for each in found[:2]} == {"which colour?", "which shape?"}
+    assert found == disagreements(compared(**records))
+    with Image.open(io.BytesIO(found[0].picture)) as picture:
+        assert picture.size == (160, 80) and picture.format == "PNG"
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "picture"])
+def test_what_cannot_be_read_gives_no_examples(said, damage, tmp_path):
+    a, b = said("a", {"0-shape"}), said("b", set())
+    file = b.folder / "predictions.jsonl"
+    assert len(disagreements(compared(a=[a], b=[b]))) == 1
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[:-30])
+    else:
+        (tmp_path / "0.png").write_bytes(b"not a picture")
+    assert disagreements(compared(a=[a], b=[b])) == ()
+
+
+def test_captions_and_tasks_that_make_pictures(said, tmp_path):
+    a, b = said("a", set()), said("b", set())
+    rows = [{"image_id": f"{n}.png", "references": ["a thing"]} for n in range(2)]
+    for each, words in ((a, ("one", "same")), (b, ("two", "same"))):
+        lines = [line | {"captions": [{"caption": word}]} for line, word in zip(rows, words, strict=True)]
+        (each.folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    captioning, drawing = (
+        compared(**{
+            name: [each._replace(config=dataclasses.replace(each.config, task=task))]
+            for name, each in (("a", a), ("b", b))
+        })
+        for task in ("captioning", "image_generation")
+    )  # fmt: skip
+    (found,) = disagreements(captioning)
+    assert found.question == "" and found.said == {"a": ("one", None), "b": ("two", None)}
+    assert disagreements(drawing) == ()

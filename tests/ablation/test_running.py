@@ -1,0 +1,166 @@
+"""Runs of a study in processes of their own: skipped, resumed, failed, stopped and killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vlm_jax.ablation import running
+from vlm_jax.ablation.running import StudyFolder, execute
+from vlm_jax.ablation.study import Run
+from vlm_jax.config import Config
+from vlm_jax.config_json import to_json
+from vlm_jax.errors import InputError
+
+# In place of a training: as many steps as the config says, each written down, so that a killed one goes on.
+FAKE = """
+import json, os, pathlib, signal, sys, time
+config, _, workdir = sys.argv[1:]
+settings = json.loads(pathlib.Path(config).read_text())
+folder = pathlib.Path(workdir)
+folder.mkdir(parents=True, exist_ok=True)
+print("cores", sorted(os.sched_getaffinity(0)), "device", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+if settings["seed"] == 13 and not (folder / "mended").exists():
+    sys.exit("error: thirteen")
+if settings["seed"] == 9:
+    os.kill(os.getpid(), signal.SIGKILL)
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+steps = folder / "steps"
+while (done := len(steps.read_text()) if steps.exists() else 0) < settings["training"]["steps"]:
+    time.sleep(0.05)
+    with steps.open("a") as file:
+        file.write(".")
+    if asked:
+        sys.exit(143)
+(folder / "result.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}}))
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    (tmp_path / "fake.py").write_text(FAKE)
+    return (sys.executable, str(tmp_path / "fake.py"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return StudyFolder(tmp_path / "study")
+
+
+def run(seed, *, steps=2):
+    config = Config(seed=seed)
+    return Run(f"seed={seed}", type(config)(**{**vars(config), "training": type(config.training)(steps=steps)}))
+
+
+def test_every_run_gets_a_folder_a_config_and_a_log(command, folder):
+    said = []
+    assert execute([run(0), run(1)], folder, command=command, say=said.append)
+    for each in (run(0), run(1)):
+        assert folder.run(each).finished
+        assert (folder.path / "configs" / f"{each.name}.json").read_text() == to_json(each.config)
+        assert "cores" in folder.log(each).read_text()
+    assert [line.split(":")[0] for line in said] == ["1/2  seed=0", "2/2  seed=1"]
+    assert "finished" in said[0] and "ETA" in said[0] and "ETA" not in said[1]
+
+
+def test_finished_runs_are_skipped(command, folder):
+    execute([run(0)], folder, command=command, say=print)
+    before = folder.log(run(0)).read_text()
+    said = []
+    assert execute([run(0), run(1)], folder, command=command, say=said.append)
+    assert folder.log(run(0)).read_text() == before and said[0].startswith("2/2  seed=1: finished")
+
+
+def test_a_failed_run_stops_no_other_and_is_tried_again_on_request(command, folder):
+    runs, said = [run(13), run(0)], []
+    assert execute(runs, folder, command=command, say=said.append)
+    assert folder.run(run(0)).finished and not folder.run(run(13)).finished
+    assert said[0].startswith("1/2  seed=13: failed (error: thirteen)")
+    assert folder.error(run(13)).splitlines()[:: len(folder.error(run(13)).splitlines()) - 1] == [
+        "ended with code 1",
+        "error: thirteen",
+    ]
+    said.clear()
+    execute(runs, folder, command=command, say=said.append)
+    assert not said, "left alone"
+    (folder.run(run(13)).path / "mended").touch()
+    execute(runs, folder, command=command, retry=True, say=said.append)
+    assert folder.run(run(13)).finished and folder.error(run(13)) is None
+
+
+def test_a_killed_run_is_no_failure(command, folder):
+    said = []
+    execute([run(9)], folder, command=command, say=said.append)
+    assert "killed by SIGKILL" in said[0] and folder.error(run(9)) is None
+
+
+def test_several_at_a_time_share_the_cores(command, folder, monkeypatch):
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core")
+    began = time.monotonic()
+    execute([run(0, steps=10), run(1, steps=10)], folder, command=command, jobs=2, devices=("0", "3"), say=print)
+    assert time.monotonic() - began < 10
+    said = [folder.log(run(seed)).read_text().splitlines()[0] for seed in (0, 1)]
+    mine = [set(json.loads(line.split(" device")[0].removeprefix("cores "))) for line in said]
+    assert mine[0] and not mine[0] & mine[1] and mine[0] | mine[1] <= cores
+    assert [line.split("device ")[1] for line in said] == ["0", "3"]
+
+
+def test_impossible_numbers_of_jobs_are_refused():
+    for jobs, devices, said in ((0, (), "--jobs is 0"), (10_000, (), "cores for 1 to"), (2, ("0",), "a device of its")):
+        if jobs == 2 and len(os.sched_getaffinity(0)) < 2:
+            continue
+        with pytest.raises(InputError, match=said):
+            running.check_jobs(jobs, devices)
+
+
+STUDY = """
+import sys
+from vlm_jax.ablation.running import StudyFolder, execute
+from vlm_jax.ablation.study import Run
+from vlm_jax.config import Config, Training
+from pathlib import Path
+run = Run("long", Config(training=Training(steps=int(sys.argv[3]))))
+print("ended", execute([run], StudyFolder(Path(sys.argv[1])), command=(sys.executable, sys.argv[2])), flush=True)
+"""
+
+
+def start_study(folder, command, *, steps):
+    arguments = [sys.executable, "-c", STUDY, str(folder.path), command[1], str(steps)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_killed_study_leaves_no_process_behind_and_goes_on(command, folder):
+    steps = folder.path / "runs" / "long" / "steps"
+    process = start_study(folder, command, steps=40)
+    wait_for(lambda: steps.exists() and steps.read_text())
+    process.kill()
+    process.communicate()
+    time.sleep(0.2)
+    done = len(steps.read_text())
+    time.sleep(0.3)
+    assert len(steps.read_text()) == done < 40, "its run lives on"
+    process = start_study(folder, command, steps=40)
+    assert "ended True" in process.communicate(timeout=60)[0] and len(steps.read_text()) == 40
+
+
+def test_a_study_that_is_asked_to_stop_lets_its_runs_save(command, folder):
+    steps = folder.path / "runs" / "long" / "steps"
+    process = start_study(folder, command, steps=400)
+    wait_for(lambda: steps.exists() and steps.read_text())
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    assert "long: stopped and saved" in said and "ended False" in said

@@ -1,0 +1,168 @@
+"""Studies: lists of variants, their names, and what is refused before anything runs."""
+
+import dataclasses
+
+import pytest
+
+from vlm_jax.ablation.costs import matched
+from vlm_jax.ablation.study import (
+    Comparison,
+    Study,
+    chain,
+    grid,
+    load_study,
+    resolve,
+    runs,
+    seeded,
+    variant,
+    vary,
+    with_overrides,
+)
+from vlm_jax.command_line import load_preset
+from vlm_jax.config import Config
+from vlm_jax.errors import InputError
+
+FUSIONS = {"model.fusion": ["cross", "late"]}
+TINY = "../tiny.py"
+
+
+def labels(variants):
+    return [each.label for each in variants]
+
+
+@pytest.fixture
+def configs(tmp_path, pytestconfig):
+    """A folder as `configs` is, with a place for studies."""
+    folder = tmp_path / "configs"
+    (folder / "ablations").mkdir(parents=True)
+    preset = (pytestconfig.rootpath / "configs" / "tiny.py").read_text(encoding="utf-8")
+    # Classes that the config gives need no data.
+    (folder / "tiny.py").write_text(preset.replace("width=32,\n            heads", "classes=13, width=32, heads"))
+    return folder
+
+
+def tables(configs, *, seeds=(0,), **comparison):
+    settings = {"title": "one", "base": TINY, "variants": vary(FUSIONS), **comparison}
+    return resolve(Study("?", (Comparison(**settings),), seeds), configs / "ablations" / "study.py", matched=matched)
+
+
+def test_vary_changes_one_setting_at_a_time():
+    found = vary({"model.layers": [1, 3], "model.fusion": ["late"]})
+    assert labels(found) == ["base", "layers=1", "layers=3", "fusion=late"]
+
+
+def test_grid_has_every_combination():
+    found = grid({"model.layers": [1, 3], "model.image.widths": [(8, 16), (16, 32)]})
+    assert labels(found) == [f"layers={n}, widths={w}" for n in (1, 3) for w in ("8x16", "16x32")]
+
+
+def test_chain_has_each_variant_once_in_order():
+    named = variant({"model.layers": 1, "model.heads": 1}, name="small")
+    found = chain(vary(FUSIONS), named, vary({"model.fusion": ["late"], "model.layers": [4]}))
+    assert labels(found) == ["base", "fusion=cross", "fusion=late", "small", "layers=4"]
+
+
+def test_overrides_are_typed_and_named():
+    config = with_overrides(Config(), (("model.image.widths", [8, 16]), ("optimizer.learning_rate", 1)))
+    assert config.model.image.widths == (8, 16) and config.optimizer.learning_rate == 1.0
+    for setting, value, said in (
+        ("model.fusoin", "late", "no setting 'model.fusoin'; did you mean 'fusion'?"),
+        ("modle.fusion", "late", "no group of settings 'modle'"),
+        ("model.fusion", "lat", "did you mean 'late'?"),
+        ("model.layers", "two", "must be int, not 'two'"),
+    ):
+        with pytest.raises(InputError, match=said.replace("?", r"\?")):
+            with_overrides(Config(), ((setting, value),))
+
+
+def test_a_run_is_named_by_overrides_seed_and_config(configs):
+    (table,) = tables(configs)
+    names = [run.name for run in runs([table], (0, 1))]
+    assert [name.rpartition("-")[0] for name in names] == [
+        f"fusion={fusion},seed={seed}" for seed in (0, 1) for fusion in ("concat", "cross", "late")
+    ]
+    (other,) = tables(configs, common={"training.steps": 41})
+    assert not set(names) & {run.name for run in runs([other], (0, 1))}, "another config, the same folder"
+
+
+def test_fusions_get_their_own_pattern_and_head(configs):
+    (table,) = tables(configs)
+    assert [each.config.model.pattern for each in table.variants] == ["image_to_text", "image_to_text", "dual_encoder"]
+
+
+def test_comparisons_share_a_run_that_both_have(configs):
+    both = [*tables(configs), *tables(configs, title="flops", match="flops")]
+    found = runs(both, (0,))
+    assert len(found) == len({run.config for run in found}) < 6
+    for table in both:
+        assert {seeded(each, 0).config for each in table.variants} <= {run.config for run in found}
+
+
+def test_a_wild_name_is_a_plain_folder(configs):
+    (table,) = tables(configs, variants=chain(vary({}), variant({"model.layers": 1}, name="../../a b/<x>" + "y" * 300)))
+    name = seeded(table.variants[1], 0).name
+    assert "/" not in name and " " not in name and not name.startswith(".") and len(name) < 110
+
+
+@pytest.mark.parametrize(
+    ("comparison", "said"),
+    [
+        ({"variants": vary({"model.fusion": ["crss"]})}, r"one, fusion=crss: .*did you mean 'cross'\?"),
+        ({"variants": vary({"model.heads": [5]})}, "one, heads=5: "),
+        ({"base": "../tinny.py"}, r"tinny.py.*did you mean '.*tiny.py'\?"),
+        ({"match": "flops", "variants": vary({"model.width": [512]})}, "no depth and feed-forward width"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, said):
+    with pytest.raises(InputError, match=said):
+        tables(configs, **comparison)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1", "defines no get_study"),
+        ("get_study = dict", "must give a Study"),
+        (
+            "from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison('a', 'b', vary({})),))",
+            "two variants or more",
+        ),
+        (
+            "from vlm_jax.ablation.study import *\n"
+            "get_study = lambda: Study('?', (Comparison('a', 'b', vary({'s': [1, 1]})),))",
+            "two variants are called 's=1'",
+        ),
+        (
+            "from vlm_jax.ablation.study import *\n"
+            "get_study = lambda: Study('?', (Comparison('a', 'b', vary({'s': [1]}), match='flop'),))",
+            "did you mean 'flops'",
+        ),
+        (
+            "from vlm_jax.ablation.study import *\n"
+            "get_study = lambda: Study('?', (Comparison('a', 'b', vary({'s': [1]})),), seeds=(1, 1))",
+            "none twice",
+        ),
+    ],
+)
+def test_a_study_that_is_none_is_named(tmp_path, text, said):
+    (tmp_path / "study.py").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        load_study(tmp_path / "study.py")
+
+
+def test_a_missing_study_names_the_nearest(configs):
+    (configs / "ablations" / "fusion.py").write_text("")
+    with pytest.raises(InputError, match=r"did you mean '.*fusion.py'\?"):
+        load_study(configs / "ablations" / "fuson.py")
+
+
+def test_every_study_that_ships_resolves(pytestconfig, data_directory):
+    files = sorted((pytestconfig.rootpath / "configs" / "ablations").glob("*.py"))
+    assert files
+    for file in files:
+        study = load_study(file)
+        for comparison in study.comparisons:
+            for each in comparison.variants:
+                with_overrides(load_preset(file.parent / comparison.base), dict(comparison.common).items())
+                assert each.label
+        assert all(dataclasses.is_dataclass(comparison) for comparison in study.comparisons)

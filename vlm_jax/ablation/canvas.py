@@ -1,0 +1,112 @@
+"""What the plots of a comparison have in common: the looks of a variant, a legend, and SVG that is always the same."""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vlm_jax.ablation.wording import amount
+from vlm_jax.figures import WIDER_FONTS, wrap
+
+# Okabe and Ito's colours (Color Universal Design, 2008), told apart by colour-blind people, without the yellow, which
+# is too faint on white. With more variants than colours, lines are dashed, and no marker comes twice in a dozen.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", ":")
+MARKERS = "osD^vP*X<>ph"
+INK, FAINT, GRID = "#1f2328", "#6e7781", "#e5e8eb"
+WIDTH = 7.6  # inches
+LEGEND_LINE = 0.17  # inches
+LEGEND_ROOM = 52  # characters of a line: two columns of long labels
+FAR_APART = 20  # largest cost by smallest from which on the axis is logarithmic
+
+
+class Style(NamedTuple):
+    """What a variant is drawn with, in every picture."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+def style(number: int) -> Style:
+    """Of the variant at a place."""
+    dash = DASHES[number // len(PALETTE) % len(DASHES)]
+    return Style(PALETTE[number % len(PALETTE)], dash, MARKERS[number % len(MARKERS)])
+
+
+def whiskers(middle: float, low: float | None, high: float | None, scale: float) -> Any:
+    """Lengths of an error bar to both sides, `[2, 1]`; None where there is no interval."""
+    return None if low is None or high is None else np.maximum(0, [[middle - low], [high - middle]]) * scale
+
+
+def marked(number: int) -> dict[str, Any]:
+    """How the point of the variant at a place looks, for `errorbar`."""
+    look = style(number)
+    return {"fmt": look.marker, "color": look.colour, "markersize": 7, "elinewidth": 1.5, "capsize": 3}
+
+
+def cost_axis(axes: Any, costs: Sequence[float | int]) -> None:
+    """Few ticks with prefixes, and powers apart where the costs are."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    axes.margins(x=0.08)
+    if max(costs) > FAR_APART * min(costs):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(lambda value, _: amount(value))
+
+
+def short(label: str, room: int) -> str:
+    """A label on at most two lines of `room` characters."""
+    return "\n".join(wrap(label, lambda line: len(line) <= room, lines=2)) or "-"
+
+
+def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
+    """Columns, and lines of text of the highest column."""
+    shown = [short(label, LEGEND_ROOM).split("\n") for label in labels]
+    longest = max(len(line) for lines in shown for line in lines)
+    columns = max(1, min(len(shown), int(WIDTH / (0.5 + 0.063 * longest))))
+    return columns, -(-len(shown) // columns) * max(map(len, shown))
+
+
+def legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """One below the axes, in columns as wide as its labels need."""
+    columns, _ = _legend_shape(labels)
+    shown = [short(label, LEGEND_ROOM) for label in labels]
+    figure.legend(handles, shown, loc="outside lower left", ncols=columns, frameon=False, borderaxespad=0.2, fontsize=8)
+
+
+def svg(paint: Callable[[Any], None], height: float, *, labels: Sequence[str] = ()) -> str:
+    """What `paint` draws, as an SVG document `height` inches high and a legend of these labels."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import get_font_names
+
+    installed = set(get_font_names())
+    settings = {
+        "svg.hashsalt": "vlm_jax",  # ids are random without it
+        "svg.fonttype": "path",  # looks the same wherever it is read
+        "text.parse_math": False,  # a label may hold dollar signs
+        "font.family": ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)],
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": FAINT,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "hatch.linewidth": 0.6,
+    }
+    lines = _legend_shape(labels)[1] if labels else 0
+    file = io.StringIO()
+    with warnings.catch_warnings(), matplotlib.rc_context(settings):
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box
+        figure = Figure(figsize=(WIDTH, height + LEGEND_LINE * lines), layout="constrained", facecolor="white")
+        figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+        paint(figure)
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()

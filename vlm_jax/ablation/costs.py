@@ -1,0 +1,118 @@
+"""What a config costs, by formula, and configs made to cost the same."""
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from vlm_jax.config import Config, Data
+from vlm_jax.config_checks import check
+from vlm_jax.errors import InputError
+
+TOLERANCE = 0.05
+MULTIPLE = 16  # of a feed-forward width
+BACKWARD = 2  # a backward pass has two products for each of the forward pass
+WIDEST = 16  # times the trunk's width: beyond it, matching is no longer about the same kind of model
+
+
+class Cost(NamedTuple):
+    """Of a model and its optimizer step; None where there is no formula, as for an image tokenizer."""
+
+    parameters: int | None
+    step_flops: int | None
+    """Products and convolutions of one optimizer step, forward and backward; frozen modules count forward alone."""
+
+
+@functools.lru_cache
+def _classes(data: Data) -> int:
+    from vlm_jax.data.answers import AnswerVocabulary
+    from vlm_jax.data.sources import open_split
+
+    return len(AnswerVocabulary.build(open_split(data, "train"), min_count=data.min_answer_count))
+
+
+@functools.lru_cache(maxsize=256)
+def cost(config: Config) -> Cost:
+    """Parameters and FLOPs of a checked config, from shapes alone; prepares its data to count the answers."""
+    from vlm_jax.models.image_tokenizer import code_count
+    from vlm_jax.models.inspection import inspect
+
+    if config.task == "image_tokenizer":
+        return Cost(None, None)
+    if config.task == "image_generation":
+        classes = code_count(config.model.codes)
+    else:
+        classes = config.model.classes or (_classes(config.data) if config.data.texts == "questions" else 1)
+    rows = inspect(
+        config.model,
+        image_size=config.data.image.size,
+        questions=config.data.questions_per_image,
+        classes=classes,
+        text_length=config.model.text.max_length,
+    )
+    below: dict[str, int] = {}
+    for row in rows[1:]:
+        parent = row.path.rpartition("/")[0]
+        below[parent] = below.get(parent, 0) + row.flops
+    flops = 0
+    for row in rows:
+        own = row.flops - below.get(row.path, 0)
+        held = any(re.search(pattern, f"{row.path}/kernel") for pattern in config.optimizer.frozen)
+        flops += own * (1 if held else 1 + BACKWARD)
+    return Cost(rows[0].parameters, flops * config.training.batch_images)
+
+
+def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:
+    """The config with depth and feed-forward width changed until `what` agrees with the target's within 5 %.
+
+    `what` is `flops` (of an optimizer step) or `parameters`. Its own depth is tried first, then those nearest to it; of
+    the widths, multiples of 16, the one that agrees best. Returns the config and what was changed, in words. Raises
+    `InputError` where nothing agrees, or where the layers are given by pretrained weights.
+    """
+    goal = _measure(target, what)
+    if abs(_measure(config, what) / goal - 1) <= TOLERANCE:
+        return config, ""
+    model = config.model
+    if model.init_from or (model.text.init_from and model.text.init_trunk):
+        raise InputError(f"match is {what!r}, and pretrained layers leave no choice of depth and width; match steps")
+    changed = next(_candidates(config, what, goal), None)
+    if changed is None:
+        raise InputError(
+            f"no depth and feed-forward width bring it within {TOLERANCE:.0%} of the first variant's {goal:,} {what} "
+            f"(it has {_measure(config, what):,}); change model.width of one of them, or match steps"
+        )
+    pairs = (("layers", model.layers, changed.model.layers), ("mlp_width", model.mlp_width, changed.model.mlp_width))
+    return changed, ", ".join(f"{name} {old} -> {new}" for name, old, new in pairs if old != new)
+
+
+def _measure(config: Config, what: str) -> int:
+    found = cost(config)
+    value = found.step_flops if what == "flops" else found.parameters
+    if value is None:
+        raise InputError(f"an {config.task.replace('_', ' ')} has no formula for its {what}; match steps")
+    return value
+
+
+def _candidates(config: Config, what: str, goal: int) -> Iterator[Config]:
+    """Configs within the tolerance, the nearest depth first.
+
+    Parameters and FLOPs are linear in the feed-forward width and, from the first layer on, in depth: four models say
+    all of it, and what they foretell is then counted.
+    """
+    depth, narrow, wide = config.model.layers, MULTIPLE, 2 * MULTIPLE
+    one, two = ([_measure(_shaped(config, layers, width), what) for width in (narrow, wide)] for layers in (1, 2))
+    for layers in sorted(range(1, 4 * depth + 1), key=lambda layers: abs(layers - depth)):
+        low, high = (first + (layers - 1) * (second - first) for first, second in zip(one, two, strict=True))
+        units = round(1 + (goal - low) / max(high - low, 1))
+        width = MULTIPLE * max(1, min(units, WIDEST * config.model.width // MULTIPLE))
+        foretold = low + (high - low) * (width / MULTIPLE - 1)
+        if abs(foretold / goal - 1) > TOLERANCE:
+            continue
+        shaped = _shaped(config, layers, width)
+        if abs(_measure(shaped, what) / goal - 1) <= TOLERANCE:
+            yield shaped
+
+
+def _shaped(config: Config, layers: int, mlp_width: int) -> Config:
+    return check(replace(config, model=replace(config.model, layers=layers, mlp_width=mlp_width)))

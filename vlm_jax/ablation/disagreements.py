@@ -1,0 +1,107 @@
+"""Examples on which the variants of a comparison disagree, with their pictures."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vlm_jax.ablation.items import Item, read_items
+from vlm_jax.ablation.records import Findings, Record
+from vlm_jax.data.images import decode_image
+from vlm_jax.data.sources import open_split
+from vlm_jax.errors import InputError
+
+SIDE = 160  # pixels of a thumbnail
+
+
+class Disagreement(NamedTuple):
+    """One item of the test split and what each variant said of it."""
+
+    picture: bytes
+    """PNG, at most 160 pixels a side."""
+    question: str
+    """Empty for a caption: nothing was asked."""
+    references: tuple[str, ...]
+    said: dict[str, tuple[str, bool | None]]
+    """By label: the answer or caption, and whether it is right; None where nobody knows."""
+
+
+def disagreements(findings: Findings, *, most: int = 8) -> tuple[Disagreement, ...]:
+    """Items on which some variants are right and others wrong, all with the first seed that they share.
+
+    Those on which about half are right come first, then in turn the kinds of questions, then by a hash of the id. Where
+    no rule says what is right, as of captions by people, those that differ. Tasks that make pictures, predictions that
+    are not whole and data that is not there any more give nothing.
+    """
+    records = _shared_seed(findings)
+    if len(records) < 2 or any(record.config.task not in ("vqa", "captioning") for record in records.values()):
+        return ()
+    base = next(iter(records.values()))
+    known = base.config.task == "vqa" or base.config.data.name == "shape_scenes"
+    try:
+        items = {label: read_items(record.folder, record.config.task) for label, record in records.items()}
+        chosen = _choose(list(items.values()), most, known=known)
+        pictures = _thumbnails(base, {item.picture for _, item in chosen})
+    except (InputError, OSError, ValueError):
+        return ()
+    found = []
+    for key, item in chosen:
+        said = {label: (of[key].said, _right(of[key]) if known else None) for label, of in items.items()}
+        if item.picture in pictures:
+            references = tuple(dict.fromkeys(item.references))
+            found.append(Disagreement(pictures[item.picture], item.asked, references, said))
+    return tuple(found)
+
+
+def _shared_seed(findings: Findings) -> dict[str, Record]:
+    """By label, the runs of the first seed that all variants with a finished run have."""
+    rows = [row for row in findings.rows if row.records]
+    shared = [seed for seed in (rows[0].seeds if rows else ()) if all(seed in row.seeds for row in rows)]
+    return {row.label: row.records[row.seeds.index(shared[0])] for row in rows} if shared else {}
+
+
+def _right(item: Item) -> bool:
+    return item.score >= 0.5
+
+
+def _choose(variants: Sequence[Mapping[str, Item]], most: int, *, known: bool) -> list[tuple[str, Item]]:
+    """Ids and the first variant's items, in the order in which they are shown."""
+    first, *others = variants
+    split = []
+    for key, item in first.items():
+        items = [item, *(other[key] for other in others if key in other)]
+        same = len(items) == len(variants) and len({(each.picture, each.asked) for each in items}) == 1
+        if same and len({_right(each) if known else each.said for each in items}) > 1:
+            share = sum(map(_right, items)) / len(items) if known else 0.5
+            split.append((abs(share - 0.5), hashlib.sha256(key.encode(errors="replace")).hexdigest(), key))
+    taken: Counter[tuple[float, str]] = Counter()
+    ranked = []
+    for off, digest, key in sorted(split):
+        kind = off, first[key].kind
+        ranked.append((off, taken[kind], digest, key))
+        taken[kind] += 1
+    return [(key, first[key]) for *_, key in sorted(ranked)[:most]]
+
+
+def _thumbnails(record: Record, wanted: set[str]) -> dict[str, bytes]:
+    """The pictures of the test split with these ids, small."""
+    found: dict[str, bytes] = {}
+    if not wanted:
+        return found
+    for example in open_split(record.config.data, "test"):
+        if example.image_id in wanted:
+            pixels = decode_image(example.image, name=example.image_id, max_pixels=record.config.data.image.max_pixels)
+            found[example.image_id] = _png(pixels)
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+def _png(pixels: Any) -> bytes:
+    from PIL import Image
+
+    picture, file = Image.fromarray(pixels), io.BytesIO()
+    picture.thumbnail((SIDE, SIDE))
+    picture.save(file, "PNG")
+    return file.getvalue()

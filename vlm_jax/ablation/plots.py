@@ -1,0 +1,175 @@
+"""Pictures of a comparison, as SVG: the same results give the same bytes."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vlm_jax.ablation.canvas import DASHES, FAINT, GRID, INK, cost_axis, legend, marked, short, style, svg, whiskers
+from vlm_jax.ablation.records import Findings, Row
+from vlm_jax.ablation.statistics import Summary, summary
+from vlm_jax.ablation.wording import heading, is_share
+from vlm_jax.figures import visible
+from vlm_jax.tasks import TASKS
+
+BAR = 0.13  # inches
+MOST_MARKED = 15  # points of a curve from which on a marker each would hide the line
+
+
+class Plot(NamedTuple):
+    """A picture and what it shows."""
+
+    caption: str
+    svg: str
+
+
+def plots(findings: Findings) -> tuple[Plot, ...]:
+    """Every picture that the finished runs have numbers for."""
+    main = findings.metrics[0] if findings.metrics else ""
+    made = (effects(findings, main), curves(findings), score_by_cost(findings, main), by_kind(findings))
+    return tuple(plot for plot in made if plot is not None)
+
+
+def effects(findings: Findings, metric: str) -> Plot | None:
+    """Each variant minus the first with Welch's interval, beside a line at no difference."""
+    found = findings.differences.get(metric, {})
+    numbered = [(number, row.label) for number, row in enumerate(findings.rows) if row.label in found]
+    if not numbered:
+        return None
+
+    def paint(figure: Any) -> None:
+        axes, scale = figure.add_subplot(), _scale(metric)
+        axes.axvline(0, color=FAINT, linewidth=1)
+        for place, (number, label) in enumerate(numbered):
+            one = found[label]
+            ends = whiskers(one.difference, one.low, one.high, scale)
+            axes.errorbar(one.difference * scale, place, xerr=ends, **marked(number))
+        axes.set_yticks(range(len(numbered)), [short(label, 38) for _, label in numbered])
+        axes.set_ylim(len(numbered) - 0.4, -0.6)
+        axes.set_xlabel(f"{metric} minus the first variant's" + (", percentage points" if is_share(metric) else ""))
+        axes.grid(axis="x", color=GRID)
+
+    first = visible(findings.rows[0].label)
+    caption = (
+        f"Difference in {metric} from {first}, with Welch's interval, each by itself (not adjusted for the number of "
+        "variants). No line: one seed, or no spread between seeds."
+    )
+    return Plot(caption, svg(paint, 0.9 + 0.42 * len(numbered)))
+
+
+def curves(findings: Findings) -> Plot | None:
+    """Validation scores over training; the band is from the lowest to the highest seed."""
+    lines = [(number, points) for number, row in enumerate(findings.rows) if (points := _curve(row))]
+    if not lines:
+        return None
+    config = findings.rows[lines[0][0]].records[0].config
+    metric = TASKS[config.task].metric_of(config)
+
+    def paint(figure: Any) -> None:
+        axes, handles = figure.add_subplot(), []
+        for number, points in lines:
+            look, scale = style(number), _scale(metric)
+            steps = [step for step, _ in points]
+            values = np.array([values for _, values in points]) * scale
+            marker = look.marker if len(steps) <= MOST_MARKED else ""
+            handles += axes.plot(
+                steps, values.mean(1), look.dash, color=look.colour, marker=marker, markersize=4, linewidth=1.6
+            )
+            axes.fill_between(steps, values.min(1), values.max(1), color=look.colour, alpha=0.15, linewidth=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("optimizer steps")
+        axes.set_ylabel(f"validation {heading(metric)}")
+        axes.grid(color=GRID)
+        legend(figure, handles, [findings.rows[number].label for number, _ in lines])
+
+    caption = "Validation score by which the best checkpoint is chosen. Line: mean over seeds; band: lowest to highest."
+    return Plot(caption, svg(paint, 3.4, labels=[findings.rows[number].label for number, _ in lines]))
+
+
+def _curve(row: Row) -> list[tuple[int, list[float]]]:
+    """(step, value of each seed) at the steps that all seeds with a curve have."""
+    seeds = [dict(record.curve) for record in row.records if record.curve]
+    shared = sorted(set.intersection(*(set(curve) for curve in seeds))) if seeds else []
+    return [(step, [curve[step] for curve in seeds]) for step in shared]
+
+
+def score_by_cost(findings: Findings, metric: str) -> Plot | None:
+    """The metric over the FLOPs of a whole training or, where there is no formula, over parameters."""
+    scored = [(number, row) for number, row in enumerate(findings.rows) if metric in row.scores]
+    costs = [_training_flops(row) for _, row in scored]
+    what = "FLOPs of the whole training"
+    if None in costs:
+        costs, what = [row.cost.parameters or row.mean("parameters") for _, row in scored], "parameters"
+    if None in costs or len(set(costs)) < 2:
+        return None
+
+    def paint(figure: Any) -> None:
+        axes, scale, handles = figure.add_subplot(), _scale(metric), []
+        for (number, row), cost in zip(scored, costs, strict=True):
+            one = row.scores[metric]
+            ends = whiskers(one.mean, one.low, one.high, scale)
+            handles.append(axes.errorbar(cost, one.mean * scale, yerr=ends, **marked(number)))
+        cost_axis(axes, costs)
+        axes.set_xlabel(what)
+        axes.set_ylabel(heading(metric))
+        axes.grid(color=GRID)
+        legend(figure, handles, [row.label for _, row in scored])
+
+    caption = f"{metric} on the test split against {what}. Point: mean over seeds; line: Student's interval."
+    return Plot(caption, svg(paint, 3.2, labels=[row.label for _, row in scored]))
+
+
+def _training_flops(row: Row) -> int | None:
+    return None if row.cost.step_flops is None else row.cost.step_flops * row.records[0].config.training.steps
+
+
+def by_kind(findings: Findings) -> Plot | None:
+    """Bars of `accuracy/KIND`, a group for each kind of question."""
+    bars = [(number, row, _kinds(row)) for number, row in enumerate(findings.rows)]
+    bars = [bar for bar in bars if bar[2]]
+    kinds = sorted({kind for *_, found in bars for kind in found})
+    if not kinds:
+        return None
+    group = len(bars) + 1.5  # bars, and the room between groups
+
+    def paint(figure: Any) -> None:
+        axes, handles = figure.add_subplot(), []
+        for place, (number, _, found) in enumerate(bars):
+            look, drawn = style(number), None
+            for at, kind in enumerate(kinds):
+                if kind not in found:
+                    continue
+                one = found[kind]
+                drawn = axes.barh(
+                    at * group + place,
+                    100 * one.mean,
+                    0.82,
+                    xerr=whiskers(one.mean, one.low, one.high, 100.0),
+                    color=look.colour,
+                    hatch=("", "///", "...")[DASHES.index(look.dash)],
+                    edgecolor="white",
+                    linewidth=0,
+                    error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 0},
+                )
+            handles.append(drawn)
+        axes.set_yticks([at * group + (len(bars) - 1) / 2 for at in range(len(kinds))], [short(k, 24) for k in kinds])
+        axes.set_ylim(len(kinds) * group - 1.6, -1)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("accuracy, %")
+        axes.set_axisbelow(True)
+        axes.grid(axis="x", color=GRID)
+        legend(figure, handles, [row.label for _, row, _ in bars])
+
+    caption = "Accuracy by kind of question on the test split. Bar: mean over seeds; line: Student's interval."
+    return Plot(caption, svg(paint, 0.7 + max(0.3, BAR * group) * len(kinds), labels=[row.label for _, row, _ in bars]))
+
+
+def _kinds(row: Row) -> dict[str, Summary]:
+    """By kind of question, where all seeds have it."""
+    runs = [record.result["metrics"] for record in row.records]
+    names = [name for name in (runs[0] if runs else ()) if name.startswith("accuracy/")]
+    whole = [name for name in names if all(run.get(name) is not None for run in runs)]
+    return {name.removeprefix("accuracy/"): summary([run[name] for run in runs]) for name in whole}
+
+
+def _scale(metric: str) -> float:
+    return 100.0 if is_share(metric) else 1.0

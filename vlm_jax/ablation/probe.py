@@ -1,0 +1,91 @@
+"""What a run would take, from two steps of it: `python -m vlm_jax.ablation.probe CONFIG.json`."""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_jax.config import Config
+from vlm_jax.config_json import from_json, to_json
+from vlm_jax.errors import InputError
+
+STEPS = 2
+CONTROLS = 3  # times that the test split is predicted: as it is, without pictures, with other pictures
+
+
+class Probe(NamedTuple):
+    """Measured on this machine; times in seconds, memory in bytes."""
+
+    compile_seconds: float
+    step_seconds: float
+    total_seconds: float
+    """Of the whole run: set-up, compiling, steps, validations and scoring."""
+    peak_memory: int | None
+
+
+def probe(config: Config) -> Probe:
+    """Take two steps of a config in a process of its own; `InputError` with its last line where that fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        file.write_text(to_json(config), encoding="utf-8")
+        command = [sys.executable, "-m", "vlm_jax.ablation.probe", str(file)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (answer.stdout if answer.returncode == 0 else answer.stderr).strip().splitlines() or ["no output"]
+    if answer.returncode:
+        raise InputError(f"two steps of it failed: {lines[-1].removeprefix('error: ')}")
+    return Probe(*json.loads(lines[-1]))
+
+
+def main(argv: list[str]) -> None:
+    from vlm_jax.allocator import keep_freed_memory
+    from vlm_jax.data.sources import open_split
+    from vlm_jax.run_folder import claim
+    from vlm_jax.training.evaluation import peak_memory
+    from vlm_jax.training.loop import Trainer
+
+    keep_freed_memory()
+    config = from_json(Path(argv[0]).read_text(encoding="utf-8"))
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, claim(Path(folder) / "run", config) as run:
+        trainer = Trainer(config, run, say=lambda text: None)
+        setup = time.perf_counter() - began
+        step_compile, step = _timed(lambda: _step(trainer))
+        trainer.loader.close()
+        params = trainer.parallel.take(trainer.state).params
+        size = config.training.evaluation_batch_images
+        pictures = [trainer.validation[index] for index in range(min(size, len(trainer.validation)))]
+        predict_compile, predict = _timed(lambda: trainer.task.predict(params, pictures))
+        batches = math.ceil(len(trainer.validation) / size) * math.ceil(
+            config.training.steps / config.training.evaluate_every
+        ) + CONTROLS * math.ceil(len(open_split(config.data, "test")) / size)
+        total = setup + step_compile + predict_compile + config.training.steps * step + batches * predict
+        found = Probe(step_compile, step, total, peak_memory())
+    print(json.dumps(found))
+
+
+def _step(trainer: Any) -> None:
+    import jax
+
+    batch = trainer.parallel.put_batch(next(trainer.loader).batch)
+    trainer.state, metrics = trainer.step(trainer.parallel.put(trainer.state), batch)
+    jax.block_until_ready(metrics)
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of the first call, and of each of the next ones."""
+    times = [time.perf_counter()]
+    for _ in range(1 + STEPS):
+        call()
+        times.append(time.perf_counter())
+    return times[1] - times[0], (times[-1] - times[1]) / STEPS
+
+
+if __name__ == "__main__":
+    from vlm_jax.command_line import run_command
+
+    run_command(main)

@@ -1,0 +1,121 @@
+"""What finished runs say of themselves, and what follows for a comparison: means, intervals, differences."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_jax.ablation.costs import Cost
+from vlm_jax.ablation.statistics import Difference, Summary, differences, summary
+from vlm_jax.config import Config
+from vlm_jax.run_folder import RunFolder
+from vlm_jax.tasks import TASKS
+
+
+class Record(NamedTuple):
+    """One run, as its folder tells it."""
+
+    folder: Path
+    config: Config
+    result: dict[str, Any]
+    """What `result.json` holds; empty where the run has not finished."""
+    curve: tuple[tuple[int, float], ...]
+    """(optimizer step, validation score), of the score that the best checkpoint is chosen by."""
+    weights: dict[str, Any] | None
+    """What was loaded from where; None where everything is fresh."""
+
+
+def read_run(folder: RunFolder) -> Record:
+    """The record of a run, finished or not."""
+    config = folder.config()
+    result = folder.result() if folder.finished else {}
+    curve = _curve(folder.path / "metrics.jsonl", f"validation/{TASKS[config.task].metric_of(config)}")
+    return Record(folder.path, config, result, curve, folder.weights())
+
+
+def _curve(file: Path, metric: str) -> tuple[tuple[int, float], ...]:
+    if not file.is_file():
+        return ()
+    points = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            values = json.loads(line)
+            if values.get(metric) is not None:
+                points[int(values["step"])] = float(values[metric])
+        except (ValueError, TypeError, KeyError, AttributeError):  # a line cut short by a kill
+            continue
+    return tuple(sorted(points.items()))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant of a comparison: its finished runs, and their means."""
+
+    label: str
+    chosen: str
+    """What matching changed; empty where nothing."""
+    records: tuple[Record, ...]
+    """Finished runs, by seed."""
+    planned: int
+    """How many runs there should be."""
+    scores: dict[str, Summary]
+    """By metric; one that the runs do not have is not in it."""
+    controls: dict[str, Summary]
+    cost: Cost
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the finished runs."""
+        return tuple(record.config.seed for record in self.records)
+
+    def mean(self, fact: str) -> float | None:
+        """The mean over seeds of a fact of `result.json`, such as `wall_seconds`; None where it is missing."""
+        values = [record.result.get(fact) for record in self.records]
+        return None if not values or None in values else sum(values) / len(values)
+
+    def values(self, metric: str) -> list[float]:
+        """The metric of each finished run, by seed."""
+        return [record.result["metrics"][metric] for record in self.records]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One comparison with everything that its finished runs say."""
+
+    title: str
+    base: str
+    match: str
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+    differences: dict[str, dict[str, Difference]]
+    """By metric and label, each variant minus the first; without those that have no finished run."""
+
+
+def row(
+    label: str, records: Sequence[Record], metrics: Iterable[str], *, planned: int, cost: Cost, chosen: str = ""
+) -> Row:
+    """A variant's row from its runs; those that have not finished count as missing."""
+    done = tuple(record for record in records if record.result)
+    shared = set.intersection(*(_numbers(record) for record in done)) if done else set()
+    scores = {name: _summary(done, name) for name in metrics if name in shared}
+    controls = {name: _summary(done, name) for name in sorted(shared) if name.startswith("control/")}
+    return Row(label, chosen, done, planned, scores, controls, cost)
+
+
+def _numbers(record: Record) -> set[str]:
+    return {name for name, value in record.result["metrics"].items() if value is not None}
+
+
+def _summary(records: Sequence[Record], metric: str) -> Summary:
+    return summary([record.result["metrics"][metric] for record in records])
+
+
+def findings(title: str, rows: Sequence[Row], *, base: str, match: str, metrics: Sequence[str]) -> Findings:
+    """The comparison of rows with the first of them."""
+    found: dict[str, dict[str, Difference]] = {}
+    for metric in metrics:
+        values: Mapping[str, list[float]] = {each.label: each.values(metric) for each in rows if metric in each.scores}
+        if rows[0].label in values and len(values) > 1:
+            found[metric] = differences(values, rows[0].label)
+    return Findings(title, base, match, tuple(metrics), tuple(rows), found)

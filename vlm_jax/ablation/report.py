@@ -1,0 +1,131 @@
+"""The report of a study: as text for a terminal and a code host here, as one page for a browser in `page`."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.ablation.disagreements import Disagreement
+from vlm_jax.ablation.records import Findings
+from vlm_jax.ablation.tables import MATCHED, grids, verdicts
+from vlm_jax.ablation.wording import MISSING, fact
+from vlm_jax.figures import visible
+from vlm_jax.run_folder import RunFolder
+
+MARKS = {True: "✓", False: "✗", None: ""}
+ALONE = "one variant, nothing to compare it with"
+NO_FINDING = "No finding has been written down yet."
+EXPECTED = ("commit", "versions", "machine")  # facts that are named as missing where they are not there
+LONGEST_ERROR = 500  # characters, in a table; the page has all of it
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a study's report says."""
+
+    question: str
+    finding: str
+    tables: tuple[Findings, ...]
+    commands: tuple[str, ...]
+    """Each makes this report again, or a part of it."""
+    facts: dict[str, Any]
+    """`commit`, `versions`, `machine`, `level` of confidence, `seeds`, and what else is known of how it was made."""
+    unfinished: tuple[tuple[str, str], ...] = ()
+    """(run, error or "not run yet")."""
+    disagreements: dict[str, tuple[Disagreement, ...]] = field(default_factory=dict)
+    """By the title of the comparison."""
+
+
+def write(report: Report, folder: Path) -> None:
+    """Write `report.md` and `report.html`, which needs no other file, each whole or not at all."""
+    from vlm_jax.ablation.page import page
+
+    RunFolder(folder).write_text("report.md", markdown(report))
+    RunFolder(folder).write_text("report.html", page(report))
+
+
+def methods(report: Report) -> str:
+    """How the numbers came about, in a few sentences."""
+    level = report.facts.get("level")
+    shown = f"{100 * level:g} %" if level else f"level {MISSING}"
+    return (
+        "The seed is the unit: every number is a mean over seeds, each the score of one training on the whole test "
+        f"split, with Student's interval of that mean ({shown}) and the standard deviation between seeds. Differences "
+        "are those of a variant and the first one, by Welch's t test with its interval and degrees of freedom; "
+        "p is adjusted for the number of variants by Holm's method, and a variant is called higher or lower only by "
+        "the adjusted one. Not distinguishable does not mean equal: more seeds may tell them apart. "
+        "Shares are in percent, their differences in percentage points; an interval knows nothing of the ends at 0 "
+        "and 100."
+    )
+
+
+def provenance(report: Report) -> tuple[tuple[str, str], ...]:
+    """(name, what is known) of everything the report was made with and on."""
+    names = dict.fromkeys((*EXPECTED, *report.facts))
+    return tuple((name, fact(report.facts.get(name))) for name in names)
+
+
+def matching(findings: Findings) -> str:
+    """What the variants have alike."""
+    return f"Base: {visible(findings.base)}. Alike: {MATCHED.get(findings.match, findings.match)}."
+
+
+def markdown(report: Report) -> str:
+    """The report as text with tables."""
+    parts = [f"# {_escaped(report.question)}", _escaped(report.finding) or NO_FINDING, "## In short"]
+    parts.append("\n".join(_in_short(report.tables)) or "Nothing has been compared yet.")
+    for findings in report.tables:
+        parts += [f"## {_escaped(findings.title)}", _escaped(matching(findings))]
+        for grid in grids(findings):
+            parts += [f"### {_escaped(grid.title)}", _table(grid.head, grid.rows)]
+        found = report.disagreements.get(findings.title, ())
+        if found:
+            parts += ["### Where they disagree", _disagreements(found)]
+    if report.unfinished:
+        rows = [(name, _cut(error)) for name, error in report.unfinished]
+        parts += ["## Unfinished runs", _table(("run", "error"), rows)]
+    parts += ["## Methods", methods(report), "## How this was made", _table(("what", "which"), provenance(report))]
+    parts += ["Commands:", "\n".join(_code(report.commands)) or MISSING]
+    return "\n\n".join(parts) + "\n"
+
+
+def _in_short(tables: Iterable[Findings]) -> Iterable[str]:
+    for findings in tables:
+        for each in verdicts(findings):
+            yield f"- {_escaped(findings.title)}: {_escaped(each.metric)} against {_escaped(each.base)}"
+            for name, labels in each.groups or ((ALONE, ()),):
+                yield f"  - {_escaped(name)}" + (": " if labels else "") + _escaped("; ".join(labels))
+
+
+def _disagreements(found: Sequence[Disagreement]) -> str:
+    labels = tuple(found[0].said)
+    asked = any(each.question for each in found)
+    rows = []
+    for each in found:
+        said = (f"{MARKS[right]} {text}".strip() for text, right in each.said.values())
+        rows.append((*((each.question,) if asked else ()), " / ".join(each.references) or MISSING, *said))
+    return _table((*(("question",) if asked else ()), "reference", *labels), rows)
+
+
+def _cut(text: str) -> str:
+    one_line = visible(text)
+    return one_line if len(one_line) <= LONGEST_ERROR else one_line[: LONGEST_ERROR - 1] + "…"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell if number == 1 else _escaped(cell) for cell in cells) + " |"
+        for number, cells in enumerate(lines)
+    )
+
+
+def _escaped(text: str) -> str:
+    """On one line, without cells, emphasis, code, HTML or links of its own."""
+    return re.sub(r"([\\`*|]|<(?=[A-Za-z/!?])|(?<=\])\()", r"\\\1", visible(text))
+
+
+def _code(commands: Iterable[str]) -> Iterable[str]:
+    """Indented, which no content can end early."""
+    return (f"    {visible(line)}" for command in commands for line in command.splitlines())

@@ -1,0 +1,167 @@
+"""The runs of a study: each in a process and a folder of its own, several at a time, resumed where they stopped."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from vlm_jax.ablation.study import Run
+from vlm_jax.config_json import to_json
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import RunFolder
+from vlm_jax.training.logging import duration
+from vlm_jax.training.loop import stop_requests
+
+STOPPED = 143  # what experiments.train ends with when it was asked to stop, its state saved
+LAST_LINES = 20
+POLL_SECONDS = 0.1
+CACHE_AFTER_SECONDS = 0.2  # programs that took longer to compile are kept for the next seed
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Where a study's runs, their configs, logs and errors are; the report lies directly in it."""
+
+    path: Path
+
+    def run(self, run: Run) -> RunFolder:
+        """The folder of a run, which need not be there yet."""
+        return RunFolder(self.path / "runs" / run.name)
+
+    def log(self, run: Run) -> Path:
+        """What a run has printed, over all its starts."""
+        return self.path / "logs" / f"{run.name}.log"
+
+    def error(self, run: Run) -> str | None:
+        """Why a run failed; None where it has not."""
+        file = self._failed(run)
+        return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else None
+
+    def write_error(self, run: Run, text: str | None) -> None:
+        """Remember why a run failed, or forget it."""
+        file = self._failed(run)
+        if text is None:
+            file.unlink(missing_ok=True)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        RunFolder(file.parent).write_text(file.name, text + "\n")
+
+    def write_config(self, run: Run) -> Path:
+        """Write the config that a run starts from."""
+        file = self.path / "configs" / f"{run.name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        RunFolder(file.parent).write_text(file.name, to_json(run.config))
+        return file
+
+    def _failed(self, run: Run) -> Path:
+        return self.path / "failed" / f"{run.name}.txt"
+
+
+class _Active(NamedTuple):
+    run: Run
+    slot: int
+    process: subprocess.Popen
+    began: float
+
+
+def check_jobs(jobs: int, devices: Sequence[str]) -> None:
+    """Raises `InputError` where there is not a core, or a named device, for each job."""
+    cores = len(os.sched_getaffinity(0))
+    if not 1 <= jobs <= cores:
+        raise InputError(f"--jobs is {jobs}; this machine has cores for 1 to {cores}")
+    if devices and jobs > len(devices):
+        raise InputError(f"--jobs is {jobs}, and --devices names {len(devices)}; give each job a device of its own")
+
+
+def execute(
+    runs: Sequence[Run],
+    folder: StudyFolder,
+    *,
+    command: Sequence[str],
+    jobs: int = 1,
+    devices: Sequence[str] = (),
+    retry: bool = False,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Do what is left of the runs; whether it came to an end, which after SIGTERM or Ctrl-C it has not.
+
+    `command` followed by a config file and `--workdir` and a folder is a training. Finished runs are skipped, those
+    that were stopped or killed go on, those that failed are left alone unless `retry`. A run that fails stops no other.
+    Each of several jobs has its share of the cores, so that what one run computes does not depend on the others.
+    """
+    waiting = [run for run in runs if not folder.run(run).finished and (retry or folder.error(run) is None)]
+    done, total, seconds = len(runs) - len(waiting), len(runs), []
+    active: list[_Active] = []
+    with stop_requests() as stopped:
+        try:
+            while (waiting and not stopped()) or active:
+                while waiting and not stopped() and len(active) < jobs:
+                    slot = min(set(range(jobs)) - {each.slot for each in active})
+                    active.append(_start(waiting.pop(0), slot, folder, command, jobs, devices))
+                if stopped():
+                    for each in active:
+                        each.process.send_signal(signal.SIGTERM)
+                time.sleep(POLL_SECONDS)
+                for each in [each for each in active if each.process.poll() is not None]:
+                    active.remove(each)
+                    took = time.monotonic() - each.began
+                    ended = _ended(each, folder)
+                    if folder.run(each.run).finished:
+                        seconds.append(took)
+                    done += 1
+                    left = (len(waiting) + len(active)) / jobs
+                    eta = f"  ETA {duration(left * sum(seconds) / len(seconds))}" if left and seconds else ""
+                    say(f"{done}/{total}  {each.run.name}: {ended}, {duration(took)}{eta}")
+        finally:
+            for each in active:  # a second Ctrl-C
+                each.process.kill()
+        return not stopped()
+
+
+def _start(
+    run: Run, slot: int, folder: StudyFolder, command: Sequence[str], jobs: int, devices: Sequence[str]
+) -> _Active:
+    folder.write_error(run, None)
+    config = folder.write_config(run)
+    log = folder.log(run)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    settings = [
+        f"JAX_COMPILATION_CACHE_DIR={folder.path / 'cache'}",
+        f"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS={CACHE_AFTER_SECONDS}",
+        *([f"CUDA_VISIBLE_DEVICES={devices[slot]}"] if devices else []),
+    ]
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // jobs
+    mine = cores[slot * share : (slot + 1) * share] if jobs > 1 else []
+    child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ",".join(map(str, mine))]
+    train = [*command, str(config), "--workdir", str(folder.run(run).path)]
+    with log.open("ab") as output:
+        # A session of its own: Ctrl-C reaches this process alone, which then asks each run to stop.
+        process = subprocess.Popen(
+            [*child, shutil.which("env") or "env", *settings, *train],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return _Active(run, slot, process, time.monotonic())
+
+
+def _ended(each: _Active, folder: StudyFolder) -> str:
+    """How a run ended, in words; what went wrong is kept."""
+    code, run = each.process.returncode, each.run
+    if folder.run(run).finished:
+        return "finished"
+    if code == STOPPED:
+        return "stopped and saved"
+    if code < 0:  # nothing is wrong with the run: the next call goes on with it
+        return f"killed by {signal.Signals(-code).name}"
+    lines = folder.log(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:]
+    folder.write_error(run, "\n".join([f"ended with code {code}", *lines]))
+    return f"failed ({lines[-1] if lines else f'code {code}'})"

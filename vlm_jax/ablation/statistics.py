@@ -1,0 +1,253 @@
+"""Whether variants of a study differ. The seed is the unit of analysis: each value is the one number of one seed's run.
+
+Questions within a run share its weights, so that more of them make one seed's number sharper, never the difference of
+two methods surer. Values are fractions, percent or losses alike: means, deviations and intervals keep their unit.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import special
+
+from vlm_jax.errors import InputError, nearest
+
+Values = Sequence[float] | np.ndarray
+
+_PERMUTED_SEEDS = 6  # a side: the least p is 2 / 924; of four and four seeds it would be 2 / 70
+_SPLITS = 10_000  # up to so many are all looked at; of more, so many are drawn
+_MOST_SEEDS = 10_000
+
+
+class Summary(NamedTuple):
+    """Seeds of one variant: `deviation` is the sample's (n - 1), `low` to `high` Student's interval of the mean.
+
+    With one seed there is no deviation, interval or `df` (degrees of freedom, n - 1): all None.
+    """
+
+    n: int
+    mean: float
+    deviation: float | None
+    low: float | None
+    high: float | None
+    df: float | None
+
+
+class Difference(NamedTuple):
+    """A variant's mean minus the base's. `low` to `high` is Welch's interval, of this one variant: not adjusted.
+
+    `df`: Welch-Satterthwaite degrees of freedom. `p`: of Welch's test, two-sided. `adjusted_p`: Holm's, over the
+    variants of the comparison. `permutation_p`: see `permutation_p`. None is what these seeds cannot tell.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    df: float | None
+    p: float | None
+    adjusted_p: float | None
+    permutation_p: float | None
+    n: int
+    base_n: int
+    level: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the test calls a difference, with at most 1 - level of studies without any calling even one."""
+        return self.adjusted_p is not None and self.adjusted_p <= 1 - self.level
+
+
+def summary(values: Values, level: float = 0.95) -> Summary:
+    """Mean of one variant's seeds and its t interval (Student, Biometrika 6, 1908)."""
+    check_level(level)
+    values = checked_values(values, "the seeds of a variant")
+    n, mean, variance = len(values), _mean(values), _variance(values)
+    if variance is None:
+        return Summary(n, mean, None, None, None, None)
+    df = float(n - 1)
+    margin = student_margin(math.sqrt(variance / n), df, level)
+    return Summary(n, mean, math.sqrt(variance), mean - margin, mean + margin, df)
+
+
+def differences(variants: Mapping[str, Values], base: str, level: float = 0.95) -> dict[str, Difference]:
+    """Each variant but the base against it, by Welch's t test of unequal variances (Biometrika 29, 1938, section 5).
+
+    With one seed on either side: no interval and no p. Where neither side has any spread, no interval; p is 1 for
+    equal means, and None for different ones: seeds that agree to the last bit say that the seed did nothing, so that
+    they are one run, not several. A spread on one side is enough. Holm adjusts over those that have a p.
+    """
+    check_level(level)
+    if base not in variants:
+        raise InputError(f"the base {base!r} is none of the variants: {nearest(base, variants)}")
+    seeds = {name: checked_values(values, f"the seeds of variant {name!r}") for name, values in variants.items()}
+    found = {name: _welch(values, seeds[base], level) for name, values in seeds.items() if name != base}
+    tested = {name: one.p for name, one in found.items() if one.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return {name: one._replace(adjusted_p=adjusted.get(name)) for name, one in found.items()}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p values, in the order given (Holm, Scandinavian Journal of Statistics 6, 1979, pages 65 to 70).
+
+    Calling those at or below alpha calls any true null hypothesis with a chance of at most alpha, however dependent
+    the tests are, as they are here by their common base.
+    """
+    if wrong := [p for p in p_values if not 0 <= p <= 1]:
+        raise InputError(f"a p value of {wrong[0]}: expected 0 to 1")
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.array(p_values, float)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
+    return adjusted.tolist()
+
+
+def permutation_p(values: Values, base: Values) -> float | None:
+    """Share of the splits of all seeds whose means differ at least as much as these, either way (Pitman, 1937).
+
+    Needs no normal numbers, but takes both sides to be spread alike. Exact up to 10,000 splits, else of 10,000 drawn
+    ones, always the same, and the observed one, so never 0 (Phipson and Smyth, arXiv:1603.05766). None with fewer
+    than six seeds on either side.
+    """
+    values, base = checked_values(values, "the seeds of a variant"), checked_values(base, "the seeds of the base")
+    if min(len(values), len(base)) < _PERMUTED_SEEDS:
+        return None
+    pooled = np.concatenate([values, base])
+    pooled = pooled - pooled.mean()  # of sum 0: one side's sum says the difference, but for a constant factor
+    apart = np.abs(pooled[_splits(len(values), len(pooled))].sum(axis=1))
+    return float(np.mean(apart >= apart[0] - 1e-9 * np.abs(pooled).max()))  # ties count, whatever their rounding
+
+
+def pooled_deviation(groups: Iterable[Values]) -> float | None:
+    """Standard deviation between seeds within variants, each weighing by its n - 1; None with no two seeds of any."""
+    checked = [checked_values(values, "the seeds of a variant") for values in groups]
+    squares = sum((_variance(values) or 0.0) * (len(values) - 1) for values in checked)
+    freedom = sum(len(values) - 1 for values in checked)
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def power(seeds: int, deviation: float, difference: float, *, level: float = 0.95, comparisons: int = 1) -> float:
+    """Chance that `seeds` seeds a variant call a true `difference` of means, with `deviation` between seeds of either.
+
+    Of the two-sided t test with equal variances, by the noncentral t distribution (Cohen, Statistical Power Analysis
+    for the Behavioral Sciences, 1988, chapter 2). Alpha is divided by `comparisons`, as Bonferroni does: a lower bound
+    for Holm's. For a difference of 0 it is that alpha.
+    """
+    _check_plan(deviation, difference, level, comparisons)
+    if seeds < 2:
+        raise InputError(f"{seeds} seeds a variant have no spread to test by: expected at least 2")
+    return _power(seeds, difference / deviation, (1 - level) / comparisons)
+
+
+def seeds_needed(
+    deviation: float, difference: float, *, power: float = 0.8, level: float = 0.95, comparisons: int = 1
+) -> int:
+    """Fewest seeds a variant, 2 or more, that call a true `difference` with a chance of at least `power`."""
+    _check_plan(deviation, difference, level, comparisons)
+    if not 1 - level < power < 1:
+        raise InputError(f"a power of {power}: expected between {1 - level:.6g}, what no difference has, and 1")
+    if difference == 0:
+        raise InputError("a difference of 0 is found by no number of seeds: expected the smallest that matters")
+    effect, alpha = difference / deviation, (1 - level) / comparisons
+    if _power(_MOST_SEEDS, effect, alpha) < power:
+        found = deviation * math.sqrt(2 / _MOST_SEEDS) * float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
+        raise InputError(
+            f"a difference of {difference:g} with a deviation of {deviation:g} needs more than {_MOST_SEEDS:,} seeds a "
+            f"variant: expected a difference of {found * 1.001:.3g} or more"
+        )
+    low, high = 1, _MOST_SEEDS  # one seed is too few, the other is enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _power(middle, effect, alpha) >= power else (middle, high)
+    return high
+
+
+def checked_values(values: Values, what: str) -> Float[np.ndarray, " n"]:
+    """One or more finite numbers as an array; InputError naming `what` for anything else."""
+    try:
+        array = np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} are not all numbers: expected a list of numbers, got {values!r:.80}") from None
+    if array.ndim != 1 or not len(array):
+        raise InputError(f"{what} have shape {array.shape}: expected a list of at least one number")
+    if not np.isfinite(array).all():
+        place = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise InputError(f"{what} hold {array[place]} at place {place}: expected finite numbers; leave that one out")
+    return array
+
+
+def check_level(level: float) -> None:
+    """InputError unless the level of confidence is a fraction."""
+    if not 0 < level < 1:
+        raise InputError(f"a level of {level}: expected between 0 and 1, such as 0.95")
+
+
+def student_margin(error: float, df: float, level: float) -> float:
+    """Half the width of a t interval, for a standard error with `df` degrees of freedom."""
+    return float(special.stdtrit(df, (1 + level) / 2)) * error
+
+
+def student_p(ratio: float, df: float) -> float:
+    """Two-sided p value of a t statistic."""
+    return 2 * float(special.stdtr(df, -abs(ratio)))
+
+
+def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level: float) -> Difference:
+    apart, variance, base_variance = _mean(values) - _mean(base), _variance(values), _variance(base)
+    nothing = Difference(apart, None, None, None, None, None, None, len(values), len(base), level)
+    if variance is None or base_variance is None:
+        return nothing
+    parts = variance / len(values), base_variance / len(base)
+    if not sum(parts):
+        return nothing if apart else nothing._replace(p=1.0, permutation_p=permutation_p(values, base))
+    share = parts[0] / sum(parts)
+    df = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(base) - 1))
+    error = math.sqrt(sum(parts))
+    margin = student_margin(error, df, level)
+    return nothing._replace(
+        low=apart - margin,
+        high=apart + margin,
+        df=df,
+        p=student_p(apart / error, df),
+        permutation_p=permutation_p(values, base),
+    )
+
+
+def _mean(values: Float[np.ndarray, " n"]) -> float:
+    return float(values[0] + (values - values[0]).mean())  # equal values have that very mean, and so no spread
+
+
+def _variance(values: Float[np.ndarray, " n"]) -> float | None:
+    return float(np.var(values - values[0], ddof=1)) if len(values) > 1 else None
+
+
+@lru_cache(maxsize=8)
+def _splits(count: int, total: int) -> Int[np.ndarray, "S count"]:
+    """Members of the first side in each split; the first row is the observed one, 0 to count - 1."""
+    if math.comb(total, count) <= _SPLITS:
+        return np.array(list(itertools.combinations(range(total), count)))
+    drawn = np.random.default_rng(0).permuted(np.tile(np.arange(total), (_SPLITS, 1)), axis=1)[:, :count]
+    return np.concatenate([np.arange(count)[None], drawn])
+
+
+def _power(seeds: int, effect: float, alpha: float) -> float:
+    from scipy import stats  # a second to import; only planning needs it
+
+    df, shift = 2 * (seeds - 1), abs(effect) * math.sqrt(seeds / 2)
+    least = special.stdtrit(df, 1 - alpha / 2)
+    with np.errstate(invalid="ignore"):
+        wrong_way = np.nan_to_num(stats.nct.cdf(-least, df, shift))  # NaN where it is 1e-13 or less
+    return float(np.clip(stats.nct.sf(least, df, shift) + wrong_way, 0, 1))
+
+
+def _check_plan(deviation: float, difference: float, level: float, comparisons: int) -> None:
+    check_level(level)
+    if not 0 < deviation < math.inf:
+        raise InputError(f"a deviation between seeds of {deviation}: expected a finite number above 0")
+    if not math.isfinite(difference):
+        raise InputError(f"a difference of {difference}: expected a finite number")
+    if comparisons < 1:
+        raise InputError(f"{comparisons} comparisons: expected at least 1, the number of variants but the base")

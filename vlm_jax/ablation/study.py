@@ -1,0 +1,239 @@
+"""What a study compares: a question, variants of a config, seeds, and what must be equal to be fair."""
+
+import hashlib
+import itertools
+import re
+import runpy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_jax.command_line import load_preset
+from vlm_jax.config import Config, leaves
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import from_dict, to_dict, to_json
+from vlm_jax.errors import InputError, nearest
+
+MATCHES = ("steps", "flops", "parameters")
+BASE = "base"
+LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The base config with some settings changed."""
+
+    overrides: tuple[tuple[str, Any], ...] = ()
+    """(dotted setting, value) pairs, such as `("model.fusion", "cross")`."""
+    name: str = ""
+    """What the report calls it; without it, its overrides."""
+
+    @property
+    def label(self) -> str:
+        """Its name, or its overrides: `fusion=cross, layers=4`."""
+        changes = ", ".join(f"{setting.rpartition('.')[2]}={_spelled(value)}" for setting, value in self.overrides)
+        return self.name or changes or BASE
+
+
+def _spelled(value: Any) -> str:
+    return "x".join(map(_spelled, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def variant(overrides: Mapping[str, Any], name: str = "") -> tuple[Variant]:
+    """One variant, for `chain`."""
+    return (Variant(tuple(overrides.items()), name),)
+
+
+def grid(values: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
+    """Every combination of the values; the first of each together are what the others are compared with."""
+    return tuple(
+        Variant(tuple(zip(values, combination, strict=True))) for combination in itertools.product(*values.values())
+    )
+
+
+def vary(values: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
+    """The base itself, then one setting changed at a time."""
+    changes = (Variant(((setting, value),)) for setting, choices in values.items() for value in choices)
+    return (Variant(), *changes)
+
+
+def chain(*lists: Iterable[Variant]) -> tuple[Variant, ...]:
+    """One list after the other, each variant once."""
+    found: dict[str, Variant] = {}
+    for each in itertools.chain(*lists):
+        found.setdefault(repr(each.overrides), each)
+    return tuple(found.values())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants of one config, in one table; the first variant is what the others are compared with."""
+
+    title: str
+    base: str
+    """Config file, relative to the study's."""
+    variants: tuple[Variant, ...]
+    common: Mapping[str, Any] = ()
+    """Overrides of every variant, such as the number of steps."""
+    match: str = "steps"
+    """What all variants have alike. Steps (and batches) always; `flops` of an optimizer step and `parameters` change
+    depth and feed-forward width of the others until they agree with the first variant's within 5 %."""
+    metrics: tuple[str, ...] = ()
+    """Scores of `result.json` to compare, by default the one that the best checkpoint is chosen by."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What `configs/ablations/NAME.py` returns from `get_study()`."""
+
+    question: str
+    comparisons: tuple[Comparison, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Every variant is trained once with each: the seed is the unit of the statistics."""
+    finding: str = ""
+    """What came of it, in a paragraph, once it has been run."""
+
+
+class Planned(NamedTuple):
+    """A variant of a comparison, resolved."""
+
+    label: str
+    overrides: tuple[tuple[str, Any], ...]
+    config: Config
+    """Checked, with the study's first seed; matching may have changed its depth and width."""
+    chosen: str
+    """What matching changed, such as `layers 4 -> 3, mlp_width 192 -> 240`; empty where nothing."""
+
+
+class Table(NamedTuple):
+    """A comparison, resolved."""
+
+    title: str
+    base: str
+    match: str
+    metrics: tuple[str, ...]
+    variants: tuple[Planned, ...]
+
+
+class Run(NamedTuple):
+    """One training: a variant with a seed. Comparisons that have the same one share it."""
+
+    name: str
+    """Of its folder: overrides, seed and the hash of the resolved config."""
+    config: Config
+
+
+def load_study(path: Path) -> Study:
+    """The study that a file such as `configs/ablations/tiny.py` gives; `InputError` names what is wrong with it."""
+    if not path.is_file():
+        studies = sorted(map(str, path.parent.glob("*.py"))) if path.parent.is_dir() else []
+        hint = nearest(str(path.with_suffix(".py")), studies) if studies else "give a file in configs/ablations/"
+        raise InputError(f"no study {str(path)!r}; {hint}")
+    if path.suffix != ".py":
+        raise InputError(f"{path} is no Python file; a study looks like configs/ablations/tiny.py")
+    get_study = runpy.run_path(str(path)).get("get_study")
+    if get_study is None:
+        raise InputError(f"{path} defines no get_study(); see configs/ablations/tiny.py")
+    study = get_study()
+    if not isinstance(study, Study):
+        raise InputError(f"get_study() of {path} gives a {type(study).__name__}; it must give a Study")
+    _check_study(study, path)
+    return study
+
+
+def _check_study(study: Study, path: Path) -> None:
+    if not study.comparisons:
+        raise InputError(f"{path} must have at least one comparison")
+    check_seeds(study.seeds, path)
+    titles = [comparison.title for comparison in study.comparisons]
+    if len(set(titles)) < len(titles):
+        raise InputError(f"{path} has two comparisons of one title; give each its own")
+    for comparison in study.comparisons:
+        labels = [each.label for each in comparison.variants]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None:
+            raise InputError(f"{path}, {comparison.title}: two variants are called {twice!r}; name them")
+        if len(labels) < 2:
+            raise InputError(f"{path}, {comparison.title}: give two variants or more to compare")
+        if comparison.match not in MATCHES:
+            raise InputError(
+                f"{path}, {comparison.title}: match is {comparison.match!r}; {nearest(comparison.match, MATCHES)}"
+            )
+
+
+def check_seeds(seeds: Sequence[int], path: Path) -> None:
+    """Raises `InputError` where there is no seed, or one twice."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"{path}: the seeds are {tuple(seeds)}; give at least one, and none twice")
+
+
+def with_overrides(config: Config, overrides: Iterable[tuple[str, Any]]) -> Config:
+    """The config with settings changed by their dotted paths, types checked.
+
+    Raises `InputError` with the nearest setting, or what a value must be.
+    """
+    values = to_dict(config)
+    for setting, value in overrides:
+        *groups, name = setting.split(".")
+        group = values
+        for depth, each in enumerate(groups):
+            if not isinstance(group.get(each), dict):
+                raise InputError(f"no group of settings {'.'.join(groups[: depth + 1])!r} (in {setting!r})")
+            group = group[each]
+        if name not in group:
+            raise InputError(f"no setting {setting!r}; {nearest(name, group)}")
+        group[name] = value
+    return from_dict(values)
+
+
+def resolve(study: Study, path: Path, *, matched: Any) -> tuple[Table, ...]:
+    """Every comparison with checked configs; nothing that cannot work gets past this.
+
+    `matched(config, target, what)` gives the config that agrees with `target`, as `costs.matched` does.
+    """
+    return tuple(_table(comparison, path, study.seeds[0], matched) for comparison in study.comparisons)
+
+
+def _table(comparison: Comparison, path: Path, seed: int, matched: Any) -> Table:
+    file = path.parent / comparison.base
+    base = with_overrides(load_preset(file), dict(comparison.common).items())
+    planned: list[Planned] = []
+    for each in comparison.variants:
+        try:
+            config = check(replace(with_overrides(base, each.overrides), seed=seed))
+            chosen = ""
+            if planned and comparison.match != "steps":
+                config, chosen = matched(config, planned[0].config, comparison.match)
+        except InputError as error:
+            raise InputError(f"{path}, {comparison.title}, {each.label}: {error}") from None
+        planned.append(Planned(_label(each, comparison, config), each.overrides, config, chosen))
+    return Table(comparison.title, comparison.base, comparison.match, comparison.metrics, tuple(planned))
+
+
+def _label(each: Variant, comparison: Comparison, config: Config) -> str:
+    """What a variant is called; the base says its own value where only one setting is varied."""
+    varied = {setting for other in comparison.variants for setting, _ in other.overrides}
+    if each.label != BASE or len(varied) != 1:
+        return each.label
+    (setting,) = varied
+    return Variant(((setting, leaves(config)[setting]),)).label
+
+
+def seeded(variant: Planned, seed: int) -> Run:
+    """The variant's run with a seed, by the name that it has where no other comparison had it first."""
+    config = replace(variant.config, seed=seed)
+    digest = hashlib.sha256(to_json(config).encode()).hexdigest()[:8]
+    words = re.sub(r"[^A-Za-z0-9=.+,_-]+", "-", variant.label.replace(", ", ",")).strip("-.")[:LONGEST_NAME]
+    return Run(f"{words or BASE},seed={seed}-{digest}", config)
+
+
+def runs(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
+    """Every run once, all variants with the first seed before the next seed begins."""
+    found: dict[Config, Run] = {}
+    for seed in seeds:
+        for table in tables:
+            for variant in table.variants:
+                run = seeded(variant, seed)
+                found.setdefault(run.config, run)
+    return list(found.values())

@@ -1,0 +1,114 @@
+"""From run folders to a report: those of a study, or some that were made by hand."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.ablation.costs import Cost, cost
+from vlm_jax.ablation.disagreements import disagreements
+from vlm_jax.ablation.plan import metrics_of
+from vlm_jax.ablation.records import Findings, Record, findings, read_run, row
+from vlm_jax.ablation.report import Report, write
+from vlm_jax.ablation.running import StudyFolder
+from vlm_jax.ablation.study import Study, Table, runs, seeded
+from vlm_jax.config import Config, leaves
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import CONFIG, open_run
+from vlm_jax.tasks import TASKS
+
+LEVEL = 0.95
+
+
+def write_report(study: Study, tables: Sequence[Table], folder: StudyFolder, *, commands: tuple[str, ...]) -> None:
+    """Write `report.md` and `report.html` of a study into its folder, from whatever has finished."""
+    names = {run.config: run.name for run in runs(tables, study.seeds)}
+    found, every = [], []
+    for table in tables:
+        rows = []
+        for variant in table.variants:
+            folders = [folder.path / "runs" / names[seeded(variant, seed).config] for seed in study.seeds]
+            records = [read_run(open_run(each)) for each in folders if (each / CONFIG).is_file()]
+            every += records
+            planned = len(study.seeds)
+            rows.append(
+                row(
+                    variant.label,
+                    records,
+                    metrics_of(table),
+                    planned=planned,
+                    cost=cost(variant.config),
+                    chosen=variant.chosen,
+                )
+            )
+        found.append(findings(table.title, rows, base=table.base, match=table.match, metrics=metrics_of(table)))
+    unfinished = tuple(
+        (run.name, folder.error(run) or "not finished")
+        for run in runs(tables, study.seeds)
+        if not folder.run(run).finished
+    )
+    _write(study.question, study.finding, found, every, folder.path, commands=commands, unfinished=unfinished)
+
+
+def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[str, ...], command: str) -> None:
+    """Write a report about runs that were made by hand: those that differ in their seed alone are one variant.
+
+    The first run's variant is what the others are compared with. Raises `InputError` where the runs have different
+    tasks, or two have the same config.
+    """
+    records = [read_run(open_run(path)) for path in paths]
+    tasks = sorted({record.config.task for record in records})
+    if len(tasks) > 1:
+        raise InputError(f"the runs have different tasks ({', '.join(tasks)}); report on those of one task at a time")
+    variants: dict[Config, list[Record]] = {}
+    for record in records:
+        group = variants.setdefault(replace(record.config, seed=0, name=""), [])
+        twice = next((other for other in group if other.config.seed == record.config.seed), None)
+        if twice is not None:
+            raise InputError(f"{twice.folder} and {record.folder} have one config and one seed; leave one out")
+        group.append(record)
+    metrics = metrics or (TASKS[tasks[0]].metric_of(records[0].config),)
+    rows = [
+        row(label, group, metrics, planned=len(group), cost=_cost(group[0].config))
+        for label, group in zip(_labels(list(variants)), variants.values(), strict=True)
+    ]
+    table = findings("Runs", rows, base=str(paths[0]), match="steps", metrics=metrics)
+    unfinished = tuple((str(record.folder), "not finished") for record in records if not record.result)
+    folder.mkdir(parents=True, exist_ok=True)
+    question = f"How do {len(rows)} variants in {len(records)} runs compare?"
+    _write(question, "", [table], records, folder, commands=(command,), unfinished=unfinished)
+
+
+def _cost(config: Config) -> Cost:
+    """None where the data that would count the answers is not here any more."""
+    try:
+        return cost(config)
+    except (InputError, OSError):
+        return Cost(None, None)
+
+
+def _labels(configs: Sequence[Config]) -> list[str]:
+    """For each config, the settings in which any of them differ, with its values."""
+    settings = [leaves(config) for config in configs]
+    varied = [name for name in settings[0] if any(each[name] != settings[0][name] for each in settings)]
+    return [", ".join(f"{name.rpartition('.')[2]}={each[name]}" for name in varied) or "all" for each in settings]
+
+
+def _write(
+    question: str,
+    finding: str,
+    found: Iterable[Findings],
+    records: Sequence[Record],
+    folder: Path,
+    *,
+    commands: tuple[str, ...],
+    unfinished: tuple[tuple[str, str], ...],
+) -> None:
+    tables = tuple(found)
+    facts: dict[str, Any] = {"level": LEVEL}
+    for name in ("commit", "versions", "machine"):
+        values = [record.result.get(name) for record in records if record.result]
+        different = [value for place, value in enumerate(values) if value not in values[:place]]
+        facts[name] = different[0] if len(different) == 1 else different or None
+    examples = {table.title: disagreements(table) for table in tables}
+    write(Report(question, finding, tables, commands, facts, unfinished, examples), folder)

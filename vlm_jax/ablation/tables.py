@@ -1,0 +1,156 @@
+"""The tables of a comparison as plain text cells, for the text report and for the page: both say the same."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vlm_jax.ablation.costs import TOLERANCE
+from vlm_jax.ablation.records import Findings, Row
+from vlm_jax.ablation.wording import (
+    CALLED,
+    MISSING,
+    amount,
+    difference_in_words,
+    difference_interval,
+    duration,
+    heading,
+    mean_with_interval,
+    memory,
+    probability,
+    score,
+    verdict,
+)
+from vlm_jax.figures import visible
+
+MATCHED = {
+    "steps": "optimizer steps and batches",
+    "flops": f"optimizer steps, batches, and the FLOPs of a step within {100 * TOLERANCE:g} % of the first variant's",
+    "parameters": f"optimizer steps, batches, and the parameters within {100 * TOLERANCE:g} % of the first variant's",
+}
+
+
+class Grid(NamedTuple):
+    """A table: every row has as many cells as the head, and the first is a variant's label."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Verdicts(NamedTuple):
+    """What became of all variants but the first, by one metric."""
+
+    metric: str
+    base: str
+    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    """(verdict, variants with their differences)."""
+
+
+def verdicts(findings: Findings) -> tuple[Verdicts, ...]:
+    """For each metric of the comparison, variants grouped by verdict: what was told apart, then the rest."""
+    first, *others = findings.rows
+    found = []
+    for metric in findings.metrics:
+        groups: dict[str, list[str]] = {name: [] for name in CALLED}
+        for row in others:
+            difference = findings.differences.get(metric, {}).get(row.label)
+            shown = "" if difference is None else f" ({difference_in_words(difference, metric)})"
+            groups.setdefault(verdict(difference), []).append(visible(row.label) + shown)
+        pairs = tuple((name, tuple(labels)) for name, labels in groups.items() if labels)
+        found.append(Verdicts(metric, visible(first.label), pairs))
+    return tuple(found)
+
+
+def grids(findings: Findings) -> tuple[Grid, ...]:
+    """Every table of the comparison."""
+    made = (_scores(findings), _differences(findings), _controls(findings), _costs(findings), _weights(findings))
+    return tuple(grid for grid in made if grid.rows)
+
+
+def _scores(findings: Findings) -> Grid:
+    names = (name for metric in findings.metrics for name in (heading(metric), "deviation"))
+    return Grid("Scores", ("variant", "seeds", *names), tuple(_score_row(row, findings) for row in findings.rows))
+
+
+def _score_row(row: Row, findings: Findings) -> tuple[str, ...]:
+    cells = [visible(row.label), _seeds(row)]
+    for metric in findings.metrics:
+        summary = row.scores.get(metric)
+        deviation = None if summary is None else summary.deviation
+        cells += [mean_with_interval(summary, metric), score(deviation, metric, fine=True)]
+    return tuple(cells)
+
+
+def _seeds(row: Row) -> str:
+    done = len(row.records)
+    return str(done) if done == row.planned else f"{done} of {row.planned}"
+
+
+def _differences(findings: Findings) -> Grid:
+    first, *others = findings.rows
+    permuted = any(one.permutation_p is not None for each in findings.differences.values() for one in each.values())
+    rows = []
+    for metric in findings.metrics:
+        for row in others:
+            one = findings.differences.get(metric, {}).get(row.label)
+            if one is None:
+                cells = [MISSING] * (6 if permuted else 5)
+            else:
+                difference = score(one.difference, metric, fine=True, signed=True)
+                df = MISSING if one.df is None else f"{one.df:.1f}"
+                cells = [difference, difference_interval(one, metric), df, probability(one.p)]
+                cells += [probability(one.adjusted_p), *([probability(one.permutation_p)] if permuted else [])]
+            rows.append((visible(row.label), heading(metric), *cells, verdict(one)))
+    columns = ("difference", "interval", "df", "p", "adjusted p", *(("permutation p",) if permuted else ()), "verdict")
+    return Grid(f"Differences against {visible(first.label)}", ("variant", "metric", *columns), tuple(rows))
+
+
+def _controls(findings: Findings) -> Grid:
+    names = sorted({name for row in findings.rows for name in row.controls})
+    if not names:
+        return Grid("Controls", (), ())
+    head = ("variant", *(heading(name).removeprefix("control/") for name in names))
+    cells = ((mean_with_interval(row.controls.get(name), name) for name in names) for row in findings.rows)
+    return Grid(
+        "Controls", head, tuple((visible(row.label), *each) for row, each in zip(findings.rows, cells, strict=True))
+    )
+
+
+COSTS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("parameters", lambda row: _count(row.cost.parameters or row.mean("parameters"))),
+    ("FLOPs of an optimizer step", lambda row: amount(row.cost.step_flops)),
+    ("optimizer steps", lambda row: _count(row.records[0].config.training.steps if row.records else None)),
+    ("examples/s", lambda row: _count(row.mean("examples_per_second"))),
+    ("peak memory", lambda row: memory(row.mean("peak_memory_bytes"))),
+    ("compile time", lambda row: duration(row.mean("compile_seconds"))),
+    ("wall time", lambda row: duration(row.mean("wall_seconds"))),
+)
+"""Columns of the table of costs: counted, or means over seeds."""
+
+
+def _count(value: float | int | None) -> str:
+    return MISSING if value is None else f"{value:,.1f}" if value < 10 and value % 1 else f"{value:,.0f}"
+
+
+def _costs(findings: Findings) -> Grid:
+    matching = findings.match != "steps"
+    head = ("variant", *(name for name, _ in COSTS), *(("matching changed",) if matching else ()))
+    rows = [(visible(row.label), *(cell(row) for _, cell in COSTS)) for row in findings.rows]
+    if matching:
+        rows = [(*cells, row.chosen or "nothing") for cells, row in zip(rows, findings.rows, strict=True)]
+    return Grid("Costs", head, tuple(rows))
+
+
+def _weights(findings: Findings) -> Grid:
+    return Grid("Weights", ("variant", "started from"), tuple((visible(r.label), _start(r)) for r in findings.rows))
+
+
+def _start(row: Row) -> str:
+    from vlm_jax.training.initialization import describe
+
+    if not row.records:
+        return MISSING
+    weights = row.records[0].weights
+    if weights is None:
+        return "nothing: everything freshly initialised"
+    digests = (f"SHA-256 of {source['source']} {source['sha256'] or MISSING}" for source in weights["sources"])
+    return visible(". ".join([*describe(weights), *digests]))
