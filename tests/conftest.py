@@ -1,7 +1,7 @@
 """Strictness for every test: no rank promotion, highest precision, a persistent compilation cache.
 
-Programs are compiled without optimizing machine code, which takes two fifths off a suite that mostly compiles; what they
-compute is held to the same bounds. `XLA_FLAGS=` (empty) compiles them as a user's are: the slow tests are run so.
+Programs are compiled without optimizing machine code, which takes two fifths off a suite that mostly compiles; what
+they compute is held to the same bounds. `XLA_FLAGS=` (empty) compiles them as a user's are: the slow tests run so.
 """
 
 import os
