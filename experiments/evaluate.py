@@ -4,12 +4,15 @@ The test split is scored once, when training ends; asked again, this shows that 
 any time, with any checkpoint: choose by them, not by the test.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
+
+LEARNED = ("generation.tokenizer", "generation.masking", "generation.drop_prompt")
 
 
 def main(argv: list[str]) -> int:
@@ -25,23 +28,48 @@ def main(argv: list[str]) -> int:
         """Split of the run's data set; `test` is scored once."""
         checkpoint: str = "best"
         """`best` by the validation score, `latest`, or an optimizer step that was kept."""
+        change: tuple[str, ...] = ()
+        """How texts are said or pictures drawn, otherwise than in the run: `generation.steps=4 decoding.beams=3`.
+        Not for the test split."""
 
     arguments = parse(Evaluate, argv, prog="python -m experiments.evaluate")
 
     from vlm_jax.run_folder import open_run
 
     folder = open_run(arguments.run)
+    if arguments.change and arguments.split == "test":
+        raise InputError("the test split is scored once, as the run says; give --change with another split")
     if arguments.split == "test" and folder.finished:
         print("the test split is scored once; this is its result")
         result = folder.result()
     else:
-        result = _evaluate(folder, arguments.split, arguments.checkpoint)
+        result = _evaluate(folder, arguments.split, arguments.checkpoint, arguments.change)
     for name, value in result["metrics"].items():
         print(f"{name:28s} {value:.4f}")
     return 0
 
 
-def _evaluate(folder, split, checkpoint):
+def _changed(config, changes):
+    """The config with what `--change` says of decoding and generation."""
+    from vlm_jax.config_checks import check
+    from vlm_jax.config_json import with_overrides
+
+    overrides = []
+    for change in changes:
+        setting, sign, value = change.partition("=")
+        if not sign or setting.split(".")[0] not in ("decoding", "generation") or setting in LEARNED:
+            raise InputError(
+                f"--change is {change!r}; it looks like decoding.beams=3 or generation.steps=4, and is about nothing "
+                "that was learned"
+            )
+        try:
+            overrides.append((setting, json.loads(value)))
+        except ValueError:
+            overrides.append((setting, value))
+    return check(with_overrides(config, overrides))
+
+
+def _evaluate(folder, split, checkpoint, changes):
     from vlm_jax.data.sources import open_split
     from vlm_jax.training.evaluation import evaluate_run, result_files
     from vlm_jax.training.setup import load_trained, make_encoder, saved_steps
@@ -56,11 +84,13 @@ def _evaluate(folder, split, checkpoint):
             )
         if checkpoint != "best":
             raise InputError(f"the test split is scored with the best checkpoint, not {checkpoint!r}; leave it out")
+    config = _changed(config, changes)
     task, params, step = load_trained(config, folder, make_encoder(config, folder), which=checkpoint)
     examples, train = (task.prepare(open_split(config.data, name)) for name in (split, "train"))
     facts = {"checkpoint_step": step, "wall_seconds": 0.0}
-    result = evaluate_run(task, params, examples, train, split=split, folder=folder, facts=facts)
-    print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(split))}")
+    name = ",".join([split, *changes])
+    result = evaluate_run(task, params, examples, train, split=name, folder=folder, facts=facts)
+    print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")
     return result
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 Task = Literal["vqa", "captioning", "image_tokenizer", "image_generation"]
 DataSet = Literal["easy_vqa", "sort_of_clevr", "shape_scenes", "jsonl", "vqa_v2", "coco_captions", "karpathy", "emoji"]
 Fusion = Literal["concat", "cross", "co_attention", "late"]
-Pattern = Literal["bidirectional", "image_to_text", "prefix", "text_to_image", "dual_encoder"]
+Pattern = Literal["bidirectional", "image_to_text", "prefix", "text_to_image", "raster", "dual_encoder"]
 Head = Literal["answers", "last_word", "product", "concatenation", "every_position", "next_word", "image_codes"]
 
 # What each task with a trunk runs on: the patterns of a fusion, and the heads that can read it, the default first.
@@ -25,8 +25,8 @@ PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
         "cross": (("prefix",), ("next_word",)),
     },
     "image_generation": {
-        "concat": (("text_to_image",), ("image_codes",)),
-        "cross": (("text_to_image",), ("image_codes",)),
+        "concat": (("text_to_image", "raster"), ("image_codes",)),
+        "cross": (("text_to_image", "raster"), ("image_codes",)),
     },
 }
 
@@ -185,8 +185,8 @@ class ImageCodes:
     """How many codes a learned codebook has."""
     code_width: int = 16
     """Width of the vectors of a learned codebook."""
-    commitment: float = 0.25
-    """Weight of the loss that keeps features near their code (learned codebook)."""
+    commitment: float | None = None
+    """Weight of the loss that keeps features near their code: by default 0.25 with a codebook, 0 with `scalar`."""
     revival: float = 0.25
     """Weight of the loss that draws codes which nothing took to features of the batch (learned codebook)."""
     patch_size: int = 4

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal, Union
 
 from vlm_jax.config import Config, leaves
@@ -68,3 +69,22 @@ def difference(old: Config, new: Config) -> list[str]:
     """One line a setting that differs: `model.width: 64 -> 128`."""
     before, after = leaves(old), leaves(new)
     return [f"{name}: {before[name]!r} -> {after[name]!r}" for name in before if before[name] != after[name]]
+
+
+def with_overrides(config: Config, overrides: Iterable[tuple[str, Any]]) -> Config:
+    """The config with settings changed by their dotted paths, types checked.
+
+    Raises `InputError` with the nearest setting, or what a value must be.
+    """
+    values = to_dict(config)
+    for setting, value in overrides:
+        *groups, name = setting.split(".")
+        group = values
+        for depth, each in enumerate(groups):
+            if not isinstance(group.get(each), dict):
+                raise InputError(f"no group of settings {'.'.join(groups[: depth + 1])!r} (in {setting!r})")
+            group = group[each]
+        if name not in group:
+            raise InputError(f"no setting {setting!r}; {nearest(name, group)}")
+        group[name] = value
+    return from_dict(values)

@@ -16,10 +16,10 @@ from vlm_jax.ablation.study import (
     seeded,
     variant,
     vary,
-    with_overrides,
 )
 from vlm_jax.command_line import load_preset
 from vlm_jax.config import Config
+from vlm_jax.config_json import with_overrides
 from vlm_jax.errors import InputError
 
 FUSIONS = {"model.fusion": ["cross", "late"]}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import Generation
-from vlm_jax.decoding import MaskedDecoder, hide
+from vlm_jax.decoding import CodeDecoder, hide
 
 CODES, GRID, WORDS = 7, (3, 4), 5
 CELLS = math.prod(GRID)
@@ -21,13 +21,18 @@ class Known:
     def __init__(self, of):
         self.of = of
 
-    def apply(self, params, codes, ids, mask, *, method):
-        assert method == "code_logits" and ids.shape[1] == mask.shape[1] == 1
-        return self.of(codes, ids[:, 0, 1])[:, None]
+    def apply(self, params, *given, method):
+        if method == "read_prompt":
+            ids, mask = given
+            assert ids.shape[1] == mask.shape[1] == 1
+            return ids[:, 0, 1]
+        assert method == "prompted_code_logits"
+        word, codes = given
+        return self.of(codes, word)[:, None]
 
 
 def decoder(of, **settings):
-    return MaskedDecoder(Known(of), Generation(**settings), grid=GRID, codes=CODES, empty=EMPTY)
+    return CodeDecoder(Known(of), Generation(**settings), grid=GRID, codes=CODES, empty=EMPTY)
 
 
 def prompts(*words):
@@ -111,20 +116,17 @@ def test_guidance_goes_from_without_the_prompt_towards_with_it(schedule, parts):
     def of(codes, word):
         return jnp.where(word[:, None, None] == EMPTY[0][1], 1.0, 3.0) * jnp.ones((len(codes), CELLS, CODES))
 
-    plain = decoder(of, guidance=2.0)
-    ids, mask = prompts(5)
-    logits = plain.logits({}, jnp.zeros((1, *GRID), int), ids, mask, jnp.float32(2.0))
-    np.testing.assert_allclose(logits, 3 + 2.0 * (3 - 1))
-
-    class Watched(MaskedDecoder):
-        def logits(self, params, codes, ids, mask, guidance):
-            jax.debug.callback(lambda value: seen.append(float(value)), jnp.asarray(guidance))
-            return super().logits(params, codes, ids, mask, guidance)
+    class Watched(CodeDecoder):
+        def guided(self, logits, part):
+            found = super().guided(logits, part)
+            jax.debug.callback(lambda value: seen.append(float(value)), found[0, 0, 0])
+            return found
 
     settings = Generation(steps=3, guidance=2.0, guidance_schedule=schedule)
-    Watched(Known(of), settings, grid=GRID, codes=CODES, empty=EMPTY)({}, ids, mask, keys(1)).block_until_ready()
+    drawn = Watched(Known(of), settings, grid=GRID, codes=CODES, empty=EMPTY)({}, *prompts(5), keys(1))
+    drawn.block_until_ready()
     jax.effects_barrier()
-    np.testing.assert_allclose(seen, [2.0 * part for part in parts], rtol=1e-6)
+    np.testing.assert_allclose(seen, [3 + 2.0 * part * (3 - 1) for part in parts], rtol=1e-6)
 
 
 def flat(codes, word):

@@ -21,7 +21,7 @@ PAIRS = sorted(
         for pattern in patterns
     }
     | {("concat", pattern) for pattern in PATTERNS}
-    | {("cross", pattern) for pattern in ("image_to_text", "prefix", "text_to_image")}
+    | {("cross", pattern) for pattern in ("image_to_text", "prefix", "text_to_image", "raster")}
 )
 SETTINGS = Model(
     width=32,
@@ -69,7 +69,7 @@ def test_hidden_image_is_invisible(fusion, pattern):
     after = apply(params, IMAGE + 1.0, IDS, MASK, image_mask=hidden)
     assert jnp.array_equal(before.text, after.text)
     assert jnp.array_equal(before.logits, after.logits)
-    if pattern not in ("text_to_image", "dual_encoder"):
+    if pattern not in ("text_to_image", "raster", "dual_encoder"):
         assert not jnp.array_equal(before.text, apply(params, IMAGE, IDS, MASK).text)
 
 

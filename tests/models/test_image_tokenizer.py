@@ -74,6 +74,24 @@ def test_rounding_lets_the_gradient_through():
     np.testing.assert_allclose(gradient.reshape(2)[0], by_hand, rtol=1e-5)
 
 
+def test_commitment_draws_numbers_to_their_levels():
+    features = jnp.asarray(np.random.default_rng(0).normal(0, 1, (3, 2, 2, 2)).astype(np.float32))
+
+    def loss(features, commitment):
+        quantizer = ScalarQuantizer(ImageCodes(levels=(5, 5), commitment=commitment))
+        return quantizer.apply({}, features).loss.sum()
+
+    assert loss(features, None) == 0 and loss(features, 0.0) == 0
+    half = 4 * (1 + 1e-3) / 2
+    bounded = np.tanh(np.asarray(features)) * half
+    np.testing.assert_allclose(
+        loss(features, 2.0), 2 * np.square(bounded - bounded.round()).mean((1, 2, 3)).sum(), rtol=1e-5
+    )
+    for _ in range(200):
+        features -= 0.5 * jax.grad(loss)(features, 2.0)
+    assert loss(features, 1.0) < 0.01
+
+
 def codebook(size=12, width=3, **options):
     return CodebookQuantizer(ImageCodes(quantizer="codebook", size=size, code_width=width, **options))
 

@@ -105,6 +105,7 @@ def test_a_tokenizer_learns_and_draws_what_it_learned_after_each_validation(toke
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < losses[0] / 2 and "accuracy" not in rows[0]
     metrics = tokenizer_run.result()["metrics"]
+    assert 0 < metrics["codes_stable"] < 1
     assert {"psnr", "ssim", "codebook_use", "codebook_perplexity", "dead_codes"} <= metrics.keys()
     early, late = (row["validation/psnr"] for row in rows if "validation/psnr" in row)
     assert late > early and metrics["control/mean_colour/psnr"] > 10
@@ -154,6 +155,27 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
     assert "4 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
     assert evaluate.main([str(drawing_run.path), "--split", "held_out"]) == 0
     assert "objects_right" in capsys.readouterr().out
+    changes = ["generation.steps=1", "generation.guidance=0.0"]
+    assert evaluate.main([str(drawing_run.path), "--split", "held_out", "--change", *changes]) == 0
+    one, other = ("result-held_out.json", "result-held_out,generation.steps=1,generation.guidance=0.0.json")
+    one, other = (json.loads((drawing_run.path / name).read_text())["config"]["generation"] for name in (one, other))
+    assert (one["steps"], other["steps"], other["guidance"]) == (3, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--change", "generation.steps=4"], "the test split is scored once"),
+        (["--split", "held_out", "--change", "generation.stepss=4"], "did you mean 'steps'"),
+        (["--split", "held_out", "--change", "generation.steps=0"], "generation.steps is 0"),
+        (["--split", "held_out", "--change", "generation.drop_prompt=0.5"], "nothing that was learned"),
+        (["--split", "held_out", "--change", "model.width=64"], "nothing that was learned"),
+        (["--split", "held_out", "--change", "generation.steps"], "it looks like decoding.beams=3"),
+    ],
+)
+def test_what_cannot_be_changed_is_refused(drawing_run, options, message):
+    with pytest.raises(InputError, match=message):
+        evaluate.main([str(drawing_run.path), *options])
 
 
 @pytest.mark.parametrize(
@@ -231,6 +253,23 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots):
             right += log_p[picture, 0, cell].argmax() == code
     assert (float(sums.weight), float(sums.correct), float(sums.examples)) == (weight, right, 3)
     assert float(sums.loss) == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_raster_row_is_learned_code_by_code_and_drawn(drawing_run):
+    config = drawing_run.config()
+    model = dataclasses.replace(config.model, pattern="raster")
+    generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0)
+    config = dataclasses.replace(config, model=model, generation=generation)
+    task = ImageGeneration(config, make_encoder(config, drawing_run), TrainedTokenizer(drawing_run.path / TOKENIZER))
+    params = task.init_params(jax.random.key(0))
+    examples = task.prepare(open_split(config.data, "test"))
+    batch = make_batch([Row(task.encode(examples[i]), range(1)) for i in range(4)], task.encode, size=4).batch
+    sums = task.loss_sums(params, batch, jax.random.split(jax.random.key(1), 4))
+    drawn = task.predict(params, [examples[place] for place in range(4)])
+    assert float(sums.weight) == 4 * 64
+    likelihoods = [row.log_likelihood for row in drawn]
+    assert -float(sums.loss) / 64 == pytest.approx(sum(likelihoods), rel=1e-5), "its likelihood is the picture's own"
+    assert len({row.pictures.tobytes() for row in drawn}) > 1
 
 
 def stop_after(steps):
@@ -357,8 +396,8 @@ def test_a_dying_codebook_and_plain_reconstructions_are_remarked_on(directory, t
     config = check(tokenizer_config(directory, quantizer="codebook", size=100))
     task = ImageTokenization(config, make_encoder(tokenizer_run.config(), tokenizer_run))
     plain = np.full((8, 8, 3), 200, np.uint8)
-    few = [Reconstructed("a", SOME[0], plain, np.zeros((8, 8), int), 5.0, 0.1)]
-    many = [Reconstructed("a", SOME[0], SOME[1], np.arange(64).reshape(8, 8), 20.0, 0.5)]
+    few = [Reconstructed("a", SOME[0], plain, np.zeros((8, 8), int), 5.0, 0.1, 1.0)]
+    many = [Reconstructed("a", SOME[0], SOME[1], np.arange(64).reshape(8, 8), 20.0, 0.5, 1.0)]
     dying, one_colour = task.remarks(few, task.score(few))
     assert "the codebook is dying" in dying and "one colour" in one_colour
     assert task.remarks(many, task.score(many)) == []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from vlm_jax.command_line import load_preset
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
-from vlm_jax.config_json import from_dict, to_dict, to_json
+from vlm_jax.config_json import to_json, with_overrides
 from vlm_jax.errors import InputError, nearest
 
 MATCHES = ("steps", "flops", "parameters")
@@ -166,25 +166,6 @@ def check_seeds(seeds: Sequence[int], path: Path) -> None:
     """Raises `InputError` where there is no seed, or one twice."""
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"{path}: the seeds are {tuple(seeds)}; give at least one, and none twice")
-
-
-def with_overrides(config: Config, overrides: Iterable[tuple[str, Any]]) -> Config:
-    """The config with settings changed by their dotted paths, types checked.
-
-    Raises `InputError` with the nearest setting, or what a value must be.
-    """
-    values = to_dict(config)
-    for setting, value in overrides:
-        *groups, name = setting.split(".")
-        group = values
-        for depth, each in enumerate(groups):
-            if not isinstance(group.get(each), dict):
-                raise InputError(f"no group of settings {'.'.join(groups[: depth + 1])!r} (in {setting!r})")
-            group = group[each]
-        if name not in group:
-            raise InputError(f"no setting {setting!r}; {nearest(name, group)}")
-        group[name] = value
-    return from_dict(values)
 
 
 def resolve(study: Study, path: Path, *, matched: Any) -> tuple[Table, ...]:

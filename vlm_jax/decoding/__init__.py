@@ -1,7 +1,9 @@
-"""Words one after the other, and codes of pictures many at a time: each way a loop that is compiled whole."""
+"""Words and codes of pictures one after the other, and codes many at a time: each way a loop that is compiled whole."""
 
+from vlm_jax.decoding.codes import CodeDecoder
 from vlm_jax.decoding.decoder import Decoded, Decoder, Special
-from vlm_jax.decoding.masked import MaskedDecoder, hide
+from vlm_jax.decoding.masked import hide
+from vlm_jax.decoding.raster import before
 from vlm_jax.decoding.trie import Trie
 
-__all__ = ["Decoded", "Decoder", "MaskedDecoder", "Special", "Trie", "hide"]
+__all__ = ["CodeDecoder", "Decoded", "Decoder", "Special", "Trie", "before", "hide"]

@@ -23,6 +23,7 @@ PATTERNS = {
     "image_to_text": ((ALL, NONE), (ALL, ALL)),
     "prefix": ((ALL, NONE), (ALL, PAST)),
     "text_to_image": ((ALL, ALL), (NONE, ALL)),
+    "raster": ((PAST, ALL), (NONE, ALL)),
     "dual_encoder": ((ALL, NONE), (NONE, ALL)),
 }
 

@@ -60,12 +60,12 @@ class Patches(nn.Module):
 
 
 class CodeEmbedding(nn.Module):
-    """A vector for each code of an image tokenizer; the last row is that of a code that is hidden."""
+    """A vector for each code of an image tokenizer, in a grid or in a row; the last one is that of a hidden code."""
 
     settings: Model
 
     @nn.compact
-    def __call__(self, codes: Int[Array, "B gh gw"]) -> Float[Array, "B gh gw C"]:
+    def __call__(self, codes: Int[Array, "B *grid"]) -> Float[Array, "B *grid C"]:
         s = self.settings
         init = nn.initializers.normal(1.0)  # of the size of the positions that are added to it
         rows, dtype = code_count(s.codes) + 1, jnp.dtype(s.compute_dtype)

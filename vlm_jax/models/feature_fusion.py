@@ -4,6 +4,7 @@ import math
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
@@ -42,7 +43,8 @@ class FeatureFusion(nn.Module):
     """Projects image and text features to the trunk's width and gives both one layer norm, as VisualBERT does.
 
     The image gets learned positions and a segment of its own; text features carry theirs already. Without an image the
-    image stream has no cells.
+    image stream has no cells. Cells [I, n, C] that are not all of the image come with the shape of its `grid` and the
+    place of the first of them, in reading order.
     """
 
     settings: Model
@@ -53,6 +55,9 @@ class FeatureFusion(nn.Module):
         image: Float[Array, "I gh gw C"] | Float[Array, "I G C"] | None,
         text: Float[Array, "I K T E"],
         keys: Key[Array, " I"] | None = None,
+        *,
+        grid: tuple[int, int] | None = None,
+        start: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "I 1 G D"], Float[Array, "I K T D"]]:
         s = self.settings
         dtype = jnp.dtype(s.compute_dtype)
@@ -61,8 +66,10 @@ class FeatureFusion(nn.Module):
         text = dropout(norm(text), s.dropout, keys, 2)
         if image is None:
             return jnp.zeros((len(text), 1, 0, s.width), dtype), text
-        positions = self._positions(image.shape[1:-1])
+        positions = self._positions(grid or image.shape[1:-1])
         image = image.reshape(len(image), -1, image.shape[-1])
+        if grid is not None:
+            positions = jax.lax.dynamic_slice_in_dim(positions, start, image.shape[1])
         image = nn.Dense(s.width, dtype=dtype, name="image_fc")(image)
         # The last row is the image's, as VisualBERT's table has it.
         segment = self.param("image_segment", EMBEDDING_INIT, (s.image.segments, s.width))[-1]

@@ -143,29 +143,29 @@ class ConcatFusion(Fusion):
         cells = 0 if first_only else cells
         return whole[:, :, :cells], whole[:, :, cells:]
 
-    def read_image(self, image: Float[Array, "I 1 G D"], image_mask: Bool[Array, "I G"]) -> list[Memory]:
-        """Of each layer, what the words read of the image. The pattern must hide the words from it."""
-        mask, memories = stream_mask(self.settings.pattern, IMAGE, image_mask[:, None]), []
+    def read_given(self, kind: int, given: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[Memory]:
+        """Of each layer, what the other stream reads of the given one, from which the pattern must hide the other."""
+        mask, memories = stream_mask(self.settings.pattern, kind, valid), []
         for layer in self._layers:
-            image, memory = layer(image, mask)
+            given, memory = layer(given, mask)
             memories.append(memory)
         return memories
 
-    def read_words(
+    def read_on(
         self,
-        words: Float[Array, "I K n D"],
+        new: Float[Array, "I K n D"],
         mask: Bool[Array, "I K n L"],
         memories: Sequence[Memory],
-        image_mask: Bool[Array, "I G"],
-        caches: Sequence[Cache],
+        valid: Bool[Array, "I k N"],
+        caches: Sequence[Cache | None],
     ) -> tuple[Float[Array, "I K n D"], list[Memory]]:
-        """New words, after the earlier ones in each layer's cache; `mask` says which places of a cache they see."""
-        seen = jnp.broadcast_to(image_mask[:, None, None], (*words.shape[:3], image_mask.shape[1]))
+        """New positions of the other stream, after the earlier ones in each layer's cache; `mask`: which they see."""
+        seen = jnp.broadcast_to(valid[:, :, None], (*new.shape[:3], valid.shape[2]))
         mask, own = jnp.concatenate([seen, mask], axis=-1), []
         for layer, memory, cache in zip(self._layers, memories, caches, strict=True):
-            words, longer = layer(words, mask, (memory,), cache=cache)
+            new, longer = layer(new, mask, (memory,), cache=cache)
             own.append(longer)
-        return words, own
+        return new, own
 
 
 class CrossFusion(Fusion):
@@ -203,26 +203,25 @@ class CrossFusion(Fusion):
         streams[asker] = through(layers[asker], step, streams[asker], fold_keys(keys, asker), asking=asking)
         return streams[IMAGE], streams[TEXT]
 
-    def read_image(self, image: Float[Array, "I 1 G D"], image_mask: Bool[Array, "I G"]) -> list[Memory]:
-        """Of each layer, what the words read of the encoded image."""
-        mask = stream_mask(self.settings.pattern, IMAGE, image_mask[:, None])
-        image = encode(self._layers[IMAGE], image, mask, None)
-        return [layer.read(image) for layer in self._layers[TEXT]]
+    def read_given(self, kind: int, given: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[Memory]:
+        """Of each layer, what the stream that asks reads of the encoded one."""
+        given = encode(self._layers[kind], given, stream_mask(self.settings.pattern, kind, valid), None)
+        return [layer.read(given) for layer in self._layers[self._asker]]
 
-    def read_words(
+    def read_on(
         self,
-        words: Float[Array, "I K n D"],
+        new: Float[Array, "I K n D"],
         mask: Bool[Array, "I K n L"],
         memories: Sequence[Memory],
-        image_mask: Bool[Array, "I G"],
-        caches: Sequence[Cache],
+        valid: Bool[Array, "I k N"],
+        caches: Sequence[Cache | None],
     ) -> tuple[Float[Array, "I K n D"], list[Memory]]:
-        """New words, after the earlier ones in each layer's cache; `mask` says which places of a cache they see."""
+        """New positions of the other stream, after the earlier ones in each layer's cache; `mask`: which they see."""
         own = []
-        for layer, memory, cache in zip(self._layers[TEXT], memories, caches, strict=True):
-            words, longer = layer(words, mask, memory, image_mask[:, None], cache=cache)
+        for layer, memory, cache in zip(self._layers[self._asker], memories, caches, strict=True):
+            new, longer = layer(new, mask, memory, valid, cache=cache)
             own.append(longer)
-        return words, own
+        return new, own
 
 
 class CoAttentionLayer(nn.Module):

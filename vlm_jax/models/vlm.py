@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model
 from vlm_jax.errors import InputError
-from vlm_jax.models.attention import Cache, Memory, fold_keys
+from vlm_jax.models.attention import IMAGE, TEXT, Cache, Memory, fold_keys, stream_mask
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import CodeEmbedding, make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
@@ -26,6 +26,21 @@ class ImageMemory(NamedTuple):
 
     layers: list[Memory]
     mask: Bool[Array, "I G"]
+
+
+class PromptMemory(NamedTuple):
+    """What cells read of prompts: of each layer, keys and values of the words; and which words are visible."""
+
+    layers: list[Memory]
+    mask: Bool[Array, "I K T"]
+
+
+class CellMemory(NamedTuple):
+    """Keys and values of cells so far, in reading order, in room for all of them [I, K, H, G, d]."""
+
+    layers: list[Memory]
+    length: Int[Array, ""]
+    """How many cells there are; every picture has as many."""
 
 
 class WordMemory(NamedTuple):
@@ -165,17 +180,61 @@ class VisualLanguageModel(nn.Module):
         s = self.settings
         if s.image.cnn != "features":
             image = self.image(image)
-        no_words = jnp.zeros((len(image), 1, 0, s.text.width), jnp.dtype(s.compute_dtype))
-        stream, _ = self.embed(image, no_words)
+        stream, _ = self.embed(image, self._no_text(len(image)))
         mask = jnp.ones((1, 1), bool) if image_mask is None else image_mask
         mask = jnp.broadcast_to(mask, (len(image), stream.shape[2]))
-        return ImageMemory(self.trunk.read_image(stream, mask), mask)
+        return ImageMemory(self.trunk.read_given(IMAGE, stream, mask[:, None]), mask)
 
     def no_words(self, pictures: int, texts: int, length: int) -> WordMemory:
         """Room for `length` words of `texts` texts a picture, none of them there yet."""
+        return WordMemory(self._room(pictures, texts, length), jnp.int32(0))
+
+    def _room(self, pictures: int, texts: int, length: int) -> list[Memory]:
         s = self.settings
         room = jnp.zeros((pictures, texts, s.heads, length, s.width // s.heads), jnp.dtype(s.compute_dtype))
-        return WordMemory([(room, room)] * s.layers, jnp.int32(0))
+        return [(room, room)] * s.layers
+
+    def read_prompt(self, text: Int[Array, "I K T"], text_mask: Bool[Array, "I K T"]) -> PromptMemory:
+        """What cells read of prompts, computed once for all that is drawn of them; words must see no image."""
+        _, stream = self.embed(None, self.text(text))
+        return PromptMemory(self.trunk.read_given(TEXT, stream, text_mask), text_mask)
+
+    def prompted_code_logits(self, prompt: PromptMemory, codes: Int[Array, "I gh gw"]) -> Float[Array, "I K G V"]:
+        """`code_logits` of prompts that have been read."""
+        image, _ = self.embed(self.image(codes), self._no_text(len(codes)))
+        image = jnp.broadcast_to(image, (len(image), prompt.mask.shape[1], *image.shape[2:]))
+        mask = stream_mask(self.settings.pattern, IMAGE, jnp.ones(image.shape[:3], bool))
+        return self._cell_logits(*self.trunk.read_on(image, mask, *prompt, [None] * self.settings.layers))[0]
+
+    def no_cells(self, pictures: int, texts: int, cells: int) -> CellMemory:
+        """Room for `cells` cells of a picture for each of `texts` prompts, none of them there yet."""
+        return CellMemory(self._room(pictures, texts, cells), jnp.int32(0))
+
+    def next_code_logits(
+        self, prompt: PromptMemory, cells: CellMemory, before: Int[Array, "I n"], grid: tuple[int, int]
+    ) -> tuple[Float[Array, "I K n V"], CellMemory]:
+        """Of each of the n next cells the logits of its code, under the pattern `raster`.
+
+        A cell is asked for by the code before it, in reading order; before the first one there is a hidden one.
+        """
+        new, room = before.shape[1], cells.layers[0][0].shape[3]
+        image, _ = self.embed(self.image(before), self._no_text(len(before)), grid=grid, start=cells.length)
+        image = jnp.broadcast_to(image, (len(image), prompt.mask.shape[1], *image.shape[2:]))
+        mask = jnp.arange(room)[None] <= cells.length + jnp.arange(new)[:, None]
+        mask = jnp.broadcast_to(mask, (*image.shape[:3], room))
+        caches = [Cache(*layer, cells.length) for layer in cells.layers]
+        logits, layers = self._cell_logits(*self.trunk.read_on(image, mask, *prompt, caches))
+        return logits, CellMemory(layers, cells.length + new)
+
+    def _no_text(self, pictures: int) -> Float[Array, "I 1 0 E"]:
+        s = self.settings
+        return jnp.zeros((pictures, 1, 0, s.text.width), jnp.dtype(s.compute_dtype))
+
+    def _cell_logits(
+        self, image: Float[Array, "I K n D"], layers: list[Memory]
+    ) -> tuple[Float[Array, "I K n V"], list[Memory]]:
+        nothing = jnp.zeros((len(image), 0), bool)
+        return self.head(Fused(image, image[:, :, :0], nothing, nothing[:, None])), layers
 
     def next_word_logits(
         self, image: ImageMemory, words: WordMemory, ids: Int[Array, "I K n"]
@@ -189,5 +248,5 @@ class VisualLanguageModel(nn.Module):
         mask = jnp.arange(room)[None] <= words.length + jnp.arange(new)[:, None]
         mask = jnp.broadcast_to(mask, (*ids.shape, room))
         caches = [Cache(*layer, words.length) for layer in words.layers]
-        text, layers = self.trunk.read_words(text, mask, image.layers, image.mask, caches)
+        text, layers = self.trunk.read_on(text, mask, image.layers, image.mask[:, None], caches)
         return self.head(text, self.text.scores), WordMemory(layers, words.length + new)

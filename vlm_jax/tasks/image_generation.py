@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from vlm_jax.config import Config, Generation
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.decoding import MaskedDecoder, hide
+from vlm_jax.decoding import CodeDecoder, before, hide
 from vlm_jax.errors import InputError
 from vlm_jax.figures import SheetItem
 from vlm_jax.models.vlm import VisualLanguageModel
@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
     checks: tuple[PictureCheck, ...]
     """Each picture held against the scene of the prompt; none where nobody knows."""
     log_likelihood: float
-    """Mean log-probability of a code of the true picture when all are hidden, in nats."""
+    """Mean log-probability of a code of the true picture, in nats: all hidden or, with `raster`, given those before."""
     codes: Int[np.ndarray, "gh gw"]
     """Those of the true picture."""
 
@@ -73,7 +73,8 @@ class ImageGeneration(Task):
         self.model = VisualLanguageModel(config.model, tokenizer.codes)
         self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))
-        self._decoders: dict[Generation, MaskedDecoder] = {}
+        self._raster = config.model.pattern == "raster"
+        self._decoders: dict[Generation, CodeDecoder] = {}
         self._likelihood = jax.jit(self._log_likelihood)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class ImageGeneration(Task):
         return Changed(examples, lambda index, example: example._replace(image=codes[index]))
 
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> Sums:
-        """Cross-entropy of the hidden codes; a share of the pictures has lost its prompt."""
+        """Cross-entropy of the hidden codes, or of each after those before it; a share has lost its prompt."""
         settings = self.config.generation
         drop, places, dropout = (
             jax.vmap(lambda key, use=use: jax.random.fold_in(key, use))(keys) for use in (DROP, HIDE, MODEL)
@@ -98,7 +99,10 @@ class ImageGeneration(Task):
             jnp.where(without, row, given)
             for row, given in zip(self._empty, (batch.input_ids, batch.text_mask), strict=True)
         )
-        codes, hidden = hide(batch.image, places, schedule=settings.masking, mask_code=self.tokenizer.codes)
+        if self._raster:
+            codes, hidden = before(batch.image, mask_code=self.tokenizer.codes), jnp.ones(batch.image.shape, bool)
+        else:
+            codes, hidden = hide(batch.image, places, schedule=settings.masking, mask_code=self.tokenizer.codes)
         logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
         target = batch.image.reshape(len(codes), 1, -1)
         log_p = jax.nn.log_softmax(logits)
@@ -108,17 +112,21 @@ class ImageGeneration(Task):
         return Sums(jnp.sum(loss * weight), jnp.sum(weight), jnp.sum(right * weight), jnp.sum(batch.weight))
 
     def _log_likelihood(self, params, codes, ids, mask) -> Float[Array, " I"]:
-        """Of each picture, the mean log-probability of a code when all are hidden: how well the prompt fits it."""
-        hidden = jnp.full(codes.shape, self.tokenizer.codes, jnp.int32)
-        logits = self.model.apply({"params": params}, hidden, ids[:, None], mask[:, None], method="code_logits")[:, 0]
+        """Of each picture, the mean log-probability of a code, in one pass: how well the prompt fits it.
+
+        All codes are hidden; with `raster` each is given those before it, so that the sum is the picture's own.
+        """
+        nothing = jnp.full(codes.shape, self.tokenizer.codes, jnp.int32)
+        shown = before(codes, mask_code=self.tokenizer.codes) if self._raster else nothing
+        logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="code_logits")[:, 0]
         flat = codes.reshape(len(codes), -1, 1)
         return jnp.take_along_axis(jax.nn.log_softmax(logits), flat, axis=-1).mean((1, 2))
 
-    def decoder(self, settings: Generation) -> MaskedDecoder:
+    def decoder(self, settings: Generation) -> CodeDecoder:
         """The compiled decoder of some settings."""
         if settings not in self._decoders:
             shape = {"grid": self.tokenizer.grid, "codes": self.tokenizer.codes, "empty": self._empty}
-            self._decoders[settings] = MaskedDecoder(self.model, settings, **shape)
+            self._decoders[settings] = CodeDecoder(self.model, settings, raster=self._raster, **shape)
         return self._decoders[settings]
 
     def draw(

@@ -15,11 +15,12 @@ from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.figures import SheetItem, side_by_side
 from vlm_jax.metrics.images import codebook_use, psnr_per_image, ssim_per_image
-from vlm_jax.models.image_tokenizer import ImageTokenizer, code_count
+from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction, code_count
 from vlm_jax.tasks.shared import PLAIN, Task, without_texts
 from vlm_jax.types import Batch, Example
 
 FEW_CODES = 0.1  # share of the codes in use below which something is wrong
+NOISE = 2.0  # levels of 255, standard deviation: nobody sees it
 
 
 class PictureSums(NamedTuple):
@@ -40,6 +41,8 @@ class Reconstructed(NamedTuple):
     codes: Int[np.ndarray, "gh gw"]
     psnr: float
     ssim: float
+    codes_stable: float
+    """Share of the codes that stay as they are when a little noise is added to the pixels."""
 
     right: bool | None = None
 
@@ -63,7 +66,7 @@ class ImageTokenization(Task):
         self.config = config
         self.encode = dataclasses.replace(encode, questions_per_image=1)  # texts are not looked at
         self.model = ImageTokenizer(config.model.codes)
-        self._reconstruct = jax.jit(lambda params, image: self.model.apply({"params": params}, image))
+        self._reconstruct = jax.jit(self._through_codes)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh float32 parameters."""
@@ -80,24 +83,35 @@ class ImageTokenization(Task):
         loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
         return PictureSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
 
+    def _through_codes(
+        self, params: dict[str, Any], image: Float[Array, "I h w 3"]
+    ) -> tuple[Reconstruction, Float[Array, " I"]]:
+        """The reconstructions, and of each picture the share of codes that a little noise leaves alone."""
+        seen = self.model.apply({"params": params}, image)
+        deviation = NOISE / 255 / np.array(self.encode.image.deviation, np.float32)[None, None]
+        noise = jax.random.normal(jax.random.key(self.config.seed), image.shape[1:]) * deviation
+        again = self.model.apply({"params": params}, image + noise[None], method="encode")
+        return seen, jnp.mean(again == seen.codes, axis=(1, 2))
+
     def predict(self, params: dict[str, Any], examples: Sequence[Example]) -> list[Reconstructed]:
         """Every picture of `examples`, which `prepare` gave, as its codes show it, in order."""
         size = self.config.training.evaluation_batch_images
         batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
         rows: list[Reconstructed] = []
         for loaded in batches:
-            seen = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))
+            seen, stable = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))
             originals = denormalise(loaded.batch.image, self.encode.image)
             pictures = denormalise(seen.image, self.encode.image)
             alike = _psnr(pictures, originals), ssim_per_image(pictures, originals).tolist()
             names = [picture[0] for picture in loaded.question_ids]
-            rows += map(Reconstructed, names, originals, pictures, seen.codes, *alike)
+            rows += map(Reconstructed, names, originals, pictures, seen.codes, *alike, stable.tolist())
         return rows[: len(examples)]  # the last batch is filled up
 
     def score(self, predictions: Sequence[Reconstructed]) -> dict[str, float]:
         """How alike the pictures are, on average, and how the codes are used."""
         use = codebook_use(np.stack([row.codes for row in predictions]), code_count(self.config.model.codes))
-        alike = {name: float(np.mean([getattr(row, name) for row in predictions])) for name in ("psnr", "ssim")}
+        means = {name: [getattr(row, name) for row in predictions] for name in ("psnr", "ssim", "codes_stable")}
+        alike = {name: float(np.mean(values)) for name, values in means.items()}
         return alike | use
 
     def remarks(self, predictions: Sequence[Reconstructed], metrics: dict[str, float]) -> list[str]:

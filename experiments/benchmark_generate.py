@@ -1,0 +1,129 @@
+"""Pictures a second: masked parallel decoding against one code after the other with a cache.
+
+`python -m experiments.benchmark_generate configs/shape_scenes_generation.py`: the config's model with fresh weights,
+which are as fast as trained ones, under the patterns `text_to_image` and `raster`. All ways take turns, so that
+whatever else the machine does slows each; figures are medians. Codes only: pixels cost all ways the same.
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from vlm_jax.command_line import load_preset, parse, run_command
+from vlm_jax.config import Config, Generation
+from vlm_jax.config_checks import check
+from vlm_jax.errors import InputError
+
+SAMPLE_SECONDS = 0.5
+
+
+def main(argv: list[str]) -> int:
+    import tyro
+
+    @dataclass(frozen=True)
+    class Benchmark:
+        """Pictures a second by steps, guidance and batch, and those of the raster row with its cache."""
+
+        config: Annotated[Path, tyro.conf.Positional]
+        """A config file of the task image_generation."""
+        steps: tuple[int, ...] = (4, 8, 12, 16)
+        """Numbers of steps of masked decoding."""
+        guidance: tuple[float, ...] = (0.0, 2.0)
+        """Weights of guidance; all above 0 cost the same, twice that of 0."""
+        batch: tuple[int, ...] = (1, 16)
+        """Pictures drawn at a time."""
+        rounds: int = 7
+        """Samples of each way."""
+        json: bool = False
+        """One line of JSON instead of a table."""
+
+    arguments = parse(Benchmark, argv, prog="python -m experiments.benchmark_generate")
+    for name in ("steps", "batch", "rounds"):
+        value = getattr(arguments, name)
+        if min(value if isinstance(value, tuple) else (value,), default=0) < 1:
+            raise InputError(f"--{name} is {value}; it must be at least 1")
+    config = load_preset(arguments.config)
+    if config.task != "image_generation":
+        raise InputError(f"{config.name} is of the task {config.task!r}; give one of image_generation")
+    rows = [
+        row
+        for batch in arguments.batch
+        for row in measure(config, batch, arguments.steps, arguments.guidance, arguments.rounds)
+    ]
+    print(json.dumps(rows) if arguments.json else _table(rows))
+    return 0
+
+
+def measure(
+    config: Config, batch: int, steps: Sequence[int], guidance: Sequence[float], rounds: int
+) -> list[dict[str, Any]]:
+    """A row for each way of drawing `batch` pictures: seconds (median, least, most) and pictures a second."""
+    ways = [("masked", count, weight) for weight in guidance for count in steps]
+    ways += [("raster", None, weight) for weight in guidance]
+    calls = [_drawing(config, batch, *way) for way in ways]
+    compile_seconds = [_seconds(call, 1) for call in calls]
+    repeats = [max(1, round(SAMPLE_SECONDS / _seconds(call, 1))) for call in calls]
+    samples = [[_seconds(call, count) for call, count in zip(calls, repeats, strict=True)] for _ in range(rounds)]
+    rows = []
+    for way, compiled, seconds in zip(ways, compile_seconds, zip(*samples, strict=True), strict=True):
+        median = statistics.median(seconds)
+        names = dict(zip(("way", "steps", "guidance"), way, strict=True))
+        times = {"seconds": median, "least": min(seconds), "most": max(seconds), "compile_seconds": compiled}
+        rows.append({"batch": batch, **names, "pictures_per_second": batch / median, **times})
+    return rows
+
+
+def _drawing(config: Config, batch: int, way: str, steps: int | None, guidance: float) -> Callable[[], None]:
+    import jax
+    import jax.numpy as jnp
+
+    from vlm_jax.decoding import CodeDecoder
+    from vlm_jax.models.image_tokenizer import code_count, grid_size
+    from vlm_jax.models.vlm import VisualLanguageModel
+
+    pattern = "raster" if way == "raster" else "text_to_image"
+    settings = check(dataclasses.replace(config, model=dataclasses.replace(config.model, pattern=pattern))).model
+    codes, grid = code_count(settings.codes), grid_size(settings.codes, config.data.image.size)
+    model = VisualLanguageModel(settings, codes)
+    ids = jnp.ones((batch, settings.text.max_length), jnp.int32)
+    shown = ids.astype(bool)
+    init = jax.jit(
+        lambda key: model.init(key, jnp.zeros((1, *grid), int), ids[:1, None], shown[:1, None], method="code_logits")
+    )
+    generation = Generation(steps=steps or 1, guidance=guidance)
+    empty = (ids[0] * 0, jnp.arange(ids.shape[1]) < 2)
+    draw = CodeDecoder(model, generation, grid=grid, codes=codes, empty=empty, raster=way == "raster")
+    given = (init(jax.random.key(0)), ids, shown, jax.random.split(jax.random.key(1), batch))
+    return lambda: jax.block_until_ready(draw(*given))
+
+
+def _seconds(call: Callable[[], None], count: int) -> float:
+    """Of one call, over `count` of them."""
+    began = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - began) / count
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    import jax
+
+    lines = [
+        f"{'batch':>5s}  {'way':6s}  {'steps':>5s}  {'guidance':>8s}  {'pictures/s':>10s}  {'ms a picture':>12s}  range"
+    ]
+    for row in rows:
+        median, least, most = (1000 * row[name] / row["batch"] for name in ("seconds", "least", "most"))
+        lines.append(
+            f"{row['batch']:5d}  {row['way']:6s}  {row['steps'] or '-':>5}  {row['guidance']:8g}  "
+            f"{row['pictures_per_second']:10.1f}  {median:12.2f}  {least:.2f} to {most:.2f}"
+        )
+    return "\n".join([*lines, f"on {jax.devices()[0].device_kind}, compile time apart"])
+
+
+if __name__ == "__main__":
+    run_command(main)

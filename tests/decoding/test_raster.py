@@ -1,0 +1,124 @@
+"""Codes one after the other: the cache against the whole computation, and prompts that are read once."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.config import Generation, ImageCodes, ImageEncoder, Model, TextEncoder
+from vlm_jax.decoding import CodeDecoder, before
+from vlm_jax.models.vlm import VisualLanguageModel
+
+GRID, CODES = (2, 3), 12
+CELLS = math.prod(GRID)
+SETTINGS = Model(
+    width=16,
+    heads=2,
+    layers=2,
+    mlp_width=16,
+    head="image_codes",
+    codes=ImageCodes(levels=(4, 3)),
+    image=ImageEncoder(cnn="codes", positions="grid", max_positions=8),
+    text=TextEncoder(vocabulary_size=30, width=16, max_length=5, max_positions=8),
+)
+PICTURES = jax.random.randint(jax.random.key(1), (2, *GRID), 0, CODES)
+IDS = jax.random.randint(jax.random.key(2), (2, 1, 5), 1, 30)
+MASK = jnp.array([[[True] * 5], [[True] * 3 + [False] * 2]])
+
+
+@pytest.fixture(scope="module", params=[(f, p) for f in ("concat", "cross") for p in ("raster", "text_to_image")])
+def model(request):
+    fusion, pattern = request.param
+    module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern), CODES)
+    params = module.init(jax.random.key(0), PICTURES, IDS, MASK, method="code_logits")
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(9), len(leaves))
+    shaken = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+    return jax.jit(module.apply, static_argnames=("method", "grid")), structure.unflatten(shaken), module
+
+
+def test_each_cell_is_asked_for_by_the_code_before_it():
+    found = before(jnp.arange(12).reshape(2, 2, 3), mask_code=99)
+    assert found.tolist() == [[[99, 0, 1], [2, 3, 4]], [[99, 6, 7], [8, 9, 10]]]
+
+
+def test_a_prompt_that_was_read_changes_nothing(model):
+    apply, params, _ = model
+    whole = apply(params, PICTURES, IDS, MASK, method="code_logits")
+    prompt = apply(params, IDS, MASK, method="read_prompt")
+    again = apply(params, prompt, PICTURES, method="prompted_code_logits")
+    np.testing.assert_allclose(jax.nn.log_softmax(again), jax.nn.log_softmax(whole), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [("concat", "raster"), ("cross", "raster")], indirect=True)
+def test_the_cache_changes_nothing_and_no_code_peeks(model):
+    apply, params, module = model
+    whole = jax.nn.log_softmax(apply(params, before(PICTURES, mask_code=CODES), IDS, MASK, method="code_logits"))
+    prompt = apply(params, IDS, MASK, method="read_prompt")
+    flat = before(PICTURES, mask_code=CODES).reshape(2, -1)
+    for sizes in ((1,) * CELLS, (2, 1, 3)):
+        cells, found = module.no_cells(2, 1, CELLS), []
+        for some in jnp.split(flat, np.cumsum(sizes)[:-1], axis=1):
+            logits, cells = apply(params, prompt, cells, some, grid=GRID, method="next_code_logits")
+            found.append(jax.nn.log_softmax(logits))
+        assert int(cells.length) == CELLS
+        np.testing.assert_allclose(jnp.concatenate(found, axis=2), whole, atol=1e-5)
+    for place in range(CELLS - 1):
+        other = PICTURES.at[:, place // 3, place % 3].set((PICTURES[:, place // 3, place % 3] + 1) % CODES)
+        moved = apply(params, before(other, mask_code=CODES), IDS, MASK, method="code_logits")
+        moved = jax.nn.log_softmax(moved)
+        assert jnp.array_equal(moved[:, :, : place + 1], whole[:, :, : place + 1])
+        assert not jnp.array_equal(moved[:, :, place + 1 :], whole[:, :, place + 1 :])
+
+
+@pytest.mark.parametrize("model", [("concat", "raster")], indirect=True)
+@pytest.mark.parametrize("guidance", [0.0, 2.0])
+def test_a_cold_drawing_is_the_likeliest_code_each_time(model, guidance):
+    _, params, module = model
+    empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
+    settings = Generation(guidance=guidance, temperature=1e-6)
+    draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, raster=True)
+    drawn = draw(params, IDS[:, 0], MASK[:, 0], jax.random.split(jax.random.key(4), 2))
+    shown = before(drawn, mask_code=CODES)
+    given = module.apply(params, shown, IDS, MASK, method="code_logits")[:, 0]
+    nothing = [jnp.broadcast_to(row, (2, 1, 5)) for row in empty]
+    free = module.apply(params, shown, *nothing, method="code_logits")[:, 0]
+    likeliest = jnp.argmax((1 + guidance) * given - guidance * free, axis=-1)
+    np.testing.assert_array_equal(drawn.reshape(2, -1), likeliest)
+
+
+@pytest.mark.parametrize("model", [("concat", "raster")], indirect=True)
+def test_a_key_alone_decides_what_is_drawn(model):
+    _, params, module = model
+    empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
+    draw = CodeDecoder(module, Generation(guidance=0.0), grid=GRID, codes=CODES, empty=empty, raster=True)
+    keys = jax.random.split(jax.random.key(4), 2)
+    together = draw(params, IDS[:, 0], MASK[:, 0], keys)
+    np.testing.assert_array_equal(together[1:], draw(params, IDS[1:, 0], MASK[1:, 0], keys[1:]))
+    assert not jnp.array_equal(together, draw(params, IDS[:, 0], MASK[:, 0], keys[::-1]))
+
+
+def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
+    from experiments.benchmark_generate import _table, main, measure
+    from vlm_jax.command_line import load_preset
+    from vlm_jax.errors import InputError
+
+    config = load_preset(pytestconfig.rootpath / "configs" / "shape_scenes_generation.py")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, width=16, heads=2, layers=1))
+    rows = measure(config, 2, (1, 2), (0.0,), 1)
+    assert [(row["way"], row["steps"], row["batch"]) for row in rows] == [
+        ("masked", 1, 2),
+        ("masked", 2, 2),
+        ("raster", None, 2),
+    ]
+    assert all(0 < row["least"] <= row["seconds"] <= row["most"] for row in rows)
+    assert len(_table(rows).splitlines()) == 1 + 3 + 1
+    for options, said in (
+        (["configs/tiny.py"], "of the task 'vqa'"),
+        (["configs/tiny.py", "--steps", "0"], "at least 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            main([str(pytestconfig.rootpath / options[0]), *options[1:]])

@@ -1,0 +1,60 @@
+"""Pictures as codes, from prompts: one way or the other, compiled whole."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int, Key
+
+from vlm_jax.config import Generation
+from vlm_jax.decoding.masked import draw_masked
+from vlm_jax.decoding.raster import draw_raster
+from vlm_jax.types import Array
+
+
+class CodeDecoder:
+    """Compiled drawing with one model and one set of settings.
+
+    Of the model (`VisualLanguageModel`) `read_prompt` is used, once a picture, and `prompted_code_logits` or, with
+    `raster`, `no_cells` and `next_code_logits`. `grid` is rows and columns of a picture's codes, `codes` how many codes
+    there are, `empty` the ids and mask [T] of the empty text, which stands for no prompt.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        settings: Generation,
+        *,
+        grid: tuple[int, int],
+        codes: int,
+        empty: tuple[Int[Array, " T"], Bool[Array, " T"]],
+        raster: bool = False,
+    ) -> None:
+        self.model, self.settings, self.grid, self.codes, self.empty = model, settings, grid, codes, empty
+        self._draw = jax.jit(partial(draw_raster if raster else draw_masked, self))
+
+    def __call__(
+        self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
+    ) -> Int[Array, "I gh gw"]:
+        """The codes of a picture for each prompt; its key, and nothing else of the batch, decides what is drawn."""
+        return self._draw(params, ids, mask, keys)
+
+    def read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
+        """The prompts as the model remembers them; with guidance there follow as many empty ones."""
+        if self.settings.guidance > 0:
+            nothing = [jnp.broadcast_to(row[None], ids.shape) for row in self.empty]
+            ids, mask = jnp.concatenate([ids, nothing[0]]), jnp.concatenate([mask, nothing[1]])
+        return self.model.apply(params, ids[:, None], mask[:, None], method="read_prompt")
+
+    def twice(self, x: Int[Array, "I *s"]) -> Int[Array, "J *s"]:
+        """One for each prompt that was read: with guidance the same again."""
+        return jnp.concatenate([x, x]) if self.settings.guidance > 0 else x
+
+    def guided(self, logits: Float[Array, "J n V"], part: Float[Array, ""]) -> Float[Array, "I n V"]:
+        """Guided by w, (1 + w) given - w free (Ho and Salimans 2022, eq. 6), after a part of the way, 0 to 1."""
+        s = self.settings
+        if s.guidance == 0:
+            return logits
+        given, free = jnp.split(logits, 2)
+        return given + s.guidance * (part if s.guidance_schedule == "rising" else 1.0) * (given - free)

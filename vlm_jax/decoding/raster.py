@@ -1,0 +1,42 @@
+"""Codes of pictures one after the other, in reading order: the autoregressive row beside masked decoding."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Int, Key
+
+from vlm_jax.types import Array
+
+if TYPE_CHECKING:
+    from vlm_jax.decoding.codes import CodeDecoder
+
+
+def before(codes: Int[Array, "I gh gw"], *, mask_code: int) -> Int[Array, "I gh gw"]:
+    """What each cell is asked for by: the code before it in reading order, and a hidden one before the first."""
+    flat = codes.reshape(len(codes), -1)
+    return jnp.pad(flat[:, :-1], ((0, 0), (1, 0)), constant_values=mask_code).reshape(codes.shape)
+
+
+def draw_raster(
+    decoder: "CodeDecoder", params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
+) -> Int[Array, "I gh gw"]:
+    """One code a step, from what the model makes of the prompt and of the codes before it, which it remembers."""
+    s, cells = decoder.settings, math.prod(decoder.grid)
+    prompt = decoder.read(params, ids, mask)
+    room = decoder.model.no_cells(len(decoder.twice(ids)), 1, cells)
+
+    def step(carried: tuple[Any, Int[Array, " I"]], number: Int[Array, ""]) -> tuple[Any, Int[Array, " I"]]:
+        memory, last = carried
+        logits, memory = decoder.model.apply(
+            params, prompt, memory, decoder.twice(last[:, None]), decoder.grid, method="next_code_logits"
+        )
+        logits = decoder.guided(logits[:, 0], (number + 1) / cells)[:, 0] / s.temperature
+        step_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        drawn = jax.vmap(jax.random.categorical)(step_keys, logits)
+        return (memory, drawn), drawn
+
+    start = jnp.full(len(ids), decoder.codes, jnp.int32)
+    _, drawn = jax.lax.scan(step, (room, start), jnp.arange(cells))
+    return drawn.T.reshape(-1, *decoder.grid)
