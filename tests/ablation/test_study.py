@@ -1,7 +1,5 @@
 """Studies: lists of variants, their names, and what is refused before anything runs."""
 
-import dataclasses
-
 import pytest
 
 from vlm_jax.ablation.costs import matched
@@ -19,6 +17,7 @@ from vlm_jax.ablation.study import (
 )
 from vlm_jax.command_line import load_preset
 from vlm_jax.config import Config
+from vlm_jax.config_checks import check
 from vlm_jax.config_json import with_overrides
 from vlm_jax.errors import InputError
 
@@ -156,13 +155,12 @@ def test_a_missing_study_names_the_nearest(configs):
         load_study(configs / "ablations" / "fuson.py")
 
 
-def test_every_study_that_ships_resolves(pytestconfig, data_directory):
+def test_every_study_that_ships_resolves(pytestconfig):
     files = sorted((pytestconfig.rootpath / "configs" / "ablations").glob("*.py"))
     assert files
     for file in files:
         study = load_study(file)
         for comparison in study.comparisons:
             for each in comparison.variants:
-                with_overrides(load_preset(file.parent / comparison.base), dict(comparison.common).items())
-                assert each.label
-        assert all(dataclasses.is_dataclass(comparison) for comparison in study.comparisons)
+                common = with_overrides(load_preset(file.parent / comparison.base), dict(comparison.common).items())
+                check(with_overrides(common, each.overrides))

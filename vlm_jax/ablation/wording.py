@@ -15,6 +15,7 @@ NO_SPREAD = "no spread between seeds: no interval"
 # 10), PSNR (dB), SSIM (-1 to 1), losses and log-likelihoods (nats), numbers of things, words and relations.
 SHARES = {
     *("accuracy", "accuracy_lenient", "all_right", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "codebook_use"),
+    "codes_stable",
     *("count_right", "distinct_1", "distinct_2", "exact_match", "identical_share", "objects_and_sizes_right"),
     *("objects_named", "objects_right", "relation_right", "relations_true", "rouge_l", "rule_accuracy"),
 }

@@ -1,0 +1,28 @@
+"""What pictures are drawn in: rounded numbers against a learned codebook, and how stable their codes are.
+
+Command: python -m experiments.ablate configs/ablations/generation.py
+Time: 12 runs of up to six minutes on two cores. Steps and guidance change no training: experiments.evaluate RUN
+--split validation --change generation.steps=4 scores a trained run with others.
+"""
+
+from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
+
+
+def get_study() -> Study:
+    return Study(
+        question="Which quantizer keeps most of a picture, in codes that do not change with its noise?",
+        comparisons=(
+            Comparison(
+                title="shape_scenes of one or two things, 2,000 steps",
+                base="../shape_scenes_tokenizer.py",
+                variants=chain(
+                    vary({}),
+                    variant({"model.codes.commitment": 0.05}, name="scalar, commitment 0.05"),
+                    variant({"model.codes.commitment": 0.5}, name="scalar, commitment 0.5"),
+                    variant({"model.codes.quantizer": "codebook"}, name="learned codebook"),
+                ),
+                common={"training.steps": 2_000, "training.evaluate_every": 500},
+                metrics=("psnr", "ssim", "codebook_use", "codebook_perplexity", "codes_stable"),
+            ),
+        ),
+    )

