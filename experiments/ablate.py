@@ -4,6 +4,7 @@ Trains every variant with every seed, each in a folder of its own, and writes `r
 command again goes on where it was stopped or killed, and does only what is missing.
 """
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,9 @@ def main(argv: list[str]) -> int:
         study: Annotated[Path, tyro.conf.Positional]
         """A file in configs/ablations/."""
         workdir: Path | None = None
-        """Folder of the study (default: runs/NAME)."""
+        """Folder of the study (default: runs/NAME-study)."""
         seeds: tuple[int, ...] = ()
-        """Seeds instead of the study's."""
+        """Train with these seeds, be they the study's or others; the report has all of both."""
         only: tuple[str, ...] = ()
         """Do only the runs whose name has one of these in it, such as `fusion=cross`."""
         jobs: int = 1
@@ -53,24 +54,26 @@ def main(argv: list[str]) -> int:
 
     from vlm_jax.ablation import running
     from vlm_jax.ablation import study as studies
-    from vlm_jax.ablation.costs import matched
     from vlm_jax.ablation.plan import plan, power
     from vlm_jax.ablation.study_report import write_report
     from vlm_jax.run_folder import locked
 
     jax.config.update("jax_platforms", "cpu")  # the runs have the accelerators; this process only counts
     study = studies.load_study(arguments.study)
-    study = replace(study, seeds=arguments.seeds or study.seeds)
-    studies.check_seeds(study.seeds, arguments.study)
+    seeds = arguments.seeds or study.seeds
+    studies.check_seeds(seeds, arguments.study)
+    study = replace(study, seeds=tuple(dict.fromkeys((*study.seeds, *seeds))))
     running.check_jobs(arguments.jobs, arguments.devices)
-    tables = studies.resolve(study, arguments.study, matched=matched)
-    runs = _chosen(studies.runs(tables, study.seeds), arguments.only)
-    folder = running.StudyFolder((arguments.workdir or Path("runs") / arguments.study.stem).expanduser())
+    folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{arguments.study.stem}-study").expanduser())
+    folder.check()
+    tables = studies.resolve(study, arguments.study)
+    every = folder.known(studies.runs(tables, study.seeds))
+    runs = _chosen([run for run in every if run.config.seed in seeds], arguments.only)
     if arguments.dry_run:
         print(plan(tables, runs, folder, jobs=arguments.jobs))
         return 0
     if arguments.power is not None:
-        print(power(tables, study.seeds, folder, arguments.power))
+        print(power(tables, every, folder, arguments.power))
         return 0
 
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -79,13 +82,12 @@ def main(argv: list[str]) -> int:
         ended = running.execute(
             runs, folder, command=TRAIN, jobs=arguments.jobs, devices=arguments.devices, retry=arguments.retry
         )
-        command = " ".join(["python -m experiments.ablate", *map(str, argv)])
-        write_report(study, tables, folder, commands=(command,))
+        write_report(study, tables, every, folder, command=shlex.join(["python", "-m", "experiments.ablate", *argv]))
     print(f"report: {folder.path / 'report.md'} and report.html beside it")
     if not ended:
         print("stopped; the same command goes on from there")
         return running.STOPPED
-    return 1 if any(folder.error(run) for run in runs) else 0
+    return 0 if all(folder.run(run).finished for run in runs) else 1
 
 
 def _chosen(runs: "list[Run]", only: tuple[str, ...]) -> "list[Run]":
@@ -103,9 +105,7 @@ def _say_failed(runs: "list[Run]", folder: "StudyFolder", *, retry: bool) -> Non
     for run in runs:
         error = folder.error(run)
         if error is not None:
-            print(
-                f"{run.name} failed: {error.splitlines()[-1]}; {'tried again' if retry else '--retry tries it again'}"
-            )
+            print(f"{run.name} failed: {error.splitlines()[0]}; {'tried again' if retry else '--retry tries it again'}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
+    from vlm_jax.ablation.items import Item
     from vlm_jax.ablation.paired import Paired
 
+DRAWN = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
+SAME_DATA = ("data.name", "data.files.images", "data.files.test", *DRAWN)
 UNITS = {
     "vqa": "accuracy",
     "captioning": "captions that are right (by rule, or word for word)",
@@ -38,13 +41,20 @@ def main(argv: list[str]) -> int:
 
     from vlm_jax.ablation.items import read_items
     from vlm_jax.ablation.paired import paired_difference
+    from vlm_jax.ablation.statistics import holm
+    from vlm_jax.config import leaves
     from vlm_jax.run_folder import open_run
 
     configs = [open_run(path).config() for path in (arguments.run_a, arguments.run_b)]
     if configs[0].task != configs[1].task:
         raise InputError(f"the runs have different tasks, {configs[0].task} and {configs[1].task}")
+    apart = [
+        name for name, value in leaves(configs[0]).items() if name in SAME_DATA and value != leaves(configs[1])[name]
+    ]
+    if apart:
+        raise InputError(f"the runs have other test pictures ({', '.join(apart)}); compare runs on the same data")
     a, b = (read_items(path, configs[0].task) for path in (arguments.run_a, arguments.run_b))
-    shared = [key for key in a if key in b and (a[key].picture, a[key].asked) == (b[key].picture, b[key].asked)]
+    shared = [key for key in a if key in b and _what(a[key]) == _what(b[key])]
     if not shared:
         raise InputError("the runs predicted no item in common; compare runs on the same data")
     left_out = len(a) + len(b) - 2 * len(shared)
@@ -53,10 +63,16 @@ def main(argv: list[str]) -> int:
     pictures = [a[key].picture for key in shared]
     print(f"a: {arguments.run_a}\nb: {arguments.run_b}\n{UNITS[configs[0].task]}")
     kinds = sorted({a[key].kind for key in shared} - {""})
+    found = []
     for kind in ["", *(kinds if len(kinds) > 1 else [])]:
         of_kind = [place for place, key in enumerate(shared) if not kind or a[key].kind == kind]
         scores = ([items[shared[place]].score for place in of_kind] for items in (a, b))
-        print(_line(kind or "all", paired_difference(*scores, [pictures[place] for place in of_kind])))
+        found.append(paired_difference(*scores, [pictures[place] for place in of_kind]))
+    print(_line("all", found[0], found[0].p))
+    tested = [each.p for each in found[1:] if each.p is not None]
+    adjusted = iter(holm(tested))  # of the kinds together: among twenty, one would seem to differ by chance
+    for kind, each in zip(kinds, found[1:], strict=False):
+        print(_line(kind, each, None if each.p is None else next(adjusted), adjusted=True))
     print(
         "The interval is about these two checkpoints on pictures like these, not about the ways they were trained: "
         "another seed of either may turn it round. For that, train several seeds of each (experiments.ablate)."
@@ -64,15 +80,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _line(name: str, found: "Paired") -> str:
+def _what(item: "Item") -> tuple[Any, ...]:
+    return item.picture, item.asked, item.references
+
+
+def _line(name: str, found: "Paired", p: float | None, *, adjusted: bool = False) -> str:
     counts = (
         f"{found.questions:,} items on {found.pictures:,} pictures, b better on {found.wins:,}, a on {found.losses:,}"
     )
     text = f"{name}: a {found.a:.4f}, b {found.b:.4f}, b - a {found.difference:+.4f}"
     if found.low is None:
-        return f"{text} (one picture: no interval); {counts}"
-    differ = "these checkpoints differ" if found.p is not None and found.p <= 0.05 else "not distinguishable"
-    return f"{text} [{found.low:+.4f}, {found.high:+.4f}], p {_p(found.p)}: {differ}; {counts}"
+        why = "one picture" if found.pictures == 1 else "no spread between pictures"
+        return f"{text} ({why}: no interval); {counts}"
+    differ = "these checkpoints differ" if p is not None and p <= 0.05 else "not distinguishable"
+    called = "adjusted p" if adjusted else "p"
+    return f"{text} [{found.low:+.4f}, {found.high:+.4f}], {called} {_p(p)}: {differ}; {counts}"
 
 
 def _p(p: Any) -> str:

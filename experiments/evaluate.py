@@ -4,7 +4,9 @@ The test split is scored once, when training ends; asked again, this shows that 
 any time, with any checkpoint: choose by them, not by the test.
 """
 
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,7 @@ from typing import Annotated
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
+CHANGED = {"captioning": "decoding", "image_generation": "generation"}
 LEARNED = ("generation.tokenizer", "generation.masking", "generation.drop_prompt")
 
 
@@ -57,16 +60,23 @@ def _changed(config, changes):
     overrides = []
     for change in changes:
         setting, sign, value = change.partition("=")
-        if not sign or setting.split(".")[0] not in ("decoding", "generation") or setting in LEARNED:
+        if not sign or setting.split(".")[0] != CHANGED.get(config.task) or setting in LEARNED:
             raise InputError(
-                f"--change is {change!r}; it looks like decoding.beams=3 or generation.steps=4, and is about nothing "
-                "that was learned"
+                f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
+                "(image_generation), and is about nothing that was learned"
             )
         try:
             overrides.append((setting, json.loads(value)))
         except ValueError:
             overrides.append((setting, value))
     return check(with_overrides(config, overrides))
+
+
+def _spelled(split, changes):
+    """A name for files; where a change holds what none can, its digest tells it apart."""
+    whole = ",".join([split, *changes])
+    plain = re.sub(r"[^A-Za-z0-9=.+,_-]+", "-", whole)[:100]
+    return plain if plain == whole else f"{plain}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def _evaluate(folder, split, checkpoint, changes):
@@ -88,7 +98,7 @@ def _evaluate(folder, split, checkpoint, changes):
     task, params, step = load_trained(config, folder, make_encoder(config, folder), which=checkpoint)
     examples, train = (task.prepare(open_split(config.data, name)) for name in (split, "train"))
     facts = {"checkpoint_step": step, "wall_seconds": 0.0}
-    name = ",".join([split, *changes])
+    name = _spelled(split, changes)
     result = evaluate_run(task, params, examples, train, split=name, folder=folder, facts=facts)
     print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")
     return result

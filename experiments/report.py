@@ -1,5 +1,6 @@
 """A report about runs made by hand: `python -m experiments.report runs/a runs/b --output runs/comparison`."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.ablation.study_report import write_report_of_runs
 
     jax.config.update("jax_platforms", "cpu")
-    command = " ".join(["python -m experiments.report", *map(str, argv)])
+    command = shlex.join(["python", "-m", "experiments.report", *argv])
     write_report_of_runs(arguments.runs, arguments.output, metrics=arguments.metrics, command=command)
     print(f"report: {arguments.output / 'report.md'} and report.html beside it")
     return 0

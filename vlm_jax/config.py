@@ -185,8 +185,10 @@ class ImageCodes:
     """How many codes a learned codebook has."""
     code_width: int = 16
     """Width of the vectors of a learned codebook."""
-    commitment: float | None = None
-    """Weight of the loss that keeps features near their code: by default 0.25 with a codebook, 0 with `scalar`."""
+    commitment: float = 0.25
+    """Weight of the loss that keeps features near their code (learned codebook)."""
+    scalar_commitment: float = 0.0
+    """Weight of the loss that keeps numbers near their levels, where noise does not change them (`scalar`)."""
     revival: float = 0.25
     """Weight of the loss that draws codes which nothing took to features of the batch (learned codebook)."""
     patch_size: int = 4

@@ -17,8 +17,8 @@ def get_study() -> Study:
                 base="../shape_scenes_tokenizer.py",
                 variants=chain(
                     vary({}),
-                    variant({"model.codes.commitment": 0.05}, name="scalar, commitment 0.05"),
-                    variant({"model.codes.commitment": 0.5}, name="scalar, commitment 0.5"),
+                    variant({"model.codes.scalar_commitment": 0.05}, name="scalar, commitment 0.05"),
+                    variant({"model.codes.scalar_commitment": 0.5}, name="scalar, commitment 0.5"),
                     variant({"model.codes.quantizer": "codebook"}, name="learned codebook"),
                 ),
                 common={"training.steps": 2_000, "training.evaluate_every": 500},

@@ -1,7 +1,7 @@
 """Who may see whom: for answers, whether the image sees the question; for captions, where the words read the image.
 
 Command: python -m experiments.ablate configs/ablations/patterns.py
-Time: 10 runs of two to five minutes and 6 of six, on two cores.
+Time: 6 runs of two to five minutes and 6 of six, on two cores.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, vary

@@ -80,7 +80,8 @@ def test_a_study_trains_reports_and_is_not_done_twice(study, tmp_path, capsys, m
     said = capsys.readouterr().out
     assert said.count("finished, ") == 2 and "report.html" in said
     text = (tmp_path / "study" / "report.md").read_text(encoding="utf-8")
-    assert "Does depth matter?" in text and "one seed" in text and "accuracy/open" in text
+    assert "Does depth matter?" in text and "one seed" in text and "accuracy/open" in text and "1 of 2" in text
+    assert "Alike: optimizer steps and batches, data." in text
     assert (tmp_path / "study" / "report.html").read_text(encoding="utf-8").count("data:image/svg+xml") >= 2
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "runs").rglob("*") if path.is_file()}
     assert ablate.main([*options, "--seeds", "0"]) == 0
@@ -99,10 +100,10 @@ def test_a_variant_that_cannot_work_stops_the_study_before_it_starts(study, tmp_
 
 
 def test_a_dry_run_shows_what_it_would_take(study, tmp_path):
-    from vlm_jax.ablation.costs import cost, matched
+    from vlm_jax.ablation.costs import cost
 
     file = study()
-    tables = resolve(load_study(file), file, matched=matched)
+    tables = resolve(load_study(file), file)
     todo = runs(tables, (0, 1))
     text = plan(
         tables,
@@ -118,11 +119,10 @@ def test_a_dry_run_shows_what_it_would_take(study, tmp_path):
 
 @pytest.mark.slow
 def test_a_probe_takes_two_steps(study, tmp_path):
-    from vlm_jax.ablation.costs import matched
     from vlm_jax.ablation.probe import probe
 
     file = study()
-    (table,) = resolve(load_study(file), file, matched=matched)
+    (table,) = resolve(load_study(file), file)
     found = probe(table.variants[0].config)
     assert 0 < found.step_seconds < found.compile_seconds < found.total_seconds and found.peak_memory > 2**26
     broken = dataclasses.replace(

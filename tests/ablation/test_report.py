@@ -179,14 +179,25 @@ def test_permutation_p_is_there_when_there_are_enough_seeds():
     many = [0.80, 0.81, 0.82, 0.83, 0.84, 0.85]
     text = markdown(report(table(variant("a", many), variant("b", [value + 0.1 for value in many]))))
     assert "| permutation p | verdict |" in text
-    assert "permutation p" not in markdown(report(CLEAR))
+    assert "| permutation p |" not in markdown(report(CLEAR))
 
 
 def test_matching_says_what_it_chose():
     chosen = row("cross", [], ("accuracy",), planned=1, cost=COST, chosen="layers 4 -> 3")
     text = markdown(report(table(variant("concat", [0.8]), chosen, match="flops")))
-    assert "FLOPs of a step within 5 %" in text and "layers 4 -> 3 |" in text
+    assert "FLOPs of an optimizer step within 5 %" in text and "layers 4 -> 3 |" in text
     assert "matching changed" not in markdown(report(CLEAR))
+
+
+def test_what_is_not_alike_is_said():
+    longer = record(0.8)
+    longer = longer._replace(
+        config=dataclasses.replace(longer.config, training=dataclasses.replace(longer.config.training, steps=7))
+    )
+    text = markdown(report(table(variant("a", [0.8]), row("b", [longer], ("accuracy",), planned=1, cost=COST))))
+    steps = record(0.8).config.training.steps
+    assert f"Alike: data. Not alike: training.steps ({steps}, 7)." in text
+    assert "Alike: optimizer steps and batches, data." in markdown(report(CLEAR))
 
 
 def test_the_origin_of_weights_is_told():

@@ -13,6 +13,7 @@ from vlm_jax.ablation import running
 from vlm_jax.ablation.running import StudyFolder, execute
 from vlm_jax.ablation.study import Run
 from vlm_jax.config import Config
+from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
 
@@ -26,8 +27,8 @@ folder.mkdir(parents=True, exist_ok=True)
 print("cores", sorted(os.sched_getaffinity(0)), "device", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 if settings["seed"] == 13 and not (folder / "mended").exists():
     sys.exit("error: thirteen")
-if settings["seed"] == 9:
-    os.kill(os.getpid(), signal.SIGKILL)
+if settings["seed"] in (9, 6):
+    os.kill(os.getpid(), settings["seed"])
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
 steps = folder / "steps"
@@ -36,6 +37,8 @@ while (done := len(steps.read_text()) if steps.exists() else 0) < settings["trai
     with steps.open("a") as file:
         file.write(".")
     if asked:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as a training does, which then closes its files
+        time.sleep(0.3)
         sys.exit(143)
 (folder / "result.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}}))
 """
@@ -81,9 +84,9 @@ def test_a_failed_run_stops_no_other_and_is_tried_again_on_request(command, fold
     assert execute(runs, folder, command=command, say=said.append)
     assert folder.run(run(0)).finished and not folder.run(run(13)).finished
     assert said[0].startswith("1/2  seed=13: failed (error: thirteen)")
-    assert folder.error(run(13)).splitlines()[:: len(folder.error(run(13)).splitlines()) - 1] == [
-        "ended with code 1",
+    assert folder.error(run(13)).splitlines()[::2] == [
         "error: thirteen",
+        folder.log(run(13)).read_text().splitlines()[0],
     ]
     said.clear()
     execute(runs, folder, command=command, say=said.append)
@@ -97,6 +100,25 @@ def test_a_killed_run_is_no_failure(command, folder):
     said = []
     execute([run(9)], folder, command=command, say=said.append)
     assert "killed by SIGKILL" in said[0] and folder.error(run(9)) is None
+    execute([run(6)], folder, command=command, say=said.append)
+    assert "failed" in said[1] and "ended with code -6" in folder.error(run(6)), "one that aborts is one"
+
+
+def test_a_run_is_known_by_its_config_whatever_it_is_called(command, folder):
+    execute([run(0)], folder, command=command, say=print)
+    (folder.run(run(0)).path / "config.json").write_text(to_json(check(run(0).config)))
+    (folder.path / "runs" / "old").mkdir()
+    (folder.path / "runs" / "old" / "config.json").write_text('{"gone": 1}')
+    renamed = [Run("another", check(run(0).config)), Run("new", check(run(1).config))]
+    assert [each.name for each in folder.known(renamed)] == ["seed=0", "new"]
+
+
+def test_a_study_is_not_put_into_a_run_or_a_file(folder):
+    folder.path.mkdir()
+    (folder.path / "config.json").touch()
+    for path, said in ((folder.path, "is the folder of a run"), (folder.path / "config.json", "is a file")):
+        with pytest.raises(InputError, match=said):
+            StudyFolder(path).check()
 
 
 def test_several_at_a_time_share_the_cores(command, folder, monkeypatch):

@@ -2,7 +2,6 @@
 
 import pytest
 
-from vlm_jax.ablation.costs import matched
 from vlm_jax.ablation.study import (
     Comparison,
     Study,
@@ -42,7 +41,7 @@ def configs(tmp_path, pytestconfig):
 
 def tables(configs, *, seeds=(0,), **comparison):
     settings = {"title": "one", "base": TINY, "variants": vary(FUSIONS), **comparison}
-    return resolve(Study("?", (Comparison(**settings),), seeds), configs / "ablations" / "study.py", matched=matched)
+    return resolve(Study("?", (Comparison(**settings),), seeds), configs / "ablations" / "study.py")
 
 
 def test_vary_changes_one_setting_at_a_time():
@@ -110,6 +109,10 @@ def test_a_wild_name_is_a_plain_folder(configs):
         ({"variants": vary({"model.heads": [5]})}, "one, heads=5: "),
         ({"base": "../tinny.py"}, r"tinny.py.*did you mean '.*tiny.py'\?"),
         ({"match": "flops", "variants": vary({"model.width": [512]})}, "no depth and feed-forward width"),
+        ({"variants": vary({"model.image.max_positions": [9]})}, "max_positions=9: the image grid has 16 cells"),
+        ({"variants": vary({"model.image.init_from": ["weights/none"]})}, "init_from=weights/none: "),
+        ({"variants": vary({"model.fusion": ["concat"]})}, "two variants are called 'fusion=concat'"),
+        ({"variants": vary({"model.pattern": ["image_to_text"]})}, "two variants are called|are the same config"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, said):
@@ -127,9 +130,19 @@ def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, s
             "two variants or more",
         ),
         (
+            "from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison(titel='a'),))",
+            "titel|argument",
+        ),
+        ("def get_study(: pass", "invalid syntax"),
+        (
             "from vlm_jax.ablation.study import *\n"
-            "get_study = lambda: Study('?', (Comparison('a', 'b', vary({'s': [1, 1]})),))",
-            "two variants are called 's=1'",
+            "get_study = lambda: Study('?', (Comparison('a', 'b', vary({'s': [1]}))))",
+            "comparisons must be a tuple of Comparison|Type-check error",  # the tests' own checks may speak first
+        ),
+        (
+            "from vlm_jax.ablation.study import *\n"
+            "get_study = lambda: Study('?', (Comparison('a', 'b', vary({'s': [1]}), metrics=('accuracy')),))",
+            "metrics must be a tuple|Type-check error",
         ),
         (
             "from vlm_jax.ablation.study import *\n"

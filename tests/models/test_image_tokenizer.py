@@ -78,10 +78,10 @@ def test_commitment_draws_numbers_to_their_levels():
     features = jnp.asarray(np.random.default_rng(0).normal(0, 1, (3, 2, 2, 2)).astype(np.float32))
 
     def loss(features, commitment):
-        quantizer = ScalarQuantizer(ImageCodes(levels=(5, 5), commitment=commitment))
+        quantizer = ScalarQuantizer(ImageCodes(levels=(5, 5), scalar_commitment=commitment))
         return quantizer.apply({}, features).loss.sum()
 
-    assert loss(features, None) == 0 and loss(features, 0.0) == 0
+    assert loss(features, 0.0) == 0
     half = 4 * (1 + 1e-3) / 2
     bounded = np.tanh(np.asarray(features)) * half
     np.testing.assert_allclose(

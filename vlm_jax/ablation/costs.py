@@ -21,7 +21,8 @@ class Cost(NamedTuple):
 
     parameters: int | None
     step_flops: int | None
-    """Products and convolutions of one optimizer step, forward and backward; frozen modules count forward alone."""
+    """Products and convolutions of one optimizer step, forward and backward. Frozen modules count forward alone, as is
+    right where nothing below them is trained."""
 
 
 @functools.lru_cache

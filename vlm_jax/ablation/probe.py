@@ -19,11 +19,11 @@ CONTROLS = 3  # times that the test split is predicted: as it is, without pictur
 
 
 class Probe(NamedTuple):
-    """Measured on this machine; times in seconds, memory in bytes."""
+    """Measured on this machine; times in seconds, memory in bytes; None where it could not be."""
 
-    compile_seconds: float
-    step_seconds: float
-    total_seconds: float
+    compile_seconds: float | None
+    step_seconds: float | None
+    total_seconds: float | None
     """Of the whole run: set-up, compiling, steps, validations and scoring."""
     peak_memory: int | None
 

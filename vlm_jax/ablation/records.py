@@ -74,6 +74,11 @@ class Row:
         values = [record.result.get(fact) for record in self.records]
         return None if not values or None in values else sum(values) / len(values)
 
+    def most(self, fact: str) -> float | None:
+        """The largest over seeds of a fact of `result.json`; None where it is missing."""
+        values = [record.result.get(fact) for record in self.records]
+        return None if not values or None in values else max(values)
+
     def values(self, metric: str) -> list[float]:
         """The metric of each finished run, by seed."""
         return [record.result["metrics"][metric] for record in self.records]

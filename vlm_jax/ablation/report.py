@@ -8,7 +8,7 @@ from typing import Any
 
 from vlm_jax.ablation.disagreements import Disagreement
 from vlm_jax.ablation.records import Findings
-from vlm_jax.ablation.tables import MATCHED, grids, verdicts
+from vlm_jax.ablation.tables import alike, grids, verdicts
 from vlm_jax.ablation.wording import MISSING, fact
 from vlm_jax.figures import visible
 from vlm_jax.run_folder import RunFolder
@@ -53,8 +53,9 @@ def methods(report: Report) -> str:
         "The seed is the unit: every number is a mean over seeds, each the score of one training on the whole test "
         f"split, with Student's interval of that mean ({shown}) and the standard deviation between seeds. Differences "
         "are those of a variant and the first one, by Welch's t test with its interval and degrees of freedom; "
-        "p is adjusted for the number of variants by Holm's method, and a variant is called higher or lower only by "
-        "the adjusted one. Not distinguishable does not mean equal: more seeds may tell them apart. "
+        "p is adjusted for the number of variants by Holm's method, within each metric of each comparison, and a "
+        "variant is called higher or lower only by the adjusted one; a permutation p, from six seeds on, is not "
+        "adjusted. Not distinguishable does not mean equal: more seeds may tell them apart. "
         "Shares are in percent, their differences in percentage points; an interval knows nothing of the ends at 0 "
         "and 100."
     )
@@ -67,8 +68,8 @@ def provenance(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def matching(findings: Findings) -> str:
-    """What the variants have alike."""
-    return f"Base: {visible(findings.base)}. Alike: {MATCHED.get(findings.match, findings.match)}."
+    """What the variants have alike, and what not."""
+    return f"Base: {visible(findings.base)}. Alike: {visible(alike(findings))}."
 
 
 def markdown(report: Report) -> str:
@@ -123,7 +124,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _escaped(text: str) -> str:
     """On one line, without cells, emphasis, code, HTML or links of its own."""
-    return re.sub(r"([\\`*|]|<(?=[A-Za-z/!?])|(?<=\])\()", r"\\\1", visible(text))
+    return re.sub(r"([\\`*|~$]|<(?=[A-Za-z/!?])|(?<=\])\()", r"\\\1", visible(text))
 
 
 def _code(commands: Iterable[str]) -> Iterable[str]:

@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from vlm_jax.ablation.study import Run
+from vlm_jax.config import Config
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import RunFolder
+from vlm_jax.run_folder import CONFIG, RunFolder
 from vlm_jax.training.logging import duration
 from vlm_jax.training.loop import stop_requests
 
@@ -24,11 +26,29 @@ POLL_SECONDS = 0.1
 CACHE_AFTER_SECONDS = 0.2  # programs that took longer to compile are kept for the next seed
 
 
+KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # by others: nothing is wrong with the run
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """Where a study's runs, their configs, logs and errors are; the report lies directly in it."""
 
     path: Path
+
+    def check(self) -> None:
+        """Raises `InputError` where this is a file, or the folder of a run."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; give a folder as --workdir")
+        if (self.path / CONFIG).exists():
+            raise InputError(f"{self.path} is the folder of a run; give a study another --workdir")
+
+    def known(self, runs: Sequence[Run]) -> list[Run]:
+        """The runs by the names of the folders that have their configs already, whatever they are called by now."""
+        there: dict[Config, str] = {}
+        for file in sorted((self.path / "runs").glob(f"*/{CONFIG}")):
+            with suppress(InputError):  # one that no version of today can read is nobody's
+                there.setdefault(RunFolder(file.parent).config(), file.parent.name)
+        return [run._replace(name=there.get(run.config, run.name)) for run in runs]
 
     def run(self, run: Run) -> RunFolder:
         """The folder of a run, which need not be there yet."""
@@ -39,9 +59,10 @@ class StudyFolder:
         return self.path / "logs" / f"{run.name}.log"
 
     def error(self, run: Run) -> str | None:
-        """Why a run failed; None where it has not."""
+        """Why a run failed, in its first line, and what it said last; None where it has not."""
         file = self._failed(run)
-        return file.read_text(encoding="utf-8", errors="replace").strip() if file.is_file() else None
+        failed = file.is_file() and not self.run(run).finished
+        return file.read_text(encoding="utf-8", errors="replace").strip() if failed else None
 
     def write_error(self, run: Run, text: str | None) -> None:
         """Remember why a run failed, or forget it."""
@@ -68,6 +89,8 @@ class _Active(NamedTuple):
     slot: int
     process: subprocess.Popen
     began: float
+    log_begins: int
+    """Where in its log this start begins, in bytes."""
 
 
 def check_jobs(jobs: int, devices: Sequence[str]) -> None:
@@ -98,13 +121,15 @@ def execute(
     waiting = [run for run in runs if not folder.run(run).finished and (retry or folder.error(run) is None)]
     done, total, seconds = len(runs) - len(waiting), len(runs), []
     active: list[_Active] = []
+    asked = False
     with stop_requests() as stopped:
         try:
             while (waiting and not stopped()) or active:
                 while waiting and not stopped() and len(active) < jobs:
                     slot = min(set(range(jobs)) - {each.slot for each in active})
                     active.append(_start(waiting.pop(0), slot, folder, command, jobs, devices))
-                if stopped():
+                if stopped() and not asked:  # once: a second one would end a run that is closing its files
+                    asked = True
                     for each in active:
                         each.process.send_signal(signal.SIGTERM)
                 time.sleep(POLL_SECONDS)
@@ -142,6 +167,7 @@ def _start(
     child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ",".join(map(str, mine))]
     train = [*command, str(config), "--workdir", str(folder.run(run).path)]
     with log.open("ab") as output:
+        begins = output.tell()
         # A session of its own: Ctrl-C reaches this process alone, which then asks each run to stop.
         process = subprocess.Popen(
             [*child, shutil.which("env") or "env", *settings, *train],
@@ -150,7 +176,7 @@ def _start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Active(run, slot, process, time.monotonic())
+    return _Active(run, slot, process, time.monotonic(), begins)
 
 
 def _ended(each: _Active, folder: StudyFolder) -> str:
@@ -160,8 +186,9 @@ def _ended(each: _Active, folder: StudyFolder) -> str:
         return "finished"
     if code == STOPPED:
         return "stopped and saved"
-    if code < 0:  # nothing is wrong with the run: the next call goes on with it
-        return f"killed by {signal.Signals(-code).name}"
-    lines = folder.log(run).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-LAST_LINES:]
-    folder.write_error(run, "\n".join([f"ended with code {code}", *lines]))
-    return f"failed ({lines[-1] if lines else f'code {code}'})"
+    if -code in KILLED:
+        return f"killed by {signal.Signals(-code).name}; the next call goes on with it"
+    said = folder.log(run).read_bytes()[each.log_begins :].decode(errors="replace")
+    lines = said.strip().splitlines()[-LAST_LINES:] or ["it said nothing"]
+    folder.write_error(run, "\n".join([lines[-1], f"(ended with code {code}; its last lines follow)", *lines]))
+    return f"failed ({lines[-1]})"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vlm_jax.ablation.costs import cost, matched
 from vlm_jax.command_line import load_preset
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
@@ -132,10 +133,13 @@ def load_study(path: Path) -> Study:
         raise InputError(f"no study {str(path)!r}; {hint}")
     if path.suffix != ".py":
         raise InputError(f"{path} is no Python file; a study looks like configs/ablations/tiny.py")
-    get_study = runpy.run_path(str(path)).get("get_study")
-    if get_study is None:
-        raise InputError(f"{path} defines no get_study(); see configs/ablations/tiny.py")
-    study = get_study()
+    try:
+        get_study = runpy.run_path(str(path)).get("get_study")
+        if get_study is None:
+            raise InputError(f"{path} defines no get_study(); see configs/ablations/tiny.py")
+        study = get_study()
+    except (TypeError, SyntaxError, ImportError) as error:
+        raise InputError(f"{path} cannot be used: {error}; see configs/ablations/tiny.py") from None
     if not isinstance(study, Study):
         raise InputError(f"get_study() of {path} gives a {type(study).__name__}; it must give a Study")
     _check_study(study, path)
@@ -143,18 +147,19 @@ def load_study(path: Path) -> Study:
 
 
 def _check_study(study: Study, path: Path) -> None:
-    if not study.comparisons:
-        raise InputError(f"{path} must have at least one comparison")
+    for name, value, kind in (("comparisons", study.comparisons, Comparison), ("seeds", study.seeds, int)):
+        if not isinstance(value, tuple) or not value or not all(isinstance(each, kind) for each in value):
+            raise InputError(
+                f"{path}: {name} must be a tuple of {kind.__name__}, with a comma after each, not {value!r}"
+            )
     check_seeds(study.seeds, path)
     titles = [comparison.title for comparison in study.comparisons]
     if len(set(titles)) < len(titles):
         raise InputError(f"{path} has two comparisons of one title; give each its own")
     for comparison in study.comparisons:
-        labels = [each.label for each in comparison.variants]
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice is not None:
-            raise InputError(f"{path}, {comparison.title}: two variants are called {twice!r}; name them")
-        if len(labels) < 2:
+        if not isinstance(comparison.metrics, tuple):
+            raise InputError(f"{path}, {comparison.title}: metrics must be a tuple, not {comparison.metrics!r}")
+        if len(comparison.variants) < 2:
             raise InputError(f"{path}, {comparison.title}: give two variants or more to compare")
         if comparison.match not in MATCHES:
             raise InputError(
@@ -164,19 +169,16 @@ def _check_study(study: Study, path: Path) -> None:
 
 def check_seeds(seeds: Sequence[int], path: Path) -> None:
     """Raises `InputError` where there is no seed, or one twice."""
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"{path}: the seeds are {tuple(seeds)}; give at least one, and none twice")
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise InputError(f"{path}: the seeds are {tuple(seeds)}; give at least one, none twice, from 0 to {2**32 - 1}")
 
 
-def resolve(study: Study, path: Path, *, matched: Any) -> tuple[Table, ...]:
-    """Every comparison with checked configs; nothing that cannot work gets past this.
-
-    `matched(config, target, what)` gives the config that agrees with `target`, as `costs.matched` does.
-    """
-    return tuple(_table(comparison, path, study.seeds[0], matched) for comparison in study.comparisons)
+def resolve(study: Study, path: Path) -> tuple[Table, ...]:
+    """Every comparison with checked and traced configs; nothing that cannot work gets past this."""
+    return tuple(_table(comparison, path, study.seeds[0]) for comparison in study.comparisons)
 
 
-def _table(comparison: Comparison, path: Path, seed: int, matched: Any) -> Table:
+def _table(comparison: Comparison, path: Path, seed: int) -> Table:
     file = path.parent / comparison.base
     base = with_overrides(load_preset(file), dict(comparison.common).items())
     planned: list[Planned] = []
@@ -186,10 +188,31 @@ def _table(comparison: Comparison, path: Path, seed: int, matched: Any) -> Table
             chosen = ""
             if planned and comparison.match != "steps":
                 config, chosen = matched(config, planned[0].config, comparison.match)
-        except InputError as error:
+            cost(config)
+            _look_for_sources(config)
+        except (ValueError, TypeError) as error:  # InputError among them, and what tracing says of shapes
             raise InputError(f"{path}, {comparison.title}, {each.label}: {error}") from None
         planned.append(Planned(_label(each, comparison, config), each.overrides, config, chosen))
+    for place, one in enumerate(planned):
+        for other in planned[:place]:
+            if one.label == other.label:
+                raise InputError(f"{path}, {comparison.title}: two variants are called {one.label!r}; name them")
+            if one.config == other.config:
+                raise InputError(f"{path}, {comparison.title}: {other.label!r} and {one.label!r} are the same config")
     return Table(comparison.title, comparison.base, comparison.match, comparison.metrics, tuple(planned))
+
+
+def _look_for_sources(config: Config) -> None:
+    """Raises `InputError` where a run or weights that the config starts from are not there."""
+    from vlm_jax.run_folder import open_run
+    from vlm_jax.training.pretrained import open_pretrained
+
+    model = config.model
+    for source in (model.init_from, model.text.init_from, model.image.init_from):
+        if source is not None:
+            open_pretrained(source)
+    if config.generation.tokenizer is not None:
+        open_run(Path(config.generation.tokenizer).expanduser())
 
 
 def _label(each: Variant, comparison: Comparison, config: Config) -> str:

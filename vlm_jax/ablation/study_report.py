@@ -11,18 +11,20 @@ from vlm_jax.ablation.plan import metrics_of
 from vlm_jax.ablation.records import Findings, Record, findings, read_run, row
 from vlm_jax.ablation.report import Report, write
 from vlm_jax.ablation.running import StudyFolder
-from vlm_jax.ablation.study import Study, Table, runs, seeded
+from vlm_jax.ablation.study import Run, Study, Table, seeded
 from vlm_jax.config import Config, leaves
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import CONFIG, open_run
+from vlm_jax.run_folder import CONFIG, RunFolder, open_run
 from vlm_jax.tasks import TASKS
 
 LEVEL = 0.95
 
 
-def write_report(study: Study, tables: Sequence[Table], folder: StudyFolder, *, commands: tuple[str, ...]) -> None:
-    """Write `report.md` and `report.html` of a study into its folder, from whatever has finished."""
-    names = {run.config: run.name for run in runs(tables, study.seeds)}
+def write_report(
+    study: Study, tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, *, command: str
+) -> None:
+    """Write `report.md` and `report.html` of a study into its folder, from whatever of its runs has finished."""
+    names = {run.config: run.name for run in runs}
     found, every = [], []
     for table in tables:
         rows = []
@@ -37,17 +39,22 @@ def write_report(study: Study, tables: Sequence[Table], folder: StudyFolder, *, 
                     records,
                     metrics_of(table),
                     planned=planned,
-                    cost=cost(variant.config),
+                    cost=_cost(variant.config),
                     chosen=variant.chosen,
                 )
             )
         found.append(findings(table.title, rows, base=table.base, match=table.match, metrics=metrics_of(table)))
-    unfinished = tuple(
-        (run.name, folder.error(run) or "not finished")
-        for run in runs(tables, study.seeds)
-        if not folder.run(run).finished
-    )
+    unfinished = tuple((run.name, folder.error(run) or "not finished") for run in runs if not folder.run(run).finished)
+    commands = _remembered(folder.path / "commands.txt", command)
     _write(study.question, study.finding, found, every, folder.path, commands=commands, unfinished=unfinished)
+
+
+def _remembered(file: Path, command: str) -> tuple[str, ...]:
+    """The commands that a study was run with, each once, this one among them."""
+    before = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    every = tuple(dict.fromkeys([*before, command]))
+    RunFolder(file.parent).write_text(file.name, "\n".join(every) + "\n")
+    return every
 
 
 def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[str, ...], command: str) -> None:
@@ -74,16 +81,18 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
     ]
     table = findings("Runs", rows, base=str(paths[0]), match="steps", metrics=metrics)
     unfinished = tuple((str(record.folder), "not finished") for record in records if not record.result)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder as --output")
     folder.mkdir(parents=True, exist_ok=True)
     question = f"How do {len(rows)} variants in {len(records)} runs compare?"
     _write(question, "", [table], records, folder, commands=(command,), unfinished=unfinished)
 
 
 def _cost(config: Config) -> Cost:
-    """None where the data that would count the answers is not here any more."""
+    """None where the data that would count the answers is not here any more, or the model is of another time."""
     try:
         return cost(config)
-    except (InputError, OSError):
+    except (ValueError, TypeError, OSError):
         return Cost(None, None)
 
 

@@ -19,13 +19,29 @@ from vlm_jax.ablation.wording import (
     score,
     verdict,
 )
+from vlm_jax.config import leaves
 from vlm_jax.figures import visible
 
 MATCHED = {
-    "steps": "optimizer steps and batches",
-    "flops": f"optimizer steps, batches, and the FLOPs of a step within {100 * TOLERANCE:g} % of the first variant's",
-    "parameters": f"optimizer steps, batches, and the parameters within {100 * TOLERANCE:g} % of the first variant's",
+    "flops": f"the FLOPs of an optimizer step within {100 * TOLERANCE:g} % of the first variant's",
+    "parameters": f"the parameters within {100 * TOLERANCE:g} % of the first variant's",
 }
+BUDGET = ("training.steps", "training.batch_images", "data.questions_per_image")  # what "steps" has to mean
+
+
+def alike(findings: Findings) -> str:
+    """What the variants have alike, and what of a budget or of the data they have not, by the configs of their runs."""
+    settings = [leaves(row.records[0].config) for row in findings.rows if row.records]
+    if not settings:
+        return MISSING
+    different = [name for name in settings[0] if len({repr(each[name]) for each in settings}) > 1]
+    apart = [name for name in different if name in BUDGET or name.startswith("data.")]
+    same = ["optimizer steps and batches"] * (not set(apart) & set(BUDGET)) + ["data"] * (not apart)
+    text = (
+        ", ".join([*same, *([MATCHED[findings.match]] if findings.match in MATCHED else [])]) or "nothing of the budget"
+    )
+    values = (f"{name} ({', '.join(dict.fromkeys(str(each[name]) for each in settings))})" for name in apart)
+    return text + (f". Not alike: {', '.join(values)}" if apart else "")
 
 
 class Grid(NamedTuple):
@@ -121,7 +137,8 @@ COSTS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("optimizer steps", lambda row: _count(row.records[0].config.training.steps if row.records else None)),
     ("examples/s", lambda row: _count(row.mean("examples_per_second"))),
     ("peak memory", lambda row: memory(row.mean("peak_memory_bytes"))),
-    ("compile time", lambda row: duration(row.mean("compile_seconds"))),
+    # A study keeps compiled programs: its first seed compiles, the others load.
+    ("compile time, most", lambda row: duration(row.most("compile_seconds"))),
     ("wall time", lambda row: duration(row.mean("wall_seconds"))),
 )
 """Columns of the table of costs: counted, or means over seeds."""

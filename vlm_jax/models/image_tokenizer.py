@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, Key
 from vlm_jax.config import ImageCodes
 from vlm_jax.models.convolution import Conv, GroupNorm
 
-COMMITMENT = 0.25  # of a codebook (van den Oord et al. 2017, section 4.1)
 Features = Float[Array, "B gh gw d"]
 Codes = Int[Array, "B gh gw"]
 
@@ -52,7 +51,7 @@ class ScalarQuantizer(nn.Module):
 
     A number is first bounded by a tanh, moved by half a level where there is an even number of them. Nothing is
     learned here, and no code can die. The loss is how far numbers are from their levels (squared, in levels), so that
-    with `commitment` few stand between two, where the least noise decides.
+    with `scalar_commitment` few stand between two, where the least noise decides.
     """
 
     settings: ImageCodes
@@ -70,7 +69,7 @@ class ScalarQuantizer(nn.Module):
         middle = levels // 2
         whole = jnp.round(jax.lax.stop_gradient(digits)).astype(jnp.int32) + middle
         apart = jnp.square(bounded - jax.lax.stop_gradient(jnp.round(bounded))).mean((1, 2, 3))
-        loss = (self.settings.commitment or 0.0) * apart
+        loss = self.settings.scalar_commitment * apart
         return Quantized(digits / middle, jnp.sum(whole * self._places(), axis=-1), loss)
 
     def look_up(self, codes: Codes) -> Features:
@@ -113,8 +112,7 @@ class CodebookQuantizer(nn.Module):
         taken = self.codebook[codes].reshape(features.shape)
         to_code = jnp.square(jax.lax.stop_gradient(features) - taken).sum((1, 2, 3))
         to_feature = jnp.square(features - jax.lax.stop_gradient(taken)).sum((1, 2, 3))
-        commitment = COMMITMENT if s.commitment is None else s.commitment
-        loss = (to_code + commitment * to_feature) / (features[0].size)
+        loss = (to_code + s.commitment * to_feature) / (features[0].size)
         if key is not None and s.revival:
             chosen = flat[jax.random.randint(key, (s.size,), 0, len(flat))]
             dead = jnp.ones(s.size, bool).at[codes].set(False)
