@@ -36,7 +36,8 @@ def alike(findings: Findings) -> str:
         return MISSING
     different = [name for name in settings[0] if len({repr(each[name]) for each in settings}) > 1]
     apart = [name for name in different if name in BUDGET or name.startswith("data.")]
-    same = ["optimizer steps and batches"] * (not set(apart) & set(BUDGET)) + ["data"] * (not apart)
+    same = ["optimizer steps and batches"] * (not set(apart) & set(BUDGET))
+    same += ["data"] * (not any(name.startswith("data.") for name in apart))
     text = (
         ", ".join([*same, *([MATCHED[findings.match]] if findings.match in MATCHED else [])]) or "nothing of the budget"
     )
