@@ -22,7 +22,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-SCENES = {"train": 24, "validation": 6, "test": 8, "held_out": 4}
+SCENES = {"train": 24, "validation": 6, "test": 8, "held_out": 4, "unseen_prompts": 4}
 
 
 @pytest.fixture(scope="session", autouse=True)

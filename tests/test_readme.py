@@ -50,7 +50,7 @@ def run(command, folder, data_directory):
         if "--workdir" not in arguments:
             arguments += ["--workdir", f"{folder}/{Path(arguments[0]).stem}"]
     if module == "experiments.ablate":
-        arguments += ["--seeds", "0", "--only", "fusion=concat"]
+        arguments += ["--seeds", "0", "--only", "fusion=concat", "--workdir", f"{folder}/study"]
     if module == "experiments.inspect_data":
         arguments += ["--sheet", f"{folder}/sheet.png", "--data.directory", data_directory]
     if module == "experiments.benchmark_train_step":
@@ -64,6 +64,10 @@ def run(command, folder, data_directory):
 def test_every_command_runs(data_directory, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     write_own(tmp_path)
+    # The runs of a study find their data where a person's are.
+    (tmp_path / "home" / ".cache").mkdir(parents=True)
+    (tmp_path / "home" / ".cache" / "vlm_jax").symlink_to(data_directory)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     ran = []
     for command in commands():
         if command.startswith("pytest "):
@@ -76,9 +80,10 @@ def test_every_command_runs(data_directory, tmp_path, monkeypatch):
             continue
         assert run(command, tmp_path, data_directory) == 0, command
         ran.append(command.split()[2])
-    assert {f"experiments.{name}" for name in ("train", "evaluate", "predict", "inspect_data", "inspect_model")} <= set(
-        ran
-    )
+    assert {
+        f"experiments.{name}"
+        for name in ("train", "evaluate", "predict", "ablate", "compare", "inspect_data", "inspect_model")
+    } <= set(ran)
     assert (tmp_path / "quickstart" / "result.json").exists()
 
 

@@ -21,7 +21,7 @@ from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS
 from vlm_jax.scenes.scene import from_json
 
-FEW = {"train": 150, "validation": 25, "test": 25, "held_out": 40}
+FEW = {"train": 150, "validation": 25, "test": 25, "held_out": 40, "unseen_prompts": 30}
 
 
 def prepared(folder, **settings):
@@ -55,9 +55,9 @@ def scene_of(record):
 
 def test_how_many_pictures_there_are(splits, tmp_path):
     assert {split: len(records) for split, records in splits.items()} == FEW
-    assert PICTURES == {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500}
+    assert PICTURES == {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
     name = ShapeScenes(data_dir=str(tmp_path), file_format="array_record").builder_config.name
-    assert name == "size_64_things_1_to_4_pictures_12000_500_1000_500_seed_0"
+    assert name == "size_64_things_1_to_4_pictures_12000_500_1000_500_500_seed_0"
 
 
 def test_records_agree_with_their_pixels(splits):
@@ -100,9 +100,17 @@ def test_scenes_of_one_thing_do_not_repeat(tmp_path, monkeypatch):
     """With one kind of thing and few places, the same scene is drawn again and again, and left out."""
     monkeypatch.setattr("vlm_jax.scenes.scene.SIZES", {"large": 31, "small": 31})
     monkeypatch.setattr("vlm_jax.scenes.sampling.SIZES", {"large": 31, "small": 31})
-    splits = prepared(tmp_path, most=1, pictures={"train": 60, "validation": 10, "test": 10, "held_out": 10})
+    splits = prepared(tmp_path, most=1, pictures=dict(zip(FEW, (60, 10, 10, 10, 10), strict=True)))
+    assert "unseen_prompts" not in splits, "every caption of one thing is known"
     things = [scene_of(record).things for records in splits.values() for record in records.values()]
     assert len(set(things)) == 90
+
+
+def test_unseen_prompts_are_of_no_training_picture(tmp_path):
+    splits = prepared(tmp_path, most=2, pictures=dict(zip(FEW, (2_000, 2, 2, 2, 40), strict=True)))
+    known = {texts(record)[0] for record in splits["train"].values()}
+    assert len(splits["unseen_prompts"]) == 40
+    assert not known & {texts(record)[0] for record in splits["unseen_prompts"].values()}
 
 
 def test_held_out_pairs_are_in_every_picture_of_their_split_and_nowhere_else(splits):
@@ -124,8 +132,9 @@ def test_held_out_pairs_are_in_every_picture_of_their_split_and_nowhere_else(spl
 
 
 def test_one_seed_gives_the_same_bits_and_another_other_pictures(splits, tmp_path):
-    few = {"train": 20, "validation": 5, "test": 5, "held_out": 5}
+    few = dict(zip(FEW, (20, 5, 5, 5, 5), strict=True))
     again, other = (prepared(tmp_path, pictures=few, seed=seed) for seed in (0, 7))
+    del again["unseen_prompts"]  # what is unseen depends on how much is seen
     for split, records in again.items():
         for image_id, record in records.items():
             whole = splits[split][image_id]
@@ -138,7 +147,7 @@ def test_one_seed_gives_the_same_bits_and_another_other_pictures(splits, tmp_pat
 
 
 def test_sizes_and_numbers_of_things_are_arguments(tmp_path):
-    few = {"train": 12, "validation": 2, "test": 2, "held_out": 2}
+    few = dict(zip(FEW, (12, 2, 2, 2, 2), strict=True))
     splits = prepared(tmp_path, size=128, fewest=2, most=3, pictures=few)
     for record in itertools.chain(*(records.values() for records in splits.values())):
         assert pixels(record).shape == (128, 128, 3) and len(scene_of(record).things) in (2, 3)
@@ -150,7 +159,7 @@ def test_sizes_and_numbers_of_things_are_arguments(tmp_path):
         ({"size": 65}, "multiple of 64"),
         ({"most": 7}, "1 to 6 things"),
         ({"fewest": 3, "most": 2}, "at least 3 and at most 2"),
-        ({"pictures": {"train": 5}}, "number of pictures of train, validation, test, held_out"),
+        ({"pictures": {"train": 5}}, "number of pictures of train, validation, test, held_out, unseen_prompts"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, settings, reason):

@@ -1,7 +1,8 @@
 """Shape scenes: coloured shapes on a light background, with captions, questions and the scene itself.
 
 Drawn here, nothing is downloaded: `vlm_jax/scenes/` says what a scene is and what is true of it. Every picture of the
-split `held_out` has a pair of colour and shape that the other splits never show, name or ask for.
+split `held_out` has a pair of colour and shape that the other splits never show, name or ask for. No picture of the
+split `unseen_prompts` has a complete caption that a training picture has.
 """
 
 import io
@@ -21,13 +22,14 @@ from vlm_jax.scenes.questions import ask
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS, Sampling, check_sampling, sample_scene
 from vlm_jax.scenes.scene import Scene, Thing, to_json
 
-PICTURES = {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500}
+PICTURES = {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
 
 
 class ShapeScenes(tfds.core.GeneratorBasedBuilder):
     """One record a picture: five captions, the complete one first, up to eight questions, and the scene as JSON.
 
-    `size` is the side of a picture in pixels, which has `fewest` to `most` things. All depends on `seed` alone.
+    `size` is the side of a picture in pixels, which has `fewest` to `most` things. All depends on `seed` alone. Where
+    there is one thing in each, training has every caption: then there is no split `unseen_prompts`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -64,21 +66,26 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         seen: set[tuple[Thing, ...]] = set()
-        scenes = {part: list(self._scenes(part, seen)) for part in self._pictures}
+        scenes: dict[str, list[Scene]] = {}
+        for part in self._pictures:
+            if part != "unseen_prompts":
+                scenes[part] = list(self._scenes(part, seen, set()))
+            elif self._sampling.most > 1:
+                scenes[part] = list(self._scenes(part, seen, {caption(scene) for scene in scenes["train"]}))
         return {part: self._records(part, listed) for part, listed in scenes.items()}
 
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
         raise NotImplementedError  # `_split_generators` gives every split its own records
 
-    def _scenes(self, part: str, seen: set[tuple[Thing, ...]]) -> Iterator[Scene]:
-        """The scenes of a split, all of which have things that were not seen at these places."""
+    def _scenes(self, part: str, seen: set[tuple[Thing, ...]], known: set[str]) -> Iterator[Scene]:
+        """The scenes of a split: their things were not seen at these places, their complete captions are not known."""
         sampling = self._sampling
         if part == "held_out":
             sampling = sampling._replace(first=HELD_OUT_PAIRS, others=ALL_PAIRS)
         for number in range(self._pictures[part]):
             random = self._random(part, number, 0)
             scene = sample_scene(random, sampling)
-            while scene.things in seen:
+            while scene.things in seen or caption(scene) in known:
                 scene = sample_scene(random, sampling)
             seen.add(scene.things)
             yield scene
