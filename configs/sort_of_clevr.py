@@ -2,7 +2,7 @@
 
 Question: does one fused trunk learn relations, where a CNN with an MLP does not?
 Command: python -m experiments.train configs/sort_of_clevr.py
-Time: 77 minutes on one busy core, about 8 on an H200. Validation: 87.5 % at step 14,000, still rising; docs/results.md.
+Time: 2.7 hours on one busy core. 99.9 % about one object, 81.7 % about relations; docs/results.md.
 """
 
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
@@ -23,10 +23,10 @@ def get_config() -> Config:
             ),
             text=TextEncoder(vocabulary_size=256, width=96, max_length=16),
         ),
-        # The CNN at a tenth of the rate: at the full one it wanders while nothing is learned yet, and what its features
+        # The CNN at a part of the rate: at the full one it wanders while nothing is learned yet, and what its features
         # say of colours, or of shapes, is lost before it is needed.
         optimizer=Optimizer(
-            learning_rate=1e-3, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999, multipliers=(("^image/", 0.1),)
+            learning_rate=5e-4, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999, multipliers=(("^image/", 0.3),)
         ),
-        training=Training(steps=16_000, batch_images=16, evaluate_every=500, log_every=200),
+        training=Training(steps=9_600, batch_images=32, evaluate_every=500, log_every=200),
     )
