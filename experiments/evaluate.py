@@ -81,7 +81,7 @@ def _spelled(split, changes):
 
 def _evaluate(folder, split, checkpoint, changes):
     from vlm_jax.data.sources import open_split
-    from vlm_jax.training.evaluation import evaluate_run, result_files
+    from vlm_jax.training.evaluation import commit, evaluate_run, result_files
     from vlm_jax.training.setup import load_trained, make_encoder, saved_steps
 
     config = folder.config()
@@ -97,7 +97,7 @@ def _evaluate(folder, split, checkpoint, changes):
     config = _changed(config, changes)
     task, params, step = load_trained(config, folder, make_encoder(config, folder), which=checkpoint)
     examples, train = (task.prepare(open_split(config.data, name)) for name in (split, "train"))
-    facts = {"checkpoint_step": step, "wall_seconds": 0.0}
+    facts = {"checkpoint_step": step, "wall_seconds": 0.0, "commit": commit()}
     name = _spelled(split, changes)
     result = evaluate_run(task, params, examples, train, split=name, folder=folder, facts=facts)
     print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")

@@ -47,6 +47,8 @@ def test_a_result_says_everything(trained):
     for name in ("examples_per_second", "wall_seconds", "compile_seconds", "waited_seconds"):
         assert result[name] > 0, name
     assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "vlm_jax"} <= set(result["versions"])
+    assert result["peak_memory_bytes"] > 2**26
+    assert result["commit"] is None or len(result["commit"].removesuffix("+changes")) == 40
     assert result["config"] == json.loads(json.dumps(to_dict(RunFolder(trained).config())))
 
 

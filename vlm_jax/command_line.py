@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from vlm_jax import config as settings
 from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import from_dict, to_dict
 from vlm_jax.errors import InputError, nearest
 
 Arguments = TypeVar("Arguments")
+Made = TypeVar("Made")
 PRESETS = Path("configs")
 
 
@@ -37,24 +37,36 @@ def load_preset(path: Path) -> Config:
         return _load_json(path)
     if path.suffix != ".py":
         raise InputError(f"{path} is no Python file and no config.json of a run; a config looks like configs/tiny.py")
-    try:
-        get_config = runpy.run_path(str(path)).get("get_config")
-        if get_config is None:
-            raise InputError(f"{path} defines no get_config(); see configs/tiny.py")
-        config = get_config()
-    except TypeError as error:
-        unknown = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-        group = getattr(settings, unknown[1], None) if unknown else None
-        if not dataclasses.is_dataclass(group):
-            raise
-        known = [field.name for field in dataclasses.fields(group)]
-        raise InputError(f"{path}: {unknown[1]} has no setting {unknown[2]!r}; {nearest(unknown[2], known)}") from None
-    if not isinstance(config, Config):
-        raise InputError(f"get_config() of {path} gives a {type(config).__name__}; it must give a Config")
+    config = call_file(path, "get_config", Config, example="configs/tiny.py")
     try:
         return from_dict(to_dict(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def call_file(path: Path, function: str, kind: type[Made], *, example: str) -> Made:
+    """What a function without arguments in a Python file makes, such as `get_config()` a `Config`.
+
+    Raises `InputError` where the file is no Python, has no such function or it makes something else, and with the
+    nearest setting where a name in it is wrong; what else goes wrong in it keeps its traceback.
+    """
+    try:
+        make = runpy.run_path(str(path)).get(function)
+        if make is None:
+            raise InputError(f"{path} defines no {function}(); see {example}")
+        made = make()
+    except SyntaxError as error:
+        raise InputError(f"{path}, line {error.lineno}: {error.msg}; see {example}") from None
+    except TypeError as error:
+        unknown = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+        group = getattr(sys.modules[kind.__module__], unknown[1], None) if unknown else None
+        if not dataclasses.is_dataclass(group):
+            raise
+        known = [field.name for field in dataclasses.fields(group)]
+        raise InputError(f"{path}: {unknown[1]} has no setting {unknown[2]!r}; {nearest(unknown[2], known)}") from None
+    if not isinstance(made, kind):
+        raise InputError(f"{function}() of {path} gives a {type(made).__name__}; it must give a {kind.__name__}")
+    return made
 
 
 def _load_json(path: Path) -> Config:

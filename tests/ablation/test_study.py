@@ -1,5 +1,8 @@
 """Studies: lists of variants, their names, and what is refused before anything runs."""
 
+import subprocess
+import sys
+
 import pytest
 
 from vlm_jax.ablation.study import (
@@ -129,20 +132,18 @@ def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, s
             "from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison('a', 'b', vary({})),))",
             "two variants or more",
         ),
-        (
-            "from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison(titel='a'),))",
-            "titel|argument",
-        ),
-        ("def get_study(: pass", "invalid syntax"),
+        ("from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison(titel='a'),))",),
+        ("from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison(titel='a'),))", "'title'?"),
+        ("def get_study(: pass", "study.py, line 1: invalid syntax"),
         (
             "from vlm_jax.ablation.study import *\n"
             "get_study = lambda: Study('?', (Comparison('a', 'b', vary({'s': [1]}))))",
-            "comparisons must be a tuple of Comparison|Type-check error",  # the tests' own checks may speak first
+            "comparisons must be a tuple of Comparison",
         ),
         (
             "from vlm_jax.ablation.study import *\n"
             "get_study = lambda: Study('?', (Comparison('a', 'b', vary({'s': [1]}), metrics=('accuracy')),))",
-            "metrics must be a tuple|Type-check error",
+            "metrics must be a tuple",
         ),
         (
             "from vlm_jax.ablation.study import *\n"
@@ -157,9 +158,12 @@ def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, s
     ],
 )
 def test_a_study_that_is_none_is_named(tmp_path, text, said):
+    """In a process of its own: here, the type checks of the tests would speak first."""
     (tmp_path / "study.py").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=said):
-        load_study(tmp_path / "study.py")
+    load = f"load_study(Path({str(tmp_path / 'study.py')!r}))"
+    code = f"from pathlib import Path\nfrom vlm_jax.ablation.study import load_study\n{load}"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert answer.stderr.splitlines()[-1].startswith("vlm_jax.errors.InputError: ") and said in answer.stderr
 
 
 def test_a_missing_study_names_the_nearest(configs):
@@ -175,5 +179,5 @@ def test_every_study_that_ships_resolves(pytestconfig):
         study = load_study(file)
         for comparison in study.comparisons:
             for each in comparison.variants:
-                common = with_overrides(load_preset(file.parent / comparison.base), dict(comparison.common).items())
+                common = with_overrides(load_preset(file.parent / comparison.base), comparison.common.items())
                 check(with_overrides(common, each.overrides))

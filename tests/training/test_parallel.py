@@ -91,7 +91,7 @@ def trained(tmp_path_factory):
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     code += f"from test_parallel import train_every_way; train_every_way({str(file)!r})"
     environment = {
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -3,14 +3,13 @@
 import hashlib
 import itertools
 import re
-import runpy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.ablation.costs import cost, matched
-from vlm_jax.command_line import load_preset
+from vlm_jax.command_line import call_file, load_preset
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json, with_overrides
@@ -75,7 +74,7 @@ class Comparison:
     base: str
     """Config file, relative to the study's."""
     variants: tuple[Variant, ...]
-    common: Mapping[str, Any] = ()
+    common: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of every variant, such as the number of steps."""
     match: str = "steps"
     """What all variants have alike. Steps (and batches) always; `flops` of an optimizer step and `parameters` change
@@ -133,15 +132,7 @@ def load_study(path: Path) -> Study:
         raise InputError(f"no study {str(path)!r}; {hint}")
     if path.suffix != ".py":
         raise InputError(f"{path} is no Python file; a study looks like configs/ablations/tiny.py")
-    try:
-        get_study = runpy.run_path(str(path)).get("get_study")
-        if get_study is None:
-            raise InputError(f"{path} defines no get_study(); see configs/ablations/tiny.py")
-        study = get_study()
-    except (TypeError, SyntaxError, ImportError) as error:
-        raise InputError(f"{path} cannot be used: {error}; see configs/ablations/tiny.py") from None
-    if not isinstance(study, Study):
-        raise InputError(f"get_study() of {path} gives a {type(study).__name__}; it must give a Study")
+    study = call_file(path, "get_study", Study, example="configs/ablations/tiny.py")
     _check_study(study, path)
     return study
 
@@ -180,7 +171,7 @@ def resolve(study: Study, path: Path) -> tuple[Table, ...]:
 
 def _table(comparison: Comparison, path: Path, seed: int) -> Table:
     file = path.parent / comparison.base
-    base = with_overrides(load_preset(file), dict(comparison.common).items())
+    base = with_overrides(load_preset(file), comparison.common.items())
     planned: list[Planned] = []
     for each in comparison.variants:
         try:

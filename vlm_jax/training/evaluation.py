@@ -70,7 +70,6 @@ def evaluate_run(
         "wall_seconds": facts["wall_seconds"] + time.perf_counter() - began,
         "seed": config.seed,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "commit": commit(),
         "machine": machine(),
         "peak_memory_bytes": peak_memory(),
         "config": to_dict(config),
@@ -138,11 +137,8 @@ def commit() -> str | None:
 
     try:
         tracked = git("ls-files", Path(__file__).name)  # an installed copy may lie inside somebody else's checkout
-        return (
-            git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", ".") else "")
-            if tracked
-            else None
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no")  # of all files, wherever this one lies
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "") if tracked else None
     except (OSError, subprocess.SubprocessError):
         return None
 

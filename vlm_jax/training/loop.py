@@ -14,7 +14,7 @@ from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.run_folder import WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
-from vlm_jax.training.evaluation import draw_sheet, evaluate_run
+from vlm_jax.training.evaluation import commit, draw_sheet, evaluate_run
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
@@ -50,6 +50,7 @@ class Trainer:
         began = time.perf_counter()
         config = check(config)
         self.config, self.folder, self.say = config, folder, say
+        self._commit = commit()  # now: by the end the files may be others than those that run
         self.parallel = METHODS[config.parallel.method](choose_devices(config))
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
         self.task = make_task(config, make_encoder(config, folder, train), folder)
@@ -205,6 +206,7 @@ class Trainer:
             "compile_seconds": totals["compile_seconds"],
             "waited_seconds": totals["waited_seconds"],
             "weights": self.weights,
+            "commit": self._commit,
         }
         result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
         self.say(f"scored in {time.perf_counter() - began:.1f} s")
