@@ -132,7 +132,6 @@ def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, s
             "from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison('a', 'b', vary({})),))",
             "two variants or more",
         ),
-        ("from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison(titel='a'),))",),
         ("from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison(titel='a'),))", "'title'?"),
         ("def get_study(: pass", "study.py, line 1: invalid syntax"),
         (
