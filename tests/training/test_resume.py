@@ -31,7 +31,7 @@ SMALL = (
     "--optimizer.learning-rate", "4e-4",
 )  # fmt: skip
 DROPOUT = ("--model.dropout", "0.1", "--model.attention-dropout", "0.1")
-TIMES = ("wall_seconds", "compile_seconds", "examples_per_second", "waited_seconds")
+MEASURED = ("wall_seconds", "compile_seconds", "examples_per_second", "waited_seconds", "peak_memory_bytes")
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,12 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def untimed(values):
-    return {name: value for name, value in values.items() if name not in TIMES}
+def unmeasured(values):
+    return {name: value for name, value in values.items() if name not in MEASURED}
 
 
 def logged(folder):
-    return [untimed(json.loads(line)) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [unmeasured(json.loads(line)) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def assert_same_end(folder, expected):
@@ -112,7 +112,7 @@ def assert_same_end(folder, expected):
         assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), path
     assert position == whole_position
     assert logged(folder) == logged(expected)
-    assert untimed(RunFolder(folder).result()) == untimed(RunFolder(expected).result())
+    assert unmeasured(RunFolder(folder).result()) == unmeasured(RunFolder(expected).result())
     for name in ("predictions.jsonl", "answers.json", "tokenizer.json", "config.json"):
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
 
