@@ -102,7 +102,9 @@ def unmeasured(values):
 
 
 def logged(folder):
-    return [unmeasured(json.loads(line)) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        unmeasured(json.loads(line)) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def assert_same_end(folder, expected):
