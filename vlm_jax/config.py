@@ -347,6 +347,10 @@ class Generation:
     """How much chance there is in which codes are kept: at first so much, at the end none (MaskGIT's)."""
     samples: int = 1
     """Pictures drawn of a prompt."""
+    features: str | None = None
+    """A CNN given like `model.image.init_from`: scoring adds the Fréchet distance to real pictures in its features."""
+    features_sha256: str | None = None
+    """Refuse a CNN whose file has another SHA-256, so that distances compare."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from vlm_jax.run_folder import RunFolder, claim
 from vlm_jax.tasks.image_codes import TrainedTokenizer
 from vlm_jax.tasks.image_generation import HIDE, Drawn, ImageGeneration, log_frequency
 from vlm_jax.tasks.image_tokenizer import ImageTokenization, Reconstructed
+from vlm_jax.tasks.picture_distance import PictureFeatures, distances
 from vlm_jax.training import loop
 from vlm_jax.training.loop import Trainer
 from vlm_jax.training.setup import TOKENIZER, load_trained, make_encoder
@@ -160,6 +161,39 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
     one, other = ("result-held_out.json", "result-held_out,generation.steps=1,generation.guidance=0.0.json")
     one, other = (json.loads((drawing_run.path / name).read_text())["config"]["generation"] for name in (one, other))
     assert (one["steps"], other["steps"], other["guidance"]) == (3, 1, 0.0)
+
+
+def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path):
+    """In a named network's features, beside the distances of what copies, of other real pictures and of the codes."""
+    from tests.weights import fixtures
+
+    source = str(fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet"))
+    command = [str(drawing_run.path), "--split", "validation", "--change", f"generation.features={source}"]
+    assert evaluate.main(command) == 0
+    result = json.loads(next(drawing_run.path.glob("result-validation*features*.json")).read_text())
+    rows = ("", "control/codes/", "control/other_pictures/", "control/nearest_picture/")
+    distances = [result["metrics"][f"{row}frechet_distance"] for row in rows]
+    assert min(distances) > 0 and len(set(distances)) == 4
+    assert (result["features"]["cnn"], len(result["features"]["sha256"])) == ("resnet18", 64)
+    with pytest.raises(InputError, match=r"has the SHA-256 [0-9a-f]{64}, not abc$"):
+        evaluate.main([*command, "generation.features_sha256=abc"])
+
+
+def test_a_distance_is_none_where_pictures_are_the_same(tmp_path):
+    from tests.weights import fixtures
+
+    source = str(fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet"))
+    features = PictureFeatures(Generation(features=source))
+    pictures = list(np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8))
+    rows = distances(features, drawn=pictures[::-1], decoded=pictures[:4], real=pictures, train=pictures, seed=0)
+    assert rows.pop("control/codes/frechet_distance") > 1e-3
+    assert set(rows) == {
+        f"{row}frechet_distance" for row in ("", "control/other_pictures/", "control/nearest_picture/")
+    }
+    assert max(rows.values()) < 1e-3 * features(pictures).var(0).sum()
+    assert distances(features, drawn=[], decoded=[], real=pictures[:1], train=pictures, seed=0) == {}
+    few = distances(features, drawn=pictures, decoded=pictures, real=pictures, train=pictures[:3], seed=0)
+    assert "control/other_pictures/frechet_distance" not in few, "fewer than the real ones: it does not compare"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from vlm_jax.scenes.picture_rules import PictureCheck, check_picture
 from vlm_jax.scenes.pictures import read_picture
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.image_codes import TrainedTokenizer, differing
+from vlm_jax.tasks.nearest_picture import spread
+from vlm_jax.tasks.picture_distance import PictureFeatures, distances
 from vlm_jax.tasks.shared import PLAIN, Changed, Sums, Task, others, place_keys
 from vlm_jax.types import Batch, Example
 
@@ -83,8 +86,18 @@ class ImageGeneration(Task):
         codes = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
         return self.model.init(key, codes, ids, jnp.ones(ids.shape, bool), method="code_logits")["params"]
 
-    def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
+    @cached_property
+    def _features(self) -> PictureFeatures | None:
+        settings = self.config.generation
+        return PictureFeatures(settings) if settings.features is not None else None
+
+    def facts(self) -> dict[str, Any]:
+        """Which network's features a distance is of."""
+        return {"features": self._features.origin} if self._features else {}
+
+    def prepare(self, examples: Sequence[Example]) -> Changed:
         """The examples with codes in the place of pictures; a picture's codes are computed once and kept."""
+        _ = self._features  # what is wrong with the network is said before anything is trained
         codes = self.tokenizer.cached(examples, self._pixels, Path(self.config.data.directory).expanduser())
         return Changed(examples, lambda index, example: example._replace(image=codes[index]))
 
@@ -200,18 +213,29 @@ class ImageGeneration(Task):
     def controls(
         self,
         params: dict[str, Any],
-        examples: Sequence[Example],
-        train: Sequence[Example],
+        examples: Changed,
+        train: Changed,
         predictions: Sequence[Drawn],
     ) -> dict[str, float]:
-        """Prompts that no training picture has, apart; and prompts exchanged between the examples."""
+        """Prompts that no training picture has, apart; prompts exchanged between the examples; distances, if wanted."""
         known = {question.text for example in train for question in example.questions}
         new = [row for row in predictions if row.prompt not in known]
         exchanged = [predictions[place].prompt for place in others(len(predictions), self.config.seed)]
         shuffled = self.predict(params, examples, prompts=exchanged)
         rows = {"unseen_prompts": self.score(new) if new else {}, "control/prompt_shuffled": self.score(shuffled)}
-        counts = {"unseen_prompts/count": float(len(new))}
-        return counts | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}
+        found = {"unseen_prompts/count": float(len(new))} | self._distances(examples, train, predictions)
+        return found | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}
+
+    def _distances(self, examples: Changed, train: Changed, predictions: Sequence[Drawn]) -> dict[str, float]:
+        if self._features is None:
+            return {}
+        real, known = (
+            [self._pixels(example).image for example in some] for some in (examples.unchanged, spread(train.unchanged))
+        )
+        drawn = [row.pictures[0] for row in predictions]
+        decoded = list(self.tokenizer.decode(np.stack([row.codes for row in predictions])))
+        rows = {"drawn": drawn, "decoded": decoded, "real": real, "train": known}
+        return distances(self._features, **rows, seed=self.config.seed)
 
 
 def log_frequency(codes: Sequence[Int[np.ndarray, "gh gw"]]) -> float:

@@ -46,6 +46,10 @@ class Task:
         """The examples of a split as the task reads them."""
         return examples
 
+    def facts(self) -> dict[str, Any]:
+        """What else a result must say, beside its scores."""
+        return {}
+
     def files(self, predictions: Sequence[Any]) -> dict[str, Any]:
         """Further files of a scored split, by name, as JSON."""
         return {}
@@ -62,15 +66,15 @@ class Changed(Sequence[Example]):
     """Examples, each changed when it is read: `change` takes its place and the example."""
 
     def __init__(self, examples: Sequence[Example], change: Callable[[int, Example], Example]) -> None:
-        self._examples, self._change = examples, change
+        self.unchanged, self._change = examples, change
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self.unchanged)
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self._change(index, self._examples[index])
+        return self._change(index, self.unchanged[index])
 
 
 def without_texts(examples: Sequence[Example]) -> Changed:

@@ -67,6 +67,7 @@ def evaluate_run(
         "metrics": metrics,
         "parameters": parameter_count(params),
         **facts,
+        **task.facts(),
         "wall_seconds": facts["wall_seconds"] + time.perf_counter() - began,
         "seed": config.seed,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},

@@ -1,0 +1,77 @@
+"""How far drawn pictures are from real ones in the features of a named network: a Fréchet distance, and no "FID"."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from vlm_jax.config import Generation, ImageEncoder
+from vlm_jax.data.images import normalise, resize_image
+from vlm_jax.errors import InputError
+from vlm_jax.metrics.images import frechet_distance
+from vlm_jax.tasks.nearest_picture import nearest
+from vlm_jax.weights.ported import read
+
+BATCH = 32
+NAME = "frechet_distance"
+
+Pictures = Sequence[UInt8[np.ndarray, "h w 3"]]
+Features = Float[np.ndarray, "N C"]
+
+
+class PictureFeatures:
+    """The mean grid cell of the ported CNN that `generation.features` names, at the size that it was trained for."""
+
+    def __init__(self, settings: Generation) -> None:
+        assert settings.features is not None
+        ported = read(settings.features)
+        if not isinstance(ported.architecture.model, ImageEncoder):
+            raise InputError(f"generation.features {settings.features} is no CNN, but a {ported.family.name} model")
+        wanted, found = settings.features_sha256, ported.origin.sha256
+        if wanted not in (None, found):
+            raise InputError(f"generation.features {settings.features} has the SHA-256 {found}, not {wanted}")
+        self.origin = {"cnn": ported.architecture.model.cnn, "source": settings.features, "sha256": found}
+        self._input, self._params, module = ported.architecture.input, {"params": ported.params}, ported.module
+        self._run = jax.jit(lambda params, image: module.apply(params, image)[0])
+
+    def __call__(self, pictures: Pictures) -> Features:
+        """The features of pictures, in order."""
+        found = []
+        for first in range(0, len(pictures), BATCH):
+            batch = np.zeros((BATCH, *self._input.size, 3), np.float32)
+            some = pictures[first : first + BATCH]
+            for row, picture in enumerate(some):
+                batch[row] = normalise(resize_image(picture, self._input), self._input)
+            found.append(jax.device_get(self._run(self._params, jax.device_put(batch)))[: len(some)])
+        return np.concatenate(found)
+
+
+def distances(
+    features: PictureFeatures,
+    *,
+    drawn: Pictures,
+    decoded: Pictures,
+    real: Pictures,
+    train: Pictures,
+    seed: int,
+) -> dict[str, float]:
+    """Distances of drawn pictures to the real ones of a split, and of what else could stand in their place.
+
+    `decoded` are the real ones through their codes: the best that codes allow. From the training pictures come a
+    random choice of as many, real against real, and those nearest to the real ones, which draws nothing at all. All
+    compare since they are of the same number of pictures; a row that cannot be so is left out.
+    """
+    if len(real) < 2:
+        return {}
+    references, known = features(real), features(train)
+    rows = {NAME: features(drawn), f"control/codes/{NAME}": features(decoded)}
+    if len(known) >= len(references):
+        chosen = np.random.default_rng(seed).choice(len(known), len(references), replace=False)
+        rows[f"control/other_pictures/{NAME}"] = known[chosen]
+    rows[f"control/nearest_picture/{NAME}"] = known[nearest(_unit(references), _unit(known))]
+    return {name: frechet_distance(vectors, references) for name, vectors in rows.items()}
+
+
+def _unit(vectors: Features) -> Features:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
