@@ -187,8 +187,12 @@ class ImageCodes:
     """Width of the vectors of a learned codebook."""
     commitment: float = 0.25
     """Weight of the loss that keeps features near their code (learned codebook)."""
-    scalar_commitment: float = 0.0
-    """Weight of the loss that keeps numbers near their levels, where noise does not change them (`scalar`)."""
+    encoder: Literal["cells", "neighbours"] = "cells"
+    """With `cells` a cell's code is of what is in it alone; with `neighbours` the encoder looks around it as well."""
+    encoder_noise: float = 0.0
+    """Noise (levels of 255, standard deviation) on what the encoder learns from: codes follow it less."""
+    shared_digits: bool = True
+    """In image generation: codes of the scalar quantizer that are alike share a part of their vectors."""
     revival: float = 0.25
     """Weight of the loss that draws codes which nothing took to features of the batch (learned codebook)."""
     patch_size: int = 4

@@ -85,7 +85,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "optimizer.weight_decay",
             "decoding.length_penalty",
             "model.codes.commitment",
-            "model.codes.scalar_commitment",
+            "model.codes.encoder_noise",
             "model.codes.revival",
             "generation.guidance",
             "generation.choice_temperature",

@@ -1,4 +1,4 @@
-"""What pictures are drawn in: rounded numbers against a learned codebook, and how stable their codes are.
+"""What pictures are drawn in: rounded numbers against a learned codebook, and how much a code is of its own cell.
 
 Command: python -m experiments.ablate configs/ablations/generation.py
 Time: 12 runs of up to six minutes on two cores. Steps and guidance change no training: experiments.evaluate RUN
@@ -17,8 +17,8 @@ def get_study() -> Study:
                 base="../shape_scenes_tokenizer.py",
                 variants=chain(
                     vary({}),
-                    variant({"model.codes.scalar_commitment": 0.05}, name="scalar, commitment 0.05"),
-                    variant({"model.codes.scalar_commitment": 0.5}, name="scalar, commitment 0.5"),
+                    variant({"model.codes.encoder": "neighbours"}, name="scalar, the encoder looks around"),
+                    variant({"model.codes.encoder_noise": 8.0}, name="scalar, noise on what is encoded"),
                     variant({"model.codes.quantizer": "codebook"}, name="learned codebook"),
                 ),
                 common={"training.steps": 2_000, "training.evaluate_every": 500},

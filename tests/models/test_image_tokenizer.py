@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vlm_jax.config import ImageCodes
 from vlm_jax.models.image_tokenizer import (
     CodebookQuantizer,
+    Encoder,
     ImageTokenizer,
     ScalarQuantizer,
     code_count,
@@ -74,22 +75,14 @@ def test_rounding_lets_the_gradient_through():
     np.testing.assert_allclose(gradient.reshape(2)[0], by_hand, rtol=1e-5)
 
 
-def test_commitment_draws_numbers_to_their_levels():
-    features = jnp.asarray(np.random.default_rng(0).normal(0, 1, (3, 2, 2, 2)).astype(np.float32))
-
-    def loss(features, commitment):
-        quantizer = ScalarQuantizer(ImageCodes(levels=(5, 5), scalar_commitment=commitment))
-        return quantizer.apply({}, features).loss.sum()
-
-    assert loss(features, 0.0) == 0
-    half = 4 * (1 + 1e-3) / 2
-    bounded = np.tanh(np.asarray(features)) * half
-    np.testing.assert_allclose(
-        loss(features, 2.0), 2 * np.square(bounded - bounded.round()).mean((1, 2, 3)).sum(), rtol=1e-5
-    )
-    for _ in range(200):
-        features -= 0.5 * jax.grad(loss)(features, 2.0)
-    assert loss(features, 1.0) < 0.01
+@pytest.mark.parametrize(("encoder", "reached"), [("cells", 1), ("neighbours", 25)])
+def test_how_far_an_encoder_sees(encoder, reached):
+    """A pixel in the middle of 5 x 5 cells changes the numbers of its cell, or of those around it as well."""
+    model = Encoder(ImageCodes(encoder=encoder, patch_size=2, widths=(8, 8), depths=(0, 1)), 4)
+    image = jax.random.normal(jax.random.key(1), (1, 20, 20, 3))
+    variables, other = model.init(jax.random.key(0), image), image.at[0, 10, 9].add(1)
+    changed = np.any(model.apply(variables, image) != model.apply(variables, other), axis=-1)[0]
+    assert changed[2, 2] and changed.sum() == reached
 
 
 def codebook(size=12, width=3, **options):

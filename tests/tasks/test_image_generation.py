@@ -115,6 +115,23 @@ def test_a_tokenizer_learns_and_draws_what_it_learned_after_each_validation(toke
     }
 
 
+def test_the_encoder_learns_from_noise_and_what_it_is_held_against_has_none(tokenizer_run):
+    config = tokenizer_run.config()
+    encode = make_encoder(config, tokenizer_run)
+    noisy = dataclasses.replace(config.model, codes=dataclasses.replace(config.model.codes, encoder_noise=20.0))
+    plain, task = (ImageTokenization(dataclasses.replace(config, model=m), encode) for m in (config.model, noisy))
+    params, examples = plain.init_params(jax.random.key(0)), plain.prepare(open_split(config.data, "test"))
+    batch = make_batch([Row(plain.encode(examples[i]), range(1)) for i in range(4)], plain.encode, size=4).batch
+    batch, keys = jax.device_put(batch), jax.random.split(jax.random.key(1), 4)
+    noise = task._noise(keys, batch.image.shape[1:], 20.0)
+    assert float(noise.std()) == pytest.approx(20 / 255 / config.data.image.deviation[0], rel=0.02)
+    assert len({float(each.sum()) for each in noise}) == 4
+    seen = task.model.apply({"params": params}, batch.image + noise)
+    wanted = float(jnp.square(seen.image - batch.image).mean((1, 2, 3)).sum())
+    assert float(task.loss_sums(params, batch, keys).loss) == pytest.approx(wanted, rel=1e-5)
+    assert float(plain.loss_sums(params, batch, keys).loss) != pytest.approx(wanted, rel=1e-5)
+
+
 def test_a_run_keeps_its_tokenizer(drawing_run, tokenizer_run, directory):
     config = tokenizer_run.config()
     task, params, _ = load_trained(config, tokenizer_run, make_encoder(config, tokenizer_run), which="best")
@@ -124,7 +141,8 @@ def test_a_run_keeps_its_tokenizer(drawing_run, tokenizer_run, directory):
     codes = kept.encode(test, task.encode)
     rows = task.predict(params, task.prepare(test))
     np.testing.assert_array_equal(codes, [row.codes for row in rows])
-    np.testing.assert_array_equal(kept.decode(codes), [row.picture for row in rows])
+    decoded = kept.decode(codes).astype(int)
+    np.testing.assert_allclose(decoded, [row.picture for row in rows], rtol=0, atol=1)  # levels: batches round apart
 
 
 def test_a_data_sets_codes_are_computed_once(drawing_run, directory, monkeypatch):

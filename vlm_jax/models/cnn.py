@@ -9,8 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from vlm_jax.config import ImageEncoder, Model
+from vlm_jax.models.code_vectors import CodeVectors
 from vlm_jax.models.convolution import NORMS, Conv
-from vlm_jax.models.image_tokenizer import code_count
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS, InvertedResiduals
 from vlm_jax.models.resnet import RESNETS, ResNet
 
@@ -67,9 +67,9 @@ class CodeEmbedding(nn.Module):
     @nn.compact
     def __call__(self, codes: Int[Array, "B *grid"]) -> Float[Array, "B *grid C"]:
         s = self.settings
-        init = nn.initializers.normal(1.0)  # of the size of the positions that are added to it
-        rows, dtype = code_count(s.codes) + 1, jnp.dtype(s.compute_dtype)
-        return nn.Embed(rows, s.width, embedding_init=init, dtype=dtype, name="codes")(codes)
+        # Of the size of the positions that are added.
+        vectors = CodeVectors(s.codes, s.width, deviation=1.0, hidden=True, name="codes")
+        return vectors.look_up(codes).astype(s.compute_dtype)
 
 
 def make_cnn(settings: ImageEncoder, dtype: jnp.dtype) -> nn.Module:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Key
 from vlm_jax.config import Model
 from vlm_jax.models.attention import dropout
 from vlm_jax.models.bert import ACTIVATIONS, layer_norm
+from vlm_jax.models.code_vectors import CodeVectors
 
 
 class Fused(NamedTuple):
@@ -141,7 +142,10 @@ class ImageCodesHead(Head):
     def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I k G V"]:
         s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
         x = ACTIVATIONS[s.activation](nn.Dense(s.width, dtype=dtype, name="transform")(fused.image))
-        return nn.Dense(self.classes, dtype=dtype, name="classifier")(layer_norm(s, "norm")(x)).astype(jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.classes,))
+        vectors = CodeVectors(s.codes, s.width, deviation=s.width**-0.5, name="codes")
+        scores = vectors.scores(layer_norm(s, "norm")(x)).astype(jnp.float32)
+        return scores + jnp.expand_dims(bias, range(scores.ndim - 1))
 
 
 def pool(settings: Model, text: Float[Array, "I K t D"]) -> Float[Array, "I K D"]:

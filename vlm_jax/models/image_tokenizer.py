@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from vlm_jax.config import ImageCodes
-from vlm_jax.models.convolution import Conv, GroupNorm
+from vlm_jax.models.convolution import Conv
 
 Features = Float[Array, "B gh gw d"]
 Codes = Int[Array, "B gh gw"]
@@ -40,6 +40,12 @@ def code_count(settings: ImageCodes) -> int:
     return math.prod(settings.levels) if settings.quantizer == "scalar" else settings.size
 
 
+def code_digits(settings: ImageCodes) -> Int[np.ndarray, "codes d"]:
+    """Of each code of the scalar quantizer the level of each number, from 0, the first number first."""
+    places = np.cumprod([1, *settings.levels[:-1]])
+    return (np.arange(code_count(settings))[:, None] // places % np.array(settings.levels)).astype(np.int32)
+
+
 def grid_size(settings: ImageCodes, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of the codes of a picture of `size` pixels."""
     cell = settings.patch_size * 2 ** (len(settings.widths) - 1)
@@ -50,8 +56,7 @@ class ScalarQuantizer(nn.Module):
     """Finite scalar quantization (Mentzer et al. 2023, section 3): d numbers, rounded to `levels` values each.
 
     A number is first bounded by a tanh, moved by half a level where there is an even number of them. Nothing is
-    learned here, and no code can die. The loss is how far numbers are from their levels (squared, in levels), so that
-    with `scalar_commitment` few stand between two, where the least noise decides.
+    learned here, and no code can die.
     """
 
     settings: ImageCodes
@@ -68,9 +73,7 @@ class ScalarQuantizer(nn.Module):
         digits = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
         middle = levels // 2
         whole = jnp.round(jax.lax.stop_gradient(digits)).astype(jnp.int32) + middle
-        apart = jnp.square(bounded - jax.lax.stop_gradient(jnp.round(bounded))).mean((1, 2, 3))
-        loss = self.settings.scalar_commitment * apart
-        return Quantized(digits / middle, jnp.sum(whole * self._places(), axis=-1), loss)
+        return Quantized(digits / middle, jnp.sum(whole * self._places(), axis=-1), jnp.zeros(len(features)))
 
     def look_up(self, codes: Codes) -> Features:
         """The features of codes, each number from -1 to 1."""
@@ -130,39 +133,47 @@ QUANTIZERS = {"scalar": ScalarQuantizer, "codebook": CodebookQuantizer}
 
 
 class ResidualBlock(nn.Module):
-    """Twice group norm, activation and a 3x3 convolution, added to what came in."""
+    """Twice layer norm, activation and a convolution, added to what came in.
+
+    The norm is of each place by itself: one over the whole picture would let every code depend on every pixel.
+    """
 
     width: int
     method: str
+    kernel_size: int = 3
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
         for name in ("first", "second"):
-            inner = jax.nn.silu(GroupNorm(name=f"{name}_norm")(x if name == "first" else inner))
-            inner = Conv(self.width, 3, 1, self.method, name=f"{name}_conv")(inner)
+            inner = jax.nn.silu(nn.LayerNorm(name=f"{name}_norm")(x if name == "first" else inner))
+            inner = Conv(self.width, self.kernel_size, 1, self.method, name=f"{name}_conv")(inner)
         return x + inner
 
 
 class Encoder(nn.Module):
-    """Squares of pixels, then stages of residual blocks that halve height and width between them."""
+    """Squares of pixels, then stages of residual blocks that halve height and width between them.
+
+    With `cells` nothing passes from one cell to another. What a thing looks like is then in the codes of the cells that
+    it covers, and not once more in those around, which would all have to agree when pictures are drawn code by code.
+    """
 
     settings: ImageCodes
     features: int
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Features:
-        s = self.settings
+        s, kernel_size = self.settings, 1 if self.settings.encoder == "cells" else 3
         x = nn.Dense(s.widths[0], name="patch")(to_depth(image, s.patch_size))
         for stage, (width, depth) in enumerate(zip(s.widths, s.depths, strict=True)):
             if stage:
                 x = nn.Dense(width, name=f"stage_{stage}_down")(to_depth(x, 2))
             for block in range(depth):
-                x = ResidualBlock(width, s.convolution, name=f"stage_{stage}_block_{block}")(x)
-        return nn.Dense(self.features, name="output")(jax.nn.silu(GroupNorm(name="norm")(x)))
+                x = ResidualBlock(width, s.convolution, kernel_size, name=f"stage_{stage}_block_{block}")(x)
+        return nn.Dense(self.features, name="output")(jax.nn.silu(nn.LayerNorm(name="norm")(x)))
 
 
 class ImageDecoder(nn.Module):
-    """The encoder's stages the other way round."""
+    """The encoder's stages the other way round, with 3x3 convolutions."""
 
     settings: ImageCodes
 
@@ -175,7 +186,7 @@ class ImageDecoder(nn.Module):
                 x = ResidualBlock(s.widths[stage], s.convolution, name=f"stage_{stage}_block_{block}")(x)
             if stage:
                 x = to_space(nn.Dense(4 * s.widths[stage - 1], name=f"stage_{stage}_up")(x), 2)
-        x = jax.nn.silu(GroupNorm(name="norm")(x))
+        x = jax.nn.silu(nn.LayerNorm(name="norm")(x))
         return to_space(nn.Dense(3 * s.patch_size**2, name="patch")(x), s.patch_size)
 
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from vlm_jax.config import Model
 from vlm_jax.models.attention import CrossAttention, SelfAttention
+from vlm_jax.models.code_vectors import CodeVectors
 from vlm_jax.models.convolution import Conv, DepthwiseConv
 from vlm_jax.models.image_tokenizer import grid_size
 from vlm_jax.models.vlm import VisualLanguageModel
@@ -132,7 +133,7 @@ def _depthwise_conv(module, output, _):
 
 
 def _tied(module, output, x):
-    """The product with the word table; looking words up in it costs nothing."""
+    """The product with a table of words or codes; looking them up in it costs nothing."""
     return 2 * output.size * x.shape[-1]
 
 
@@ -149,6 +150,7 @@ def _cross_attention(module, output, x, memory, *_, **__):
 FLOPS: dict[tuple[type[nn.Module], str], Callable[..., int]] = {
     (nn.Dense, "__call__"): _dense,
     (nn.Embed, "attend"): _tied,
+    (CodeVectors, "scores"): _tied,
     (Conv, "__call__"): _conv,
     (DepthwiseConv, "__call__"): _depthwise_conv,
     (SelfAttention, "__call__"): _self_attention,

@@ -103,7 +103,9 @@ def differing(mine: Config, its: Config) -> str:
     """What decides a picture's codes and is not the same in two configs, as the second has it."""
     one, other = mine.model.codes, its.model.codes
     own = ("levels",) if other.quantizer == "scalar" else ("size", "code_width")
-    rows = [(f"model.codes.{name}", one, other) for name in ("quantizer", "patch_size", "widths", "depths", *own)]
+    rows = [
+        (f"model.codes.{name}", one, other) for name in ("quantizer", "encoder", "patch_size", "widths", "depths", *own)
+    ]
     rows = [(name, getattr(a, name.rpartition(".")[2]), getattr(b, name.rpartition(".")[2])) for name, a, b in rows]
     pictures = (mine.data.image, its.data.image)
     rows += [(f"data.image.{name}", *(getattr(each, name) for each in pictures)) for name in PICTURE]

@@ -77,9 +77,11 @@ class ImageTokenization(Task):
         return without_texts(examples)
 
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> PictureSums:
-        """Mean squared error of each picture, and what the quantizer adds."""
-        real = batch.weight[:, 0]
-        seen = self.model.apply({"params": params}, batch.image, keys[0])
+        """Mean squared error of each picture, however noisy its codes' encoder saw it, and what the quantizer adds."""
+        real, shown = batch.weight[:, 0], batch.image
+        if self.config.model.codes.encoder_noise:
+            shown = shown + self._noise(keys, shown.shape[1:], self.config.model.codes.encoder_noise)
+        seen = self.model.apply({"params": params}, shown, keys[0])
         loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
         return PictureSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
 
@@ -88,10 +90,14 @@ class ImageTokenization(Task):
     ) -> tuple[Reconstruction, Float[Array, " I"]]:
         """The reconstructions, and of each picture the share of codes that a little noise leaves alone."""
         seen = self.model.apply({"params": params}, image)
-        deviation = NOISE / 255 / np.array(self.encode.image.deviation, np.float32)[None, None]
-        noise = jax.random.normal(jax.random.key(self.config.seed), image.shape[1:]) * deviation
-        again = self.model.apply({"params": params}, image + noise[None], method="encode")
+        noise = self._noise(jax.random.key(self.config.seed)[None], image.shape[1:], NOISE)
+        again = self.model.apply({"params": params}, image + noise, method="encode")
         return seen, jnp.mean(again == seen.codes, axis=(1, 2))
+
+    def _noise(self, keys: Key[Array, " n"], shape: tuple[int, ...], levels: float) -> Float[Array, "n h w 3"]:
+        """For each key a picture of noise, in the normalised levels that the model sees."""
+        deviation = levels / 255 / np.array(self.encode.image.deviation, np.float32)[None, None, None]
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys) * deviation
 
     def predict(self, params: dict[str, Any], examples: Sequence[Example]) -> list[Reconstructed]:
         """Every picture of `examples`, which `prepare` gave, as its codes show it, in order."""

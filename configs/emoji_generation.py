@@ -1,0 +1,43 @@
+"""Draw emoji from their names: real drawings, few of them.
+
+Question: what does a model draw for names that it learned, and for names that it never saw?
+Command: python -m experiments.train configs/emoji_tokenizer.py --data.files.images EMOJI
+    then python -m experiments.train configs/emoji_generation.py --data.files.images EMOJI
+docs/captioning.md says how to get the drawings; with --generation.features ports/efficientnet_lite0.safetensors
+(ported as it says there) the result has the distance to real drawings.
+"""
+
+from vlm_jax.config import (
+    Config,
+    Data,
+    Generation,
+    ImageCodes,
+    ImageEncoder,
+    ImageInput,
+    Model,
+    Optimizer,
+    TextEncoder,
+    Training,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        name="emoji_generation",
+        task="image_generation",
+        # A drawing's label or one of its tags, another one each time.
+        data=Data(name="emoji", texts="captions", questions_per_image=1, image=ImageInput(size=(64, 64))),
+        model=Model(
+            width=128,
+            heads=4,
+            layers=4,
+            mlp_width=512,
+            dropout=0.1,
+            codes=ImageCodes(levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)),  # the tokenizer's
+            image=ImageEncoder(positions="grid"),
+            text=TextEncoder(vocabulary_size=2_000, width=128, max_length=16),
+        ),
+        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=300, b2=0.98, weight_decay=0.05, ema=0.995),
+        training=Training(steps=4_000, batch_images=32, evaluate_every=1_000, log_every=100),
+        generation=Generation(tokenizer="runs/emoji_tokenizer", steps=12, guidance=2.0),
+    )

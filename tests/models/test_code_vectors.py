@@ -1,0 +1,57 @@
+"""Vectors of codes: what codes share, and that products and rows are of the same table."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.config import ImageCodes
+from vlm_jax.models.code_vectors import CodeVectors
+from vlm_jax.models.image_tokenizer import ScalarQuantizer, code_digits
+
+LEVELS = (3, 4, 2)
+
+
+def made(hidden=False, **settings):
+    module = CodeVectors(ImageCodes(levels=LEVELS, **settings), 8, deviation=0.5, hidden=hidden)
+    return module, module.init(jax.random.key(0), jnp.arange(3), method="look_up")
+
+
+def test_digits_are_those_that_the_quantizer_reads():
+    settings, middles = ImageCodes(levels=LEVELS), np.array(LEVELS) // 2
+    numbers = ScalarQuantizer(settings).apply({}, jnp.arange(24).reshape(1, 4, 6), method="look_up").reshape(24, 3)
+    np.testing.assert_allclose((code_digits(settings) - middles) / middles, numbers, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_vector_is_the_sum_of_its_own_and_of_its_digits(hidden):
+    module, variables = made(hidden)
+    params, table = variables["params"], module.apply(variables, method="table")
+    assert table.shape == (24 + hidden, 8)
+    for code in range(24):
+        digits = [code % 3, code // 3 % 4, code // 12]
+        parts = [params[f"digits_{place}"]["embedding"][digit] for place, digit in enumerate(digits)]
+        np.testing.assert_allclose(table[code], params["embedding"][code] + sum(parts), atol=1e-6)
+    if hidden:
+        np.testing.assert_array_equal(table[24], params["embedding"][24])
+    codes, x = jnp.array([[5, 23], [0, 5]]), jnp.ones((2, 8))
+    np.testing.assert_array_equal(module.apply(variables, codes, method="look_up"), table[codes])
+    np.testing.assert_allclose(module.apply(variables, x, method="scores"), x @ table.T, atol=1e-5)
+
+
+def test_what_is_learned_of_a_code_is_learned_of_those_like_it():
+    module, variables = made()
+    gradient = jax.grad(lambda given: module.apply(given, jnp.array([0]), method="look_up").sum())(variables)["params"]
+    moved = {
+        name: np.flatnonzero(np.any(np.asarray(leaf["embedding"]), axis=1))
+        for name, leaf in gradient.items()
+        if name != "embedding"
+    }
+    assert {name: rows.tolist() for name, rows in moved.items()} == {f"digits_{place}": [0] for place in range(3)}
+
+
+@pytest.mark.parametrize("settings", [{"shared_digits": False}, {"quantizer": "codebook", "size": 24}])
+def test_otherwise_each_code_has_its_own_alone(settings):
+    module, variables = made(**settings)
+    assert set(variables["params"]) == {"embedding"}
+    np.testing.assert_array_equal(module.apply(variables, method="table"), variables["params"]["embedding"])

@@ -1,0 +1,46 @@
+"""A vector for each code of an image tokenizer: what cells start from, and what their logits are products with."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from vlm_jax.config import ImageCodes
+from vlm_jax.models.image_tokenizer import code_count, code_digits
+
+
+class CodeVectors(nn.Module):
+    """A table of the codes and, where one is `hidden`, of that one as well, as the last.
+
+    A code of the scalar quantizer is a few digits, one for each number, and codes that differ in one of them look
+    alike. With `shared_digits` a code's vector is the sum of its own and of one for each digit, so that what is learned
+    of a code is learned of those like it (as tokens are taken apart by Yu et al. 2023, arXiv:2310.05737, section 3.2).
+    """
+
+    settings: ImageCodes
+    width: int
+    deviation: float
+    """Of the initial vectors."""
+    hidden: bool = False
+
+    def setup(self) -> None:
+        s = self.settings
+        self._digits = code_digits(s) if s.quantizer == "scalar" and s.shared_digits else None
+        levels = s.levels if self._digits is not None else ()
+        init = nn.initializers.normal(self.deviation / (1 + len(levels)) ** 0.5)
+        self.embedding = self.param("embedding", init, (code_count(s) + self.hidden, self.width))
+        self.digits = [nn.Embed(count, self.width, embedding_init=init) for count in levels]
+
+    def table(self) -> Float[Array, "V D"]:
+        """All vectors, one a row."""
+        shared = jnp.zeros((code_count(self.settings), self.width))
+        for place, digit in enumerate(self.digits):
+            shared += digit(self._digits[:, place])
+        return self.embedding + jnp.pad(shared, ((0, int(self.hidden)), (0, 0)))
+
+    def look_up(self, codes: Int[Array, "*n"]) -> Float[Array, "*n D"]:
+        """The vectors of codes."""
+        return self.table()[codes]
+
+    def scores(self, x: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
+        """Products with all vectors."""
+        return x @ self.table().T.astype(x.dtype)
