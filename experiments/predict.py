@@ -16,8 +16,8 @@ from vlm_jax.errors import InputError
 
 # The options of each task, beside those that all have.
 OPTIONS = {
-    "vqa": ("image", "question"),
-    "captioning": ("image", "beam", "samples", "temperature", "top_p", "prefix", "choices"),
+    "vqa": ("image", "question", "output"),
+    "captioning": ("image", "beam", "samples", "temperature", "top_p", "prefix", "choices", "output"),
     "image_generation": ("prompt", "samples", "temperature", "steps", "guidance", "output"),
 }
 DOES = {"vqa": "answers questions", "captioning": "writes captions", "image_generation": "draws pictures"}
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         guidance: float | None = None
         """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
         output: Path | None = None
-        """Pictures: the PNG to write, a sheet of all that were drawn."""
+        """A PNG that shows the pictures with what was said of them, or all that were drawn."""
         checkpoint: str = "best"
         """`best` by the validation score, `latest`, or an optimizer step that was kept."""
         json: bool = False
@@ -72,12 +72,16 @@ def main(argv: list[str]) -> int:
     for name in sorted({name for names in OPTIONS.values() for name in names} - set(OPTIONS[config.task])):
         if getattr(arguments, name) is not None:
             raise InputError(f"{folder.path} {DOES[config.task]}; leave --{name.replace('_', '-')} out")
-    for name in ("image", "question", "prompt", "output"):
-        if name in OPTIONS[config.task] and getattr(arguments, name) is None:
+    wanted = {"image", "question", "prompt"} | ({"output"} if config.task == "image_generation" else set())
+    for name in OPTIONS[config.task]:
+        if name in wanted and getattr(arguments, name) is None:
             raise InputError(f"{folder.path} {DOES[config.task]}; give --{name}")
     for name in ("image", "question", "prompt", "choices"):
         if getattr(arguments, name) == ():
             raise InputError(f"--{name} is empty; give at least one value")
+    output = arguments.output
+    if output is not None and (output.suffix.lower() != ".png" or not output.parent.is_dir()):
+        raise InputError(f"--output {output} must be a PNG file in a folder that exists")
     {"vqa": _answer, "captioning": _say_captions, "image_generation": _draw}[config.task](folder, config, arguments)
     return 0
 
@@ -95,12 +99,14 @@ def _answer(folder, config, arguments):
     for text in arguments.question:
         _warn_of_unread(text, encode, built=config.model.text.tokenizer is None)
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
-    for prediction in task.predict(params, examples, batch_images=_rows(len(examples), len(questions), encode)):
+    predictions = task.predict(params, examples, batch_images=_rows(len(examples), len(questions), encode))
+    for prediction in predictions:
         if arguments.json:
             print(json.dumps(_line(prediction), ensure_ascii=False))
         else:
             print(f"{prediction.image_id}: {prediction.question.text}")
             print("\n".join(f"  {probability:6.1%}  {answer}" for answer, probability in prediction.top))
+    _sheet(config, predictions, examples, arguments.output)
 
 
 def _say_captions(folder, config, arguments):
@@ -117,13 +123,29 @@ def _say_captions(folder, config, arguments):
     # A power of two, so that few batch sizes are ever compiled.
     size = min(64, 1 << (len(examples) - 1).bit_length())
     options = {"decoding": decoding, "choices": arguments.choices or (), "batch_images": size}
-    for caption in task.predict(params, examples, **options):
+    captions = task.predict(params, examples, **options)
+    for caption in captions:
         if arguments.json:
             said = [each.as_dict() for each in caption.said]
             print(json.dumps({"image": caption.image_id, "captions": said}, ensure_ascii=False))
         else:
             print(caption.image_id)
             print("\n".join(f"  {each.log_probability:8.2f}  {each.text}" for each in caption.said))
+    _sheet(config, captions, examples, arguments.output)
+
+
+def _sheet(config, predictions, examples, output):
+    """The pictures with what was said of them, where that is wanted."""
+    if output is None:
+        return
+    from vlm_jax.data.images import decode_image
+    from vlm_jax.figures import predictions_sheet
+
+    pictures, most = {example.image_id: example.image for example in examples}, config.data.image.max_pixels
+    items = [
+        each.card(decode_image(pictures[each.image_id], name=each.image_id, max_pixels=most)) for each in predictions
+    ]
+    predictions_sheet(items, output, title=config.name)
 
 
 def _draw(folder, config, arguments):
@@ -136,8 +158,6 @@ def _draw(folder, config, arguments):
     changes = {name: value for name, value in given.items() if value is not None}
     changed = dataclasses.replace(config.generation, **changes)
     settings = check(dataclasses.replace(config, generation=changed)).generation
-    if arguments.output.suffix.lower() != ".png" or not arguments.output.parent.is_dir():
-        raise InputError(f"--output {arguments.output} must be a PNG file in a folder that exists")
 
     from vlm_jax.training.setup import load_trained, make_encoder
 

@@ -120,8 +120,11 @@ def test_predict_answers_every_question_about_every_picture(trained, pictures, c
         assert 0 < sum(probabilities) <= 1.0001
 
 
-def test_predict_prints_for_people(trained, pictures, capsys):
-    assert predict.main([str(trained), "--image", pictures[0], "--question", "is there a circle?"]) == 0
+def test_predict_prints_for_people(trained, pictures, tmp_path, capsys):
+    sheet = tmp_path / "sheet.png"
+    asked = ["--image", pictures[0], "--question", "is there a circle?", "--output", str(sheet)]
+    assert predict.main([str(trained), *asked]) == 0
+    assert sheet.stat().st_size > 1_000
     first, *answers = capsys.readouterr().out.splitlines()
     assert first == f"{pictures[0]}: is there a circle?"
     assert len(answers) == 5 and all("%" in answer for answer in answers)

@@ -374,8 +374,13 @@ def test_predict_says_what_is_in_files_and_folders(run, pictures, capsys):
     lines = said(capsys, str(run), "--image", str(pictures), str(pictures / "1.png"))
     assert [line["image"] for line in lines] == [str(pictures / f"{n}.png") for n in (0, 1, 2, 1)]
     assert all(len(line["captions"]) == 1 for line in lines) and lines[1]["captions"] == lines[3]["captions"]
-    assert predict.main([str(run), "--image", str(pictures / "0.png")]) == 0
+    sheet = pictures.parent / "sheet.png"
+    assert predict.main([str(run), "--image", str(pictures / "0.png"), "--output", str(sheet)]) == 0
     assert lines[0]["captions"][0]["caption"] in capsys.readouterr().out
+    with Image.open(sheet) as drawn:
+        assert drawn.size[0] > 200
+    with pytest.raises(InputError, match="must be a PNG file in a folder that exists"):
+        predict.main([str(run), "--image", str(pictures), "--output", "sheet.jpg"])
 
 
 def test_predict_searches_draws_and_chooses(run, pictures, capsys):

@@ -32,9 +32,9 @@ class Prediction(NamedTuple):
     """1 right, 0 wrong, between where people disagree."""
 
     @property
-    def right(self) -> bool:
-        """Whether half of the people or more gave this answer."""
-        return self.score >= 0.5
+    def right(self) -> bool | None:
+        """Whether half of the people or more gave this answer; None where nobody was asked."""
+        return self.score >= 0.5 if self.question.answers else None
 
     def card(self, image: np.ndarray) -> SheetItem:
         """For a sheet of pictures."""
