@@ -36,5 +36,5 @@ def get_config() -> Config:
             ),
         ),
         optimizer=Optimizer(learning_rate=3e-4, warmup_steps=50, b2=0.999, frozen=("^image/",)),
-        training=Training(steps=600, batch_images=16, label_smoothing=0.1, evaluate_every=200, log_every=25),
+        training=Training(steps=3_000, batch_images=8, label_smoothing=0.1, evaluate_every=500, log_every=100),
     )

@@ -1,0 +1,34 @@
+"""Emoji drawings from npm's packages: `python -m experiments.prepare_emoji node_modules --output emoji`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from vlm_jax.command_line import parse, run_command
+
+
+def main(argv: list[str]) -> int:
+    import tyro
+
+    @dataclass(frozen=True)
+    class PrepareEmoji:
+        """Make the folder that the data set `emoji` reads: every drawing with a name, by both hands.
+
+        First: npm install emojibase-data emoji-datasource-google @lobehub/fluent-emoji-3d
+        """
+
+        packages: Annotated[Path, tyro.conf.Positional]
+        """The `node_modules` that the three packages are in."""
+        output: Path = Path("emoji")
+        """The folder to make."""
+
+    arguments = parse(PrepareEmoji, argv, prog="python -m experiments.prepare_emoji")
+    from vlm_jax.data.emoji_packages import prepare_emoji
+
+    counts = prepare_emoji(arguments.packages, arguments.output)
+    print(f"{arguments.output}: {', '.join(f'{count:,} drawings in {hand}/' for hand, count in counts.items())}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

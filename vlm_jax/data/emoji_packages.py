@@ -1,0 +1,93 @@
+"""The folder that the data set `emoji` reads, made from the npm packages that drawings and names are published in."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.data.emoji import CAPTIONS
+from vlm_jax.data.images import decode_image
+from vlm_jax.data.json_files import load_json
+from vlm_jax.data.rows import plain_object
+from vlm_jax.errors import InputError
+
+NAMES = "emojibase-data/en/data.json"
+# The folder of a hand's drawings here, where its package has them, and the ending of their files.
+DRAWINGS = {
+    "google": ("emoji-datasource-google/img/google/64", ".png"),
+    "fluent3d": ("@lobehub/fluent-emoji-3d/assets", ".webp"),
+}
+PACKAGES = ("emojibase-data", "emoji-datasource-google", "@lobehub/fluent-emoji-3d")
+SIDE = 64  # pixels
+_MOST_PIXELS = 2**20  # of a drawing
+_PRESENTATION = "fe0f"  # "drawn in colour": packages differ in where they write it
+
+
+def prepare_emoji(packages: Path, output: Path) -> dict[str, int]:
+    """Write every drawing that has a name, 64 x 64 on white, and `captions.json`; return how many each hand drew.
+
+    `packages` is a `node_modules`. An emoji is named as its first hand's file is (`1f600`, with the parts that say "in
+    colour" where that has them), its label is in lower case. Skin tones and letters of flags are left out, which have
+    no drawing by that name. Raises `InputError` where a package is missing, a drawing damaged or `output` there
+    already, and leaves nothing behind.
+    """
+    if output.exists():
+        raise InputError(f"{output} is there already; give another --output")
+    if missing := [name for name in PACKAGES if not (packages / name).is_dir()]:
+        raise InputError(f"{packages} has no {', '.join(missing)}; run: npm install {' '.join(PACKAGES)}")
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.absolute().parent) as folder:
+        counts = _write(packages, Path(folder) / "emoji")
+        (Path(folder) / "emoji").rename(output)
+    return counts
+
+
+def _write(packages: Path, output: Path) -> dict[str, int]:
+    drawn = {hand: _by_code(packages / folder, ending) for hand, (folder, ending) in DRAWINGS.items()}
+    first = next(iter(drawn.values()))
+    entries, counts = [], dict.fromkeys(drawn, 0)
+    for hand in drawn:
+        (output / hand).mkdir(parents=True, exist_ok=True)
+    for names in _named(packages / NAMES):
+        code = _bare(names["hexcode"])
+        if code not in first:
+            continue
+        hands = [hand for hand, files in drawn.items() if code in files]
+        for hand in hands:
+            _draw(drawn[hand][code], output / hand / f"{first[code].stem}.png")
+            counts[hand] += 1
+        label, tags = names["label"].lower(), names.get("tags", [])
+        entries.append({"code": first[code].stem, "label": label, "tags": tags, "renderings": hands})
+    if not entries:
+        raise InputError(f"{packages / NAMES} names no emoji that {packages / DRAWINGS['google'][0]} has a drawing of")
+    (output / CAPTIONS).write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return counts
+
+
+def _named(file: Path) -> Iterator[dict[str, Any]]:
+    expected = "a list of emoji with hexcode, label and tags"
+    content = load_json(file, expected=expected, object_hook=plain_object)
+    for entry in content if isinstance(content, list) else [content]:
+        if not (
+            isinstance(entry, dict) and isinstance(entry.get("hexcode"), str) and isinstance(entry.get("label"), str)
+        ):
+            raise InputError(f"{file} is not what it was: expected {expected}")
+        yield entry
+
+
+def _by_code(folder: Path, ending: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}; the package has another layout than the one known here")
+    return {_bare(file.stem): file for file in sorted(folder.iterdir()) if file.suffix == ending}
+
+
+def _bare(code: str) -> str:
+    return "-".join(part for part in code.lower().split("-") if part != _PRESENTATION)
+
+
+def _draw(source: Path, target: Path) -> None:
+    from PIL import Image
+
+    picture = Image.fromarray(decode_image(source, max_pixels=_MOST_PIXELS))
+    picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(target)
