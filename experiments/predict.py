@@ -6,6 +6,7 @@ One that draws takes what to draw: `--prompt "a small red circle left of a blue 
 
 import dataclasses
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,10 @@ def main(argv: list[str]) -> int:
         if getattr(arguments, name) == ():
             raise InputError(f"--{name} is empty; give at least one value")
     output = arguments.output
-    if output is not None and (output.suffix.lower() != ".png" or not output.parent.is_dir()):
-        raise InputError(f"--output {output} must be a PNG file in a folder that exists")
+    if output is not None:
+        writable = output.parent.is_dir() and os.access(output.parent, os.W_OK) and not output.is_dir()
+        if output.suffix.lower() != ".png" or not writable:
+            raise InputError(f"--output {output} must be a PNG file in a folder that exists and can be written to")
     {"vqa": _answer, "captioning": _say_captions, "image_generation": _draw}[config.task](folder, config, arguments)
     return 0
 
@@ -139,13 +142,14 @@ def _sheet(config, predictions, examples, output):
     if output is None:
         return
     from vlm_jax.data.images import decode_image
-    from vlm_jax.figures import predictions_sheet
+    from vlm_jax.figures import predictions_sheet, thumbnail
 
-    pictures, most = {example.image_id: example.image for example in examples}, config.data.image.max_pixels
-    items = [
-        each.card(decode_image(pictures[each.image_id], name=each.image_id, max_pixels=most)) for each in predictions
-    ]
-    predictions_sheet(items, output, title=config.name)
+    most = config.data.image.max_pixels
+    small = {
+        example.image_id: thumbnail(decode_image(example.image, name=example.image_id, max_pixels=most))
+        for example in examples
+    }
+    predictions_sheet([each.card(small[each.image_id]) for each in predictions], output, title=config.name)
 
 
 def _draw(folder, config, arguments):

@@ -12,7 +12,7 @@ def main(argv: list[str]) -> int:
 
     @dataclass(frozen=True)
     class PrepareEmoji:
-        """Make the folder that the data set `emoji` reads: every drawing with a name, by both hands.
+        """Make the folder that the data set `emoji` reads: every named drawing of Noto's, and Fluent's of the same.
 
         First: npm install emojibase-data emoji-datasource-google @lobehub/fluent-emoji-3d
         """

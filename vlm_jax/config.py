@@ -352,7 +352,7 @@ class Generation:
     samples: int = 1
     """Pictures drawn of a prompt."""
     features: str | None = None
-    """A CNN given like `model.image.init_from`: scoring adds the Fréchet distance to real pictures in its features."""
+    """A ported CNN (folder, file, `package:NAME/folder` or hub id): scoring adds Fréchet distances in its features."""
     features_sha256: str | None = None
     """Refuse a CNN whose file has another SHA-256, so that distances compare."""
 

@@ -193,6 +193,10 @@ def _check_codes(config: Config) -> None:
         "generation.guidance needs what is learned without a prompt; raise generation.drop_prompt, or set guidance 0",
     )
     _require(
+        generation.features is not None or generation.features_sha256 is None,
+        "generation.features_sha256 is the digest of nothing; give generation.features, or leave it out",
+    )
+    _require(
         generation.tokenizer is not None,
         "generation.tokenizer is open: pictures are drawn as codes; give the run of an image tokenizer, "
         "such as one of configs/shape_scenes_tokenizer.py",

@@ -15,7 +15,7 @@ PAPER, CARD, EDGE, MAT = "#f6f8fa", "white", "#d0d7de", "#eaeef2"
 COLUMNS = 6
 # Inches. A card is a square picture above two lines of question, the answer and the reference.
 CARD_WIDTH, TEXT_HEIGHT, GAP, HEADER, PADDING = 2.0, 1.0, 0.16, 0.62, 0.1
-LINE = 0.165
+LINE, DPI = 0.165, 110
 # matplotlib brings DejaVu Sans; where one of these is installed, it draws what that lacks.
 WIDER_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai")
 
@@ -44,7 +44,7 @@ def predictions_sheet(items: Sequence[SheetItem], path: Path, *, title: str) -> 
     height = HEADER + rows * (CARD_WIDTH + TEXT_HEIGHT + GAP)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that no font has is drawn as a box
-        figure = Figure(figsize=(width, height), dpi=110, facecolor=PAPER)
+        figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
         sheet = _Sheet(figure, FigureCanvasAgg(figure).get_renderer())
         sheet.text(title, GAP, height - 0.42, room=width - 2 * GAP, size=14.0, colour=INK, bold=True)
         for number, item in enumerate(items):
@@ -52,6 +52,15 @@ def predictions_sheet(items: Sequence[SheetItem], path: Path, *, title: str) -> 
             left = GAP + column * (CARD_WIDTH + GAP)
             sheet.card(item, left, height - HEADER - (row + 1) * (CARD_WIDTH + TEXT_HEIGHT + GAP) + GAP)
         figure.savefig(path)
+
+
+def thumbnail(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The picture at twice the size that a card shows, or as it is where it is smaller: less to hold in memory."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    image.thumbnail((2 * round(CARD_WIDTH * DPI),) * 2)
+    return np.asarray(image)
 
 
 def side_by_side(*pictures: UInt8[np.ndarray, "h _ 3"]) -> UInt8[np.ndarray, "h _ 3"]:

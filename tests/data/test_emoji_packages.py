@@ -56,6 +56,8 @@ def test_drawings_and_names_come_together(packages, tmp_path, capsys):
 
 def test_what_is_missing_or_broken_is_named_and_nothing_is_left(packages, tmp_path):
     output = tmp_path / "emoji"
+    with pytest.raises(InputError, match=r"^cannot write .*: (File exists|Not a directory)$"):
+        prepare_emoji.main([str(packages), "--output", str(packages / NAMES / "emoji")])
     with pytest.raises(InputError, match=r"has no emojibase-data, .*; run: npm install emojibase-data "):
         prepare_emoji.main([str(tmp_path), "--output", str(output)])
     broken = packages / DRAWINGS["fluent3d"][0] / "2764-fe0f.webp"
@@ -66,7 +68,13 @@ def test_what_is_missing_or_broken_is_named_and_nothing_is_left(packages, tmp_pa
     with pytest.raises(InputError, match="expected a list of emoji with hexcode, label and tags"):
         prepare_emoji.main([str(packages), "--output", str(output)])
     (packages / NAMES).write_text("[]", encoding="utf-8")
-    with pytest.raises(InputError, match="names no emoji"):
+    with pytest.raises(InputError, match="has no drawing of what"):
+        prepare_emoji.main([str(packages), "--output", str(output)])
+    (packages / NAMES).write_text('[{"hexcode": "1F600", "label": "x", "tags": "y"}]', encoding="utf-8")
+    with pytest.raises(InputError, match="expected a list of emoji with hexcode, label and tags"):
+        prepare_emoji.main([str(packages), "--output", str(output)])
+    (packages / NAMES).unlink()
+    with pytest.raises(InputError, match=r"no file .*data\.json; the package has another layout"):
         prepare_emoji.main([str(packages), "--output", str(output)])
     assert [path.name for path in tmp_path.iterdir()] == ["node_modules"]
     output.mkdir()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vlm_jax.figures
 import vlm_jax.tasks.nearest_picture
 from experiments import evaluate, inspect_model, predict, train
 from vlm_jax.config import Config, Data, Decoding, ImageEncoder, ImageInput, Model, TextEncoder, Training
@@ -370,15 +371,19 @@ def said(capsys, *arguments):
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_predict_says_what_is_in_files_and_folders(run, pictures, capsys):
+def test_predict_says_what_is_in_files_and_folders(run, pictures, monkeypatch, capsys):
     lines = said(capsys, str(run), "--image", str(pictures), str(pictures / "1.png"))
     assert [line["image"] for line in lines] == [str(pictures / f"{n}.png") for n in (0, 1, 2, 1)]
     assert all(len(line["captions"]) == 1 for line in lines) and lines[1]["captions"] == lines[3]["captions"]
-    sheet = pictures.parent / "sheet.png"
-    assert predict.main([str(run), "--image", str(pictures / "0.png"), "--output", str(sheet)]) == 0
+    drawn = []
+    monkeypatch.setattr(vlm_jax.figures, "predictions_sheet", lambda items, path, title: drawn.append((items, path)))
+    assert predict.main([str(run), "--image", str(pictures), "--output", str(pictures.parent / "sheet.png")]) == 0
     assert lines[0]["captions"][0]["caption"] in capsys.readouterr().out
-    with Image.open(sheet) as drawn:
-        assert drawn.size[0] > 200
+    ((items, path),) = drawn
+    assert path == pictures.parent / "sheet.png"
+    assert [item.prediction for item in items] == [line["captions"][0]["caption"] for line in lines[:3]]
+    for number, item in enumerate(items):
+        np.testing.assert_array_equal(item.image, np.asarray(Image.open(pictures / f"{number}.png")))
     with pytest.raises(InputError, match="must be a PNG file in a folder that exists"):
         predict.main([str(run), "--image", str(pictures), "--output", "sheet.jpg"])
 

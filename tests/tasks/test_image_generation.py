@@ -29,9 +29,10 @@ from vlm_jax.data.sources import open_split
 from vlm_jax.decoding import hide
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.tasks import image_generation
 from vlm_jax.tasks.image_codes import TrainedTokenizer
 from vlm_jax.tasks.image_generation import HIDE, Drawn, ImageGeneration, log_frequency
-from vlm_jax.tasks.image_tokenizer import ImageTokenization, Reconstructed
+from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
 from vlm_jax.tasks.picture_distance import PictureFeatures, distances
 from vlm_jax.training import loop
 from vlm_jax.training.loop import Trainer
@@ -123,7 +124,8 @@ def test_the_encoder_learns_from_noise_and_what_it_is_held_against_has_none(toke
     params, examples = plain.init_params(jax.random.key(0)), plain.prepare(open_split(config.data, "test"))
     batch = make_batch([Row(plain.encode(examples[i]), range(1)) for i in range(4)], plain.encode, size=4).batch
     batch, keys = jax.device_put(batch), jax.random.split(jax.random.key(1), 4)
-    noise = task._noise(keys, batch.image.shape[1:], 20.0)
+    own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
+    noise = task._noise(own, batch.image.shape[1:], 20.0)
     assert float(noise.std()) == pytest.approx(20 / 255 / config.data.image.deviation[0], rel=0.02)
     assert len({float(each.sum()) for each in noise}) == 4
     seen = task.model.apply({"params": params}, batch.image + noise)
@@ -181,7 +183,7 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
     assert (one["steps"], other["steps"], other["guidance"]) == (3, 1, 0.0)
 
 
-def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path):
+def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path, monkeypatch):
     """In a named network's features, beside the distances of what copies, of other real pictures and of the codes."""
     from tests.weights import fixtures
 
@@ -195,6 +197,17 @@ def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path):
     assert (result["features"]["cnn"], len(result["features"]["sha256"])) == ("resnet18", 64)
     with pytest.raises(InputError, match=r"has the SHA-256 [0-9a-f]{64}, not abc$"):
         evaluate.main([*command, "generation.features_sha256=abc"])
+    given = {}
+    monkeypatch.setattr(image_generation, "distances", lambda features, **rows: given.update(rows) or {})
+    assert evaluate.main(command) == 0
+    config = drawing_run.config()
+    tokenizer, encode = TrainedTokenizer(drawing_run.path / TOKENIZER), make_encoder(config, drawing_run)
+    for name, split in (("real", "validation"), ("train", "train")):
+        wanted = [encode(example).image for example in open_split(config.data, split)]
+        np.testing.assert_array_equal(given[name], wanted)
+    codes = tokenizer.encode(open_split(config.data, "validation"), dataclasses.replace(encode, questions_per_image=1))
+    np.testing.assert_array_equal(given["decoded"], tokenizer.decode(codes))
+    assert np.shape(given["drawn"]) == np.shape(given["real"])
 
 
 def test_a_distance_is_none_where_pictures_are_the_same(tmp_path):
@@ -365,6 +378,7 @@ def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
         ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 128)))}, "square pictures"),
         ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 64), shift=2))}, "set them for the tokenizer"),
         ({"generation": Generation(tokenizer="run", drop_prompt=0.0)}, "raise generation.drop_prompt"),
+        ({"generation": Generation(tokenizer="run", features_sha256="abc")}, "give generation.features"),
         ({"model": Model(codes=ImageCodes(widths=(8,), depths=(1, 1)))}, "give both the same length"),
     ],
 )

@@ -196,6 +196,7 @@ def _table(comparison: Comparison, path: Path, seed: int) -> Table:
 def _look_for_sources(config: Config) -> None:
     """Raises `InputError` where a run or weights that the config starts from are not there."""
     from vlm_jax.run_folder import open_run
+    from vlm_jax.tasks.picture_distance import PictureFeatures
     from vlm_jax.training.pretrained import open_pretrained
 
     model = config.model
@@ -204,6 +205,8 @@ def _look_for_sources(config: Config) -> None:
             open_pretrained(source)
     if config.generation.tokenizer is not None:
         open_run(Path(config.generation.tokenizer).expanduser())
+    if config.generation.features is not None:
+        PictureFeatures(config.generation)
 
 
 def _label(each: Variant, comparison: Comparison, config: Config) -> str:

@@ -28,18 +28,22 @@ def prepare_emoji(packages: Path, output: Path) -> dict[str, int]:
     """Write every drawing that has a name, 64 x 64 on white, and `captions.json`; return how many each hand drew.
 
     `packages` is a `node_modules`. An emoji is named as its first hand's file is (`1f600`, with the parts that say "in
-    colour" where that has them), its label is in lower case. Skin tones and letters of flags are left out, which have
-    no drawing by that name. Raises `InputError` where a package is missing, a drawing damaged or `output` there
-    already, and leaves nothing behind.
+    colour" where that has them), its label is in lower case. What the first hand did not draw is left out, and so are
+    skin tones. Raises `InputError` where a package is missing, a drawing damaged or `output` there already, and then
+    leaves no `output` behind.
     """
     if output.exists():
         raise InputError(f"{output} is there already; give another --output")
     if missing := [name for name in PACKAGES if not (packages / name).is_dir()]:
         raise InputError(f"{packages} has no {', '.join(missing)}; run: npm install {' '.join(PACKAGES)}")
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent) as folder:
-        counts = _write(packages, Path(folder) / "emoji")
-        (Path(folder) / "emoji").rename(output)
+    parent = output.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            counts = _write(packages, Path(folder) / "emoji")
+            (Path(folder) / "emoji").rename(output)
+    except OSError as error:
+        raise InputError(f"cannot write {output}: {error.strerror or error}") from None
     return counts
 
 
@@ -59,19 +63,21 @@ def _write(packages: Path, output: Path) -> dict[str, int]:
             counts[hand] += 1
         label, tags = names["label"].lower(), names.get("tags", [])
         entries.append({"code": first[code].stem, "label": label, "tags": tags, "renderings": hands})
-    if not entries:
-        raise InputError(f"{packages / NAMES} names no emoji that {packages / DRAWINGS['google'][0]} has a drawing of")
+    for hand, count in counts.items():
+        if not count:
+            raise InputError(f"{packages / DRAWINGS[hand][0]} has no drawing of what {packages / NAMES} names")
     (output / CAPTIONS).write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return counts
 
 
 def _named(file: Path) -> Iterator[dict[str, Any]]:
     expected = "a list of emoji with hexcode, label and tags"
+    if not file.is_file():
+        raise InputError(f"no file {file}; the package has another layout than the one known here")
     content = load_json(file, expected=expected, object_hook=plain_object)
     for entry in content if isinstance(content, list) else [content]:
-        if not (
-            isinstance(entry, dict) and isinstance(entry.get("hexcode"), str) and isinstance(entry.get("label"), str)
-        ):
+        texts = (entry.get("hexcode"), entry.get("label")) if isinstance(entry, dict) else (None,)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(entry.get("tags", []), list):
             raise InputError(f"{file} is not what it was: expected {expected}")
         yield entry
 

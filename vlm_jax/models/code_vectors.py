@@ -1,4 +1,4 @@
-"""A vector for each code of an image tokenizer: what cells start from, and what their logits are products with."""
+"""A vector for each code of an image tokenizer: for where cells start, and for what their logits are products with."""
 
 import jax.numpy as jnp
 from flax import linen as nn

@@ -20,6 +20,7 @@ from vlm_jax.tasks.shared import PLAIN, Task, without_texts
 from vlm_jax.types import Batch, Example
 
 FEW_CODES = 0.1  # share of the codes in use below which something is wrong
+ENCODE, REVIVE = range(2)  # what a picture's key is used for
 NOISE = 2.0  # levels of 255, standard deviation: nobody sees it
 
 
@@ -80,8 +81,9 @@ class ImageTokenization(Task):
         """Mean squared error of each picture, however noisy its codes' encoder saw it, and what the quantizer adds."""
         real, shown = batch.weight[:, 0], batch.image
         if self.config.model.codes.encoder_noise:
-            shown = shown + self._noise(keys, shown.shape[1:], self.config.model.codes.encoder_noise)
-        seen = self.model.apply({"params": params}, shown, keys[0])
+            own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
+            shown = shown + self._noise(own, shown.shape[1:], self.config.model.codes.encoder_noise)
+        seen = self.model.apply({"params": params}, shown, jax.random.fold_in(keys[0], REVIVE))
         loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
         return PictureSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
 
