@@ -3,7 +3,7 @@
 Question: are things, their number and how they stand drawn as asked, also in combinations that were never seen?
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py
     then python -m experiments.train configs/shape_scenes_generation.py
-Not there yet: after 3,000 steps of 32 pictures 7 % of the things asked for in validation are drawn; docs/results.md.
+Not there yet: after 5,000 steps of 32 pictures 3 % of the things asked for are drawn; docs/results.md.
 """
 
 from vlm_jax.config import (
