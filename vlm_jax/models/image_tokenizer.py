@@ -42,8 +42,13 @@ def code_count(settings: ImageCodes) -> int:
 
 def code_digits(settings: ImageCodes) -> Int[np.ndarray, "codes d"]:
     """Of each code of the scalar quantizer the level of each number, from 0, the first number first."""
-    places = np.cumprod([1, *settings.levels[:-1]])
-    return (np.arange(code_count(settings))[:, None] // places % np.array(settings.levels)).astype(np.int32)
+    codes, levels = np.arange(code_count(settings), dtype=np.int32), np.array(settings.levels, np.int32)
+    return codes[:, None] // _places(settings)[None] % levels[None]
+
+
+def _places(settings: ImageCodes) -> Int[np.ndarray, " d"]:
+    """What a digit counts in a code: the first one 1."""
+    return np.cumprod([1, *settings.levels[:-1]]).astype(np.int32)
 
 
 def grid_size(settings: ImageCodes, size: tuple[int, int]) -> tuple[int, int]:
@@ -73,19 +78,16 @@ class ScalarQuantizer(nn.Module):
         digits = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
         middle = levels // 2
         whole = jnp.round(jax.lax.stop_gradient(digits)).astype(jnp.int32) + middle
-        return Quantized(digits / middle, jnp.sum(whole * self._places(), axis=-1), jnp.zeros(len(features)))
+        codes = jnp.sum(whole * _places(self.settings)[None, None, None], axis=-1)
+        return Quantized(digits / middle, codes, jnp.zeros(len(features)))
 
     def look_up(self, codes: Codes) -> Features:
         """The features of codes, each number from -1 to 1."""
         middle = self._levels() // 2
-        return (codes[..., None] // self._places() % self._levels() - middle) / middle
+        return (jnp.asarray(code_digits(self.settings))[codes] - middle) / middle
 
     def _levels(self) -> Int[np.ndarray, "1 1 1 d"]:
         return np.array(self.settings.levels, np.int32)[None, None, None]
-
-    def _places(self) -> Int[np.ndarray, "1 1 1 d"]:
-        """What a digit counts in a code: the first one 1."""
-        return np.cumprod([1, *self.settings.levels[:-1]]).astype(np.int32)[None, None, None]
 
 
 class CodebookQuantizer(nn.Module):
