@@ -43,4 +43,5 @@ class CodeVectors(nn.Module):
 
     def scores(self, x: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
         """Products with all vectors."""
-        return x @ self.table().T.astype(x.dtype)
+        # Contracted as it lies, as BERT's word table.
+        return jnp.einsum("...d,vd->...v", x, self.table().astype(x.dtype))
