@@ -337,6 +337,8 @@ class Generation:
     """Folder of the image tokenizer's run. What it is is kept in the run, which needs it no more once it has begun."""
     masking: Literal["cosine", "linear", "square"] = "cosine"
     """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps."""
+    blocks: float = 0.5
+    """Share of training pictures whose hidden codes lie together, whole things among them; others' lie anywhere."""
     drop_prompt: float = 0.1
     """Share of training pictures that are learned without their prompt, for guidance."""
     steps: int = 12

@@ -76,6 +76,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ("2 to 1000", lambda value: 2 <= value <= 1000, ("model.codes.levels",)),
     ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram",)),
     ("above 0 and at most 1", lambda value: 0 < value <= 1, ("decoding.top_p",)),
+    ("0 to 1", lambda value: 0 <= value <= 1, ("generation.blocks",)),
     ("finite", math.isfinite, ("data.image.mean",)),
     (
         "at least 0 and finite",

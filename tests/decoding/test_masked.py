@@ -157,13 +157,31 @@ def test_low_temperature_takes_the_likeliest():
     assert (np.asarray(cold) == CODES - 1).all() and len(np.unique(warm)) > 2
 
 
-def test_a_random_share_is_hidden_by_key_alone():
+@pytest.mark.parametrize("blocks", [0.0, 0.5, 1.0])
+def test_a_random_share_is_hidden_by_key_alone(blocks):
+    settings = {"schedule": "cosine", "mask_code": CODES, "blocks": blocks}
     codes = jnp.asarray(np.random.default_rng(0).integers(0, CODES, (400, *GRID)))
-    shown, hidden = hide(codes, keys(400), schedule="cosine", mask_code=CODES)
+    shown, hidden = hide(codes, keys(400), **settings)
     assert bool((shown[hidden] == CODES).all()) and bool((shown[~hidden] == codes[~hidden]).all())
     counts = np.asarray(hidden.sum((1, 2)))
     assert counts.min() >= 1 and counts.max() == CELLS
     assert counts.mean() / CELLS == pytest.approx(2 / math.pi + 0.5 / CELLS, abs=0.04)  # the mean cosine, rounded up
-    assert np.asarray(hidden).mean(0).std() < 0.05  # no place is hidden more often
-    part = hide(codes[7:9], keys(400)[7:9], schedule="cosine", mask_code=CODES)
+    if blocks == 0:
+        assert np.asarray(hidden).mean(0).std() < 0.05  # no place is hidden more often
+    part = hide(codes[7:9], keys(400)[7:9], **settings)
     np.testing.assert_array_equal(part[1], hidden[7:9])
+
+
+def test_blocks_hide_what_lies_together_in_their_share_of_the_pictures():
+    """A block of cells has less of an edge to what is shown than cells anywhere."""
+    codes = jnp.zeros((600, 8, 8), jnp.int32)
+
+    def edges(blocks):
+        _, hidden = hide(codes, keys(600), schedule="cosine", mask_code=CODES, blocks=blocks)
+        hidden = np.asarray(hidden)
+        some = hidden[(hidden.sum((1, 2)) >= 16) & (hidden.sum((1, 2)) <= 40)]  # with an inside
+        return (some[:, 1:] != some[:, :-1]).sum((1, 2)) + (some[:, :, 1:] != some[:, :, :-1]).sum((1, 2))
+
+    anywhere, half, together = edges(0.0), edges(0.5), edges(1.0)
+    assert anywhere.min() > together.max()  # no picture can be taken for one of the others
+    assert np.mean(half <= together.max()) == pytest.approx(0.5, abs=0.1)

@@ -306,7 +306,7 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots):
     keys = jax.random.split(jax.random.key(1), 4)
     sums = task.loss_sums(params, batch, keys)
     places = jax.vmap(lambda key: jax.random.fold_in(key, HIDE))(keys)
-    shown, hidden = hide(jnp.asarray(batch.image), places, schedule="cosine", mask_code=48)
+    shown, hidden = hide(jnp.asarray(batch.image), places, schedule="cosine", mask_code=48, blocks=0.5)
     inputs = (shown, jnp.asarray(batch.input_ids), jnp.asarray(batch.text_mask))
     logits = np.asarray(task.model.apply({"params": params}, *inputs, method="code_logits"), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

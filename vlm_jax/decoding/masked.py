@@ -22,17 +22,26 @@ MASKING = {
 
 
 def hide(
-    codes: Int[Array, "I gh gw"], keys: Key[jax.Array, " I"], *, schedule: str, mask_code: int
+    codes: Int[Array, "I gh gw"], keys: Key[jax.Array, " I"], *, schedule: str, mask_code: int, blocks: float
 ) -> tuple[Int[Array, "I gh gw"], Bool[Array, "I gh gw"]]:
-    """Codes with a random share hidden, at least one of each picture, and which they are."""
+    """Codes with a random share hidden, at least one of each picture, and which they are.
 
-    def of_picture(key: Key[jax.Array, ""]) -> Bool[Array, " G"]:
-        part, places = jax.random.split(key)
-        cells = codes[0].size
-        count = jnp.ceil(MASKING[schedule](jax.random.uniform(part)) * cells)
-        return jnp.argsort(jnp.argsort(jax.random.uniform(places, (cells,)))) < jnp.maximum(count, 1)
+    Those hidden are anywhere or, in a share `blocks` of the pictures, the ones nearest to a random place: there a thing
+    is gone whole and what surrounds it is known, as in drawing, so that only the prompt tells what it was (as images
+    are masked by Bao et al. 2021, BEiT, section 2.3, though by rectangles).
+    """
+    shape = codes.shape[1:]
+    cells = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), axis=-1)
 
-    hidden = jax.vmap(of_picture)(keys).reshape(codes.shape)
+    def of_picture(key: Key[jax.Array, ""]) -> Bool[Array, "gh gw"]:
+        part, places, block, centre = jax.random.split(key, 4)
+        count = jnp.ceil(MASKING[schedule](jax.random.uniform(part)) * math.prod(shape))
+        middle = jax.random.uniform(centre, (2,)) * jnp.array(shape) - 0.5
+        distance = jnp.sum(jnp.square(cells - middle[None, None]), axis=-1)
+        order = jnp.where(jax.random.bernoulli(block, blocks), distance, jax.random.uniform(places, shape))
+        return (jnp.argsort(jnp.argsort(order.ravel())) < jnp.maximum(count, 1)).reshape(shape)
+
+    hidden = jax.vmap(of_picture)(keys)
     return jnp.where(hidden, mask_code, codes), hidden
 
 

@@ -115,7 +115,13 @@ class ImageGeneration(Task):
         if self._raster:
             codes, hidden = before(batch.image, mask_code=self.tokenizer.codes), jnp.ones(batch.image.shape, bool)
         else:
-            codes, hidden = hide(batch.image, places, schedule=settings.masking, mask_code=self.tokenizer.codes)
+            codes, hidden = hide(
+                batch.image,
+                places,
+                schedule=settings.masking,
+                mask_code=self.tokenizer.codes,
+                blocks=settings.blocks,
+            )
         logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
         target = batch.image.reshape(len(codes), 1, -1)
         log_p = jax.nn.log_softmax(logits)
