@@ -339,6 +339,8 @@ class Generation:
     """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps."""
     blocks: float = 0.5
     """Share of training pictures whose hidden codes lie together, whole things among them; others' lie anywhere."""
+    start_from_looks: bool = True
+    """Codes that look alike start with like vectors, so that what is learned of one is learned of all of them."""
     drop_prompt: float = 0.1
     """Share of training pictures that are learned without their prompt, for guidance."""
     steps: int = 12

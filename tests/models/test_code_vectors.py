@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import ImageCodes
-from vlm_jax.models.code_vectors import CodeVectors
+from vlm_jax.models.code_vectors import CodeVectors, starting_alike
 from vlm_jax.models.image_tokenizer import ScalarQuantizer, code_digits
 
 LEVELS = (3, 4, 2)
@@ -55,3 +55,21 @@ def test_otherwise_each_code_has_its_own_alone(settings):
     module, variables = made(**settings)
     assert set(variables["params"]) == {"embedding"}
     np.testing.assert_array_equal(module.apply(variables, method="table"), variables["params"]["embedding"])
+
+
+@pytest.mark.parametrize("settings", [{}, {"shared_digits": False}])
+def test_codes_that_look_alike_start_alike(settings):
+    """The codes here look like one of two things; the hidden code, which looks like nothing, keeps its vector."""
+    config = ImageCodes(levels=(8, 5, 5), **settings)
+    module = CodeVectors(config, 256, deviation=0.5, hidden=True)
+    variables = module.init(jax.random.key(0), jnp.arange(3), method="look_up")
+    kind = np.random.default_rng(0).integers(0, 2, 200)
+    looks = np.where(kind[:, None], 1.0, -1.0) * np.random.default_rng(1).choice([-1.0, 1.0], (1, 12))
+    started = starting_alike(variables["params"], jnp.asarray(looks, jnp.float32), jax.random.key(1))
+    table, before = (np.asarray(module.apply({"params": p}, method="table")) for p in (started, variables["params"]))
+    np.testing.assert_array_equal(table[200], before[200])
+    assert table[:200].std() == pytest.approx(before[:200].std(), rel=0.05)
+    unit = table[:200] / np.linalg.norm(table[:200], axis=1, keepdims=True)
+    same = (kind[:, None] == kind[None]) & ~np.eye(200, dtype=bool)
+    assert (unit @ unit.T)[same].mean() == pytest.approx(0.6, abs=0.1)
+    assert (unit @ unit.T)[kind[:, None] != kind[None]].mean() == pytest.approx(-0.6, abs=0.1)

@@ -292,6 +292,28 @@ def test_hidden_codes_are_learned_and_dropped_prompts_are_not_read(drawing_run):
     assert float(sums.examples) == 4
 
 
+def test_codes_start_from_what_they_look_like_unless_told_otherwise(drawing_run):
+    config, key = drawing_run.config(), jax.random.key(0)
+    tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
+    looks = tokenizer.looks()
+    assert len(looks) == tokenizer.codes and looks.std() == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(looks.mean(0), 0, atol=1e-4)
+    codes = np.arange(tokenizer.codes, dtype=np.int32)[:, None, None]
+    pictures = tokenizer.decode(np.broadcast_to(codes, (len(codes), *tokenizer.grid)))  # each of one code alone
+    mean = looks.reshape(len(codes), -1, 3).mean(1)
+    assert np.corrcoef(pictures.mean((1, 2)).ravel(), mean.ravel())[0, 1] > 0.9
+
+    encode = make_encoder(config, drawing_run)
+    plain = dataclasses.replace(config, generation=dataclasses.replace(config.generation, start_from_looks=False))
+    started, fresh = (ImageGeneration(each, encode, tokenizer) for each in (config, plain))
+    params, other = jax.jit(started.init_params)(key), jax.jit(fresh.init_params)(key)
+    again = started.init_params(key)
+    assert not np.array_equal(params["head"]["codes"]["embedding"], other["head"]["codes"]["embedding"])
+    for place in ("image", "head"):
+        one, two = (tree[place]["codes"]["embedding"] for tree in (params, again))
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
 @pytest.mark.parametrize("slots", [1, 2])
 def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots):
     """By hand, from the logits; a picture that only fills the batch, and an empty slot, count nothing."""

@@ -1,11 +1,16 @@
 """A vector for each code of an image tokenizer: for where cells start, and for what their logits are products with."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from vlm_jax.config import ImageCodes
 from vlm_jax.models.image_tokenizer import code_count, code_digits
+
+LOOKS = 0.6  # share of a fresh vector's variance that is what its code looks like
 
 
 class CodeVectors(nn.Module):
@@ -45,3 +50,19 @@ class CodeVectors(nn.Module):
         """Products with all vectors."""
         # Contracted as it lies, as BERT's word table.
         return jnp.einsum("...d,vd->...v", x, self.table().astype(x.dtype))
+
+
+def starting_alike(
+    vectors: dict[str, Any], looks: Float[Array, "V F"], key: Key[Array, ""], share: float = LOOKS
+) -> dict[str, Any]:
+    """Fresh parameters of `CodeVectors` where codes that look alike start with like vectors, as large as before.
+
+    `looks` (of mean 0 and deviation 1) goes through a random matrix. What a word does to one red code it then does to
+    all of them from the first step on, and need not be learned of each.
+    """
+    own, count = vectors["embedding"], len(looks)
+    deviation = jnp.std(own[:count]) * len(vectors) ** 0.5  # of the sum: a code's own vector and its digits' are alike
+    matrix = jax.random.normal(key, (looks.shape[1], own.shape[1])) / looks.shape[1] ** 0.5
+    rest = {name: jax.tree.map(lambda x: x * (1 - share) ** 0.5, vectors[name]) for name in vectors}
+    codes = rest["embedding"][:count] + deviation * share**0.5 * looks @ matrix
+    return rest | {"embedding": own.at[:count].set(codes)}

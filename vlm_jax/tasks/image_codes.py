@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from vlm_jax.config import Config, ImageCodes, ImageInput
 from vlm_jax.config_json import from_json, to_json
@@ -23,6 +23,7 @@ from vlm_jax.trees import flatten, unflatten
 from vlm_jax.types import Example
 
 BATCH = 64
+LOOK = 4  # squares along each side of a cell by which codes are told to look alike
 PICTURE = ("size", "resize", "mean", "deviation")  # how a picture file becomes what is encoded
 
 
@@ -64,6 +65,22 @@ class TrainedTokenizer:
             image = jax.device_get(self._decode(self._params, jax.device_put(filled)))
             pictures.append(denormalise(image, self.image)[: len(some)])
         return np.concatenate(pictures)
+
+    def looks(self) -> Float[np.ndarray, "V F"]:
+        """What each code looks like: the middle cell of a grid of it alone, in `LOOK` x `LOOK` squares, standardised.
+
+        Standardised as a whole, so that what differs more from code to code, such as the colour, counts more.
+        """
+        side = self.image.size[0] // self.grid[0]
+        grids = np.broadcast_to(np.arange(self.codes, dtype=np.int32)[:, None, None], (self.codes, 3, 3))
+        batches = [jax.device_put(grids[first : first + BATCH]) for first in range(0, self.codes, BATCH)]
+        pictures = np.concatenate([jax.device_get(self._decode(self._params, batch)) for batch in batches])
+        middle = pictures[:, side : 2 * side, side : 2 * side]
+        squares = LOOK if side % LOOK == 0 else 1
+        cells = middle.reshape(self.codes, squares, side // squares, squares, side // squares, 3).mean((2, 4))
+        looks = cells.reshape(self.codes, -1)
+        looks = looks - looks.mean(0, keepdims=True)
+        return looks / max(float(looks.std()), 1e-6)
 
     def cached(
         self, examples: Sequence[Example], encode: ExampleEncoder, directory: Path

@@ -16,6 +16,7 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.decoding import CodeDecoder, before, hide
 from vlm_jax.errors import InputError
 from vlm_jax.figures import SheetItem
+from vlm_jax.models.code_vectors import starting_alike
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.picture_rules import PictureCheck, check_picture
 from vlm_jax.scenes.pictures import read_picture
@@ -81,10 +82,20 @@ class ImageGeneration(Task):
         self._likelihood = jax.jit(self._log_likelihood)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh float32 parameters."""
+        """Fresh float32 parameters; vectors of codes that look alike are alike, if so wished."""
         ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
         codes = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
-        return self.model.init(key, codes, ids, jnp.ones(ids.shape, bool), method="code_logits")["params"]
+        params = self.model.init(key, codes, ids, jnp.ones(ids.shape, bool), method="code_logits")["params"]
+        if self.config.generation.start_from_looks:
+            for number, place in enumerate(("image", "head")):
+                own = jax.random.fold_in(key, number)
+                params[place]["codes"] = starting_alike(params[place]["codes"], self._looks, own)
+        return params
+
+    @cached_property
+    def _looks(self) -> Float[Array, "V F"]:
+        with jax.ensure_compile_time_eval():  # once, also where parameters are made in a compiled function
+            return jnp.asarray(self.tokenizer.looks())
 
     @cached_property
     def _features(self) -> PictureFeatures | None:
