@@ -193,6 +193,8 @@ class ImageCodes:
     """Noise (levels of 255, standard deviation) on what the encoder learns from: codes follow it less."""
     shared_digits: bool = True
     """In image generation: codes of the scalar quantizer that are alike share a part of their vectors."""
+    look_around: bool = True
+    """In image generation: a cell takes in those around it before the trunk (3x3 convolution); not with `raster`."""
     revival: float = 0.25
     """Weight of the loss that draws codes which nothing took to features of the batch (learned codebook)."""
     patch_size: int = 4

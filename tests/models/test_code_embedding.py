@@ -1,0 +1,29 @@
+"""Where cells of codes start: which other cells they take in."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlm_jax.config import ImageCodes, ImageEncoder, Model
+from vlm_jax.models.cnn import CodeEmbedding
+
+MODEL = Model(width=8, image=ImageEncoder(cnn="codes"), codes=ImageCodes(levels=(3, 4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "look_around", "reach"),
+    [("text_to_image", True, 1), ("text_to_image", False, 0), ("raster", True, 0)],
+)
+def test_a_cell_takes_in_those_around_it(pattern, look_around, reach):
+    codes = dataclasses.replace(MODEL.codes, look_around=look_around)
+    module = CodeEmbedding(dataclasses.replace(MODEL, pattern=pattern, codes=codes))
+    one = jnp.asarray(np.random.default_rng(0).integers(0, 24, (1, 5, 6)))
+    variables = module.init(jax.random.key(0), one)
+    other = one.at[0, 2, 3].set(24)  # hidden
+    changed = np.abs(module.apply(variables, one) - module.apply(variables, other))[0].max(-1) > 1e-6
+    expected = np.zeros((5, 6), bool)
+    expected[2 - reach : 3 + reach, 3 - reach : 4 + reach] = True
+    np.testing.assert_array_equal(changed, expected)
