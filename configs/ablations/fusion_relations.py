@@ -1,0 +1,42 @@
+"""Fusions on questions about relations between shapes: what they learn in the first minutes.
+
+Command: python -m experiments.ablate configs/ablations/fusion_relations.py
+Time: 25 runs of up to six minutes on two cores.
+"""
+
+from vlm_jax.ablation.study import Comparison, Study, vary
+
+# What co_attention can do in six minutes, which is the beginning: docs/results.md goes on from there.
+COMMON = {
+    "model.layers": 2,
+    "training.steps": 250,
+    "training.batch_images": 16,
+    "training.evaluate_every": 50,
+    "optimizer.warmup_steps": 50,
+}
+METRICS = ("accuracy", "accuracy/relational", "accuracy/non_relational")
+
+
+def get_study() -> Study:
+    return Study(
+        question="Which fusion learns first to compare shapes, at equal depth and at equal work?",
+        comparisons=(
+            Comparison(
+                title="Sort-of-CLEVR, 250 steps, equal depth",
+                base="../sort_of_clevr.py",
+                variants=vary({"model.fusion": ["cross", "co_attention", "late"]}),
+                common=COMMON,
+                metrics=METRICS,
+            ),
+            # Without co_attention, whose image side is computed for each of a picture's twenty questions.
+            Comparison(
+                title="Sort-of-CLEVR, 250 steps, equal FLOPs",
+                base="../sort_of_clevr.py",
+                variants=vary({"model.fusion": ["cross", "late"]}),
+                common=COMMON,
+                match="flops",
+                metrics=METRICS,
+            ),
+        ),
+        seeds=(0, 1, 2, 3, 4),
+    )
