@@ -357,6 +357,9 @@ def test_the_raster_row_is_learned_code_by_code_and_drawn(drawing_run):
     likelihoods = [row.log_likelihood for row in drawn]
     assert -float(sums.loss) / 64 == pytest.approx(sum(likelihoods), rel=1e-5), "its likelihood is the picture's own"
     assert len({row.pictures.tobytes() for row in drawn}) > 1
+    others = task.log_likelihoods(params, [examples[0]] * 4, [row.prompt for row in drawn])
+    losses = [likelihoods[0] - other for other, row in zip(others, drawn, strict=True) if row.prompt != drawn[0].prompt]
+    assert min(abs(drawn[0].prompt_gain - loss) for loss in losses) < 1e-5, "its gain is over another one's prompt"
 
 
 def stop_after(steps):
@@ -450,8 +453,8 @@ def test_a_damaged_tokenizer_file_is_named(tmp_path):
 # What users of other projects report, planted: each is remarked on.
 
 
-def drawn(picture, codes, likelihood):
-    return Drawn("a", "a red circle", picture[None], (), likelihood, codes)
+def drawn(picture, codes, likelihood, gain):
+    return Drawn("a", "a red circle", picture[None], (), likelihood, gain, codes)
 
 
 SOME = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3)).astype(np.uint8)
@@ -459,18 +462,20 @@ HALVES = np.array([[0, 1], [1, 0]])
 
 
 @pytest.mark.parametrize(
-    ("pictures", "likelihood", "remarks"),
+    ("pictures", "likelihood", "gains", "remarks"),
     [
-        (np.full((2, 8, 8, 3), 255, np.uint8), -0.1, ["of one colour"]),
-        (np.stack([SOME[0], SOME[0]]), -0.1, ["the same picture"]),
-        (SOME, -0.9, ["does not move"]),
-        (SOME, -0.1, []),
+        (np.full((2, 8, 8, 3), 255, np.uint8), -0.1, (0.3, 0.4), ["of one colour"]),
+        (np.stack([SOME[0], SOME[0]]), -0.1, (0.3, 0.4), ["the same picture"]),
+        (SOME, -0.1, (-0.2, 0.4), ["they are not read"]),
+        (SOME, -0.9, (0.3, 0.4), ["does not move"]),
+        (SOME, -0.1, (0.3, 0.4), []),
     ],
 )
-def test_white_pictures_and_a_loss_that_does_not_move_are_remarked_on(drawing_run, pictures, likelihood, remarks):
+def test_what_goes_wrong_in_drawing_is_remarked_on(drawing_run, pictures, likelihood, gains, remarks):
     config = drawing_run.config()
     task, _, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
-    rows = [drawn(picture, HALVES, likelihood) for picture in pictures]
+    rows = [drawn(picture, HALVES, likelihood, gain) for picture, gain in zip(pictures, gains, strict=True)]
+    assert task.score(rows)["prompt_gain"] == pytest.approx(np.mean(gains))
     found = task.remarks(rows, task.score(rows))
     assert len(found) == len(remarks) and all(part in said for part, said in zip(remarks, found, strict=True))
 

@@ -28,6 +28,7 @@ from vlm_jax.tasks.shared import PLAIN, Changed, Sums, Task, others, place_keys
 from vlm_jax.types import Batch, Example
 
 DROP, HIDE, MODEL = range(3)  # what a picture's key is used for
+SURE = 2  # standard errors from which on a mean is taken to be above zero
 
 
 class Drawn(NamedTuple):
@@ -40,6 +41,8 @@ class Drawn(NamedTuple):
     """Each picture held against the scene of the prompt; none where nobody knows."""
     log_likelihood: float
     """Mean log-probability of a code of the true picture, in nats: all hidden or, with `raster`, given those before."""
+    prompt_gain: float
+    """How much of that is due to the prompt: what is lost with the prompt of another picture of the set."""
     codes: Int[np.ndarray, "gh gw"]
     """Those of the true picture."""
 
@@ -187,9 +190,11 @@ class ImageGeneration(Task):
         texts = [_prompt(example) for example in rows] if prompts is None else list(prompts)
         pictures = self.draw(params, texts, self.config.generation)
         likelihoods = self.log_likelihoods(params, rows, texts)
+        exchanged = [texts[place] for place in others(len(texts), self.config.seed)]
+        without = self.log_likelihoods(params, rows, exchanged)
         return [
-            Drawn(row.image_id, text, some, _checks(row, some), likelihood, row.image)
-            for row, text, some, likelihood in zip(rows, texts, pictures, likelihoods, strict=True)
+            Drawn(row.image_id, text, some, _checks(row, some), likelihood, likelihood - other, row.image)
+            for row, text, some, likelihood, other in zip(rows, texts, pictures, likelihoods, without, strict=True)
         ]
 
     def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
@@ -208,6 +213,7 @@ class ImageGeneration(Task):
         """How well true pictures are expected and, where it is known what was asked for, how much of it was drawn."""
         likelihood = float(np.mean([row.log_likelihood for row in drawn]))
         metrics = {"log_likelihood": likelihood, "log_frequency": log_frequency([row.codes for row in drawn])}
+        metrics["prompt_gain"] = float(np.mean([row.prompt_gain for row in drawn]))
         return metrics | picture_scores([check for row in drawn for check in row.checks])
 
     def remarks(self, drawn: Sequence[Drawn], metrics: dict[str, float]) -> list[str]:
@@ -217,6 +223,9 @@ class ImageGeneration(Task):
             found.append("every picture is of one colour: nothing is drawn (yet)")
         elif len(drawn) > 1 and (pictures == pictures[:1]).all():
             found.append("the same picture is drawn for every prompt: the model does not read them (yet)")
+        gains = np.array([row.prompt_gain for row in drawn])
+        if len(gains) > 1 and gains.mean() <= SURE * gains.std(ddof=1) / len(gains) ** 0.5:
+            found.append("true pictures are no likelier with their prompts than with others': they are not read (yet)")
         if metrics["log_likelihood"] <= metrics["log_frequency"]:
             found.append("codes are expected no better than by how often each occurs: the loss does not move (yet)")
         return found

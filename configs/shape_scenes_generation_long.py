@@ -1,0 +1,46 @@
+"""Draw what the words say: scenes of one to four shapes, for a GPU or a night on a CPU.
+
+Question: does what holds for one and two things hold for four, with a trunk that is half as deep again?
+Command: python -m experiments.train configs/shape_scenes_tokenizer.py
+    then python -m experiments.train configs/shape_scenes_generation_long.py
+A code is of its cell alone, so that the tokenizer of one and two things does for four. Not run yet.
+"""
+
+from vlm_jax.config import (
+    Config,
+    Data,
+    Generation,
+    ImageCodes,
+    ImageEncoder,
+    ImageInput,
+    Model,
+    Optimizer,
+    TextEncoder,
+    Training,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        name="shape_scenes_generation_long",
+        task="image_generation",
+        data=Data(
+            name="shape_scenes",
+            drawing_things=(1, 4),
+            texts="first_caption",
+            questions_per_image=1,
+            image=ImageInput(size=(64, 64)),
+        ),
+        model=Model(
+            width=128,
+            heads=4,
+            layers=6,
+            mlp_width=512,
+            codes=ImageCodes(levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)),  # the tokenizer's
+            image=ImageEncoder(positions="grid"),
+            text=TextEncoder(vocabulary_size=128, width=128, max_length=32),
+        ),
+        optimizer=Optimizer(learning_rate=4e-4, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999),
+        training=Training(steps=60_000, batch_images=16, evaluate_every=10_000, log_every=100),
+        generation=Generation(tokenizer="runs/shape_scenes_tokenizer", steps=16, guidance=2.0),
+    )
