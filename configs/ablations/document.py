@@ -1,7 +1,7 @@
 """The design's own choices, one change at a time: one sequence, a CNN's grid, words that ask the image's keys.
 
 Command: python -m experiments.ablate configs/ablations/document.py
-Time: 25 runs of two minutes on two cores.
+Time: 15 runs of one to seven minutes on one busy core, an hour in all.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
@@ -10,6 +10,13 @@ from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
 def get_study() -> Study:
     return Study(
         question="What does each choice of the design bring: concatenation, the CNN's grid, an image side of its own?",
+        finding=(
+            "Of the design's choices one shows after 400 steps: without the CNN, on patches of 16 pixels, accuracy is 4.1 "
+            "points lower, at a third of the work. An image side that sees the words, words that ask the image's keys "
+            "from a stream of their own, and cells without positions end 0.5 to 1.6 points higher, which three seeds "
+            "do not tell from nothing; the first of them takes twice the work. All questions are about the one shape in "
+            "the picture, so that where it stands cannot matter here."
+        ),
         comparisons=(
             Comparison(
                 title="easy-VQA, 400 steps",
@@ -24,5 +31,4 @@ def get_study() -> Study:
                 metrics=("accuracy", "accuracy/open", "accuracy/yes_no"),
             ),
         ),
-        seeds=(0, 1, 2, 3, 4),
     )
