@@ -38,6 +38,6 @@ def get_config() -> Config:
             text=TextEncoder(vocabulary_size=2_000, width=128, max_length=16),
         ),
         optimizer=Optimizer(learning_rate=5e-4, warmup_steps=300, b2=0.98, weight_decay=0.05, ema=0.995),
-        training=Training(steps=6_000, batch_images=16, evaluate_every=1_500, log_every=100),
+        training=Training(steps=4_000, batch_images=16, evaluate_every=1_000, log_every=100),
         generation=Generation(tokenizer="runs/emoji_tokenizer", steps=12, guidance=2.0),
     )
