@@ -15,7 +15,7 @@ from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
-LEARNED = ("generation.tokenizer", "generation.masking", "generation.drop_prompt")
+LEARNED = tuple(f"generation.{name}" for name in ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt"))
 
 
 def main(argv: list[str]) -> int:

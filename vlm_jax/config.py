@@ -340,7 +340,7 @@ class Generation:
     masking: Literal["cosine", "linear", "square"] = "cosine"
     """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps."""
     blocks: float = 0.5
-    """Share of training pictures whose hidden codes lie together, whole things among them; others' lie anywhere."""
+    """Share of training pictures whose hidden codes lie together, whole things among them; not with `raster`."""
     start_from_looks: bool = True
     """Codes that look alike start with like vectors, so that what is learned of one is learned of all of them."""
     drop_prompt: float = 0.1

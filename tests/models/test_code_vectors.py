@@ -65,7 +65,7 @@ def test_codes_that_look_alike_start_alike(settings):
     variables = module.init(jax.random.key(0), jnp.arange(3), method="look_up")
     kind = np.random.default_rng(0).integers(0, 2, 200)
     looks = np.where(kind[:, None], 1.0, -1.0) * np.random.default_rng(1).choice([-1.0, 1.0], (1, 12))
-    started = starting_alike(variables["params"], jnp.asarray(looks, jnp.float32), jax.random.key(1))
+    started = starting_alike(variables["params"], jnp.asarray(looks, jnp.float32), key=jax.random.key(1))
     table, before = (np.asarray(module.apply({"params": p}, method="table")) for p in (started, variables["params"]))
     np.testing.assert_array_equal(table[200], before[200])
     assert table[:200].std() == pytest.approx(before[:200].std(), rel=0.05)

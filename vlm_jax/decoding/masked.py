@@ -28,7 +28,8 @@ def hide(
 
     Those hidden are anywhere or, in a share `blocks` of the pictures, the ones nearest to a random place: there a thing
     is gone whole and what surrounds it is known, as in drawing, so that only the prompt tells what it was (as images
-    are masked by Bao et al. 2021, BEiT, section 2.3, though by rectangles).
+    are masked by Bao et al. 2021, BEiT, section 2.3, though by rectangles). A cell in the middle is near to more places
+    than one in a corner, and hidden more often.
     """
     shape = codes.shape[1:]
     cells = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), axis=-1)

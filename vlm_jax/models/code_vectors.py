@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 from vlm_jax.config import ImageCodes
 from vlm_jax.models.image_tokenizer import code_count, code_digits
 
-LOOKS = 0.6  # share of a fresh vector's variance that is what its code looks like
+SHARE_OF_LOOKS = 0.6  # of a fresh vector's variance; more than half by choice, no other share was tried
 
 
 class CodeVectors(nn.Module):
@@ -52,15 +52,13 @@ class CodeVectors(nn.Module):
         return jnp.einsum("...d,vd->...v", x, self.table().astype(x.dtype))
 
 
-def starting_alike(
-    vectors: dict[str, Any], looks: Float[Array, "V F"], key: Key[Array, ""], share: float = LOOKS
-) -> dict[str, Any]:
+def starting_alike(vectors: dict[str, Any], looks: Float[Array, "V F"], *, key: Key[Array, ""]) -> dict[str, Any]:
     """Fresh parameters of `CodeVectors` where codes that look alike start with like vectors, as large as before.
 
     `looks` (of mean 0 and deviation 1) goes through a random matrix. What a word does to one red code it then does to
     all of them from the first step on, and need not be learned of each.
     """
-    own, count = vectors["embedding"], len(looks)
+    own, count, share = vectors["embedding"], len(looks), SHARE_OF_LOOKS
     deviation = jnp.std(own[:count]) * len(vectors) ** 0.5  # of the sum: a code's own vector and its digits' are alike
     matrix = jax.random.normal(key, (looks.shape[1], own.shape[1])) / looks.shape[1] ** 0.5
     rest = {name: jax.tree.map(lambda x: x * (1 - share) ** 0.5, vectors[name]) for name in vectors}

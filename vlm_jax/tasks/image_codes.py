@@ -1,6 +1,7 @@
 """A trained image tokenizer in one file, and the codes that it gives to a data set, computed once."""
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from vlm_jax.trees import flatten, unflatten
 from vlm_jax.types import Example
 
 BATCH = 64
-LOOK = 4  # squares along each side of a cell by which codes are told to look alike
+SQUARES = 4  # along each side of a cell at most, by whose colours codes are told to look alike
 PICTURE = ("size", "resize", "mean", "deviation")  # how a picture file becomes what is encoded
 
 
@@ -67,18 +68,22 @@ class TrainedTokenizer:
         return np.concatenate(pictures)
 
     def looks(self) -> Float[np.ndarray, "V F"]:
-        """What each code looks like: the middle cell of a grid of it alone, in `LOOK` x `LOOK` squares, standardised.
+        """What each code looks like: mean colours of at most `SQUARES` x `SQUARES` squares of its cell, standardised.
 
-        Standardised as a whole, so that what differs more from code to code, such as the colour, counts more.
+        The cell is the middle one of 3 x 3 that all have the code. Standardised as a whole, so that what differs more
+        from code to code, such as the colour, counts more.
         """
         side = self.image.size[0] // self.grid[0]
-        grids = np.broadcast_to(np.arange(self.codes, dtype=np.int32)[:, None, None], (self.codes, 3, 3))
-        batches = [jax.device_put(grids[first : first + BATCH]) for first in range(0, self.codes, BATCH)]
-        pictures = np.concatenate([jax.device_get(self._decode(self._params, batch)) for batch in batches])
-        middle = pictures[:, side : 2 * side, side : 2 * side]
-        squares = LOOK if side % LOOK == 0 else 1
-        cells = middle.reshape(self.codes, squares, side // squares, squares, side // squares, 3).mean((2, 4))
-        looks = cells.reshape(self.codes, -1)
+        squares = math.gcd(side, SQUARES)
+        found = []
+        for first in range(0, self.codes, BATCH):
+            # The last batch has some codes twice: another number of them would be compiled anew.
+            codes = np.minimum(np.arange(first, first + BATCH, dtype=np.int32), self.codes - 1)
+            grids = np.broadcast_to(codes[:, None, None], (BATCH, 3, 3))
+            cells = jax.device_get(self._decode(self._params, jax.device_put(grids)))
+            cells = cells[:, side : 2 * side, side : 2 * side]
+            found.append(cells.reshape(BATCH, squares, side // squares, squares, side // squares, 3).mean((2, 4)))
+        looks = np.concatenate(found)[: self.codes].reshape(self.codes, -1)
         looks = looks - looks.mean(0, keepdims=True)
         return looks / max(float(looks.std()), 1e-6)
 

@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
     log_likelihood: float
     """Mean log-probability of a code of the true picture, in nats: all hidden or, with `raster`, given those before."""
     prompt_gain: float
-    """How much of that is due to the prompt: what is lost with the prompt of another picture of the set."""
+    """How much of that is due to the prompt: what is lost with that of another picture. Not a number for one alone."""
     codes: Int[np.ndarray, "gh gw"]
     """Those of the true picture."""
 
@@ -53,7 +53,8 @@ class Drawn(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
-        found = {"image_id": self.image_id, "prompt": self.prompt, "log_likelihood": self.log_likelihood}
+        found = {"image_id": self.image_id, "prompt": self.prompt}
+        found |= {"log_likelihood": self.log_likelihood, "prompt_gain": self.prompt_gain}
         return found | {"checks": [check._asdict() for check in self.checks]}
 
     def card(self, image: np.ndarray | None) -> SheetItem:
@@ -85,20 +86,20 @@ class ImageGeneration(Task):
         self._likelihood = jax.jit(self._log_likelihood)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh float32 parameters; vectors of codes that look alike are alike, if so wished."""
+        """Fresh float32 parameters."""
         ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
         codes = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
-        params = self.model.init(key, codes, ids, jnp.ones(ids.shape, bool), method="code_logits")["params"]
-        if self.config.generation.start_from_looks:
-            for number, place in enumerate(("image", "head")):
-                own = jax.random.fold_in(key, number)
-                params[place]["codes"] = starting_alike(params[place]["codes"], self._looks, own)
-        return params
+        return self.model.init(key, codes, ids, jnp.ones(ids.shape, bool), method="code_logits")["params"]
 
-    @cached_property
-    def _looks(self) -> Float[Array, "V F"]:
-        with jax.ensure_compile_time_eval():  # once, also where parameters are made in a compiled function
-            return jnp.asarray(self.tokenizer.looks())
+    def start(self, params: dict[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
+        """With vectors that are alike where codes look alike, if so wished."""
+        if not self.config.generation.start_from_looks:
+            return params
+        looks = jnp.asarray(self.tokenizer.looks())
+        for number, place in enumerate(("image", "head")):
+            vectors = starting_alike(params[place]["codes"], looks, key=jax.random.fold_in(key, number))
+            params = params | {place: params[place] | {"codes": vectors}}
+        return params
 
     @cached_property
     def _features(self) -> PictureFeatures | None:
@@ -190,8 +191,11 @@ class ImageGeneration(Task):
         texts = [_prompt(example) for example in rows] if prompts is None else list(prompts)
         pictures = self.draw(params, texts, self.config.generation)
         likelihoods = self.log_likelihoods(params, rows, texts)
-        exchanged = [texts[place] for place in others(len(texts), self.config.seed)]
-        without = self.log_likelihoods(params, rows, exchanged)
+        if prompts is None and len(rows) > 1:
+            exchanged = [texts[place] for place in others(len(texts), self.config.seed)]
+            without = self.log_likelihoods(params, rows, exchanged)
+        else:
+            without = [float("nan")] * len(rows)
         return [
             Drawn(row.image_id, text, some, _checks(row, some), likelihood, likelihood - other, row.image)
             for row, text, some, likelihood, other in zip(rows, texts, pictures, likelihoods, without, strict=True)
@@ -213,7 +217,8 @@ class ImageGeneration(Task):
         """How well true pictures are expected and, where it is known what was asked for, how much of it was drawn."""
         likelihood = float(np.mean([row.log_likelihood for row in drawn]))
         metrics = {"log_likelihood": likelihood, "log_frequency": log_frequency([row.codes for row in drawn])}
-        metrics["prompt_gain"] = float(np.mean([row.prompt_gain for row in drawn]))
+        gain = float(np.mean([row.prompt_gain for row in drawn]))
+        metrics |= {} if np.isnan(gain) else {"prompt_gain": gain}
         return metrics | picture_scores([check for row in drawn for check in row.checks])
 
     def remarks(self, drawn: Sequence[Drawn], metrics: dict[str, float]) -> list[str]:
@@ -223,8 +228,8 @@ class ImageGeneration(Task):
             found.append("every picture is of one colour: nothing is drawn (yet)")
         elif len(drawn) > 1 and (pictures == pictures[:1]).all():
             found.append("the same picture is drawn for every prompt: the model does not read them (yet)")
-        gains = np.array([row.prompt_gain for row in drawn])
-        if len(gains) > 1 and gains.mean() <= SURE * gains.std(ddof=1) / len(gains) ** 0.5:
+        gains = [row.prompt_gain for row in drawn]
+        if "prompt_gain" in metrics and np.mean(gains) <= SURE * np.std(gains, ddof=1) / len(gains) ** 0.5:
             found.append("true pictures are no likelier with their prompts than with others': they are not read (yet)")
         if metrics["log_likelihood"] <= metrics["log_frequency"]:
             found.append("codes are expected no better than by how often each occurs: the loss does not move (yet)")

@@ -46,6 +46,10 @@ class Task:
         """The examples of a split as the task reads them."""
         return examples
 
+    def start(self, params: dict[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters as a run begins with them, before what its sources give."""
+        return params
+
     def facts(self) -> dict[str, Any]:
         """What else a result must say, beside its scores."""
         return {}

@@ -77,11 +77,12 @@ class Trainer:
 
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
-        params = jax.jit(self.task.init_params)(jax.random.key(self.config.seed))
+        key = jax.random.key(self.config.seed)
+        params = jax.jit(self.task.init_params)(key)
         if saved_steps(self.folder):
             self.weights = self.folder.weights()
             return params
-        params, self.weights = start(self.config, params, self.task.answers)
+        params, self.weights = start(self.config, self.task.start(params, key), self.task.answers)
         if self.weights is not None:
             self.folder.write_json(WEIGHTS, self.weights)
             for line in describe(self.weights):
