@@ -1,7 +1,7 @@
 """What pictures are drawn in: rounded numbers against a learned codebook, and how much a code is of its own cell.
 
 Command: python -m experiments.ablate configs/ablations/generation.py
-Time: 12 runs of up to six minutes on two cores. Steps and guidance change no training: experiments.evaluate RUN
+Time: 12 runs of three to seven minutes on one busy core, an hour in all. Steps and guidance change no training: experiments.evaluate RUN
 --split validation --change generation.steps=4 scores a trained run with others.
 """
 
@@ -11,6 +11,14 @@ from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
 def get_study() -> Study:
     return Study(
         question="Which quantizer keeps most of a picture, in codes that do not change with its noise?",
+        finding=(
+            "Rounded numbers keep 2.0 dB more of a picture than a learned codebook, which after 2,000 steps has 5 % of "
+            "its codes in use where the others have 70 %: that dead codes are drawn to features does not bring them "
+            "back in this time. An encoder that looks around its cell gains 0.6 dB and loses 2.8 points of the codes "
+            "that stay under noise; noise on what is encoded gains 3.0 points of them and costs no PSNR that three "
+            "seeds could show, at twice the time. Which codes draw best is another question (docs/results.md: those "
+            "of their cell alone)."
+        ),
         comparisons=(
             Comparison(
                 title="shape_scenes of one or two things, 2,000 steps",
