@@ -1,8 +1,9 @@
 """What pictures are drawn in: rounded numbers against a learned codebook, and how much a code is of its own cell.
 
 Command: python -m experiments.ablate configs/ablations/generation.py
-Time: 12 runs of three to seven minutes on one busy core, an hour in all. Steps and guidance change no training: experiments.evaluate RUN
---split validation --change generation.steps=4 scores a trained run with others.
+Time: 12 runs of three to seven minutes on one busy core, an hour in all.
+Steps and guidance change no training: experiments.evaluate RUN --split validation --change generation.steps=4 scores a
+trained run with others.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
@@ -16,8 +17,7 @@ def get_study() -> Study:
             "its codes in use where the others have 70 %: that dead codes are drawn to features does not bring them "
             "back in this time. An encoder that looks around its cell gains 0.6 dB and loses 2.8 points of the codes "
             "that stay under noise; noise on what is encoded gains 3.0 points of them and costs no PSNR that three "
-            "seeds could show, at twice the time. Which codes draw best is another question (docs/results.md: those "
-            "of their cell alone)."
+            "seeds could show. Which codes draw best is another question (docs/results.md: those of their cell alone)."
         ),
         comparisons=(
             Comparison(
