@@ -3,6 +3,7 @@
 Question: what does a model draw for names that it learned, and for names that it never saw?
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.files.images EMOJI
     then python -m experiments.train configs/emoji_generation.py --data.files.images EMOJI
+Time: 24 minutes on one busy core, both together. Colours and kinds follow the name; docs/results.md has sheets.
 docs/captioning.md says how to get the drawings; with --generation.features ports/efficientnet_lite0.safetensors
 (ported as it says there) the result has the distance to real drawings.
 """
