@@ -1,7 +1,7 @@
 """Four fusions on questions about one shape, at equal depth and at equal work.
 
 Command: python -m experiments.ablate configs/ablations/fusion.py
-Time: 35 runs of two to eight minutes on one core. fusion_relations.py asks the same of questions about relations.
+Time, estimated: 35 runs of three to eight minutes on one core. fusion_relations.py asks about relations.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary

@@ -1,7 +1,7 @@
 """Fusions on questions about relations between shapes: what they learn in the first minutes.
 
 Command: python -m experiments.ablate configs/ablations/fusion_relations.py
-Time: 25 runs of up to six minutes on two cores.
+Time, estimated: 25 runs of up to six minutes on two cores.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, vary
