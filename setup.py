@@ -43,6 +43,7 @@ setup(
             "hypothesis>=6",
             "pytest>=9,<10",
             "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
             "ruff>=0.14",
             "sacrebleu>=2.6,<3",
         ],

@@ -62,15 +62,15 @@ def main(argv: list[str]) -> int:
     study = studies.load_study(arguments.study)
     seeds = arguments.seeds or study.seeds
     studies.check_seeds(seeds, arguments.study)
-    study = replace(study, seeds=tuple(dict.fromkeys((*study.seeds, *seeds))))
     running.check_jobs(arguments.jobs, arguments.devices)
     folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{arguments.study.stem}-study").expanduser())
     folder.check()
     tables = studies.resolve(study, arguments.study)
+    study = replace(study, seeds=tuple(dict.fromkeys((*study.seeds, *seeds, *sorted(folder.seeds(tables))))))
     every = folder.known(studies.runs(tables, study.seeds))
     runs = _chosen([run for run in every if run.config.seed in seeds], arguments.only)
     if arguments.dry_run:
-        print(plan(tables, runs, folder, jobs=arguments.jobs))
+        print(plan(tables, runs, folder, jobs=arguments.jobs, retry=arguments.retry))
         return 0
     if arguments.power is not None:
         print(power(tables, every, folder, arguments.power))

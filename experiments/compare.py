@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 DRAWN = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
 SAME_DATA = ("data.name", "data.files.images", "data.files.test", *DRAWN)
+# What scores are measured by, of each task: other pixels have other decibels, other codes other likelihoods.
+SAME_SCALE = {
+    "vqa": ("data.accuracy",),
+    "captioning": (),
+    "image_generation": (),
+    "image_tokenizer": ("data.image.size", "data.image.resize"),
+}
+LIKELIHOODS = ("generation.tokenizer", "model.pattern")  # and of drawn pictures of which nobody knows what is right
 UNITS = {
     "vqa": "accuracy",
     "captioning": "captions that are right (by rule, or word for word)",
@@ -53,6 +61,12 @@ def main(argv: list[str]) -> int:
     ]
     if apart:
         raise InputError(f"the runs have other test pictures ({', '.join(apart)}); compare runs on the same data")
+    scale = SAME_SCALE[configs[0].task]
+    if configs[0].task == "image_generation" and configs[0].data.name != "shape_scenes":
+        scale = LIKELIHOODS
+    apart = [name for name in scale if leaves(configs[0])[name] != leaves(configs[1])[name]]
+    if apart:
+        raise InputError(f"the runs measure by other scales ({', '.join(apart)}), on which scores do not compare")
     a, b = (read_items(path, configs[0].task) for path in (arguments.run_a, arguments.run_b))
     shared = [key for key in a if key in b and _what(a[key]) == _what(b[key])]
     if not shared:

@@ -255,8 +255,8 @@ class Model:
 class Optimizer:
     """How gradients become updates."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    """AdamW, or plain gradient descent."""
+    name: Literal["adamw", "muon", "sgd"] = "adamw"
+    """AdamW; the same with Muon for the trunk's matrices, which takes fewer steps; or plain gradient descent."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

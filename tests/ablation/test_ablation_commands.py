@@ -87,10 +87,36 @@ def test_a_study_trains_reports_and_is_not_done_twice(study, tmp_path, capsys, m
     assert ablate.main([*options, "--seeds", "0"]) == 0
     assert "2 of 2 runs are finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    with pytest.raises(InputError, match="no variant with two finished runs"):
-        ablate.main([*options, "--power", "0.02"])
     with pytest.raises(InputError, match="no run has 'depth=7' in its name"):
         ablate.main([*options, "--only", "depth=7"])
+
+
+def test_what_is_there_counts_and_says_how_many_seeds_are_needed(
+    copies, tmp_path, data_directory, pytestconfig, capsys
+):
+    """Three seeds of the base are there, one of them twice, once unfinished; none of the variant is."""
+    folder = tmp_path / "study"
+    for number, copy in enumerate(copies):
+        shutil.copytree(copy, folder / "runs" / f"copy-{number}")
+    shutil.copytree(copies[0], folder / "runs" / "a")
+    (folder / "runs" / "a" / "result.json").unlink()
+    file = tmp_path / "copied.py"
+    text = STUDY.format(base=pytestconfig.rootpath / "configs" / "tiny.py", data=data_directory, layers=[1], seeds=(0,))
+    settings = re.search(r"common=(\{.*?\})", text, re.DOTALL)[1]
+    file.write_text(text.replace(settings, f'{{"data.directory": "{data_directory}"}}'), encoding="utf-8")
+    tables = resolve(load_study(file), file)
+    there = StudyFolder(folder)
+    assert there.seeds(tables) == {0, 1, 2}
+    known = there.known(runs(tables, (0, 1, 2)))
+    assert sorted(run.name for run in known if there.run(run).finished) == ["copy-0", "copy-1", "copy-2"]
+    assert ablate.main([str(file), "--workdir", str(folder), "--power", "0.02"]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy: standard deviation 0.01 between seeds, by 3 runs" in said
+    assert "a difference of 0.02 (2 points) is found 8 times in 10 with 6 seeds a variant (1 comparisons" in said
+    assert ablate.main([str(file), "--workdir", str(folder), "--power", "0.00001"]) == 0
+    assert "needs more than 10,000 seeds" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no variant with two finished runs"):
+        ablate.main([str(file), "--workdir", str(tmp_path / "empty"), "--power", "0.02"])
 
 
 def test_a_variant_that_cannot_work_stops_the_study_before_it_starts(study, tmp_path):
@@ -155,6 +181,11 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
     other.write_text("\n".join(map(json.dumps, lines[:100])) + "\n{", encoding="utf-8")
     with pytest.raises(InputError, match=r"predictions\.jsonl cannot be used"):
         compare.main([str(trained), str(copies[1])])
+    config = RunFolder(copies[0]).config()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, accuracy="vqa"))
+    (copies[0] / "config.json").write_text(to_json(config), encoding="utf-8")
+    with pytest.raises(InputError, match=r"measure by other scales \(data\.accuracy\)"):
+        compare.main([str(trained), str(copies[0])])
 
 
 @pytest.mark.slow

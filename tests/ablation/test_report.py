@@ -163,7 +163,33 @@ def test_what_is_missing_says_so(tmp_path):
     assert not re.search(r"\| *(nan|None|inf)? *\|", text)
     assert "level missing" in text and "<td></td>" not in html
     empty = markdown(report(table(nothing, variant("also not", [], planned=3)), finding="", commands=()))
-    assert "No finding has been written down yet." in empty and "missing: never" not in empty
+    assert "No finding has been written down yet." in empty
+
+
+def test_a_finding_is_of_all_runs(tmp_path):
+    given = report(CLEAR, finding="Cross is better.")
+    assert "Cross is better." in markdown(given) and "Cross is better." in page_of(given, tmp_path)
+    partly = dataclasses.replace(given, unfinished=(("cross, seed 2", "not finished"),))
+    for text in (markdown(partly), page_of(partly, tmp_path)):
+        assert "Cross is better." not in text and "Runs are missing" in text
+
+
+def test_runs_of_several_commits_and_machines_are_named():
+    other = record(0.9)
+    other.result["commit"], other.result["machine"] = "2222222", {"device": "a GPU"}
+    text = markdown(report(table(variant("a", [0.8]), row("b", [other], ("accuracy",), planned=1, cost=COST))))
+    assert "Runs differ in commit: " in text and "2222222 (b 0)" in text
+    assert "Runs differ in machine, so that speed, memory and time do not compare: " in text
+    assert "Runs differ" not in markdown(report(CLEAR))
+
+
+def test_what_variants_change_is_shown_and_which_metric_comes_first():
+    changed = row("wide", [record(0.9)], ("accuracy",), planned=1, cost=COST, changes=(("model.width", 64),))
+    rows = (variant("a", [0.8]), changed)
+    found = findings("t", rows, base="x.py", match="steps", metrics=("accuracy", "loss"), common=(("seed", 3),))
+    text = markdown(report(found))
+    assert "| wide | model.width=64 |" in text and "| a | nothing |" in text and "Of all variants: seed=3." in text
+    assert "- t: accuracy against a" in text and "- t: beside it, loss against a" in text
 
 
 def test_one_seed_has_no_interval():

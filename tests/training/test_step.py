@@ -16,6 +16,7 @@ from vlm_jax.tasks.vqa import batch_sums
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from vlm_jax.training.state import create_state
 from vlm_jax.training.step import example_keys, make_step, micro_batches
+from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
 
 CONFIG = Config(
@@ -153,6 +154,44 @@ def test_frozen_parameters_stay_and_have_no_optimizer_state():
     size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
     frozen = size(state.params["text"]) + size(state.params["embed"]["image_fc"])
     assert size(whole.opt_state) - size(state.opt_state) == 2 * frozen
+
+
+def orthogonal(gradient):
+    """Five steps of Newton and Schulz as published with Muon, in NumPy."""
+    x = gradient.astype(np.float64) / np.linalg.norm(gradient)
+    x = x.T if x.shape[0] > x.shape[1] else x
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if gradient.shape[0] > gradient.shape[1] else x
+
+
+def test_muon_turns_the_matrices_of_the_trunk_and_adam_the_rest():
+    both = [with_optimizer(name=name, weight_decay=0.1, learning_rate=0.1).optimizer for name in ("muon", "adamw")]
+    params = start(CONFIG)[0].params
+    random = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), params)
+    muon, adam = (
+        optimizer.update(gradients, optimizer.init(params), params)[0]
+        for optimizer in (make_optimizer(settings, params, steps=10) for settings in both)
+    )
+    turned = 0
+    for path, update in flatten(muon).items():
+        if path.startswith("trunk/") and update.ndim == 2:
+            expected = 0.2 * max(update.shape) ** 0.5 * orthogonal(flatten(gradients)[path])
+            np.testing.assert_allclose(update, -0.1 * (expected + 0.1 * flatten(params)[path]), rtol=1e-3, atol=1e-5)
+            turned += 1
+        else:
+            np.testing.assert_array_equal(update, flatten(adam)[path])
+    assert turned == 6
+
+
+def test_muon_spares_what_is_frozen():
+    state, step = start(with_optimizer(name="muon", learning_rate=0.01, frozen=("^trunk/layer_0/attention/", "^head/")))
+    after, _ = step(state, make_batch())
+    for still in (lambda p: p["trunk"]["layer_0"]["attention"], lambda p: p["head"]):
+        assert furthest(still(state.params), still(after.params)) == 0
+    assert furthest(state.params["trunk"]["layer_0"]["output"], after.params["trunk"]["layer_0"]["output"]) > 0
 
 
 def test_learning_rate_factors_by_path():

@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vlm_jax.config import Config, Data
 from vlm_jax.config_checks import check
@@ -36,22 +36,11 @@ def _classes(data: Data) -> int:
 @functools.lru_cache(maxsize=256)
 def cost(config: Config) -> Cost:
     """Parameters and FLOPs of a checked config, from shapes alone; prepares its data to count the answers."""
-    from vlm_jax.models.image_tokenizer import code_count
     from vlm_jax.models.inspection import inspect
 
     if config.task == "image_tokenizer":
         return Cost(None, None)
-    if config.task == "image_generation":
-        classes = code_count(config.model.codes)
-    else:
-        classes = config.model.classes or (_classes(config.data) if config.data.texts == "questions" else 1)
-    rows = inspect(
-        config.model,
-        image_size=config.data.image.size,
-        questions=config.data.questions_per_image,
-        classes=classes,
-        text_length=config.model.text.max_length,
-    )
+    rows = inspect(config.model, **_sizes(config))
     below: dict[str, int] = {}
     for row in rows[1:]:
         parent = row.path.rpartition("/")[0]
@@ -62,6 +51,28 @@ def cost(config: Config) -> Cost:
         held = any(re.search(pattern, f"{row.path}/kernel") for pattern in config.optimizer.frozen)
         flops += own * (1 if held else 1 + BACKWARD)
     return Cost(rows[0].parameters, flops * config.training.batch_images)
+
+
+def parameter_shapes(config: Config) -> dict[str, Any]:
+    """The parameters of a checked config's model as shapes; there is none for an image tokenizer."""
+    from vlm_jax.models import inspection
+
+    return {} if config.task == "image_tokenizer" else inspection.parameter_shapes(config.model, **_sizes(config))
+
+
+def _sizes(config: Config) -> dict[str, Any]:
+    from vlm_jax.models.image_tokenizer import code_count
+
+    if config.task == "image_generation":
+        classes = code_count(config.model.codes)
+    else:
+        classes = config.model.classes or (_classes(config.data) if config.data.texts == "questions" else 1)
+    return {
+        "image_size": config.data.image.size,
+        "questions": config.data.questions_per_image,
+        "classes": classes,
+        "text_length": config.model.text.max_length,
+    }
 
 
 def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:

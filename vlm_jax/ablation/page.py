@@ -8,7 +8,7 @@ from vlm_jax.ablation.canvas import Style, style
 from vlm_jax.ablation.disagreements import Disagreement
 from vlm_jax.ablation.plots import plots
 from vlm_jax.ablation.records import Findings
-from vlm_jax.ablation.report import ALONE, MARKS, NO_FINDING, Report, matching, methods, provenance
+from vlm_jax.ablation.report import ALONE, CHOSEN, MARKS, Report, lead, matching, methods, provenance
 from vlm_jax.ablation.tables import Grid, Verdicts, grids, verdicts
 from vlm_jax.ablation.wording import CALLED, MISSING
 from vlm_jax.figures import visible
@@ -68,7 +68,7 @@ details { margin-top: 2rem; } summary { cursor: pointer; font-weight: 600; }
 def page(report: Report) -> str:
     """The whole document."""
     parts = [f"<h1>{_text(report.question)}</h1>"]
-    parts.append(f'<p class="lead">{_text(report.finding) or NO_FINDING}</p>')
+    parts.append(f'<p class="lead">{_text(lead(report))}</p>')
     parts += [_in_short(findings) for findings in report.tables]
     for findings in report.tables:
         parts.append(_comparison(findings, report.disagreements.get(findings.title, ())))
@@ -95,7 +95,8 @@ def _in_short(findings: Findings) -> str:
 def _verdicts(found: Verdicts) -> str:
     groups = found.groups or ((ALONE, ()),)
     lines = (f"<li>{_pill(name)}<div>{''.join(map(_who, labels))}</div></li>" for name, labels in groups)
-    return f'<p>{_text(found.metric)} against <b>{_text(found.base)}</b></p><ul class="groups">{"".join(lines)}</ul>'
+    compared = ("" if found.first else "beside it, ") + f"{_text(found.metric)} against <b>{_text(found.base)}</b>"
+    return f'<p>{compared}</p><ul class="groups">{"".join(lines)}</ul>'
 
 
 def _who(label: str) -> str:
@@ -114,7 +115,7 @@ def _comparison(findings: Findings, found: Sequence[Disagreement]) -> str:
     parts += [_table(grid, chips) for grid in others]
     if found:
         cards = "".join(map(_example, found))
-        parts.append(f'<h3>Where they disagree</h3><div class="examples">{cards}</div>')
+        parts.append(f'<h3>Where they disagree</h3><p class="faint">{CHOSEN}</p><div class="examples">{cards}</div>')
     return "\n".join(parts)
 
 

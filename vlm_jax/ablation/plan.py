@@ -9,6 +9,7 @@ from vlm_jax.ablation.records import read_run
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.statistics import pooled_deviation, seeds_needed
 from vlm_jax.ablation.study import Planned, Run, Table
+from vlm_jax.ablation.wording import is_share
 from vlm_jax.config import Config
 from vlm_jax.errors import InputError
 from vlm_jax.tasks import TASKS
@@ -27,25 +28,28 @@ def plan(
     folder: StudyFolder,
     *,
     jobs: int,
+    retry: bool = False,
     measure: Callable[[Config], Probe] = probe,
 ) -> str:
     """A table of the runs: what there is of each, parameters, FLOPs of a step, peak memory and time.
 
-    Memory and time come from two steps of each variant with its first seed, one variant at a time.
+    Memory and time come from two steps of each variant with a run to do, with its first seed, one at a time. Runs that
+    failed are to do with `retry`.
     """
     same: dict[Config, Probe | str] = {}
-    lines, total = [("run", "state", "parameters", "FLOPs a step", "memory", "time")], 0.0
+    lines, seconds = [("run", "state", "parameters", "FLOPs a step", "memory", "time")], []
     for run in runs:
         variant = replace(run.config, seed=runs[0].config.seed)
-        if variant not in same:
+        state = "finished" if folder.run(run).finished else "failed" if folder.error(run) else "to do"
+        todo = state == "to do" or (state == "failed" and retry)
+        if todo and variant not in same:
             try:
                 same[variant] = measure(variant)
             except InputError as error:
                 same[variant] = f"{run.name}: {error}"
-        probed, counted, finished = same[variant], cost(variant), folder.run(run).finished
+        probed, counted = same.get(variant, ""), cost(variant)
         found = Probe(None, None, None, None) if isinstance(probed, str) else probed
-        state = "finished" if finished else "failed" if folder.error(run) else "to do"
-        total += 0 if finished else found.total_seconds or 0
+        seconds += [found.total_seconds] * todo
         lines.append(
             (
                 run.name,
@@ -68,20 +72,25 @@ def plan(
         if changed:
             text.append(f"{table.title}, {table.match} matched: {'; '.join(changed)}")
     text += [probed for probed in same.values() if isinstance(probed, str)]
-    todo = sum(line[1] != "finished" for line in lines[1:])
-    return "\n".join([*text, f"{todo} runs to do, {duration(total / jobs)} with {jobs} at a time (if that slows none)"])
+    known = [each for each in seconds if each is not None]
+    unknown = len(seconds) - len(known)
+    least, rest = ("at least ", f", of {unknown} nobody knows") if unknown else ("", "")
+    took = f"{least}{duration(sum(known) / jobs)} with {jobs} at a time (if that slows none){rest}"
+    return "\n".join([*text, f"{len(seconds)} runs to do, {took}"])
 
 
 def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, size: float) -> str:
     """How many seeds a variant needs for a difference of `size` to be found 8 times in 10, a line a metric.
 
-    The spread between seeds is that of the finished runs, pooled over the variants of each comparison. Raises
-    `InputError` where no variant has two finished runs.
+    `size` is in the metric's own unit, for a share a fraction: 0.02 is two points. The spread between seeds is that of
+    the finished runs, pooled over the variants of each comparison: where they spread differently, the most spread one
+    needs more. Raises `InputError` where no variant has two finished runs.
     """
     lines = []
     for table in tables:
         for metric in metrics_of(table):
             groups = [_scores(variant, runs, folder, metric) for variant in table.variants]
+            groups = [group for group in groups if group]
             deviation = pooled_deviation(groups)
             if deviation is None:
                 continue
@@ -89,11 +98,15 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
             if deviation == 0:
                 lines.append(f"{table.title}, {metric}: the seeds do not differ, so there is nothing to go by")
                 continue
-            needed = seeds_needed(deviation, size, comparisons=comparisons)
+            shown = f"{size:g}" + (f" ({100 * size:g} points)" if is_share(metric) else "")
+            try:
+                needed = seeds_needed(deviation, size, comparisons=comparisons)
+                found = f"a difference of {shown} is found 8 times in 10 with {needed} seeds a variant"
+            except InputError as error:
+                found = str(error)
             lines.append(
                 f"{table.title}, {metric}: standard deviation {deviation:.4g} between seeds, by "
-                f"{sum(map(len, groups))} runs (few make this rough); a difference of {size:g} is found 8 times in 10 "
-                f"with {needed} seeds a variant ({comparisons} comparisons at once)"
+                f"{sum(map(len, groups))} runs (few make this rough); {found} ({comparisons} comparisons at once)"
             )
     if not lines:
         raise InputError(

@@ -63,6 +63,8 @@ class Row:
     """By metric; one that the runs do not have is not in it."""
     controls: dict[str, Summary]
     cost: Cost
+    changes: tuple[tuple[str, Any], ...] = ()
+    """(setting, value) of what it changes of the base; empty where its label says it all."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -95,17 +97,26 @@ class Findings:
     rows: tuple[Row, ...]
     differences: dict[str, dict[str, Difference]]
     """By metric and label, each variant minus the first; without those that have no finished run."""
+    common: tuple[tuple[str, Any], ...] = ()
+    """(setting, value) of what all variants change of the base."""
 
 
 def row(
-    label: str, records: Sequence[Record], metrics: Iterable[str], *, planned: int, cost: Cost, chosen: str = ""
+    label: str,
+    records: Sequence[Record],
+    metrics: Iterable[str],
+    *,
+    planned: int,
+    cost: Cost,
+    chosen: str = "",
+    changes: tuple[tuple[str, Any], ...] = (),
 ) -> Row:
     """A variant's row from its runs; those that have not finished count as missing."""
     done = tuple(record for record in records if record.result)
     shared = set.intersection(*(_numbers(record) for record in done)) if done else set()
     scores = {name: _summary(done, name) for name in metrics if name in shared}
     controls = {name: _summary(done, name) for name in sorted(shared) if name.startswith("control/")}
-    return Row(label, chosen, done, planned, scores, controls, cost)
+    return Row(label, chosen, done, planned, scores, controls, cost, changes)
 
 
 def _numbers(record: Record) -> set[str]:
@@ -116,11 +127,19 @@ def _summary(records: Sequence[Record], metric: str) -> Summary:
     return summary([record.result["metrics"][metric] for record in records])
 
 
-def findings(title: str, rows: Sequence[Row], *, base: str, match: str, metrics: Sequence[str]) -> Findings:
+def findings(
+    title: str,
+    rows: Sequence[Row],
+    *,
+    base: str,
+    match: str,
+    metrics: Sequence[str],
+    common: tuple[tuple[str, Any], ...] = (),
+) -> Findings:
     """The comparison of rows with the first of them."""
     found: dict[str, dict[str, Difference]] = {}
     for metric in metrics:
         values: Mapping[str, list[float]] = {each.label: each.values(metric) for each in rows if metric in each.scores}
         if rows[0].label in values and len(values) > 1:
             found[metric] = differences(values, rows[0].label)
-    return Findings(title, base, match, tuple(metrics), tuple(rows), found)
+    return Findings(title, base, match, tuple(metrics), tuple(rows), found, common)

@@ -16,6 +16,8 @@ from vlm_jax.run_folder import RunFolder
 MARKS = {True: "✓", False: "✗", None: ""}
 ALONE = "one variant, nothing to compare it with"
 NO_FINDING = "No finding has been written down yet."
+LEFT_OUT = "Runs are missing: what the study's file says was found is left out."
+CHOSEN = "By the first seed that all variants have; where about half of them are right comes first."
 EXPECTED = ("commit", "versions", "machine")  # facts that are named as missing where they are not there
 LONGEST_ERROR = 500  # characters, in a table; the page has all of it
 
@@ -45,6 +47,13 @@ def write(report: Report, folder: Path) -> None:
     RunFolder(folder).write_text("report.html", page(report))
 
 
+def lead(report: Report) -> str:
+    """What was found, as the study's file says it: a person wrote that of all runs, and not of some of them."""
+    if not report.finding:
+        return NO_FINDING
+    return LEFT_OUT if report.unfinished else report.finding
+
+
 def methods(report: Report) -> str:
     """How the numbers came about, in a few sentences."""
     level = report.facts.get("level")
@@ -54,8 +63,10 @@ def methods(report: Report) -> str:
         f"split, with Student's interval of that mean ({shown}) and the standard deviation between seeds. Differences "
         "are those of a variant and the first one, by Welch's t test with its interval and degrees of freedom; "
         "p is adjusted for the number of variants by Holm's method, within each metric of each comparison, and a "
-        "variant is called higher or lower only by the adjusted one; a permutation p, from six seeds on, is not "
-        "adjusted. Not distinguishable does not mean equal: more seeds may tell them apart. "
+        "variant is called higher or lower only by the adjusted one; intervals and a permutation p, from six seeds on, "
+        "are not adjusted. The first metric is what a comparison is about: the others are looked at beside it, and "
+        "among many of them one may be called by chance; so may a difference whose seeds were added until it was. "
+        "Not distinguishable does not mean equal: more seeds may tell them apart. "
         "Shares are in percent, their differences in percentage points; an interval knows nothing of the ends at 0 "
         "and 100."
     )
@@ -69,12 +80,14 @@ def provenance(report: Report) -> tuple[tuple[str, str], ...]:
 
 def matching(findings: Findings) -> str:
     """What the variants have alike, and what not."""
-    return f"Base: {visible(findings.base)}. Alike: {visible(alike(findings))}."
+    common = ", ".join(f"{name}={fact(value)}" for name, value in findings.common)
+    of_all = f" Of all variants: {visible(common)}." if common else ""
+    return f"Base: {visible(findings.base)}.{of_all} Alike: {visible(alike(findings))}."
 
 
 def markdown(report: Report) -> str:
     """The report as text with tables."""
-    parts = [f"# {_escaped(report.question)}", _escaped(report.finding) or NO_FINDING, "## In short"]
+    parts = [f"# {_escaped(report.question)}", _escaped(lead(report)), "## In short"]
     parts.append("\n".join(_in_short(report.tables)) or "Nothing has been compared yet.")
     for findings in report.tables:
         parts += [f"## {_escaped(findings.title)}", _escaped(matching(findings))]
@@ -82,7 +95,7 @@ def markdown(report: Report) -> str:
             parts += [f"### {_escaped(grid.title)}", _table(grid.head, grid.rows)]
         found = report.disagreements.get(findings.title, ())
         if found:
-            parts += ["### Where they disagree", _disagreements(found)]
+            parts += ["### Where they disagree", CHOSEN, _disagreements(found)]
     if report.unfinished:
         rows = [(name, _cut(error)) for name, error in report.unfinished]
         parts += ["## Unfinished runs", _table(("run", "error"), rows)]
@@ -94,7 +107,8 @@ def markdown(report: Report) -> str:
 def _in_short(tables: Iterable[Findings]) -> Iterable[str]:
     for findings in tables:
         for each in verdicts(findings):
-            yield f"- {_escaped(findings.title)}: {_escaped(each.metric)} against {_escaped(each.base)}"
+            beside = "" if each.first else "beside it, "
+            yield f"- {_escaped(findings.title)}: {beside}{_escaped(each.metric)} against {_escaped(each.base)}"
             for name, labels in each.groups or ((ALONE, ()),):
                 yield f"  - {_escaped(name)}" + (": " if labels else "") + _escaped("; ".join(labels))
 

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_jax.ablation.study import Run
+from vlm_jax.ablation.study import Run, Table
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
@@ -45,10 +45,24 @@ class StudyFolder:
     def known(self, runs: Sequence[Run]) -> list[Run]:
         """The runs by the names of the folders that have their configs already, whatever they are called by now."""
         there: dict[Config, str] = {}
-        for file in sorted((self.path / "runs").glob(f"*/{CONFIG}")):
-            with suppress(InputError):  # one that no version of today can read is nobody's
-                there.setdefault(RunFolder(file.parent).config(), file.parent.name)
+        for folder in self._folders():
+            there.setdefault(folder.config(), folder.path.name)
         return [run._replace(name=there.get(run.config, run.name)) for run in runs]
+
+    def seeds(self, tables: Iterable[Table]) -> set[int]:
+        """The seeds that variants of these comparisons have finished runs with."""
+        variants = {replace(variant.config, seed=0) for table in tables for variant in table.variants}
+        finished = (folder.config() for folder in self._folders() if folder.finished)
+        return {config.seed for config in finished if replace(config, seed=0) in variants}
+
+    def _folders(self) -> list[RunFolder]:
+        """Those whose configs can be read, finished ones first, by name."""
+        found = []
+        for file in (self.path / "runs").glob(f"*/{CONFIG}"):
+            with suppress(InputError):  # one that no version of today can read is nobody's
+                RunFolder(file.parent).config()
+                found.append(RunFolder(file.parent))
+        return sorted(found, key=lambda folder: (not folder.finished, folder.path.name))
 
     def run(self, run: Run) -> RunFolder:
         """The folder of a run, which need not be there yet."""
@@ -187,7 +201,8 @@ def _ended(each: _Active, folder: StudyFolder) -> str:
     if code == STOPPED:
         return "stopped and saved"
     if -code in KILLED:
-        return f"killed by {signal.Signals(-code).name}; the next call goes on with it"
+        perhaps = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{perhaps}; the next call goes on with it"
     said = folder.log(run).read_bytes()[each.log_begins :].decode(errors="replace")
     lines = said.strip().splitlines()[-LAST_LINES:] or ["it said nothing"]
     folder.write_error(run, "\n".join([lines[-1], f"(ended with code {code}; its last lines follow)", *lines]))

@@ -57,7 +57,7 @@ class Difference(NamedTuple):
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the test calls a difference, with at most 1 - level of studies without any calling even one."""
+        """Whether the test calls it: where no variant differs, at most 1 - level of comparisons call one."""
         return self.adjusted_p is not None and self.adjusted_p <= 1 - self.level
 
 

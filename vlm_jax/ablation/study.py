@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_jax.ablation.costs import cost, matched
+from vlm_jax.ablation.costs import cost, matched, parameter_shapes
 from vlm_jax.command_line import call_file, load_preset
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
@@ -114,6 +114,7 @@ class Table(NamedTuple):
     match: str
     metrics: tuple[str, ...]
     variants: tuple[Planned, ...]
+    common: tuple[tuple[str, Any], ...] = ()
 
 
 class Run(NamedTuple):
@@ -180,7 +181,7 @@ def _table(comparison: Comparison, path: Path, seed: int) -> Table:
             if planned and comparison.match != "steps":
                 config, chosen = matched(config, planned[0].config, comparison.match)
             cost(config)
-            _look_for_sources(config)
+            _check_sources(config)
         except (ValueError, TypeError) as error:  # InputError among them, and what tracing says of shapes
             raise InputError(f"{path}, {comparison.title}, {each.label}: {error}") from None
         planned.append(Planned(_label(each, comparison, config), each.overrides, config, chosen))
@@ -190,21 +191,25 @@ def _table(comparison: Comparison, path: Path, seed: int) -> Table:
                 raise InputError(f"{path}, {comparison.title}: two variants are called {one.label!r}; name them")
             if one.config == other.config:
                 raise InputError(f"{path}, {comparison.title}: {other.label!r} and {one.label!r} are the same config")
-    return Table(comparison.title, comparison.base, comparison.match, comparison.metrics, tuple(planned))
+    common = tuple(comparison.common.items())
+    return Table(comparison.title, comparison.base, comparison.match, comparison.metrics, tuple(planned), common)
 
 
-def _look_for_sources(config: Config) -> None:
-    """Raises `InputError` where a run or weights that the config starts from are not there."""
-    from vlm_jax.run_folder import open_run
+def _check_sources(config: Config) -> None:
+    """Raises `InputError` where data, a run or weights that the config needs are not there or do not fit."""
+    from vlm_jax.data.sources import open_split
     from vlm_jax.tasks.picture_distance import PictureFeatures
+    from vlm_jax.training.initialization import start
     from vlm_jax.training.pretrained import open_pretrained
+    from vlm_jax.training.setup import tokenizer_run
 
-    model = config.model
-    for source in (model.init_from, model.text.init_from, model.image.init_from):
-        if source is not None:
-            open_pretrained(source)
+    open_split(config.data, "train")
+    if config.model.init_from is not None:
+        open_pretrained(config.model.init_from)  # its answers have to fit as well, and are counted by each run
+    else:
+        start(config, parameter_shapes(config), ())
     if config.generation.tokenizer is not None:
-        open_run(Path(config.generation.tokenizer).expanduser())
+        tokenizer_run(config)
     if config.generation.features is not None:
         PictureFeatures(config.generation)
 

@@ -41,9 +41,11 @@ def write_report(
                     planned=planned,
                     cost=_cost(variant.config),
                     chosen=variant.chosen,
+                    changes=variant.overrides,
                 )
             )
-        found.append(findings(table.title, rows, base=table.base, match=table.match, metrics=metrics_of(table)))
+        settings = {"base": table.base, "match": table.match, "metrics": metrics_of(table), "common": table.common}
+        found.append(findings(table.title, rows, **settings))
     unfinished = tuple((run.name, folder.error(run) or "not finished") for run in runs if not folder.run(run).finished)
     commands = _remembered(folder.path / "commands.txt", command)
     _write(study.question, study.finding, found, every, folder.path, commands=commands, unfinished=unfinished)

@@ -1,8 +1,9 @@
 """The tables of a comparison as plain text cells, for the text report and for the page: both say the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from vlm_jax.ablation import wording
 from vlm_jax.ablation.costs import TOLERANCE
 from vlm_jax.ablation.records import Findings, Row
 from vlm_jax.ablation.wording import (
@@ -26,6 +27,7 @@ MATCHED = {
     "flops": f"the FLOPs of an optimizer step within {100 * TOLERANCE:g} % of the first variant's",
     "parameters": f"the parameters within {100 * TOLERANCE:g} % of the first variant's",
 }
+FEW = 4  # runs that are named
 BUDGET = ("training.steps", "training.batch_images", "data.questions_per_image")  # what "steps" has to mean
 
 
@@ -42,7 +44,27 @@ def alike(findings: Findings) -> str:
         ", ".join([*same, *([MATCHED[findings.match]] if findings.match in MATCHED else [])]) or "nothing of the budget"
     )
     values = (f"{name} ({', '.join(dict.fromkeys(str(each[name]) for each in settings))})" for name in apart)
-    return text + (f". Not alike: {', '.join(values)}" if apart else "")
+    return text + (f". Not alike: {', '.join(values)}" if apart else "") + "".join(_mixed(findings))
+
+
+def _mixed(findings: Findings) -> Iterator[str]:
+    """What else than settings may have made a difference: runs of several commits, versions or machines."""
+    for fact, means in (
+        ("commit", ""),
+        ("versions", ""),
+        ("machine", ", so that speed, memory and time do not compare"),
+    ):
+        which: dict[str, list[str]] = {}
+        for row in findings.rows:
+            for record in row.records:
+                which.setdefault(wording.fact(record.result.get(fact)), []).append(f"{row.label} {record.config.seed}")
+        if len(which) > 1:
+            runs = "; ".join(f"{name} ({_few(runs)})" for name, runs in which.items())
+            yield f". Runs differ in {fact}{means}: {runs}"
+
+
+def _few(runs: list[str]) -> str:
+    return ", ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
 
 
 class Grid(NamedTuple):
@@ -58,6 +80,8 @@ class Verdicts(NamedTuple):
 
     metric: str
     base: str
+    first: bool
+    """Whether it is what the comparison is about; the other metrics are looked at beside it."""
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     """(verdict, variants with their differences)."""
 
@@ -73,14 +97,14 @@ def verdicts(findings: Findings) -> tuple[Verdicts, ...]:
             shown = "" if difference is None else f" ({difference_in_words(difference, metric)})"
             groups.setdefault(verdict(difference), []).append(visible(row.label) + shown)
         pairs = tuple((name, tuple(labels)) for name, labels in groups.items() if labels)
-        found.append(Verdicts(metric, visible(first.label), pairs))
+        found.append(Verdicts(metric, visible(first.label), metric == findings.metrics[0], pairs))
     return tuple(found)
 
 
 def grids(findings: Findings) -> tuple[Grid, ...]:
     """Every table of the comparison."""
-    made = (_scores(findings), _differences(findings), _controls(findings), _costs(findings), _weights(findings))
-    return tuple(grid for grid in made if grid.rows)
+    made = (_scores, _differences, _controls, _costs, _variants, _weights)
+    return tuple(grid for grid in (make(findings) for make in made) if grid.rows)
 
 
 def _scores(findings: Findings) -> Grid:
@@ -156,6 +180,16 @@ def _costs(findings: Findings) -> Grid:
     if matching:
         rows = [(*cells, row.chosen or "nothing") for cells, row in zip(rows, findings.rows, strict=True)]
     return Grid("Costs", head, tuple(rows))
+
+
+def _variants(findings: Findings) -> Grid:
+    if not any(row.changes for row in findings.rows):
+        return Grid("Variants", (), ())
+    changes = (", ".join(f"{name}={wording.fact(value)}" for name, value in row.changes) for row in findings.rows)
+    rows = zip(findings.rows, changes, strict=True)
+    return Grid(
+        "Variants", ("variant", "changes"), tuple((visible(row.label), made or "nothing") for row, made in rows)
+    )
 
 
 def _weights(findings: Findings) -> Grid:

@@ -46,6 +46,35 @@ def inspect(
     which is no input where every next word is predicted. Layers are counted unrolled and
     not recomputed, whatever `scan_layers` and `remat` say.
     """
+    model, method, inputs = _call(
+        settings, image_size=image_size, questions=questions, classes=classes, text_length=text_length
+    )
+    variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method=method), *inputs)
+    outputs, flops = _calls(lambda: jax.eval_shape(lambda *x: model.apply(*x, method=method), variables, *inputs))
+    parameters: Counter[Path] = Counter()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+        parameters[tuple(entry.key for entry in path[:-1])] += math.prod(leaf.shape)
+    parameters, flops = _with_what_is_below(parameters), _with_what_is_below(flops)
+    return [
+        ModuleRow("/".join(path), parameters[path], flops[path], tuple(outputs.get(path, ())))
+        for path in _depth_first((), dict.fromkeys([*outputs, *parameters]))
+    ]
+
+
+def parameter_shapes(
+    settings: Model, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+) -> dict[str, Any]:
+    """The model's parameters as shapes; arguments are those of `inspect`."""
+    model, method, inputs = _call(
+        settings, image_size=image_size, questions=questions, classes=classes, text_length=text_length
+    )
+    return jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method=method), *inputs)["params"]
+
+
+def _call(
+    settings: Model, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+) -> tuple[VisualLanguageModel, str, tuple[jax.ShapeDtypeStruct, ...]]:
+    """The model, the method that a train step calls and shapes of what it is called with."""
     model = VisualLanguageModel(dataclasses.replace(settings, scan_layers=False, remat=False), classes)
     methods = {"next_word": "word_logits", "image_codes": "code_logits"}
     method = methods.get(settings.head, "answer_logits")
@@ -59,16 +88,7 @@ def inspect(
         jax.ShapeDtypeStruct((1, questions, length), jnp.int32),
         jax.ShapeDtypeStruct((1, questions, length), bool),
     )
-    variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method=method), *inputs)
-    outputs, flops = _calls(lambda: jax.eval_shape(lambda *x: model.apply(*x, method=method), variables, *inputs))
-    parameters: Counter[Path] = Counter()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
-        parameters[tuple(entry.key for entry in path[:-1])] += math.prod(leaf.shape)
-    parameters, flops = _with_what_is_below(parameters), _with_what_is_below(flops)
-    return [
-        ModuleRow("/".join(path), parameters[path], flops[path], tuple(outputs.get(path, ())))
-        for path in _depth_first((), dict.fromkeys([*outputs, *parameters]))
-    ]
+    return model, method, inputs
 
 
 def _calls(run: Callable[[], Any]) -> tuple[dict[Path, dict[tuple[int, ...], None]], Counter[Path]]:

@@ -1,14 +1,22 @@
 """From settings to an Optax transformation: schedule, clipping, decay mask, per-path rates, freezing."""
 
 import re
+from functools import partial
 
 import jax
 import optax
+import optax.contrib
 
 from vlm_jax.config import Optimizer
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten, leaf_path
+
+# Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): momentum, made orthogonal by five steps of
+# Newton and Schulz, whose coefficients are Optax's. Scaled so that an entry changes by 0.2 in the root mean square, as
+# with AdamW, one learning rate and one decay serve both (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+MUON_MOMENTUM = 0.95
+MUON_UPDATE = 0.2
 
 
 def learning_rate_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
@@ -49,7 +57,7 @@ def frozen_mask(params: Parameters, settings: Optimizer) -> Parameters:
 
 
 def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> optax.GradientTransformation:
-    """Clipping, AdamW or gradient descent, decay, schedule and per-path factors; frozen parameters have no state."""
+    """Clipping, AdamW, Muon or gradient descent, decay, schedule and per-path factors; what is frozen has no state."""
     decayed = jax.tree.map(lambda _: True, params)
     for pattern in settings.no_decay:
         # What is spared by default need not be there: an image tokenizer embeds nothing.
@@ -61,9 +69,11 @@ def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> op
         matched = match_paths(params, pattern, setting="optimizer.multipliers")
         factors = jax.tree.map(lambda f, m, factor=factor: f * factor if m else f, factors, matched)
     parts = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm is not None else []
-    if settings.name == "adamw":
+    if settings.name != "sgd":
         parts += [
-            optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
+            _muon_and_adam(settings, params)
+            if settings.name == "muon"
+            else optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
             optax.add_decayed_weights(settings.weight_decay, mask=lambda p: _like(decayed, p)),
         ]
     parts.append(optax.scale_by_learning_rate(learning_rate_schedule(settings, steps)))
@@ -76,6 +86,20 @@ def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> op
         return trained
     labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", frozen_mask(params, settings))
     return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
+
+
+def _muon_and_adam(settings: Optimizer, params: Parameters) -> optax.GradientTransformation:
+    """Muon for the matrices of the trunk, Adam for tables, vectors, convolutions, projections and heads."""
+    labels = jax.tree_util.tree_map_with_path(
+        lambda path, x: "muon" if leaf_path(path).startswith("trunk/") and x.ndim == 2 else "adam", params
+    )
+    matrices = partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers())
+    muon = optax.chain(
+        optax.contrib.scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=matrices),
+        optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * MUON_UPDATE * max(u.shape) ** 0.5, updates)),
+    )
+    adam = optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon)
+    return optax.partition({"muon": muon, "adam": adam}, lambda p: _like(labels, p))
 
 
 def _like(tree: Parameters, params: Parameters) -> Parameters:

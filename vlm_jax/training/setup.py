@@ -14,7 +14,7 @@ from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.tasks import TASKS
-from vlm_jax.tasks.image_codes import TrainedTokenizer, save_tokenizer
+from vlm_jax.tasks.image_codes import TrainedTokenizer, differing, save_tokenizer
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.pretrained import tokenizer_source
 from vlm_jax.training.state import Parameters
@@ -74,22 +74,27 @@ def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder) -> Any:
     if not file.exists():
         if saved_steps(folder):
             raise InputError(f"{folder.path} has lost its {TOKENIZER}, without which its codes mean nothing")
-        _keep_tokenizer(Path(config.generation.tokenizer), file)
+        folder, its = tokenizer_run(config)
+        _, params, _ = load_trained(its, folder, make_encoder(its, folder), which="best")
+        save_tokenizer(file, its, params)
     return TASKS[config.task](config, encode, TrainedTokenizer(file))
 
 
-def _keep_tokenizer(path: Path, file: Path) -> None:
+def tokenizer_run(config: Config) -> tuple[RunFolder, Config]:
+    """The run of `generation.tokenizer` and its config; `InputError` where it has not ended or makes other codes."""
+    path = Path(config.generation.tokenizer)
     folder = open_run(path.expanduser())
-    config = folder.config()
-    if config.task != "image_tokenizer":
+    its = folder.config()
+    if its.task != "image_tokenizer":
         raise InputError(
-            f"generation.tokenizer {path} is a run of the task {config.task!r}; give one of 'image_tokenizer', such as "
+            f"generation.tokenizer {path} is a run of the task {its.task!r}; give one of 'image_tokenizer', such as "
             "configs/shape_scenes_tokenizer.py leaves"
         )
     if not folder.finished:
         raise InputError(f"generation.tokenizer {path} is a run that has not ended; finish it with experiments.train")
-    _, params, _ = load_trained(config, folder, make_encoder(config, folder), which="best")
-    save_tokenizer(file, config, params)
+    if apart := differing(config, its):
+        raise InputError(f"generation.tokenizer {path} has {apart}, and the config says otherwise; give the same")
+    return folder, its
 
 
 def saved_steps(folder: RunFolder) -> int:
