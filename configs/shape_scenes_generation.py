@@ -41,7 +41,7 @@ def get_config() -> Config:
             image=ImageEncoder(positions="grid"),
             text=TextEncoder(vocabulary_size=128, width=128, max_length=16),
         ),
-        optimizer=Optimizer(learning_rate=5e-4, warmup_steps=300, b2=0.98, weight_decay=0.05, ema=0.995),
-        training=Training(steps=20_000, batch_images=16, evaluate_every=4_000, log_every=100),
+        optimizer=Optimizer(name="muon", learning_rate=1e-3, warmup_steps=300, b2=0.98, weight_decay=0.05, ema=0.995),
+        training=Training(steps=10_000, batch_images=32, evaluate_every=2_000, log_every=100),
         generation=Generation(tokenizer="runs/shape_scenes_tokenizer", steps=12, guidance=2.0),
     )
