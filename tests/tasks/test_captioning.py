@@ -163,6 +163,7 @@ def test_scores_are_the_official_ones_and_the_rules(task, params):
     assert metrics["relations_true"] == 1.0 and metrics["attributes"] >= 3
     official = score_captions([c.text for c in right], [c.references for c in right])
     assert {name: metrics[name] for name in official} == official
+    assert set(metrics) == set(task.scores)
     assert rule_scores([]) == {}
     assert task.score([]) == {}
 

@@ -17,6 +17,7 @@ from vlm_jax.errors import InputError, nearest
 
 MATCHES = ("steps", "flops", "parameters")
 BASE = "base"
+PARTS = ("control", "unseen_prompts")  # what scores of a part or of a control begin with
 LONGEST_NAME = 80
 
 
@@ -181,6 +182,7 @@ def _table(comparison: Comparison, path: Path, seed: int) -> Table:
             if planned and comparison.match != "steps":
                 config, chosen = matched(config, planned[0].config, comparison.match)
             cost(config)
+            _check_metrics(comparison.metrics, config)
             _check_sources(config)
         except (ValueError, TypeError) as error:  # InputError among them, and what tracing says of shapes
             raise InputError(f"{path}, {comparison.title}, {each.label}: {error}") from None
@@ -193,6 +195,17 @@ def _table(comparison: Comparison, path: Path, seed: int) -> Table:
                 raise InputError(f"{path}, {comparison.title}: {other.label!r} and {one.label!r} are the same config")
     common = tuple(comparison.common.items())
     return Table(comparison.title, comparison.base, comparison.match, comparison.metrics, tuple(planned), common)
+
+
+def _check_metrics(metrics: tuple[str, ...], config: Config) -> None:
+    """Raises `InputError` where the task has no score of a name; kinds of questions and controls are known by runs."""
+    from vlm_jax.tasks import TASKS
+
+    known = TASKS[config.task].scores
+    for metric in metrics:
+        first = metric.split("/")[0]
+        if first not in (*known, *PARTS):
+            raise InputError(f"the task {config.task!r} has no score {metric!r}; {nearest(first, known)}")
 
 
 def _check_sources(config: Config) -> None:

@@ -98,6 +98,12 @@ def batch_sums(
 class Captioning(Task):
     """The task of one config: its encoder, its model, its loss, its decoding and its scores."""
 
+    scores = (
+        *("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "exact_match"),
+        *("distinct_1", "distinct_2", "vocabulary", "mean_length", "identical_share"),
+        *("rule_accuracy", "objects_named", "attributes", "hallucinated", "relations", "relations_true"),
+    )
+
     @classmethod
     def metric_of(cls, config: Config) -> str:
         """What is true of a drawn scene, or what people said, CIDEr-D."""

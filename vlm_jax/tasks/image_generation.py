@@ -65,6 +65,10 @@ class Drawn(NamedTuple):
 class ImageGeneration(Task):
     """The task of one config: its encoder, its model, its loss, its decoding and its scores."""
 
+    scores = (
+        *("log_likelihood", "log_frequency", "prompt_gain", "frechet_distance"),
+        *("objects_right", "objects_and_sizes_right", "count_right", "relation_right", "all_right"),
+    )
     sheets = True
 
     @classmethod

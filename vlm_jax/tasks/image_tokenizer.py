@@ -61,6 +61,7 @@ class ImageTokenization(Task):
     """The task of one config: its encoder, its model, its loss and its scores."""
 
     metric = "psnr"
+    scores = ("psnr", "ssim", "codes_stable", "codebook_use", "codebook_perplexity", "dead_codes")
     sheets = True
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:

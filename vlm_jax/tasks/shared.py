@@ -34,6 +34,8 @@ class Task:
     """What the classes of its head mean."""
     metric = ""
     """The score that the best checkpoint is chosen by, the higher the better."""
+    scores: tuple[str, ...] = ()
+    """What its scores are called; a kind of question may follow (`accuracy/yes_no`), and controls have their own."""
     sheets = False
     """Whether each validation draws a sheet of pictures."""
 

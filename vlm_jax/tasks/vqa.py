@@ -77,6 +77,7 @@ class VisualQuestionAnswering(Task):
     """The task of one config: its encoder, its model, its loss and its scores."""
 
     metric = "accuracy"
+    scores = ("accuracy", "accuracy_lenient")
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         answers = len(encode.answers)
