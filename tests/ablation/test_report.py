@@ -124,6 +124,7 @@ def test_numbers_are_spelled_with_their_digits():
     assert fact([{"a": 1}, {"a": None}]) == "a 1; or a missing"
     assert mean_with_interval(Summary(3, 0.832, 0.01, 0.818, 0.846, 2.0), "accuracy") == "83.2 [81.8, 84.6]"
     assert mean_with_interval(Summary(1, 0.832, None, None, None, None), "accuracy") == "83.2 (one seed: no interval)"
+    assert mean_with_interval(Summary(3, 0.832, 0.0, 0.832, 0.832, 2.0), "accuracy") == "83.2 (with every seed)"
 
 
 @pytest.mark.parametrize(

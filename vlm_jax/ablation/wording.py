@@ -9,6 +9,7 @@ from vlm_jax.figures import visible
 MISSING = "missing"
 CALLED = ("higher", "lower")  # verdicts by the adjusted p; all others leave the question open
 ONE_SEED = "one seed: no interval"
+EVERY_SEED = "with every seed"
 NO_SPREAD = "no spread between seeds: no interval"
 
 # Scores from 0 to 1 that are a share of something, shown in percent. What is not in here keeps its unit: CIDEr-D (0 to
@@ -63,6 +64,8 @@ def mean_with_interval(summary: Summary | None, metric: str) -> str:
     if summary is None:
         return MISSING
     mean = score(summary.mean, metric)
+    if summary.deviation == 0:
+        return f"{mean} ({EVERY_SEED})"
     return f"{mean} ({ONE_SEED})" if summary.low is None else f"{mean} {interval(summary.low, summary.high, metric)}"
 
 
