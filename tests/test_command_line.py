@@ -4,7 +4,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -99,16 +98,17 @@ def test_a_wrong_option_exits_with_2_and_names_the_nearest(arguments, expected, 
 
 @pytest.mark.parametrize("arguments", [["--help"], [TINY, "--help"], [TINY, "--seed", "1", "-h"]])
 def test_help_answers_at_once_and_lists_every_setting(arguments):
-    began = time.perf_counter()
+    before = os.times()
     answer = train(*arguments, env=os.environ | {"COLUMNS": "200", "PYTHONWARNINGS": "error"})
-    took = time.perf_counter() - began
+    after = os.times()
     assert answer.returncode == 0, answer.stderr
     for path in leaves(Config()):
         assert f"--{path.replace('_', '-')}" in answer.stdout
     assert "--workdir" in answer.stdout
     assert "Peak learning rate." in answer.stdout
     assert f"Peak learning rate. (default: {'0.003' if TINY in arguments else '0.001'})" in answer.stdout
-    assert took < 1, f"{took:.2f} s"
+    # The processor's seconds: those on the clock depend on what else runs.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1
 
 
 def test_help_imports_nothing_heavy():

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -122,13 +121,14 @@ def command(*arguments):
 
 
 def test_help_answers_at_once_and_lists_every_setting():
-    began = time.perf_counter()
+    before = os.times()
     answer = command("-m", "experiments.inspect_model", TINY, "--help")
-    took = time.perf_counter() - began
+    after = os.times()
     assert answer.returncode == 0, answer.stderr
     for option in ["depth", "classes", *leaves(Config())]:
         assert f"--{option.replace('_', '-')}" in answer.stdout
-    assert took < 1, f"{took:.2f} s"
+    # The processor's seconds: those on the clock depend on what else runs.
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1
 
 
 def test_help_imports_nothing_heavy():
