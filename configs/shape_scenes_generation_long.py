@@ -40,7 +40,7 @@ def get_config() -> Config:
             image=ImageEncoder(positions="grid"),
             text=TextEncoder(vocabulary_size=128, width=128, max_length=32),
         ),
-        optimizer=Optimizer(learning_rate=4e-4, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999),
-        training=Training(steps=60_000, batch_images=16, evaluate_every=10_000, log_every=100),
+        optimizer=Optimizer(name="muon", learning_rate=1e-3, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999),
+        training=Training(steps=40_000, batch_images=32, evaluate_every=5_000, log_every=100),
         generation=Generation(tokenizer="runs/shape_scenes_tokenizer", steps=16, guidance=2.0),
     )

@@ -1,7 +1,8 @@
 """Four fusions on questions about one shape, at equal depth and at equal work.
 
 Command: python -m experiments.ablate configs/ablations/fusion.py
-Time, estimated: 35 runs of three to eight minutes on one core. fusion_relations.py asks about relations.
+Time: 28 runs of four to eight minutes on one busy core, two and a half hours in all. fusion_relations.py asks about
+relations.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
@@ -13,6 +14,14 @@ METRICS = ("accuracy", "accuracy/open", "accuracy/yes_no")
 def get_study() -> Study:
     return Study(
         question="Which fusion answers best after a few minutes, at equal depth and at equal work?",
+        finding=(
+            "In the first 400 steps two streams that ask each other (co_attention) are 3.1 points above one sequence "
+            "(concat), at twice the work of a step; made as cheap, half as wide, they are not told from it any more. "
+            "Text that asks the encoded image (cross) ends 1.2 to 1.9 points above it, which these seeds do not tell "
+            "from nothing. Late fusion, whose sides meet in one product, is 5.1 points below, whatever it costs. All "
+            "questions are about the one shape in the picture, and all four would go on: this is about who learns "
+            "first."
+        ),
         comparisons=(
             Comparison(
                 title="easy-VQA, 400 steps, equal depth",
@@ -34,5 +43,5 @@ def get_study() -> Study:
                 metrics=METRICS,
             ),
         ),
-        seeds=(0, 1, 2, 3, 4),
+        seeds=(0, 1, 2, 3),
     )
