@@ -3,8 +3,8 @@
 Question: are things, their number and how they stand drawn as asked, also in combinations that were never seen?
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py
     then python -m experiments.train configs/shape_scenes_generation.py
-Time: 62 minutes on one of two busy cores. 25 % of the things asked for are drawn, and 73 % of the numbers are right;
-the curve still rises (docs/results.md).
+Time: 97 minutes on one of two busy cores. 44 % of the things asked for are drawn, and 86 % of the numbers are right
+(docs/results.md).
 """
 
 from vlm_jax.config import (
