@@ -20,8 +20,6 @@ SAME_DATA = ("data.name", "data.files.images", "data.files.test", *DRAWN)
 # What scores are measured by, of each task: other pixels have other decibels, other codes other likelihoods.
 SAME_SCALE = {
     "vqa": ("data.accuracy",),
-    "captioning": (),
-    "image_generation": (),
     "image_tokenizer": ("data.image.size", "data.image.resize"),
 }
 LIKELIHOODS = ("generation.tokenizer", "model.pattern")  # and of drawn pictures of which nobody knows what is right
@@ -61,7 +59,7 @@ def main(argv: list[str]) -> int:
     ]
     if apart:
         raise InputError(f"the runs have other test pictures ({', '.join(apart)}); compare runs on the same data")
-    scale = SAME_SCALE[configs[0].task]
+    scale = SAME_SCALE.get(configs[0].task, ())
     if configs[0].task == "image_generation" and configs[0].data.name != "shape_scenes":
         scale = LIKELIHOODS
     apart = [name for name in scale if leaves(configs[0])[name] != leaves(configs[1])[name]]

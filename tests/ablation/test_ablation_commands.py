@@ -143,6 +143,25 @@ def test_a_dry_run_shows_what_it_would_take(study, tmp_path):
     assert f"{cost(todo[0].config).parameters:,}" in lines[1] and "1,024 MiB" in lines[1] and "to do" in lines[1]
 
 
+def test_a_dry_run_says_what_it_does_not_know_and_leaves_out_what_failed(study, tmp_path):
+    file = study()
+    tables = resolve(load_study(file), file)
+    todo, folder = runs(tables, (0, 1)), StudyFolder(tmp_path / "study")
+    folder.write_error(todo[0], "it broke")
+
+    def measure(config):
+        if config.model.layers == 1:
+            raise InputError("no memory for it")
+        return Probe(1.0, 0.1, 60.0, 2**30)
+
+    deep = sum(run.config.model.layers != 1 for run in todo[1:])
+    last = plan(tables, todo, folder, jobs=1, measure=measure).splitlines()[-1]
+    assert (
+        last.startswith(f"3 runs to do, at least {deep}:00 with 1 at a time") and f"of {3 - deep} nobody knows" in last
+    )
+    assert plan(tables, todo, folder, jobs=1, retry=True, measure=measure).splitlines()[-1].startswith("4 runs to do")
+
+
 @pytest.mark.slow
 def test_a_probe_takes_two_steps(study, tmp_path):
     from vlm_jax.ablation.probe import probe

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.weights import own
 from vlm_jax.ablation.costs import matched
 from vlm_jax.ablation.study import (
     Comparison,
@@ -126,6 +127,12 @@ def test_a_wild_name_is_a_plain_folder(configs):
 def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, said):
     with pytest.raises(InputError, match=said):
         tables(configs, **comparison)
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_runs(configs, tmp_path):
+    source = own.write(tmp_path / "bert")
+    with pytest.raises(InputError, match=r"one, ported: model\.text\.init_from .* needs --model\."):
+        tables(configs, variants=chain(vary({}), variant({"model.text.init_from": str(source)}, name="ported")))
 
 
 @pytest.mark.parametrize(

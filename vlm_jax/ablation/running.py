@@ -45,24 +45,23 @@ class StudyFolder:
     def known(self, runs: Sequence[Run]) -> list[Run]:
         """The runs by the names of the folders that have their configs already, whatever they are called by now."""
         there: dict[Config, str] = {}
-        for folder in self._folders():
-            there.setdefault(folder.config(), folder.path.name)
+        for folder, config in self._folders():
+            there.setdefault(config, folder.path.name)
         return [run._replace(name=there.get(run.config, run.name)) for run in runs]
 
     def seeds(self, tables: Iterable[Table]) -> set[int]:
         """The seeds that variants of these comparisons have finished runs with."""
         variants = {replace(variant.config, seed=0) for table in tables for variant in table.variants}
-        finished = (folder.config() for folder in self._folders() if folder.finished)
+        finished = (config for folder, config in self._folders() if folder.finished)
         return {config.seed for config in finished if replace(config, seed=0) in variants}
 
-    def _folders(self) -> list[RunFolder]:
+    def _folders(self) -> list[tuple[RunFolder, Config]]:
         """Those whose configs can be read, finished ones first, by name."""
         found = []
         for file in (self.path / "runs").glob(f"*/{CONFIG}"):
             with suppress(InputError):  # one that no version of today can read is nobody's
-                RunFolder(file.parent).config()
-                found.append(RunFolder(file.parent))
-        return sorted(found, key=lambda folder: (not folder.finished, folder.path.name))
+                found.append((RunFolder(file.parent), RunFolder(file.parent).config()))
+        return sorted(found, key=lambda pair: (not pair[0].finished, pair[0].path.name))
 
     def run(self, run: Run) -> RunFolder:
         """The folder of a run, which need not be there yet."""

@@ -217,9 +217,10 @@ def _check_sources(config: Config) -> None:
     from vlm_jax.training.setup import tokenizer_run
 
     open_split(config.data, "train")
-    if config.model.init_from is not None:
-        open_pretrained(config.model.init_from)  # its answers have to fit as well, and are counted by each run
-    else:
+    model = config.model
+    if model.init_from is not None:
+        open_pretrained(model.init_from)  # its answers have to fit as well, and are counted by each run
+    elif model.text.init_from is not None or model.image.init_from is not None:
         start(config, parameter_shapes(config), ())
     if config.generation.tokenizer is not None:
         tokenizer_run(config)
