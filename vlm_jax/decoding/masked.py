@@ -20,26 +20,30 @@ MASKING = {
     "square": lambda t: 1 - jnp.square(t),
 }
 
+MOST_HOLES = 3  # as many things as pictures of two or three have, and a gap
+
 
 def hide(
     codes: Int[Array, "I gh gw"], keys: Key[jax.Array, " I"], *, schedule: str, mask_code: int, blocks: float
 ) -> tuple[Int[Array, "I gh gw"], Bool[Array, "I gh gw"]]:
     """Codes with a random share hidden, at least one of each picture, and which they are.
 
-    Those hidden are anywhere or, in a share `blocks` of the pictures, the ones nearest to a random place: there a thing
-    is gone whole and what surrounds it is known, as in drawing, so that only the prompt tells what it was (as images
-    are masked by Bao et al. 2021, BEiT, section 2.3, though by rectangles). A cell in the middle is near to more places
-    than one in a corner, and hidden more often.
+    Those hidden are anywhere or, in a share `blocks` of the pictures, the ones nearest to one, two or three random
+    places: there things are gone whole and what surrounds them is known, as in drawing, so that only the prompt tells
+    what they were (as images are masked by Bao et al. 2021, BEiT, section 2.3, though by rectangles). A cell in the
+    middle is near to more places than one in a corner, and hidden more often.
     """
     shape = codes.shape[1:]
     cells = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), axis=-1)
 
     def of_picture(key: Key[jax.Array, ""]) -> Bool[Array, "gh gw"]:
-        part, places, block, centre = jax.random.split(key, 4)
+        part, places, block, centre, holes = jax.random.split(key, 5)
         count = jnp.ceil(MASKING[schedule](jax.random.uniform(part)) * math.prod(shape))
-        middle = jax.random.uniform(centre, (2,)) * jnp.array(shape) - 0.5
-        distance = jnp.sum(jnp.square(cells - middle[None, None]), axis=-1)
-        order = jnp.where(jax.random.bernoulli(block, blocks), distance, jax.random.uniform(places, shape))
+        middles = jax.random.uniform(centre, (MOST_HOLES, 2)) * jnp.array(shape)[None] - 0.5
+        apart = jnp.sum(jnp.square(cells[:, :, None] - middles[None, None]), axis=-1)
+        there = jnp.arange(MOST_HOLES) < jax.random.randint(holes, (), 1, MOST_HOLES + 1)
+        nearest = jnp.min(jnp.where(there[None, None], apart, jnp.inf), axis=-1)
+        order = jnp.where(jax.random.bernoulli(block, blocks), nearest, jax.random.uniform(places, shape))
         return (jnp.argsort(jnp.argsort(order.ravel())) < jnp.maximum(count, 1)).reshape(shape)
 
     hidden = jax.vmap(of_picture)(keys)
