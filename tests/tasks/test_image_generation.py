@@ -30,8 +30,9 @@ from vlm_jax.decoding import hide
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder, claim
 from vlm_jax.tasks import image_generation
+from vlm_jax.tasks.drawn import Drawn, log_frequency
 from vlm_jax.tasks.image_codes import TrainedTokenizer
-from vlm_jax.tasks.image_generation import HIDE, Drawn, ImageGeneration, log_frequency
+from vlm_jax.tasks.image_generation import HIDE, ImageGeneration
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
 from vlm_jax.tasks.picture_distance import PictureFeatures, distances
 from vlm_jax.training import loop

@@ -1,0 +1,100 @@
+"""What was drawn for prompts, and how good it is."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vlm_jax.figures import SheetItem
+from vlm_jax.scenes.picture_rules import PictureCheck, check_picture
+from vlm_jax.scenes.pictures import read_picture
+from vlm_jax.scenes.scene import from_json
+from vlm_jax.tasks.shared import PLAIN
+from vlm_jax.types import Example
+
+SURE = 2  # standard errors from which on a mean is taken to be above zero
+
+
+class Drawn(NamedTuple):
+    """What was drawn for one prompt."""
+
+    image_id: str
+    prompt: str
+    pictures: UInt8[np.ndarray, "S h w 3"]
+    checks: tuple[PictureCheck, ...]
+    """Each picture held against the scene of the prompt; none where nobody knows."""
+    log_likelihood: float
+    """Mean log-probability of a code of the true picture, in nats: all hidden or, with `raster`, given those before."""
+    prompt_gain: float
+    """How much of that is due to the prompt: what is lost with that of another picture. Not a number for one alone."""
+    codes: Int[np.ndarray, "gh gw"]
+    """Those of the true picture."""
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the first picture shows what was asked for; None where nobody knows."""
+        return self.checks[0].all if self.checks else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """One line of `predictions.jsonl`."""
+        found = {"image_id": self.image_id, "prompt": self.prompt}
+        found |= {"log_likelihood": self.log_likelihood, "prompt_gain": self.prompt_gain}
+        return found | {"checks": [check._asdict() for check in self.checks]}
+
+    def card(self, image: np.ndarray | None) -> SheetItem:
+        """For a sheet: the first picture under its prompt."""
+        return SheetItem(self.pictures[0], "", self.prompt, None, (), self.right)
+
+
+def check_drawn(example: Example, pictures: UInt8[np.ndarray, "S h w 3"]) -> tuple[PictureCheck, ...]:
+    """Each picture held against the example's scene; none where it has no scene."""
+    if example.scene is None:
+        return ()
+    scene = from_json(example.scene)
+    return tuple(check_picture(read_picture(picture), scene) for picture in pictures)
+
+
+def score_drawn(drawn: Sequence[Drawn]) -> dict[str, float]:
+    """How well true pictures are expected and, where it is known what was asked for, how much of it was drawn."""
+    likelihood = float(np.mean([row.log_likelihood for row in drawn]))
+    metrics = {"log_likelihood": likelihood, "log_frequency": log_frequency([row.codes for row in drawn])}
+    gain = float(np.mean([row.prompt_gain for row in drawn]))
+    metrics |= {} if np.isnan(gain) else {"prompt_gain": gain}
+    return metrics | picture_scores([check for row in drawn for check in row.checks])
+
+
+def remarks_on(drawn: Sequence[Drawn], metrics: dict[str, float]) -> list[str]:
+    """What a person should know of the scores."""
+    pictures, found = np.stack([row.pictures[0] for row in drawn]), []
+    if pictures.std((1, 2)).max() < PLAIN:
+        found.append("every picture is of one colour: nothing is drawn (yet)")
+    elif len(drawn) > 1 and (pictures == pictures[:1]).all():
+        found.append("the same picture is drawn for every prompt: the model does not read them (yet)")
+    gains = [row.prompt_gain for row in drawn]
+    if "prompt_gain" in metrics and np.mean(gains) <= SURE * np.std(gains, ddof=1) / len(gains) ** 0.5:
+        found.append("true pictures are no likelier with their prompts than with others': they are not read (yet)")
+    if metrics["log_likelihood"] <= metrics["log_frequency"]:
+        found.append("codes are expected no better than by how often each occurs: the loss does not move (yet)")
+    return found
+
+
+def log_frequency(codes: Sequence[Int[np.ndarray, "gh gw"]]) -> float:
+    """Mean log-probability of a code, in nats, for who knows nothing but how often each occurs in these pictures."""
+    counts = np.bincount(np.stack(codes).ravel())
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.sum(shares * np.log(shares)))
+
+
+def picture_scores(checks: Sequence[PictureCheck]) -> dict[str, float]:
+    """Means over pictures of known scenes; nothing where there are none."""
+    if not checks:
+        return {}
+    related = [check.relation for check in checks if check.relation is not None]
+    return {
+        "objects_right": float(np.mean([check.objects for check in checks])),
+        "objects_and_sizes_right": float(np.mean([check.objects_and_sizes for check in checks])),
+        "count_right": float(np.mean([check.count for check in checks])),
+        "relation_right": float(np.mean(related)) if related else float("nan"),
+        "all_right": float(np.mean([check.all for check in checks])),
+    }
