@@ -15,11 +15,12 @@ from typing import Annotated
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
+DRAWN = ("samples", "candidates", "temperature", "steps", "guidance")  # settings of `generation`
 # The options of each task, beside those that all have.
 OPTIONS = {
     "vqa": ("image", "question", "output"),
     "captioning": ("image", "beam", "samples", "temperature", "top_p", "prefix", "choices", "output"),
-    "image_generation": ("prompt", "samples", "temperature", "steps", "guidance", "output"),
+    "image_generation": ("prompt", *DRAWN, "output"),
 }
 DOES = {"vqa": "answers questions", "captioning": "writes captions", "image_generation": "draws pictures"}
 
@@ -56,6 +57,8 @@ def main(argv: list[str]) -> int:
         """Pictures: steps in which one is drawn."""
         guidance: float | None = None
         """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
+        candidates: int | None = None
+        """Pictures: each is the likeliest of so many that are drawn."""
         output: Path | None = None
         """A PNG that shows the pictures with what was said of them, or all that were drawn."""
         checkpoint: str = "best"
@@ -158,7 +161,7 @@ def _draw(folder, config, arguments):
     from vlm_jax.config_checks import check
     from vlm_jax.figures import SheetItem, predictions_sheet
 
-    given = {name: getattr(arguments, name) for name in ("samples", "temperature", "steps", "guidance")}
+    given = {name: getattr(arguments, name) for name in DRAWN}
     changes = {name: value for name, value in given.items() if value is not None}
     changed = dataclasses.replace(config.generation, **changes)
     settings = check(dataclasses.replace(config, generation=changed)).generation
@@ -169,7 +172,8 @@ def _draw(folder, config, arguments):
     for prompt in arguments.prompt:
         _warn_of_unread(prompt, encode, built=config.model.text.tokenizer is None)
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
-    size = min(64, 1 << (len(arguments.prompt) * settings.samples - 1).bit_length())
+    many = len(arguments.prompt) * settings.samples * settings.candidates
+    size = min(64, 1 << (many - 1).bit_length())
     pictures = task.draw(params, arguments.prompt, settings, batch=size)
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
     items = [SheetItem(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]

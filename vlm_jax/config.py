@@ -357,6 +357,8 @@ class Generation:
     """How much chance there is in which codes are kept: at first so much, at the end none (MaskGIT's)."""
     samples: int = 1
     """Pictures drawn of a prompt."""
+    candidates: int = 1
+    """Each picture is the likeliest of so many that are drawn, as the model judges them when they are whole."""
     features: str | None = None
     """A ported CNN (folder, file, `package:NAME/folder` or hub id): scoring adds Fréchet distances in its features."""
     features_sha256: str | None = None

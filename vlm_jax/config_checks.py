@@ -56,6 +56,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "decoding.top_k",
             "generation.steps",
             "generation.samples",
+            "generation.candidates",
             "parallel.devices",
         ),
     ),

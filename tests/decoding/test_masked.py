@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import Generation
-from vlm_jax.decoding import CodeDecoder, hide
+from vlm_jax.decoding import CodeDecoder, hide, masked
 
 CODES, GRID, WORDS = 7, (3, 4), 5
 CELLS = math.prod(GRID)
@@ -187,3 +187,51 @@ def test_blocks_hide_what_lies_together_in_their_share_of_the_pictures():
     anywhere, half, together = edges(0.0), edges(0.5), edges(1.0)
     assert anywhere.min() > together.max()  # no picture can be taken for one of the others
     assert np.mean(half <= together.max()) == pytest.approx(0.5, abs=0.1)
+
+
+def halves(codes, word):
+    """Left and right half each show 1 or 2 as a whole, unless a code says which: parallel draws do not agree."""
+    left = jnp.arange(CELLS) % GRID[1] < GRID[1] // 2
+    either = jnp.log(jnp.array([0.0, 0.5, 0.5, 0, 0, 0, 0]) + 1e-9)
+    shown = codes.reshape(len(codes), 1, CELLS)
+    side = left[:, None] == left[None]
+    ones, twos = (jnp.sum((shown == code) & side[None], axis=-1) for code in (1, 2))
+    return either[None, None] + 3.0 * jnp.stack([ones * 0, ones, twos, *[ones * 0] * 4], axis=-1)
+
+
+def agreement(codes):
+    """The share of codes that are what most of their half are."""
+    ones = np.asarray(codes == 1).reshape(-1, GRID[0], 2, GRID[1] // 2).mean((1, 3))
+    return np.maximum(ones, 1 - ones).mean(1)
+
+
+def test_the_likeliest_candidate_is_kept():
+    """Of pictures drawn in one step, whose codes do not know of each other, the one whose codes fit together best."""
+    one, many = (decoder(halves, steps=1, guidance=0.0, candidates=count) for count in (1, 16))
+    single, best = one({}, *prompts(*[1] * 40), keys(40)), many({}, *prompts(*[1] * 40), keys(40))
+    assert best.shape == single.shape
+    likely = [masked.log_likelihood(one, {}, *prompts(*[1] * 40), codes) for codes in (single, best)]
+    assert float(jnp.mean(likely[1])) > float(jnp.mean(likely[0])) + 5
+    assert agreement(best).mean() > agreement(single).mean() + 0.05
+    alone = many({}, *prompts(1), keys(40)[7:8])
+    np.testing.assert_array_equal(alone[0], best[7])
+
+
+def test_a_picture_is_judged_a_quarter_at_a_time_given_the_rest():
+    """By hand, with logits that say how many codes were hidden, and none of a cell's neighbours with it."""
+    seen = []
+
+    def of(codes, word):
+        jax.debug.callback(lambda hidden: seen.append(np.asarray(hidden)), codes == CODES)
+        return jnp.broadcast_to(jnp.arange(CODES) / 2.0, (len(codes), CELLS, CODES))
+
+    codes = np.random.default_rng(3).integers(0, CODES, (2, *GRID))
+    found = jax.jit(lambda x: masked.log_likelihood(decoder(of), {}, *prompts(1, 2), x))(codes)
+    jax.effects_barrier()
+    logits = np.arange(CODES) / 2.0
+    np.testing.assert_allclose(found, (codes / 2.0 - np.log(np.exp(logits).sum())).sum((1, 2)), rtol=1e-5)
+    assert np.array_equal(np.sum(seen, axis=0), np.ones((2, *GRID)))  # each once
+    for hidden in seen:
+        rows, columns = np.nonzero(hidden[0])
+        apart = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns))
+        assert (apart[~np.eye(len(rows), dtype=bool)] >= 2).all()

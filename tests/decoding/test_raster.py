@@ -122,3 +122,27 @@ def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
     ):
         with pytest.raises(InputError, match=said):
             main([str(pytestconfig.rootpath / options[0]), *options[1:]])
+
+
+@pytest.mark.parametrize("model", [("concat", "raster"), ("cross", "raster")], indirect=True)
+def test_the_likeliest_candidate_is_kept_by_the_probability_of_its_codes_one_after_the_other(model):
+    apply, params, module = model
+    empty = (np.array([1, 2, 0, 0, 0]), np.array([True, True, False, False, False]))
+    keys = jax.random.split(jax.random.key(4), 2)
+
+    def drawn(count, keys):
+        settings = Generation(guidance=0.0, candidates=count)
+        draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, raster=True)
+        return np.asarray(draw(params, IDS[:, 0], MASK[:, 0], keys))
+
+    def log_p(codes):
+        logits = apply(params, before(codes, mask_code=CODES), IDS, MASK, method="code_logits")[:, 0]
+        steps = np.asarray(jax.nn.log_softmax(logits))
+        return [
+            sum(row[g, code] for g, code in enumerate(some.ravel())) for row, some in zip(steps, codes, strict=True)
+        ]
+
+    each = [drawn(1, jax.vmap(lambda key: jax.random.split(key, 5))(keys)[:, place]) for place in range(5)]
+    likely = np.array([log_p(codes) for codes in each])
+    expected = [each[place][row] for row, place in enumerate(likely.argmax(0))]
+    np.testing.assert_array_equal(drawn(5, keys), expected)

@@ -176,7 +176,7 @@ def test_a_drawing_run_is_scored_by_what_is_seen_on_its_pictures(drawing_run):
 def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     prompt = ["--prompt", "a small red circle", "a large blue square"]
-    options = ["--samples", "2", "--steps", "2", "--guidance", "1", "--output", str(sheet)]
+    options = ["--samples", "2", "--steps", "2", "--guidance", "1", "--candidates", "3", "--output", str(sheet)]
     assert predict.main([str(drawing_run.path), *prompt, *options]) == 0
     assert "4 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
     assert evaluate.main([str(drawing_run.path), "--split", "held_out"]) == 0
@@ -273,7 +273,7 @@ def test_what_is_drawn_depends_on_the_prompts_place_and_not_on_the_batch(drawing
     config = drawing_run.config()
     task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
     prompts = ["a small red circle", "a large blue square", "a small green star"]
-    settings = dataclasses.replace(config.generation, samples=2)
+    settings = dataclasses.replace(config.generation, samples=2, candidates=2)
     whole = task.draw(params, prompts, settings)
     np.testing.assert_array_equal(task.draw(params, prompts, settings, batch=2), whole)
     assert whole.shape == (3, 2, 64, 64, 3) and whole.dtype == np.uint8

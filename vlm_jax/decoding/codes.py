@@ -1,6 +1,5 @@
 """Pictures as codes, from prompts: one way or the other, compiled whole."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -8,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
 
 from vlm_jax.config import Generation
-from vlm_jax.decoding.masked import draw_masked
-from vlm_jax.decoding.raster import draw_raster
+from vlm_jax.decoding import masked
+from vlm_jax.decoding import raster as raster_way
 from vlm_jax.types import Array
 
 
@@ -17,8 +16,9 @@ class CodeDecoder:
     """Compiled drawing with one model and one set of settings.
 
     Of the model (`VisualLanguageModel`) `read_prompt` is used, once a picture, and `prompted_code_logits` or, with
-    `raster`, `no_cells` and `next_code_logits`. `grid` is rows and columns of a picture's codes, `codes` how many codes
-    there are, `empty` the ids and mask [T] of the empty text, which stands for no prompt.
+    `raster`, `no_cells` and `next_code_logits` (and `code_logits`, where there are candidates). `grid` is rows and
+    columns of a picture's codes, `codes` how many codes there are, `empty` the ids and mask [T] of the empty text,
+    which stands for no prompt.
     """
 
     def __init__(
@@ -32,13 +32,32 @@ class CodeDecoder:
         raster: bool = False,
     ) -> None:
         self.model, self.settings, self.grid, self.codes, self.empty = model, settings, grid, codes, empty
-        self._draw = jax.jit(partial(draw_raster if raster else draw_masked, self))
+        self._way = raster_way if raster else masked
+        self._draw = jax.jit(self._best)
 
     def __call__(
         self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
     ) -> Int[Array, "I gh gw"]:
         """The codes of a picture for each prompt; its key, and nothing else of the batch, decides what is drawn."""
         return self._draw(params, ids, mask, keys)
+
+    def _best(
+        self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
+    ) -> Int[Array, "I gh gw"]:
+        """Of several candidates the likeliest, given the prompt and without guidance.
+
+        Codes that were drawn at the same time need not fit together, and a whole picture shows whether they do. (Ramesh
+        et al. 2021, section 2.6, let a second model choose among samples; here the one that drew them does.)
+        """
+        count = self.settings.candidates
+        if count == 1:
+            return self._way.draw(self, params, ids, mask, keys)
+        ids, mask = (jnp.repeat(x, count, axis=0) for x in (ids, mask))
+        keys = jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
+        codes = self._way.draw(self, params, ids, mask, keys)
+        likely = self._way.log_likelihood(self, params, ids, mask, codes).reshape(-1, count)
+        best = jnp.argmax(likely, axis=1)[:, None, None, None]
+        return jnp.take_along_axis(codes.reshape(-1, count, *self.grid), best, axis=1)[:, 0]
 
     def read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
         """The prompts as the model remembers them; with guidance there follow as many empty ones."""

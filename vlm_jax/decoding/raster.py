@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from vlm_jax.types import Array
 
@@ -19,7 +19,7 @@ def before(codes: Int[Array, "I gh gw"], *, mask_code: int) -> Int[Array, "I gh 
     return jnp.pad(flat[:, :-1], ((0, 0), (1, 0)), constant_values=mask_code).reshape(codes.shape)
 
 
-def draw_raster(
+def draw(
     decoder: "CodeDecoder", params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
 ) -> Int[Array, "I gh gw"]:
     """One code a step, from what the model makes of the prompt and of the codes before it, which it remembers."""
@@ -40,3 +40,13 @@ def draw_raster(
     start = jnp.full(len(ids), decoder.codes, jnp.int32)
     _, drawn = jax.lax.scan(step, (room, start), jnp.arange(cells))
     return drawn.T.reshape(-1, *decoder.grid)
+
+
+def log_likelihood(
+    decoder: "CodeDecoder", params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], codes: Int[Array, "I gh gw"]
+) -> Float[Array, " I"]:
+    """How likely whole pictures are: the log-probability (nats) of their codes, each given prompt and those before."""
+    shown = before(codes, mask_code=decoder.codes)
+    logits = decoder.model.apply(params, shown, ids[:, None], mask[:, None], method="code_logits")[:, 0]
+    flat = codes.reshape(len(codes), -1, 1)
+    return jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(logits), flat, axis=-1), axis=(1, 2))

@@ -135,8 +135,11 @@ class ImageGeneration(Task):
     def draw(
         self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, *, batch: int | None = None
     ) -> UInt8[np.ndarray, "N S h w 3"]:
-        """`settings.samples` pictures of each prompt; what is drawn depends on the prompt's place, not on the batch."""
-        size = batch or self.config.training.evaluation_batch_images
+        """`settings.samples` pictures of each prompt; what is drawn depends on the prompt's place, not on the batch.
+
+        `batch`, by default as many as are evaluated at a time, counts candidates.
+        """
+        size = max(1, (batch or self.config.training.evaluation_batch_images) // settings.candidates)
         count = len(prompts) * settings.samples
         texts = [prompt for prompt in prompts for _ in range(settings.samples)] + [""] * (-count % size)
         ids, mask = self.encode.encode_texts(texts)
