@@ -2,7 +2,7 @@
 
 Question: does it work here?
 Command: python -m experiments.train configs/tiny.py
-Time: some 20 seconds on two cores, most of them compilation. Accuracy: about the majority answer's.
+Time: 17 seconds on two cores, most of them compilation. Accuracy: 64 %, about what the question alone gives.
 """
 
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training

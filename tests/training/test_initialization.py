@@ -75,7 +75,7 @@ def test_nothing_pretrained_changes_nothing():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"width": 32}, ["--model.width 16", "--model.text.init-trunk False"]),
+        ({"width": 32}, ["--model.width 16", "--model.text.no-init-trunk"]),
         ({"heads": 4}, ["--model.heads 2"]),
         ({"layers": 1}, ["--model.layers 2"]),
         ({"activation": "relu"}, ["--model.activation gelu"]),

@@ -211,9 +211,10 @@ def _check_metrics(metrics: tuple[str, ...], config: Config) -> None:
 def _check_sources(config: Config) -> None:
     """Raises `InputError` where data, a run or weights that the config needs are not there or do not fit."""
     from vlm_jax.data.sources import open_split
+    from vlm_jax.data.text import Tokenizer
     from vlm_jax.tasks.picture_distance import PictureFeatures
     from vlm_jax.training.initialization import start
-    from vlm_jax.training.pretrained import open_pretrained
+    from vlm_jax.training.pretrained import open_pretrained, tokenizer_source
     from vlm_jax.training.setup import tokenizer_run
 
     open_split(config.data, "train")
@@ -222,6 +223,8 @@ def _check_sources(config: Config) -> None:
         open_pretrained(model.init_from)  # its answers have to fit as well, and are counted by each run
     elif model.text.init_from is not None or model.image.init_from is not None:
         start(config, parameter_shapes(config), ())
+    if (words := tokenizer_source(model)) is not None:
+        Tokenizer.load(words).check_size(model.text.vocabulary_size, exact=True)
     if config.generation.tokenizer is not None:
         tokenizer_run(config)
     if config.generation.features is not None:

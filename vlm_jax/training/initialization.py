@@ -113,7 +113,7 @@ def _text_side(
         wanted |= {name: getattr(source.model, name) for name in TRUNK_SETTINGS}
     wrong = {name: value for name, value in wanted.items() if _setting(model, name) != value}
     if wrong:
-        alone = " or --model.text.init-trunk False" if not any(name.startswith("text.") for name in wrong) else ""
+        alone = " or --model.text.no-init-trunk" if not any(name.startswith("text.") for name in wrong) else ""
         raise InputError(f"model.text.init_from {model.text.init_from} needs {_options(wrong)}{alone}")
     theirs = {path: leaf for path, leaf in source.leaves.items() if TEXT_SIDE.match(path)}
     sides = ("text/", "embed/") if source.model.width == model.width else ("text/",)
