@@ -16,6 +16,7 @@ from vlm_jax.errors import InputError
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
 LEARNED = tuple(f"generation.{name}" for name in ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt"))
+NOT_RASTER = ("generation.steps", "generation.choice_temperature")
 
 
 def main(argv: list[str]) -> int:
@@ -40,16 +41,31 @@ def main(argv: list[str]) -> int:
     from vlm_jax.run_folder import open_run
 
     folder = open_run(arguments.run)
-    if arguments.change and arguments.split == "test":
-        raise InputError("the test split is scored once, as the run says; give --change with another split")
-    if arguments.split == "test" and folder.finished:
-        print("the test split is scored once; this is its result")
-        result = folder.result()
+    if arguments.split == "test":
+        result = _test_result(folder, arguments.checkpoint, arguments.change)
     else:
         result = _evaluate(folder, arguments.split, arguments.checkpoint, arguments.change)
     for name, value in result["metrics"].items():
-        print(f"{name:28s} {value:.4f}")
+        print(f"{name:28s} {'missing' if value is None else f'{value:.4f}'}")
     return 0
+
+
+def _test_result(folder, checkpoint, changes):
+    """What a run scored at its end; nothing else scores the test split."""
+    from vlm_jax.training.setup import saved_steps
+
+    if changes:
+        raise InputError("the test split is scored once, as the run says; give --change with another split")
+    if checkpoint != "best":
+        raise InputError(f"the test split is scored with the best checkpoint, not {checkpoint!r}; leave it out")
+    if not folder.finished:
+        steps = folder.config().training.steps
+        raise InputError(
+            f"{folder.path} stands at optimizer step {saved_steps(folder)} of {steps}, and the "
+            "test split is scored once, at the end; finish it with experiments.train, or give --split validation"
+        )
+    print("the test split is scored once; this is its result")
+    return folder.result()
 
 
 def _changed(config, changes):
@@ -60,6 +76,8 @@ def _changed(config, changes):
     overrides = []
     for change in changes:
         setting, sign, value = change.partition("=")
+        if setting in NOT_RASTER and config.model.pattern == "raster":
+            raise InputError(f"--change is {change!r}, and a raster run draws one code after the other; leave it out")
         if not sign or setting.split(".")[0] != CHANGED.get(config.task) or setting in LEARNED:
             raise InputError(
                 f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
@@ -82,23 +100,13 @@ def _spelled(split, changes):
 def _evaluate(folder, split, checkpoint, changes):
     from vlm_jax.data.sources import open_split
     from vlm_jax.training.evaluation import commit, evaluate_run, result_files
-    from vlm_jax.training.setup import load_trained, make_encoder, saved_steps
+    from vlm_jax.training.setup import load_trained, make_encoder
 
-    config = folder.config()
-    if split == "test":
-        steps = saved_steps(folder)
-        if steps < config.training.steps:
-            raise InputError(
-                f"{folder.path} stands at optimizer step {steps} of {config.training.steps}, and the test split is "
-                "scored once, at the end; finish it with experiments.train, or give --split validation"
-            )
-        if checkpoint != "best":
-            raise InputError(f"the test split is scored with the best checkpoint, not {checkpoint!r}; leave it out")
-    config = _changed(config, changes)
+    config = _changed(folder.config(), changes)
     task, params, step = load_trained(config, folder, make_encoder(config, folder), which=checkpoint)
     examples, train = (task.prepare(open_split(config.data, name)) for name in (split, "train"))
     facts = {"checkpoint_step": step, "wall_seconds": 0.0, "commit": commit()}
-    name = _spelled(split, changes)
+    name = _spelled(split, changes if checkpoint == "best" else [f"checkpoint={checkpoint}", *changes])
     result = evaluate_run(task, params, examples, train, split=name, folder=folder, facts=facts)
     print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")
     return result

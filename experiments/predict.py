@@ -161,6 +161,8 @@ def _draw(folder, config, arguments):
     from vlm_jax.config_checks import check
     from vlm_jax.figures import SheetItem, predictions_sheet
 
+    if arguments.steps is not None and config.model.pattern == "raster":
+        raise InputError(f"{folder.path} draws one code after the other (pattern raster); leave --steps out")
     given = {name: getattr(arguments, name) for name in DRAWN}
     changes = {name: value for name, value in given.items() if value is not None}
     changed = dataclasses.replace(config.generation, **changes)
@@ -173,7 +175,7 @@ def _draw(folder, config, arguments):
         _warn_of_unread(prompt, encode, built=config.model.text.tokenizer is None)
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
     many = len(arguments.prompt) * settings.samples * settings.candidates
-    size = min(64, 1 << (many - 1).bit_length())
+    size = max(min(64, 1 << (many - 1).bit_length()), settings.candidates)
     pictures = task.draw(params, arguments.prompt, settings, batch=size)
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
     items = [SheetItem(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
@@ -187,15 +189,14 @@ def _draw(folder, config, arguments):
 
 def _decoding(settings, arguments):
     """The run's way of decoding, as far as the command line does not say another."""
-    changes = {}
-    if arguments.beam is not None:
-        kept = settings.texts if settings.method == "beam" else 1
-        changes = {"method": "beam", "beams": arguments.beam, "texts": arguments.samples or kept}
-        if arguments.temperature is not None or arguments.top_p is not None:
-            raise InputError("--temperature and --top-p are for --samples without --beam; leave out either")
-    elif arguments.samples is not None or arguments.temperature is not None or arguments.top_p is not None:
-        kept = settings.texts if settings.method == "sample" else 1
-        changes = {"method": "sample", "texts": arguments.samples or kept}
+    changes, drawn = {}, arguments.temperature is not None or arguments.top_p is not None
+    if arguments.beam is not None and drawn:
+        raise InputError("--temperature and --top-p are for --samples without --beam; leave out either")
+    if arguments.beam is not None or arguments.samples is not None or drawn:
+        method = "sample" if arguments.beam is None else "beam"
+        kept = settings.texts if settings.method == method else 1
+        changes = {"method": method, "texts": kept if arguments.samples is None else arguments.samples}
+        changes |= {} if arguments.beam is None else {"beams": arguments.beam}
     for name in ("temperature", "top_p", "prefix"):
         if getattr(arguments, name) is not None:
             changes[name] = getattr(arguments, name)

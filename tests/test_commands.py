@@ -76,13 +76,16 @@ def test_the_test_split_is_scored_once(trained, capsys):
     assert contents(trained) == before
 
 
+FILES = (("predictions", "jsonl"), ("predictions", "png"), ("result", "json"))
+
+
 def test_another_split_gets_files_of_its_own(trained, capsys):
     before = contents(trained)
     assert evaluate.main([str(trained), "--split", "validation", "--checkpoint", "latest"]) == 0
     new = {path.name for path in contents(trained).keys() - before.keys()}
-    assert new == {"predictions-validation.jsonl", "predictions-validation.png", "result-validation.json"}
+    assert new == {f"{kind}-validation,checkpoint=latest.{end}" for kind, end in FILES}
     assert before.items() <= contents(trained).items()
-    result = json.loads((trained / "result-validation.json").read_text(encoding="utf-8"))
+    result = json.loads((trained / "result-validation,checkpoint=latest.json").read_text(encoding="utf-8"))
     assert result["split"] == "validation" and result["checkpoint_step"] == 40
     logged = [json.loads(line) for line in (trained / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert result["metrics"]["accuracy"] == pytest.approx(logged[-1]["validation/accuracy"])
@@ -92,6 +95,7 @@ def test_another_split_gets_files_of_its_own(trained, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--checkpoint", "40"], "scored with the best checkpoint, not '40'"),
         (["--split", "valid"], r"no split 'valid'; did you mean 'validation'\?"),
         (["--split", "validation", "--checkpoint", "39"], r"no checkpoint '39' in .*; "),
         (["--split", "validation", "--checkpoint", "bst"], r"no checkpoint 'bst' in .*did you mean 'best'\?"),

@@ -338,7 +338,8 @@ class Generation:
     tokenizer: str | None = None
     """Folder of the image tokenizer's run. What it is is kept in the run, which needs it no more once it has begun."""
     masking: Literal["cosine", "linear", "square"] = "cosine"
-    """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps."""
+    """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps.
+    This, `steps` and `choice_temperature` are not for `raster`."""
     blocks: float = 0.5
     """Share of training pictures whose hidden codes lie together, whole things among them; not with `raster`."""
     start_from_looks: bool = True

@@ -167,6 +167,7 @@ def _check_codes(config: Config) -> None:
     )
     if config.task not in ("image_tokenizer", "image_generation"):
         return
+    training = config.training
     image, generation = config.data.image, config.generation
     cell = codes.patch_size * 2 ** (len(codes.widths) - 1)
     for side in image.size:
@@ -180,6 +181,15 @@ def _check_codes(config: Config) -> None:
         _require(
             config.model.compute_dtype == "float32",
             f"model.compute_dtype {config.model.compute_dtype!r} is not for an image tokenizer; leave it out",
+        )
+        _require(
+            training.label_smoothing == 0,
+            "training.label_smoothing is for tasks that choose among words, answers or codes, and an image tokenizer "
+            "draws pixels; leave it out",
+        )
+        _require(
+            config.optimizer.name != "muon",
+            "optimizer.name 'muon' is for the matrices of a trunk, and an image tokenizer has none; choose 'adamw'",
         )
         return
     _require(
@@ -202,6 +212,11 @@ def _check_codes(config: Config) -> None:
         generation.tokenizer is not None,
         "generation.tokenizer is open: pictures are drawn as codes; give the run of an image tokenizer, "
         "such as one of configs/shape_scenes_tokenizer.py",
+    )
+    _require(
+        generation.candidates <= training.evaluation_batch_images,
+        f"generation.candidates is {generation.candidates}, and all of a picture's are drawn at once; choose at most "
+        f"{training.evaluation_batch_images}, or raise training.evaluation_batch_images",
     )
 
 

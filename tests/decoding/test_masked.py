@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import Generation
-from vlm_jax.decoding import CodeDecoder, hide, masked
+from vlm_jax.decoding import CodeDecoder, code_log_probabilities, hide, masked
 
 CODES, GRID, WORDS = 7, (3, 4), 5
 CELLS = math.prod(GRID)
@@ -205,12 +205,19 @@ def agreement(codes):
     return np.maximum(ones, 1 - ones).mean(1)
 
 
+def judged(of, codes):
+    """Log-probabilities of the codes of whole pictures, given the rest."""
+    draw = decoder(of)
+    prompt = jnp.ones(len(codes), int)
+    return code_log_probabilities(jax.jit(lambda x: masked.logits(draw, {}, prompt, x))(codes), codes)
+
+
 def test_the_likeliest_candidate_is_kept():
     """Of pictures drawn in one step, whose codes do not know of each other, the one whose codes fit together best."""
     one, many = (decoder(halves, steps=1, guidance=0.0, candidates=count) for count in (1, 16))
     single, best = one({}, *prompts(*[1] * 40), keys(40)), many({}, *prompts(*[1] * 40), keys(40))
     assert best.shape == single.shape
-    likely = [masked.log_likelihood(one, {}, *prompts(*[1] * 40), codes) for codes in (single, best)]
+    likely = [jnp.sum(judged(halves, codes), axis=-1) for codes in (single, best)]
     assert float(jnp.mean(likely[1])) > float(jnp.mean(likely[0])) + 5
     assert agreement(best).mean() > agreement(single).mean() + 0.05
     alone = many({}, *prompts(1), keys(40)[7:8])
@@ -226,10 +233,10 @@ def test_a_picture_is_judged_a_quarter_at_a_time_given_the_rest():
         return jnp.broadcast_to(jnp.arange(CODES) / 2.0, (len(codes), CELLS, CODES))
 
     codes = np.random.default_rng(3).integers(0, CODES, (2, *GRID))
-    found = jax.jit(lambda x: masked.log_likelihood(decoder(of), {}, *prompts(1, 2), x))(codes)
+    found = judged(of, codes)
     jax.effects_barrier()
     logits = np.arange(CODES) / 2.0
-    np.testing.assert_allclose(found, (codes / 2.0 - np.log(np.exp(logits).sum())).sum((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found, (codes / 2.0 - np.log(np.exp(logits).sum())).reshape(2, -1), rtol=1e-5)
     assert np.array_equal(np.sum(seen, axis=0), np.ones((2, *GRID)))  # each once
     for hidden in seen:
         rows, columns = np.nonzero(hidden[0])

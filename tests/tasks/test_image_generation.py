@@ -24,6 +24,7 @@ from vlm_jax.config import (
     Training,
 )
 from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.sources import open_split
 from vlm_jax.decoding import hide
@@ -35,6 +36,7 @@ from vlm_jax.tasks.image_codes import TrainedTokenizer
 from vlm_jax.tasks.image_generation import HIDE, ImageGeneration
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
 from vlm_jax.tasks.picture_distance import PictureFeatures, distances
+from vlm_jax.tasks.shared import Changed
 from vlm_jax.training import loop
 from vlm_jax.training.loop import Trainer
 from vlm_jax.training.setup import TOKENIZER, load_trained, make_encoder
@@ -242,6 +244,7 @@ def test_a_distance_is_none_where_pictures_are_the_same(tmp_path):
         (["--split", "held_out", "--change", "generation.blocks=0.1"], "nothing that was learned"),
         (["--split", "held_out", "--change", "model.width=64"], "nothing that was learned"),
         (["--split", "held_out", "--change", "generation.steps"], "it looks like decoding.beams=3"),
+        (["--split", "held_out", "--change", "generation.candidates=9"], "choose at most 8"),
     ],
 )
 def test_what_cannot_be_changed_is_refused(drawing_run, options, message):
@@ -332,12 +335,13 @@ def test_codes_start_from_what_they_look_like_unless_told_otherwise(drawing_run)
         assert abs(alike[0]) < 0.3 and alike[1] > 0.6
 
 
-@pytest.mark.parametrize("slots", [1, 2])
-def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots):
+@pytest.mark.parametrize(("slots", "smoothing"), [(1, 0.0), (2, 0.1)])
+def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoothing):
     """By hand, from the logits; a picture that only fills the batch, and an empty slot, count nothing."""
-    config = dataclasses.replace(
-        drawing_run.config(), generation=Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0)
-    )
+    config = drawing_run.config()
+    training = dataclasses.replace(config.training, label_smoothing=smoothing)
+    generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0)
+    config = dataclasses.replace(config, training=training, generation=generation)
     encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=slots)
     task = ImageGeneration(config, encode, TrainedTokenizer(drawing_run.path / TOKENIZER))
     params = task.init_params(jax.random.key(0))
@@ -354,7 +358,8 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots):
     for picture in range(3):
         for cell in np.flatnonzero(np.asarray(hidden[picture])):
             code = batch.image[picture].ravel()[cell]
-            loss, weight = loss - log_p[picture, 0, cell, code], weight + 1
+            row = log_p[picture, 0, cell]
+            loss, weight = loss - (1 - smoothing) * row[code] - smoothing * row.mean(), weight + 1
             right += log_p[picture, 0, cell].argmax() == code
     assert (float(sums.weight), float(sums.correct), float(sums.examples)) == (weight, right, 3)
     assert float(sums.loss) == pytest.approx(loss, rel=1e-5)
@@ -499,6 +504,46 @@ def test_what_goes_wrong_in_drawing_is_remarked_on(drawing_run, pictures, likeli
     assert len(found) == len(remarks) and all(part in said for part, said in zip(remarks, found, strict=True))
 
 
+def test_one_picture_or_the_same_prompt_twice_has_no_other_prompt(drawing_run):
+    """No control, no gain, and a line that is JSON."""
+    config = drawing_run.config()
+    task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
+    examples, train = (task.prepare(open_split(config.data, name)) for name in ("test", "train"))
+    some = examples[0]
+    for rows, controls in (([some], False), ([some, some], True)):
+        drawn = task.predict(params, rows)
+        assert (
+            "prompt_gain" not in task.score(drawn) and json.loads(json.dumps(drawn[0].as_dict()))["prompt_gain"] is None
+        )
+        assert all(remark.find("not read") < 0 for remark in task.remarks(drawn, task.score(drawn)))
+        alone = Changed(rows, lambda _, example: example)
+        assert any(name.startswith("control/") for name in task.controls(params, alone, train, drawn)) == controls
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "message"),
+    [
+        ("training", {"label_smoothing": 0.1}, "draws pixels; leave it out"),
+        ("optimizer", {"name": "muon"}, "an image tokenizer has none; choose 'adamw'"),
+    ],
+)
+def test_what_does_nothing_for_an_image_tokenizer_is_refused(directory, group, values, message):
+    config = tokenizer_config(directory)
+    wrong = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **values)})
+    with pytest.raises(InputError, match=message):
+        check(wrong)
+
+
+def test_what_a_raster_run_does_not_do_is_refused(drawing_run, tmp_path):
+    config = drawing_run.config()
+    raster = dataclasses.replace(config, model=dataclasses.replace(config.model, pattern="raster"))
+    (tmp_path / "config.json").write_text(to_json(raster), encoding="utf-8")
+    with pytest.raises(InputError, match="leave --steps out"):
+        predict.main([str(tmp_path), "--prompt", "a circle", "--output", str(tmp_path / "x.png"), "--steps", "4"])
+    with pytest.raises(InputError, match="draws one code after the other; leave it out"):
+        evaluate.main([str(tmp_path), "--split", "validation", "--change", "generation.steps=4"])
+
+
 def test_what_is_expected_without_learning_is_the_entropy_of_the_codes():
     assert log_frequency([HALVES, HALVES]) == pytest.approx(-np.log(2))
     assert log_frequency([np.zeros((2, 2), int)]) == 0
@@ -513,3 +558,6 @@ def test_a_dying_codebook_and_plain_reconstructions_are_remarked_on(directory, t
     dying, one_colour = task.remarks(few, task.score(few))
     assert "the codebook is dying" in dying and "one colour" in one_colour
     assert task.remarks(many, task.score(many)) == []
+    scalar = ImageTokenization(check(tokenizer_config(directory, levels=(8, 8, 8, 8))), task.encode)
+    assert "fewer model.codes.levels" in scalar.remarks(few, scalar.score(few))[0]
+    assert scalar.remarks(many, scalar.score(many)) == []  # 64 cells cannot show a tenth of 4,096 codes

@@ -88,6 +88,8 @@ def make_batch(step, task):
 def make_task(name):
     """A task with fresh parts around it: a tokenizer of single letters, five answers, untrained image codes."""
     config = dataclasses.replace(CONFIG, task=name, model=dataclasses.replace(CONFIG.model, pattern=PATTERNS[name]))
+    if name == "image_tokenizer":
+        config = dataclasses.replace(config, training=dataclasses.replace(config.training, label_smoothing=0.0))
     config = check(dataclasses.replace(config, generation=Generation(tokenizer="a run")))
     answers = AnswerVocabulary(tuple("abcde")) if name == "vqa" else None
     tokenizer = Tokenizer.build(["abcdefgh"], 20)

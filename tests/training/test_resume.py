@@ -30,7 +30,8 @@ SMALL = (
     "--training.steps", STEPS, "--training.evaluate-every", HALF, "--training.log-every", "1",
     "--optimizer.learning-rate", "4e-4",
 )  # fmt: skip
-DROPOUT = ("--model.dropout", "0.1", "--model.attention-dropout", "0.1")
+# With both kinds of optimizer state: Muon's for the trunk, Adam's for the rest.
+DROPOUT = ("--model.dropout", "0.1", "--model.attention-dropout", "0.1", "--optimizer.name", "muon")
 MEASURED = ("wall_seconds", "compile_seconds", "examples_per_second", "waited_seconds", "peak_memory_bytes")
 
 

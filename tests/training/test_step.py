@@ -186,6 +186,30 @@ def test_muon_turns_the_matrices_of_the_trunk_and_adam_the_rest():
     assert turned == 6
 
 
+def test_muon_looks_ahead_along_the_momentum():
+    """The second step by hand: momentum 0.95, and Nesterov's look ahead (bias-corrected, as optax's)."""
+    settings = with_optimizer(name="muon", weight_decay=0.0, learning_rate=1.0).optimizer
+    params = start(CONFIG)[0].params
+    random, name = np.random.default_rng(0), "trunk/layer_0/attention/query/kernel"
+    optimizer = make_optimizer(settings, params, steps=10)
+    state, seen = optimizer.init(params), []
+    for _ in range(2):
+        gradients = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), params)
+        updates, state = optimizer.update(gradients, state, params)
+        seen.append(flatten(gradients)[name])
+    first, second = seen
+    momentum = 0.05 * (0.95 * first + second)
+    ahead = 0.95 * momentum / (1 - 0.95**3) + 0.05 * second / (1 - 0.95**2)
+    update = flatten(updates)[name]
+    np.testing.assert_allclose(update, -0.2 * max(update.shape) ** 0.5 * orthogonal(ahead), rtol=1e-3, atol=1e-5)
+
+
+def test_muon_needs_a_trunk_that_learns():
+    params = start(CONFIG)[0].params
+    with pytest.raises(InputError, match="none is trained; choose 'adamw'"):
+        make_optimizer(with_optimizer(name="muon", frozen=("^trunk/",)).optimizer, params, steps=10)
+
+
 def test_muon_spares_what_is_frozen():
     state, step = start(with_optimizer(name="muon", learning_rate=0.01, frozen=("^trunk/layer_0/attention/", "^head/")))
     after, _ = step(state, make_batch())

@@ -12,13 +12,18 @@ from vlm_jax.decoding import raster as raster_way
 from vlm_jax.types import Array
 
 
+def code_log_probabilities(logits: Float[Array, "I G V"], codes: Int[Array, "I gh gw"]) -> Float[Array, "I G"]:
+    """Of each cell's code, in nats."""
+    flat = codes.reshape(len(codes), -1, 1)
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), flat, axis=-1)[..., 0]
+
+
 class CodeDecoder:
     """Compiled drawing with one model and one set of settings.
 
     Of the model (`VisualLanguageModel`) `read_prompt` is used, once a picture, and `prompted_code_logits` or, with
-    `raster`, `no_cells` and `next_code_logits` (and `code_logits`, where there are candidates). `grid` is rows and
-    columns of a picture's codes, `codes` how many codes there are, `empty` the ids and mask [T] of the empty text,
-    which stands for no prompt.
+    `raster`, `no_cells` and `next_code_logits`. `grid` is rows and columns of a picture's codes, `codes` how many codes
+    there are, `empty` the ids and mask [T] of the empty text, which stands for no prompt.
     """
 
     def __init__(
@@ -49,17 +54,18 @@ class CodeDecoder:
         Codes that were drawn at the same time need not fit together, and a whole picture shows whether they do. (Ramesh
         et al. 2021, section 2.6, let a second model choose among samples; here the one that drew them does.)
         """
-        count = self.settings.candidates
+        count, prompt = self.settings.candidates, self._read(params, ids, mask)
         if count == 1:
-            return self._way.draw(self, params, ids, mask, keys)
-        ids, mask = (jnp.repeat(x, count, axis=0) for x in (ids, mask))
+            return self._way.draw(self, params, prompt, keys)
+        prompt = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), prompt)
         keys = jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
-        codes = self._way.draw(self, params, ids, mask, keys)
-        likely = self._way.log_likelihood(self, params, ids, mask, codes).reshape(-1, count)
-        best = jnp.argmax(likely, axis=1)[:, None, None, None]
+        codes = self._way.draw(self, params, prompt, keys)
+        given = jax.tree.map(lambda x: x[: len(codes)], prompt)  # without the empty ones
+        log_p = code_log_probabilities(self._way.logits(self, params, given, codes), codes)
+        best = jnp.argmax(jnp.sum(log_p, axis=-1).reshape(-1, count), axis=1)[:, None, None, None]
         return jnp.take_along_axis(codes.reshape(-1, count, *self.grid), best, axis=1)[:, 0]
 
-    def read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
+    def _read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
         """The prompts as the model remembers them; with guidance there follow as many empty ones."""
         if self.settings.guidance > 0:
             nothing = [jnp.broadcast_to(row[None], ids.shape) for row in self.empty]

@@ -51,15 +51,12 @@ def hide(
     return jnp.where(hidden, mask_code, codes), hidden
 
 
-def draw(
-    decoder: "CodeDecoder", params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
-) -> Int[Array, "I gh gw"]:
+def draw(decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, " I"]) -> Int[Array, "I gh gw"]:
     """All codes are hidden at first. Each step draws every hidden one, and keeps those drawn with most confidence.
 
     Confidence is the log-probability of what was drawn, with Gumbel noise that falls to zero at the last step.
     """
     s, cells = decoder.settings, math.prod(decoder.grid)
-    prompt = decoder.read(params, ids, mask)
 
     def step(number: Int[Array, ""], codes: Int[Array, "I G"]) -> Int[Array, "I G"]:
         part = (number + 1) / s.steps
@@ -79,28 +76,28 @@ def draw(
         again = jnp.argsort(jnp.argsort(sure)) < still
         return jnp.where(hidden, jnp.where(again, decoder.codes, drawn), codes)
 
-    start = jnp.full((len(ids), cells), decoder.codes, jnp.int32)
+    start = jnp.full((len(keys), cells), decoder.codes, jnp.int32)
     return jax.lax.fori_loop(0, s.steps, step, start).reshape(-1, *decoder.grid)
 
 
-def log_likelihood(
-    decoder: "CodeDecoder", params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], codes: Int[Array, "I gh gw"]
-) -> Float[Array, " I"]:
-    """How likely whole pictures are: the sum of the log-probabilities of their codes, in nats, given prompt and rest.
+def logits(decoder: "CodeDecoder", params: Any, prompt: Any, codes: Int[Array, "I gh gw"]) -> Float[Array, "I G V"]:
+    """Those of each cell, given the prompt and the rest of a whole picture.
 
-    A pseudo-likelihood (Salazar et al. 2020, Masked language model scoring, section 2), but for a quarter of the codes
-    is hidden at a time, not one: as many passes as there are parts, and no two hidden cells touch.
+    What they give its codes is a pseudo-likelihood (Salazar et al. 2020, Masked language model scoring, section 2), but
+    for a quarter of the codes is hidden at a time, not one: as many passes as there are parts, and no two hidden cells
+    touch.
     """
-    prompt = decoder.model.apply(params, ids[:, None], mask[:, None], method="read_prompt")
     row, column = jnp.indices(decoder.grid)
     part_of = (2 * row + column) % PARTS
 
-    def judge(part: Int[Array, ""]) -> Float[Array, " I"]:
-        hidden = (part_of == part)[None]
-        shown = jnp.where(hidden, decoder.codes, codes)
-        logits = decoder.model.apply(params, prompt, shown, method="prompted_code_logits")[:, 0]
-        flat = codes.reshape(len(codes), -1, 1)
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), flat, axis=-1)[..., 0]
-        return jnp.sum(log_p * hidden.reshape(1, -1), axis=-1)
+    def judge(part: Int[Array, ""]) -> Float[Array, "I G V"]:
+        shown = jnp.where((part_of == part)[None], decoder.codes, codes)
+        return decoder.model.apply(params, prompt, shown, method="prompted_code_logits")[:, 0]
 
-    return jnp.sum(jax.lax.map(judge, jnp.arange(PARTS)), axis=0)
+    # One part after the other: all at once would take four times the memory.
+    return jax.lax.fori_loop(
+        1,
+        PARTS,
+        lambda part, so_far: jnp.where((part_of == part).reshape(1, -1, 1), judge(part), so_far),
+        judge(jnp.int32(0)),
+    )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Float, Int, Key
 
 from vlm_jax.types import Array
 
@@ -19,13 +19,11 @@ def before(codes: Int[Array, "I gh gw"], *, mask_code: int) -> Int[Array, "I gh 
     return jnp.pad(flat[:, :-1], ((0, 0), (1, 0)), constant_values=mask_code).reshape(codes.shape)
 
 
-def draw(
-    decoder: "CodeDecoder", params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
-) -> Int[Array, "I gh gw"]:
+def draw(decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, " I"]) -> Int[Array, "I gh gw"]:
     """One code a step, from what the model makes of the prompt and of the codes before it, which it remembers."""
     s, cells = decoder.settings, math.prod(decoder.grid)
-    prompt = decoder.read(params, ids, mask)
-    room = decoder.model.no_cells(len(decoder.twice(ids)), 1, cells)
+    start = jnp.full(len(keys), decoder.codes, jnp.int32)
+    room = decoder.model.no_cells(len(decoder.twice(start)), 1, cells)
 
     def step(carried: tuple[Any, Int[Array, " I"]], number: Int[Array, ""]) -> tuple[Any, Int[Array, " I"]]:
         memory, last = carried
@@ -37,16 +35,13 @@ def draw(
         drawn = jax.vmap(jax.random.categorical)(step_keys, logits)
         return (memory, drawn), drawn
 
-    start = jnp.full(len(ids), decoder.codes, jnp.int32)
     _, drawn = jax.lax.scan(step, (room, start), jnp.arange(cells))
     return drawn.T.reshape(-1, *decoder.grid)
 
 
-def log_likelihood(
-    decoder: "CodeDecoder", params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], codes: Int[Array, "I gh gw"]
-) -> Float[Array, " I"]:
-    """How likely whole pictures are: the log-probability (nats) of their codes, each given prompt and those before."""
-    shown = before(codes, mask_code=decoder.codes)
-    logits = decoder.model.apply(params, shown, ids[:, None], mask[:, None], method="code_logits")[:, 0]
-    flat = codes.reshape(len(codes), -1, 1)
-    return jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(logits), flat, axis=-1), axis=(1, 2))
+def logits(decoder: "CodeDecoder", params: Any, prompt: Any, codes: Int[Array, "I gh gw"]) -> Float[Array, "I G V"]:
+    """Those of each cell of a whole picture, given the prompt and the codes before it, in one pass."""
+    shown = before(codes, mask_code=decoder.codes).reshape(len(codes), -1)
+    room = decoder.model.no_cells(*shown.shape[:1], 1, shown.shape[1])
+    found, _ = decoder.model.apply(params, prompt, room, shown, decoder.grid, method="next_code_logits")
+    return found[:, 0]

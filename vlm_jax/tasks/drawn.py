@@ -27,7 +27,8 @@ class Drawn(NamedTuple):
     log_likelihood: float
     """Mean log-probability of a code of the true picture, in nats: all hidden or, with `raster`, given those before."""
     prompt_gain: float
-    """How much of that is due to the prompt: what is lost with that of another picture. Not a number for one alone."""
+    """How much of that is due to the prompt: what is lost with that of another picture. Not a number where there is
+    no other one, or where it has the same."""
     codes: Int[np.ndarray, "gh gw"]
     """Those of the true picture."""
 
@@ -38,9 +39,9 @@ class Drawn(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
-        found = {"image_id": self.image_id, "prompt": self.prompt}
-        found |= {"log_likelihood": self.log_likelihood, "prompt_gain": self.prompt_gain}
-        return found | {"checks": [check._asdict() for check in self.checks]}
+        gain = None if np.isnan(self.prompt_gain) else self.prompt_gain
+        found = {"image_id": self.image_id, "prompt": self.prompt, "log_likelihood": self.log_likelihood}
+        return found | {"prompt_gain": gain, "checks": [check._asdict() for check in self.checks]}
 
     def card(self, image: np.ndarray | None) -> SheetItem:
         """For a sheet: the first picture under its prompt."""
@@ -59,8 +60,8 @@ def score_drawn(drawn: Sequence[Drawn]) -> dict[str, float]:
     """How well true pictures are expected and, where it is known what was asked for, how much of it was drawn."""
     likelihood = float(np.mean([row.log_likelihood for row in drawn]))
     metrics = {"log_likelihood": likelihood, "log_frequency": log_frequency([row.codes for row in drawn])}
-    gain = float(np.mean([row.prompt_gain for row in drawn]))
-    metrics |= {} if np.isnan(gain) else {"prompt_gain": gain}
+    gains = prompt_gains(drawn)
+    metrics |= {"prompt_gain": float(np.mean(gains))} if gains else {}
     return metrics | picture_scores([check for row in drawn for check in row.checks])
 
 
@@ -71,12 +72,17 @@ def remarks_on(drawn: Sequence[Drawn], metrics: dict[str, float]) -> list[str]:
         found.append("every picture is of one colour: nothing is drawn (yet)")
     elif len(drawn) > 1 and (pictures == pictures[:1]).all():
         found.append("the same picture is drawn for every prompt: the model does not read them (yet)")
-    gains = [row.prompt_gain for row in drawn]
-    if "prompt_gain" in metrics and np.mean(gains) <= SURE * np.std(gains, ddof=1) / len(gains) ** 0.5:
+    gains = prompt_gains(drawn)
+    if len(gains) > 1 and np.mean(gains) <= SURE * np.std(gains, ddof=1) / len(gains) ** 0.5:
         found.append("true pictures are no likelier with their prompts than with others': they are not read (yet)")
     if metrics["log_likelihood"] <= metrics["log_frequency"]:
         found.append("codes are expected no better than by how often each occurs: the loss does not move (yet)")
     return found
+
+
+def prompt_gains(drawn: Sequence[Drawn]) -> list[float]:
+    """Of those that have one."""
+    return [row.prompt_gain for row in drawn if not np.isnan(row.prompt_gain)]
 
 
 def log_frequency(codes: Sequence[Int[np.ndarray, "gh gw"]]) -> float:

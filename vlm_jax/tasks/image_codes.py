@@ -47,7 +47,8 @@ class TrainedTokenizer:
         """How many codes there are."""
         self.grid = grid_size(self.settings, self.image.size)
         """Rows and columns of a picture's codes."""
-        self._params, model = {"params": unflatten(params)}, ImageTokenizer(self.settings)
+        self._params = jax.device_put({"params": unflatten(params)})  # once, not with every batch
+        model = ImageTokenizer(self.settings)
         self._encode = jax.jit(lambda params, image: model.apply(params, image, method="encode"))
         self._decode = jax.jit(lambda params, codes: model.apply(params, codes, method="decode"))
 

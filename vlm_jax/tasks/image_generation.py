@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from vlm_jax.config import Config, Generation
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.decoding import CodeDecoder, before, hide
+from vlm_jax.decoding import CodeDecoder, before, code_log_probabilities, hide
 from vlm_jax.errors import InputError
 from vlm_jax.models.code_vectors import starting_alike
 from vlm_jax.models.vlm import VisualLanguageModel
@@ -108,8 +108,10 @@ class ImageGeneration(Task):
             )
         logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
         target = batch.image.reshape(len(codes), 1, -1)
-        log_p = jax.nn.log_softmax(logits)
+        log_p, smoothing = jax.nn.log_softmax(logits), self.config.training.label_smoothing
         loss = -jnp.take_along_axis(log_p, target[..., None], axis=-1)[..., 0]
+        if smoothing:
+            loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
         weight = hidden.reshape(target.shape) * batch.weight[..., None]
         right = jnp.argmax(log_p, axis=-1) == target
         return Sums(jnp.sum(loss * weight), jnp.sum(weight), jnp.sum(right * weight), jnp.sum(batch.weight))
@@ -122,8 +124,7 @@ class ImageGeneration(Task):
         nothing = jnp.full(codes.shape, self.tokenizer.codes, jnp.int32)
         shown = before(codes, mask_code=self.tokenizer.codes) if self._raster else nothing
         logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="code_logits")[:, 0]
-        flat = codes.reshape(len(codes), -1, 1)
-        return jnp.take_along_axis(jax.nn.log_softmax(logits), flat, axis=-1).mean((1, 2))
+        return jnp.mean(code_log_probabilities(logits, codes), axis=-1)
 
     def decoder(self, settings: Generation) -> CodeDecoder:
         """The compiled decoder of some settings."""
@@ -163,14 +164,15 @@ class ImageGeneration(Task):
         texts = [_prompt(example) for example in rows] if prompts is None else list(prompts)
         pictures = self.draw(params, texts, self.config.generation)
         likelihoods = self.log_likelihoods(params, rows, texts)
+        gains = [float("nan")] * len(rows)
         if prompts is None and len(rows) > 1:
             exchanged = [texts[place] for place in others(len(texts), self.config.seed)]
             without = self.log_likelihoods(params, rows, exchanged)
-        else:
-            without = [float("nan")] * len(rows)
+            both = zip(texts, exchanged, likelihoods, without, strict=True)
+            gains = [float("nan") if one == other else own - its for one, other, own, its in both]
         return [
-            Drawn(row.image_id, text, some, check_drawn(row, some), likelihood, likelihood - other, row.image)
-            for row, text, some, likelihood, other in zip(rows, texts, pictures, likelihoods, without, strict=True)
+            Drawn(row.image_id, text, some, check_drawn(row, some), likelihood, gain, row.image)
+            for row, text, some, likelihood, gain in zip(rows, texts, pictures, likelihoods, gains, strict=True)
         ]
 
     def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
@@ -210,8 +212,9 @@ class ImageGeneration(Task):
         known = {question.text for example in train for question in example.questions}
         new = [row for row in predictions if row.prompt not in known]
         exchanged = [predictions[place].prompt for place in others(len(predictions), self.config.seed)]
-        shuffled = self.predict(params, examples, prompts=exchanged)
-        rows = {"unseen_prompts": self.score(new) if new else {}, "control/prompt_shuffled": self.score(shuffled)}
+        rows = {"unseen_prompts": self.score(new) if new else {}}
+        if len(predictions) > 1:
+            rows["control/prompt_shuffled"] = self.score(self.predict(params, examples, prompts=exchanged))
         found = {"unseen_prompts/count": float(len(new))} | self._distances(examples, train, predictions)
         return found | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}
 

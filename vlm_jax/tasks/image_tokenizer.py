@@ -20,6 +20,10 @@ from vlm_jax.tasks.shared import PLAIN, Task, without_texts
 from vlm_jax.types import Batch, Example
 
 FEW_CODES = 0.1  # share of the codes in use below which something is wrong
+DYING = {
+    "codebook": "the codebook is dying; raise model.codes.revival, or choose the scalar quantizer",
+    "scalar": "pictures are alike, or too few numbers change; train on, or choose fewer model.codes.levels",
+}
 ENCODE, REVIVE = range(2)  # what a picture's key is used for
 NOISE = 2.0  # levels of 255, standard deviation: nobody sees it
 
@@ -126,11 +130,10 @@ class ImageTokenization(Task):
     def remarks(self, predictions: Sequence[Reconstructed], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         found = []
-        if metrics["codebook_use"] < FEW_CODES:
-            found.append(
-                f"{metrics['codebook_use']:.1%} of the codes are in use: the codebook is dying; "
-                "raise model.codes.revival, or choose the scalar quantizer"
-            )
+        codes = self.config.model.codes
+        count, cells = code_count(codes), sum(row.codes.size for row in predictions)
+        if metrics["codebook_use"] * count < FEW_CODES * min(count, cells):  # few pictures cannot show many
+            found.append(f"{metrics['codebook_use']:.1%} of the codes are in use: {DYING[codes.quantizer]}")
         if all(row.picture.std((0, 1)).max() < PLAIN <= row.original.std((0, 1)).max() for row in predictions):
             found.append("every picture comes back in one colour: the codes say nothing of it (yet)")
         return found

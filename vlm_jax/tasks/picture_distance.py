@@ -32,7 +32,8 @@ class PictureFeatures:
         if wanted not in (None, found):
             raise InputError(f"generation.features {settings.features} has the SHA-256 {found}, not {wanted}")
         self.origin = {"cnn": ported.architecture.model.cnn, "source": settings.features, "sha256": found}
-        self._input, self._params, module = ported.architecture.input, {"params": ported.params}, ported.module
+        self._input, module = ported.architecture.input, ported.module
+        self._params = jax.device_put({"params": ported.params})  # once, not with every batch
         self._run = jax.jit(lambda params, image: module.apply(params, image)[0])
 
     def __call__(self, pictures: Pictures) -> Features:

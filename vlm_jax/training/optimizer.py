@@ -93,6 +93,9 @@ def _muon_and_adam(settings: Optimizer, params: Parameters) -> optax.GradientTra
     labels = jax.tree_util.tree_map_with_path(
         lambda path, x: "muon" if leaf_path(path).startswith("trunk/") and x.ndim == 2 else "adam", params
     )
+    frozen = frozen_mask(params, settings)
+    if not any(jax.tree.leaves(jax.tree.map(lambda label, fixed: label == "muon" and not fixed, labels, frozen))):
+        raise InputError("optimizer.name 'muon' is for matrices of the trunk, and none is trained; choose 'adamw'")
     matrices = partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers())
     muon = optax.chain(
         optax.contrib.scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=matrices),
