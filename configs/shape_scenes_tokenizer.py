@@ -2,7 +2,7 @@
 
 Question: do 8 x 8 codes of 1,000 keep what matters of a picture of 64 x 64 pixels?
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py
-Time: 16 minutes on one busy core. PSNR 30.7 dB, 73 % of the codes in use.
+Time: 18 minutes on one busy core. PSNR 30.6 dB, 68 % of the codes in use, 92 % of them steady under noise.
 """
 
 from vlm_jax.config import Config, Data, ImageCodes, ImageInput, Model, Optimizer, Training
@@ -13,7 +13,9 @@ def get_config() -> Config:
         name="shape_scenes_tokenizer",
         task="image_tokenizer",
         data=Data(name="shape_scenes", drawing_things=(1, 2), image=ImageInput(size=(64, 64), flip=True, shift=4)),
-        model=Model(codes=ImageCodes(levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2))),
+        model=Model(
+            codes=ImageCodes(levels=(8, 5, 5, 5), encoder_noise=8.0, patch_size=4, widths=(48, 96), depths=(1, 2))
+        ),
         optimizer=Optimizer(learning_rate=2e-3, warmup_steps=100, b2=0.98, weight_decay=0.0, ema=0.99),
         training=Training(steps=8_000, batch_images=16, evaluate_every=1_000, log_every=100),
     )

@@ -1,7 +1,7 @@
 """Who may see whom: for answers, whether the image sees the question; for captions, where the words read the image.
 
 Command: python -m experiments.ablate configs/ablations/patterns.py
-Time: 6 runs of two to five minutes and 6 of six, on two cores.
+Time: 6 runs of 5 to 19 minutes and 6 of 11 to 18 on one busy core of two, 2.4 hours in all.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, vary
@@ -10,6 +10,14 @@ from vlm_jax.ablation.study import Comparison, Study, vary
 def get_study() -> Study:
     return Study(
         question="Does it help that the image sees the words? And does one sequence caption better than asking?",
+        finding=(
+            "Three seeds tell neither pair apart. On easy-VQA an image side that sees the question ends 1.2 points "
+            "higher (-0.6 to +2.9), for 2.2 times the work of a step and 2.5 times the time: what it can win here does "
+            "not pay. Words that ask the encoded image in a layer of its own (cross) have 9.0 points fewer of their "
+            "captions wholly true than words that read both in one sequence (concat), from 18.2 fewer to 0.2 more: "
+            "likely a difference, and not shown by these seeds. Both are early: after 1,000 steps 47 % of the captions "
+            "are true, after the preset's 3,000 it is 97 %."
+        ),
         comparisons=(
             Comparison(
                 title="Answers, easy-VQA, 400 steps",
