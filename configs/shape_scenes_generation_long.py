@@ -42,5 +42,5 @@ def get_config() -> Config:
         ),
         optimizer=Optimizer(name="muon", learning_rate=1e-3, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999),
         training=Training(steps=40_000, batch_images=32, evaluate_every=5_000, log_every=100),
-        generation=Generation(tokenizer="runs/shape_scenes_tokenizer", steps=16, guidance=2.0),
+        generation=Generation(tokenizer="runs/shape_scenes_tokenizer", steps=32, guidance=2.0),
     )

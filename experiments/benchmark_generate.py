@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
 
         config: Annotated[Path, tyro.conf.Positional]
         """A config file of the task image_generation."""
-        steps: tuple[int, ...] = (4, 8, 12, 16)
+        steps: tuple[int, ...] = (4, 8, 12, 16, 32)
         """Numbers of steps of masked decoding."""
         guidance: tuple[float, ...] = (0.0, 2.0)
         """Weights of guidance; all above 0 cost the same, twice that of 0."""

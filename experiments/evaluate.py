@@ -107,7 +107,7 @@ def _evaluate(folder, split, checkpoint, changes):
     examples, train = (task.prepare(open_split(config.data, name)) for name in (split, "train"))
     facts = {"checkpoint_step": step, "wall_seconds": 0.0, "commit": commit()}
     name = _spelled(split, changes if checkpoint == "best" else [f"checkpoint={checkpoint}", *changes])
-    result = evaluate_run(task, params, examples, train, split=name, folder=folder, facts=facts)
+    result = evaluate_run(task, params, examples, train, split=split, name=name, folder=folder, facts=facts)
     print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")
     return result
 

@@ -30,7 +30,7 @@ def get_study() -> Study:
                     variant({"model.codes.encoder_noise": 8.0}, name="scalar, noise on what is encoded"),
                     variant({"model.codes.quantizer": "codebook"}, name="learned codebook"),
                 ),
-                common={"training.steps": 2_000, "training.evaluate_every": 500},
+                common={"model.codes.encoder_noise": 0.0, "training.steps": 2_000, "training.evaluate_every": 500},
                 metrics=("psnr", "ssim", "codebook_use", "codebook_perplexity", "codes_stable"),
             ),
         ),

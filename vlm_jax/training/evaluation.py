@@ -45,20 +45,21 @@ def evaluate_run(
     split: str,
     folder: RunFolder,
     facts: dict[str, Any],
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Score a split, with the controls as rows of their own; write predictions, the sheet and, last, the result.
 
     The test split's files are `predictions.jsonl`, `predictions.png` and `result.json`; those of another split carry
-    its name. `facts` are rows of the result; its `wall_seconds` grow by what scoring took.
+    `name`, by default the split's. `facts` are rows of the result; its `wall_seconds` grow by what scoring took.
     """
-    config, began = task.config, time.perf_counter()
-    predictions_file, sheet_file, result_file = result_files(split)
+    config, began, named = task.config, time.perf_counter(), name or split
+    predictions_file, sheet_file, result_file = result_files(named)
     predictions = task.predict(params, examples)
     metrics = task.score(predictions) | task.controls(params, examples, train, predictions)
     lines = [json.dumps(prediction.as_dict(), ensure_ascii=False) for prediction in predictions]
     folder.write_text(predictions_file, "\n".join(lines) + "\n")
-    for name, content in task.files(predictions).items():
-        folder.write_json(_for_split(name, split), content)
+    for file, content in task.files(predictions).items():
+        folder.write_json(_named(file, named), content)
     title = f"{config.name}, {split} split: {task.title(metrics)}"
     draw_sheet(config, predictions, examples, folder.path / sheet_file, title=title)
     result = {
@@ -79,14 +80,14 @@ def evaluate_run(
     return result
 
 
-def result_files(split: str) -> tuple[str, str, str]:
-    """Names of the files of predictions, of the sheet and of the result."""
-    return tuple(_for_split(name, split) for name in ("predictions.jsonl", "predictions.png", RESULT))
+def result_files(name: str) -> tuple[str, str, str]:
+    """Names of the files of predictions, of the sheet and of the result, of a split or under another name."""
+    return tuple(_named(file, name) for file in ("predictions.jsonl", "predictions.png", RESULT))
 
 
-def _for_split(name: str, split: str) -> str:
-    stem, _, ending = name.rpartition(".")
-    return name if split == "test" else f"{stem}-{split}.{ending}"
+def _named(file: str, name: str) -> str:
+    stem, _, ending = file.rpartition(".")
+    return file if name == "test" else f"{stem}-{name}.{ending}"
 
 
 def draw_sheet(
