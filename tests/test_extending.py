@@ -65,6 +65,7 @@ def test_what_it_cannot_do_is_still_refused(extended):
 def test_every_name_on_the_page_exists():
     for path in re.findall(r"`((?:vlm_jax|tests|configs)/[\w./]*)`", PAGE):
         assert (ROOT / path).exists(), path
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "vlm_jax").rglob("*.py"))
+    files = [path for folder in ("vlm_jax", "experiments") for path in (ROOT / folder).rglob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
     for name in re.findall(r"`([A-Za-z_]{4,})(?:\(\w+\))?`", PAGE):
         assert re.search(rf"\b{name}\b", code), name
