@@ -187,7 +187,8 @@ def test_predictions_are_every_question_in_order(task, params):
         names, shares = zip(*prediction.top, strict=True)
         order = np.argsort(-probabilities)[:5]
         assert names == tuple(task.encode.answers.answers[answer] for answer in order)
-        np.testing.assert_allclose(shares, probabilities[order], atol=1e-6)
+        # Weights this large amplify rounding: batches of another size are 6e-6 apart here, each within 4e-6 of float64.
+        np.testing.assert_allclose(shares, probabilities[order], rtol=0, atol=2e-5)
         assert all(a >= b for a, b in itertools.pairwise(shares)) and 0 < sum(shares) < 1
         assert prediction.score == share_of(names[0], prediction.question.answers)
     assert len({prediction.top for prediction in predictions}) == len(QUESTIONS)
