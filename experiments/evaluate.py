@@ -15,7 +15,9 @@ from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
-LEARNED = tuple(f"generation.{name}" for name in ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt"))
+LEARNED = tuple(
+    f"generation.{name}" for name in ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt", "rare_codes")
+)
 NOT_RASTER = ("generation.steps", "generation.choice_temperature")
 
 

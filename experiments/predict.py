@@ -15,7 +15,7 @@ from typing import Annotated
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
-DRAWN = ("samples", "candidates", "temperature", "steps", "guidance")  # settings of `generation`
+DRAWN = ("samples", "candidates", "judge", "temperature", "steps", "revisions", "guidance")  # settings of `generation`
 # The options of each task, beside those that all have.
 OPTIONS = {
     "vqa": ("image", "question", "output"),
@@ -55,10 +55,14 @@ def main(argv: list[str]) -> int:
         """Captions: the only texts to choose from."""
         steps: int | None = None
         """Pictures: steps in which one is drawn."""
+        revisions: int | None = None
+        """Pictures: rounds in which each of their codes is then drawn anew."""
         guidance: float | None = None
         """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
         candidates: int | None = None
-        """Pictures: each is the likeliest of so many that are drawn."""
+        """Pictures: each is the best of so many that are drawn."""
+        judge: str | None = None
+        """Pictures: folder of a captioning run that chooses among the candidates."""
         output: Path | None = None
         """A PNG that shows the pictures with what was said of them, or all that were drawn."""
         checkpoint: str = "best"
@@ -165,8 +169,8 @@ def _draw(folder, config, arguments):
         raise InputError(f"{folder.path} draws one code after the other (pattern raster); leave --steps out")
     given = {name: getattr(arguments, name) for name in DRAWN}
     changes = {name: value for name, value in given.items() if value is not None}
-    changed = dataclasses.replace(config.generation, **changes)
-    settings = check(dataclasses.replace(config, generation=changed)).generation
+    config = check(dataclasses.replace(config, generation=dataclasses.replace(config.generation, **changes)))
+    settings = config.generation
 
     from vlm_jax.training.setup import load_trained, make_encoder
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import runpy
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -107,10 +108,30 @@ def test_evaluate_names_the_nearest(trained, options, message):
 
 
 def test_an_unfinished_run_keeps_its_test_split(trained, tmp_path):
+    """Also one that has taken all its steps: training scores it, with what it knows of the way there."""
     config = RunFolder(trained).config()
     (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")
     with pytest.raises(InputError, match=r"stands at optimizer step 0 of 40.*finish it with experiments.train"):
         evaluate.main([str(tmp_path)])
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    (copy / "result.json").unlink()
+    with pytest.raises(InputError, match=r"stands at optimizer step 40 of 40.*finish it with experiments.train"):
+        evaluate.main([str(copy)])
+    assert not (copy / "result.json").exists()
+
+
+def test_a_score_that_is_no_number_is_called_missing(trained, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    result = json.loads((copy / "result.json").read_text(encoding="utf-8"))
+    result["metrics"] = {"accuracy": 0.5, "accuracy/open": None}
+    (copy / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    assert evaluate.main([str(copy)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["accuracy", "0.5000"],
+        ["accuracy/open", "missing"],
+    ]
 
 
 def test_predict_answers_every_question_about_every_picture(trained, pictures, capsys):

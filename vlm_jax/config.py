@@ -346,8 +346,15 @@ class Generation:
     """Codes that look alike start with like vectors, so that what is learned of one is learned of all of them."""
     drop_prompt: float = 0.1
     """Share of training pictures that are learned without their prompt, for guidance."""
+    rare_codes: float = 0.0
+    """The loss of a hidden code counts by its share among the training codes to the power of minus this: above 0 edges
+    of things count for more, and shades of a background for less. What is learned of each stays a probability."""
     steps: int = 12
     """Steps in which the codes of a picture are drawn."""
+    revisions: int = 0
+    """Rounds in which each code of a whole picture is then drawn anew, an eighth at a time; not with `raster`."""
+    revision_temperature: float = 0.7
+    """Divides the logits before a code is drawn anew."""
     guidance: float = 2.0
     """How far logits are pushed from those without the prompt towards those with it; 0 draws with the prompt alone."""
     guidance_schedule: Literal["constant", "rising"] = "constant"
@@ -359,7 +366,10 @@ class Generation:
     samples: int = 1
     """Pictures drawn of a prompt."""
     candidates: int = 1
-    """Each picture is the likeliest of so many that are drawn, as the model judges them when they are whole."""
+    """Each picture is the best of so many that are drawn: the likeliest, as the model sees them when they are whole."""
+    judge: str | None = None
+    """Folder of a captioning run, which chooses among candidates: the best is the one of which it would most likely say
+    the prompt. It is read whenever pictures are drawn."""
     features: str | None = None
     """A ported CNN (folder, file, `package:NAME/folder` or hub id): scoring adds Fréchet distances in its features."""
     features_sha256: str | None = None

@@ -72,6 +72,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "optimizer.warmup_steps",
             "decoding.min_length",
             "model.codes.depths",
+            "generation.revisions",
         ),
     ),
     ("2 to 1000", lambda value: 2 <= value <= 1000, ("model.codes.levels",)),
@@ -90,6 +91,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "model.codes.encoder_noise",
             "model.codes.revival",
             "generation.guidance",
+            "generation.rare_codes",
             "generation.choice_temperature",
         ),
     ),
@@ -103,6 +105,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "optimizer.clip_norm",
             "decoding.temperature",
             "generation.temperature",
+            "generation.revision_temperature",
         ),
     ),
     (
@@ -214,7 +217,16 @@ def _check_codes(config: Config) -> None:
         "such as one of configs/shape_scenes_tokenizer.py",
     )
     _require(
-        generation.candidates <= training.evaluation_batch_images,
+        generation.revisions == 0 or config.model.pattern != "raster",
+        "generation.revisions draws codes of a whole picture anew, and with model.pattern 'raster' none knows those "
+        "after it; leave one of them out",
+    )
+    _require(
+        generation.judge is None or generation.candidates > 1,
+        "generation.judge chooses among candidates, and generation.candidates is 1; raise it, or leave the judge out",
+    )
+    _require(
+        generation.judge is not None or generation.candidates <= training.evaluation_batch_images,
         f"generation.candidates is {generation.candidates}, and all of a picture's are drawn at once; choose at most "
         f"{training.evaluation_batch_images}, or raise training.evaluation_batch_images",
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX arrays on the device
 
@@ -30,8 +30,9 @@ class Example(NamedTuple):
     """One picture and everything that was said about it: what a data set yields, still undecoded."""
 
     image_id: str
-    image: bytes | Path | Int[np.ndarray, "gh gw"]
-    """The encoded picture file (PNG, JPEG, ...), or where it is: read when it is decoded. Or its codes."""
+    image: bytes | Path | Int[np.ndarray, "gh gw"] | UInt8[np.ndarray, "h w 3"]
+    """The encoded picture file (PNG, JPEG, ...), or where it is: read when it is decoded. Or its codes; or, of one that
+    was drawn, its pixels, at the model's size."""
     questions: tuple[Question, ...] = ()
     scene: str | None = None
     """What was drawn, as JSON (`scenes.scene.from_json`); None where nobody knows."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from vlm_jax.config import Generation
 from vlm_jax.decoding import CodeDecoder, code_log_probabilities, hide, masked
@@ -189,6 +190,14 @@ def test_blocks_hide_what_lies_together_in_their_share_of_the_pictures():
     assert np.mean(half <= together.max()) == pytest.approx(0.5, abs=0.1)
 
 
+def test_blocks_lie_around_one_to_three_places():
+    """A disc around each, of which some run into each other: never more pieces than places, and often fewer."""
+    _, hidden = hide(jnp.zeros((600, 8, 8), jnp.int32), keys(600), schedule="cosine", mask_code=CODES, blocks=1.0)
+    few = [each for each in np.asarray(hidden) if each.sum() <= 12]
+    pieces = [ndimage.label(each)[1] for each in few]
+    assert set(pieces) == {1, 2, 3}
+
+
 def halves(codes, word):
     """Left and right half each show 1 or 2 as a whole, unless a code says which: parallel draws do not agree."""
     left = jnp.arange(CELLS) % GRID[1] < GRID[1] // 2
@@ -222,6 +231,34 @@ def test_the_likeliest_candidate_is_kept():
     assert agreement(best).mean() > agreement(single).mean() + 0.05
     alone = many({}, *prompts(1), keys(40)[7:8])
     np.testing.assert_array_equal(alone[0], best[7])
+
+
+def test_revisions_draw_every_code_anew():
+    """Once a round, an eighth at a time: a cell shows how many were hidden when it was drawn, all of them at first."""
+
+    def counting(codes, word):
+        hidden = jnp.sum(codes == CODES, axis=(1, 2))
+        code = jnp.where(hidden == CELLS, 6, hidden)[:, None]
+        return 50.0 * jax.nn.one_hot(jnp.broadcast_to(code, (len(codes), CELLS)), CODES)
+
+    first, drawn = (decoder(counting, steps=1, revisions=n)({}, *prompts(1, 2), keys(2)) for n in (0, 1))
+    assert np.array_equal(first, np.full((2, *GRID), 6))
+    shares = [-(-(CELLS - part) // masked.REVISED) for part in range(masked.REVISED)]
+    for picture in np.asarray(drawn):
+        assert sorted(picture.ravel()) == sorted(size for size in shares for _ in range(size))
+    assert not np.array_equal(drawn[0], drawn[1]), "every picture's eighths are its own"
+
+
+def test_revisions_make_codes_agree():
+    """Those of a half that were drawn at the same time did not know of each other."""
+    settings = {"steps": 1, "guidance": 0.0, "revision_temperature": 1.0}
+    found = [decoder(halves, revisions=n, **settings)({}, *prompts(*[1] * 40), keys(40)) for n in (0, 1, 3)]
+    none, one, three = (agreement(codes).mean() for codes in found)
+    assert none < 0.8 and one > none + 0.1 and three > 0.97
+    hot = decoder(halves, revisions=3, **settings | {"revision_temperature": 50.0})({}, *prompts(*[1] * 40), keys(40))
+    assert np.isin(hot, (1, 2)).mean() < 0.5 < np.isin(found[2], (1, 2)).mean()
+    alone = decoder(halves, revisions=3, **settings)({}, *prompts(1), keys(40)[7:8])
+    np.testing.assert_array_equal(alone[0], found[2][7])
 
 
 def test_a_picture_is_judged_a_quarter_at_a_time_given_the_rest():

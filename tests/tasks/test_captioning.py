@@ -389,6 +389,24 @@ def test_predict_says_what_is_in_files_and_folders(run, pictures, monkeypatch, c
         predict.main([str(run), "--image", str(pictures), "--output", "sheet.jpg"])
 
 
+def test_how_likely_any_text_is_of_a_picture(task, params):
+    """Every word and the end of the text, from its logits alone; whatever else is in the batch."""
+    some = examples(6)
+    texts = [each.questions[place % 2].text for place, each in enumerate(some)]
+    wanted = []
+    for each, text in zip(some, texts, strict=True):
+        ids, mask = task.encode.encode_texts([text])
+        text = jnp.asarray(ids[:, mask[0]])[None]
+        image = jnp.asarray(make_batch([Row(task.encode(each), range(1))], task.encode, size=1).batch.image)
+        logits = task.model.apply({"params": params}, image, text, jnp.ones(text.shape, bool), method="word_logits")
+        log_p = np.asarray(jax.nn.log_softmax(logits))[0, 0, :-1]
+        wanted.append(log_p[np.arange(len(log_p)), text[0, 0, 1:]].sum())
+        assert text[0, 0, -1] == task.encode.tokenizer.sep_id
+    np.testing.assert_allclose(task.log_likelihoods(params, some, texts), wanted, rtol=2e-5)
+    alone = [task.log_likelihoods(params, [one], [text])[0] for one, text in zip(some, texts, strict=True)]
+    np.testing.assert_allclose(alone, wanted, rtol=2e-5)
+
+
 def test_predict_searches_draws_and_chooses(run, pictures, capsys):
     picture = str(pictures / "0.png")
     (line,) = said(capsys, str(run), "--image", picture, "--beam", "3", "--samples", "2")
@@ -408,6 +426,7 @@ def test_predict_searches_draws_and_chooses(run, pictures, capsys):
     [
         (["--question", "what?"], "writes captions; leave --question out"),
         (["--beam", "0"], "decoding.beams is 0; it must be at least 1"),
+        (["--samples", "0"], "decoding.texts is 0; it must be at least 1"),
         (["--beam", "2", "--samples", "3"], "gives 2 at most; raise decoding.beams"),
         (["--beam", "2", "--top-p", "0.5"], "leave out either"),
         (["--top-p", "1.5"], "decoding.top_p is 1.5; it must be above 0 and at most 1"),

@@ -26,6 +26,7 @@ from vlm_jax.config import (
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json
 from vlm_jax.data.batches import Row, make_batch
+from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.decoding import hide
 from vlm_jax.errors import InputError
@@ -33,8 +34,9 @@ from vlm_jax.run_folder import RunFolder, claim
 from vlm_jax.tasks import image_generation
 from vlm_jax.tasks.drawn import Drawn, log_frequency
 from vlm_jax.tasks.image_codes import TrainedTokenizer
-from vlm_jax.tasks.image_generation import HIDE, ImageGeneration
+from vlm_jax.tasks.image_generation import HIDE, ImageGeneration, code_losses
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
+from vlm_jax.tasks.judge import Judge
 from vlm_jax.tasks.picture_distance import PictureFeatures, distances
 from vlm_jax.tasks.shared import Changed
 from vlm_jax.training import loop
@@ -102,6 +104,30 @@ def drawing_run(directory, tokenizer_run):
     with claim(path, drawing_config(directory, copy)) as folder:
         Trainer(folder.config(), folder).run()
     shutil.rmtree(copy)
+    return RunFolder(path)
+
+
+@pytest.fixture(scope="module")
+def captioning_run(directory):
+    path = directory / "captions"
+    config = Config(
+        name="captions",
+        task="captioning",
+        data=Data(
+            name="shape_scenes", directory=str(directory), texts="first_caption", image=ImageInput(size=(32, 32))
+        ),
+        model=Model(
+            width=16,
+            heads=2,
+            layers=1,
+            mlp_width=16,
+            image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
+            text=TextEncoder(vocabulary_size=128, width=16, max_length=24),
+        ),
+        training=Training(steps=1, batch_images=8, evaluate_every=1, log_every=1, evaluation_batch_images=8),
+    )
+    with claim(path, config) as folder:
+        Trainer(folder.config(), folder).run()
     return RunFolder(path)
 
 
@@ -188,6 +214,66 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
     one, other = ("result-held_out.json", "result-held_out,generation.steps=1,generation.guidance=0.0.json")
     one, other = (json.loads((drawing_run.path / name).read_text())["config"]["generation"] for name in (one, other))
     assert (one["steps"], other["steps"], other["guidance"]) == (3, 1, 0.0)
+
+
+def test_a_judge_keeps_the_candidate_that_it_likes_best(drawing_run):
+    """Of the very pictures that would be drawn as samples; one for each prompt and sample."""
+    config, asked = drawing_run.config(), []
+
+    class Darkest(Judge):
+        def __init__(self):
+            pass
+
+        def __call__(self, pictures, prompts):
+            asked.extend(prompts)
+            return -pictures.astype(np.float32).mean((1, 2, 3))
+
+    tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
+    task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
+    judged = ImageGeneration(config, make_encoder(config, drawing_run), tokenizer, Darkest())
+    prompts, settings = ["a small red circle", "a large blue square", "a small green star"], config.generation
+    drawn = task.draw(params, prompts, dataclasses.replace(settings, samples=6)).reshape(3, 2, 3, 64, 64, 3)
+    light = drawn.astype(np.float32).mean((3, 4, 5))
+    kept = judged.draw(params, prompts, dataclasses.replace(settings, samples=2, candidates=3))
+    wanted = [[drawn[i, j, light[i, j].argmin()] for j in range(2)] for i in range(3)]
+    np.testing.assert_array_equal(kept, wanted)
+    assert asked == [prompt for prompt in prompts for _ in range(6)]
+    assert not (kept == drawn[:, :, 0]).all()
+    alone = dataclasses.replace(settings, samples=2)
+    np.testing.assert_array_equal(judged.draw(params, prompts, alone), task.draw(params, prompts, alone))
+
+
+def test_a_captioning_run_judges(drawing_run, captioning_run, tokenizer_run, tmp_path, capsys):
+    judge, sheet = f"generation.judge={captioning_run.path}", tmp_path / "sheet.png"
+    command = [str(drawing_run.path), "--split", "validation", "--change", judge]
+    assert evaluate.main([*command, "generation.candidates=2"]) == 0
+    result = json.loads(next(drawing_run.path.glob("result-validation*judge*.json")).read_text())
+    named = result["judge"]
+    assert (named["run"], named["checkpoint_step"], len(named["sha256"])) == (str(captioning_run.path), 1, 64)
+    prompt = ["--prompt", "a small red circle", "--output", str(sheet), "--candidates", "2"]
+    assert predict.main([str(drawing_run.path), *prompt, "--judge", str(captioning_run.path)]) == 0
+    assert "1 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
+    with pytest.raises(InputError, match=r"generation.candidates is 1; raise it, or leave the judge out$"):
+        evaluate.main(command)
+    with pytest.raises(InputError, match=r"generation.judge .* is a run of the task 'image_tokenizer'; give one of "):
+        predict.main([str(drawing_run.path), *prompt, "--judge", str(tokenizer_run.path)])
+    with pytest.raises(InputError, match="nowhere"):
+        predict.main([str(drawing_run.path), *prompt, "--judge", str(tmp_path / "nowhere")])
+    (tmp_path / "half").mkdir()
+    shutil.copy(captioning_run.path / "config.json", tmp_path / "half")
+    with pytest.raises(InputError, match=r"generation.judge .*half is a run that has not ended"):
+        predict.main([str(drawing_run.path), *prompt, "--judge", str(tmp_path / "half")])
+
+
+def test_a_judge_sees_pictures_as_a_captioner_sees_files(captioning_run, directory):
+    """At its own size, and asked of pixels as of files."""
+    config = captioning_run.config()
+    task, params, _ = load_trained(config, captioning_run, make_encoder(config, captioning_run), which="best")
+    examples = [open_split(config.data, "validation")[place] for place in range(3)]
+    pixels = np.stack([decode_image(each.image, max_pixels=10_000) for each in examples])
+    texts = [each.questions[0].text for each in examples]
+    found = Judge(task, params, {})(pixels, texts)
+    np.testing.assert_allclose(found, task.log_likelihoods(params, examples, texts), rtol=1e-6)
 
 
 def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path, monkeypatch):
@@ -335,15 +421,20 @@ def test_codes_start_from_what_they_look_like_unless_told_otherwise(drawing_run)
         assert abs(alike[0]) < 0.3 and alike[1] > 0.6
 
 
-@pytest.mark.parametrize(("slots", "smoothing"), [(1, 0.0), (2, 0.1)])
-def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoothing):
+@pytest.mark.parametrize(("slots", "smoothing", "power"), [(1, 0.0, 0.0), (2, 0.1, 0.0), (1, 0.0, 0.5)])
+def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoothing, power):
     """By hand, from the logits; a picture that only fills the batch, and an empty slot, count nothing."""
     config = drawing_run.config()
     training = dataclasses.replace(config.training, label_smoothing=smoothing)
-    generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0)
+    generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0, rare_codes=power)
     config = dataclasses.replace(config, training=training, generation=generation)
     encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=slots)
     task = ImageGeneration(config, encode, TrainedTokenizer(drawing_run.path / TOKENIZER))
+    train = task.prepare(open_split(config.data, "train"))
+    task.count(train)
+    counts = np.bincount(np.ravel([example.image for example in train]), minlength=48)
+    weights = (np.maximum(counts, 10) / counts.sum()) ** -power
+    weights /= (weights * counts).sum() / counts.sum()
     params = task.init_params(jax.random.key(0))
     examples = task.prepare(open_split(config.data, "test"))
     batch = make_batch([Row(task.encode(examples[i]), range(1)) for i in range(3)], task.encode, size=4).batch
@@ -353,16 +444,37 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
     shown, hidden = hide(jnp.asarray(batch.image), places, schedule="cosine", mask_code=48, blocks=0.5)
     inputs = (shown, jnp.asarray(batch.input_ids), jnp.asarray(batch.text_mask))
     logits = np.asarray(task.model.apply({"params": params}, *inputs, method="code_logits"), np.float64)
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    log_p = logits + np.log(weights) - np.log((weights * np.exp(logits)).sum(-1, keepdims=True))
     loss = weight = right = 0
     for picture in range(3):
         for cell in np.flatnonzero(np.asarray(hidden[picture])):
             code = batch.image[picture].ravel()[cell]
             row = log_p[picture, 0, cell]
-            loss, weight = loss - (1 - smoothing) * row[code] - smoothing * row.mean(), weight + 1
-            right += log_p[picture, 0, cell].argmax() == code
-    assert (float(sums.weight), float(sums.correct), float(sums.examples)) == (weight, right, 3)
-    assert float(sums.loss) == pytest.approx(loss, rel=1e-5)
+            loss -= weights[code] * ((1 - smoothing) * row[code] + smoothing * row.mean())
+            weight, right = weight + weights[code], right + weights[code] * (row.argmax() == code)
+    found = (float(sums.weight), float(sums.correct), float(sums.examples), float(sums.loss))
+    np.testing.assert_allclose(found, (weight, right, 3, loss), rtol=1e-5)
+
+
+def test_rare_codes_count_for_more_and_what_is_learned_stays_true(drawing_run):
+    """The loss of what is true does not fall in any direction, whatever the weights."""
+    config = drawing_run.config()
+    config = dataclasses.replace(config, generation=dataclasses.replace(config.generation, rare_codes=1.0))
+    task = ImageGeneration(config, make_encoder(config, drawing_run), TrainedTokenizer(drawing_run.path / TOKENIZER))
+    train = task.prepare(open_split(config.data, "train"))
+    task.count(train)
+    counts = np.bincount(np.ravel([example.image for example in train]), minlength=48)
+    assert np.argmax(task._weights) == np.argmin(counts) and task._weights.max() > 10 * task._weights.min()
+    assert np.average(task._weights, weights=counts) == pytest.approx(1, rel=1e-5)
+
+    @jax.grad
+    def slope(logits):
+        """Of the mean loss over codes as often as `truth` says."""
+        loss, count, _ = code_losses(jnp.tile(logits, (48, 1)), jnp.arange(48), weights=task._weights, smoothing=0.0)
+        return jnp.sum(truth * loss * count)
+
+    truth = np.random.default_rng(0).dirichlet(np.ones(48)).astype(np.float32)
+    assert float(jnp.abs(slope(jnp.log(truth))).max()) < 1e-5 < float(jnp.abs(slope(jnp.zeros(48))).max())
 
 
 def test_the_raster_row_is_learned_code_by_code_and_drawn(drawing_run):

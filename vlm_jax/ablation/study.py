@@ -215,7 +215,7 @@ def _check_sources(config: Config) -> None:
     from vlm_jax.tasks.picture_distance import PictureFeatures
     from vlm_jax.training.initialization import start
     from vlm_jax.training.pretrained import open_pretrained, tokenizer_source
-    from vlm_jax.training.setup import tokenizer_run
+    from vlm_jax.training.setup import judge_run, tokenizer_run
 
     open_split(config.data, "train")
     model = config.model
@@ -227,6 +227,8 @@ def _check_sources(config: Config) -> None:
         Tokenizer.load(words).check_size(model.text.vocabulary_size, exact=True)
     if config.generation.tokenizer is not None:
         tokenizer_run(config)
+    if config.generation.judge is not None:
+        judge_run(config)
     if config.generation.features is not None:
         PictureFeatures(config.generation)
 

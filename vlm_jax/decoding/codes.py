@@ -56,14 +56,18 @@ class CodeDecoder:
         """
         count, prompt = self.settings.candidates, self._read(params, ids, mask)
         if count == 1:
-            return self._way.draw(self, params, prompt, keys)
+            return self._whole(params, prompt, keys)
         prompt = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), prompt)
         keys = jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
-        codes = self._way.draw(self, params, prompt, keys)
+        codes = self._whole(params, prompt, keys)
         given = jax.tree.map(lambda x: x[: len(codes)], prompt)  # without the empty ones
         log_p = code_log_probabilities(self._way.logits(self, params, given, codes), codes)
         best = jnp.argmax(jnp.sum(log_p, axis=-1).reshape(-1, count), axis=1)[:, None, None, None]
         return jnp.take_along_axis(codes.reshape(-1, count, *self.grid), best, axis=1)[:, 0]
+
+    def _whole(self, params: Any, prompt: Any, keys: Key[jax.Array, " I"]) -> Int[Array, "I gh gw"]:
+        codes = self._way.draw(self, params, prompt, keys)
+        return masked.revise(self, params, prompt, keys, codes) if self.settings.revisions else codes
 
     def _read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
         """The prompts as the model remembers them; with guidance there follow as many empty ones."""
@@ -76,7 +80,7 @@ class CodeDecoder:
         """One for each prompt that was read: with guidance the same again."""
         return jnp.concatenate([x, x]) if self.settings.guidance > 0 else x
 
-    def guided(self, logits: Float[Array, "J n V"], part: Float[Array, ""]) -> Float[Array, "I n V"]:
+    def guided(self, logits: Float[Array, "J n V"], part: Float[Array, ""] | float) -> Float[Array, "I n V"]:
         """Guided by w, (1 + w) given - w free (Ho and Salimans 2022, eq. 6), after a part of the way, 0 to 1."""
         s = self.settings
         if s.guidance == 0:

@@ -21,6 +21,7 @@ MASKING = {
 }
 
 PARTS = 4  # of a picture, each judged by what the rest of it says
+REVISED = 8  # parts of a picture, each drawn anew by what the rest of it says
 MOST_HOLES = 3  # as many things as pictures of two or three have, and a gap
 
 
@@ -78,6 +79,35 @@ def draw(decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, 
 
     start = jnp.full((len(keys), cells), decoder.codes, jnp.int32)
     return jax.lax.fori_loop(0, s.steps, step, start).reshape(-1, *decoder.grid)
+
+
+def revise(
+    decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, " I"], codes: Int[Array, "I gh gw"]
+) -> Int[Array, "I gh gw"]:
+    """Whole pictures with every code drawn anew, a random eighth at a time, given all others; several rounds of it.
+
+    Codes that were drawn in one step did not know of each other, and those drawn first of few. Drawing one given all
+    others leaves a distribution as it is (Gibbs sampling, Geman and Geman 1984); colder, it leads to likelier pictures.
+    """
+    s, cells = decoder.settings, math.prod(decoder.grid)
+
+    def again(number: Int[Array, ""], codes: Int[Array, "I gh gw"]) -> Int[Array, "I gh gw"]:
+        turn, part = jnp.divmod(number, REVISED)
+
+        def chosen(key: Key[jax.Array, ""]) -> Bool[Array, "gh gw"]:
+            return (jax.random.permutation(jax.random.fold_in(key, turn), cells) % REVISED == part).reshape(
+                decoder.grid
+            )
+
+        fresh = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, s.steps)))(keys)  # draw took those before
+        hidden = jax.vmap(chosen)(fresh[:, 0])
+        shown = decoder.twice(jnp.where(hidden, decoder.codes, codes))
+        logits = decoder.guided(decoder.model.apply(params, prompt, shown, method="prompted_code_logits")[:, 0], 1.0)
+        step_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(fresh[:, 1])
+        drawn = jax.vmap(jax.random.categorical)(step_keys, logits / s.revision_temperature)
+        return jnp.where(hidden, drawn.reshape(codes.shape), codes)
+
+    return jax.lax.fori_loop(0, s.revisions * REVISED, again, codes)
 
 
 def logits(decoder: "CodeDecoder", params: Any, prompt: Any, codes: Int[Array, "I gh gw"]) -> Float[Array, "I G V"]:

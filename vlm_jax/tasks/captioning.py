@@ -24,7 +24,7 @@ from vlm_jax.scenes.rules import CaptionCheck, check_caption
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.nearest_picture import nearest, spread
 from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
-from vlm_jax.types import Batch, Example
+from vlm_jax.types import Batch, Example, Question
 
 SAME = 0.99  # share of pictures with the same caption from which on a model does not look
 
@@ -115,6 +115,7 @@ class Captioning(Task):
         self.metric = self.metric_of(config)
         self._decoders: dict[tuple[Decoding, tuple[str, ...]], Decoder] = {}
         self._vector = jax.jit(partial(self.model.apply, method="image_vector"))
+        self._likelihood = jax.jit(self._log_likelihood)
         self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
@@ -128,6 +129,25 @@ class Captioning(Task):
         logits = self.model.apply({"params": params}, batch.image, ids, mask, keys=keys, method="word_logits")
         real = batch.text_mask & (batch.weight > 0)[..., None]
         return batch_sums(logits, batch.input_ids, real, label_smoothing=self.config.training.label_smoothing)
+
+    def _log_likelihood(self, params, image, ids, mask) -> Float[Array, " I"]:
+        logits = self.model.apply({"params": params}, image, ids[..., :-1], mask[..., :-1], method="word_logits")[:, 0]
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[:, 0, 1:, None], axis=-1)[..., 0]
+        return jnp.sum(log_p * mask[:, 0, 1:], axis=-1)
+
+    def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
+        """Of each text the log-probability in nats, its end included, given the picture of its example."""
+        asked = [
+            each._replace(questions=(Question(each.image_id, text, (), ""),))
+            for each, text in zip(examples, texts, strict=True)
+        ]
+        encode = dataclasses.replace(self.encode, questions_per_image=1)
+        size, threads = self.config.training.evaluation_batch_images, self.config.data.threads
+        found = []
+        for loaded in evaluation_batches(asked, encode, batch_images=size, threads=threads):
+            batch = jax.device_put(loaded.batch)
+            found.append(self._likelihood(params, batch.image, batch.input_ids, batch.text_mask))
+        return np.concatenate(jax.device_get(found))[: len(texts)].tolist()
 
     def decoder(self, settings: Decoding, choices: tuple[str, ...] = ()) -> Decoder:
         """The compiled decoder of some settings; it says one of `choices` where there are any."""

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from vlm_jax.config import Config, Generation
 from vlm_jax.data.encoding import ExampleEncoder
@@ -19,12 +19,39 @@ from vlm_jax.models.code_vectors import starting_alike
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.drawn import Drawn, check_drawn, remarks_on, score_drawn
 from vlm_jax.tasks.image_codes import TrainedTokenizer, differing
+from vlm_jax.tasks.judge import Judge
 from vlm_jax.tasks.nearest_picture import spread
 from vlm_jax.tasks.picture_distance import PictureFeatures, distances
 from vlm_jax.tasks.shared import Changed, Sums, Task, others, place_keys
 from vlm_jax.types import Batch, Example
 
 DROP, HIDE, MODEL = range(3)  # what a picture's key is used for
+LEAST_COUNT = 10  # what no training picture has, or hardly any, is taken to be as rare as this
+
+
+def code_losses(
+    logits: Float[Array, "*s V"],
+    codes: Int[Array, "*s"],
+    *,
+    weights: Float[np.ndarray, " V"] | None,
+    smoothing: float,
+) -> tuple[Float[Array, "*s"], Float[Array, "*s"] | float, Bool[Array, "*s"]]:
+    """Cross-entropy of each code, what it counts, and whether it was held for the likeliest.
+
+    Where codes have weights w, the cross-entropy is that of softmax(logits + log w) and counts w. Over codes of
+    probability p its mean is least where softmax(logits + log w) is p w, rescaled: where softmax(logits) is p, whatever
+    the weights. (Menon et al. 2021, arXiv:2007.07314, section 4, pair weights and logits so for a balanced error; here
+    what is learned stays p.)
+    """
+    count: Float[Array, "*s"] | float = 1.0
+    if weights is not None:
+        logits = logits + jnp.log(weights).reshape(*[1] * codes.ndim, -1)
+        count = jnp.asarray(weights)[codes]
+    log_p = jax.nn.log_softmax(logits)
+    loss = -jnp.take_along_axis(log_p, codes[..., None], axis=-1)[..., 0]
+    if smoothing:
+        loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
+    return loss, count, jnp.argmax(log_p, axis=-1) == codes
 
 
 class ImageGeneration(Task):
@@ -41,16 +68,19 @@ class ImageGeneration(Task):
         """What a rule sees on pictures of drawn scenes; of others, how likely the real ones are."""
         return "objects_right" if config.data.name == "shape_scenes" else "log_likelihood"
 
-    def __init__(self, config: Config, encode: ExampleEncoder, tokenizer: TrainedTokenizer) -> None:
+    def __init__(
+        self, config: Config, encode: ExampleEncoder, tokenizer: TrainedTokenizer, judge: Judge | None = None
+    ) -> None:
         if apart := differing(config, tokenizer.config):
             raise InputError(f"the image tokenizer has {apart}, and the config says otherwise; give the same")
-        self.config, self.tokenizer = config, tokenizer
+        self.config, self.tokenizer, self.judge = config, tokenizer, judge
         self._pixels = dataclasses.replace(encode, image=tokenizer.image, questions_per_image=1)
         self.encode = dataclasses.replace(encode, codes=tokenizer.grid)
         self.model = VisualLanguageModel(config.model, tokenizer.codes)
         self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))
         self._raster = config.model.pattern == "raster"
+        self._weights: Float[np.ndarray, " V"] | None = None
         self._decoders: dict[Generation, CodeDecoder] = {}
         self._likelihood = jax.jit(self._log_likelihood)
 
@@ -76,14 +106,23 @@ class ImageGeneration(Task):
         return PictureFeatures(settings) if settings.features is not None else None
 
     def facts(self) -> dict[str, Any]:
-        """Which network's features a distance is of."""
-        return {"features": self._features.origin} if self._features else {}
+        """Which network's features a distance is of, and who chose among candidates."""
+        named = {"features": self._features, "judge": self.judge}
+        return {name: each.origin for name, each in named.items() if each}
 
     def prepare(self, examples: Sequence[Example]) -> Changed:
         """The examples with codes in the place of pictures; a picture's codes are computed once and kept."""
         _ = self._features  # what is wrong with the network is said before anything is trained
         codes = self.tokenizer.cached(examples, self._pixels, Path(self.config.data.directory).expanduser())
         return Changed(examples, lambda index, example: example._replace(image=codes[index]))
+
+    def count(self, train: Changed) -> None:
+        """What each code counts in the loss, by how rare it is; 1 on average over the training codes."""
+        if power := self.config.generation.rare_codes:
+            counts = np.bincount(np.ravel([example.image for example in train]), minlength=self.tokenizer.codes)
+            share = np.maximum(counts, LEAST_COUNT) / counts.sum()
+            weights = share**-power
+            self._weights = (weights / np.average(weights, weights=counts)).astype(np.float32)
 
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> Sums:
         """Cross-entropy of the hidden codes, or of each after those before it; a share has lost its prompt."""
@@ -107,13 +146,11 @@ class ImageGeneration(Task):
                 blocks=settings.blocks,
             )
         logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
-        target = batch.image.reshape(len(codes), 1, -1)
-        log_p, smoothing = jax.nn.log_softmax(logits), self.config.training.label_smoothing
-        loss = -jnp.take_along_axis(log_p, target[..., None], axis=-1)[..., 0]
-        if smoothing:
-            loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
-        weight = hidden.reshape(target.shape) * batch.weight[..., None]
-        right = jnp.argmax(log_p, axis=-1) == target
+        target = jnp.broadcast_to(batch.image.reshape(len(codes), 1, -1), logits.shape[:-1])
+        loss, share, right = code_losses(
+            logits, target, weights=self._weights, smoothing=self.config.training.label_smoothing
+        )
+        weight = hidden.reshape(len(codes), 1, -1) * batch.weight[..., None] * share
         return Sums(jnp.sum(loss * weight), jnp.sum(weight), jnp.sum(right * weight), jnp.sum(batch.weight))
 
     def _log_likelihood(self, params, codes, ids, mask) -> Float[Array, " I"]:
@@ -140,6 +177,8 @@ class ImageGeneration(Task):
 
         `batch`, by default as many as are evaluated at a time, counts candidates.
         """
+        if self.judge and settings.candidates > 1:
+            return self._judged(self.judge, params, prompts, settings, batch)
         size = max(1, (batch or self.config.training.evaluation_batch_images) // settings.candidates)
         count = len(prompts) * settings.samples
         texts = [prompt for prompt in prompts for _ in range(settings.samples)] + [""] * (-count % size)
@@ -151,6 +190,17 @@ class ImageGeneration(Task):
             found.append(draw({"params": params}, *jax.device_put((ids[some], mask[some])), keys))
         pictures = self.tokenizer.decode(np.concatenate(jax.device_get(found))[:count])
         return pictures.reshape(len(prompts), settings.samples, *pictures.shape[1:])
+
+    def _judged(
+        self, judge: Judge, params: dict[str, Any], prompts: Sequence[str], settings: Generation, batch: int | None
+    ) -> UInt8[np.ndarray, "N S h w 3"]:
+        many = settings.samples * settings.candidates
+        drawn = self.draw(params, prompts, dataclasses.replace(settings, samples=many, candidates=1), batch=batch)
+        shape, pixels = drawn.shape[2:], drawn.reshape(-1, *drawn.shape[2:])
+        found = judge(pixels, [prompt for prompt in prompts for _ in range(many)])
+        best = found.reshape(-1, settings.candidates).argmax(1)
+        chosen = pixels.reshape(-1, settings.candidates, *shape)[np.arange(len(best)), best]
+        return chosen.reshape(len(prompts), settings.samples, *shape)
 
     def predict(
         self,

@@ -4,6 +4,7 @@ import re
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
@@ -96,13 +97,31 @@ def _muon_and_adam(settings: Optimizer, params: Parameters) -> optax.GradientTra
     frozen = frozen_mask(params, settings)
     if not any(jax.tree.leaves(jax.tree.map(lambda label, fixed: label == "muon" and not fixed, labels, frozen))):
         raise InputError("optimizer.name 'muon' is for matrices of the trunk, and none is trained; choose 'adamw'")
-    matrices = partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers())
+    matrices = partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2))
     muon = optax.chain(
         optax.contrib.scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=matrices),
-        optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * MUON_UPDATE * max(u.shape) ** 0.5, updates)),
+        optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * MUON_UPDATE * max(u.shape[1:]) ** 0.5, updates)),
     )
     adam = optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon)
-    return optax.partition({"muon": muon, "adam": adam}, lambda p: _like(labels, p))
+    return optax.partition({"muon": _stacked(muon), "adam": adam}, lambda p: _like(labels, p))
+
+
+def _stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` of matrices [n, a, b], each of all those of one shape: few large products in the place of many small."""
+
+    def stack(tree: Parameters) -> dict[str, jax.Array]:
+        together: dict[str, list[jax.Array]] = {}
+        for leaf in jax.tree.leaves(tree):
+            together.setdefault("x".join(map(str, leaf.shape)), []).append(leaf)
+        return {shape: jnp.stack(some) for shape, some in together.items()}
+
+    def update(updates: Parameters, state: optax.OptState, params: Parameters | None = None) -> tuple:
+        leaves, structure = jax.tree.flatten(updates)
+        found, state = inner.update(stack(updates), state, None if params is None else stack(params))
+        rest = {shape: iter(some) for shape, some in found.items()}
+        return structure.unflatten([next(rest["x".join(map(str, leaf.shape))]) for leaf in leaves]), state
+
+    return optax.GradientTransformation(lambda params: inner.init(stack(params)), update)
 
 
 def _like(tree: Parameters, params: Parameters) -> Parameters:

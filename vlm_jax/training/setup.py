@@ -1,5 +1,6 @@
 """From a config and its run folder to the parts that training, evaluation and prediction share."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.tasks import TASKS
 from vlm_jax.tasks.image_codes import TrainedTokenizer, differing, save_tokenizer
+from vlm_jax.tasks.judge import Judge
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.pretrained import tokenizer_source
 from vlm_jax.training.state import Parameters
+from vlm_jax.trees import flatten
 from vlm_jax.types import Example
 
 TOKENIZER = "image_tokenizer.safetensors"
@@ -77,23 +80,42 @@ def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder) -> Any:
         folder, its = tokenizer_run(config)
         _, params, _ = load_trained(its, folder, make_encoder(its, folder), which="best")
         save_tokenizer(file, its, params)
-    return TASKS[config.task](config, encode, TrainedTokenizer(file))
+    return TASKS[config.task](config, encode, TrainedTokenizer(file), _judge(config))
+
+
+def _judge(config: Config) -> Judge | None:
+    if config.generation.judge is None:
+        return None
+    folder, its = judge_run(config)
+    task, params, step = load_trained(its, folder, make_encoder(its, folder), which="best")
+    flat = flatten(jax.device_get(params))
+    digest = hashlib.sha256(b"".join(flat[name].tobytes() for name in sorted(flat))).hexdigest()
+    return Judge(task, params, {"run": config.generation.judge, "checkpoint_step": step, "sha256": digest})
+
+
+def judge_run(config: Config) -> tuple[RunFolder, Config]:
+    """The run of `generation.judge` and its config; `InputError` where it has not ended or writes no captions."""
+    return _finished("generation.judge", config.generation.judge, "captioning", "configs/shape_scenes_captioning.py")
 
 
 def tokenizer_run(config: Config) -> tuple[RunFolder, Config]:
     """The run of `generation.tokenizer` and its config; `InputError` where it has not ended or makes other codes."""
-    path = Path(config.generation.tokenizer)
-    folder = open_run(path.expanduser())
-    its = folder.config()
-    if its.task != "image_tokenizer":
-        raise InputError(
-            f"generation.tokenizer {path} is a run of the task {its.task!r}; give one of 'image_tokenizer', such as "
-            "configs/shape_scenes_tokenizer.py leaves"
-        )
-    if not folder.finished:
-        raise InputError(f"generation.tokenizer {path} is a run that has not ended; finish it with experiments.train")
+    path = config.generation.tokenizer
+    folder, its = _finished("generation.tokenizer", path, "image_tokenizer", "configs/shape_scenes_tokenizer.py")
     if apart := differing(config, its):
         raise InputError(f"generation.tokenizer {path} has {apart}, and the config says otherwise; give the same")
+    return folder, its
+
+
+def _finished(setting: str, path: str, task: str, preset: str) -> tuple[RunFolder, Config]:
+    folder = open_run(Path(path).expanduser())
+    its = folder.config()
+    if its.task != task:
+        raise InputError(
+            f"{setting} {path} is a run of the task {its.task!r}; give one of {task!r}, such as {preset} leaves"
+        )
+    if not folder.finished:
+        raise InputError(f"{setting} {path} is a run that has not ended; finish it with experiments.train")
     return folder, its
 
 

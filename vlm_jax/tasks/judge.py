@@ -1,0 +1,30 @@
+"""Which of several drawn pictures shows most clearly what was asked for, as a model that writes captions sees them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from vlm_jax.data.images import resize_image
+from vlm_jax.tasks.captioning import Captioning
+from vlm_jax.types import Example
+
+
+class Judge:
+    """A captioning model, to which a drawn picture is the better the likelier it would say its prompt of it.
+
+    It never saw a drawn picture, only real ones: what looks like nothing is as unlikely as what was not asked for (Ding
+    et al. 2021, CogView, section 3.2, where the model that draws is tuned to caption and ranks its own samples).
+    """
+
+    def __init__(self, captioning: Captioning, params: Any, origin: dict[str, Any]) -> None:
+        self._captioning, self._params = captioning, params
+        self.origin = origin
+        """Which run it is of, and which step of it."""
+
+    def __call__(self, pictures: UInt8[np.ndarray, "N h w 3"], prompts: Sequence[str]) -> Float[np.ndarray, " N"]:
+        """The log-probability of each prompt, given its picture."""
+        settings = self._captioning.encode.image
+        shown = [Example(str(place), resize_image(picture, settings)) for place, picture in enumerate(pictures)]
+        return np.array(self._captioning.log_likelihoods(self._params, shown, prompts), np.float32)
