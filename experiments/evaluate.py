@@ -16,7 +16,8 @@ from vlm_jax.errors import InputError
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
 LEARNED = tuple(
-    f"generation.{name}" for name in ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt", "rare_codes")
+    f"generation.{name}"
+    for name in ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt", "rare_codes", "per_picture")
 )
 NOT_RASTER = ("generation.steps", "generation.choice_temperature")
 

@@ -346,6 +346,9 @@ class Generation:
     """Codes that look alike start with like vectors, so that what is learned of one is learned of all of them."""
     drop_prompt: float = 0.1
     """Share of training pictures that are learned without their prompt, for guidance."""
+    per_picture: bool = False
+    """Every training picture counts the same, however many of its codes are hidden: those with few hidden, which say
+    how codes fit together, count for more. With `masking` linear the loss then bounds a picture's likelihood."""
     rare_codes: float = 0.0
     """The loss of a hidden code counts by its share among the training codes to the power of minus this: above 0 edges
     of things count for more, and shades of a background for less. What is learned of each stays a probability."""

@@ -421,12 +421,14 @@ def test_codes_start_from_what_they_look_like_unless_told_otherwise(drawing_run)
         assert abs(alike[0]) < 0.3 and alike[1] > 0.6
 
 
-@pytest.mark.parametrize(("slots", "smoothing", "power"), [(1, 0.0, 0.0), (2, 0.1, 0.0), (1, 0.0, 0.5)])
-def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoothing, power):
+@pytest.mark.parametrize(
+    ("slots", "smoothing", "power", "even"), [(1, 0.0, 0.0, False), (2, 0.1, 0.0, False), (1, 0.0, 0.5, True)]
+)
+def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoothing, power, even):
     """By hand, from the logits; a picture that only fills the batch, and an empty slot, count nothing."""
     config = drawing_run.config()
     training = dataclasses.replace(config.training, label_smoothing=smoothing)
-    generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0, rare_codes=power)
+    generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0, rare_codes=power, per_picture=even)
     config = dataclasses.replace(config, training=training, generation=generation)
     encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=slots)
     task = ImageGeneration(config, encode, TrainedTokenizer(drawing_run.path / TOKENIZER))
@@ -450,8 +452,9 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
         for cell in np.flatnonzero(np.asarray(hidden[picture])):
             code = batch.image[picture].ravel()[cell]
             row = log_p[picture, 0, cell]
-            loss -= weights[code] * ((1 - smoothing) * row[code] + smoothing * row.mean())
-            weight, right = weight + weights[code], right + weights[code] * (row.argmax() == code)
+            share = weights[code] * (64 / np.sum(hidden[picture]) if even else 1)
+            loss -= share * ((1 - smoothing) * row[code] + smoothing * row.mean())
+            weight, right = weight + share, right + share * (row.argmax() == code)
     found = (float(sums.weight), float(sums.correct), float(sums.examples), float(sums.loss))
     np.testing.assert_allclose(found, (weight, right, 3, loss), rtol=1e-5)
 

@@ -150,7 +150,11 @@ class ImageGeneration(Task):
         loss, share, right = code_losses(
             logits, target, weights=self._weights, smoothing=self.config.training.label_smoothing
         )
-        weight = hidden.reshape(len(codes), 1, -1) * batch.weight[..., None] * share
+        counted = hidden.reshape(len(codes), 1, -1).astype(jnp.float32)
+        if settings.per_picture:
+            # The weight 1 / t of masked diffusion (Sahoo et al. 2024, arXiv:2406.07524, section 3).
+            counted = counted / jnp.mean(counted, axis=-1, keepdims=True)
+        weight = counted * batch.weight[..., None] * share
         return Sums(jnp.sum(loss * weight), jnp.sum(weight), jnp.sum(right * weight), jnp.sum(batch.weight))
 
     def _log_likelihood(self, params, codes, ids, mask) -> Float[Array, " I"]:
