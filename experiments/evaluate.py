@@ -19,7 +19,7 @@ LEARNED = tuple(
     f"generation.{name}"
     for name in ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt", "rare_codes", "per_picture")
 )
-NOT_RASTER = ("generation.steps", "generation.choice_temperature")
+NOT_RASTER = ("generation.steps", "generation.choice_temperature", "generation.revision_temperature")
 
 
 def main(argv: list[str]) -> int:

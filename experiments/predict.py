@@ -169,6 +169,8 @@ def _draw(folder, config, arguments):
         raise InputError(f"{folder.path} draws one code after the other (pattern raster); leave --steps out")
     given = {name: getattr(arguments, name) for name in DRAWN}
     changes = {name: value for name, value in given.items() if value is not None}
+    if arguments.candidates == 1 and arguments.judge is None:
+        changes["judge"] = None  # nothing is left to choose among
     config = check(dataclasses.replace(config, generation=dataclasses.replace(config.generation, **changes)))
     settings = config.generation
 
@@ -179,7 +181,7 @@ def _draw(folder, config, arguments):
         _warn_of_unread(prompt, encode, built=config.model.text.tokenizer is None)
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
     many = len(arguments.prompt) * settings.samples * settings.candidates
-    size = max(min(64, 1 << (many - 1).bit_length()), settings.candidates)
+    size = max(min(64, 1 << (many - 1).bit_length()), 1 if settings.judge else settings.candidates)
     pictures = task.draw(params, arguments.prompt, settings, batch=size)
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
     items = [SheetItem(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]

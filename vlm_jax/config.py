@@ -348,7 +348,7 @@ class Generation:
     """Share of training pictures that are learned without their prompt, for guidance."""
     per_picture: bool = False
     """Every training picture counts the same, however many of its codes are hidden: those with few hidden, which say
-    how codes fit together, count for more. With `masking` linear the loss then bounds a picture's likelihood."""
+    how codes fit together, count for more. Not with `raster`."""
     rare_codes: float = 0.0
     """The loss of a hidden code counts by its share among the training codes to the power of minus this: above 0 edges
     of things count for more, and shades of a background for less. What is learned of each stays a probability."""
@@ -372,7 +372,7 @@ class Generation:
     """Each picture is the best of so many that are drawn: the likeliest, as the model sees them when they are whole."""
     judge: str | None = None
     """Folder of a captioning run, which chooses among candidates: the best is the one of which it would most likely say
-    the prompt. It is read whenever pictures are drawn."""
+    the prompt. It is read whenever the run is opened."""
     features: str | None = None
     """A ported CNN (folder, file, `package:NAME/folder` or hub id): scoring adds Fréchet distances in its features."""
     features_sha256: str | None = None

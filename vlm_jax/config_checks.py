@@ -78,7 +78,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ("2 to 1000", lambda value: 2 <= value <= 1000, ("model.codes.levels",)),
     ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram",)),
     ("above 0 and at most 1", lambda value: 0 < value <= 1, ("decoding.top_p",)),
-    ("0 to 1", lambda value: 0 <= value <= 1, ("generation.blocks",)),
+    ("0 to 1", lambda value: 0 <= value <= 1, ("generation.blocks", "generation.rare_codes")),
     ("finite", math.isfinite, ("data.image.mean",)),
     (
         "at least 0 and finite",
@@ -91,7 +91,6 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "model.codes.encoder_noise",
             "model.codes.revival",
             "generation.guidance",
-            "generation.rare_codes",
             "generation.choice_temperature",
         ),
     ),
@@ -215,6 +214,15 @@ def _check_codes(config: Config) -> None:
         generation.tokenizer is not None,
         "generation.tokenizer is open: pictures are drawn as codes; give the run of an image tokenizer, "
         "such as one of configs/shape_scenes_tokenizer.py",
+    )
+    _require(
+        not generation.per_picture or config.model.pattern != "raster",
+        "generation.per_picture is about how many codes are hidden, and with model.pattern 'raster' none is; leave one "
+        "of them out",
+    )
+    _require(
+        generation.rare_codes == 0 or training.label_smoothing == 0,
+        "training.label_smoothing would be spread by generation.rare_codes, not evenly; leave one of them out",
     )
     _require(
         generation.revisions == 0 or config.model.pattern != "raster",

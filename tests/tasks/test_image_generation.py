@@ -265,14 +265,23 @@ def test_a_captioning_run_judges(drawing_run, captioning_run, tokenizer_run, tmp
         predict.main([str(drawing_run.path), *prompt, "--judge", str(tmp_path / "half")])
 
 
-def test_a_judge_sees_pictures_as_a_captioner_sees_files(captioning_run, directory):
+def test_a_judge_sees_pictures_as_a_captioner_sees_files(captioning_run, capsys):
     """At its own size, and asked of pixels as of files."""
     config = captioning_run.config()
     task, params, _ = load_trained(config, captioning_run, make_encoder(config, captioning_run), which="best")
     examples = [open_split(config.data, "validation")[place] for place in range(3)]
     pixels = np.stack([decode_image(each.image, max_pixels=10_000) for each in examples])
     texts = [each.questions[0].text for each in examples]
-    found = Judge(task, params, {})(pixels, texts)
+    judge = Judge(task, params, {})
+    found = judge(pixels, texts)
+    assert not capsys.readouterr().err
+    for _ in range(2):
+        judge(pixels, ["a large ☃", "a red circle " * 9, "a red circle"])
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" 'a ")[0] for line in said] == [
+        "note: the judge does not know every word of",
+        "note: the judge reads only the first 22 tokens of",
+    ]
     np.testing.assert_allclose(found, task.log_likelihoods(params, examples, texts), rtol=1e-6)
 
 
@@ -328,6 +337,8 @@ def test_a_distance_is_none_where_pictures_are_the_same(tmp_path):
         (["--split", "held_out", "--change", "generation.steps=0"], "generation.steps is 0"),
         (["--split", "held_out", "--change", "generation.drop_prompt=0.5"], "nothing that was learned"),
         (["--split", "held_out", "--change", "generation.blocks=0.1"], "nothing that was learned"),
+        (["--split", "held_out", "--change", "generation.rare_codes=0.1"], "nothing that was learned"),
+        (["--split", "held_out", "--change", "generation.per_picture=true"], "nothing that was learned"),
         (["--split", "held_out", "--change", "model.width=64"], "nothing that was learned"),
         (["--split", "held_out", "--change", "generation.steps"], "it looks like decoding.beams=3"),
         (["--split", "held_out", "--change", "generation.candidates=9"], "choose at most 8"),
@@ -433,7 +444,7 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
     encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=slots)
     task = ImageGeneration(config, encode, TrainedTokenizer(drawing_run.path / TOKENIZER))
     train = task.prepare(open_split(config.data, "train"))
-    task.count(train)
+    task.learn_from(train)
     counts = np.bincount(np.ravel([example.image for example in train]), minlength=48)
     weights = (np.maximum(counts, 10) / counts.sum()) ** -power
     weights /= (weights * counts).sum() / counts.sum()
@@ -452,9 +463,9 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
         for cell in np.flatnonzero(np.asarray(hidden[picture])):
             code = batch.image[picture].ravel()[cell]
             row = log_p[picture, 0, cell]
-            share = weights[code] * (64 / np.sum(hidden[picture]) if even else 1)
-            loss -= share * ((1 - smoothing) * row[code] + smoothing * row.mean())
-            weight, right = weight + share, right + share * (row.argmax() == code)
+            share = 64 / np.sum(hidden[picture]) if even else 1
+            loss -= share * weights[code] * ((1 - smoothing) * row[code] + smoothing * row.mean())
+            weight, right = weight + share, right + share * (logits[picture, 0, cell].argmax() == code)
     found = (float(sums.weight), float(sums.correct), float(sums.examples), float(sums.loss))
     np.testing.assert_allclose(found, (weight, right, 3, loss), rtol=1e-5)
 
@@ -465,7 +476,7 @@ def test_rare_codes_count_for_more_and_what_is_learned_stays_true(drawing_run):
     config = dataclasses.replace(config, generation=dataclasses.replace(config.generation, rare_codes=1.0))
     task = ImageGeneration(config, make_encoder(config, drawing_run), TrainedTokenizer(drawing_run.path / TOKENIZER))
     train = task.prepare(open_split(config.data, "train"))
-    task.count(train)
+    task.learn_from(train)
     counts = np.bincount(np.ravel([example.image for example in train]), minlength=48)
     assert np.argmax(task._weights) == np.argmin(counts) and task._weights.max() > 10 * task._weights.min()
     assert np.average(task._weights, weights=counts) == pytest.approx(1, rel=1e-5)
@@ -473,8 +484,8 @@ def test_rare_codes_count_for_more_and_what_is_learned_stays_true(drawing_run):
     @jax.grad
     def slope(logits):
         """Of the mean loss over codes as often as `truth` says."""
-        loss, count, _ = code_losses(jnp.tile(logits, (48, 1)), jnp.arange(48), weights=task._weights, smoothing=0.0)
-        return jnp.sum(truth * loss * count)
+        loss, _ = code_losses(jnp.tile(logits, (48, 1)), jnp.arange(48), weights=task._weights, smoothing=0.0)
+        return jnp.sum(truth * loss)
 
     truth = np.random.default_rng(0).dirichlet(np.ones(48)).astype(np.float32)
     assert float(jnp.abs(slope(jnp.log(truth))).max()) < 1e-5 < float(jnp.abs(slope(jnp.zeros(48))).max())
@@ -508,7 +519,7 @@ def stop_after(steps):
 
 def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
     """Stopped after ten steps and gone on with, it has the parameters of one that was not stopped."""
-    config = drawing_config(directory, tokenizer_run.path)
+    config = drawing_config(directory, tokenizer_run.path, rare_codes=0.5, per_picture=True)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.1))
     ends = []
     for name in ("once", "twice"):
@@ -536,6 +547,19 @@ def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
         ),
         ({"model": Model(image=ImageEncoder(cnn="resnet18"))}, "whose pictures are codes"),
         ({"model": Model(fusion="late")}, "cannot do the task"),
+        (
+            {"model": Model(pattern="raster"), "generation": Generation(tokenizer="x", revisions=1)},
+            "none knows those after it",
+        ),
+        (
+            {"model": Model(pattern="raster"), "generation": Generation(tokenizer="x", per_picture=True)},
+            "none is; leave",
+        ),
+        (
+            {"generation": Generation(tokenizer="x", rare_codes=0.5), "training": Training(label_smoothing=0.1)},
+            "not evenly; leave",
+        ),
+        ({"generation": Generation(tokenizer="x", rare_codes=1.5)}, "generation.rare_codes is 1.5; it must be 0 to 1"),
         ({"model": Model(codes=ImageCodes(levels=(8, 1)))}, "must be 2 to 1000"),
         ({"model": Model(codes=ImageCodes(levels=(100, 100, 100)))}, "choose at most 65,536"),
         ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 128)))}, "square pictures"),

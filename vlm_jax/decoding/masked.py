@@ -84,10 +84,10 @@ def draw(decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, 
 def revise(
     decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, " I"], codes: Int[Array, "I gh gw"]
 ) -> Int[Array, "I gh gw"]:
-    """Whole pictures with every code drawn anew, a random eighth at a time, given all others; several rounds of it.
+    """Whole pictures with every code drawn anew, a random eighth at a time, given the rest; several rounds of it.
 
-    Codes that were drawn in one step did not know of each other, and those drawn first of few. Drawing one given all
-    others leaves a distribution as it is (Gibbs sampling, Geman and Geman 1984); colder, it leads to likelier pictures.
+    Codes that were drawn first knew of few others. (One at a time this would be Gibbs sampling, Geman and Geman 1984; a
+    round of eighths costs as much as eight steps.) Colder than the first draw, it leads to likelier pictures.
     """
     s, cells = decoder.settings, math.prod(decoder.grid)
 

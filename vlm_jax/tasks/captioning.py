@@ -136,7 +136,8 @@ class Captioning(Task):
         return jnp.sum(log_p * mask[:, 0, 1:], axis=-1)
 
     def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
-        """Of each text the log-probability in nats, its end included, given the picture of its example."""
+        """Of each text the log-probability in nats, given the picture of its example: all its words, as many as are
+        read, and that nothing follows."""
         asked = [
             each._replace(questions=(Question(each.image_id, text, (), ""),))
             for each, text in zip(examples, texts, strict=True)

@@ -26,6 +26,7 @@ from vlm_jax.tasks.shared import Changed, Sums, Task, others, place_keys
 from vlm_jax.types import Batch, Example
 
 DROP, HIDE, MODEL = range(3)  # what a picture's key is used for
+JUDGED = 512  # candidates whose pixels are in memory at a time
 LEAST_COUNT = 10  # what no training picture has, or hardly any, is taken to be as rare as this
 
 
@@ -35,23 +36,22 @@ def code_losses(
     *,
     weights: Float[np.ndarray, " V"] | None,
     smoothing: float,
-) -> tuple[Float[Array, "*s"], Float[Array, "*s"] | float, Bool[Array, "*s"]]:
-    """Cross-entropy of each code, what it counts, and whether it was held for the likeliest.
+) -> tuple[Float[Array, "*s"], Bool[Array, "*s"]]:
+    """Cross-entropy of each code, times its weight, and whether it was held for the likeliest.
 
-    Where codes have weights w, the cross-entropy is that of softmax(logits + log w) and counts w. Over codes of
+    Where codes have weights w, the cross-entropy is that of softmax(logits + log w), times w. Over codes of
     probability p its mean is least where softmax(logits + log w) is p w, rescaled: where softmax(logits) is p, whatever
-    the weights. (Menon et al. 2021, arXiv:2007.07314, section 4, pair weights and logits so for a balanced error; here
-    what is learned stays p.)
+    the weights. (Menon et al. 2021, arXiv:2007.07314, pair weights and logits so for a balanced error; here what is
+    learned stays p.)
     """
-    count: Float[Array, "*s"] | float = 1.0
+    right = jnp.argmax(logits, axis=-1) == codes
     if weights is not None:
         logits = logits + jnp.log(weights).reshape(*[1] * codes.ndim, -1)
-        count = jnp.asarray(weights)[codes]
     log_p = jax.nn.log_softmax(logits)
     loss = -jnp.take_along_axis(log_p, codes[..., None], axis=-1)[..., 0]
     if smoothing:
         loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
-    return loss, count, jnp.argmax(log_p, axis=-1) == codes
+    return loss if weights is None else loss * jnp.asarray(weights)[codes], right
 
 
 class ImageGeneration(Task):
@@ -116,7 +116,7 @@ class ImageGeneration(Task):
         codes = self.tokenizer.cached(examples, self._pixels, Path(self.config.data.directory).expanduser())
         return Changed(examples, lambda index, example: example._replace(image=codes[index]))
 
-    def count(self, train: Changed) -> None:
+    def learn_from(self, train: Changed) -> None:
         """What each code counts in the loss, by how rare it is; 1 on average over the training codes."""
         if power := self.config.generation.rare_codes:
             counts = np.bincount(np.ravel([example.image for example in train]), minlength=self.tokenizer.codes)
@@ -147,14 +147,14 @@ class ImageGeneration(Task):
             )
         logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
         target = jnp.broadcast_to(batch.image.reshape(len(codes), 1, -1), logits.shape[:-1])
-        loss, share, right = code_losses(
-            logits, target, weights=self._weights, smoothing=self.config.training.label_smoothing
-        )
+        assert self._weights is not None or not settings.rare_codes, "learn_from was not called"
+        smoothing = self.config.training.label_smoothing
+        loss, right = code_losses(logits, target, weights=self._weights, smoothing=smoothing)
         counted = hidden.reshape(len(codes), 1, -1).astype(jnp.float32)
         if settings.per_picture:
             # The weight 1 / t of masked diffusion (Sahoo et al. 2024, arXiv:2406.07524, section 3).
             counted = counted / jnp.mean(counted, axis=-1, keepdims=True)
-        weight = counted * batch.weight[..., None] * share
+        weight = counted * batch.weight[..., None]
         return Sums(jnp.sum(loss * weight), jnp.sum(weight), jnp.sum(right * weight), jnp.sum(batch.weight))
 
     def _log_likelihood(self, params, codes, ids, mask) -> Float[Array, " I"]:
@@ -183,6 +183,12 @@ class ImageGeneration(Task):
         """
         if self.judge and settings.candidates > 1:
             return self._judged(self.judge, params, prompts, settings, batch)
+        pictures = self.tokenizer.decode(self._draw_codes(params, prompts, settings, batch))
+        return pictures.reshape(len(prompts), settings.samples, *pictures.shape[1:])
+
+    def _draw_codes(
+        self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, batch: int | None
+    ) -> Int[np.ndarray, "P gh gw"]:
         size = max(1, (batch or self.config.training.evaluation_batch_images) // settings.candidates)
         count = len(prompts) * settings.samples
         texts = [prompt for prompt in prompts for _ in range(settings.samples)] + [""] * (-count % size)
@@ -192,19 +198,23 @@ class ImageGeneration(Task):
             some = slice(first, first + size)
             keys = place_keys(self.config.seed, first, size)
             found.append(draw({"params": params}, *jax.device_put((ids[some], mask[some])), keys))
-        pictures = self.tokenizer.decode(np.concatenate(jax.device_get(found))[:count])
-        return pictures.reshape(len(prompts), settings.samples, *pictures.shape[1:])
+        return np.concatenate(jax.device_get(found))[:count]
 
     def _judged(
         self, judge: Judge, params: dict[str, Any], prompts: Sequence[str], settings: Generation, batch: int | None
     ) -> UInt8[np.ndarray, "N S h w 3"]:
         many = settings.samples * settings.candidates
-        drawn = self.draw(params, prompts, dataclasses.replace(settings, samples=many, candidates=1), batch=batch)
-        shape, pixels = drawn.shape[2:], drawn.reshape(-1, *drawn.shape[2:])
-        found = judge(pixels, [prompt for prompt in prompts for _ in range(many)])
-        best = found.reshape(-1, settings.candidates).argmax(1)
-        chosen = pixels.reshape(-1, settings.candidates, *shape)[np.arange(len(best)), best]
-        return chosen.reshape(len(prompts), settings.samples, *shape)
+        drawn = dataclasses.replace(settings, samples=many, candidates=1)
+        codes = self._draw_codes(params, prompts, drawn, batch).reshape(-1, settings.candidates, *self.tokenizer.grid)
+        asked, chosen = [prompt for prompt in prompts for _ in range(settings.samples)], []
+        size = max(1, JUDGED // settings.candidates)
+        for first in range(0, len(asked), size):
+            some = codes[first : first + size]
+            pictures = self.tokenizer.decode(some.reshape(-1, *self.tokenizer.grid))
+            texts = [prompt for prompt in asked[first : first + size] for _ in range(settings.candidates)]
+            best = judge(pictures, texts).reshape(some.shape[:2]).argmax(1)
+            chosen.append(pictures.reshape(*some.shape[:2], *pictures.shape[1:])[np.arange(len(best)), best])
+        return np.concatenate(chosen).reshape(len(prompts), settings.samples, *chosen[0].shape[1:])
 
     def predict(
         self,

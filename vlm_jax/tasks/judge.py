@@ -1,5 +1,6 @@
 """Which of several drawn pictures shows most clearly what was asked for, as a model that writes captions sees them."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,26 @@ class Judge:
         self._captioning, self._params = captioning, params
         self.origin = origin
         """Which run it is of, and which step of it."""
+        self._known: set[str] = set()
 
     def __call__(self, pictures: UInt8[np.ndarray, "N h w 3"], prompts: Sequence[str]) -> Float[np.ndarray, " N"]:
         """The log-probability of each prompt, given its picture."""
+        self._say_unread(prompts)
         settings = self._captioning.encode.image
         shown = [Example(str(place), resize_image(picture, settings)) for place, picture in enumerate(pictures)]
         return np.array(self._captioning.log_likelihoods(self._params, shown, prompts), np.float32)
+
+    def _say_unread(self, prompts: Sequence[str]) -> None:
+        """Of each prompt once: what a judge does not read decides nothing."""
+        encode = self._captioning.encode
+        for prompt in dict.fromkeys(prompts):
+            if prompt in self._known:
+                continue
+            self._known.add(prompt)
+            if encode.tokenizer.truncated([prompt], encode.max_length):
+                print(
+                    f"note: the judge reads only the first {encode.max_length - 2} tokens of {prompt!r}",
+                    file=sys.stderr,
+                )
+            if encode.tokenizer.unknown_id in encode.tokenizer.tokens([prompt])[0]:
+                print(f"note: the judge does not know every word of {prompt!r}", file=sys.stderr)

@@ -48,8 +48,8 @@ class Task:
         """The examples of a split as the task reads them."""
         return examples
 
-    def count(self, train: Sequence[Example]) -> None:
-        """Learn what the loss must know of the training set, as `prepare` left it, before a step is made."""
+    def learn_from(self, train: Sequence[Example]) -> None:
+        """Take from the training set, as `prepare` left it, what the loss must know; before a step is made."""
 
     def start(self, params: dict[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters as a run begins with them, before what its sources give."""

@@ -55,7 +55,7 @@ class Trainer:
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
         self.task = make_task(config, make_encoder(config, folder, train), folder)
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
-        self.task.count(self.train)
+        self.task.learn_from(self.train)
         params = self._initial_params()
         optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
         self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
