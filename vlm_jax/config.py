@@ -356,7 +356,7 @@ class Generation:
     """Steps in which the codes of a picture are drawn."""
     revisions: int = 0
     """Rounds in which each code of a whole picture is then drawn anew, an eighth at a time; not with `raster`."""
-    revision_temperature: float = 0.7
+    revision_temperature: float = 0.5
     """Divides the logits before a code is drawn anew."""
     guidance: float = 2.0
     """How far logits are pushed from those without the prompt towards those with it; 0 draws with the prompt alone."""

@@ -196,6 +196,7 @@ def test_blocks_lie_around_one_to_three_places():
     few = [each for each in np.asarray(hidden) if each.sum() <= 12]
     pieces = [ndimage.label(each)[1] for each in few]
     assert set(pieces) == {1, 2, 3}
+    assert np.mean(np.array(pieces) == 1) > 0.25, "there is one place in a third of them"
 
 
 def halves(codes, word):
