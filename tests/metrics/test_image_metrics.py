@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlm_jax.errors import InputError
-from vlm_jax.metrics.images import codebook_use, frechet_distance, psnr, psnr_per_image, ssim, ssim_per_image
+from vlm_jax.metrics.images import (
+    codebook_use,
+    difference_per_pair,
+    frechet_distance,
+    psnr,
+    psnr_per_image,
+    ssim,
+    ssim_per_image,
+)
 
 Y, X, CHANNEL = np.mgrid[:24, :20, :3]
 IMAGE = ((X * 11 + Y * 7 + CHANNEL * 40 + (X * Y) % 13 * 9) % 256).astype(np.uint8)[None]
@@ -80,6 +88,12 @@ def test_what_are_no_pairs_of_pictures(score, one, other, message):
 def test_ssim_needs_a_window():
     with pytest.raises(InputError, match="at least 11 pixels, not \\[10, 20\\]"):
         ssim(IMAGE[:, :10], OTHER[:, :10])
+
+
+def test_how_far_pictures_are_apart():
+    assert difference_per_pair(IMAGE, IMAGE).tolist() == [0.0] * len(IMAGE)
+    halves = np.concatenate([np.full((1, 4, 2, 3), 7, np.uint8), np.full((1, 4, 2, 3), 250, np.uint8)], axis=2)
+    assert difference_per_pair(halves, np.full_like(halves, 250)) == pytest.approx(243 / math.sqrt(2))
 
 
 def exactly(mean, covariance):

@@ -32,7 +32,7 @@ from vlm_jax.decoding import hide
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder, claim
 from vlm_jax.tasks import image_generation
-from vlm_jax.tasks.drawn import Drawn, log_frequency
+from vlm_jax.tasks.drawn import Drawn, log_frequency, remarks_on, score_drawn
 from vlm_jax.tasks.image_codes import TrainedTokenizer
 from vlm_jax.tasks.image_generation import HIDE, ImageGeneration, code_losses
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
@@ -641,6 +641,24 @@ def test_what_goes_wrong_in_drawing_is_remarked_on(drawing_run, pictures, likeli
     assert set(task.score(rows)) <= set(task.scores)
     found = task.remarks(rows, task.score(rows))
     assert len(found) == len(remarks) and all(part in said for part, said in zip(remarks, found, strict=True))
+
+
+def test_samples_of_a_prompt_are_held_against_each_other_and_against_other_prompts():
+    grey = [np.full((2, 2, 3), level, np.uint8) for level in (10, 20, 40, 90)]
+    prompts = ("a circle", "a circle", "a square")
+    pairs = ((0, 1), (1, 2), (3, 3))
+    rows = [
+        drawn(grey[0], HALVES, -0.1, 0.3)._replace(prompt=prompt, pictures=np.stack([grey[one] for one in pair]))
+        for prompt, pair in zip(prompts, pairs, strict=True)
+    ]
+    found = score_drawn(rows)
+    assert found["sample_diversity"] == pytest.approx((10 + 20 + 0) / 3)
+    assert found["prompt_diversity"] == pytest.approx(90 - 20), "the first two have the same prompt"
+    assert "sample_diversity" not in score_drawn([row._replace(pictures=row.pictures[:1]) for row in rows])
+    assert "prompt_diversity" not in score_drawn(rows[:2])
+    assert not any("left to chance" in remark for remark in remarks_on(rows, found))
+    alike = [row._replace(pictures=np.stack([row.pictures[0]] * 2)) for row in rows]
+    assert any("left to chance" in remark for remark in remarks_on(alike, score_drawn(alike)))
 
 
 def test_one_picture_or_the_same_prompt_twice_has_no_other_prompt(drawing_run):

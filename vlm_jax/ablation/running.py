@@ -24,8 +24,7 @@ STOPPED = 143  # what experiments.train ends with when it was asked to stop, its
 LAST_LINES = 20
 POLL_SECONDS = 0.1
 CACHE_AFTER_SECONDS = 0.2  # programs that took longer to compile are kept for the next seed
-
-
+KERNEL_COUNTS = Path("/proc/vmstat")  # Documentation/filesystems/proc.rst
 KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # by others: nothing is wrong with the run
 
 
@@ -104,6 +103,8 @@ class _Active(NamedTuple):
     began: float
     log_begins: int
     """Where in its log this start begins, in bytes."""
+    memory_kills: int
+    """How many processes the kernel had ended for lack of memory before."""
 
 
 def check_jobs(jobs: int, devices: Sequence[str]) -> None:
@@ -178,6 +179,7 @@ def _start(
     share = len(cores) // jobs
     mine = cores[slot * share : (slot + 1) * share] if jobs > 1 else []
     child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ",".join(map(str, mine))]
+    memory_kills = _memory_kills()
     train = [*command, str(config), "--workdir", str(folder.run(run).path)]
     with log.open("ab") as output:
         begins = output.tell()
@@ -189,7 +191,7 @@ def _start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Active(run, slot, process, time.monotonic(), begins)
+    return _Active(run, slot, process, time.monotonic(), begins, memory_kills)
 
 
 def _ended(each: _Active, folder: StudyFolder) -> str:
@@ -199,10 +201,23 @@ def _ended(each: _Active, folder: StudyFolder) -> str:
         return "finished"
     if code == STOPPED:
         return "stopped and saved"
+    if -code == signal.SIGKILL and _memory_kills() > each.memory_kills:
+        reason = "out of memory: the kernel ended it"
+        folder.write_error(run, reason)  # it would end so again
+        return f"failed ({reason})"
     if -code in KILLED:
-        perhaps = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-code).name}{perhaps}; the next call goes on with it"
+        return f"killed by {signal.Signals(-code).name}; the next call goes on with it"
     said = folder.log(run).read_bytes()[each.log_begins :].decode(errors="replace")
     lines = said.strip().splitlines()[-LAST_LINES:] or ["it said nothing"]
     folder.write_error(run, "\n".join([lines[-1], f"(ended with code {code}; its last lines follow)", *lines]))
     return f"failed ({lines[-1]})"
+
+
+def _memory_kills() -> int:
+    """How many processes the kernel has ended for lack of memory since it began; 0 where it does not count them."""
+    with suppress(OSError):
+        for line in KERNEL_COUNTS.read_text().splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0

@@ -49,6 +49,17 @@ def ssim_per_image(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndar
     return np.array([_ssim_map(one, other).mean() for one, other in zip(images, references, strict=True)])
 
 
+def difference_per_pair(
+    images: Shaped[np.ndarray, "..."], others: Shaped[np.ndarray, "..."]
+) -> Float[np.ndarray, " N"]:
+    """Root mean square of how far the pixels and channels of two pictures are apart, in levels, 0 to 255.
+
+    Raises `InputError` unless both are uint8 [N, H, W, C].
+    """
+    _check_pairs(images, others)
+    return np.sqrt(((images.astype(float) - others) ** 2).mean((1, 2, 3)))
+
+
 def frechet_distance(features: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> float:
     """Squared Fréchet distance of the Gaussians with the means and covariances of two sets of vectors, at least 0.
 

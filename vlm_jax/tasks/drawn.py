@@ -1,5 +1,6 @@
 """What was drawn for prompts, and how good it is."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,12 +8,14 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vlm_jax.figures import SheetItem
+from vlm_jax.metrics.images import difference_per_pair
 from vlm_jax.scenes.picture_rules import PictureCheck, check_picture
 from vlm_jax.scenes.pictures import read_picture
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.shared import PLAIN
 from vlm_jax.types import Example
 
+SAME = 0.5  # levels; nobody sees less
 SURE = 2  # standard errors from which on a mean is taken to be above zero
 
 
@@ -62,6 +65,7 @@ def score_drawn(drawn: Sequence[Drawn]) -> dict[str, float]:
     metrics = {"log_likelihood": likelihood, "log_frequency": log_frequency([row.codes for row in drawn])}
     gains = prompt_gains(drawn)
     metrics |= {"prompt_gain": float(np.mean(gains))} if gains else {}
+    metrics |= diversity(drawn)
     return metrics | picture_scores([check for row in drawn for check in row.checks])
 
 
@@ -72,11 +76,30 @@ def remarks_on(drawn: Sequence[Drawn], metrics: dict[str, float]) -> list[str]:
         found.append("every picture is of one colour: nothing is drawn (yet)")
     elif len(drawn) > 1 and (pictures == pictures[:1]).all():
         found.append("the same picture is drawn for every prompt: the model does not read them (yet)")
+    if metrics.get("sample_diversity", SAME) < SAME:
+        found.append("all samples of a prompt are the same picture: nothing is left to chance")
     gains = prompt_gains(drawn)
     if len(gains) > 1 and np.mean(gains) <= SURE * np.std(gains, ddof=1) / len(gains) ** 0.5:
         found.append("true pictures are no likelier with their prompts than with others': they are not read (yet)")
     if metrics["log_likelihood"] <= metrics["log_frequency"]:
         found.append("codes are expected no better than by how often each occurs: the loss does not move (yet)")
+    return found
+
+
+def diversity(drawn: Sequence[Drawn]) -> dict[str, float]:
+    """How far two samples of a prompt are apart, and two prompts' first samples, in levels (`difference_per_pair`).
+
+    Means over prompts and pairs of samples, and over each prompt with the next one that differs; what has no pair is
+    left out. Nothing if there is one sample a prompt: pictures of different prompts should differ.
+    """
+    many = np.stack([row.pictures for row in drawn])
+    if many.shape[1] == 1:
+        return {}
+    pairs = [difference_per_pair(many[:, a], many[:, b]) for a, b in itertools.combinations(range(many.shape[1]), 2)]
+    found = {"sample_diversity": float(np.mean(pairs))}
+    first, apart = many[:, 0], [one.prompt != other.prompt for one, other in itertools.pairwise(drawn)]
+    if any(apart):
+        found["prompt_diversity"] = float(np.mean(difference_per_pair(first[:-1][apart], first[1:][apart])))
     return found
 
 

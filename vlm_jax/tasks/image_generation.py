@@ -59,6 +59,7 @@ class ImageGeneration(Task):
 
     scores = (
         *("log_likelihood", "log_frequency", "prompt_gain", "frechet_distance"),
+        *("sample_diversity", "prompt_diversity"),
         *("objects_right", "objects_and_sizes_right", "count_right", "relation_right", "all_right"),
     )
     sheets = True
