@@ -17,9 +17,9 @@ from vlm_jax.errors import InputError
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
 LEARNED = tuple(
     f"generation.{name}"
-    for name in ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt", "rare_codes", "per_picture")
+    for name in ("tokenizer", "blocks", "start_from_looks", "drop_prompt", "rare_codes", "per_picture")
 )
-NOT_RASTER = ("generation.steps", "generation.choice_temperature", "generation.revision_temperature")
+NOT_RASTER = tuple(f"generation.{name}" for name in ("masking", "steps", "choice_temperature", "revision_temperature"))
 
 
 def main(argv: list[str]) -> int:
@@ -50,6 +50,8 @@ def main(argv: list[str]) -> int:
         result = _evaluate(folder, arguments.split, arguments.checkpoint, arguments.change)
     for name, value in result["metrics"].items():
         print(f"{name:28s} {'missing' if value is None else f'{value:.4f}'}")
+    for remark in result.get("remarks", ()):
+        print(f"note: {remark}")
     return 0
 
 

@@ -34,14 +34,18 @@ def main(argv: list[str]) -> int:
         description="Parameters, output shapes and FLOPs of a model, module by module. The first argument is a config "
         "file; every setting in it is an option.",
     )
-    if config.task == "image_tokenizer":
-        raise InputError(f"{config.name} is an image tokenizer, which has no trunk to inspect; give another config")
-    classes = _classes(config, options)
     if options.depth < 0:
         raise InputError(f"--depth is {options.depth}; it must be at least 0")
 
-    from vlm_jax.models.inspection import inspect
+    from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
 
+    if config.task == "image_tokenizer":
+        if options.classes is not None:
+            raise InputError(f"{config.name} is an image tokenizer, which answers nothing; leave --classes out")
+        rows = inspect_image_tokenizer(config.model.codes, image_size=config.data.image.size)
+        print("\n".join([*_of_codes(config), *_modules(rows, options.depth)]))
+        return 0
+    classes = _classes(config, options)
     rows = inspect(
         config.model,
         image_size=config.data.image.size,
@@ -70,37 +74,55 @@ def _classes(config: Config, options: Options) -> int:
 
 
 def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, assumed: bool) -> str:
-    data, model, whole = config.data, config.model, rows[0]
+    data, model = config.data, config.model
     height, width = data.image.size
     texts = {"captioning": "caption", "image_generation": "prompt"}.get(config.task, "question")
     kinds = {"captioning": f"{model.text.vocabulary_size:,} words", "image_generation": f"{classes:,} codes"}
     answers = kinds.get(config.task, f"{classes:,} answers")
     if assumed and config.task == "vqa":
         answers += " (assumed, since the config leaves them to the data; --classes sets them)"
+    return "\n".join(
+        [
+            f"{config.name}: {model.fusion}, {model.pattern}, {model.head}, images by {model.image.cnn}",
+            f"example: one picture of {height} x {width} pixels, {texts}s: {data.questions_per_image} of "
+            f"{model.text.max_length} tokens, {answers}",
+            *_modules(rows, depth),
+            f"{f'FLOPs of a {texts}':21s}{round(rows[0].flops / data.questions_per_image):,}",
+        ]
+    )
+
+
+def _of_codes(config: Config) -> list[str]:
+    from vlm_jax.models.image_tokenizer import code_count, grid_size
+
+    (height, width), codes = config.data.image.size, config.model.codes
+    rows, columns = grid_size(codes, config.data.image.size)
+    return [
+        f"{config.name}: an image tokenizer, {code_count(codes):,} codes ({codes.quantizer})",
+        f"example: one picture of {height} x {width} pixels, {rows} x {columns} codes",
+    ]
+
+
+def _modules(rows: "list[ModuleRow]", depth: int) -> list[str]:
+    """The table, and what all of it is."""
     table = [("module", "parameters", "FLOPs", "output")] + [
         (row.path, f"{row.parameters:,}", f"{row.flops:,}", " ".join(map(_shape, row.outputs)) or "not called")
         for row in rows[1:]
         if row.path.count("/") < depth
     ]
     lengths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return "\n".join(
-        [
-            f"{config.name}: {model.fusion}, {model.pattern}, {model.head}, images by {model.image.cnn}",
-            f"example: one picture of {height} x {width} pixels, {texts}s: {data.questions_per_image} of "
-            f"{model.text.max_length} tokens, {answers}",
-            "FLOPs: of one example, forward; products and convolutions only, a multiplication and an addition are two",
-            "a module counts what is below it",
-            "",
-            *(
-                f"{path:{lengths[0]}s}  {parameters:>{lengths[1]}s}  {flops:>{lengths[2]}s}  {output}"
-                for path, parameters, flops, output in (table if depth else [])
-            ),
-            *([""] if depth else []),
-            f"parameters           {whole.parameters:,}",
-            f"FLOPs of a picture   {whole.flops:,}",
-            f"{f'FLOPs of a {texts}':21s}{round(whole.flops / data.questions_per_image):,}",
-        ]
-    )
+    return [
+        "FLOPs: of one example, forward; products and convolutions only, a multiplication and an addition are two",
+        "a module counts what is below it",
+        "",
+        *(
+            f"{path:{lengths[0]}s}  {parameters:>{lengths[1]}s}  {flops:>{lengths[2]}s}  {output}"
+            for path, parameters, flops, output in (table if depth else [])
+        ),
+        *([""] if depth else []),
+        f"parameters           {rows[0].parameters:,}",
+        f"FLOPs of a picture   {rows[0].flops:,}",
+    ]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

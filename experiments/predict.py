@@ -15,12 +15,17 @@ from typing import Annotated
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
-DRAWN = ("samples", "candidates", "judge", "temperature", "steps", "revisions", "guidance")  # settings of `generation`
+# Settings of `generation`.
+DRAWN = (
+    *("samples", "candidates", "judge", "temperature", "steps", "guidance"),
+    *("revisions", "revision_temperature"),
+)
+NOT_RASTER = ("steps", "revision_temperature")
 # The options of each task, beside those that all have.
 OPTIONS = {
     "vqa": ("image", "question", "output"),
-    "captioning": ("image", "beam", "samples", "temperature", "top_p", "prefix", "choices", "output"),
-    "image_generation": ("prompt", *DRAWN, "output"),
+    "captioning": ("image", "beam", "samples", "temperature", "top_p", "prefix", "choices", "seed", "output"),
+    "image_generation": ("prompt", *DRAWN, "seed", "output"),
 }
 DOES = {"vqa": "answers questions", "captioning": "writes captions", "image_generation": "draws pictures"}
 
@@ -46,7 +51,7 @@ def main(argv: list[str]) -> int:
         samples: int | None = None
         """Captions: so many of a picture, drawn at random; with --beam, so many of the best. Pictures of a prompt."""
         temperature: float | None = None
-        """Captions and pictures: above 1 the draws vary more, below 1 less."""
+        """Captions and pictures: above 1 the draws vary more, below 1 less. What --revisions draw has its own."""
         top_p: float | None = None
         """Captions: draw among the likeliest words that together have this probability."""
         prefix: str | None = None
@@ -57,12 +62,16 @@ def main(argv: list[str]) -> int:
         """Pictures: steps in which one is drawn."""
         revisions: int | None = None
         """Pictures: rounds in which each of their codes is then drawn anew."""
+        revision_temperature: float | None = None
+        """Pictures: what --temperature is, for those rounds."""
         guidance: float | None = None
         """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
         candidates: int | None = None
         """Pictures: each is the best of so many that are drawn."""
         judge: str | None = None
         """Pictures: folder of a captioning run that chooses among the candidates."""
+        seed: int | None = None
+        """Other captions or pictures than those of the run's seed; with the same one they are the same again."""
         output: Path | None = None
         """A PNG that shows the pictures with what was said of them, or all that were drawn."""
         checkpoint: str = "best"
@@ -92,6 +101,8 @@ def main(argv: list[str]) -> int:
         writable = output.parent.is_dir() and os.access(output.parent, os.W_OK) and not output.is_dir()
         if output.suffix.lower() != ".png" or not writable:
             raise InputError(f"--output {output} must be a PNG file in a folder that exists and can be written to")
+    if arguments.seed is not None:
+        config = dataclasses.replace(config, seed=arguments.seed)
     {"vqa": _answer, "captioning": _say_captions, "image_generation": _draw}[config.task](folder, config, arguments)
     return 0
 
@@ -165,14 +176,23 @@ def _draw(folder, config, arguments):
     from vlm_jax.config_checks import check
     from vlm_jax.figures import SheetItem, predictions_sheet
 
-    if arguments.steps is not None and config.model.pattern == "raster":
-        raise InputError(f"{folder.path} draws one code after the other (pattern raster); leave --steps out")
+    for name in NOT_RASTER if config.model.pattern == "raster" else ():
+        if getattr(arguments, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{folder.path} draws one code after the other (pattern raster); leave {option} out")
     given = {name: getattr(arguments, name) for name in DRAWN}
     changes = {name: value for name, value in given.items() if value is not None}
     if arguments.candidates == 1 and arguments.judge is None:
         changes["judge"] = None  # nothing is left to choose among
-    config = check(dataclasses.replace(config, generation=dataclasses.replace(config.generation, **changes)))
-    settings = config.generation
+    settings = dataclasses.replace(config.generation, **changes)
+    if arguments.revision_temperature is not None and settings.revisions == 0:
+        raise InputError(
+            "--revision-temperature is for --revisions, of which there are none; give some, or leave it out"
+        )
+    many = len(arguments.prompt) * settings.samples * settings.candidates
+    size = max(min(64, 1 << (many - 1).bit_length()), 1 if settings.judge else settings.candidates)
+    at_once = dataclasses.replace(config.training, evaluation_batch_images=size)
+    config = check(dataclasses.replace(config, generation=settings, training=at_once))
 
     from vlm_jax.training.setup import load_trained, make_encoder
 
@@ -180,8 +200,6 @@ def _draw(folder, config, arguments):
     for prompt in arguments.prompt:
         _warn_of_unread(prompt, encode, built=config.model.text.tokenizer is None)
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
-    many = len(arguments.prompt) * settings.samples * settings.candidates
-    size = max(min(64, 1 << (many - 1).bit_length()), 1 if settings.judge else settings.candidates)
     pictures = task.draw(params, arguments.prompt, settings, batch=size)
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
     items = [SheetItem(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]

@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
             return 1
     for name, value in result["metrics"].items():
         print(f"{name:28s} {value:.4f}")
+    for remark in result["remarks"]:
+        print(f"note: {remark}")
     print(f"saved in {folder.path}: result.json, predictions.jsonl, predictions.png")
     return 0
 

@@ -1,6 +1,7 @@
 """Settings survive JSON, wrong ones are named with the nearest right one, and impossible pairs are refused."""
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -27,7 +28,7 @@ from vlm_jax.config import (
     Training,
 )
 from vlm_jax.config_checks import RULES, check
-from vlm_jax.config_json import difference, from_dict, from_json, to_dict, to_json
+from vlm_jax.config_json import BEFORE, difference, from_dict, from_json, to_dict, to_json
 from vlm_jax.errors import InputError, nearest
 
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -188,6 +189,19 @@ def test_a_saved_config_is_checked_when_read():
     values["model"]["width"] = 130
     with pytest.raises(InputError, match=r"model.width 130"):
         from_json(json.dumps(values))
+
+
+def test_a_config_that_an_older_version_saved_means_what_it_meant_then():
+    values = to_dict(UNUSUAL)
+    for setting in BEFORE:
+        *groups, name = setting
+        group = functools.reduce(dict.get, groups, values)
+        assert group.pop(name) != BEFORE[setting], "its default is another one, or it would need no row"
+    old = from_json(json.dumps(values))
+    assert not old.model.codes.look_around and not old.generation.start_from_looks and old.generation.blocks == 0
+    assert from_json(to_json(old)) == old
+    values.pop("generation")  # from before there was the group: nothing in it was ever said
+    assert from_json(json.dumps(values)).generation == check(Config()).generation
 
 
 def test_difference_names_each_changed_setting_once():

@@ -78,6 +78,17 @@ def test_settings_are_options(capsys):
     assert {"trunk/image_layer_0", "trunk/text_layer_1", "head/image_pooler"} <= rows.keys()
 
 
+def test_an_image_tokenizer_is_inspected_too(capsys):
+    preset = str(ROOT / "configs" / "shape_scenes_tokenizer.py")
+    assert main([preset, "--depth", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "an image tokenizer, 1,000 codes (scalar)" in text and "64 x 64 pixels, 8 x 8 codes" in text
+    rows = {line.split()[0]: line for line in text.splitlines() if line.startswith(("encoder", "decoder"))}
+    assert rows.keys() == {"encoder", "decoder"} and "[1, 8, 8, 4]" in rows["encoder"]
+    with pytest.raises(InputError, match="answers nothing; leave --classes out"):
+        main([preset, "--classes", "3"])
+
+
 def test_modules_that_training_never_calls_are_marked(capsys):
     """The last layer's image side, where the answer is read at the first word."""
     options = ["--model.fusion", "co_attention", "--model.pattern", "None", "--depth", "3"]

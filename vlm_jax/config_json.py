@@ -11,6 +11,14 @@ from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError, nearest
 
+# What a setting amounted to before there was one, where its default is something else: by its group and name. A saved
+# config that has the group and lacks the setting is of a run from before.
+BEFORE = {
+    ("model", "codes", "look_around"): False,
+    ("generation", "start_from_looks"): False,
+    ("generation", "blocks"): 0.0,
+}
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The config as nested plain dictionaries, ready for JSON."""
@@ -61,8 +69,15 @@ def _leaf(value: Any, kind: Any, path: str) -> Any:
 
 
 def from_json(text: str) -> Config:
-    """The config that `to_json` wrote, checked."""
-    return check(from_dict(json.loads(text)))
+    """The config that `to_json` wrote, checked; one that an older version wrote means what it meant then."""
+    values = json.loads(text)
+    for (*groups, name), value in BEFORE.items():
+        group = values
+        for each in groups:
+            group = group.get(each) if isinstance(group, dict) else None
+        if isinstance(group, dict):
+            group.setdefault(name, value)
+    return check(from_dict(values))
 
 
 def difference(old: Config, new: Config) -> list[str]:

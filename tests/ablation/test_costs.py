@@ -9,6 +9,7 @@ from vlm_jax.ablation.costs import TOLERANCE, cost, matched
 from vlm_jax.command_line import load_preset
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
+from vlm_jax.models.image_tokenizer import ImageTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,23 @@ def test_parameters_are_those_of_the_model(tiny):
     inputs = (jax.numpy.zeros((1, 16, 16, 3)), jax.numpy.zeros((1, 4, 16), int), jax.numpy.ones((1, 4, 16), bool))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, method="answer_logits"))
     assert cost(tiny).parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.parametrize("quantizer", ["scalar", "codebook"])
+def test_an_image_tokenizer_is_counted_and_not_matched(pytestconfig, quantizer):
+    config = load_preset(pytestconfig.rootpath / "configs" / "shape_scenes_tokenizer.py")
+    codes = dataclasses.replace(config.model.codes, quantizer=quantizer)
+    config = check(dataclasses.replace(config, model=dataclasses.replace(config.model, codes=codes)))
+    shapes = jax.eval_shape(lambda: ImageTokenizer(codes).init(jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3))))
+    counted = cost(config)
+    assert counted.parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    # 16 x 16 squares of 4 x 4 pixels to 48 numbers, and back: a part of the whole.
+    assert counted.step_flops > 16 * 3 * 2 * (2 * 16 * 16 * 48 * 48)
+    small = dataclasses.replace(codes, depths=(1, 1))
+    with pytest.raises(InputError, match="no trunk to make deeper or wider; match steps"):
+        matched(
+            check(dataclasses.replace(config, model=dataclasses.replace(config.model, codes=small))), config, "flops"
+        )
 
 
 def test_a_step_is_forward_and_backward_of_every_picture(tiny):

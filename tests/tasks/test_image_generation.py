@@ -1,6 +1,7 @@
 """Pictures as codes, and codes from prompts: what the tasks learn, keep, refuse and remark."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from contextlib import nullcontext
@@ -190,7 +191,10 @@ def test_a_data_sets_codes_are_computed_once(drawing_run, directory, monkeypatch
 
 
 def test_a_drawing_run_is_scored_by_what_is_seen_on_its_pictures(drawing_run):
-    metrics = drawing_run.result()["metrics"]
+    result = drawing_run.result()
+    metrics, named = result["metrics"], result["image_tokenizer"]
+    digest = hashlib.sha256((drawing_run.path / TOKENIZER).read_bytes()).hexdigest()
+    assert named == {"run": drawing_run.config().generation.tokenizer, "sha256": digest}
     names = {"objects_right", "count_right", "relation_right", "all_right", "log_likelihood", "log_frequency"}
     assert "prompt_gain" in metrics and "control/prompt_shuffled/prompt_gain" not in metrics
     assert names | {f"control/prompt_shuffled/{name}" for name in names} <= metrics.keys()
@@ -207,6 +211,10 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
     options = ["--samples", "2", "--steps", "2", "--guidance", "1", "--candidates", "3", "--output", str(sheet)]
     assert predict.main([str(drawing_run.path), *prompt, *options]) == 0
     assert "4 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
+    drawn = sheet.read_bytes()
+    for seed, same in (("0", True), ("7", False)):
+        assert predict.main([str(drawing_run.path), *prompt, *options, "--seed", seed]) == 0
+        assert (sheet.read_bytes() == drawn) == same, "the run's own seed is 0"
     assert evaluate.main([str(drawing_run.path), "--split", "held_out"]) == 0
     assert "objects_right" in capsys.readouterr().out
     changes = ["generation.steps=1", "generation.guidance=0.0"]
@@ -214,6 +222,10 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
     one, other = ("result-held_out.json", "result-held_out,generation.steps=1,generation.guidance=0.0.json")
     one, other = (json.loads((drawing_run.path / name).read_text())["config"]["generation"] for name in (one, other))
     assert (one["steps"], other["steps"], other["guidance"]) == (3, 1, 0.0)
+    capsys.readouterr()
+    changes = ["generation.samples=2", "generation.temperature=0.0001", "generation.choice_temperature=0.0"]
+    assert evaluate.main([str(drawing_run.path), "--split", "held_out", "--change", *changes]) == 0
+    assert "note: all samples of a prompt are the same picture" in capsys.readouterr().out
 
 
 def test_a_judge_keeps_the_candidate_that_it_likes_best(drawing_run):
@@ -357,6 +369,9 @@ def test_what_cannot_be_changed_is_refused(drawing_run, options, message):
         (["--prompt", "a red circle", "--output", "sheet.jpg"], "must be a PNG file"),
         (["--prompt", "a red circle", "--output", "x.png", "--image", "photo.jpg"], "leave --image out"),
         (["--prompt", "a red circle", "--output", "x.png", "--steps", "0"], "generation.steps is 0"),
+        (["--prompt", "a red circle", "--output", "x.png", "--candidates", "0"], "generation.candidates is 0"),
+        (["--prompt", "a red circle", "--output", "x.png", "--samples", "-1"], "generation.samples is -1"),
+        (["--prompt", "a red circle", "--output", "x.png", "--revision-temperature", "1"], "there are none; give some"),
     ],
 )
 def test_what_does_not_go_with_drawing_is_refused(drawing_run, options, message):

@@ -17,12 +17,13 @@ WIDEST = 16  # times the trunk's width: beyond it, matching is no longer about t
 
 
 class Cost(NamedTuple):
-    """Of a model and its optimizer step; None where there is no formula, as for an image tokenizer."""
+    """Of a model and its optimizer step; None where nobody can tell any more."""
 
     parameters: int | None
     step_flops: int | None
-    """Products and convolutions of one optimizer step, forward and backward. Frozen modules count forward alone, as is
-    right where nothing below them is trained."""
+    """Products and convolutions of one optimizer step, forward and backward, without what the optimizer itself takes
+    (Muon turns matrices by products). Frozen modules count forward alone, as is right where nothing below them is
+    trained."""
 
 
 @functools.lru_cache
@@ -36,11 +37,12 @@ def _classes(data: Data) -> int:
 @functools.lru_cache(maxsize=256)
 def cost(config: Config) -> Cost:
     """Parameters and FLOPs of a checked config, from shapes alone; prepares its data to count the answers."""
-    from vlm_jax.models.inspection import inspect
+    from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
 
     if config.task == "image_tokenizer":
-        return Cost(None, None)
-    rows = inspect(config.model, **_sizes(config))
+        rows = inspect_image_tokenizer(config.model.codes, image_size=config.data.image.size)
+    else:
+        rows = inspect(config.model, **_sizes(config))
     below: dict[str, int] = {}
     for row in rows[1:]:
         parent = row.path.rpartition("/")[0]
@@ -86,6 +88,8 @@ def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:
     if abs(_measure(config, what) / goal - 1) <= TOLERANCE:
         return config, ""
     model = config.model
+    if config.task == "image_tokenizer":
+        raise InputError(f"match is {what!r}, and an image tokenizer has no trunk to make deeper or wider; match steps")
     if model.init_from or (model.text.init_from and model.text.init_trunk):
         raise InputError(f"match is {what!r}, and pretrained layers leave no choice of depth and width; match steps")
     changed = next(_candidates(config, what, goal), None)
@@ -100,10 +104,7 @@ def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:
 
 def _measure(config: Config, what: str) -> int:
     found = cost(config)
-    value = found.step_flops if what == "flops" else found.parameters
-    if value is None:
-        raise InputError(f"an {config.task.replace('_', ' ')} has no formula for its {what}; match steps")
-    return value
+    return found.step_flops if what == "flops" else found.parameters
 
 
 def _candidates(config: Config, what: str, goal: int) -> Iterator[Config]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from vlm_jax.ablation.costs import cost
 from vlm_jax.ablation.probe import Probe, probe
@@ -29,13 +30,15 @@ def plan(
     *,
     jobs: int,
     retry: bool = False,
-    measure: Callable[[Config], Probe] = probe,
+    measure: Callable[[Config], Probe] | None = None,
 ) -> str:
     """A table of the runs: what there is of each, parameters, FLOPs of a step, peak memory and time.
 
-    Memory and time come from two steps of each variant with a run to do, with its first seed, one at a time. Runs that
-    failed are to do with `retry`.
+    Memory and time of what is to do come from two steps of each variant, with its first seed, one at a time (`measure`,
+    by default `probe` on a job's share of the cores); of finished runs they are what those took. Runs that failed are
+    to do with `retry`.
     """
+    measure = measure or partial(probe, jobs=jobs)
     same: dict[Config, Probe | str] = {}
     lines, seconds = [("run", "state", "parameters", "FLOPs a step", "memory", "time")], []
     for run in runs:
@@ -49,12 +52,15 @@ def plan(
                 same[variant] = f"{run.name}: {error}"
         probed, counted = same.get(variant, ""), cost(variant)
         found = Probe(None, None, None, None) if isinstance(probed, str) else probed
+        if state == "finished":
+            took = folder.run(run).result()
+            found = found._replace(total_seconds=took.get("wall_seconds"), peak_memory=took.get("peak_memory_bytes"))
         seconds += [found.total_seconds] * todo
         lines.append(
             (
                 run.name,
                 state,
-                *("missing" if value is None else f"{value:,}" for value in counted),
+                *(f"{value:,}" for value in counted),
                 "missing" if found.peak_memory is None else f"{found.peak_memory / 2**20:,.0f} MiB",
                 "missing" if found.total_seconds is None else duration(found.total_seconds),
             )

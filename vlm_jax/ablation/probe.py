@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,12 +29,16 @@ class Probe(NamedTuple):
     peak_memory: int | None
 
 
-def probe(config: Config) -> Probe:
-    """Take two steps of a config in a process of its own; `InputError` with its last line where that fails."""
+def probe(config: Config, jobs: int = 1) -> Probe:
+    """Take two steps of a config in a process of its own, on its share of the cores where several `jobs` run at once.
+
+    Raises `InputError` with its last line where that fails.
+    """
+    cores = str(len(os.sched_getaffinity(0)) // jobs)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(to_json(config), encoding="utf-8")
-        command = [sys.executable, "-m", "vlm_jax.ablation.probe", str(file)]
+        command = [sys.executable, "-m", "vlm_jax.ablation.probe", str(file), cores]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (answer.stdout if answer.returncode == 0 else answer.stderr).strip().splitlines() or ["no output"]
     if answer.returncode:
@@ -42,6 +47,7 @@ def probe(config: Config) -> Probe:
 
 
 def main(argv: list[str]) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(argv[1])])  # before anything starts threads
     from vlm_jax.allocator import keep_freed_memory
     from vlm_jax.data.sources import open_split
     from vlm_jax.run_folder import claim

@@ -18,6 +18,7 @@ ALONE = "one variant, nothing to compare it with"
 NO_FINDING = "No finding has been written down yet."
 LEFT_OUT = "Runs are missing: what the study's file says was found is left out."
 CHOSEN = "By the first seed that all variants have; where about half of them are right comes first."
+WRITTEN = "As the study's file says of its authors' runs:"
 EXPECTED = ("commit", "versions", "machine")  # facts that are named as missing where they are not there
 LONGEST_ERROR = 500  # characters, in a table; the page has all of it
 
@@ -51,7 +52,7 @@ def lead(report: Report) -> str:
     """What was found, as the study's file says it: a person wrote that of all runs, and not of some of them."""
     if not report.finding:
         return NO_FINDING
-    return LEFT_OUT if report.unfinished else report.finding
+    return LEFT_OUT if report.unfinished else f"{WRITTEN} {report.finding}"
 
 
 def methods(report: Report) -> str:

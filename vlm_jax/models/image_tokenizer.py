@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from vlm_jax.config import ImageCodes
 from vlm_jax.models.convolution import Conv
@@ -71,7 +71,7 @@ class ScalarQuantizer(nn.Module):
         """Numbers of a cell."""
         return len(self.settings.levels)
 
-    def __call__(self, features: Features, key: Key[Array, ""] | None = None) -> Quantized:
+    def __call__(self, features: Features, *, revive: bool = False) -> Quantized:
         levels = self._levels()
         half, offset = (levels - 1) * (1 + 1e-3) / 2, np.where(levels % 2, 0.0, 0.5)
         bounded = jnp.tanh(features + np.arctanh(offset / half)) * half - offset
@@ -93,9 +93,11 @@ class ScalarQuantizer(nn.Module):
 class CodebookQuantizer(nn.Module):
     """A learned codebook (van den Oord et al. 2017, section 3.2, eq. 3), trained by its gradient alone.
 
-    With a key, a code that no feature of the batch took is drawn towards one that is chosen at random: so a code that
-    died returns, as by reinitialization (Zheng and Vedaldi 2023), without any state of its own. What "the batch" is,
-    and so the loss, depends on how many devices and micro-batches it is split into.
+    With `revive`, a code that no feature of the batch took is drawn towards one: so a code that died returns, as by
+    reinitialization (Zheng and Vedaldi 2023), without any state of its own. Each code has a place of its own among the
+    features, so many standard deviations from their mean, and goes to the feature nearest to it: one chosen anew in
+    every step would be another each time, and the code would go to their mean, where no feature is. What "the batch"
+    is, and so the loss, depends on how many devices and micro-batches it is split into.
     """
 
     settings: ImageCodes
@@ -111,17 +113,19 @@ class CodebookQuantizer(nn.Module):
         """Numbers of a cell."""
         return self.settings.code_width
 
-    def __call__(self, features: Features, key: Key[Array, ""] | None = None) -> Quantized:
+    def __call__(self, features: Features, *, revive: bool = False) -> Quantized:
         s, flat = self.settings, features.reshape(-1, features.shape[-1])
-        codes = jnp.argmin(jnp.square(self.codebook).sum(-1)[None] - 2 * flat @ self.codebook.T, axis=-1)
+        codes = _nearest(flat, self.codebook)
         taken = self.codebook[codes].reshape(features.shape)
         to_code = jnp.square(jax.lax.stop_gradient(features) - taken).sum((1, 2, 3))
         to_feature = jnp.square(features - jax.lax.stop_gradient(taken)).sum((1, 2, 3))
         loss = (to_code + s.commitment * to_feature) / (features[0].size)
-        if key is not None and s.revival:
-            chosen = flat[jax.random.randint(key, (s.size,), 0, len(flat))]
+        if revive and s.revival:
+            seen = jax.lax.stop_gradient(flat)
+            away = jax.random.normal(jax.random.key(0), self.codebook.shape)
+            places = seen.mean(0)[None] + seen.std(0)[None] * away
             dead = jnp.ones(s.size, bool).at[codes].set(False)
-            apart = jnp.square(jax.lax.stop_gradient(chosen) - self.codebook).mean(-1)
+            apart = jnp.square(seen[_nearest(places, seen)] - self.codebook).mean(-1)
             loss += s.revival * jnp.sum(apart * dead) / s.size
         rounded = features + jax.lax.stop_gradient(taken - features)
         return Quantized(rounded, codes.reshape(features.shape[:-1]), loss)
@@ -129,6 +133,11 @@ class CodebookQuantizer(nn.Module):
     def look_up(self, codes: Codes) -> Features:
         """The features of codes."""
         return self.codebook[codes]
+
+
+def _nearest(points: Float[Array, "n d"], others: Float[Array, "m d"]) -> Int[Array, " n"]:
+    """Which of the others is nearest to each point."""
+    return jnp.argmin(jnp.square(others).sum(-1)[None] - 2 * points @ others.T, axis=-1)
 
 
 QUANTIZERS = {"scalar": ScalarQuantizer, "codebook": CodebookQuantizer}
@@ -216,9 +225,9 @@ class ImageTokenizer(nn.Module):
         self.encoder = Encoder(self.settings, self.quantizer.width)
         self.decoder = ImageDecoder(self.settings)
 
-    def __call__(self, image: Float[Array, "B h w 3"], key: Key[Array, ""] | None = None) -> Reconstruction:
-        """Pictures as their codes show them; a key brings dead codes of a codebook back."""
-        quantized = self.quantizer(self.encoder(image), key)
+    def __call__(self, image: Float[Array, "B h w 3"], *, revive: bool = False) -> Reconstruction:
+        """Pictures as their codes show them; with `revive` dead codes of a codebook are brought back."""
+        quantized = self.quantizer(self.encoder(image), revive=revive)
         return Reconstruction(self.decoder(quantized.features), quantized.codes, quantized.loss)
 
     def encode(self, image: Float[Array, "B h w 3"]) -> Codes:

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vlm_jax.config import Model
+from vlm_jax.config import ImageCodes, Model
 from vlm_jax.models.attention import CrossAttention, SelfAttention
 from vlm_jax.models.code_vectors import CodeVectors
 from vlm_jax.models.convolution import Conv, DepthwiseConv
-from vlm_jax.models.image_tokenizer import grid_size
+from vlm_jax.models.image_tokenizer import CodebookQuantizer, ImageTokenizer, grid_size
 from vlm_jax.models.vlm import VisualLanguageModel
 
 Path = tuple[str, ...]
@@ -46,9 +46,15 @@ def inspect(
     which is no input where every next word is predicted. Layers are counted unrolled and
     not recomputed, whatever `scan_layers` and `remat` say.
     """
-    model, method, inputs = _call(
-        settings, image_size=image_size, questions=questions, classes=classes, text_length=text_length
-    )
+    return _rows(*_call(settings, image_size=image_size, questions=questions, classes=classes, text_length=text_length))
+
+
+def inspect_image_tokenizer(settings: ImageCodes, *, image_size: tuple[int, int]) -> list[ModuleRow]:
+    """As `inspect`, of an image tokenizer that takes a picture through its codes."""
+    return _rows(ImageTokenizer(settings), "__call__", (jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32),))
+
+
+def _rows(model: nn.Module, method: str, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> list[ModuleRow]:
     variables = jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method=method), *inputs)
     outputs, flops = _calls(lambda: jax.eval_shape(lambda *x: model.apply(*x, method=method), variables, *inputs))
     parameters: Counter[Path] = Counter()
@@ -152,6 +158,11 @@ def _depthwise_conv(module, output, _):
     return 2 * output.size * module.kernel_size**2
 
 
+def _to_codebook(module, output, features, **_):
+    """How far features are from each code, by their products."""
+    return 2 * features.size * module.settings.size
+
+
 def _tied(module, output, x):
     """The product with a table of words or codes; looking them up in it costs nothing."""
     return 2 * output.size * x.shape[-1]
@@ -175,4 +186,5 @@ FLOPS: dict[tuple[type[nn.Module], str], Callable[..., int]] = {
     (DepthwiseConv, "__call__"): _depthwise_conv,
     (SelfAttention, "__call__"): _self_attention,
     (CrossAttention, "__call__"): _cross_attention,
+    (CodebookQuantizer, "__call__"): _to_codebook,
 }

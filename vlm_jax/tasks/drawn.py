@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vlm_jax.figures import SheetItem
+from vlm_jax.figures import SheetItem, side_by_side
 from vlm_jax.metrics.images import difference_per_pair
 from vlm_jax.scenes.picture_rules import PictureCheck, check_picture
 from vlm_jax.scenes.pictures import read_picture
@@ -16,6 +16,7 @@ from vlm_jax.tasks.shared import PLAIN
 from vlm_jax.types import Example
 
 SAME = 0.5  # levels; nobody sees less
+SHOWN = 4  # samples of a prompt, on a sheet
 SURE = 2  # standard errors from which on a mean is taken to be above zero
 
 
@@ -47,8 +48,8 @@ class Drawn(NamedTuple):
         return found | {"prompt_gain": gain, "checks": [check._asdict() for check in self.checks]}
 
     def card(self, image: np.ndarray | None) -> SheetItem:
-        """For a sheet: the first picture under its prompt."""
-        return SheetItem(self.pictures[0], "", self.prompt, None, (), self.right)
+        """For a sheet: the first pictures under their prompt, which the first of them is right or wrong about."""
+        return SheetItem(side_by_side(*self.pictures[:SHOWN]), "", self.prompt, None, (), self.right)
 
 
 def check_drawn(example: Example, pictures: UInt8[np.ndarray, "S h w 3"]) -> tuple[PictureCheck, ...]:

@@ -107,9 +107,10 @@ class ImageGeneration(Task):
         return PictureFeatures(settings) if settings.features is not None else None
 
     def facts(self) -> dict[str, Any]:
-        """Which network's features a distance is of, and who chose among candidates."""
+        """Whose codes are drawn, which network's features a distance is of, and who chose among candidates."""
+        tokenizer = {"run": self.config.generation.tokenizer, "sha256": self.tokenizer.digest}
         named = {"features": self._features, "judge": self.judge}
-        return {name: each.origin for name, each in named.items() if each}
+        return {"image_tokenizer": tokenizer} | {name: each.origin for name, each in named.items() if each}
 
     def prepare(self, examples: Sequence[Example]) -> Changed:
         """The examples with codes in the place of pictures; a picture's codes are computed once and kept."""

@@ -24,7 +24,7 @@ DYING = {
     "codebook": "the codebook is dying; raise model.codes.revival, or choose the scalar quantizer",
     "scalar": "pictures are alike, or too few numbers change; train on, or choose fewer model.codes.levels",
 }
-ENCODE, REVIVE = range(2)  # what a picture's key is used for
+ENCODE = 0  # what a picture's key is used for
 NOISE = 2.0  # levels of 255, standard deviation: nobody sees it
 
 
@@ -88,7 +88,7 @@ class ImageTokenization(Task):
         if self.config.model.codes.encoder_noise:
             own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
             shown = shown + self._noise(own, shown.shape[1:], self.config.model.codes.encoder_noise)
-        seen = self.model.apply({"params": params}, shown, jax.random.fold_in(keys[0], REVIVE))
+        seen = self.model.apply({"params": params}, shown, revive=True)
         loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
         return PictureSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
 

@@ -26,6 +26,7 @@ SHEET_ITEMS = 24
 PACKAGES = (
     "vlm_jax",
     "jax",
+    "jaxlib",
     "flax",
     "optax",
     "orbax-checkpoint",
@@ -33,6 +34,7 @@ PACKAGES = (
     "tensorflow-datasets",
     "tokenizers",
     "numpy",
+    "scipy",
 )
 
 
@@ -66,6 +68,7 @@ def evaluate_run(
         "task": config.task,
         "split": split,
         "metrics": metrics,
+        "remarks": task.remarks(predictions, metrics),
         "parameters": parameter_count(params),
         **facts,
         **task.facts(),
@@ -156,6 +159,20 @@ def peak_memory() -> int | None:
 
 
 def machine() -> dict[str, Any]:
-    """Where it ran: processor cores that it may use, and devices."""
-    devices = jax.devices()
-    return {"cpu_cores": len(os.sched_getaffinity(0)), "devices": [device.device_kind for device in devices]}
+    """Where it ran: the processor and how many of its cores it may use, and devices."""
+    return {
+        "processor": _processor(),
+        "cpu_cores": len(os.sched_getaffinity(0)),
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+
+
+def _processor() -> str | None:
+    """As Linux names it; makers give several the same name, which family, model and stepping tell apart."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    facts = dict(re.findall(r"^([a-z ]+?)\s*: (.+)$", text, re.MULTILINE))
+    numbers = [f"{name} {facts[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in facts]
+    return " ".join([facts.get("model name", platform.machine()), *numbers])
