@@ -3,8 +3,9 @@
 Question: are things, their number and how they stand drawn as asked, also in combinations that were never seen?
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py
     then python -m experiments.train configs/shape_scenes_generation.py
-Time: 31 minutes on two cores with tests beside it, and 20 on one of them for the 2,000 pictures of its scores. 83 % of
-the things asked for are drawn, and 96 % of the numbers are right (docs/results.md).
+Time: 37 minutes on two cores, and 10 for the 2,000 pictures of its scores. 93 % of the things asked for are drawn, 98 %
+of the numbers and 84 % of the relations are right; by a judge's choice of four 97.5, 98.6 and 95.4 % of prompts
+that were never seen (docs/results.md).
 """
 
 from vlm_jax.config import (
@@ -42,7 +43,7 @@ def get_config() -> Config:
             text=TextEncoder(vocabulary_size=128, width=128, max_length=16),
         ),
         optimizer=Optimizer(name="muon", learning_rate=1.4e-3, warmup_steps=200, b2=0.98, weight_decay=0.05, ema=0.995),
-        training=Training(steps=3_200, batch_images=64, evaluate_every=1_600, log_every=50),
+        training=Training(steps=6_500, batch_images=64, evaluate_every=3_250, log_every=50),
         generation=Generation(
             tokenizer="runs/shape_scenes_tokenizer",
             masking="linear",

@@ -2,7 +2,8 @@
 
 Question: do 8 x 8 codes of 1,000 keep what matters of a picture of 64 x 64 pixels?
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py
-Time: 18 minutes on one busy core. PSNR 30.6 dB, 68 % of the codes in use, 92 % of them steady under noise.
+Time: 6 minutes on one core, twice that on an older one. PSNR 30.3 dB, 66 % of the codes in use, 92 % of them steady
+under noise.
 """
 
 from vlm_jax.config import Config, Data, ImageCodes, ImageInput, Model, Optimizer, Training
@@ -17,5 +18,5 @@ def get_config() -> Config:
             codes=ImageCodes(levels=(8, 5, 5, 5), encoder_noise=8.0, patch_size=4, widths=(48, 96), depths=(1, 2))
         ),
         optimizer=Optimizer(learning_rate=2e-3, warmup_steps=100, b2=0.98, weight_decay=0.0, ema=0.99),
-        training=Training(steps=8_000, batch_images=16, evaluate_every=1_000, log_every=100),
+        training=Training(steps=6_500, batch_images=16, evaluate_every=1_000, log_every=100),
     )

@@ -1,9 +1,9 @@
 """Pictures a second: masked parallel decoding against one code after the other with a cache.
 
 `python -m experiments.benchmark_generate configs/shape_scenes_generation.py`: the config's model with fresh weights,
-which are as fast as trained ones, under the patterns `text_to_image` and `raster`. All ways take turns, so that
-whatever else the machine does slows each; figures are medians. Codes only: pixels cost all ways the same. A round of
-revisions would cost as much as eight steps.
+which are as fast as trained ones, under the patterns `text_to_image` and `raster`, and drawn as the config says, one
+candidate each. All ways take turns, so that whatever else the machine does slows each; figures are medians. Codes only:
+pixels cost all ways the same. A round of revisions costs as much as eight steps.
 """
 
 import dataclasses
@@ -64,22 +64,29 @@ def measure(
     config: Config, batch: int, steps: Sequence[int], guidance: Sequence[float], rounds: int
 ) -> list[dict[str, Any]]:
     """A row for each way of drawing `batch` pictures: seconds (median, least, most) and pictures a second."""
-    ways = [("masked", count, weight) for weight in guidance for count in steps]
-    ways += [("raster", None, weight) for weight in guidance]
+    ways = [("masked", Generation(steps=count, guidance=weight)) for weight in guidance for count in steps]
+    ways += [("raster", Generation(guidance=weight)) for weight in guidance]
+    ways += [("config", dataclasses.replace(config.generation, candidates=1, judge=None))]
     calls = [_drawing(config, batch, *way) for way in ways]
     compile_seconds = [_seconds(call, 1) for call in calls]
     repeats = [max(1, round(SAMPLE_SECONDS / _seconds(call, 1))) for call in calls]
     samples = [[_seconds(call, count) for call, count in zip(calls, repeats, strict=True)] for _ in range(rounds)]
     rows = []
-    for way, compiled, seconds in zip(ways, compile_seconds, zip(*samples, strict=True), strict=True):
-        median = statistics.median(seconds)
-        names = dict(zip(("way", "steps", "guidance"), way, strict=True))
+    for (way, settings), compiled, seconds in zip(ways, compile_seconds, zip(*samples, strict=True), strict=True):
+        median, masked = statistics.median(seconds), _pattern(config, way) != "raster"
+        names = {"way": way, "steps": settings.steps if masked else None, "guidance": settings.guidance}
+        names["revisions"] = settings.revisions
         times = {"seconds": median, "least": min(seconds), "most": max(seconds), "compile_seconds": compiled}
         rows.append({"batch": batch, **names, "pictures_per_second": batch / median, **times})
     return rows
 
 
-def _drawing(config: Config, batch: int, way: str, steps: int | None, guidance: float) -> Callable[[], None]:
+def _pattern(config: Config, way: str) -> str:
+    patterns = {"masked": "text_to_image", "raster": "raster"}
+    return patterns.get(way, check(config).model.pattern)
+
+
+def _drawing(config: Config, batch: int, way: str, drawn: Generation) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
@@ -87,7 +94,7 @@ def _drawing(config: Config, batch: int, way: str, steps: int | None, guidance: 
     from vlm_jax.models.image_tokenizer import code_count, grid_size
     from vlm_jax.models.vlm import VisualLanguageModel
 
-    pattern = "raster" if way == "raster" else "text_to_image"
+    pattern = _pattern(config, way)
     plain = dataclasses.replace(config.generation, revisions=0, per_picture=False)
     model = dataclasses.replace(config.model, pattern=pattern)
     settings = check(dataclasses.replace(config, model=model, generation=plain)).model
@@ -98,9 +105,8 @@ def _drawing(config: Config, batch: int, way: str, steps: int | None, guidance: 
     init = jax.jit(
         lambda key: model.init(key, jnp.zeros((1, *grid), int), ids[:1, None], shown[:1, None], method="code_logits")
     )
-    generation = Generation(steps=steps or 1, guidance=guidance)
     empty = (ids[0] * 0, jnp.arange(ids.shape[1]) < 2)
-    draw = CodeDecoder(model, generation, grid=grid, codes=codes, empty=empty, raster=way == "raster")
+    draw = CodeDecoder(model, drawn, grid=grid, codes=codes, empty=empty, raster=pattern == "raster")
     given = (init(jax.random.key(0)), ids, shown, jax.random.split(jax.random.key(1), batch))
     return lambda: jax.block_until_ready(draw(*given))
 
@@ -117,12 +123,14 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     import jax
 
     lines = [
-        f"{'batch':>5s}  {'way':6s}  {'steps':>5s}  {'guidance':>8s}  {'pictures/s':>10s}  {'ms a picture':>12s}  range"
+        f"{'batch':>5s}  {'way':6s}  {'steps':>5s}  {'guidance':>8s}  {'revisions':>9s}  {'pictures/s':>10s}  "
+        f"{'ms a picture':>12s}  range"
     ]
     for row in rows:
         median, least, most = (1000 * row[name] / row["batch"] for name in ("seconds", "least", "most"))
         lines.append(
             f"{row['batch']:5d}  {row['way']:6s}  {row['steps'] or '-':>5}  {row['guidance']:8g}  "
+            f"{row['revisions']:9d}  "
             f"{row['pictures_per_second']:10.1f}  {median:12.2f}  {least:.2f} to {most:.2f}"
         )
     return "\n".join([*lines, f"on {jax.devices()[0].device_kind}, compile time apart"])

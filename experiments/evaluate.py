@@ -92,7 +92,10 @@ def _changed(config, changes):
             overrides.append((setting, json.loads(value)))
         except ValueError:
             overrides.append((setting, value))
-    return check(with_overrides(config, overrides))
+    changed = check(with_overrides(config, overrides))
+    if "generation.revision_temperature" in dict(overrides) and changed.generation.revisions == 0:
+        raise InputError("--change generation.revision_temperature is for revisions, of which the run has none")
+    return changed
 
 
 def _spelled(split, changes):

@@ -20,6 +20,7 @@ DRAWN = (
     *("samples", "candidates", "judge", "temperature", "steps", "guidance"),
     *("revisions", "revision_temperature"),
 )
+AT_ONCE = 64  # pictures, candidates too
 NOT_RASTER = ("steps", "revision_temperature")
 # The options of each task, beside those that all have.
 OPTIONS = {
@@ -136,13 +137,17 @@ def _say_captions(folder, config, arguments):
     from vlm_jax.types import Example
 
     decoding = check(dataclasses.replace(config, decoding=_decoding(config.decoding, arguments))).decoding
+    if arguments.seed is not None and decoding.method != "sample":
+        raise InputError(
+            "--seed is for captions that are drawn at random; give --samples or --temperature, or leave it out"
+        )
     examples = [Example(name, data) for name, data in given_pictures(arguments.image)]
 
     from vlm_jax.training.setup import load_trained, make_encoder
 
     task, params, _ = load_trained(config, folder, make_encoder(config, folder), which=arguments.checkpoint)
     # A power of two, so that few batch sizes are ever compiled.
-    size = min(64, 1 << (len(examples) - 1).bit_length())
+    size = min(AT_ONCE, 1 << (len(examples) - 1).bit_length())
     options = {"decoding": decoding, "choices": arguments.choices or (), "batch_images": size}
     captions = task.predict(params, examples, **options)
     for caption in captions:
@@ -190,8 +195,8 @@ def _draw(folder, config, arguments):
             "--revision-temperature is for --revisions, of which there are none; give some, or leave it out"
         )
     many = len(arguments.prompt) * settings.samples * settings.candidates
-    size = max(min(64, 1 << (many - 1).bit_length()), 1 if settings.judge else settings.candidates)
-    at_once = dataclasses.replace(config.training, evaluation_batch_images=size)
+    most = max(AT_ONCE, config.training.evaluation_batch_images)
+    at_once = dataclasses.replace(config.training, evaluation_batch_images=most)
     config = check(dataclasses.replace(config, generation=settings, training=at_once))
 
     from vlm_jax.training.setup import load_trained, make_encoder
@@ -200,6 +205,7 @@ def _draw(folder, config, arguments):
     for prompt in arguments.prompt:
         _warn_of_unread(prompt, encode, built=config.model.text.tokenizer is None)
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
+    size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if settings.judge else settings.candidates)
     pictures = task.draw(params, arguments.prompt, settings, batch=size)
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
     items = [SheetItem(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
@@ -229,7 +235,7 @@ def _decoding(settings, arguments):
 
 def _rows(pictures, questions, encode):
     """Enough for all of them in one batch, within reason; a picture takes a row for every K questions."""
-    return min(64, pictures * -(-questions // encode.questions_per_image))
+    return min(AT_ONCE, pictures * -(-questions // encode.questions_per_image))
 
 
 def _warn_of_unread(text, encode, *, built):

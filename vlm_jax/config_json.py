@@ -11,8 +11,8 @@ from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError, nearest
 
-# What a setting amounted to before there was one, where its default is something else: by its group and name. A saved
-# config that has the group and lacks the setting is of a run from before.
+# What a setting of image generation amounted to before there was one, where its default is something else: by its group
+# and name. A saved config that has the group and lacks the setting is of a run from before.
 BEFORE = {
     ("model", "codes", "look_around"): False,
     ("generation", "start_from_looks"): False,
@@ -71,7 +71,8 @@ def _leaf(value: Any, kind: Any, path: str) -> Any:
 def from_json(text: str) -> Config:
     """The config that `to_json` wrote, checked; one that an older version wrote means what it meant then."""
     values = json.loads(text)
-    for (*groups, name), value in BEFORE.items():
+    drawing = isinstance(values, dict) and values.get("task") == "image_generation"
+    for (*groups, name), value in BEFORE.items() if drawing else ():
         group = values
         for each in groups:
             group = group.get(each) if isinstance(group, dict) else None

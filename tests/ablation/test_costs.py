@@ -10,6 +10,7 @@ from vlm_jax.command_line import load_preset
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
 from vlm_jax.models.image_tokenizer import ImageTokenizer
+from vlm_jax.models.inspection import inspect_image_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,9 @@ def test_an_image_tokenizer_is_counted_and_not_matched(pytestconfig, quantizer):
     shapes = jax.eval_shape(lambda: ImageTokenizer(codes).init(jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3))))
     counted = cost(config)
     assert counted.parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    # 16 x 16 squares of 4 x 4 pixels to 48 numbers, and back: a part of the whole.
-    assert counted.step_flops > 16 * 3 * 2 * (2 * 16 * 16 * 48 * 48)
+    rows = {row.path: row.flops for row in inspect_image_tokenizer(codes, image_size=(64, 64))}
+    assert (rows["quantizer"] > 0) == (quantizer == "codebook")
+    assert counted.step_flops == 16 * (3 * (rows["encoder"] + rows["decoder"]) + rows["quantizer"])
     small = dataclasses.replace(codes, depths=(1, 1))
     with pytest.raises(InputError, match="no trunk to make deeper or wider; match steps"):
         matched(

@@ -118,6 +118,7 @@ def test_a_wild_name_is_a_plain_folder(configs):
         ({"variants": vary({"model.image.init_from": ["weights/none"]})}, "init_from=weights/none: "),
         ({"variants": vary({"model.text.tokenizer": ["words/none"]})}, "tokenizer=words/none: "),
         ({"metrics": ("accuracy/yes_no", "acuracy")}, r"has no score 'acuracy'; did you mean 'accuracy'\?"),
+        ({"metrics": ("accuracy/yes_on",)}, r"no test question is of the kind of .*; did you mean 'yes_no'\?"),
         ({"variants": vary({"model.fusion": ["concat"]})}, "two variants are called 'fusion=concat'"),
         (
             {"variants": chain(vary({}), variant({"model.pattern": "image_to_text"}, name="x"))},

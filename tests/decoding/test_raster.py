@@ -107,15 +107,18 @@ def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
     from vlm_jax.errors import InputError
 
     config = load_preset(pytestconfig.rootpath / "configs" / "shape_scenes_generation.py")
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, width=16, heads=2, layers=1))
+    small = dataclasses.replace(config.model, width=16, heads=2, layers=1)
+    drawn = dataclasses.replace(config.generation, steps=3, revisions=1)
+    config = dataclasses.replace(config, model=small, generation=drawn)
     rows = measure(config, 2, (1, 2), (0.0,), 1)
-    assert [(row["way"], row["steps"], row["batch"]) for row in rows] == [
-        ("masked", 1, 2),
-        ("masked", 2, 2),
-        ("raster", None, 2),
+    assert [(row["way"], row["steps"], row["guidance"], row["revisions"], row["batch"]) for row in rows] == [
+        ("masked", 1, 0.0, 0, 2),
+        ("masked", 2, 0.0, 0, 2),
+        ("raster", None, 0.0, 0, 2),
+        ("config", 3, 1.0, 1, 2),
     ]
     assert all(0 < row["least"] <= row["seconds"] <= row["most"] for row in rows)
-    assert len(_table(rows).splitlines()) == 1 + 3 + 1
+    assert len(_table(rows).splitlines()) == 1 + 4 + 1
     for options, said in (
         (["configs/tiny.py"], "of the task 'vqa'"),
         (["configs/tiny.py", "--steps", "0"], "at least 1"),

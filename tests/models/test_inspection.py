@@ -6,8 +6,8 @@ import math
 import jax
 import pytest
 
-from vlm_jax.config import PAIRINGS, ImageEncoder, Model, TextEncoder
-from vlm_jax.models.inspection import inspect
+from vlm_jax.config import PAIRINGS, ImageCodes, ImageEncoder, Model, TextEncoder
+from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
 from vlm_jax.models.vlm import VisualLanguageModel
 
 SIZE, QUESTIONS, CLASSES, LENGTH = (48, 64), 3, 50, 10
@@ -105,6 +105,23 @@ def test_convolutions_by_hand():
     assert rows["image/stage_2_block_0/conv_1"].flops == 2 * (8 * 4) * 3 * 3 * 64 * 128
     assert rows["image/stage_2_block_0/conv_shortcut"].flops == 2 * (8 * 4) * 64 * 128
     assert rows["image"].outputs == ((1, 2, 1, 512),)
+
+
+def test_an_image_tokenizer_by_hand():
+    """6 x 8 pixels, then 3 x 4 cells of 12 features; 1x1 convolutions there, 3x3 back."""
+    codes = ImageCodes(
+        quantizer="codebook", size=30, code_width=12, patch_size=1, widths=(8, 16), depths=(1, 1), convolution="direct"
+    )
+    rows = {row.path: row for row in inspect_image_tokenizer(codes, image_size=(6, 8))}
+    assert rows["encoder/patch"].flops == 2 * 48 * 3 * 8
+    assert rows["encoder/stage_0_block_0"].flops == 2 * (2 * 48 * 8 * 8)
+    assert rows["encoder/stage_1_down"].flops == 2 * 12 * 32 * 16
+    assert rows["decoder/stage_1_block_0"].flops == 2 * (2 * 12 * 9 * 16 * 16)
+    assert rows["quantizer"].flops == 2 * (2 * 12 * 12 * 30) and rows["quantizer"].parameters == 30 * 12
+    assert rows["quantizer"].outputs[0] == (1, 3, 4, 12)
+    assert rows[""].flops == sum(rows[name].flops for name in ("encoder", "quantizer", "decoder"))
+    idle = inspect_image_tokenizer(dataclasses.replace(codes, revival=0.0), image_size=(6, 8))
+    assert idle[0].flops == rows[""].flops - rows["quantizer"].flops // 2
 
 
 def test_depthwise_convolutions_by_hand():

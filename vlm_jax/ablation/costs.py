@@ -50,7 +50,10 @@ def cost(config: Config) -> Cost:
     flops = 0
     for row in rows:
         own = row.flops - below.get(row.path, 0)
-        held = any(re.search(pattern, f"{row.path}/kernel") for pattern in config.optimizer.frozen)
+        # Which code is nearest is chosen, and has no gradient.
+        held = row.path == "quantizer" or any(
+            re.search(pattern, f"{row.path}/kernel") for pattern in config.optimizer.frozen
+        )
         flops += own * (1 if held else 1 + BACKWARD)
     return Cost(rows[0].parameters, flops * config.training.batch_images)
 

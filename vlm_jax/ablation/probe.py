@@ -1,4 +1,4 @@
-"""What a run would take, from two steps of it: `python -m vlm_jax.ablation.probe CONFIG.json`."""
+"""What a run would take, from two steps of it: `python -m vlm_jax.ablation.probe CONFIG.json CORES`."""
 
 import json
 import math

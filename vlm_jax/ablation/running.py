@@ -1,5 +1,6 @@
 """The runs of a study: each in a process and a folder of its own, several at a time, resumed where they stopped."""
 
+import math
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ LAST_LINES = 20
 POLL_SECONDS = 0.1
 CACHE_AFTER_SECONDS = 0.2  # programs that took longer to compile are kept for the next seed
 KERNEL_COUNTS = Path("/proc/vmstat")  # Documentation/filesystems/proc.rst
+MEMORY_SECONDS = 30  # a process that the kernel ended is gone within so many, its memory given back
 KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # by others: nothing is wrong with the run
 
 
@@ -103,8 +105,6 @@ class _Active(NamedTuple):
     began: float
     log_begins: int
     """Where in its log this start begins, in bytes."""
-    memory_kills: int
-    """How many processes the kernel had ended for lack of memory before."""
 
 
 def check_jobs(jobs: int, devices: Sequence[str]) -> None:
@@ -135,7 +135,7 @@ def execute(
     waiting = [run for run in runs if not folder.run(run).finished and (retry or folder.error(run) is None)]
     done, total, seconds = len(runs) - len(waiting), len(runs), []
     active: list[_Active] = []
-    asked = False
+    asked, counted, memory_killed = False, _memory_kills(), -math.inf
     with stop_requests() as stopped:
         try:
             while (waiting and not stopped()) or active:
@@ -147,10 +147,13 @@ def execute(
                     for each in active:
                         each.process.send_signal(signal.SIGTERM)
                 time.sleep(POLL_SECONDS)
+                before, counted = counted, _memory_kills()
+                memory_killed = time.monotonic() if counted > before else memory_killed
                 for each in [each for each in active if each.process.poll() is not None]:
                     active.remove(each)
                     took = time.monotonic() - each.began
-                    ended = _ended(each, folder)
+                    short = time.monotonic() - memory_killed < MEMORY_SECONDS
+                    ended = _ended(each, folder, short_of_memory=short)
                     if folder.run(each.run).finished:
                         seconds.append(took)
                     done += 1
@@ -179,7 +182,6 @@ def _start(
     share = len(cores) // jobs
     mine = cores[slot * share : (slot + 1) * share] if jobs > 1 else []
     child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ",".join(map(str, mine))]
-    memory_kills = _memory_kills()
     train = [*command, str(config), "--workdir", str(folder.run(run).path)]
     with log.open("ab") as output:
         begins = output.tell()
@@ -191,22 +193,26 @@ def _start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Active(run, slot, process, time.monotonic(), begins, memory_kills)
+    return _Active(run, slot, process, time.monotonic(), begins)
 
 
-def _ended(each: _Active, folder: StudyFolder) -> str:
-    """How a run ended, in words; what went wrong is kept."""
+def _ended(each: _Active, folder: StudyFolder, *, short_of_memory: bool) -> str:
+    """How a run ended, in words; what went wrong is kept.
+
+    `short_of_memory`: whether the kernel has just ended some process for lack of memory, which may have been this one.
+    """
     code, run = each.process.returncode, each.run
     if folder.run(run).finished:
         return "finished"
     if code == STOPPED:
         return "stopped and saved"
-    if -code == signal.SIGKILL and _memory_kills() > each.memory_kills:
-        reason = "out of memory: the kernel ended it"
+    if -code == signal.SIGKILL and short_of_memory:
+        reason = "killed, it seems for lack of memory"
         folder.write_error(run, reason)  # it would end so again
         return f"failed ({reason})"
     if -code in KILLED:
-        return f"killed by {signal.Signals(-code).name}; the next call goes on with it"
+        perhaps = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{perhaps}; the next call goes on with it"
     said = folder.log(run).read_bytes()[each.log_begins :].decode(errors="replace")
     lines = said.strip().splitlines()[-LAST_LINES:] or ["it said nothing"]
     folder.write_error(run, "\n".join([lines[-1], f"(ended with code {code}; its last lines follow)", *lines]))

@@ -1,5 +1,6 @@
 """What a study compares: a question, variants of a config, seeds, and what must be equal to be fair."""
 
+import functools
 import hashlib
 import itertools
 import re
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 from vlm_jax.ablation.costs import cost, matched, parameter_shapes
 from vlm_jax.command_line import call_file, load_preset
-from vlm_jax.config import Config, leaves
+from vlm_jax.config import Config, Data, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json, with_overrides
 from vlm_jax.errors import InputError, nearest
@@ -198,14 +199,27 @@ def _table(comparison: Comparison, path: Path, seed: int) -> Table:
 
 
 def _check_metrics(metrics: tuple[str, ...], config: Config) -> None:
-    """Raises `InputError` where the task has no score of a name; kinds of questions and controls are known by runs."""
+    """Raises `InputError` where the task has no score of a name, or the data no questions of a kind.
+
+    What controls there are is known by runs.
+    """
     from vlm_jax.tasks import TASKS
 
     known = TASKS[config.task].scores
     for metric in metrics:
-        first = metric.split("/")[0]
+        first, _, kind = metric.partition("/")
         if first not in (*known, *PARTS):
             raise InputError(f"the task {config.task!r} has no score {metric!r}; {nearest(first, known)}")
+        if config.task == "vqa" and first == "accuracy" and kind and kind not in (kinds := _kinds(config.data)):
+            raise InputError(f"no test question is of the kind of {metric!r}; {nearest(kind, kinds)}")
+
+
+@functools.lru_cache
+def _kinds(data: Data) -> tuple[str, ...]:
+    """The kinds of the test questions."""
+    from vlm_jax.data.sources import open_split
+
+    return tuple(sorted({question.kind for example in open_split(data, "test") for question in example.questions}))
 
 
 def _check_sources(config: Config) -> None:

@@ -168,7 +168,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str | None:
-    """As Linux names it; makers give several the same name, which family, model and stepping tell apart."""
+    """As Linux names it, with family and model, since makers give several the same name."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
