@@ -1,7 +1,7 @@
 """Fusions on questions about relations between shapes: what they learn in the first minutes.
 
 Command: python -m experiments.ablate configs/ablations/fusion_relations.py
-Time, estimated: 25 runs of up to six minutes on two cores.
+Time: 25 runs of one to three minutes on one core, 38 minutes in all.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, vary
@@ -20,6 +20,13 @@ METRICS = ("accuracy", "accuracy/relational", "accuracy/non_relational")
 def get_study() -> Study:
     return Study(
         question="Which fusion learns first to compare shapes, at equal depth and at equal work?",
+        finding=(
+            "After 250 steps none of them compares shapes yet, and five seeds tell none from one sequence (concat), at "
+            "equal depth or at equal work: 50 to 52 % of the answers are right, 3 to 5 points more than with pictures "
+            "exchanged, and differences of more than three points are excluded. co_attention takes three times the "
+            "work of a step for it. Which of them learns relations in the end is not answered in minutes: "
+            "docs/results.md has longer runs, of one seed each."
+        ),
         comparisons=(
             Comparison(
                 title="Sort-of-CLEVR, 250 steps, equal depth",
