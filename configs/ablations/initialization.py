@@ -15,7 +15,9 @@ TEXT = {
     "model.text.tokenizer": WORDS,
 }
 PORTED = TEXT | {"model.text.init_from": WORDS, "model.text.init_trunk": False}
-CNN = {"model.image.cnn": "efficientnet_lite0", "model.image.norm": "frozen", "data.image.size": [96, 96]}
+# Pixels as the CNN's authors scale them, for the fresh one as well.
+SCALE = {"data.image.mean": [127 / 255] * 3, "data.image.deviation": [128 / 255] * 3}
+CNN = {"model.image.cnn": "efficientnet_lite0", "model.image.norm": "frozen", "data.image.size": [96, 96]} | SCALE
 PHOTOGRAPHS = CNN | {"model.image.init_from": "ports/efficientnet_lite0.safetensors"}
 COMMON = {"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmup_steps": 50}
 
