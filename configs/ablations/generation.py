@@ -13,12 +13,13 @@ def get_study() -> Study:
     return Study(
         question="Which quantizer keeps most of a picture, in codes that do not change with its noise?",
         finding=(
-            "Rounded numbers keep 2.0 dB more of a picture than a learned codebook, which after 2,000 steps has 5 % of "
-            "its codes in use where the others have 70 %: that dead codes are drawn to features does not bring them "
-            "back in this time. An encoder that looks around its cell gains 0.6 dB. Beside that, of the codes that "
-            "stay under noise it has 2.8 points fewer, and noise on what is encoded and the learned codebook have 3.0 "
-            "and 2.8 points more: these come of five metrics looked at, and want more than three seeds. Which codes "
-            "draw best is another question (docs/results.md: those of their cell alone)."
+            "Rounded numbers keep 2.0 dB more of a picture than a learned codebook, which after 2,000 steps has 5 % "
+            "of its codes in use where the others have 70 %: dead codes, drawn then to features that each step chose "
+            "anew, did not come back in this time (drawn to places of their own, as now, they do: docs/results.md). "
+            "An encoder that looks around its cell gains 0.6 dB. Beside that, of the codes that stay under noise it "
+            "has 2.8 points fewer, and noise on what is encoded and the learned codebook have 3.0 and 2.8 points "
+            "more: these come of five metrics looked at, and want more than three seeds. Which codes draw best is "
+            "another question (docs/results.md: those of their cell alone)."
         ),
         comparisons=(
             Comparison(
