@@ -412,7 +412,10 @@ def test_predict_searches_draws_and_chooses(run, pictures, capsys):
     (line,) = said(capsys, str(run), "--image", picture, "--beam", "3", "--samples", "2")
     best, second = (each["log_probability"] for each in line["captions"])
     assert best >= second
-    (line,) = said(capsys, str(run), "--image", picture, "--samples", "4", "--temperature", "2", "--top-p", "0.9")
+    sampled = ["--image", picture, "--samples", "4", "--temperature", "2", "--top-p", "0.9"]
+    (line,) = said(capsys, str(run), *sampled)
+    again, other = (said(capsys, str(run), *sampled, "--seed", seed)[0] for seed in ("0", "7"))
+    assert again == line != other, "the run's own seed is 0"
     assert len(line["captions"]) == 4
     (line,) = said(capsys, str(run), "--image", picture, "--prefix", "a small")
     assert line["captions"][0]["caption"].startswith("a small")
@@ -429,6 +432,7 @@ def test_predict_searches_draws_and_chooses(run, pictures, capsys):
         (["--samples", "0"], "decoding.texts is 0; it must be at least 1"),
         (["--beam", "2", "--samples", "3"], "gives 2 at most; raise decoding.beams"),
         (["--beam", "2", "--top-p", "0.5"], "leave out either"),
+        (["--beam", "2", "--seed", "1"], "--seed is for captions that are drawn at random"),
         (["--top-p", "1.5"], "decoding.top_p is 1.5; it must be above 0 and at most 1"),
         (["--prefix", "a small red circle " * 9], "shorten it"),
         (["--choices"], "--choices is empty"),

@@ -25,8 +25,7 @@ def psnr_per_image(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndar
 
     Infinite where two pictures are equal. Raises `InputError` unless both are uint8 [N, H, W, C].
     """
-    _check_pairs(images, references)
-    errors = ((images.astype(float) - references) ** 2).mean((1, 2, 3))
+    errors = _squared_errors(images, references)
     with np.errstate(divide="ignore"):
         return 10 * np.log10(_PEAK**2 / errors)
 
@@ -56,8 +55,7 @@ def difference_per_pair(
 
     Raises `InputError` unless both are uint8 [N, H, W, C].
     """
-    _check_pairs(images, others)
-    return np.sqrt(((images.astype(float) - others) ** 2).mean((1, 2, 3)))
+    return np.sqrt(_squared_errors(images, others))
 
 
 def frechet_distance(features: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> float:
@@ -98,6 +96,12 @@ def codebook_use(codes: Shaped[np.ndarray, "..."], size: int) -> dict[str, float
         "codebook_perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
         "dead_codes": float(size - len(shares)),
     }
+
+
+def _squared_errors(images: Shaped[np.ndarray, "..."], others: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, " N"]:
+    """The mean over pixels and channels of each pair."""
+    _check_pairs(images, others)
+    return ((images.astype(float) - others) ** 2).mean((1, 2, 3))
 
 
 def _check_pairs(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> None:
