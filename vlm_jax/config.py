@@ -141,6 +141,8 @@ class ImageEncoder:
     """Rows of each table of positions."""
     segments: int = 1
     """Rows of the image's segment table, the last of which is used (VisualBERT has two)."""
+    projection: Literal["linear", "mlp"] = "linear"
+    """From the grid to the trunk's width: one matrix, or two with a GELU between them as in LLaVA-1.5."""
     init_from: str | None = None
     """Pretrained weights of the CNN to start from: a folder, a file, a hub id, `package:NAME/folder`, or a run."""
     convolution: Literal["auto", "direct", "products"] = "auto"

@@ -19,10 +19,13 @@ COMBINATIONS = [
 ]
 
 
-def settings_of(fusion="concat", pattern="image_to_text", head="answers", *, cnn="small", width=256, **more):
+def settings_of(
+    fusion="concat", pattern="image_to_text", head="answers", *, cnn="small", width=256, projection="linear", **more
+):
     return Model(
         width=width, heads=4, layers=2, mlp_width=4 * width, fusion=fusion, pattern=pattern, head=head,
-        image=ImageEncoder(cnn=cnn, patch_size=8), text=TextEncoder(vocabulary_size=30, width=width), **more,
+        image=ImageEncoder(cnn=cnn, patch_size=8, projection=projection),
+        text=TextEncoder(vocabulary_size=30, width=width), **more,
     )  # fmt: skip
 
 
@@ -66,6 +69,13 @@ def test_parameters_are_those_of_a_fresh_model(fusion, pattern, head):
 
     check("", params)
     assert len(rows) == len(inspected(settings))  # a path once
+
+
+def test_two_matrices_of_a_projection_are_both_counted():
+    settings = settings_of(cnn="patches", width=8, projection="mlp")
+    rows = {row.path: row for row in inspected(settings, image_size=(24, 32))}
+    assert rows["embed/image_out"].flops == 2 * 12 * 8 * 8
+    assert rows["embed/image_out"].parameters == 8 * 8 + 8
 
 
 def test_products_by_hand():

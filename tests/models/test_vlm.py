@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs.reference_base import get_config
@@ -111,6 +112,27 @@ def test_grid_positions_are_a_row_and_a_column():
     wanted = (by_row[:2, None] + by_column[None, :3]).reshape(6, 16)
     wanted = (wanted - wanted.mean(1, keepdims=True)) / wanted.std(1, keepdims=True)
     assert jnp.allclose(cells[0, 0], wanted, atol=1e-5)
+
+
+@pytest.mark.parity
+def test_a_projection_of_two_matrices_is_that_of_llava():
+    """Linear, GELU in its exact form, linear, as torch computes them."""
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    image = dataclasses.replace(FEATURES.image, projection="mlp", positions="shared")
+    settings = dataclasses.replace(FEATURES, image=image)
+    grid = jax.random.normal(jax.random.key(1), (1, 4, 8))
+    _, variables = initialise(settings, grid)
+    embed = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"]["embed"])  # biases are nothing else at first
+    cells, _ = FeatureFusion(settings).apply({"params": embed}, grid, jnp.zeros((1, 1, 1, 16)))
+    place = embed["image_position"]["embedding"][0] + embed["image_segment"][-1]
+    norm, (first, second) = embed["norm"], (embed[name] for name in ("image_fc", "image_out"))
+    tensor = lambda leaf: torch.tensor(np.asarray(leaf))  # noqa: E731
+    hidden = torch.nn.functional.gelu(tensor(grid) @ tensor(first["kernel"]) + tensor(first["bias"]))
+    wanted = hidden @ tensor(second["kernel"]) + tensor(second["bias"]) + tensor(place)
+    wanted = torch.nn.functional.layer_norm(
+        wanted, (16,), tensor(norm["scale"]), tensor(norm["bias"]), settings.norm_epsilon
+    )
+    np.testing.assert_allclose(cells[0, 0], wanted[0], atol=2e-5)
 
 
 def test_a_model_whose_pattern_is_open_says_who_chooses_it():

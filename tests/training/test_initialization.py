@@ -315,6 +315,9 @@ def test_visual_bert_starts_a_whole_model(tmp_path):
     wrong = config(text=text, image=image | {"segments": 1}, data=small, init_from=source, **trunk)
     with pytest.raises(InputError, match=r"needs --model\.image\.segments 2"):
         start(wrong, fresh(wrong), ())
+    other = config(text=text, image=image | {"projection": "mlp"}, data=small, init_from=source, **trunk)
+    with pytest.raises(InputError, match=r"needs --model\.image\.projection linear"):
+        start(other, fresh(other), ())
 
 
 @pytest.mark.parametrize("fusion", ["concat", "cross"])

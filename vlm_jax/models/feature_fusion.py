@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from vlm_jax.config import Model
 from vlm_jax.errors import InputError
 from vlm_jax.models.attention import dropout
-from vlm_jax.models.bert import EMBEDDING_INIT, layer_norm
+from vlm_jax.models.bert import ACTIVATIONS, EMBEDDING_INIT, layer_norm
 
 
 def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
@@ -71,6 +71,8 @@ class FeatureFusion(nn.Module):
         if grid is not None:
             positions = jax.lax.dynamic_slice_in_dim(positions, start, image.shape[1])
         image = nn.Dense(s.width, dtype=dtype, name="image_fc")(image)
+        if s.image.projection == "mlp":  # Liu et al. 2024, arXiv:2310.03744, section 3.3
+            image = nn.Dense(s.width, dtype=dtype, name="image_out")(ACTIVATIONS["gelu"](image))
         # The last row is the image's, as VisualBERT's table has it.
         segment = self.param("image_segment", EMBEDDING_INIT, (s.image.segments, s.width))[-1]
         image = norm((image + (positions + segment[None]).astype(dtype)[None])[:, None])

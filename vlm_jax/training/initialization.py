@@ -179,7 +179,7 @@ def _whole_model(
         raise InputError(f"model.init_from {name} is no whole model; it can start model.text or model.image")
     wanted = {setting: getattr(source.model, setting) for setting in (*TRUNK_SETTINGS, "fusion")}
     wanted |= {f"text.{setting}": getattr(source.model.text, setting) for setting in TEXT_SETTINGS}
-    cells = ("positions", "max_positions", "segments")
+    cells = ("positions", "max_positions", "segments", "projection")
     wanted |= {f"image.{setting}": getattr(source.model.image, setting) for setting in cells}
     wrong = {setting: value for setting, value in wanted.items() if _setting(model, setting) != value}
     if wrong:
