@@ -15,10 +15,7 @@ from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
-LEARNED = tuple(
-    f"generation.{name}"
-    for name in ("tokenizer", "blocks", "start_from_looks", "drop_prompt", "rare_codes", "per_picture")
-)
+REDRAWN = "generation.masking"  # learned with one, a picture may be drawn with another
 NOT_RASTER = tuple(f"generation.{name}" for name in ("masking", "steps", "choice_temperature", "revision_temperature"))
 
 
@@ -75,15 +72,16 @@ def _test_result(folder, checkpoint, changes):
 
 def _changed(config, changes):
     """The config with what `--change` says of decoding and generation."""
+    from vlm_jax.config import LEARNED
     from vlm_jax.config_checks import check
     from vlm_jax.config_json import with_overrides
 
-    overrides = []
+    overrides, learned = [], {f"generation.{name}" for name in LEARNED} - {REDRAWN}
     for change in changes:
         setting, sign, value = change.partition("=")
         if setting in NOT_RASTER and config.model.pattern == "raster":
             raise InputError(f"--change is {change!r}, and a raster run draws one code after the other; leave it out")
-        if not sign or setting.split(".")[0] != CHANGED.get(config.task) or setting in LEARNED:
+        if not sign or setting.split(".")[0] != CHANGED.get(config.task) or setting in learned:
             raise InputError(
                 f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
                 "(image_generation), and is about nothing that was learned"

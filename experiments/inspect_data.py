@@ -90,6 +90,7 @@ def _inspect(data, sheet, *, name, listed):
 
 def _open(data):
     """The examples of each split, and the rows of your own files that cannot be used."""
+    from vlm_jax.config import limit_of
     from vlm_jax.data.given_files import splits_of
     from vlm_jax.data.own_files import READERS, read_split
     from vlm_jax.data.sources import open_split
@@ -98,7 +99,7 @@ def _open(data):
         return {split: open_split(data, split) for split in SPLITS}, []
     readings = {split: read_split(data, split) for split in splits_of(data.name)}
     bad_rows = dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows)
-    return {split: reading.examples[: data.limit] for split, reading in readings.items()}, list(bad_rows)
+    return {split: reading.examples[: limit_of(data, split)] for split, reading in readings.items()}, list(bad_rows)
 
 
 def _draw(examples, path, *, captions, title, max_pixels):

@@ -3,7 +3,7 @@
 Imports neither jax nor anything slow: `--help` reads this file and must answer at once.
 """
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 Task = Literal["vqa", "captioning", "image_tokenizer", "image_generation"]
@@ -94,6 +94,8 @@ class Data:
     """Question slots of a picture in a batch (K); more questions than slots are sampled anew each time."""
     limit: int | None = None
     """Use only this many pictures of each split (for a quick look)."""
+    evaluation_limit: int | None = None
+    """Use only this many of every split but `train`: the first ones, for scores that take less time."""
     image: ImageInput = field(default_factory=ImageInput)
     """The picture's way into the model."""
     threads: int = 2
@@ -408,6 +410,22 @@ class Config:
     decoding: Decoding = field(default_factory=Decoding)
     generation: Generation = field(default_factory=Generation)
     parallel: Parallel = field(default_factory=Parallel)
+
+
+# What of `generation` optimizer steps depend on. The rest, like `decoding`, is about how a trained model is used.
+LEARNED = ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt", "rare_codes", "per_picture")
+
+
+def training_of(config: Config) -> Config:
+    """The config with how texts are said and pictures drawn left out: configs that have the same one train alike."""
+    learned = {name: getattr(config.generation, name) for name in LEARNED}
+    return replace(config, decoding=Decoding(), generation=Generation(**learned))
+
+
+def limit_of(data: Data, split: str) -> int | None:
+    """How many pictures of a split are used at most; None where all are."""
+    given = (data.limit, None if split == "train" else data.evaluation_limit)
+    return min((limit for limit in given if limit is not None), default=None)
 
 
 def leaves(group: Any, path: str = "") -> dict[str, Any]:

@@ -19,6 +19,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         (
             "data.questions_per_image",
             "data.limit",
+            "data.evaluation_limit",
             "data.min_answer_count",
             "data.threads",
             "data.read_ahead",

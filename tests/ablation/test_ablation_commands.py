@@ -11,16 +11,33 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import ablate, compare, report
 from vlm_jax.ablation.plan import plan
 from vlm_jax.ablation.probe import Probe
 from vlm_jax.ablation.running import StudyFolder
-from vlm_jax.ablation.study import load_study, resolve, runs
+from vlm_jax.ablation.sharing import begin_trained
+from vlm_jax.ablation.study import Run, load_study, resolve, runs
+from vlm_jax.config import (
+    Config,
+    Data,
+    Decoding,
+    Files,
+    ImageEncoder,
+    ImageInput,
+    Model,
+    Optimizer,
+    TextEncoder,
+    Training,
+)
+from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import RunFolder
+from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.training.loop import Trainer
 
 STUDY = """
 from vlm_jax.ablation.study import Comparison, Study, vary
@@ -205,6 +222,59 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
     (copies[0] / "config.json").write_text(to_json(config), encoding="utf-8")
     with pytest.raises(InputError, match=r"measure by other scales \(data\.accuracy\)"):
         compare.main([str(trained), str(copies[0])])
+
+
+def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_trained(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), np.uint8)
+    lines = []
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "captions": [f"a picture with the number {number}"]}))
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    file = str(tmp_path / "captions.jsonl")
+    files = Files(images=str(tmp_path), train=(file,), validation=(file,), test=(file,))
+    image = ImageEncoder(stem_width=4, widths=(8,), blocks=(0,))
+    config = Config(
+        task="captioning",
+        data=Data(name="jsonl", files=files, directory=str(tmp_path / "prepared"), image=ImageInput(size=(16, 16))),
+        model=Model(width=16, heads=2, layers=1, mlp_width=16, image=image, text=TextEncoder(width=16)),
+        optimizer=Optimizer(warmup_steps=1, learning_rate=1e-2, ema=0.9),
+        training=Training(steps=6, batch_images=4, evaluate_every=6, log_every=3, evaluation_batch_images=4),
+    )
+    beams = dataclasses.replace(config, decoding=Decoding(method="beam", beams=3))
+
+    def run(config, folder):
+        with claim(folder, check(config)) as claimed:
+            return Trainer(config, claimed, say=lambda text: None).run()
+
+    run(config, tmp_path / "greedy")
+    begin_trained(
+        RunFolder(tmp_path / "shared"), check(beams), RunFolder(tmp_path / "greedy"), tmp_path / ".shared.part"
+    )
+    shared, alone = run(beams, tmp_path / "shared"), run(beams, tmp_path / "alone")
+    assert shared["metrics"] == alone["metrics"] and shared["wall_seconds"] > 0
+    for name in ("predictions.jsonl", "captions.json", "tokenizer.json"):
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+    greedy = (tmp_path / "greedy" / "predictions.jsonl").read_bytes()
+    assert greedy != (tmp_path / "alone" / "predictions.jsonl").read_bytes(), "the way it is said matters"
+    metrics = tmp_path / "shared" / "metrics.jsonl"
+    assert not metrics.exists() or "validation" not in metrics.read_text(), "those would be of the other way"
+
+
+def test_a_dry_run_counts_a_training_once(tmp_path):
+    configs = [
+        check(dataclasses.replace(
+            Config(task="captioning", data=Data(name="shape_scenes"), training=Training(steps=10, evaluate_every=10)),
+            decoding=Decoding(beams=beams),
+        ))
+        for beams in (5, 3)
+    ]  # fmt: skip
+    todo = [Run(f"beams={config.decoding.beams}", config) for config in configs]
+    said = plan((), todo, StudyFolder(tmp_path), jobs=1, measure=lambda config: Probe(1.0, 2.0, 30.0, 2**20))
+    lines = [line.split() for line in said.splitlines()]
+    assert lines[1][1:3] == ["to", "do"] and lines[1][-1] == "30s"
+    assert lines[2][1:3] == ["to", "score"] and lines[2][-1] == "10s"
+    assert "2 runs to do, 40s with 1 at a time" in said
 
 
 @pytest.mark.slow

@@ -58,6 +58,30 @@ def test_welch_agrees_with_scipy(sizes, level):
     assert ours.adjusted_p == ours.p  # one comparison has nothing to adjust for
 
 
+def test_uses_of_the_same_trainings_are_compared_seed_by_seed():
+    random = np.random.default_rng(3)
+    base = random.normal(0.6, 0.05, 5)
+    variants = {"base": base, "used": base + random.normal(0.01, 0.004, 5), "trained": random.normal(0.61, 0.05, 5)}
+    found = differences(variants, "base", 0.9, paired={"used"})
+    theirs = stats.ttest_rel(variants["used"], base)
+    interval = theirs.confidence_interval(0.9)
+    ours = found["used"]
+    assert ours.paired and (ours.n, ours.df, ours.permutation_p) == (5, 4, None)
+    assert (ours.difference, ours.p) == pytest.approx((np.mean(variants["used"] - base), theirs.pvalue), rel=1e-9)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert not found["trained"].paired
+    assert found["trained"].p == pytest.approx(stats.ttest_ind(variants["trained"], base, equal_var=False).pvalue)
+    with pytest.raises(InputError, match="4 and 5 seeds do not pair"):
+        differences({"base": base, "used": base[1:]}, "base", paired={"used"})
+
+
+@pytest.mark.parametrize(("values", "p"), [([0.5, 0.7], None), ([0.4, 0.6], 1.0), ([0.4], None)])
+def test_uses_that_every_seed_tells_apart_alike_are_not_tested(values, p):
+    base = [0.4, 0.6][: len(values)]
+    one = differences({"base": base, "used": values}, "base", paired={"used"})["used"]
+    assert (one.low, one.df, one.p) == (None, None, p)
+
+
 def test_the_interval_of_a_mean_agrees_with_scipy():
     values = [0.61, 0.58, 0.64, 0.6, 0.59]
     ours = summary(values, 0.9)

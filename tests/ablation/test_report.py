@@ -28,7 +28,7 @@ from vlm_jax.ablation.wording import (
     score,
     verdict,
 )
-from vlm_jax.config import Config, Data, Files
+from vlm_jax.config import Config, Data, Files, Generation, Training
 
 NASTY = "<script>alert('x')</script> | `b` $x_{ \\"
 COST = Cost(1_204_113, 2_410_000_000)
@@ -201,6 +201,23 @@ def test_what_variants_change_is_shown_and_which_metric_comes_first():
     text = markdown(report(found))
     assert "| wide | model.width=64 |" in text and "| a | nothing |" in text and "Of all variants: seed=3." in text
     assert "- t: accuracy against a" in text and "- t: beside it, loss against a" in text
+
+
+def test_ways_to_draw_are_compared_seed_by_seed_where_one_training_drew_them():
+    def drawn(label, values, *, evaluate_every=100, **generation):
+        training = Training(steps=100, evaluate_every=evaluate_every)
+        config = Config(task="image_generation", training=training, generation=Generation(**generation))
+        records = [record(value, seed, config=config) for seed, value in enumerate(values)]
+        changes = tuple(generation.items())
+        return row(label, records, ("accuracy",), planned=3, cost=COST, changes=changes)
+
+    base, values = [0.5, 0.6, 0.9], [0.51, 0.62, 0.91]
+    found = table(drawn("12 steps", base), drawn("4 steps", values, steps=4), drawn("whole", values, blocks=0.0))
+    assert [found.differences["accuracy"][label].paired for label in ("4 steps", "whole")] == [True, False]
+    text = markdown(report(found))
+    assert "| 4 steps | steps=4 (of the training of 12 steps) |" in text and "| whole | blocks=0.0 |" in text
+    chosen = [drawn(label, base, evaluate_every=50, steps=steps) for label, steps in (("a", 12), ("b", 4))]
+    assert not table(*chosen).differences["accuracy"]["b"].paired, "each chose its checkpoint"
 
 
 def test_one_seed_has_no_interval():

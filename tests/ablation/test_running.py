@@ -13,7 +13,7 @@ import pytest
 from vlm_jax.ablation import running
 from vlm_jax.ablation.running import StudyFolder, execute
 from vlm_jax.ablation.study import Run
-from vlm_jax.config import Config
+from vlm_jax.config import Config, Decoding, Training
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
@@ -145,6 +145,62 @@ def test_several_at_a_time_share_the_cores(command, folder, monkeypatch):
     mine = [set(json.loads(line.split(" device")[0].removeprefix("cores "))) for line in said]
     assert mine[0] and not mine[0] & mine[1] and mine[0] | mine[1] <= cores
     assert [line.split("device ")[1] for line in said] == ["0", "3"]
+
+
+# It leaves behind what a training does, its steps among it.
+FAKE_CHECKPOINTS = FAKE.replace('steps = folder / "steps"', 'steps = folder / "checkpoints/steps"').replace(
+    "asked = []",
+    "(folder / 'checkpoints').mkdir(exist_ok=True)\n"
+    "(folder / 'config.json').write_text(json.dumps(settings))\n"
+    "asked = []",
+)
+
+
+def said_with(beams, seed=0, *, validations=1):
+    """A run of captions, found by a search of so many `beams`; 10 steps."""
+    training = Training(steps=10, evaluate_every=10 // validations)
+    config = Config(task="captioning", seed=seed, training=training, decoding=Decoding(beams=beams))
+    return Run(f"beams={beams},seed={seed}", check(config))
+
+
+def trained_alone(command, folder, runs, **options):
+    Path(command[1]).write_text(FAKE_CHECKPOINTS)
+    for each in runs:  # which a training writes
+        assert not folder.run(each).finished
+    assert execute(runs, folder, command=command, say=print, **options)
+    assert all(folder.run(each).finished for each in runs)
+    return [each.name for each in runs if "scored alone" not in folder.log(each).read_text()]
+
+
+def test_runs_that_train_alike_are_trained_once(command, folder):
+    runs = [said_with(1), said_with(5), said_with(5, seed=1)]
+    assert trained_alone(command, folder, runs) == ["beams=1,seed=0", "beams=5,seed=1"]
+    assert folder.log(runs[1]).read_text().splitlines()[0] == "trained as beams=1,seed=0: scored alone"
+    assert folder.run(runs[1]).config() == runs[1].config
+    assert (folder.run(runs[1]).path / "checkpoints" / "steps").read_text() == "." * 10
+    assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
+
+
+def test_a_training_that_is_just_being_done_is_waited_for(command, folder):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    runs = [said_with(1), said_with(5), said_with(7), said_with(1, seed=1)]
+    assert trained_alone(command, folder, runs, jobs=2) == ["beams=1,seed=0", "beams=1,seed=1"]
+
+
+def test_where_what_is_said_chooses_the_checkpoint_each_run_is_trained(command, folder):
+    runs = [said_with(1, validations=2), said_with(5, validations=2)]
+    assert len(trained_alone(command, folder, runs)) == 2
+
+
+def test_half_a_copy_of_a_training_is_made_anew(command, folder):
+    one, other = said_with(1), said_with(5)
+    trained_alone(command, folder, [one])
+    part = folder.path / f".{other.name}.part" / "checkpoints"
+    part.mkdir(parents=True)
+    (part / "half").touch()
+    assert trained_alone(command, folder, [other]) == []
+    assert not (folder.run(other).path / "checkpoints" / "half").exists() and not part.parent.exists()
 
 
 def test_impossible_numbers_of_jobs_are_refused():

@@ -80,6 +80,8 @@ def test_random_access_and_limit(data, splits):
         with pytest.raises(IndexError):
             some[index]
     assert len(open_split(dataclasses.replace(data, limit=10**6), "test")) == 1000
+    scored = dataclasses.replace(data, limit=9, evaluation_limit=4)
+    assert [len(open_split(scored, split)) for split in ("train", "validation", "test")] == [9, 4, 4]
     assert decode_image(some[0].image, max_pixels=64 * 64).shape == (64, 64, 3)
 
 

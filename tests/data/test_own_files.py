@@ -340,6 +340,8 @@ def test_limit_takes_the_first(many):
     data = data_of(many, "many.jsonl")
     for split in ("train", "validation", "test"):
         assert list(open_split(dataclasses.replace(data, limit=3), split)) == list(open_split(data, split))[:3]
+        few = open_split(dataclasses.replace(data, evaluation_limit=2), split)
+        assert len(few) == (2 if split != "train" else len(open_split(data, split)))
 
 
 def test_a_file_is_read_once_until_it_changes(many):

@@ -8,6 +8,7 @@ from vlm_jax.ablation.costs import cost
 from vlm_jax.ablation.probe import Probe, probe
 from vlm_jax.ablation.records import read_run
 from vlm_jax.ablation.running import StudyFolder
+from vlm_jax.ablation.sharing import training
 from vlm_jax.ablation.statistics import pooled_deviation, seeds_needed
 from vlm_jax.ablation.study import Planned, Run, Table
 from vlm_jax.ablation.wording import is_share
@@ -36,10 +37,11 @@ def plan(
 
     Memory and time of what is to do come from two steps of each variant, with its first seed, one at a time (`measure`,
     by default `probe` on a job's share of the cores); of finished runs they are what those took. Runs that failed are
-    to do with `retry`.
+    to do with `retry`. Those that train as another one does are left to be scored (`sharing`).
     """
     measure = measure or partial(probe, jobs=jobs)
     same: dict[Config, Probe | str] = {}
+    shared: set[Config | None] = set()
     lines, seconds = [("run", "state", "parameters", "FLOPs a step", "memory", "time")], []
     for run in runs:
         variant = replace(run.config, seed=runs[0].config.seed)
@@ -52,6 +54,10 @@ def plan(
                 same[variant] = f"{run.name}: {error}"
         probed, counted = same.get(variant, ""), cost(variant)
         found = Probe(None, None, None, None) if isinstance(probed, str) else probed
+        if todo and (folder.trained_alike(run.config) or training(run.config) in shared):
+            state, found = "to score", _scored_alone(found, run.config)
+        if todo and training(run.config) is not None:
+            shared.add(training(run.config))
         if state == "finished":
             took = folder.run(run).result()
             found = found._replace(total_seconds=took.get("wall_seconds"), peak_memory=took.get("peak_memory_bytes"))
@@ -83,6 +89,13 @@ def plan(
     least, rest = ("at least ", f", of {unknown} nobody knows") if unknown else ("", "")
     took = f"{least}{duration(sum(known) / jobs)} with {jobs} at a time (if that slows none){rest}"
     return "\n".join([*text, f"{len(seconds)} runs to do, {took}"])
+
+
+def _scored_alone(found: Probe, config: Config) -> Probe:
+    """What is left of a run that another one has trained."""
+    if found.total_seconds is None or found.step_seconds is None:
+        return found
+    return found._replace(total_seconds=found.total_seconds - config.training.steps * found.step_seconds)
 
 
 def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, size: float) -> str:

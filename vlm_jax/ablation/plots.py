@@ -30,7 +30,7 @@ def plots(findings: Findings) -> tuple[Plot, ...]:
 
 
 def effects(findings: Findings, metric: str) -> Plot | None:
-    """Each variant minus the first with Welch's interval, beside a line at no difference."""
+    """Each variant minus the first with its interval, beside a line at no difference."""
     found = findings.differences.get(metric, {})
     numbered = [(number, row.label) for number, row in enumerate(findings.rows) if row.label in found]
     if not numbered:
@@ -50,7 +50,7 @@ def effects(findings: Findings, metric: str) -> Plot | None:
 
     first = visible(findings.rows[0].label)
     caption = (
-        f"Difference in {metric} from {first}, with Welch's interval, each by itself (not adjusted for the number of "
+        f"Difference in {metric} from {first}, with its interval, each by itself (not adjusted for the number of "
         "variants). No line: one seed, or no spread between seeds."
     )
     return Plot(caption, svg(paint, 0.9 + 0.42 * len(numbered)))

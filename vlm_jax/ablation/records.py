@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.ablation.costs import Cost
+from vlm_jax.ablation.sharing import training
 from vlm_jax.ablation.statistics import Difference, Summary, differences, summary
 from vlm_jax.config import Config
 from vlm_jax.run_folder import RunFolder
@@ -70,6 +71,11 @@ class Row:
     def seeds(self) -> tuple[int, ...]:
         """The seeds of the finished runs."""
         return tuple(record.config.seed for record in self.records)
+
+    def trained_as(self, other: "Row") -> bool:
+        """Whether its runs are, seed by seed, those of another row in how they are trained, and differ in their use."""
+        mine, theirs = ([training(record.config) for record in row.records] for row in (self, other))
+        return bool(mine) and None not in mine and mine == theirs
 
     def mean(self, fact: str) -> float | None:
         """The mean over seeds of a fact of `result.json`, such as `wall_seconds`; None where it is missing."""
@@ -141,5 +147,6 @@ def findings(
     for metric in metrics:
         values: Mapping[str, list[float]] = {each.label: each.values(metric) for each in rows if metric in each.scores}
         if rows[0].label in values and len(values) > 1:
-            found[metric] = differences(values, rows[0].label)
+            paired = {each.label for each in rows[1:] if each.trained_as(rows[0])}
+            found[metric] = differences(values, rows[0].label, paired=paired)
     return Findings(title, base, match, tuple(metrics), tuple(rows), found, common)

@@ -62,7 +62,8 @@ def methods(report: Report) -> str:
     return (
         "The seed is the unit: every number is a mean over seeds, each the score of one training on the whole test "
         f"split, with Student's interval of that mean ({shown}) and the standard deviation between seeds. Differences "
-        "are those of a variant and the first one, by Welch's t test with its interval and degrees of freedom; "
+        "are those of a variant and the first one, by Welch's t test with its interval and degrees of freedom; where "
+        "both are uses of the same trainings, seed by seed, by Student's; "
         "p is adjusted for the number of variants by Holm's method, within each metric of each comparison, and a "
         "variant is called higher or lower only by the adjusted one; intervals and a permutation p, from six seeds on, "
         "are not adjusted. The first metric is what a comparison is about: the others are looked at beside it, and "

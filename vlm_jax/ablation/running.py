@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from vlm_jax.ablation.sharing import begin_trained, training
 from vlm_jax.ablation.study import Run, Table
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_json
@@ -49,6 +50,14 @@ class StudyFolder:
         for folder, config in self._folders():
             there.setdefault(config, folder.path.name)
         return [run._replace(name=there.get(run.config, run.name)) for run in runs]
+
+    def trained_alike(self, config: Config) -> RunFolder | None:
+        """A finished run with checkpoints that `config` would have trained just so; None where there is none."""
+        wanted = training(config)
+        if wanted is None:
+            return None
+        folders = (folder for folder, its in self._folders() if folder.finished and training(its) == wanted)
+        return next((folder for folder in folders if folder.checkpoints.is_dir()), None)
 
     def seeds(self, tables: Iterable[Table]) -> set[int]:
         """The seeds that variants of these comparisons have finished runs with."""
@@ -131,6 +140,7 @@ def execute(
     `command` followed by a config file and `--workdir` and a folder is a training. Finished runs are skipped, those
     that were stopped or killed go on, those that failed are left alone unless `retry`. A run that fails stops no other.
     Each of several jobs has its share of the cores, so that what one run computes does not depend on the others.
+    Runs that train alike are trained once (`sharing`).
     """
     waiting = [run for run in runs if not folder.run(run).finished and (retry or folder.error(run) is None)]
     done, total, seconds = len(runs) - len(waiting), len(runs), []
@@ -139,9 +149,10 @@ def execute(
     with stop_requests() as stopped:
         try:
             while (waiting and not stopped()) or active:
-                while waiting and not stopped() and len(active) < jobs:
+                while not stopped() and len(active) < jobs and (run := _next(waiting, active)) is not None:
                     slot = min(set(range(jobs)) - {each.slot for each in active})
-                    active.append(_start(waiting.pop(0), slot, folder, command, jobs, devices))
+                    waiting.remove(run)
+                    active.append(_start(run, slot, folder, command, jobs, devices))
                 if stopped() and not asked:  # once: a second one would end a run that is closing its files
                     asked = True
                     for each in active:
@@ -166,6 +177,12 @@ def execute(
         return not stopped()
 
 
+def _next(waiting: Sequence[Run], active: Sequence[_Active]) -> Run | None:
+    """The first whose training is not just being done for another run."""
+    busy = {training(each.run.config) for each in active} - {None}
+    return next((run for run in waiting if training(run.config) not in busy), None)
+
+
 def _start(
     run: Run, slot: int, folder: StudyFolder, command: Sequence[str], jobs: int, devices: Sequence[str]
 ) -> _Active:
@@ -173,6 +190,11 @@ def _start(
     config = folder.write_config(run)
     log = folder.log(run)
     log.parent.mkdir(parents=True, exist_ok=True)
+    trained = None if folder.run(run).path.exists() else folder.trained_alike(run.config)
+    if trained is not None:
+        begin_trained(folder.run(run), run.config, trained, folder.path / f".{run.name}.part")
+        with log.open("a", encoding="utf-8") as output:
+            output.write(f"trained as {trained.path.name}: scored alone\n")
     settings = [
         f"JAX_COMPILATION_CACHE_DIR={folder.path / 'cache'}",
         f"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS={CACHE_AFTER_SECONDS}",

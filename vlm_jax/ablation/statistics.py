@@ -6,7 +6,7 @@ two methods surer. Values are fractions, percent or losses alike: means, deviati
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,6 +42,7 @@ class Difference(NamedTuple):
 
     `df`: Welch-Satterthwaite degrees of freedom. `p`: of Welch's test, two-sided. `adjusted_p`: Holm's, over the
     variants of the comparison. `permutation_p`: see `permutation_p`. None is what these seeds cannot tell.
+    Where `paired`, interval, `df` and `p` are Student's, of the differences seed by seed; there is no permutation p.
     """
 
     difference: float
@@ -54,6 +55,7 @@ class Difference(NamedTuple):
     n: int
     base_n: int
     level: float
+    paired: bool = False
 
     @property
     def distinguishable(self) -> bool:
@@ -73,8 +75,13 @@ def summary(values: Values, level: float = 0.95) -> Summary:
     return Summary(n, mean, math.sqrt(variance), mean - margin, mean + margin, df)
 
 
-def differences(variants: Mapping[str, Values], base: str, level: float = 0.95) -> dict[str, Difference]:
+def differences(
+    variants: Mapping[str, Values], base: str, level: float = 0.95, *, paired: Container[str] = ()
+) -> dict[str, Difference]:
     """Each variant but the base against it, by Welch's t test of unequal variances (Biometrika 29, 1938, section 5).
+
+    The variants of `paired` have, seed by seed, the very trainings of the base, and are used in another way: they are
+    compared seed by seed (Student, Biometrika 6, 1908, section 7).
 
     With one seed on either side: no interval and no p. Where neither side has any spread, no interval; p is 1 for
     equal means, and None for different ones: seeds that agree to the last bit say that the seed did nothing, so that
@@ -84,7 +91,11 @@ def differences(variants: Mapping[str, Values], base: str, level: float = 0.95) 
     if base not in variants:
         raise InputError(f"the base {base!r} is none of the variants: {nearest(base, variants)}")
     seeds = {name: checked_values(values, f"the seeds of variant {name!r}") for name, values in variants.items()}
-    found = {name: _welch(values, seeds[base], level) for name, values in seeds.items() if name != base}
+    found = {
+        name: (_paired if name in paired else _welch)(values, seeds[base], level)
+        for name, values in seeds.items()
+        if name != base
+    }
     tested = {name: one.p for name, one in found.items() if one.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {name: one._replace(adjusted_p=adjusted.get(name)) for name, one in found.items()}
@@ -214,6 +225,19 @@ def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level
         p=student_p(apart / error, df),
         permutation_p=permutation_p(values, base),
     )
+
+
+def _paired(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " n"], level: float) -> Difference:
+    if len(values) != len(base):
+        raise InputError(f"{len(values)} and {len(base)} seeds do not pair: expected a value of the base for each")
+    one = summary(values - base, level)
+    nothing = Difference(one.mean, None, None, None, None, None, None, one.n, one.n, level, paired=True)
+    if one.deviation is None:
+        return nothing
+    if not one.deviation:
+        return nothing if one.mean else nothing._replace(p=1.0)
+    p = student_p(one.mean / (one.deviation / math.sqrt(one.n)), one.df)
+    return nothing._replace(low=one.low, high=one.high, df=one.df, p=p)
 
 
 def _mean(values: Float[np.ndarray, " n"]) -> float:

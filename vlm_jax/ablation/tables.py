@@ -194,11 +194,12 @@ def _costs(findings: Findings) -> Grid:
 def _variants(findings: Findings) -> Grid:
     if not any(row.changes for row in findings.rows):
         return Grid("Variants", (), ())
-    changes = (", ".join(f"{name}={wording.fact(value)}" for name, value in row.changes) for row in findings.rows)
-    rows = zip(findings.rows, changes, strict=True)
-    return Grid(
-        "Variants", ("variant", "changes"), tuple((visible(row.label), made or "nothing") for row, made in rows)
-    )
+    first, rows = findings.rows[0], []
+    for row in findings.rows:
+        changes = ", ".join(f"{name}={wording.fact(value)}" for name, value in row.changes) or "nothing"
+        shared = row is not first and row.trained_as(first)
+        rows.append((visible(row.label), changes + f" (of the training of {visible(first.label)})" * shared))
+    return Grid("Variants", ("variant", "changes"), tuple(rows))
 
 
 def _weights(findings: Findings) -> Grid:

@@ -70,7 +70,7 @@ def mean_with_interval(summary: Summary | None, metric: str) -> str:
 
 
 def difference_interval(difference: Difference, metric: str) -> str:
-    """Welch's interval of a difference, or why there is none."""
+    """The interval of a difference, or why there is none."""
     if difference.low is not None:
         return interval(difference.low, difference.high, metric, fine=True, signed=True)
     return ONE_SEED if min(difference.n, difference.base_n) == 1 else NO_SPREAD

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vlm_jax.config import Data, Files
+from vlm_jax.config import Data, Files, limit_of
 from vlm_jax.data.caption_files import read_caption_lines
 from vlm_jax.data.checked_pictures import without_unreadable
 from vlm_jax.data.coco_captions import read_coco_captions
@@ -27,7 +27,7 @@ NAMED = 5  # bad rows named in a note
 
 
 def open_own(data: Data, split: str) -> Sequence[Example]:
-    """The examples of a split of your own files; at most `data.limit` of them.
+    """The examples of a split of your own files; at most `limit_of` it.
 
     Whatever the split, files that are missing are named. With `train`, every split is read and what is wrong with any
     of them named, since a training should not end with that; a picture that cannot be decoded is a bad row. Files that
@@ -49,9 +49,9 @@ def open_own(data: Data, split: str) -> Sequence[Example]:
 
 
 def _usable(data: Data, split: str) -> Reading:
-    """At most `data.limit` examples whose pictures can be decoded."""
+    """At most `limit_of` a split's examples, those whose pictures can be decoded."""
     reading = read_split(data, split)
-    return without_unreadable(reading._replace(examples=reading.examples[: data.limit]), data)
+    return without_unreadable(reading._replace(examples=reading.examples[: limit_of(data, split)]), data)
 
 
 def read_split(data: Data, split: str) -> Reading:

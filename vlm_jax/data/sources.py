@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_jax.config import Data
+from vlm_jax.config import Data, limit_of
 from vlm_jax.data.own_files import READERS, open_own
 from vlm_jax.data.preparation import prepare
 from vlm_jax.errors import InputError, nearest
@@ -59,7 +59,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def open_split(data: Data, split: str) -> Sequence[Example]:
-    """The examples of `split`, at most `data.limit` of them.
+    """The examples of `split`, at most `limit_of` it.
 
     They are your own files' (`jsonl`, `vqa_v2`), or a data set's that is prepared under `data.directory` on first use.
     """
@@ -76,7 +76,7 @@ def open_split(data: Data, split: str) -> Sequence[Example]:
     if texts != "questions" and "captions" not in builder.info.features:
         raise InputError(f"the data set {data.name} has questions and no captions; choose another for captioning")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    return Examples(records, data.limit, texts=texts)
+    return Examples(records, limit_of(data, split), texts=texts)
 
 
 def _easy_vqa(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
