@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")
     settings, module = architecture.input, ported.module
     run = jax.jit(lambda params, x: jax.lax.top_k(jax.nn.softmax(module.apply({"params": params}, x)[1]), TOP))
-    given, items = list(given_pictures(options.image)), []
+    given, items = list(given_pictures(options.image, max_pixels=settings.max_pixels)), []
     for begin in range(0, len(given), BATCH):
         paths = [name for name, _ in given[begin : begin + BATCH]]
         pictures = [

@@ -113,7 +113,10 @@ def _answer(folder, config, arguments):
     from vlm_jax.types import Example, Question
 
     questions = tuple(Question(question_id=text, text=text, answers=(), kind="") for text in arguments.question)
-    examples = [Example(name, data, questions) for name, data in given_pictures(arguments.image)]
+    examples = [
+        Example(name, data, questions)
+        for name, data in given_pictures(arguments.image, max_pixels=config.data.image.max_pixels)
+    ]
 
     from vlm_jax.training.setup import load_trained, make_encoder
 
@@ -141,7 +144,9 @@ def _say_captions(folder, config, arguments):
         raise InputError(
             "--seed is for captions that are drawn at random; give --samples or --temperature, or leave it out"
         )
-    examples = [Example(name, data) for name, data in given_pictures(arguments.image)]
+    examples = [
+        Example(name, data) for name, data in given_pictures(arguments.image, max_pixels=config.data.image.max_pixels)
+    ]
 
     from vlm_jax.training.setup import load_trained, make_encoder
 

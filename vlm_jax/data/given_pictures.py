@@ -1,17 +1,19 @@
 """Pictures that a person names on a command line: files, or folders of them."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vlm_jax.data.images import read_picture
+from vlm_jax.data.images import decode_image, read_picture
 from vlm_jax.errors import InputError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 
 
-def given_pictures(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | Path]]:
-    """Every picture with its name; of a folder, those of its files that are named as pictures are, still unread.
+def given_pictures(paths: Sequence[Path], *, max_pixels: int) -> Iterator[tuple[str, bytes | Path]]:
+    """Every picture with its name; of a folder, those of its files that are named as pictures are, by their paths.
 
+    A picture of a folder that cannot be decoded is left out, with a note that says why: the others are worth having.
     `InputError` for a file that cannot be read and for a folder without pictures.
     """
     for path in paths:
@@ -19,9 +21,24 @@ def given_pictures(paths: Sequence[Path]) -> Iterator[tuple[str, bytes | Path]]:
         if names is None:
             yield str(path), read_picture(path)
         elif names:
-            yield from ((str(path / name), path.expanduser() / name) for name in names)
+            yield from _decodable(path, names, max_pixels)
         else:
             raise InputError(f"{path} is a folder without a picture ({', '.join(ENDINGS)})")
+
+
+def _decodable(folder: Path, names: Sequence[str], max_pixels: int) -> Iterator[tuple[str, Path]]:
+    left_out = 0
+    for name in names:
+        file = folder.expanduser() / name
+        try:
+            decode_image(file, name=str(folder / name), max_pixels=max_pixels)
+        except InputError as error:
+            left_out += 1
+            print(f"note: left out: {error}", file=sys.stderr)
+        else:
+            yield str(folder / name), file
+    if left_out == len(names):
+        raise InputError(f"none of the {left_out} pictures in {folder} can be decoded")
 
 
 def _names_in(path: Path) -> list[str] | None:

@@ -61,13 +61,16 @@ def read_picture(path: Path, *, name: str | None = None) -> bytes:
     """The bytes of a picture file; `InputError` with `name` (by default the path) where there are none to read."""
     name = _one_line(name or str(path))
     try:
-        return path.expanduser().read_bytes()
+        path = path.expanduser()
+        if path.is_file() or path.is_dir() or not path.exists():
+            return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"no picture file {name}") from None
     except IsADirectoryError:
         raise InputError(f"{name} is a folder; expected a picture file") from None
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: ~stranger
         raise InputError(f"cannot read the picture {name}: {getattr(error, 'strerror', None) or error}") from None
+    raise InputError(f"{name} is a pipe or a device, which may never end; expected a picture file")
 
 
 def _one_line(name: str) -> str:

@@ -15,12 +15,7 @@ _K1, _K2 = 0.01, 0.03
 _SIGMA, _RADIUS = 1.5, 5  # pixels: a Gaussian window of 11 x 11
 
 
-def psnr(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> float:
-    """The mean of `psnr_per_image`, in dB; infinite if any two pictures are equal."""
-    return float(psnr_per_image(images, references).mean())
-
-
-def psnr_per_image(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, " N"]:
+def psnr(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, " N"]:
     """Peak signal-to-noise ratio in dB, 10 log10(255^2 / mean squared error) over all pixels and channels of a picture.
 
     Infinite where two pictures are equal. Raises `InputError` unless both are uint8 [N, H, W, C].
@@ -30,12 +25,7 @@ def psnr_per_image(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndar
         return 10 * np.log10(_PEAK**2 / errors)
 
 
-def ssim(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> float:
-    """The mean of `ssim_per_image`, -1 to 1."""
-    return float(ssim_per_image(images, references).mean())
-
-
-def ssim_per_image(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, " N"]:
+def ssim(images: Shaped[np.ndarray, "..."], references: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, " N"]:
     """Structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861, equation 13), -1 to 1, 1 for equal ones.
 
     The mean over channels, each taken as a grey picture, and over windows that lie inside the picture: equal to

@@ -14,7 +14,7 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.figures import SheetItem, side_by_side
-from vlm_jax.metrics.images import codebook_use, psnr_per_image, ssim_per_image
+from vlm_jax.metrics.images import codebook_use, psnr, ssim
 from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction, code_count
 from vlm_jax.tasks.shared import PLAIN, Task, without_texts
 from vlm_jax.types import Batch, Example
@@ -115,7 +115,7 @@ class ImageTokenization(Task):
             seen, stable = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))
             originals = denormalise(loaded.batch.image, self.encode.image)
             pictures = denormalise(seen.image, self.encode.image)
-            alike = _psnr(pictures, originals), ssim_per_image(pictures, originals).tolist()
+            alike = _psnr(pictures, originals), ssim(pictures, originals).tolist()
             names = [picture[0] for picture in loaded.question_ids]
             rows += map(Reconstructed, names, originals, pictures, seen.codes, *alike, stable.tolist())
         return rows[: len(examples)]  # the last batch is filled up
@@ -158,4 +158,4 @@ class ImageTokenization(Task):
 def _psnr(pictures: UInt8[np.ndarray, "N h w 3"], originals: UInt8[np.ndarray, "N h w 3"]) -> list[float]:
     """In dB, of equal pictures what one value that is a level off would leave: a mean over pictures stays a number."""
     best = 10 * np.log10(255.0**2 * originals[0].size)
-    return np.minimum(psnr_per_image(pictures, originals), best).tolist()
+    return np.minimum(psnr(pictures, originals), best).tolist()
