@@ -15,7 +15,7 @@ from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
-REDRAWN = "generation.masking"  # learned with one, a picture may be drawn with another
+REDRAWN = ("masking",)  # of what is learned with: a picture may be drawn with another one
 NOT_RASTER = tuple(f"generation.{name}" for name in ("masking", "steps", "choice_temperature", "revision_temperature"))
 
 
@@ -72,16 +72,18 @@ def _test_result(folder, checkpoint, changes):
 
 def _changed(config, changes):
     """The config with what `--change` says of decoding and generation."""
-    from vlm_jax.config import LEARNED
+    from vlm_jax.config import DRAWING
     from vlm_jax.config_checks import check
     from vlm_jax.config_json import with_overrides
 
-    overrides, learned = [], {f"generation.{name}" for name in LEARNED} - {REDRAWN}
+    overrides, drawing = [], {f"generation.{name}" for name in (*DRAWING, *REDRAWN)}
     for change in changes:
         setting, sign, value = change.partition("=")
         if setting in NOT_RASTER and config.model.pattern == "raster":
             raise InputError(f"--change is {change!r}, and a raster run draws one code after the other; leave it out")
-        if not sign or setting.split(".")[0] != CHANGED.get(config.task) or setting in learned:
+        group = setting.split(".")[0]
+        learned = group == "generation" and setting not in drawing
+        if not sign or group != CHANGED.get(config.task) or learned:
             raise InputError(
                 f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
                 "(image_generation), and is about nothing that was learned"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 Task = Literal["vqa", "captioning", "image_tokenizer", "image_generation"]
 DataSet = Literal["easy_vqa", "sort_of_clevr", "shape_scenes", "jsonl", "vqa_v2", "coco_captions", "karpathy", "emoji"]
 Fusion = Literal["concat", "cross", "co_attention", "late"]
-Pattern = Literal["bidirectional", "image_to_text", "prefix", "text_to_image", "raster", "dual_encoder"]
+Pattern = Literal["bidirectional", "image_to_text", "prefix", "causal", "text_to_image", "raster", "dual_encoder"]
 Head = Literal["answers", "last_word", "product", "concatenation", "every_position", "next_word", "image_codes"]
 
 # What each task with a trunk runs on: the patterns of a fusion, and the heads that can read it, the default first.
@@ -21,8 +21,8 @@ PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
         "late": (("dual_encoder",), ("product", "concatenation")),
     },
     "captioning": {
-        "concat": (("prefix",), ("next_word",)),
-        "cross": (("prefix",), ("next_word",)),
+        "concat": (("prefix", "causal"), ("next_word",)),
+        "cross": (("prefix", "causal"), ("next_word",)),
     },
     "image_generation": {
         "concat": (("text_to_image", "raster"), ("image_codes",)),
@@ -412,14 +412,18 @@ class Config:
     parallel: Parallel = field(default_factory=Parallel)
 
 
-# What of `generation` optimizer steps depend on. The rest, like `decoding`, is about how a trained model is used.
-LEARNED = ("tokenizer", "masking", "blocks", "start_from_looks", "drop_prompt", "rare_codes", "per_picture")
+# What of `generation`, like all of `decoding`, is about how a trained model is used: no optimizer step depends on it.
+DRAWING = (
+    *("steps", "revisions", "revision_temperature", "guidance", "guidance_schedule", "temperature"),
+    *("choice_temperature", "samples", "candidates", "judge", "features", "features_sha256"),
+)
 
 
 def training_of(config: Config) -> Config:
     """The config with how texts are said and pictures drawn left out: configs that have the same one train alike."""
-    learned = {name: getattr(config.generation, name) for name in LEARNED}
-    return replace(config, decoding=Decoding(), generation=Generation(**learned))
+    fresh = Generation()
+    learned = replace(config.generation, **{name: getattr(fresh, name) for name in DRAWING})
+    return replace(config, decoding=Decoding(), generation=learned)
 
 
 def limit_of(data: Data, split: str) -> int | None:

@@ -18,6 +18,7 @@ from vlm_jax.config_json import difference, from_json, to_json
 from vlm_jax.errors import InputError, nearest
 
 CONFIG, RESULT, WEIGHTS, LOCK = "config.json", "result.json", "weights.json", "lock"
+TRAINED_AS = "trained_as.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class RunFolder:
         """What `weights.json` says of the pretrained weights that the run started from; None where it has none."""
         file = self.path / WEIGHTS
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def trained_as(self) -> str | None:
+        """The run whose training this one began with, to be scored alone; None where it was trained itself."""
+        file = self.path / TRAINED_AS
+        return json.loads(file.read_text(encoding="utf-8"))["run"] if file.is_file() else None
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is there whole or not at all."""

@@ -252,7 +252,8 @@ def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_t
         RunFolder(tmp_path / "shared"), check(beams), RunFolder(tmp_path / "greedy"), tmp_path / ".shared.part"
     )
     shared, alone = run(beams, tmp_path / "shared"), run(beams, tmp_path / "alone")
-    assert shared["metrics"] == alone["metrics"] and shared["wall_seconds"] > 0
+    assert shared["metrics"] == alone["metrics"] and (shared["trained_as"], alone.get("trained_as")) == ("greedy", None)
+    assert 0 < shared["wall_seconds"] < alone["wall_seconds"] and shared["examples_per_second"] is None
     for name in ("predictions.jsonl", "captions.json", "tokenizer.json"):
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
     greedy = (tmp_path / "greedy" / "predictions.jsonl").read_bytes()
@@ -273,8 +274,8 @@ def test_a_dry_run_counts_a_training_once(tmp_path):
     said = plan((), todo, StudyFolder(tmp_path), jobs=1, measure=lambda config: Probe(1.0, 2.0, 30.0, 2**20))
     lines = [line.split() for line in said.splitlines()]
     assert lines[1][1:3] == ["to", "do"] and lines[1][-1] == "30s"
-    assert lines[2][1:3] == ["to", "score"] and lines[2][-1] == "10s"
-    assert "2 runs to do, 40s with 1 at a time" in said
+    assert lines[2][1:3] == ["to", "score"] and lines[2][-1] == "9s"
+    assert "2 runs to do, 39s with 1 at a time" in said
 
 
 @pytest.mark.slow

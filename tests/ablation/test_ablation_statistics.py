@@ -62,7 +62,7 @@ def test_uses_of_the_same_trainings_are_compared_seed_by_seed():
     random = np.random.default_rng(3)
     base = random.normal(0.6, 0.05, 5)
     variants = {"base": base, "used": base + random.normal(0.01, 0.004, 5), "trained": random.normal(0.61, 0.05, 5)}
-    found = differences(variants, "base", 0.9, paired={"used"})
+    found = differences(variants, "base", 0.9, paired={"used": (variants["used"], base)})
     theirs = stats.ttest_rel(variants["used"], base)
     interval = theirs.confidence_interval(0.9)
     ours = found["used"]
@@ -72,14 +72,32 @@ def test_uses_of_the_same_trainings_are_compared_seed_by_seed():
     assert not found["trained"].paired
     assert found["trained"].p == pytest.approx(stats.ttest_ind(variants["trained"], base, equal_var=False).pvalue)
     with pytest.raises(InputError, match="4 and 5 seeds do not pair"):
-        differences({"base": base, "used": base[1:]}, "base", paired={"used"})
+        differences({"base": base, "used": base[1:]}, "base", paired={"used": (base[1:], base)})
 
 
-@pytest.mark.parametrize(("values", "p"), [([0.5, 0.7], None), ([0.4, 0.6], 1.0), ([0.4], None)])
-def test_uses_that_every_seed_tells_apart_alike_are_not_tested(values, p):
-    base = [0.4, 0.6][: len(values)]
-    one = differences({"base": base, "used": values}, "base", paired={"used"})["used"]
+@pytest.mark.parametrize(
+    ("values", "base", "p"),
+    [
+        ([0.5, 0.7], [0.4, 0.6], None),
+        ([0.435, 0.41, 0.475], [0.43, 0.405, 0.47], None),  # one picture of 200 more, and another rounding of it each
+        ([0.4, 0.6], [0.4, 0.6], 1.0),
+        ([0.5], [0.4], None),
+    ],
+)
+def test_uses_that_every_seed_tells_apart_alike_are_not_tested(values, base, p):
+    one = differences({"base": base, "used": values}, "base", paired={"used": (values, base)})["used"]
     assert (one.low, one.df, one.p) == (None, None, p)
+
+
+def test_studies_of_uses_that_do_not_differ_call_one_in_3_to_7_percent():
+    """Seeds spread, and what is drawn at random from each spreads around them."""
+    random, called = np.random.default_rng(1), 0
+    for _ in range(2000):
+        seeds = random.normal(0.6, 0.03, 5)
+        base, used = (seeds + random.normal(0, 0.02, 5) for _ in range(2))
+        one = differences({"base": base, "used": used}, "base", paired={"used": (used, base)})["used"]
+        called += one.distinguishable
+    assert 0.03 <= called / 2000 <= 0.07
 
 
 def test_the_interval_of_a_mean_agrees_with_scipy():

@@ -203,20 +203,31 @@ def test_what_variants_change_is_shown_and_which_metric_comes_first():
     assert "- t: accuracy against a" in text and "- t: beside it, loss against a" in text
 
 
-def test_ways_to_draw_are_compared_seed_by_seed_where_one_training_drew_them():
-    def drawn(label, values, *, evaluate_every=100, **generation):
-        training = Training(steps=100, evaluate_every=evaluate_every)
-        config = Config(task="image_generation", training=training, generation=Generation(**generation))
-        records = [record(value, seed, config=config) for seed, value in enumerate(values)]
-        changes = tuple(generation.items())
-        return row(label, records, ("accuracy",), planned=3, cost=COST, changes=changes)
+def drawn(label, scores, *, evaluate_every=100, scored_alone=False, **generation):
+    """A row of `scores` by seed, of pictures drawn with these settings."""
+    training = Training(steps=100, evaluate_every=evaluate_every)
+    config = Config(task="image_generation", name=label, training=training, generation=Generation(**generation))
+    records = [record(value, seed, config=config) for seed, value in scores.items()]
+    for each in records:
+        each.result["trained_as"] = "another" if scored_alone else None
+    return row(label, records, ("accuracy",), planned=3, cost=COST, changes=tuple(generation.items()))
 
-    base, values = [0.5, 0.6, 0.9], [0.51, 0.62, 0.91]
-    found = table(drawn("12 steps", base), drawn("4 steps", values, steps=4), drawn("whole", values, blocks=0.0))
-    assert [found.differences["accuracy"][label].paired for label in ("4 steps", "whole")] == [True, False]
+
+def test_ways_to_draw_are_compared_seed_by_seed_where_one_training_drew_them():
+    base = drawn("12 steps", {0: 0.5, 1: 0.6, 2: 0.9})
+    few = drawn("4 steps", {2: 0.91, 1: 0.62}, steps=4, scored_alone=True)
+    whole = drawn("whole", {0: 0.51, 1: 0.6, 2: 0.88}, blocks=0.0)
+    found = table(base, few, whole)
+    one, other = (found.differences["accuracy"][label] for label in ("4 steps", "whole"))
+    assert one.paired and not other.paired and one.n == 2
+    assert one.difference == pytest.approx(0.015), "of the seeds that both have, whatever their order"
     text = markdown(report(found))
-    assert "| 4 steps | steps=4 (of the training of 12 steps) |" in text and "| whole | blocks=0.0 |" in text
-    chosen = [drawn(label, base, evaluate_every=50, steps=steps) for label, steps in (("a", 12), ("b", 4))]
+    assert "| 4 steps | steps=4; trained as another, scored alone |" in text and "| whole | blocks=0.0 |" in text
+    (differing,) = [block for block in tables_of(text) if "test" in block[0]]
+    assert "seed by seed" in differing[2] and "Welch's" in differing[3]
+    (costs,) = [block for block in tables_of(text) if "wall time" in block[0]]
+    assert costs[3].count("trained as another") == 2 and "61.0 s, to score" in costs[3] and "to score" not in costs[2]
+    chosen = [drawn(label, {0: 0.5, 1: 0.6}, evaluate_every=50, steps=steps) for label, steps in (("a", 12), ("b", 4))]
     assert not table(*chosen).differences["accuracy"]["b"].paired, "each chose its checkpoint"
 
 

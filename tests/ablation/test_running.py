@@ -147,12 +147,25 @@ def test_several_at_a_time_share_the_cores(command, folder, monkeypatch):
     assert [line.split("device ")[1] for line in said] == ["0", "3"]
 
 
-# It leaves behind what a training does, its steps among it.
-FAKE_CHECKPOINTS = FAKE.replace('steps = folder / "steps"', 'steps = folder / "checkpoints/steps"').replace(
-    "asked = []",
-    "(folder / 'checkpoints').mkdir(exist_ok=True)\n"
-    "(folder / 'config.json').write_text(json.dumps(settings))\n"
-    "asked = []",
+# It leaves behind what a training does: a config, and a checkpoint, which its steps are, with digests.
+FAKE_CHECKPOINTS = (
+    FAKE.replace('steps = folder / "steps"', 'steps = folder / "checkpoints/10/steps"')
+    .replace(
+        "asked = []",
+        "(folder / 'checkpoints/10').mkdir(parents=True, exist_ok=True)\n"
+        "(folder / 'config.json').write_text(json.dumps(settings))\n"
+        "asked = []",
+    )
+    .replace(
+        '(folder / "result.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}}))',
+        "from vlm_jax.integrity import write_digests\n"
+        "from vlm_jax.training.evaluation import commit, processor, versions\n"
+        "(folder / 'digests').mkdir(exist_ok=True)\n"
+        "write_digests(folder / 'checkpoints/10', folder / 'digests/10.json')\n"
+        "machine = {'processor': processor(), 'cpu_cores': len(os.sched_getaffinity(0))}\n"
+        "result = {'metrics': {'accuracy': 1.0}, 'commit': commit(), 'versions': versions(), 'machine': machine}\n"
+        "(folder / 'result.json').write_text(json.dumps(result))",
+    )
 )
 
 
@@ -177,7 +190,7 @@ def test_runs_that_train_alike_are_trained_once(command, folder):
     assert trained_alone(command, folder, runs) == ["beams=1,seed=0", "beams=5,seed=1"]
     assert folder.log(runs[1]).read_text().splitlines()[0] == "trained as beams=1,seed=0: scored alone"
     assert folder.run(runs[1]).config() == runs[1].config
-    assert (folder.run(runs[1]).path / "checkpoints" / "steps").read_text() == "." * 10
+    assert (folder.run(runs[1]).path / "checkpoints/10/steps").read_text() == "." * 10
     assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
 
 
@@ -191,6 +204,34 @@ def test_a_training_that_is_just_being_done_is_waited_for(command, folder):
 def test_where_what_is_said_chooses_the_checkpoint_each_run_is_trained(command, folder):
     runs = [said_with(1, validations=2), said_with(5, validations=2)]
     assert len(trained_alone(command, folder, runs)) == 2
+
+
+@pytest.mark.parametrize("how", ["commit", "versions", "machine", "damaged", "gone"])
+def test_a_training_of_elsewhere_or_a_damaged_one_is_done_again(command, folder, how):
+    one, other = said_with(1), said_with(5)
+    trained_alone(command, folder, [one])
+    result, steps = folder.run(one).path / "result.json", folder.run(one).path / "checkpoints/10/steps"
+    if how == "damaged":
+        steps.write_text("." * 9 + ",")
+    elif how == "gone":
+        steps.unlink()
+    else:
+        made = json.loads(result.read_text())
+        made[how] = "another" if how == "commit" else {**made[how], "processor": "another"}
+        result.write_text(json.dumps(made))
+    assert trained_alone(command, folder, [other]) == [other.name]
+
+
+def test_a_training_that_cannot_be_copied_is_done_again(command, folder, monkeypatch):
+    one, other = said_with(1), said_with(5)
+    trained_alone(command, folder, [one])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(running, "begin_trained", full)
+    assert trained_alone(command, folder, [other]) == [other.name]
+    assert "cannot be copied: No space left on device" in folder.log(other).read_text()
 
 
 def test_half_a_copy_of_a_training_is_made_anew(command, folder):

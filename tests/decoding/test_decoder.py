@@ -32,9 +32,9 @@ SETTINGS = Model(
 )
 
 
-def build(fusion):
+def build(fusion, pattern="prefix"):
     """A model with weights large enough that every part of it matters, and its parameters."""
-    module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion), 1)
+    module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern), 1)
     ids = jnp.zeros((3, 1, 4), jnp.int32)
     params = jax.jit(lambda key: module.init(key, IMAGE, ids, jnp.ones(ids.shape, bool), method="word_logits"))(
         jax.random.key(0)
@@ -50,10 +50,10 @@ def model():
     return build("concat")
 
 
-@pytest.fixture(scope="module", params=FUSIONS)
+@pytest.fixture(scope="module", params=[*((fusion, "prefix") for fusion in FUSIONS), ("concat", "causal")])
 def either(request):
-    """Each fusion that can caption."""
-    return build(request.param)
+    """Each fusion that can caption, and a pattern other than its own."""
+    return build(*request.param)
 
 
 @functools.cache

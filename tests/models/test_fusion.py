@@ -21,7 +21,7 @@ PAIRS = sorted(
         for pattern in patterns
     }
     | {("concat", pattern) for pattern in PATTERNS}
-    | {("cross", pattern) for pattern in ("image_to_text", "prefix", "text_to_image", "raster")}
+    | {("cross", pattern) for pattern in ("image_to_text", "prefix", "causal", "text_to_image", "raster")}
 )
 SETTINGS = Model(
     width=32,
@@ -85,9 +85,10 @@ def test_a_hidden_cell_is_not_in_the_mean(head):
     np.testing.assert_allclose(apply(params, IMAGE, IDS, MASK, image_mask=seen).logits, few, atol=2e-5)
 
 
+@pytest.mark.parametrize("pattern", ["prefix", "causal"])
 @pytest.mark.parametrize("fusion", ["concat", "cross"])
-def test_no_word_peeks(fusion):
-    apply, params = build(fusion, "prefix")
+def test_no_word_peeks(fusion, pattern):
+    apply, params = build(fusion, pattern)
     full = jnp.ones_like(MASK)
     before = apply(params, IMAGE, IDS, full)
     for t in range(1, 7):

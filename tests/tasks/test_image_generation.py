@@ -12,6 +12,7 @@ import pytest
 
 from experiments import evaluate, predict
 from tests.tasks.conftest import CODES, SOME, drawing_config, tokenizer_config
+from vlm_jax.ablation.sharing import begin_trained, training
 from vlm_jax.config import (
     Data,
     Generation,
@@ -19,6 +20,7 @@ from vlm_jax.config import (
     ImageEncoder,
     ImageInput,
     Model,
+    Optimizer,
     Training,
 )
 from vlm_jax.config_checks import check
@@ -26,7 +28,7 @@ from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.sources import open_split
 from vlm_jax.decoding import hide
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import claim
+from vlm_jax.run_folder import RunFolder, claim
 from vlm_jax.tasks.image_codes import TrainedTokenizer
 from vlm_jax.tasks.image_generation import HIDE, ImageGeneration, code_losses
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
@@ -228,6 +230,26 @@ def test_the_raster_row_is_learned_code_by_code_and_drawn(drawing_run):
     others = task.log_likelihoods(params, [examples[0]] * 4, [row.prompt for row in drawn])
     losses = [likelihoods[0] - other for other, row in zip(others, drawn, strict=True) if row.prompt != drawn[0].prompt]
     assert min(abs(drawn[0].prompt_gain - loss) for loss in losses) < 1e-5, "its gain is over another one's prompt"
+
+
+def test_pictures_drawn_in_another_way_need_no_training_of_their_own(tokenizer_run, directory, tmp_path):
+    """Scored with the training of another run, bit for bit as if it had been trained itself."""
+    config = drawing_config(directory, tokenizer_run.path, rare_codes=0.5)
+    muon = Optimizer(name="muon", warmup_steps=1, ema=0.9)
+    config = dataclasses.replace(
+        config, optimizer=muon, training=dataclasses.replace(config.training, steps=4, evaluate_every=4)
+    )
+    guided = dataclasses.replace(config, generation=dataclasses.replace(config.generation, guidance=3.0, steps=2))
+    assert training(check(config)) == training(check(guided)) != training(drawing_config(directory, "other"))
+    found = {}
+    for name, its in (("base", config), ("alone", guided), ("shared", guided)):
+        if name == "shared":
+            begin_trained(RunFolder(tmp_path / name), check(its), RunFolder(tmp_path / "base"), tmp_path / ".part")
+        with claim(tmp_path / name, its) as folder:
+            found[name] = Trainer(folder.config(), folder).run()["metrics"]
+    assert found["shared"] == found["alone"]
+    sheets = {name: (tmp_path / name / "predictions.png").read_bytes() for name in found}
+    assert sheets["shared"] == sheets["alone"] != sheets["base"]
 
 
 def stop_after(steps):

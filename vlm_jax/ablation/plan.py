@@ -1,5 +1,6 @@
 """What a study would take, and how many seeds it needs."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,8 @@ from vlm_jax.config import Config
 from vlm_jax.errors import InputError
 from vlm_jax.tasks import TASKS
 from vlm_jax.training.logging import duration
+
+PAIRED = "; that is of separate trainings: uses of the same ones are compared seed by seed, by other numbers"
 
 
 def metrics_of(table: Table) -> tuple[str, ...]:
@@ -54,10 +57,13 @@ def plan(
                 same[variant] = f"{run.name}: {error}"
         probed, counted = same.get(variant, ""), cost(variant)
         found = Probe(None, None, None, None) if isinstance(probed, str) else probed
-        if todo and (folder.trained_alike(run.config) or training(run.config) in shared):
-            state, found = "to score", _scored_alone(found, run.config)
-        if todo and training(run.config) is not None:
-            shared.add(training(run.config))
+        if todo and not folder.run(run).path.exists():  # one that has begun goes on by itself
+            alike = training(run.config)
+            if alike in shared or folder.trained_alike(run.config, cores=len(os.sched_getaffinity(0)) // jobs):
+                found = _scored_alone(found, run.config)
+                state = "to score" if state == "to do" else state
+        if todo:
+            shared |= {training(run.config)} - {None}
         if state == "finished":
             took = folder.run(run).result()
             found = found._replace(total_seconds=took.get("wall_seconds"), peak_memory=took.get("peak_memory_bytes"))
@@ -93,9 +99,10 @@ def plan(
 
 def _scored_alone(found: Probe, config: Config) -> Probe:
     """What is left of a run that another one has trained."""
-    if found.total_seconds is None or found.step_seconds is None:
+    if found.total_seconds is None or found.step_seconds is None or found.compile_seconds is None:
         return found
-    return found._replace(total_seconds=found.total_seconds - config.training.steps * found.step_seconds)
+    trained = found.compile_seconds + config.training.steps * found.step_seconds
+    return found._replace(total_seconds=found.total_seconds - trained)
 
 
 def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, size: float) -> str:
@@ -107,6 +114,8 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
     """
     lines = []
     for table in tables:
+        known = [each for variant in table.variants if (each := training(variant.config)) is not None]
+        paired = len(set(known)) < len(known)
         for metric in metrics_of(table):
             groups = [_scores(variant, runs, folder, metric) for variant in table.variants]
             groups = [group for group in groups if group]
@@ -126,6 +135,8 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
             lines.append(
                 f"{table.title}, {metric}: standard deviation {deviation:.4g} between seeds, by "
                 f"{sum(map(len, groups))} runs (few make this rough); {found} ({comparisons} comparisons at once)"
+                + PAIRED
+                * paired
             )
     if not lines:
         raise InputError(

@@ -49,9 +49,10 @@ def effects(findings: Findings, metric: str) -> Plot | None:
         axes.grid(axis="x", color=GRID)
 
     first = visible(findings.rows[0].label)
+    tests = "its" if any(one.paired for one in found.values()) else "Welch's"
     caption = (
-        f"Difference in {metric} from {first}, with its interval, each by itself (not adjusted for the number of "
-        "variants). No line: one seed, or no spread between seeds."
+        f"Difference in {metric} from {first}, with {tests} interval, each by itself (not adjusted for the number "
+        "of variants). No line: one seed, or no spread between seeds."
     )
     return Plot(caption, svg(paint, 0.9 + 0.42 * len(numbered)))
 

@@ -72,10 +72,18 @@ class Row:
         """The seeds of the finished runs."""
         return tuple(record.config.seed for record in self.records)
 
-    def trained_as(self, other: "Row") -> bool:
-        """Whether its runs are, seed by seed, those of another row in how they are trained, and differ in their use."""
-        mine, theirs = ([training(record.config) for record in row.records] for row in (self, other))
-        return bool(mine) and None not in mine and mine == theirs
+    @property
+    def scored_alone(self) -> bool:
+        """Whether all of its runs began with trainings of others."""
+        return bool(self.records) and all(record.result.get("trained_as") for record in self.records)
+
+    def pairs(self, other: "Row", metric: str) -> tuple[list[float], list[float]] | None:
+        """The metric of this row and of another one by the seeds of both, where they are uses of the same trainings."""
+        mine, theirs = ({training(record.config): record for record in row.records} for row in (self, other))
+        shared = [config for config in mine if config is not None and config in theirs]
+        if not shared:
+            return None
+        return tuple([of[config].result["metrics"][metric] for config in shared] for of in (mine, theirs))
 
     def mean(self, fact: str) -> float | None:
         """The mean over seeds of a fact of `result.json`, such as `wall_seconds`; None where it is missing."""
@@ -147,6 +155,8 @@ def findings(
     for metric in metrics:
         values: Mapping[str, list[float]] = {each.label: each.values(metric) for each in rows if metric in each.scores}
         if rows[0].label in values and len(values) > 1:
-            paired = {each.label for each in rows[1:] if each.trained_as(rows[0])}
-            found[metric] = differences(values, rows[0].label, paired=paired)
+            pairs = {each.label: each.pairs(rows[0], metric) for each in rows[1:] if each.label in values}
+            found[metric] = differences(
+                values, rows[0].label, paired={label: both for label, both in pairs.items() if both is not None}
+            )
     return Findings(title, base, match, tuple(metrics), tuple(rows), found, common)

@@ -18,13 +18,16 @@ from vlm_jax.ablation.study import Run, Table
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
+from vlm_jax.integrity import matches_digests
 from vlm_jax.run_folder import CONFIG, RunFolder
+from vlm_jax.training.evaluation import commit, processor, versions
 from vlm_jax.training.logging import duration
 from vlm_jax.training.loop import stop_requests
 
 STOPPED = 143  # what experiments.train ends with when it was asked to stop, its state saved
 LAST_LINES = 20
 POLL_SECONDS = 0.1
+PART = ".part"
 CACHE_AFTER_SECONDS = 0.2  # programs that took longer to compile are kept for the next seed
 KERNEL_COUNTS = Path("/proc/vmstat")  # Documentation/filesystems/proc.rst
 MEMORY_SECONDS = 30  # a process that the kernel ended is gone within so many, its memory given back
@@ -51,13 +54,13 @@ class StudyFolder:
             there.setdefault(config, folder.path.name)
         return [run._replace(name=there.get(run.config, run.name)) for run in runs]
 
-    def trained_alike(self, config: Config) -> RunFolder | None:
-        """A finished run with checkpoints that `config` would have trained just so; None where there is none."""
+    def trained_alike(self, config: Config, *, cores: int) -> RunFolder | None:
+        """A finished run that `config` would have trained just so, here, now and on so many cores; None without one."""
         wanted = training(config)
         if wanted is None:
             return None
         folders = (folder for folder, its in self._folders() if folder.finished and training(its) == wanted)
-        return next((folder for folder in folders if folder.checkpoints.is_dir()), None)
+        return next((folder for folder in folders if _of_here_and_now(folder, config.training.steps, cores)), None)
 
     def seeds(self, tables: Iterable[Table]) -> set[int]:
         """The seeds that variants of these comparisons have finished runs with."""
@@ -107,6 +110,17 @@ class StudyFolder:
         return self.path / "failed" / f"{run.name}.txt"
 
 
+def _of_here_and_now(folder: RunFolder, step: int, cores: int) -> bool:
+    """Whether a run's bits are those that this code has on this machine, and its last state is there and intact."""
+    result, digests = folder.result(), folder.path / "digests" / f"{step}.json"
+    if result.get("commit") != commit() or result.get("versions") != versions():
+        return False
+    made = result.get("machine") or {}
+    if (made.get("processor"), made.get("cpu_cores")) != (processor(), cores):
+        return False
+    return digests.is_file() and matches_digests(folder.checkpoints / str(step), digests)
+
+
 class _Active(NamedTuple):
     run: Run
     slot: int
@@ -114,6 +128,7 @@ class _Active(NamedTuple):
     began: float
     log_begins: int
     """Where in its log this start begins, in bytes."""
+    scored_alone: bool
 
 
 def check_jobs(jobs: int, devices: Sequence[str]) -> None:
@@ -145,6 +160,8 @@ def execute(
     waiting = [run for run in runs if not folder.run(run).finished and (retry or folder.error(run) is None)]
     done, total, seconds = len(runs) - len(waiting), len(runs), []
     active: list[_Active] = []
+    for half in folder.path.glob(f".*{PART}"):  # a copy in which a study was killed
+        shutil.rmtree(half, ignore_errors=True)
     asked, counted, memory_killed = False, _memory_kills(), -math.inf
     with stop_requests() as stopped:
         try:
@@ -179,7 +196,7 @@ def execute(
 
 def _next(waiting: Sequence[Run], active: Sequence[_Active]) -> Run | None:
     """The first whose training is not just being done for another run."""
-    busy = {training(each.run.config) for each in active} - {None}
+    busy = {training(each.run.config) for each in active if not each.scored_alone} - {None}
     return next((run for run in waiting if training(run.config) not in busy), None)
 
 
@@ -190,18 +207,21 @@ def _start(
     config = folder.write_config(run)
     log = folder.log(run)
     log.parent.mkdir(parents=True, exist_ok=True)
-    trained = None if folder.run(run).path.exists() else folder.trained_alike(run.config)
-    if trained is not None:
-        begin_trained(folder.run(run), run.config, trained, folder.path / f".{run.name}.part")
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // jobs
+    if not folder.run(run).path.exists() and (trained := folder.trained_alike(run.config, cores=share)) is not None:
+        note = f"trained as {trained.path.name}: scored alone"
+        try:
+            begin_trained(folder.run(run), run.config, trained, folder.path / f".{run.name}{PART}")
+        except OSError as error:  # then it is trained
+            note = f"the training of {trained.path.name} cannot be copied: {error.strerror}"
         with log.open("a", encoding="utf-8") as output:
-            output.write(f"trained as {trained.path.name}: scored alone\n")
+            output.write(f"{note}\n")
     settings = [
         f"JAX_COMPILATION_CACHE_DIR={folder.path / 'cache'}",
         f"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS={CACHE_AFTER_SECONDS}",
         *([f"CUDA_VISIBLE_DEVICES={devices[slot]}"] if devices else []),
     ]
-    cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // jobs
     mine = cores[slot * share : (slot + 1) * share] if jobs > 1 else []
     child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ",".join(map(str, mine))]
     train = [*command, str(config), "--workdir", str(folder.run(run).path)]
@@ -215,7 +235,8 @@ def _start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Active(run, slot, process, time.monotonic(), begins)
+    scored_alone = folder.run(run).trained_as() is not None
+    return _Active(run, slot, process, time.monotonic(), begins, scored_alone)
 
 
 def _ended(each: _Active, folder: StudyFolder, *, short_of_memory: bool) -> str:

@@ -6,7 +6,7 @@ two methods surer. Values are fractions, percent or losses alike: means, deviati
 
 import itertools
 import math
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ class Difference(NamedTuple):
 
     `df`: Welch-Satterthwaite degrees of freedom. `p`: of Welch's test, two-sided. `adjusted_p`: Holm's, over the
     variants of the comparison. `permutation_p`: see `permutation_p`. None is what these seeds cannot tell.
-    Where `paired`, interval, `df` and `p` are Student's, of the differences seed by seed; there is no permutation p.
+    Where `paired`, all of it is of the differences seed by seed: Student's interval, `df` and `p`, no permutation p.
     """
 
     difference: float
@@ -76,12 +76,16 @@ def summary(values: Values, level: float = 0.95) -> Summary:
 
 
 def differences(
-    variants: Mapping[str, Values], base: str, level: float = 0.95, *, paired: Container[str] = ()
+    variants: Mapping[str, Values],
+    base: str,
+    level: float = 0.95,
+    *,
+    paired: Mapping[str, tuple[Values, Values]] | None = None,
 ) -> dict[str, Difference]:
     """Each variant but the base against it, by Welch's t test of unequal variances (Biometrika 29, 1938, section 5).
 
-    The variants of `paired` have, seed by seed, the very trainings of the base, and are used in another way: they are
-    compared seed by seed (Student, Biometrika 6, 1908, section 7).
+    Where the trainings of a variant are those of the base, used in another way, `paired` has its values and the base's
+    of the seeds that both have, in one order: they are compared seed by seed (Student, Biometrika 6, 1908, section 7).
 
     With one seed on either side: no interval and no p. Where neither side has any spread, no interval; p is 1 for
     equal means, and None for different ones: seeds that agree to the last bit say that the seed did nothing, so that
@@ -91,11 +95,8 @@ def differences(
     if base not in variants:
         raise InputError(f"the base {base!r} is none of the variants: {nearest(base, variants)}")
     seeds = {name: checked_values(values, f"the seeds of variant {name!r}") for name, values in variants.items()}
-    found = {
-        name: (_paired if name in paired else _welch)(values, seeds[base], level)
-        for name, values in seeds.items()
-        if name != base
-    }
+    found = {name: _welch(values, seeds[base], level) for name, values in seeds.items() if name != base}
+    found |= {name: _paired(*both, level) for name, both in (paired or {}).items()}
     tested = {name: one.p for name, one in found.items() if one.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {name: one._replace(adjusted_p=adjusted.get(name)) for name, one in found.items()}
@@ -227,10 +228,15 @@ def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level
     )
 
 
-def _paired(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " n"], level: float) -> Difference:
+def _paired(given: Values, its_base: Values, level: float) -> Difference:
+    values, base = checked_values(given, "the seeds of a variant"), checked_values(its_base, "the seeds of the base")
     if len(values) != len(base):
         raise InputError(f"{len(values)} and {len(base)} seeds do not pair: expected a value of the base for each")
-    one = summary(values - base, level)
+    apart = values - base
+    # Equal differences differ by their rounding, which is no spread.
+    if np.ptp(apart) <= 1e-9 * max(np.abs(values).max(), np.abs(base).max()):
+        apart = np.full_like(apart, np.median(apart))
+    one = summary(apart, level)
     nothing = Difference(one.mean, None, None, None, None, None, None, one.n, one.n, level, paired=True)
     if one.deviation is None:
         return nothing

@@ -92,7 +92,7 @@ class Study:
     question: str
     comparisons: tuple[Comparison, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Every variant is trained once with each: the seed is the unit of the statistics."""
+    """Every variant has a run with each: the seed is the unit of the statistics."""
     finding: str = ""
     """What came of it, in a paragraph, once it has been run."""
 
@@ -120,7 +120,7 @@ class Table(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One training: a variant with a seed. Comparisons that have the same one share it."""
+    """A variant with a seed. Comparisons that have the same one share it; of those that train alike one is trained."""
 
     name: str
     """Of its folder: overrides, seed and the hash of the resolved config."""

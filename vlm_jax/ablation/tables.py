@@ -27,6 +27,7 @@ MATCHED = {
     "flops": f"the FLOPs of an optimizer step within {100 * TOLERANCE:g} % of the first variant's",
     "parameters": f"the parameters within {100 * TOLERANCE:g} % of the first variant's",
 }
+SHARED = "trained as another"
 FEW = 4  # runs that are named
 BUDGET = ("training.steps", "training.batch_images", "data.questions_per_image")  # what "steps" has to mean
 
@@ -137,20 +138,31 @@ def _seeds(row: Row) -> str:
 
 def _differences(findings: Findings) -> Grid:
     first, *others = findings.rows
-    permuted = any(one.permutation_p is not None for each in findings.differences.values() for one in each.values())
+    every = [one for each in findings.differences.values() for one in each.values()]
+    permuted, paired = any(one.permutation_p is not None for one in every), any(one.paired for one in every)
     rows = []
     for metric in findings.metrics:
         for row in others:
             one = findings.differences.get(metric, {}).get(row.label)
             if one is None:
-                cells = [MISSING] * (6 if permuted else 5)
+                cells = [MISSING] * (5 + permuted + paired)
             else:
                 difference = score(one.difference, metric, fine=True, signed=True)
                 df = MISSING if one.df is None else f"{one.df:.1f}"
-                cells = [difference, difference_interval(one, metric), df, probability(one.p)]
+                test = ["seed by seed" if one.paired else "Welch's"] * paired
+                cells = [difference, difference_interval(one, metric), *test, df, probability(one.p)]
                 cells += [probability(one.adjusted_p), *([probability(one.permutation_p)] if permuted else [])]
             rows.append((visible(row.label), heading(metric), *cells, verdict(one)))
-    columns = ("difference", "interval", "df", "p", "adjusted p", *(("permutation p",) if permuted else ()), "verdict")
+    columns = (
+        "difference",
+        "interval",
+        *(("test",) if paired else ()),
+        "df",
+        "p",
+        "adjusted p",
+        *(("permutation p",) if permuted else ()),
+        "verdict",
+    )
     return Grid(f"Differences against {visible(first.label)}", ("variant", "metric", *columns), tuple(rows))
 
 
@@ -169,11 +181,11 @@ COSTS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("parameters", lambda row: _count(row.cost.parameters or row.mean("parameters"))),
     ("FLOPs of an optimizer step", lambda row: amount(row.cost.step_flops)),
     ("optimizer steps", lambda row: _count(row.records[0].config.training.steps if row.records else None)),
-    ("examples/s", lambda row: _count(row.mean("examples_per_second"))),
+    ("examples/s", lambda row: SHARED if row.scored_alone else _count(row.mean("examples_per_second"))),
     ("peak memory", lambda row: memory(row.mean("peak_memory_bytes"))),
     # A study keeps compiled programs: its first seed compiles, the others load.
-    ("compile time, most", lambda row: duration(row.most("compile_seconds"))),
-    ("wall time", lambda row: duration(row.mean("wall_seconds"))),
+    ("compile time, most", lambda row: SHARED if row.scored_alone else duration(row.most("compile_seconds"))),
+    ("wall time", lambda row: duration(row.mean("wall_seconds")) + ", to score" * row.scored_alone),
 )
 """Columns of the table of costs: counted, or means over seeds."""
 
@@ -194,11 +206,10 @@ def _costs(findings: Findings) -> Grid:
 def _variants(findings: Findings) -> Grid:
     if not any(row.changes for row in findings.rows):
         return Grid("Variants", (), ())
-    first, rows = findings.rows[0], []
+    rows = []
     for row in findings.rows:
         changes = ", ".join(f"{name}={wording.fact(value)}" for name, value in row.changes) or "nothing"
-        shared = row is not first and row.trained_as(first)
-        rows.append((visible(row.label), changes + f" (of the training of {visible(first.label)})" * shared))
+        rows.append((visible(row.label), changes + "; trained as another, scored alone" * row.scored_alone))
     return Grid("Variants", ("variant", "changes"), tuple(rows))
 
 

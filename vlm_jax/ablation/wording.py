@@ -88,7 +88,7 @@ def verdict(difference: Difference | None) -> str:
     if min(difference.n, difference.base_n) == 1:
         return ONE_SEED
     if difference.adjusted_p is None:
-        return "no spread between seeds: not tested"
+        return f"{'the same with every seed' if difference.paired else 'no spread between seeds'}: not tested"
     if difference.distinguishable:
         return CALLED[difference.difference < 0]
     n, base_n = difference.n, difference.base_n

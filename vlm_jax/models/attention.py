@@ -22,6 +22,7 @@ PATTERNS = {
     "bidirectional": ((ALL, ALL), (ALL, ALL)),
     "image_to_text": ((ALL, NONE), (ALL, ALL)),
     "prefix": ((ALL, NONE), (ALL, PAST)),
+    "causal": ((PAST, NONE), (ALL, PAST)),
     "text_to_image": ((ALL, ALL), (NONE, ALL)),
     "raster": ((PAST, ALL), (NONE, ALL)),
     "dual_encoder": ((ALL, NONE), (NONE, ALL)),

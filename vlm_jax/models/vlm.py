@@ -176,7 +176,7 @@ class VisualLanguageModel(nn.Module):
         return mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
 
     def read_image(self, image: Image, *, image_mask: Bool[Array, "I g"] | None = None) -> ImageMemory:
-        """What words read of pictures, computed once for all the words that follow; the pattern must be `prefix`."""
+        """What words read of pictures, computed once for all the words that follow, of which it must see none."""
         s = self.settings
         if s.image.cnn != "features":
             image = self.image(image)

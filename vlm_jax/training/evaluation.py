@@ -74,7 +74,7 @@ def evaluate_run(
         **task.facts(),
         "wall_seconds": facts["wall_seconds"] + time.perf_counter() - began,
         "seed": config.seed,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "machine": machine(),
         "peak_memory_bytes": peak_memory(),
         "config": to_dict(config),
@@ -123,6 +123,11 @@ def parameter_count(params: Parameters) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def versions() -> dict[str, str | None]:
+    """Python's and those of the packages that a result depends on."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
 def _version(name: str) -> str | None:
     """None where a package is not installed: ours may run from its sources, and a result must not be lost by that."""
     try:
@@ -161,13 +166,13 @@ def peak_memory() -> int | None:
 def machine() -> dict[str, Any]:
     """Where it ran: the processor and how many of its cores it may use, and devices."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cpu_cores": len(os.sched_getaffinity(0)),
         "devices": [device.device_kind for device in jax.devices()],
     }
 
 
-def _processor() -> str | None:
+def processor() -> str | None:
     """As Linux names it, with family and model, since makers give several the same name."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -200,19 +200,23 @@ class Trainer:
         params, step = checkpoints.restore_params(target, which="best", ema=state.ema is not None)
         test = self.task.prepare(open_split(self.config.data, "test"))
         self.say(f"scoring the test split with the best checkpoint, step {step}")
+        facts = {"checkpoint_step": step, **self._times(), "weights": self.weights, "commit": self._commit}
+        result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
+        self.say(f"scored in {time.perf_counter() - began:.1f} s")
+        return result
+
+    def _times(self) -> dict[str, Any]:
+        """What training took; of a run that began with the training of another, what it took itself."""
+        if (run := self.folder.trained_as()) is not None:
+            none = dict.fromkeys(("examples_per_second", "compile_seconds", "waited_seconds"))
+            return none | {"wall_seconds": self._setup_seconds, "trained_as": run}
         totals = self.totals
-        facts = {
-            "checkpoint_step": step,
+        return {
             "examples_per_second": totals["examples"] / max(totals["step_seconds"], 1e-9),
             "wall_seconds": totals["wall_seconds"],
             "compile_seconds": totals["compile_seconds"],
             "waited_seconds": totals["waited_seconds"],
-            "weights": self.weights,
-            "commit": self._commit,
         }
-        result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
-        self.say(f"scored in {time.perf_counter() - began:.1f} s")
-        return result
 
 
 class Interval:
