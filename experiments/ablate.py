@@ -1,7 +1,8 @@
 """Compare variants over seeds: `python -m experiments.ablate configs/ablations/tiny.py`.
 
-Trains every variant with every seed, each in a folder of its own, and writes `report.md` and `report.html`. The same
-command again goes on where it was stopped or killed, and does only what is missing.
+Trains every variant with every seed, or scores it where another trained alike, each in a folder of its own, and writes
+`report.md` and `report.html`. The same command again goes on where it was stopped or killed, and does only what is
+missing.
 """
 
 import shlex
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
     running.check_jobs(arguments.jobs, arguments.devices)
     folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{arguments.study.stem}-study").expanduser())
     folder.check()
-    tables = studies.resolve(study, arguments.study)
+    tables = studies.resolve(replace(study, seeds=tuple(seeds)), arguments.study, folder.finished())
     study = replace(study, seeds=tuple(dict.fromkeys((*study.seeds, *seeds, *sorted(folder.seeds(tables))))))
     every = folder.known(studies.runs(tables, study.seeds))
     runs = _chosen([run for run in every if run.config.seed in seeds], arguments.only)
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> int:
 
     folder.path.mkdir(parents=True, exist_ok=True)
     with locked(folder.path):
-        _say_failed(runs, folder, retry=arguments.retry)
+        _say_state(runs, folder, retry=arguments.retry)
         ended = running.execute(
             runs, folder, command=TRAIN, jobs=arguments.jobs, devices=arguments.devices, retry=arguments.retry
         )
@@ -98,10 +99,14 @@ def _chosen(runs: "list[Run]", only: tuple[str, ...]) -> "list[Run]":
     return chosen
 
 
-def _say_failed(runs: "list[Run]", folder: "StudyFolder", *, retry: bool) -> None:
+def _say_state(runs: "list[Run]", folder: "StudyFolder", *, retry: bool) -> None:
+    for reason in folder.unreadable():
+        print(f"note: left aside: {reason}", flush=True)
     finished = sum(folder.run(run).finished for run in runs)
     if finished:
-        print(f"{finished} of {len(runs)} runs are finished")
+        print(f"{finished} of {len(runs)} runs are finished", flush=True)
+    if finished < len(runs):
+        print(f"what a run is at is in {folder.path / 'logs'}; a line here says how each ended", flush=True)
     for run in runs:
         error = folder.error(run)
         if error is not None:

@@ -70,7 +70,11 @@ def _leaf(value: Any, kind: Any, path: str) -> Any:
 
 def from_json(text: str) -> Config:
     """The config that `to_json` wrote, checked; one that an older version wrote means what it meant then."""
-    values = json.loads(text)
+    return check(from_dict(as_meant(json.loads(text))))
+
+
+def as_meant(values: Any) -> Any:
+    """A saved config, as JSON has it, with what an older version did without saying so."""
     drawing = isinstance(values, dict) and values.get("task") == "image_generation"
     for (*groups, name), value in BEFORE.items() if drawing else ():
         group = values
@@ -78,7 +82,7 @@ def from_json(text: str) -> Config:
             group = group.get(each) if isinstance(group, dict) else None
         if isinstance(group, dict):
             group.setdefault(name, value)
-    return check(from_dict(values))
+    return values
 
 
 def difference(old: Config, new: Config) -> list[str]:

@@ -1,8 +1,7 @@
 """Four fusions on questions about one shape, at equal depth and at equal work.
 
 Command: python -m experiments.ablate configs/ablations/fusion.py
-Time: 28 runs of four to eight minutes on one busy core, two and a half hours in all. fusion_relations.py asks about
-relations.
+Time: 35 runs of two to six minutes on one core, two hours in all. fusion_relations.py asks about relations.
 """
 
 from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
@@ -34,6 +33,7 @@ def get_study() -> Study:
                 title="easy-VQA, 400 steps, equal FLOPs",
                 base="../quickstart.py",
                 variants=chain(
+                    variant({}, name="fusion=concat"),
                     vary({"model.fusion": ["cross", "late"]}),
                     # Its image side is computed for each of a picture's ten questions: no layer is narrow enough.
                     variant({"model.fusion": "co_attention", "model.width": 64}, name="co_attention, half as wide"),
@@ -43,5 +43,5 @@ def get_study() -> Study:
                 metrics=METRICS,
             ),
         ),
-        seeds=(0, 1, 2, 3),
+        seeds=(0, 1, 2, 3, 4),
     )

@@ -201,6 +201,8 @@ def test_runs_made_by_hand_are_grouped_by_seed(copies, tmp_path, capsys):
     assert re.search(r"\| all \| 3 \| \d+\.\d \[", row), row
     with pytest.raises(InputError, match="one config and one seed"):
         report.main([str(copies[0]), str(copies[0])])
+    with pytest.raises(InputError, match=r"no run has the score 'acuracy'; did you mean 'accuracy'\?"):
+        report.main([*map(str, copies), "--metrics", "acuracy"])
 
 
 def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
@@ -296,8 +298,8 @@ def test_a_study_killed_five_times_ends_with_the_same_bits(study, tmp_path, pyte
     moments = random.Random(0)
     for _ in range(5):
         process = start(tmp_path / "killed")
-        time.sleep(moments.uniform(0.2, 0.6) * took)
+        time.sleep(moments.uniform(0.1, 0.3) * took)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, "it had ended before"
     assert start(tmp_path / "killed").wait() == 0
     assert metrics(tmp_path / "calm") == metrics(tmp_path / "killed") and len(metrics(tmp_path / "calm")) == 4

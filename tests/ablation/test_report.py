@@ -320,6 +320,29 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
         assert (first / name).read_bytes() == (again / name).read_bytes()
 
 
+def test_weights_that_all_have_are_told_once_and_controls_of_what_is_compared():
+    text = markdown(report(CLEAR))
+    (weights,) = [block for block in tables_of(text) if "started from" in block[0]]
+    assert weights[2:] == ["| all | nothing: everything freshly initialised |"]
+
+    def named(label, *controls):
+        found = record(0.8)
+        found.result["metrics"] = {"accuracy": 0.8} | {f"control/{name}": 0.1 for name in controls}
+        return row(label, [found], ("accuracy",), planned=1, cost=COST)
+
+    for controls, shown in (
+        (("constant/accuracy", "constant/length", "majority"), ["constant/accuracy", "majority"]),
+        (("constant/length", "nearest/length"), ["constant/length", "nearest/length"]),
+    ):
+        text = markdown(report(table(named("a", *controls), named("b", *controls))))
+        (head,) = [block[0] for block in tables_of(text) if "constant/" in block[0]]
+        assert [cell.split(",")[0].strip() for cell in cells(head)[1:]] == shown
+
+
+def test_a_curve_of_one_point_is_none():
+    assert curves(table(variant("a", [0.8], curve=((100, 0.4),)), variant("b", [0.8], curve=()))) is None
+
+
 def test_curves_are_drawn_at_the_steps_that_all_seeds_have(monkeypatch):
     long, short = ((100, 0.2), (200, 0.4), (300, 0.6)), ((100, 0.3), (200, 0.5))
     records = [record(0.8, 0, curve=long), record(0.8, 1, curve=short), record(0.8, 2, curve=())]

@@ -124,6 +124,9 @@ def test_a_run_is_known_by_its_config_whatever_it_is_called(command, folder):
     (folder.path / "runs" / "old" / "config.json").write_text('{"gone": 1}')
     renamed = [Run("another", check(run(0).config)), Run("new", check(run(1).config))]
     assert [each.name for each in folder.known(renamed)] == ["seed=0", "new"]
+    assert folder.finished() == {check(run(0).config)}
+    (reason,) = folder.unreadable()
+    assert "old/config.json cannot be used: no setting 'gone'" in reason
 
 
 def test_a_study_is_not_put_into_a_run_or_a_file(folder):

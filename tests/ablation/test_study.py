@@ -1,7 +1,9 @@
 """Studies: lists of variants, their names, and what is refused before anything runs."""
 
+import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,9 +46,9 @@ def configs(tmp_path, pytestconfig, data_directory):
     return folder
 
 
-def tables(configs, *, seeds=(0,), **comparison):
+def tables(configs, *, seeds=(0,), finished=(), **comparison):
     settings = {"title": "one", "base": TINY, "variants": vary(FUSIONS), **comparison}
-    return resolve(Study("?", (Comparison(**settings),), seeds), configs / "ablations" / "study.py")
+    return resolve(Study("?", (Comparison(**settings),), seeds), configs / "ablations" / "study.py", finished)
 
 
 def test_vary_changes_one_setting_at_a_time():
@@ -137,6 +139,18 @@ def test_weights_that_do_not_fit_are_refused_before_anything_runs(configs, tmp_p
         tables(configs, variants=chain(vary({}), variant({"model.text.init_from": str(source)}, name="ported")))
 
 
+def test_what_finished_runs_started_from_may_be_gone(configs):
+    comparison = {"variants": chain(vary({}), variant({"model.text.init_from": "gone"}, name="ported"))}
+    with pytest.raises(InputError, match="ported: no weights at 'gone'"):
+        tables(configs, **comparison)
+    config = check(with_overrides(load_preset(configs / "tiny.py"), [("model.text.init_from", "gone")]))
+    some = {dataclasses.replace(config, seed=seed) for seed in (0, 1)}
+    with pytest.raises(InputError, match="ported: no weights at 'gone'"):
+        tables(configs, **comparison, finished=some, seeds=(0, 1, 2))
+    (table,) = tables(configs, **comparison, finished=some, seeds=(1, 0))
+    assert [each.label for each in table.variants] == ["init_from=None", "ported"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -183,6 +197,8 @@ def test_a_missing_study_names_the_nearest(configs):
     (configs / "ablations" / "fusion.py").write_text("")
     with pytest.raises(InputError, match=r"did you mean '.*fusion.py'\?"):
         load_study(configs / "ablations" / "fuson.py")
+    with pytest.raises(InputError, match=r"no study 'fusion'; did you mean 'configs/ablations/fusion.py'\?"):
+        load_study(Path("fusion"))
 
 
 def test_every_study_that_ships_resolves(pytestconfig):

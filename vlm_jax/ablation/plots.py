@@ -59,7 +59,7 @@ def effects(findings: Findings, metric: str) -> Plot | None:
 
 def curves(findings: Findings) -> Plot | None:
     """Validation scores over training; the band is from the lowest to the highest seed."""
-    lines = [(number, points) for number, row in enumerate(findings.rows) if (points := _curve(row))]
+    lines = [(number, points) for number, row in enumerate(findings.rows) if len(points := _curve(row)) > 1]
     if not lines:
         return None
     config = findings.rows[lines[0][0]].records[0].config

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,13 +68,25 @@ class StudyFolder:
         finished = (config for folder, config in self._folders() if folder.finished)
         return {config.seed for config in finished if replace(config, seed=0) in variants}
 
+    def finished(self) -> set[Config]:
+        """The configs of the runs that are."""
+        return {config for folder, config in self._folders() if folder.finished}
+
+    def unreadable(self) -> list[str]:
+        """Why runs that are there cannot be used: they are of another version, or damaged."""
+        return [str(config) for _, config in self._read() if isinstance(config, InputError)]
+
     def _folders(self) -> list[tuple[RunFolder, Config]]:
         """Those whose configs can be read, finished ones first, by name."""
-        found = []
-        for file in (self.path / "runs").glob(f"*/{CONFIG}"):
-            with suppress(InputError):  # one that no version of today can read is nobody's
-                found.append((RunFolder(file.parent), RunFolder(file.parent).config()))
+        found = [(folder, config) for folder, config in self._read() if isinstance(config, Config)]
         return sorted(found, key=lambda pair: (not pair[0].finished, pair[0].path.name))
+
+    def _read(self) -> Iterator[tuple[RunFolder, Config | InputError]]:
+        for file in sorted((self.path / "runs").glob(f"*/{CONFIG}")):
+            try:
+                yield RunFolder(file.parent), RunFolder(file.parent).config()
+            except InputError as error:
+                yield RunFolder(file.parent), error
 
     def run(self, run: Run) -> RunFolder:
         """The folder of a run, which need not be there yet."""

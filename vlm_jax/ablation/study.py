@@ -4,7 +4,7 @@ import functools
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ MATCHES = ("steps", "flops", "parameters")
 BASE = "base"
 PARTS = ("control", "unseen_prompts")  # what scores of a part or of a control begin with
 LONGEST_NAME = 80
+STUDIES = Path("configs/ablations")
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,10 @@ class Run(NamedTuple):
 def load_study(path: Path) -> Study:
     """The study that a file such as `configs/ablations/tiny.py` gives; `InputError` names what is wrong with it."""
     if not path.is_file():
-        studies = sorted(map(str, path.parent.glob("*.py"))) if path.parent.is_dir() else []
-        hint = nearest(str(path.with_suffix(".py")), studies) if studies else "give a file in configs/ablations/"
+        place = path.parent if path.parent != Path() else STUDIES
+        studies = sorted(map(str, place.glob("*.py"))) if place.is_dir() else []
+        named = str(place / path.with_suffix(".py").name)
+        hint = nearest(named, studies) if studies else "give a file in configs/ablations/"
         raise InputError(f"no study {str(path)!r}; {hint}")
     if path.suffix != ".py":
         raise InputError(f"{path} is no Python file; a study looks like configs/ablations/tiny.py")
@@ -167,24 +170,28 @@ def check_seeds(seeds: Sequence[int], path: Path) -> None:
         raise InputError(f"{path}: the seeds are {tuple(seeds)}; give at least one, none twice, from 0 to {2**32 - 1}")
 
 
-def resolve(study: Study, path: Path) -> tuple[Table, ...]:
-    """Every comparison with checked and traced configs; nothing that cannot work gets past this."""
-    return tuple(_table(comparison, path, study.seeds[0]) for comparison in study.comparisons)
+def resolve(study: Study, path: Path, finished: Container[Config] = ()) -> tuple[Table, ...]:
+    """Every comparison with checked and traced configs; nothing that cannot work gets past this.
+
+    What a variant starts from need not be there any more when the runs of all its seeds are `finished`.
+    """
+    return tuple(_table(comparison, path, study.seeds, finished) for comparison in study.comparisons)
 
 
-def _table(comparison: Comparison, path: Path, seed: int) -> Table:
+def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: Container[Config]) -> Table:
     file = path.parent / comparison.base
     base = with_overrides(load_preset(file), comparison.common.items())
     planned: list[Planned] = []
     for each in comparison.variants:
         try:
-            config = check(replace(with_overrides(base, each.overrides), seed=seed))
+            config = check(replace(with_overrides(base, each.overrides), seed=seeds[0]))
             chosen = ""
             if planned and comparison.match != "steps":
                 config, chosen = matched(config, planned[0].config, comparison.match)
             cost(config)
             _check_metrics(comparison.metrics, config)
-            _check_sources(config)
+            if any(replace(config, seed=seed) not in finished for seed in seeds):
+                _check_sources(config)
         except (ValueError, TypeError) as error:  # InputError among them, and what tracing says of shapes
             raise InputError(f"{path}, {comparison.title}, {each.label}: {error}") from None
         planned.append(Planned(_label(each, comparison, config), each.overrides, config, chosen))

@@ -167,7 +167,9 @@ def _differences(findings: Findings) -> Grid:
 
 
 def _controls(findings: Findings) -> Grid:
-    names = sorted({name for row in findings.rows for name in row.controls})
+    every = sorted({name for row in findings.rows for name in row.controls})
+    compared = [name for name in every if name.count("/") == 1 or name.split("/", 2)[2] in findings.metrics]
+    names = compared or every  # of the scores that are compared, or it would be a very wide table
     if not names:
         return Grid("Controls", (), ())
     head = ("variant", *(heading(name).removeprefix("control/") for name in names))
@@ -214,7 +216,10 @@ def _variants(findings: Findings) -> Grid:
 
 
 def _weights(findings: Findings) -> Grid:
-    return Grid("Weights", ("variant", "started from"), tuple((visible(r.label), _start(r)) for r in findings.rows))
+    rows = tuple((visible(row.label), _start(row)) for row in findings.rows)
+    if len(rows) > 1 and len({started for _, started in rows}) == 1:
+        rows = (("all", rows[0][1]),)
+    return Grid("Weights", ("variant", "started from"), rows)
 
 
 def _start(row: Row) -> str:
