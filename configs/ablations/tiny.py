@@ -1,4 +1,4 @@
-"""The smallest study that goes through everything: four fusions, three seeds, five minutes on one busy core.
+"""The smallest study that goes through everything: four fusions, three seeds, three minutes on two cores.
 
 Question: does it work here?
 Command: python -m experiments.ablate configs/ablations/tiny.py --jobs 2
