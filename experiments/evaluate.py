@@ -7,7 +7,7 @@ any time, with any checkpoint: choose by them, not by the test.
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -72,18 +72,17 @@ def _test_result(folder, checkpoint, changes):
 
 def _changed(config, changes):
     """The config with what `--change` says of decoding and generation."""
-    from vlm_jax.config import DRAWING
+    from vlm_jax.config import DRAWING, Generation
     from vlm_jax.config_checks import check
     from vlm_jax.config_json import with_overrides
 
-    overrides, drawing = [], {f"generation.{name}" for name in (*DRAWING, *REDRAWN)}
+    learned = {f"generation.{field.name}" for field in fields(Generation) if field.name not in (*DRAWING, *REDRAWN)}
+    overrides = []
     for change in changes:
         setting, sign, value = change.partition("=")
         if setting in NOT_RASTER and config.model.pattern == "raster":
             raise InputError(f"--change is {change!r}, and a raster run draws one code after the other; leave it out")
-        group = setting.split(".")[0]
-        learned = group == "generation" and setting not in drawing
-        if not sign or group != CHANGED.get(config.task) or learned:
+        if not sign or setting.split(".")[0] != CHANGED.get(config.task) or setting in learned:
             raise InputError(
                 f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
                 "(image_generation), and is about nothing that was learned"

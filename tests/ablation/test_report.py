@@ -227,6 +227,12 @@ def test_ways_to_draw_are_compared_seed_by_seed_where_one_training_drew_them():
     assert "seed by seed" in differing[2] and "Welch's" in differing[3]
     (costs,) = [block for block in tables_of(text) if "wall time" in block[0]]
     assert costs[3].count("trained as another") == 2 and "61.0 s, to score" in costs[3] and "to score" not in costs[2]
+    some = drawn("some", {0: 0.5, 1: 0.6}, steps=2)
+    some.records[0].result.update(trained_as="another", examples_per_second=None, wall_seconds=1.0)
+    (costs,) = [block for block in tables_of(markdown(report(table(base, some)))) if "wall time" in block[0]]
+    assert costs[2].split("|")[2:] == costs[3].split("|")[2:], "of the runs that were trained"
+    few.records[0].result["commit"] = "another"
+    assert not table(base, few).differences["accuracy"]["4 steps"].paired
     chosen = [drawn(label, {0: 0.5, 1: 0.6}, evaluate_every=50, steps=steps) for label, steps in (("a", 12), ("b", 4))]
     assert not table(*chosen).differences["accuracy"]["b"].paired, "each chose its checkpoint"
 

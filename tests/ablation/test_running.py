@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,11 +163,11 @@ FAKE_CHECKPOINTS = (
     .replace(
         '(folder / "result.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}}))',
         "from vlm_jax.integrity import write_digests\n"
-        "from vlm_jax.training.evaluation import commit, processor, versions\n"
+        "from vlm_jax.training.evaluation import code, processor, versions\n"
         "(folder / 'digests').mkdir(exist_ok=True)\n"
         "write_digests(folder / 'checkpoints/10', folder / 'digests/10.json')\n"
         "machine = {'processor': processor(), 'cpu_cores': len(os.sched_getaffinity(0))}\n"
-        "result = {'metrics': {'accuracy': 1.0}, 'commit': commit(), 'versions': versions(), 'machine': machine}\n"
+        "result = {'metrics': {'accuracy': 1.0}, 'code': code(), 'versions': versions(), 'machine': machine}\n"
         "(folder / 'result.json').write_text(json.dumps(result))",
     )
 )
@@ -197,6 +198,12 @@ def test_runs_that_train_alike_are_trained_once(command, folder):
     assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
 
 
+def test_a_run_that_was_scored_alone_gives_no_training_on(command, folder):
+    trained_alone(command, folder, [said_with(7), said_with(1)])
+    assert trained_alone(command, folder, [said_with(5)]) == []
+    assert folder.run(said_with(5)).trained_as() == "beams=7,seed=0", "which comes after beams=1 by name"
+
+
 def test_a_training_that_is_just_being_done_is_waited_for(command, folder):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core")
@@ -209,7 +216,7 @@ def test_where_what_is_said_chooses_the_checkpoint_each_run_is_trained(command, 
     assert len(trained_alone(command, folder, runs)) == 2
 
 
-@pytest.mark.parametrize("how", ["commit", "versions", "machine", "damaged", "gone"])
+@pytest.mark.parametrize("how", ["code", "versions", "processor", "cpu_cores", "damaged", "gone"])
 def test_a_training_of_elsewhere_or_a_damaged_one_is_done_again(command, folder, how):
     one, other = said_with(1), said_with(5)
     trained_alone(command, folder, [one])
@@ -220,7 +227,8 @@ def test_a_training_of_elsewhere_or_a_damaged_one_is_done_again(command, folder,
         steps.unlink()
     else:
         made = json.loads(result.read_text())
-        made[how] = "another" if how == "commit" else {**made[how], "processor": "another"}
+        place = made if how in made else made["machine"]
+        place[how] = "another"
         result.write_text(json.dumps(made))
     assert trained_alone(command, folder, [other]) == [other.name]
 
@@ -229,12 +237,13 @@ def test_a_training_that_cannot_be_copied_is_done_again(command, folder, monkeyp
     one, other = said_with(1), said_with(5)
     trained_alone(command, folder, [one])
 
-    def full(*_):
+    def full(*_, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(running, "begin_trained", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
     assert trained_alone(command, folder, [other]) == [other.name]
-    assert "cannot be copied: No space left on device" in folder.log(other).read_text()
+    assert "cannot be copied: " in folder.log(other).read_text() and "No space left" in folder.log(other).read_text()
+    assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
 
 
 def test_half_a_copy_of_a_training_is_made_anew(command, folder):

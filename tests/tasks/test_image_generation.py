@@ -240,7 +240,8 @@ def test_pictures_drawn_in_another_way_need_no_training_of_their_own(tokenizer_r
         config, optimizer=muon, training=dataclasses.replace(config.training, steps=4, evaluate_every=4)
     )
     guided = dataclasses.replace(config, generation=dataclasses.replace(config.generation, guidance=3.0, steps=2))
-    assert training(check(config)) == training(check(guided)) != training(drawing_config(directory, "other"))
+    other = dataclasses.replace(config, generation=dataclasses.replace(config.generation, tokenizer="other"))
+    assert training(check(config)) == training(check(guided)) != training(check(other))
     found = {}
     for name, its in (("base", config), ("alone", guided), ("shared", guided)):
         if name == "shared":

@@ -98,7 +98,7 @@ def plan(
 
 
 def _scored_alone(found: Probe, config: Config) -> Probe:
-    """What is left of a run that another one has trained."""
+    """What is left of a run that another one has trained; its validation is still counted."""
     if found.total_seconds is None or found.step_seconds is None or found.compile_seconds is None:
         return found
     trained = found.compile_seconds + config.training.steps * found.step_seconds

@@ -52,7 +52,7 @@ def effects(findings: Findings, metric: str) -> Plot | None:
     tests = "its" if any(one.paired for one in found.values()) else "Welch's"
     caption = (
         f"Difference in {metric} from {first}, with {tests} interval, each by itself (not adjusted for the number "
-        "of variants). No line: one seed, or no spread between seeds."
+        "of variants). No line: one seed, or no spread between seeds to tell by."
     )
     return Plot(caption, svg(paint, 0.9 + 0.42 * len(numbered)))
 

@@ -13,6 +13,8 @@ from vlm_jax.config import Config
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.tasks import TASKS
 
+MADE = ("commit", "code", "versions", "machine")  # with and on what a run was made
+
 
 class Record(NamedTuple):
     """One run, as its folder tells it."""
@@ -78,21 +80,29 @@ class Row:
         return bool(self.records) and all(record.result.get("trained_as") for record in self.records)
 
     def pairs(self, other: "Row", metric: str) -> tuple[list[float], list[float]] | None:
-        """The metric of this row and of another one by the seeds of both, where they are uses of the same trainings."""
-        mine, theirs = ({training(record.config): record for record in row.records} for row in (self, other))
+        """The metric of this row and of another one by the seeds of both, where they are uses of the same trainings.
+
+        Trainings are the same where config, code, versions and machine are, whether or not they were done once.
+        """
+        mine, theirs = ({training(record.config): record.result for record in row.records} for row in (self, other))
         shared = [config for config in mine if config is not None and config in theirs]
-        if not shared:
+        if not shared or any(mine[config].get(fact) != theirs[config].get(fact) for config in shared for fact in MADE):
             return None
-        return tuple([of[config].result["metrics"][metric] for config in shared] for of in (mine, theirs))
+        return tuple([of[config]["metrics"][metric] for config in shared] for of in (mine, theirs))
+
+    def _facts(self, fact: str) -> list[Any]:
+        """Of the runs that were trained themselves; of all where none was."""
+        trained = [record for record in self.records if not record.result.get("trained_as")]
+        return [record.result.get(fact) for record in trained or self.records]
 
     def mean(self, fact: str) -> float | None:
         """The mean over seeds of a fact of `result.json`, such as `wall_seconds`; None where it is missing."""
-        values = [record.result.get(fact) for record in self.records]
+        values = self._facts(fact)
         return None if not values or None in values else sum(values) / len(values)
 
     def most(self, fact: str) -> float | None:
         """The largest over seeds of a fact of `result.json`; None where it is missing."""
-        values = [record.result.get(fact) for record in self.records]
+        values = self._facts(fact)
         return None if not values or None in values else max(values)
 
     def values(self, metric: str) -> list[float]:

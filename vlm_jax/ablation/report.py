@@ -16,7 +16,7 @@ from vlm_jax.run_folder import RunFolder
 MARKS = {True: "✓", False: "✗", None: ""}
 ALONE = "one variant, nothing to compare it with"
 NO_FINDING = "No finding has been written down yet."
-FIGURES = "Curves, scores against cost and other figures are on the page beside this text."
+FIGURES = "Figures are on the page beside this text."
 LEFT_OUT = "Runs are missing: what the study's file says was found is left out."
 CHOSEN = "By the first seed that all variants have; where about half of them are right comes first."
 WRITTEN = "As the study's file says of its authors' runs:"
@@ -91,7 +91,9 @@ def matching(findings: Findings) -> str:
 
 def markdown(report: Report) -> str:
     """The report as text with tables."""
-    parts = [f"# {_escaped(report.question)}", _escaped(lead(report)), FIGURES, "## In short"]
+    parts = [f"# {_escaped(report.question)}", _escaped(lead(report))]
+    parts += [FIGURES] * any(findings.differences for findings in report.tables)
+    parts.append("## In short")
     parts.append("\n".join(_in_short(report.tables)) or "Nothing has been compared yet.")
     for findings in report.tables:
         parts += [f"## {_escaped(findings.title)}", _escaped(matching(findings))]

@@ -20,7 +20,7 @@ from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import matches_digests
 from vlm_jax.run_folder import CONFIG, RunFolder
-from vlm_jax.training.evaluation import commit, processor, versions
+from vlm_jax.training.evaluation import code, processor, versions
 from vlm_jax.training.logging import duration
 from vlm_jax.training.loop import stop_requests
 
@@ -59,8 +59,9 @@ class StudyFolder:
         wanted = training(config)
         if wanted is None:
             return None
-        folders = (folder for folder, its in self._folders() if folder.finished and training(its) == wanted)
-        return next((folder for folder in folders if _of_here_and_now(folder, config.training.steps, cores)), None)
+        alike = (folder for folder, its in self._folders() if folder.finished and training(its) == wanted)
+        trained = (folder for folder in alike if folder.trained_as() is None)
+        return next((folder for folder in trained if _of_here_and_now(folder, config.training.steps, cores)), None)
 
     def seeds(self, tables: Iterable[Table]) -> set[int]:
         """The seeds that variants of these comparisons have finished runs with."""
@@ -125,7 +126,7 @@ class StudyFolder:
 def _of_here_and_now(folder: RunFolder, step: int, cores: int) -> bool:
     """Whether a run's bits are those that this code has on this machine, and its last state is there and intact."""
     result, digests = folder.result(), folder.path / "digests" / f"{step}.json"
-    if result.get("commit") != commit() or result.get("versions") != versions():
+    if result.get("code") != code() or result.get("versions") != versions():
         return False
     made = result.get("machine") or {}
     if (made.get("processor"), made.get("cpu_cores")) != (processor(), cores):
@@ -222,11 +223,12 @@ def _start(
     cores = sorted(os.sched_getaffinity(0))
     share = len(cores) // jobs
     if not folder.run(run).path.exists() and (trained := folder.trained_alike(run.config, cores=share)) is not None:
-        note = f"trained as {trained.path.name}: scored alone"
+        note, part = f"trained as {trained.path.name}: scored alone", folder.path / f".{run.name}{PART}"
         try:
-            begin_trained(folder.run(run), run.config, trained, folder.path / f".{run.name}{PART}")
+            begin_trained(folder.run(run), run.config, trained, part)
         except OSError as error:  # then it is trained
-            note = f"the training of {trained.path.name} cannot be copied: {error.strerror}"
+            shutil.rmtree(part, ignore_errors=True)
+            note = f"the training of {trained.path.name} cannot be copied: {error.strerror or error}"
         with log.open("a", encoding="utf-8") as output:
             output.write(f"{note}\n")
     settings = [

@@ -27,7 +27,7 @@ MATCHED = {
     "flops": f"the FLOPs of an optimizer step within {100 * TOLERANCE:g} % of the first variant's",
     "parameters": f"the parameters within {100 * TOLERANCE:g} % of the first variant's",
 }
-SHARED = "trained as another"
+SHARED, TO_SCORE = "trained as another", ", to score"
 FEW = 4  # runs that are named
 BUDGET = ("training.steps", "training.batch_images", "data.questions_per_image")  # what "steps" has to mean
 
@@ -184,10 +184,10 @@ COSTS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("FLOPs of an optimizer step", lambda row: amount(row.cost.step_flops)),
     ("optimizer steps", lambda row: _count(row.records[0].config.training.steps if row.records else None)),
     ("examples/s", lambda row: SHARED if row.scored_alone else _count(row.mean("examples_per_second"))),
-    ("peak memory", lambda row: memory(row.mean("peak_memory_bytes"))),
+    ("peak memory", lambda row: memory(row.mean("peak_memory_bytes")) + TO_SCORE * row.scored_alone),
     # A study keeps compiled programs: its first seed compiles, the others load.
     ("compile time, most", lambda row: SHARED if row.scored_alone else duration(row.most("compile_seconds"))),
-    ("wall time", lambda row: duration(row.mean("wall_seconds")) + ", to score" * row.scored_alone),
+    ("wall time", lambda row: duration(row.mean("wall_seconds")) + TO_SCORE * row.scored_alone),
 )
 """Columns of the table of costs: counted, or means over seeds."""
 

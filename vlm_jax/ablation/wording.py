@@ -11,6 +11,7 @@ CALLED = ("higher", "lower")  # verdicts by the adjusted p; all others leave the
 ONE_SEED = "one seed: no interval"
 EVERY_SEED = "with every seed"
 NO_SPREAD = "no spread between seeds: no interval"
+SAME_WITH_EVERY_SEED = "the same with every seed"
 
 # Scores from 0 to 1 that are a share of something, shown in percent. What is not in here keeps its unit: CIDEr-D (0 to
 # 10), PSNR (dB), SSIM (-1 to 1), losses and log-likelihoods (nats), numbers of things, words and relations.
@@ -73,7 +74,9 @@ def difference_interval(difference: Difference, metric: str) -> str:
     """The interval of a difference, or why there is none."""
     if difference.low is not None:
         return interval(difference.low, difference.high, metric, fine=True, signed=True)
-    return ONE_SEED if min(difference.n, difference.base_n) == 1 else NO_SPREAD
+    if min(difference.n, difference.base_n) == 1:
+        return ONE_SEED
+    return f"{SAME_WITH_EVERY_SEED}: no interval" if difference.paired else NO_SPREAD
 
 
 def difference_in_words(difference: Difference, metric: str) -> str:
@@ -88,7 +91,7 @@ def verdict(difference: Difference | None) -> str:
     if min(difference.n, difference.base_n) == 1:
         return ONE_SEED
     if difference.adjusted_p is None:
-        return f"{'the same with every seed' if difference.paired else 'no spread between seeds'}: not tested"
+        return f"{SAME_WITH_EVERY_SEED if difference.paired else 'no spread between seeds'}: not tested"
     if difference.distinguishable:
         return CALLED[difference.difference < 0]
     n, base_n = difference.n, difference.base_n

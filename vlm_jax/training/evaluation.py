@@ -1,5 +1,6 @@
 """What a finished run leaves behind: scores on the test split, taken once, predictions and a sheet of pictures."""
 
+import hashlib
 import json
 import os
 import platform
@@ -151,6 +152,12 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+changes" if changed else "") if tracked else None
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def code() -> str:
+    """A digest of this package's sources as they are, committed or not."""
+    sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in sources)).hexdigest()[:16]
 
 
 def peak_memory() -> int | None:

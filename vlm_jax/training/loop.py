@@ -14,7 +14,7 @@ from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.run_folder import WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
-from vlm_jax.training.evaluation import commit, draw_sheet, evaluate_run
+from vlm_jax.training.evaluation import code, commit, draw_sheet, evaluate_run
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
@@ -50,7 +50,8 @@ class Trainer:
         began = time.perf_counter()
         config = check(config)
         self.config, self.folder, self.say = config, folder, say
-        self._commit = commit()  # now: by the end the files may be others than those that run
+        # Now: by the end the files may be others than those that run.
+        self._made = {"commit": commit(), "code": code()}
         self.parallel = METHODS[config.parallel.method](choose_devices(config))
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
         self.task = make_task(config, make_encoder(config, folder, train), folder)
@@ -200,7 +201,7 @@ class Trainer:
         params, step = checkpoints.restore_params(target, which="best", ema=state.ema is not None)
         test = self.task.prepare(open_split(self.config.data, "test"))
         self.say(f"scoring the test split with the best checkpoint, step {step}")
-        facts = {"checkpoint_step": step, **self._times(), "weights": self.weights, "commit": self._commit}
+        facts = {"checkpoint_step": step, **self._times(), "weights": self.weights, **self._made}
         result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
         self.say(f"scored in {time.perf_counter() - began:.1f} s")
         return result
