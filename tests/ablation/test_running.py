@@ -18,6 +18,7 @@ from vlm_jax.config import Config, Decoding, Training
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
+from vlm_jax.training.evaluation import code, processor, versions
 
 # In place of a training: as many steps as the config says, each written down, so that a killed one goes on.
 FAKE = """
@@ -163,12 +164,11 @@ FAKE_CHECKPOINTS = (
     .replace(
         '(folder / "result.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}}))',
         "from vlm_jax.integrity import write_digests\n"
-        "from vlm_jax.training.evaluation import code, processor, versions\n"
         "(folder / 'digests').mkdir(exist_ok=True)\n"
         "write_digests(folder / 'checkpoints/10', folder / 'digests/10.json')\n"
-        "machine = {'processor': processor(), 'cpu_cores': len(os.sched_getaffinity(0))}\n"
-        "result = {'metrics': {'accuracy': 1.0}, 'code': code(), 'versions': versions(), 'machine': machine}\n"
-        "(folder / 'result.json').write_text(json.dumps(result))",
+        f"result = {dict(code=code(), versions=versions(), machine={'processor': processor()})}\n"
+        "result['machine']['cpu_cores'] = len(os.sched_getaffinity(0))\n"
+        "(folder / 'result.json').write_text(json.dumps(result | {'metrics': {'accuracy': 1.0}}))",
     )
 )
 
