@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from experiments import ablate, compare, report
-from vlm_jax.ablation.plan import plan
+from vlm_jax.ablation.plan import plan, power
 from vlm_jax.ablation.probe import Probe
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.sharing import begin_trained
-from vlm_jax.ablation.study import Run, load_study, resolve, runs
+from vlm_jax.ablation.study import Planned, Run, Table, load_study, resolve, runs
 from vlm_jax.config import (
     Config,
     Data,
@@ -262,6 +262,27 @@ def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_t
     assert greedy != (tmp_path / "alone" / "predictions.jsonl").read_bytes(), "the way it is said matters"
     metrics = tmp_path / "shared" / "metrics.jsonl"
     assert not metrics.exists() or "validation" not in metrics.read_text(), "those would be of the other way"
+
+
+@pytest.mark.parametrize("differs", ["decoding", "layers"])
+def test_power_says_where_it_is_not_about_what_is_compared_seed_by_seed(tmp_path, differs):
+    base = check(
+        Config(task="captioning", data=Data(name="shape_scenes"), training=Training(steps=10, evaluate_every=10))
+    )
+    changes = {"decoding": Decoding(beams=3), "layers": dataclasses.replace(base.model, layers=3)}
+    field = "decoding" if differs == "decoding" else "model"
+    variants = {"base": base, "other": dataclasses.replace(base, **{field: changes[differs]})}
+    todo, folder = [], StudyFolder(tmp_path)
+    for label, config in variants.items():
+        for seed, score in enumerate((0.5, 0.6, 0.8)):
+            run = Run(f"{label},seed={seed}", dataclasses.replace(config, seed=seed))
+            folder.run(run).path.mkdir(parents=True)
+            (folder.run(run).path / "config.json").write_text(to_json(run.config))
+            (folder.run(run).path / "result.json").write_text(json.dumps({"metrics": {"rule_accuracy": score}}))
+            todo.append(run)
+    planned = tuple(Planned(label, (), config, "") for label, config in variants.items())
+    table = Table("Ways", "base.py", "steps", ("rule_accuracy",), planned)
+    assert ("of separate trainings" in power([table], todo, folder, 0.1)) == (differs == "decoding")
 
 
 def test_a_dry_run_counts_a_training_once(tmp_path):

@@ -115,7 +115,7 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
     lines = []
     for table in tables:
         known = [each for variant in table.variants if (each := training(variant.config)) is not None]
-        paired = len(set(known)) < len(known)
+        note = PAIRED if len(set(known)) < len(known) else ""
         for metric in metrics_of(table):
             groups = [_scores(variant, runs, folder, metric) for variant in table.variants]
             groups = [group for group in groups if group]
@@ -134,9 +134,7 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
                 found = str(error)
             lines.append(
                 f"{table.title}, {metric}: standard deviation {deviation:.4g} between seeds, by "
-                f"{sum(map(len, groups))} runs (few make this rough); {found} ({comparisons} comparisons at once)"
-                + PAIRED
-                * paired
+                f"{sum(map(len, groups))} runs (few make this rough); {found} ({comparisons} comparisons at once){note}"
             )
     if not lines:
         raise InputError(
