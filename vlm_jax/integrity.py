@@ -1,27 +1,78 @@
-"""Are the files of a folder what was written? Their SHA-256, kept beside it."""
+"""Are files what was written? Manifests: JSON with the SHA-256 and size of files, and the SHA-256 of itself.
+
+That finds accidents: a flipped bit, half a copy, an edit by hand. It stops nobody who means harm and has this code.
+"""
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from vlm_jax.errors import InputError
+
+MANIFEST = "manifest.json"
+_SEAL = "sha256_of_the_rest"
 
 
-def write_digests(folder: Path, file: Path) -> None:
-    """Write the SHA-256 of every file in a folder to a JSON file, whole or not at all."""
-    digests, part = _digests(folder), file.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as stream:
-        json.dump(digests, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)
-
-
-def matches_digests(folder: Path, file: Path) -> bool:
-    """Whether every file that `write_digests` listed is there, unchanged; other files do not matter."""
+def write_manifest(file: Path, content: dict[str, Any]) -> None:
+    """Write a manifest, whole or not at all; when this returns, it is on the disk."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        return json.loads(file.read_text(encoding="utf-8")).items() <= _digests(folder).items()
-    except (OSError, ValueError):
-        return False
+        with part.open("w", encoding="utf-8") as stream:
+            json.dump(content | {_SEAL: _digest_of(content)}, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    _flush(file.parent)
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """What `write_manifest` wrote; `InputError` where the file is not that any more."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or content.pop(_SEAL, None) != _digest_of(content):
+        raise InputError(f"{file} is not as it was written")
+    return content
+
+
+def facts_of(file: Path) -> dict[str, Any]:
+    """What a manifest says of a file. When this returns, the file is on the disk, as the manifest will be."""
+    _flush(file)
+    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
+
+
+def facts_below(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a manifest says of all files below a folder but a manifest, by their paths in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): facts_of(path) for path in files if path != folder / MANIFEST}
+
+
+def change(file: Path, facts: dict[str, Any]) -> str | None:
+    """What happened to a file since its facts were taken, in words; None where nothing did."""
+    try:
+        size = file.stat().st_size
+        if size != facts["bytes"]:
+            return f"has {size:,} bytes instead of {facts['bytes']:,}"
+        return None if sha256(file) == facts["sha256"] else "is not as it was written"
+    except FileNotFoundError:
+        return "is gone"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def changes_below(folder: Path, facts: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What happened to the files that `facts_below` told of, each in words; other files do not matter."""
+    for name, known in facts.items():
+        if (why := change(folder / name, known)) is not None:
+            yield f"{name} {why}"
 
 
 def sha256(path: Path) -> str:
@@ -30,5 +81,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+def _digest_of(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

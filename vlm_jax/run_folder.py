@@ -12,13 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.config import Config
+from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import difference, from_json, to_json
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.integrity import MANIFEST, change, facts_of, read_manifest, write_manifest
 
 CONFIG, RESULT, WEIGHTS, LOCK = "config.json", "result.json", "weights.json", "lock"
 TRAINED_AS = "trained_as.json"
+TOKENIZER, ANSWERS, IMAGE_TOKENIZER = "tokenizer.json", "answers.json", "image_tokenizer.safetensors"
+PREDICTIONS, METRICS = "predictions.jsonl", "metrics.jsonl"
+# Without these the numbers of a checkpoint mean something else, and they never change.
+VOCABULARIES = (TOKENIZER, ANSWERS, IMAGE_TOKENIZER)
+# What the manifest lists before the first step, and what it lists when the run has ended.
+SETUP = (CONFIG, *VOCABULARIES, "data.json", WEIGHTS, TRAINED_AS)
+RESULTS = (RESULT, PREDICTIONS, METRICS)
+# Settings of `model` that say where something came from, not what the model computes.
+_SOURCES = ("model.init_from", "model.text.init_from", "model.image.init_from", "model.text.tokenizer")
+_PICTURES = ("data.image.size", "data.image.resize", "data.image.mean", "data.image.deviation")
 
 
 @dataclass(frozen=True)
@@ -29,38 +40,110 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run trained to its end and was scored."""
-        return (self.path / RESULT).exists()
+        """Whether the run trained to its end and was scored; `InputError` where its manifest is damaged or lost."""
+        listed = self.manifest()
+        return (self.path / RESULT).exists() and (listed is None or RESULT in listed)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the manifest is there: a run was set up to the end, and its first step may have begun."""
+        return self.manifest() is not None
 
     @property
     def checkpoints(self) -> Path:
         """Where Orbax writes."""
         return self.path / "checkpoints"
 
+    def manifest(self) -> dict[str, dict[str, Any]] | None:
+        """What the manifest says of each file; None where no step was trained, or of the record of a run.
+
+        A record is a config and a result that somebody kept without checkpoints. Raises `InputError` where the
+        manifest is damaged, or not there although checkpoints are.
+        """
+        file = self.path / MANIFEST
+        if file.is_file():
+            try:
+                return read_manifest(file)["files"]
+            except InputError as error:
+                raise InputError(f"{error}; {_way_out(self.path)}") from None
+        if any(self.checkpoints.glob("[0-9]*/_CHECKPOINT_METADATA")):
+            raise InputError(f"{self.path} holds checkpoints and no {MANIFEST}; {_way_out(self.path)}")
+        return None
+
+    def file(self, name: str) -> Path:
+        """Where a file lies; `InputError` where it is not as the manifest says. Every reader asks here."""
+        path, listed = self.path / name, self.manifest()
+        if listed is None:
+            return path
+        if name in listed:
+            why = change(path, listed[name])
+        else:  # the log is written before it is listed
+            known = name in (*SETUP, *RESULTS) and name != METRICS
+            why = f"is not in {MANIFEST}: it was not written to the end" if known and path.exists() else None
+        if why is not None:
+            raise InputError(f"{path} {why}; {_way_out(self.path)}")
+        return path
+
+    def seal(self, *names: str) -> None:
+        """List files as they are now in the manifest, those that are there; and no longer those that are not."""
+        file = self.path / MANIFEST
+        listed = read_manifest(file)["files"] if file.is_file() else {}
+        kept = {name: facts for name, facts in listed.items() if name not in names}
+        new = {name: facts_of(self.path / name) for name in names if (self.path / name).is_file()}
+        write_manifest(file, {"files": kept | new})
+
+    def unseal(self, *names: str) -> None:
+        """List files no longer: what they say is about to be no more."""
+        listed = self.manifest() or {}
+        if any(name in listed for name in names):
+            kept = {name: facts for name, facts in listed.items() if name not in names}
+            write_manifest(self.path / MANIFEST, {"files": kept})
+
+    def made_with(self) -> dict[str, Any]:
+        """What the numbers of a checkpoint of this run mean something by: vocabularies by their SHA-256, settings."""
+        listed = self.manifest() or {}
+        settings = {
+            name: json.loads(json.dumps(value))
+            for name, value in leaves(self.config()).items()
+            if name in ("task", *_PICTURES) or (name.startswith("model.") and name not in _SOURCES)
+        }
+        return {name: listed[name]["sha256"] for name in VOCABULARIES if name in listed} | settings
+
     def config(self) -> Config:
         """The resolved config that the run was started with; `InputError` names the file where it is not readable."""
-        file = self.path / CONFIG
+        file = self.file(CONFIG)
         try:
             return from_json(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:  # not JSON, or settings of another version
+        except (ValueError, OSError, RecursionError) as error:  # not JSON, or settings of another version
             raise InputError(f"{file} cannot be used: {error}") from None
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What a file holds, as the manifest knows it; `InputError` where it is no JSON object."""
+        file = self.file(name)
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read {file}: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file} is not JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise InputError(f"{file} holds no JSON object")
+        return value
 
     def result(self) -> dict[str, Any]:
         """What `result.json` holds."""
-        return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+        return self.read_json(RESULT)
 
     def weights(self) -> dict[str, Any] | None:
         """What `weights.json` says of the pretrained weights that the run started from; None where it has none."""
-        file = self.path / WEIGHTS
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return self.read_json(WEIGHTS) if self.file(WEIGHTS).is_file() else None
 
     def trained_as(self) -> str | None:
         """The run whose training this one began with, to be scored alone; None where it was trained itself."""
-        file = self.path / TRAINED_AS
-        return json.loads(file.read_text(encoding="utf-8"))["run"] if file.is_file() else None
+        return self.read_json(TRAINED_AS).get("run") if self.file(TRAINED_AS).is_file() else None
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file so that it is there whole or not at all."""
+        """Write a file so that it is there whole or not at all; one that the manifest lists, it lists as it is now."""
         part = self.path / f".{name}.{os.getpid()}.part"
         try:
             # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes JSON's own escape for it.
@@ -71,10 +154,16 @@ class RunFolder:
             part.replace(self.path / name)
         finally:
             part.unlink(missing_ok=True)
+        if name in (self.manifest() or ()):
+            self.seal(name)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON, whole or not at all; numbers that are not finite become null."""
         self.write_text(name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _way_out(path: Path) -> str:
+    return f"put back what was there, or take it as it is with python -m experiments.accept {path} --yes"
 
 
 def _finite(value: Any) -> Any:
@@ -122,6 +211,8 @@ def _check_content(folder: RunFolder, config: Config) -> None:
     if not (path / CONFIG).exists():
         # A process killed while it wrote the config leaves the lock and half a config, which is still no run.
         if any(entry.name != LOCK and not entry.name.startswith(f".{CONFIG}.") for entry in path.iterdir()):
+            if (path / MANIFEST).exists():
+                raise InputError(f"{path} has lost its {CONFIG}; put it back, or give another --workdir")
             raise InputError(f"{path} is not empty and holds no run; give another --workdir")
         return
     changed = difference(folder.config(), config)

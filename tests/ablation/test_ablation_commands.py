@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import ablate, compare, report
+from experiments import ablate, accept, compare, report
 from vlm_jax.ablation.plan import plan, power
 from vlm_jax.ablation.probe import Probe
 from vlm_jax.ablation.running import StudyFolder
@@ -86,6 +86,7 @@ def copies(trained, tmp_path):
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         result["metrics"]["accuracy"] += 0.01 * seed
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        RunFolder(folder).seal("config.json", "result.json")
         found.append(folder)
     return found
 
@@ -211,17 +212,22 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
     for line in lines[::2]:
         line["score"] = 0.0
     other.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    with pytest.raises(InputError, match=r"predictions\.jsonl .* experiments\.accept"):
+        compare.main([str(trained), str(copies[1])])
+    assert accept.main([str(copies[1]), "--yes"]) == 0 and "predictions.jsonl" in capsys.readouterr().out
     assert compare.main([str(trained), str(copies[1])]) == 0
     said = capsys.readouterr().out
     assert "all: a 0." in said and "these checkpoints differ" in said and "another seed" in said
     assert compare.main([str(trained), str(copies[0])]) == 0
     assert "not distinguishable" in capsys.readouterr().out
     other.write_text("\n".join(map(json.dumps, lines[:100])) + "\n{", encoding="utf-8")
+    RunFolder(copies[1]).seal("predictions.jsonl")
     with pytest.raises(InputError, match=r"predictions\.jsonl cannot be used"):
         compare.main([str(trained), str(copies[1])])
     config = RunFolder(copies[0]).config()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, accuracy="vqa"))
     (copies[0] / "config.json").write_text(to_json(config), encoding="utf-8")
+    RunFolder(copies[0]).seal("config.json")
     with pytest.raises(InputError, match=r"measure by other scales \(data\.accuracy\)"):
         compare.main([str(trained), str(copies[0])])
 

@@ -152,7 +152,7 @@ def test_several_at_a_time_share_the_cores(command, folder, monkeypatch):
     assert [line.split("device ")[1] for line in said] == ["0", "3"]
 
 
-# It leaves behind what a training does: a config, and a checkpoint, which its steps are, with digests.
+# It leaves behind what a training does: a config, a checkpoint, which its steps are, and their manifests.
 FAKE_CHECKPOINTS = (
     FAKE.replace('steps = folder / "steps"', 'steps = folder / "checkpoints/10/steps"')
     .replace(
@@ -163,12 +163,14 @@ FAKE_CHECKPOINTS = (
     )
     .replace(
         '(folder / "result.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}}))',
-        "from vlm_jax.integrity import write_digests\n"
-        "(folder / 'digests').mkdir(exist_ok=True)\n"
-        "write_digests(folder / 'checkpoints/10', folder / 'digests/10.json')\n"
+        "from vlm_jax.run_folder import RESULTS, SETUP, RunFolder\n"
+        "from vlm_jax.training.checkpoint_manifest import seal\n"
+        "RunFolder(folder).seal(*SETUP)\n"
+        "seal(folder / 'checkpoints/10', 0.5, RunFolder(folder).made_with())\n"
         f"result = {dict(code=code(), versions=versions(), machine={'processor': processor()})}\n"
         "result['machine']['cpu_cores'] = len(os.sched_getaffinity(0))\n"
-        "(folder / 'result.json').write_text(json.dumps(result | {'metrics': {'accuracy': 1.0}}))",
+        "(folder / 'result.json').write_text(json.dumps(result | {'metrics': {'accuracy': 1.0}}))\n"
+        "RunFolder(folder).seal(*RESULTS)",
     )
 )
 
@@ -216,7 +218,7 @@ def test_where_what_is_said_chooses_the_checkpoint_each_run_is_trained(command, 
     assert len(trained_alone(command, folder, runs)) == 2
 
 
-@pytest.mark.parametrize("how", ["code", "versions", "processor", "cpu_cores", "damaged", "gone"])
+@pytest.mark.parametrize("how", ["code", "versions", "processor", "cpu_cores", "damaged", "gone", "edited"])
 def test_a_training_of_elsewhere_or_a_damaged_one_is_done_again(command, folder, how):
     one, other = said_with(1), said_with(5)
     trained_alone(command, folder, [one])
@@ -225,11 +227,14 @@ def test_a_training_of_elsewhere_or_a_damaged_one_is_done_again(command, folder,
         steps.write_text("." * 9 + ",")
     elif how == "gone":
         steps.unlink()
+    elif how == "edited":
+        result.write_text(result.read_text().replace("1.0", "0.5"))
     else:
         made = json.loads(result.read_text())
         place = made if how in made else made["machine"]
         place[how] = "another"
         result.write_text(json.dumps(made))
+        folder.run(one).seal("result.json")
     assert trained_alone(command, folder, [other]) == [other.name]
 
 

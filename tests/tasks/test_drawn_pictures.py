@@ -15,6 +15,7 @@ from vlm_jax.config_json import to_json
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
+from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
 from vlm_jax.tasks import image_generation
 from vlm_jax.tasks.drawn import Drawn, log_frequency, remarks_on, score_drawn
 from vlm_jax.tasks.image_codes import TrainedTokenizer
@@ -22,7 +23,7 @@ from vlm_jax.tasks.image_generation import ImageGeneration
 from vlm_jax.tasks.judge import Judge
 from vlm_jax.tasks.picture_distance import PictureFeatures, distances
 from vlm_jax.tasks.shared import Changed
-from vlm_jax.training.setup import TOKENIZER, load_trained, make_encoder
+from vlm_jax.training.setup import load_trained, make_encoder
 
 HALVES = np.array([[0, 1], [1, 0]])  # codes
 

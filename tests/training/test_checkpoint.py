@@ -20,7 +20,7 @@ import pytest
 
 from vlm_jax.config import Config
 from vlm_jax.errors import InputError
-from vlm_jax.training import checkpoint
+from vlm_jax.training import checkpoint_manifest
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.state import TrainState, create_state
 
@@ -46,10 +46,10 @@ def zeros(state=None):
     return jax.tree.map(jnp.zeros_like, make_state() if state is None else state)
 
 
-def save(folder, *steps, metrics=None, name="score"):
+def save(folder, *steps, metrics=None):
     with Checkpoints(folder, config=CONFIG) as checkpoints:
         for step in steps:
-            checkpoints.save(make_state(step), {"next_index": step * 8}, metrics and {name: metrics[step]})
+            checkpoints.save(make_state(step), {"next_index": step * 8}, metrics and {"score": metrics[step]})
 
 
 def assert_same(a, b):
@@ -90,7 +90,7 @@ def test_parameters_and_their_average_are_read_alone(folder):
     save(folder, 10, 20, 30, metrics={10: 0.5, 20: 0.9, 30: 0.7})
     for item in ("opt_state", "data"):
         shutil.rmtree(folder / "30" / item)
-    (folder.parent / "digests" / "30.json").unlink()
+    checkpoint_manifest.seal(folder / "30", 0.7, None)
     shapes = jax.eval_shape(lambda: make_state().params)
     with Checkpoints(folder) as checkpoints:
         for which, step in (("best", 20), ("latest", 30), ("20", 20)):
@@ -165,7 +165,7 @@ def kept(folder):
 def test_the_newest_two_and_the_best_are_kept(folder):
     save(folder, 1, 2, 3, 4, 5, metrics={1: 0.1, 2: 0.9, 3: 0.3, 4: 0.4, 5: 0.2})
     assert kept(folder) == [2, 4, 5]
-    assert sorted(int(file.stem) for file in (folder.parent / "digests").iterdir()) == [2, 4, 5]
+    assert [entry.name for entry in folder.parent.iterdir()] == ["checkpoints"]
     with Checkpoints(folder) as checkpoints:
         assert (checkpoints.best(), checkpoints.latest()) == (2, 5)
 
@@ -210,7 +210,7 @@ def files_of(step_folder):
 
 
 def test_a_flipped_bit_in_any_file_falls_back_and_names_the_step(tmp_path, caplog):
-    save(tmp_path / "good" / "checkpoints", 10, 20)
+    save(tmp_path / "good" / "checkpoints", 10, 20, metrics={10: 0.5, 20: 0.6})
     names = [
         name
         for name in files_of(tmp_path / "good" / "checkpoints" / "20")
@@ -229,7 +229,7 @@ def test_a_flipped_bit_in_any_file_falls_back_and_names_the_step(tmp_path, caplo
         assert_same(restored, make_state(10))
         assert position == {"next_index": 80}
         assert "checkpoint 20 in" in caplog.text, name
-        assert "is damaged; trying an older one" in caplog.text
+        assert "is damaged" in caplog.text and "using 10" in caplog.text and name.name in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "swapped"])
@@ -270,28 +270,106 @@ def test_after_a_fall_back_training_goes_on_over_the_same_steps(folder):
         assert_same(checkpoints.restore(zeros())[0], make_state(30))
 
 
-def test_digests_of_a_step_set_aside_do_not_condemn_the_next_one(folder, monkeypatch):
-    """A kill after the new checkpoint of that step and before its digests must not meet the old ones."""
+def test_without_its_manifest_a_checkpoint_does_not_exist(folder, caplog, monkeypatch):
+    """A kill after Orbax committed and before the manifest is there."""
+    save(folder, 10, metrics={10: 0.5})
+    monkeypatch.setattr(checkpoint_manifest, "seal", lambda *_: None)
+    save(folder, 20, metrics={20: 0.9})
+    monkeypatch.undo()
+    with Checkpoints(folder) as checkpoints:
+        assert (checkpoints.best(), checkpoints.latest()) == (10, 10)
+    assert "checkpoint 20 in" in caplog.text and (folder / "20").is_dir()
+    caplog.clear()
+    with Checkpoints(folder, config=CONFIG) as checkpoints:
+        assert_same(checkpoints.restore(zeros())[0], make_state(10))
+        assert "checkpoint 20 has no manifest.json" in caplog.text and (folder.parent / "damaged-20").is_dir()
+        checkpoints.save(make_state(20), {}, {"score": 0.9})
+        assert checkpoints.best() == 20
+
+
+def test_several_checkpoints_without_any_manifest_are_refused_and_stay(folder):
+    save(folder, 10, 20)
+    for step in (10, 20):
+        (folder / str(step) / "manifest.json").unlink()
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"none of the checkpoints 10, 20 .* experiments\.accept"):
+            Checkpoints(folder, config=CONFIG)
+    assert kept(folder) == [10, 20]
+
+
+def test_the_score_is_part_of_what_is_verified(folder, caplog):
+    """The best checkpoint is chosen by it: one whose manifest is damaged is named, and the next best used."""
+    save(folder, 10, 20, 30, metrics={10: 0.9, 20: 0.7, 30: 0.5})
+    file = folder / "10" / "manifest.json"
+    file.write_text(file.read_text().replace("0.9", "0.1"))
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.restore_params(zeros().params, which="best", ema=False)[1] == 20
+        assert checkpoints.best() == 20
+    assert "checkpoint 10 in" in caplog.text and "using 20" in caplog.text
+
+
+def test_a_damaged_manifest_never_costs_a_checkpoint(folder):
+    """It may have been the best: whoever puts the file back has it again."""
+    save(folder, 10, 20, metrics={10: 0.9, 20: 0.7})
+    file = folder / "10" / "manifest.json"
+    before = file.read_bytes()
+    file.write_bytes(before[:-9])
+    save(folder, 30, 40, metrics={30: 0.1, 40: 0.2})
+    assert kept(folder) == [10, 20, 30, 40]
+    file.write_bytes(before)
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.best() == 10
+
+
+def test_one_that_was_trained_with_something_else_is_not_used(folder, caplog):
+    made = {"answers.json": "ab", "model.width": 64, "data.image.mean": [0.5, 0.5, 0.5]}
+    for step, made_with in ((10, made), (20, made | {"answers.json": "cd"})):
+        with Checkpoints(folder, config=CONFIG, made_with=made_with) as checkpoints:
+            checkpoints.save(make_state(step), {}, {"score": step / 100})
+    with Checkpoints(folder, made_with=made) as checkpoints:
+        assert checkpoints.restore_params(zeros().params, which="best", ema=False)[1] == 10
+    assert "another answers.json" in caplog.text
+    for name, value in (("model.width", 32), ("data.image.mean", [0.4, 0.5, 0.5])):
+        with (
+            Checkpoints(folder, made_with=made | {name: value}) as checkpoints,
+            pytest.raises(InputError, match=rf"checkpoint 10: it was trained with another {name} than"),
+        ):
+            checkpoints.restore_params(zeros().params, which="best", ema=False)
+
+
+def test_checkpoints_of_before_manifests_are_accepted_with_their_scores(folder):
+    """They kept them in Orbax's metrics, as `accuracy` before there were captions."""
+    save(folder, 10, 20, 30, metrics={10: 0.95, 20: 0.9, 30: 0.1})
+    for step, name, value in ((10, "score", 0.5), (20, "accuracy", 0.9)):
+        (folder / str(step) / "metrics").mkdir()
+        (folder / str(step) / "metrics" / "metrics").write_text(json.dumps({name: value}))
+    for step in (10, 20, 30):
+        (folder / str(step) / "manifest.json").unlink()
+    assert len(checkpoint_manifest.accept(folder, {"model.width": 64})) == 3
+    with Checkpoints(folder, made_with={"model.width": 64}) as checkpoints:
+        assert (checkpoints.best(), checkpoints.latest()) == (20, 30)
+        assert checkpoints.restore_params(zeros().params, which="best", ema=False)[1] == 20
+    assert checkpoint_manifest.accept(folder, {"model.width": 64}) == []
+
+
+def test_accepting_a_run_never_accepts_damaged_numbers(folder):
     save(folder, 10, 20)
     damage(folder, 20)
-    with Checkpoints(folder, config=CONFIG) as checkpoints:
-        checkpoints.restore(zeros())
-        monkeypatch.setattr(checkpoints, "_write_digests", lambda step: None)
-        changed = make_state(20)._replace(params=jax.tree.map(lambda x: x + 0.5, make_state(20).params))
-        checkpoints.save(changed, {}, None)
-    with Checkpoints(folder, config=CONFIG) as checkpoints:
-        assert_same(checkpoints.restore(zeros())[0], changed)
+    assert ["checkpoint 20 stays out of use" in line for line in checkpoint_manifest.accept(folder, {})] == [True]
+    with Checkpoints(folder, made_with={}) as checkpoints:
+        assert checkpoints.restore_params(zeros().params, which="latest", ema=False)[1] == 10
 
 
 def test_when_all_are_damaged_the_error_says_so(folder):
     save(folder, 10, 20)
     damage(folder, 10)
     damage(folder, 20)
-    with (
-        Checkpoints(folder, config=CONFIG) as checkpoints,
-        pytest.raises(InputError, match=r"all 2 checkpoints in .* are damaged"),
-    ):
-        checkpoints.restore(zeros())
+    for _ in range(2):  # the second start must not find an empty folder and train from the beginning
+        with (
+            Checkpoints(folder, config=CONFIG) as checkpoints,
+            pytest.raises(InputError, match=r"all 2 checkpoints in .* are damaged"),
+        ):
+            checkpoints.restore(zeros())
 
 
 def test_a_damaged_best_gives_way_with_a_warning_and_reading_changes_nothing(folder, caplog):
@@ -302,7 +380,7 @@ def test_a_damaged_best_gives_way_with_a_warning_and_reading_changes_nothing(fol
         params, step = checkpoints.restore_params(zeros().params, which="best", ema=False)
     assert step == 30
     assert_same(params, make_state(30).params)
-    assert "checkpoint 10 is damaged; using 30" in caplog.text
+    assert "checkpoint 10 in" in caplog.text and "is damaged" in caplog.text and "using 30" in caplog.text
     assert sorted(path for path in folder.parent.rglob("*")) == before
 
 
@@ -460,13 +538,5 @@ def test_killed_at_any_moment_the_newest_state_is_intact(folder, caplog):
             assert position == {"next_index": step * 8}
             best = checkpoints.best()
             assert_same(checkpoints.restore_params(zeros().params, which="best", ema=True)[0], make_state(best).ema)
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-def test_checkpoints_of_before_captioning_have_a_best(folder, monkeypatch):
-    """They kept the score as `accuracy`."""
-    monkeypatch.setattr(checkpoint, "SCORE", "accuracy")
-    save(folder, 10, 20, 30, metrics={10: 0.5, 20: 0.9, 30: 0.7}, name="accuracy")
-    monkeypatch.undo()
-    with Checkpoints(folder) as checkpoints:
-        assert checkpoints.best() == 20
+    warned = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert all("has no manifest.json" in text for text in warned)  # killed between the two

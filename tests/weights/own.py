@@ -14,6 +14,7 @@ from vlm_jax.config_json import to_json
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.run_folder import SETUP, RunFolder
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.state import create_state
@@ -99,8 +100,10 @@ def save_run(folder, settings, answers=("a", "b", "c")):
     vocabulary = {word: index for index, word in enumerate(WORDS)}
     bert_tokenizer(vocabulary, lower_case=True).save(str(folder / "tokenizer.json"))
     AnswerVocabulary(answers).save(folder / "answers.json")
+    run = RunFolder(folder)
+    run.seal(*SETUP)
     state = create_state(params, make_optimizer(settings.optimizer, params, steps=2), ema=False)
-    with Checkpoints(folder / "checkpoints", config=settings) as checkpoints:
+    with Checkpoints(run.checkpoints, config=settings, made_with=run.made_with()) as checkpoints:
         checkpoints.save(state, {}, {"score": 0.5})
     return leaves
 

@@ -118,7 +118,7 @@ def test_a_damaged_import_is_refused(tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(InputError, match=r"is damaged: a file is not as it was written"):
+    with pytest.raises(InputError, match=r"is damaged: "):
         read(str(tmp_path / "import"))
 
 

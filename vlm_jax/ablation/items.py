@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.errors import InputError
+from vlm_jax.run_folder import PREDICTIONS, RunFolder
 
 
 class Item(NamedTuple):
@@ -23,7 +24,7 @@ class Item(NamedTuple):
 
 def read_items(folder: Path, task: str) -> dict[str, Item]:
     """The items of a run's test split by their id. Raises `InputError` where the file is not there or not whole."""
-    file = folder / "predictions.jsonl"
+    file = RunFolder(folder).file(PREDICTIONS)
     read = READERS[task]
     try:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

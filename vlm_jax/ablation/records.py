@@ -10,7 +10,7 @@ from vlm_jax.ablation.costs import Cost
 from vlm_jax.ablation.sharing import training
 from vlm_jax.ablation.statistics import Difference, Summary, differences, summary
 from vlm_jax.config import Config
-from vlm_jax.run_folder import RunFolder
+from vlm_jax.run_folder import METRICS, RunFolder
 from vlm_jax.tasks import TASKS
 
 MADE = ("commit", "code", "versions", "machine")  # with and on what a run was made
@@ -33,7 +33,7 @@ def read_run(folder: RunFolder) -> Record:
     """The record of a run, finished or not."""
     config = folder.config()
     result = folder.result() if folder.finished else {}
-    curve = _curve(folder.path / "metrics.jsonl", f"validation/{TASKS[config.task].metric_of(config)}")
+    curve = _curve(folder.file(METRICS), f"validation/{TASKS[config.task].metric_of(config)}")
     return Record(folder.path, config, result, curve, folder.weights())
 
 

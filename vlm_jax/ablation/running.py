@@ -18,8 +18,8 @@ from vlm_jax.ablation.study import Run, Table
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import matches_digests
 from vlm_jax.run_folder import CONFIG, RunFolder
+from vlm_jax.training.checkpoint_manifest import fault
 from vlm_jax.training.evaluation import code, processor, versions
 from vlm_jax.training.logging import duration
 from vlm_jax.training.loop import stop_requests
@@ -125,13 +125,16 @@ class StudyFolder:
 
 def _of_here_and_now(folder: RunFolder, step: int, cores: int) -> bool:
     """Whether a run's bits are those that this code has on this machine, and its last state is there and intact."""
-    result, digests = folder.result(), folder.path / "digests" / f"{step}.json"
+    try:
+        result, made_with = folder.result(), folder.made_with()
+    except InputError:
+        return False
     if result.get("code") != code() or result.get("versions") != versions():
         return False
     made = result.get("machine") or {}
     if (made.get("processor"), made.get("cpu_cores")) != (processor(), cores):
         return False
-    return digests.is_file() and matches_digests(folder.checkpoints / str(step), digests)
+    return fault(folder.checkpoints / str(step), made_with) is None
 
 
 class _Active(NamedTuple):
@@ -226,9 +229,10 @@ def _start(
         note, part = f"trained as {trained.path.name}: scored alone", folder.path / f".{run.name}{PART}"
         try:
             begin_trained(folder.run(run), run.config, trained, part)
-        except OSError as error:  # then it is trained
+        except (OSError, InputError) as error:  # then it is trained
             shutil.rmtree(part, ignore_errors=True)
-            note = f"the training of {trained.path.name} cannot be copied: {error.strerror or error}"
+            reason = getattr(error, "strerror", None) or error
+            note = f"the training of {trained.path.name} cannot be copied: {reason}"
         with log.open("a", encoding="utf-8") as output:
             output.write(f"{note}\n")
     settings = [

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from vlm_jax.config import Config, training_of
 from vlm_jax.config_json import to_json
-from vlm_jax.run_folder import CONFIG, TRAINED_AS, WEIGHTS, RunFolder
+from vlm_jax.run_folder import CONFIG, SETUP, TRAINED_AS, RunFolder
 
-# What a run has when it has been trained. Its log and its validation scores are of its own way to draw, and stay.
-TRAINED = ("tokenizer.json", "answers.json", "image_tokenizer.safetensors", WEIGHTS, "digests", "checkpoints")
 DRAWS = ("captioning", "image_generation")
 
 
@@ -30,18 +28,20 @@ def training(config: Config) -> Config | None:
 def begin_trained(folder: RunFolder, config: Config, trained: RunFolder, part: Path) -> None:
     """Make the folder of a run that is trained already, and left to be scored, from that of one that trained alike.
 
-    All of it is there or nothing: it is put together in `part`, on the same disk.
+    All of it is there or nothing: it is put together in `part`, on the same disk. The log of the other and its
+    validation scores are of its own way to draw, and stay with it. Raises `InputError` where a file of the other is
+    not as it was written.
     """
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    for name in TRAINED:
-        source = trained.path / name
-        if source.is_dir():
-            shutil.copytree(source, part / name)
-        elif source.is_file():
+    for name in SETUP:
+        if (source := trained.file(name)).is_file() and name not in (CONFIG, TRAINED_AS):
             shutil.copyfile(source, part / name)
-    RunFolder(part).write_json(TRAINED_AS, {"run": trained.path.name})
-    RunFolder(part).write_text(CONFIG, to_json(config))
+    copy = RunFolder(part)
+    copy.write_json(TRAINED_AS, {"run": trained.path.name})
+    copy.write_text(CONFIG, to_json(config))
+    copy.seal(*SETUP)
+    shutil.copytree(trained.checkpoints, part / trained.checkpoints.name)
     os.sync()  # or files could be empty, after a power failure, in a folder that is there
     folder.path.parent.mkdir(parents=True, exist_ok=True)
     part.rename(folder.path)

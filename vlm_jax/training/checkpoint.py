@@ -1,12 +1,14 @@
 """Checkpoints: parameters, optimizer state, data position, config and versions, each verified when read.
 
-Orbax writes and commits them; what is ours is the check of every file's SHA-256 (a flipped bit restores silently
-otherwise), the strict comparison of trees before reading, and the fall back to the newest good step.
+Orbax writes and commits them; what is ours is the manifest of each (a flipped bit restores silently otherwise), the
+strict comparison of trees before reading, and the fall back to the newest good step.
 """
 
 import itertools
 import logging
 import math
+import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,41 +17,52 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_dict
 from vlm_jax.errors import InputError, nearest
-from vlm_jax.integrity import matches_digests, write_digests
+from vlm_jax.integrity import MANIFEST
+from vlm_jax.training import checkpoint_manifest as manifests
 from vlm_jax.training.state import Parameters, TrainState
 from vlm_jax.trees import compare_trees
 
 SCORE = "score"  # what the task chooses a checkpoint by, larger being better
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
+NEWEST = 2  # how many are kept beside the best
 _logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
     """The checkpoints of a run: the newest two and the best by validation are kept."""
 
-    def __init__(self, folder: Path, *, config: Config | None = None) -> None:
-        """With a config for writing, without one for reading."""
-        self._folder, self._config = folder.absolute(), config
+    def __init__(
+        self, folder: Path, *, config: Config | None = None, made_with: Mapping[str, Any] | None = None
+    ) -> None:
+        """With a config for writing, without one for reading.
+
+        `made_with` is what `RunFolder.made_with` says: it is kept with each checkpoint that is written, and one that
+        was written with something else is not used. Without it nothing is compared.
+        """
+        self._folder, self._config, self._made_with = folder.absolute(), config, made_with
         if config is None and not folder.is_dir():
             raise InputError(f"{folder.parent} has no checkpoint yet; train it first")
         if config is not None:
-            self._remove_pretenders()
-        keep = [LatestN(2), BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False)]
+            self._clear()
+        else:
+            for place in filter(manifests.committed, manifests.unsealed(folder)):
+                _logger.warning("checkpoint %s in %s has no %s: it is left out", place.name, folder, MANIFEST)
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(keep),
-            best_fn=_metric,
             enable_async_checkpointing=False,
-            read_only=config is None,
-            create=config is not None,
+            lightweight_initialize=True,  # it would read scores, which our manifests hold
+            read_only=self._config is None,
+            create=self._config is not None,
         )
         handlers = {name: ocp.StandardCheckpointHandler() for name in ("params", "opt_state", "ema")}
         handlers |= {name: ocp.JsonCheckpointHandler() for name in ("data", "about")}
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+        return ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -63,10 +76,7 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the best validation score; the newest where none was validated."""
-        scored = [step for step in self._steps() if self._manager.metrics(step)]
-        if not scored:
-            return self.latest()
-        return max(scored, key=lambda step: (_metric(self._manager.metrics(step)), step))
+        return next(iter(self._by_score()), None)
 
     def save(self, state: TrainState, position: dict[str, Any], metrics: dict[str, float] | None) -> None:
         """Write the state at its step, newer than those there; a step that exists already is left as it is.
@@ -79,7 +89,7 @@ class Checkpoints:
         newest = self.latest()
         if newest is not None and step < newest:  # it would not be among the newest, and be deleted at once
             raise RuntimeError(f"the state of step {step} is older than the checkpoint of step {newest}")
-        scored = metrics is not None and math.isfinite(metrics.get(SCORE, math.nan))
+        score = math.nan if metrics is None else float(metrics.get(SCORE, math.nan))
         versions = {name: version(name) for name in PACKAGES}
         about = {"step": step, "config": to_dict(self._config), "versions": versions}
         items = {
@@ -91,15 +101,15 @@ class Checkpoints:
         if state.ema is not None:
             items["ema"] = ocp.args.StandardSave(state.ema)
         arguments = ocp.args.Composite(**items)
-        saved = self._manager.save(step, args=arguments, metrics=metrics if scored else None, force=True)
-        if not saved:
+        if not self._manager.save(step, args=arguments, force=True):
             raise RuntimeError(f"the checkpoint of step {step} was not written; the newest one is {self.latest()}")
         self._manager.wait_until_finished()
-        self._write_digests(step)
+        manifests.seal(self._folder / str(step), score if math.isfinite(score) else None, self._made_with)
+        self._remove_old()
 
     def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest state whose files are intact, in the shapes and places of `target`, and its data position."""
-        step = self._newest_intact()
+        step = self._first_intact(self._steps()[::-1])
         names = ["params", "opt_state"] + (["ema"] if target.ema is not None else [])
         trees = {name: getattr(target, name) for name in names}
         items = {name: ocp.args.StandardRestore(self._abstract(step, name, tree)) for name, tree in trees.items()}
@@ -111,39 +121,84 @@ class Checkpoints:
         """Parameters alone, or their moving average, of the `best` or `latest` checkpoint or a step, and their step.
 
         In the shapes and places of `target`; without one as they were saved, for a model that has only a part of them.
-        Where the files of that checkpoint are damaged, those of the newest intact one, with a warning.
+        Where that checkpoint is damaged, those of the next best or the newest intact one, with a warning.
         """
-        step = self._choose(which)
-        if not self._intact(step):
-            damaged, step = step, self._newest_intact()
-            _logger.warning("checkpoint %d is damaged; using %d", damaged, step)
+        step = self._first_intact(self._choose(which))
         name = "ema" if ema else "params"
         if target is None:
             target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._saved(step, name))
         items = {name: ocp.args.StandardRestore(self._abstract(step, name, target))}
         return self._manager.restore(step, args=ocp.args.Composite(**items))[name], step
 
+    def digest(self, step: int) -> str:
+        """The SHA-256 of everything that a checkpoint holds."""
+        return manifests.digest(self._folder / str(step))
+
     def _steps(self) -> list[int]:
-        """The steps that Orbax committed. It counts any folder named as a number, such as an empty one, too."""
-        return sorted(step for step in self._manager.all_steps() if _committed(self._folder / str(step)))
+        """The steps that are there, in order. Orbax counts any folder named as a number, such as an empty one, too."""
+        return manifests.steps(self._folder)
 
-    def _remove_pretenders(self) -> None:
-        """Take folders named as a number that hold no checkpoint out of the way: Orbax would count them as steps."""
-        for entry in self._folder.glob("[0-9]*"):
-            if entry.is_dir() and not _committed(entry):
-                if any(entry.iterdir()):
-                    entry.rename(_unused(self._folder.parent / f"damaged-{entry.name}"))
-                else:
-                    entry.rmdir()
+    def _by_score(self) -> list[int]:
+        """The steps, best first; those without a score last, the newest first."""
+        scores = {step: score for step, score in self._scores().items() if not math.isnan(score)}
+        return sorted(scores, key=lambda step: (scores[step], step), reverse=True)
 
-    def _choose(self, which: str) -> int:
+    def _scores(self) -> dict[int, float]:
+        return {step: manifests.score(self._folder / str(step)) for step in self._steps()}
+
+    def _clear(self) -> None:
+        """Take what is no checkpoint out of the way: Orbax would count it as a step."""
+        for half in self._folder.parent.glob(".removed-*"):
+            shutil.rmtree(half)
+        there = manifests.unsealed(self._folder)
+        lost = [place.name for place in there if manifests.committed(place)]
+        if len(lost) > 1 and not self._steps():  # a kill leaves one at most
+            raise InputError(
+                f"none of the checkpoints {', '.join(lost)} in {self._folder} has a {MANIFEST}; put it back, or take "
+                f"them as they are with python -m experiments.accept {self._folder.parent} --yes"
+            )
+        for place in there:
+            if not any(place.iterdir()):
+                place.rmdir()
+                continue
+            aside = place.rename(_unused(self._folder.parent / f"damaged-{place.name}"))
+            if place.name in lost:
+                _logger.warning("checkpoint %s has no %s: it is now %s", place.name, MANIFEST, aside)
+
+    def _remove_old(self) -> None:
+        """Leave the newest ones and the best. Each goes as a whole: a kill leaves no half of it in its place."""
+        scores = self._scores()
+        known = [step for step, score in scores.items() if not math.isnan(score)]  # of others nobody knows
+        old = set(known) - {*known[-NEWEST:], self.best()}
+        for step in old:
+            half = (self._folder / str(step)).rename(self._folder.parent / f".removed-{step}")
+            shutil.rmtree(half)
+        if old:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Orbax remembers which steps there are."""
+        self._manager.close()
+        self._manager = self._open()
+
+    def _choose(self, which: str) -> list[int]:
+        """The step that is asked for, and then those to use in its place."""
         steps = self._steps()
         if not steps:
-            raise InputError(f"{self._folder.parent} has no checkpoint yet; train it first")
-        names: dict[str, int] = {str(step): step for step in steps} | {"best": self.best(), "latest": steps[-1]}
+            raise InputError(self._nothing())
+        names = [*map(str, steps), "best", "latest"]
         if which not in names:
             raise InputError(f"no checkpoint {which!r} in {self._folder.parent}; {nearest(which, names)}")
-        return names[which]
+        newest = steps[::-1]
+        if which == "latest":
+            return newest
+        if which == "best":  # one whose score is damaged may have been it, and is named
+            best = self._by_score()
+            return [*(step for step in newest if step not in best), *best]
+        return sorted(newest, key=lambda step: step != int(which))
+
+    def _nothing(self) -> str:
+        return f"{self._folder.parent} has no checkpoint yet; train it first"
 
     def _abstract(self, step: int, name: str, target: Any) -> Any:
         """`target` as shapes with places, after comparing it with what was saved."""
@@ -157,57 +212,32 @@ class Checkpoints:
             raise InputError(f"checkpoint {step} in {self._folder} holds no {name}")
         return saved.tree if hasattr(saved, "tree") else saved
 
-    def _newest_intact(self) -> int:
-        steps = self._steps()
-        for step in reversed(steps):
-            if self._intact(step):
+    def _first_intact(self, steps: list[int]) -> int:
+        """The first of these steps that can be used; those before it are named, and set aside where we write."""
+        faults: dict[int, str] = {}
+        for step in steps:
+            why = manifests.fault(self._folder / str(step), self._made_with)
+            if why is None:
+                for bad, reason in faults.items():
+                    _logger.warning("checkpoint %d in %s is damaged (%s); using %d", bad, self._folder, reason, step)
+                self._set_aside(faults)
                 return step
-            _logger.warning("checkpoint %d in %s is damaged; trying an older one", step, self._folder)
-            self._set_aside(step)
+            faults[step] = why
         if not steps:
-            raise InputError(f"{self._folder.parent} has no checkpoint yet; train it first")
-        raise InputError(f"all {len(steps)} checkpoints in {self._folder} are damaged; start in another --workdir")
+            raise InputError(self._nothing())
+        reasons = "; ".join(f"checkpoint {step}: {why}" for step, why in faults.items())
+        raise InputError(
+            f"all {len(steps)} checkpoints in {self._folder} are damaged ({reasons}); put back what was there, take "
+            f"the run as it is with python -m experiments.accept {self._folder.parent} --yes, or give another --workdir"
+        )
 
-    def _set_aside(self, step: int) -> None:
-        """Move a damaged checkpoint out of the way, so that its step can be written again."""
-        if self._config is not None:
+    def _set_aside(self, steps: Mapping[int, str]) -> None:
+        """Move damaged checkpoints out of the way, so that their steps can be written again."""
+        if self._config is None or not steps:
+            return
+        for step in steps:
             (self._folder / str(step)).rename(_unused(self._folder.parent / f"damaged-{step}"))
-            self._digests_file(step).unlink(missing_ok=True)  # or it would condemn the next checkpoint of this step
-            self._manager.reload()
-
-    def _digests_file(self, step: int) -> Path:
-        return self._folder.parent / "digests" / f"{step}.json"
-
-    def _write_digests(self, step: int) -> None:
-        file = self._digests_file(step)
-        file.parent.mkdir(exist_ok=True)
-        kept = {str(s) for s in self._steps()}
-        for stale in file.parent.glob("*.json"):
-            if stale.stem not in kept:
-                stale.unlink()
-        write_digests(self._folder / str(step), file)
-
-    def _intact(self, step: int) -> bool:
-        """Whether every file is as it was written, and of the step that its folder is named for.
-
-        A kill between commit and digests leaves none: Orbax vouches then.
-        """
-        folder, file = self._folder / str(step), self._digests_file(step)
-        if file.exists() and not matches_digests(folder, file):
-            return False
-        try:
-            about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-        except (OSError, ValueError):
-            return False
-        return about.get("step", step) == step
-
-
-def _metric(metrics: dict[str, float]) -> float:
-    return metrics[SCORE] if SCORE in metrics else metrics["accuracy"]  # as runs before captioning kept it
-
-
-def _committed(folder: Path) -> bool:
-    return (folder / "_CHECKPOINT_METADATA").is_file()
+        self._reopen()
 
 
 def _unused(path: Path) -> Path:

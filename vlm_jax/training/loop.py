@@ -12,7 +12,7 @@ from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
-from vlm_jax.run_folder import WEIGHTS, RunFolder
+from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.evaluation import code, commit, draw_sheet, evaluate_run
 from vlm_jax.training.initialization import describe, start
@@ -96,7 +96,11 @@ class Trainer:
 
         Raises `Interrupted` after SIGTERM or Ctrl-C, `NotFinite` where the loss is not finite; both leave a checkpoint.
         """
-        with Checkpoints(self.folder.checkpoints, config=self.config) as checkpoints:
+        if not self.folder.sealed:
+            self.folder.seal(*SETUP)
+        self.folder.unseal(*RESULTS)
+        made_with = self.folder.made_with()
+        with Checkpoints(self.folder.checkpoints, config=self.config, made_with=made_with) as checkpoints:
             start = self._resume(checkpoints)
             with MetricsLog(self.folder.path, start_step=start) as log, stop_requests() as stopped:
                 self._steps(start, checkpoints, log, stopped)
@@ -203,6 +207,7 @@ class Trainer:
         self.say(f"scoring the test split with the best checkpoint, step {step}")
         facts = {"checkpoint_step": step, **self._times(), "weights": self.weights, **self._made}
         result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
+        self.folder.seal(*RESULTS)
         self.say(f"scored in {time.perf_counter() - began:.1f} s")
         return result
 

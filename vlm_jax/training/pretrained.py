@@ -9,9 +9,8 @@ from vlm_jax.config import ImageEncoder, ImageInput, Model
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import sha256
 from vlm_jax.models.fusion import layer_names
-from vlm_jax.run_folder import CONFIG, RunFolder, open_run
+from vlm_jax.run_folder import ANSWERS, CONFIG, TOKENIZER, RunFolder, open_run
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.trees import flatten
 from vlm_jax.weights.export import text_side
@@ -50,19 +49,20 @@ def _is_run(folder: Path) -> bool:
 
 def _open_run(name: str, folder: RunFolder) -> Pretrained:
     config = folder.config()
-    with Checkpoints(folder.checkpoints) as checkpoints:
+    with Checkpoints(folder.checkpoints, made_with=folder.made_with()) as checkpoints:
         params, step = checkpoints.restore_params(None, which="best", ema=config.optimizer.ema is not None)
+        digest = checkpoints.digest(step)
     leaves = {generic(path, config.model): np.asarray(leaf) for path, leaf in flatten(params).items()}
-    origin = Origin(f"{name}, step {step}", None, sha256(folder.path / "digests" / f"{step}.json"))
+    origin = Origin(f"{name}, step {step}", None, digest)
     asks = config.data.texts == "questions"
-    answers = AnswerVocabulary.load(folder.path / "answers.json").answers if asks else ()
+    answers = AnswerVocabulary.load(folder.file(ANSWERS)).answers if asks else ()
     return Pretrained("run", origin, config.model, config.model.image, config.data.image, leaves, answers)
 
 
 def text_side_of_run(path: Path) -> Ported:
     """The text side of a run's best checkpoint as a BERT that can be exported."""
     folder = open_run(path)
-    source, tokenizer = _open_run(str(path), folder), folder.path / "tokenizer.json"
+    source, tokenizer = _open_run(str(path), folder), folder.file(TOKENIZER)
     pad_id = Tokenizer.load(tokenizer).pad_id
     return text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=pad_id)
 
@@ -73,6 +73,8 @@ def tokenizer_source(model: Model) -> str | None:
     if text.tokenizer is not None or start is None:
         return text.tokenizer
     folder = locate(start)[0]
+    if _is_run(folder):
+        return str(RunFolder(folder).file(TOKENIZER))
     folder = folder if folder.is_dir() else folder.parent
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")

@@ -13,25 +13,24 @@ from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import RunFolder, open_run
+from vlm_jax.run_folder import ANSWERS, IMAGE_TOKENIZER, TOKENIZER, RunFolder, open_run
 from vlm_jax.tasks import TASKS
 from vlm_jax.tasks.image_codes import TrainedTokenizer, differing, save_tokenizer
 from vlm_jax.tasks.judge import Judge
 from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.checkpoint_manifest import steps
 from vlm_jax.training.pretrained import tokenizer_source
 from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten
 from vlm_jax.types import Example
 
-TOKENIZER = "image_tokenizer.safetensors"
 LOOKED_AT = 1_000  # pictures whose texts are counted before training
 
 
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
-    tokenizer_file, answers_file = folder.path / "tokenizer.json", folder.path / "answers.json"
     asks = config.data.texts == "questions"
-    if not tokenizer_file.exists() or (asks and not answers_file.exists()):
+    if not folder.sealed:  # what a killed start left may be half of it
         if train is None:
             raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
         text, source = config.model.text, tokenizer_source(config.model)
@@ -45,15 +44,27 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
             _say_truncated(tokenizer, train, text.max_length)
         tokenizer.save(folder.path)
         if asks:
-            AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(answers_file)
+            AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(folder.path / ANSWERS)
+    tokenizer = Tokenizer.load(folder.file(TOKENIZER))
+    _check_ids(tokenizer, folder, config.model.text.vocabulary_size)
     return ExampleEncoder(
-        tokenizer=Tokenizer.load(tokenizer_file),
-        answers=AnswerVocabulary.load(answers_file) if asks else None,
+        tokenizer=tokenizer,
+        answers=AnswerVocabulary.load(folder.file(ANSWERS)) if asks else None,
         image=config.data.image,
         max_length=config.model.text.max_length,
         questions_per_image=config.data.questions_per_image,
         accepted_answers=most_answers(train) if train is not None else 1,
     )
+
+
+def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
+    """Raise `InputError` where a token has an id that the table of words has no row for."""
+    highest = tokenizer.vocabulary_size - 1
+    if highest >= rows:
+        raise InputError(
+            f"{folder.path / TOKENIZER} gives the token {tokenizer.token(highest)!r} the id {highest}, and the table "
+            f"of words has rows 0 to {rows - 1} (model.text.vocabulary_size)"
+        )
 
 
 def _say_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: int) -> None:
@@ -73,14 +84,11 @@ def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder) -> Any:
     """The task of a run's config. One that draws keeps the image tokenizer that it began with in its folder."""
     if config.task != "image_generation":
         return TASKS[config.task](config, encode)
-    file = folder.path / TOKENIZER
-    if not file.exists():
-        if saved_steps(folder):
-            raise InputError(f"{folder.path} has lost its {TOKENIZER}, without which its codes mean nothing")
-        folder, its = tokenizer_run(config)
-        _, params, _ = load_trained(its, folder, make_encoder(its, folder), which="best")
-        save_tokenizer(file, its, params)
-    return TASKS[config.task](config, encode, TrainedTokenizer(file), _judge(config))
+    if not folder.sealed:
+        trained, its = tokenizer_run(config)
+        _, params, _ = load_trained(its, trained, make_encoder(its, trained), which="best")
+        save_tokenizer(folder.path / IMAGE_TOKENIZER, its, params)
+    return TASKS[config.task](config, encode, TrainedTokenizer(folder.file(IMAGE_TOKENIZER)), _judge(config))
 
 
 def _judge(config: Config) -> Judge | None:
@@ -121,10 +129,7 @@ def _finished(setting: str, path: str, task: str, preset: str) -> tuple[RunFolde
 
 def saved_steps(folder: RunFolder) -> int:
     """The optimizer step of the newest checkpoint, 0 where there is none."""
-    if not folder.checkpoints.is_dir():
-        return 0
-    with Checkpoints(folder.checkpoints) as checkpoints:
-        return checkpoints.latest() or 0
+    return max(steps(folder.checkpoints), default=0)
 
 
 def load_trained(
@@ -133,6 +138,6 @@ def load_trained(
     """Task, parameters (the moving average where there is one) and their optimizer step, from a run's checkpoints."""
     task = make_task(config, encode, folder)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))
-    with Checkpoints(folder.checkpoints) as checkpoints:
+    with Checkpoints(folder.checkpoints, made_with=folder.made_with()) as checkpoints:
         params, step = checkpoints.restore_params(shapes, which=which, ema=config.optimizer.ema is not None)
     return task, params, step

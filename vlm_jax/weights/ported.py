@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from vlm_jax.config import ImageEncoder, ImageInput, Model
 from vlm_jax.config_json import from_dict, to_dict
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import matches_digests, write_digests
+from vlm_jax.integrity import changes_below, facts_below, read_manifest, write_manifest
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.families import FAMILIES, family_of
@@ -139,15 +139,20 @@ def write_import(ported: Ported, folder: Path) -> None:
         "origin": origin,
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    write_digests(folder, folder / DIGESTS)
+    write_manifest(folder / DIGESTS, {"files": facts_below(folder)})
 
 
 def read_import(folder: Path) -> Ported:
     """What `write_import` wrote; `InputError` where a file is not as it was written."""
     import orbax.checkpoint as ocp
 
-    if not matches_digests(folder, folder / DIGESTS):
-        raise InputError(f"{folder} is damaged: a file is not as it was written; import the source again")
+    again = "import the source again"
+    try:
+        listed = read_manifest(folder / DIGESTS)["files"]
+    except InputError as error:
+        raise InputError(f"{folder} is damaged: {error}; {again}") from None
+    if (changed := next(changes_below(folder, listed), None)) is not None:
+        raise InputError(f"{folder} is damaged: {changed}; {again}")
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         family = FAMILIES[about["family"]]
@@ -167,6 +172,6 @@ def read_import(folder: Path) -> Ported:
         compare_trees(saved, want, what=f"parameters in {folder}")
         target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), want)
         params = checkpointer.restore(folder.absolute() / PARAMS, target)
-    kept = load_file(folder / KEPT) if (folder / KEPT).is_file() else {}
+    kept = load_file(folder / KEPT) if KEPT in listed else {}
     files = tuple(folder / name for name in about["tokenizer"])
     return Ported(family, architecture, params, kept, about["dtypes"], about["config"], files, origin)

@@ -1,0 +1,291 @@
+"""No file of a run is believed: each is as it was written, or named; and the newest good state is used."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import accept, evaluate, predict, report, train
+from vlm_jax.ablation.items import read_items
+from vlm_jax.ablation.records import read_run
+from vlm_jax.config import Model
+from vlm_jax.config_json import to_json
+from vlm_jax.data.sources import open_split
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.integrity import facts_below, read_manifest, write_manifest
+from vlm_jax.run_folder import RunFolder, claim, open_run
+from vlm_jax.training import checkpoint_manifest
+from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.pretrained import open_pretrained, text_side_of_run, tokenizer_source
+from vlm_jax.training.setup import make_encoder
+
+UNREAD = ("predictions.png", "lock")  # written for people, or about the process that has the run
+
+
+@pytest.fixture(scope="module")
+def good(trained, tmp_path_factory):
+    """A finished run with two checkpoints, the older one the best."""
+    folder = tmp_path_factory.mktemp("good") / "run"
+    shutil.copytree(trained, folder)
+    run = RunFolder(folder)
+    for step, score in zip(checkpoint_manifest.steps(run.checkpoints), (0.9, 0.8), strict=True):
+        checkpoint_manifest.seal(run.checkpoints / str(step), score, run.made_with())
+    return folder
+
+
+@pytest.fixture
+def run(good, tmp_path):
+    """A copy of it."""
+    return copied(good, tmp_path / "run")
+
+
+def copied(run, to):
+    shutil.copytree(run, to, copy_function=os.link)  # no file is written in its place
+    return to
+
+
+def overwrite(file, content):
+    file.unlink()
+    file.write_bytes(content)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    overwrite(file, bytes(content))
+
+
+def cut(file):
+    overwrite(file, file.read_bytes()[:-1])
+
+
+def bits(tree):
+    leaves = jax.tree.leaves(tree)
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()
+
+
+def parameters(checkpoints, which):
+    params, step = checkpoints.restore_params(None, which=which, ema=False)
+    return step, bits(params)
+
+
+def read(path):
+    """All that evaluate, predict, compare and report read of a run: its step and parameters, and the rest."""
+    folder = open_run(path)
+    config = folder.config()
+    encode = make_encoder(config, folder)
+    with Checkpoints(folder.checkpoints, made_with=folder.made_with()) as checkpoints:
+        state = parameters(checkpoints, "best")
+    record = read_run(folder)
+    vocabulary = (encode.tokenizer.tokens(["is there a red circle?"]), encode.answers.answers)
+    items = read_items(path, config.task) if folder.finished else None
+    return state, [config, vocabulary, record.curve, record.weights, record.result, items]
+
+
+def resume(path, config):
+    """All that train reads of a run to go on with it."""
+    with claim(path, config) as folder:
+        encode = make_encoder(config, folder)
+        with Checkpoints(folder.checkpoints, config=config, made_with=folder.made_with()) as checkpoints:
+            return parameters(checkpoints, "latest"), [encode.answers.answers]
+
+
+DAMAGES = (flip, cut, os.remove)
+
+
+def damages(good, step):
+    """Each file of a run and of the checkpoint of a step, with what happens to it: in a checkpoint one thing each."""
+    number = 0
+    for path in sorted(path for path in good.rglob("*") if path.is_file()):
+        name = path.relative_to(good)
+        if name.parts[0] == "checkpoints":
+            number += 1
+            if name.parts[1] == str(step):
+                yield name, DAMAGES[number % 3] if path.stat().st_size else os.remove
+        elif name.name not in UNREAD and name.parts[0] != "tensorboard":
+            yield from ((name, damage) for damage in DAMAGES)
+
+
+@pytest.mark.parametrize("use", [read, resume])
+def test_whatever_happens_to_a_file_it_is_named_or_the_newest_good_state_is_used(good, tmp_path, caplog, use):
+    options = (RunFolder(good).config(),) if use is resume else ()
+    (step, _), expected = use(copied(good, tmp_path / "good"), *options)
+    with Checkpoints(good / "checkpoints") as checkpoints:
+        states = dict(parameters(checkpoints, str(each)) for each in checkpoint_manifest.steps(good / "checkpoints"))
+    assert len(set(states.values())) == 2
+    cases = list(damages(good, step))
+    assert len({name for name, _ in cases}) > 20
+    for number, (name, damage) in enumerate(cases):
+        path = copied(good, tmp_path / str(number))
+        damage(path / name)
+        caplog.clear()
+        try:
+            (found, state), values = use(path, *options)
+        except InputError as error:
+            assert name.name in str(error) and "\n" not in str(error), (name, error)
+            continue
+        warned = " ".join(each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING)
+        assert state == states[found]
+        if name.parts[0] == "checkpoints":
+            assert found != step and f"checkpoint {step}" in warned, name
+        if damage is os.remove and name.name == "result.json" and use is read:
+            assert values == [*expected[:4], {}, None]  # a run that has not ended
+        else:
+            assert values == expected, name
+
+
+def edit_json(file, change):
+    value = json.loads(file.read_text(encoding="utf-8"))
+    changed = change(value)
+    overwrite(file, json.dumps(value if changed is None else changed).encode())
+
+
+EDITS = {
+    "answers swapped": ("answers.json", lambda answers: [answers[1], answers[0], *answers[2:]]),
+    "answer misspelt": ("answers.json", lambda answers: [answers[0] + "s", *answers[1:]]),
+    "mean": ("config.json", lambda config: config["data"]["image"].update(mean=[0.4, 0.5, 0.5])),
+    "activation": ("config.json", lambda config: config["model"].update(activation="gelu_new")),
+    "words swapped": ("tokenizer.json", lambda file: file["model"]["vocab"].update({"is": 6, "there": 7})),
+    "score": ("result.json", lambda result: result["metrics"].update(accuracy=0.99)),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_is_named_by_every_reader_and_accepted_when_it_is_meant(run, edit, capsys):
+    name, change = EDITS[edit]
+    edit_json(run / name, change)
+    if edit == "score":
+        commands = [lambda: evaluate.main([str(run)]), lambda: report.main([str(run)])]
+    else:
+        commands = [
+            lambda: read(run),
+            lambda: evaluate.main([str(run), "--split", "validation"]),
+            lambda: predict.main([str(run), "--image", str(run / "predictions.png"), "--question", "what?"]),
+            lambda: open_pretrained(str(run)),
+            lambda: text_side_of_run(run),
+        ]
+    if name == "tokenizer.json":
+        commands[3] = lambda: tokenizer_source(Model(init_from=str(run)))
+    for command in commands:
+        with pytest.raises(InputError, match=rf"{run / name} .* experiments\.accept {run} --yes"):
+            command()
+    assert accept.main([str(run)]) == 0
+    said = capsys.readouterr().out
+    assert name in said and "nothing was changed" in said
+    with pytest.raises(InputError):
+        commands[0]()
+    assert accept.main([str(run), "--yes"]) == 0
+    assert read(run)[0][0] == min(checkpoint_manifest.steps(run / "checkpoints"))
+    assert accept.main([str(run)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("nothing was changed")
+
+
+@pytest.mark.parametrize("name", ["answers.json", "config.json"])
+def test_an_edit_with_its_digest_rewritten_is_found_by_the_checkpoints(run, name):
+    """As a script would that knows how manifests are written, and not what a checkpoint keeps."""
+    change = EDITS["answers swapped" if name == "answers.json" else "mean"][1]
+    edit_json(run / name, change)
+    RunFolder(run).seal(name)
+    with pytest.raises(InputError, match=f"another {'answers.json' if name == 'answers.json' else 'data.image.mean'}"):
+        read(run)
+
+
+def test_a_digest_that_was_rewritten_by_hand_is_found(run):
+    edit_json(run / "answers.json", EDITS["answers swapped"][1])
+    digest = hashlib.sha256((run / "answers.json").read_bytes()).hexdigest()
+    facts = {"bytes": (run / "answers.json").stat().st_size, "sha256": digest}
+    edit_json(run / "manifest.json", lambda manifest: manifest["files"].update({"answers.json": facts}))
+    with pytest.raises(InputError, match=rf"{run}/manifest\.json is not as it was written"):
+        read(run)
+
+
+def test_a_token_beyond_the_table_is_named(run):
+    rows = RunFolder(run).config().model.text.vocabulary_size
+    edit_json(run / "tokenizer.json", lambda file: file["model"]["vocab"].update(zebra=rows + 3))
+    assert accept.main([str(run), "--yes"]) == 0
+    with pytest.raises(InputError, match=rf"the token 'zebra' the id {rows + 3}, .* rows 0 to {rows - 1}"):
+        read(run)
+
+
+def test_a_run_of_before_manifests_is_refused_and_accepted(run, capsys):
+    config = RunFolder(run).config()
+    for file in (run / "manifest.json", *run.glob("checkpoints/*/manifest.json")):
+        file.unlink()
+    for command in (lambda: read(run), lambda: resume(run, config), lambda: report.main([str(run)])):
+        with pytest.raises(InputError, match=rf"holds checkpoints and no manifest\.json.*accept {run} --yes"):
+            command()
+    assert accept.main([str(run), "--yes"]) == 0
+    assert "config.json is in no manifest.json" in capsys.readouterr().out
+    assert read(run)[0] == resume(run, config)[0]  # their scores went with their manifests
+
+
+def test_the_record_of_a_run_needs_no_manifest(run, tmp_path):
+    record = tmp_path / "record"
+    record.mkdir()
+    for name in ("config.json", "result.json", "metrics.jsonl"):
+        shutil.copyfile(run / name, record / name)
+    assert report.main([str(record), "--output", str(tmp_path / "report")]) == 0
+
+
+def test_a_result_that_was_not_written_to_the_end_is_none(run):
+    """Killed after the result and before the manifest lists it: the run has not ended."""
+    RunFolder(run).unseal("result.json", "predictions.jsonl")
+    assert not RunFolder(run).finished
+    with pytest.raises(InputError, match=r"result\.json is not in manifest\.json"):
+        RunFolder(run).result()
+    with pytest.raises(InputError, match=r"predictions\.jsonl is not in manifest\.json"):
+        read_items(run, "vqa")
+
+
+def test_half_a_set_up_is_made_again(trained, tmp_path):
+    """Killed while the tokenizer was being written: nothing has been trained by it."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copyfile(trained / "config.json", folder / "config.json")
+    (folder / "tokenizer.json").write_text('{"half')
+    (folder / "answers.json").write_text("[]")
+    config = RunFolder(trained).config()
+    encode = make_encoder(config, RunFolder(folder), open_split(config.data, "train"))
+    assert encode.answers == make_encoder(config, RunFolder(trained)).answers
+    assert (folder / "tokenizer.json").read_bytes() == (trained / "tokenizer.json").read_bytes()
+    with pytest.raises(InputError, match="the run never started"):
+        make_encoder(config, RunFolder(folder))
+
+
+def test_what_a_run_writes_again_is_listed_as_it_is(run):
+    folder = RunFolder(run)
+    folder.write_text("config.json", to_json(folder.config()) + "\n")
+    assert folder.config() == open_run(run).config()
+
+
+def test_a_finished_run_stays_as_it_is_and_lists_all_that_is_read(good):
+    listed = RunFolder(good).manifest()
+    assert {"config.json", "tokenizer.json", "answers.json", "result.json", "predictions.jsonl"} <= set(listed)
+    before = {path: path.stat().st_mtime_ns for path in good.rglob("*") if path.name != "lock"}
+    config = RunFolder(good).config()
+    arguments = [str(good / "config.json"), "--workdir", str(good)]
+    assert train.main(arguments) == 0 and RunFolder(good).config() == config
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_manifest_is_whole_or_not_there(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    write_manifest(tmp_path / "manifest.json", {"files": facts_below(tmp_path)})
+    digest = hashlib.sha256(b"1").hexdigest()
+    assert read_manifest(tmp_path / "manifest.json") == {"files": {"a": {"bytes": 1, "sha256": digest}}}
+    before = (tmp_path / "manifest.json").read_bytes()
+    with pytest.raises(TypeError):
+        write_manifest(tmp_path / "manifest.json", {"files": object()})
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "manifest.json"]
+
+
+def test_a_tokenizer_comes_from_a_run_as_it_was_trained(run):
+    source = tokenizer_source(Model(init_from=str(run)))
+    assert Tokenizer.load(source).vocabulary_size == Tokenizer.load(run / "tokenizer.json").vocabulary_size

@@ -1,0 +1,45 @@
+"""A run as it is now, changed on purpose, taken for the run that it was: its manifests are written anew."""
+
+from vlm_jax.config_json import from_json
+from vlm_jax.errors import InputError
+from vlm_jax.integrity import MANIFEST, change, read_manifest
+from vlm_jax.run_folder import CONFIG, RESULTS, SETUP, RunFolder
+from vlm_jax.training import checkpoint_manifest
+
+
+def differing(folder: RunFolder) -> dict[str, str]:
+    """What happened to the files of a run since its manifest was written, in words, by their names.
+
+    Without a manifest that can be read, every file is listed.
+    """
+    file = folder.path / MANIFEST
+    try:
+        listed = read_manifest(file)["files"]
+    except InputError:
+        there = (name for name in (*SETUP, *RESULTS) if (folder.path / name).exists())
+        return dict.fromkeys(there, f"is in no {MANIFEST}" if not file.exists() else f"is in a damaged {MANIFEST}")
+    found = {name: change(folder.path / name, facts) for name, facts in listed.items()}
+    # Results that were not listed when the run ended are half of what it would have written.
+    new = (name for name in SETUP if name not in listed and (folder.path / name).exists())
+    found |= dict.fromkeys(new, f"is not in {MANIFEST}")
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def accept(folder: RunFolder) -> list[str]:
+    """Take all that `differing` names as it is; a line for each checkpoint that becomes one of the run, or cannot.
+
+    Raises `InputError`, and changes nothing, where the config cannot be used. The arrays of a checkpoint are never
+    taken as they are: a damaged one stays out of use.
+    """
+    config = folder.path / CONFIG
+    try:
+        from_json(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{config} cannot be used: {error}") from None
+    file, names = folder.path / MANIFEST, differing(folder)
+    try:
+        read_manifest(file)
+    except InputError:
+        file.unlink(missing_ok=True)
+    folder.seal(*names)
+    return checkpoint_manifest.accept(folder.checkpoints, folder.made_with())

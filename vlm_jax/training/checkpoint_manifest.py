@@ -1,0 +1,108 @@
+"""The manifest of a checkpoint: written last, so that a checkpoint without one does not exist.
+
+It lies in the checkpoint's own folder, and is copied, moved and removed with it.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.errors import InputError
+from vlm_jax.integrity import MANIFEST, changes_below, facts_below, read_manifest, sha256, write_manifest
+
+
+def seal(folder: Path, score: float | None, made_with: Mapping[str, Any] | None) -> None:
+    """Write the manifest of a step's folder, which is named for the step.
+
+    `score` is what the best checkpoint is chosen by, None where there is none; `made_with` is what
+    `RunFolder.made_with` says of the run.
+    """
+    content = {"step": int(folder.name), "score": score, "made_with": dict(made_with or {})}
+    write_manifest(folder / MANIFEST, content | {"files": facts_below(folder)})
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a manifest, damaged or not, in order."""
+    return sorted(int(each.parent.name) for each in folder.glob(f"[0-9]*/{MANIFEST}") if each.parent.name.isdigit())
+
+
+def unsealed(folder: Path) -> list[Path]:
+    """Folders named as a number without a manifest: half a checkpoint, one of another version, something else."""
+    there = (each for each in folder.glob("[0-9]*") if each.name.isdigit() and each.is_dir())
+    return sorted(each for each in there if not (each / MANIFEST).is_file())
+
+
+def committed(folder: Path) -> bool:
+    """Whether Orbax wrote the folder of a step to the end."""
+    return (folder / "_CHECKPOINT_METADATA").is_file()
+
+
+def score(folder: Path) -> float:
+    """The score of a step's folder: minus infinity where it has none, NaN where its manifest is damaged."""
+    try:
+        found = read_manifest(folder / MANIFEST)["score"]
+    except InputError:
+        return math.nan
+    return -math.inf if found is None else found
+
+
+def fault(folder: Path, made_with: Mapping[str, Any] | None) -> str | None:
+    """Why a step's folder cannot be used, in words; None where everything is as it was written.
+
+    `made_with`: what the run says of itself now; None where nobody asks.
+    """
+    try:
+        manifest = read_manifest(folder / MANIFEST)
+    except InputError:
+        return f"its {MANIFEST} is not as it was written"
+    if manifest["step"] != int(folder.name):
+        return f"it is the checkpoint of step {manifest['step']}"
+    if (changed := next(changes_below(folder, manifest["files"]), None)) is not None:
+        return changed
+    if made_with is not None and (apart := other_than(manifest["made_with"], made_with)):
+        return f"it was trained with another {', '.join(apart)} than the run has now"
+    return None
+
+
+def other_than(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The names of what a checkpoint was trained with and the run has no longer."""
+    return [name for name, value in then.items() if now.get(name) != value]
+
+
+def accept(folder: Path, made_with: Mapping[str, Any]) -> list[str]:
+    """Make the checkpoints of a run those of the run as it is now; a line for each that was not.
+
+    Where none has a manifest, each that Orbax committed gets one. A damaged checkpoint stays as it is.
+    """
+    said = []
+    for place in [] if steps(folder) else unsealed(folder):
+        if committed(place):
+            seal(place, _score_of_before(place), made_with)
+            said.append(f"checkpoint {place.name} had no {MANIFEST}")
+    for step in steps(folder):
+        place = folder / str(step)
+        if (why := fault(place, None)) is not None:  # what trained numbers were, nobody can tell
+            said.append(f"checkpoint {step} stays out of use: {why}")
+            continue
+        manifest = read_manifest(place / MANIFEST)
+        if apart := other_than(manifest["made_with"], made_with):
+            write_manifest(place / MANIFEST, manifest | {"made_with": dict(made_with)})
+            said.append(f"checkpoint {step} was trained with another {', '.join(apart)}")
+    return said
+
+
+def digest(folder: Path) -> str:
+    """The SHA-256 of a step's manifest, and so of all its files."""
+    return sha256(folder / MANIFEST)
+
+
+def _score_of_before(folder: Path) -> float | None:
+    """As versions without manifests kept it."""
+    try:
+        kept = json.loads((folder / "metrics" / "metrics").read_text(encoding="utf-8"))
+        value = float(kept["score"] if "score" in kept else kept["accuracy"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return value if math.isfinite(value) else None
