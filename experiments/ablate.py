@@ -110,7 +110,7 @@ def _say_state(runs: "list[Run]", folder: "StudyFolder", *, retry: bool) -> None
     for run in runs:
         error = folder.error(run)
         if error is not None:
-            print(f"{run.name} failed: {error.splitlines()[0]}; {'tried again' if retry else '--retry tries it again'}")
+            print(f"{run.name} failed: {split_lines(error)[0]}; {'tried again' if retry else '--retry tries it again'}")
 
 
 if __name__ == "__main__":

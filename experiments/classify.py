@@ -11,6 +11,7 @@ from typing import Annotated
 
 from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
+from vlm_jax.text_lines import split_lines
 
 TOP, BATCH = 5, 16
 
@@ -78,8 +79,8 @@ def main(argv: list[str]) -> int:
 
 def _names(path):
     try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if text.lstrip().startswith("[") else text.splitlines()
+        text = path.read_bytes().decode()
+        names = json.loads(text) if text.lstrip().startswith("[") else split_lines(text)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} holds no names of classes: {error}") from None
     return [str(name) for name in names]

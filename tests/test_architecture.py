@@ -1,6 +1,7 @@
 """Data flows one way: lower ranks never import higher ones, and importing the package costs nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ FILES = sorted((ROOT / "vlm_jax").rglob("*.py"))
 
 # Each row may import the rows above it, and its own package. The table stands in docs/architecture.md too.
 RANKS = (
-    ("allocator", "errors", "types"),
+    ("allocator", "errors", "text_lines", "types"),
     ("config", "metrics", "trees", "integrity", "packages", "scenes"),
     ("config_checks",),
     ("config_json",),
@@ -50,6 +51,38 @@ def test_a_module_imports_lower_ranks_only(path):
         assert package not in ("experiments", "configs", "tests")
         if package == "vlm_jax" and rest and rest[0] != mine:
             assert RANK[rest[0]] < RANK[mine], f"{mine} imports {module}"
+
+
+def line_enders(path):
+    """Where a file's text is taken apart into lines otherwise than by `vlm_jax.text_lines`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    opened = {
+        item.optional_vars.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
+        for item in node.items
+        if isinstance(item.optional_vars, ast.Name) and re.search(r"\bopen\(", ast.unparse(item.context_expr))
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in ("splitlines", "readlines"):
+            yield f"{path}:{node.lineno} {node.attr}"
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "split":
+            breaks = [node for node in node.args if getattr(node, "value", None) in ("\n", "\r\n")]
+            yield from (f"{path}:{node.lineno} split" for node in breaks)
+        if isinstance(node, (ast.For, ast.comprehension)) and getattr(node.iter, "id", None) in opened:
+            yield f"{path} iterates over {node.iter.id}"
+
+
+def test_lines_are_taken_apart_in_one_place(tmp_path):
+    """`str.splitlines` ends lines where no file does."""
+    files = [*FILES, *(path for name in ("experiments", "configs") for path in (ROOT / name).rglob("*.py"))]
+    found = [line for path in files if path.name != "text_lines.py" for line in line_enders(path)]
+    assert found == []
+    planted = tmp_path / "planted.py"
+    for code in ("a.splitlines()", "f.readlines()", "a.split('\\n')", "with open(p) as f:\n  for x in f: pass",
+                 "with p.open() as f:\n  [x for x in f]"):  # fmt: skip
+        planted.write_text(code)
+        assert len(list(line_enders(planted))) == 1, code
 
 
 def test_every_module_has_a_rank():

@@ -40,8 +40,11 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run trained to its end and was scored; `InputError` where its manifest is damaged or lost."""
-        listed = self.manifest()
+        """Whether the run trained to its end and was scored; not where its manifest is damaged or lost."""
+        try:
+            listed = self.manifest()
+        except InputError:
+            return False
         return (self.path / RESULT).exists() and (listed is None or RESULT in listed)
 
     @property

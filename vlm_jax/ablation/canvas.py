@@ -9,6 +9,7 @@ import numpy as np
 
 from vlm_jax.ablation.wording import amount
 from vlm_jax.figures import WIDER_FONTS, wrap
+from vlm_jax.text_lines import split_lines
 
 # Okabe and Ito's colours (Color Universal Design, 2008), told apart by colour-blind people, without the yellow, which
 # is too faint on white. With more variants than colours, lines are dashed, and no marker comes twice in a dozen.
@@ -68,7 +69,7 @@ def short(label: str, room: int) -> str:
 
 def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
     """Columns, and lines of text of the highest column."""
-    shown = [short(label, LEGEND_ROOM).split("\n") for label in labels]
+    shown = [split_lines(short(label, LEGEND_ROOM)) for label in labels]
     longest = max(len(line) for lines in shown for line in lines)
     columns = max(1, min(len(shown), int(WIDTH / (0.5 + 0.063 * longest))))
     return columns, -(-len(shown) // columns) * max(map(len, shown))

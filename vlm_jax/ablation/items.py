@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import PREDICTIONS, RunFolder
+from vlm_jax.text_lines import read_lines
 
 
 class Item(NamedTuple):
@@ -27,7 +28,7 @@ def read_items(folder: Path, task: str) -> dict[str, Item]:
     file = RunFolder(folder).file(PREDICTIONS)
     read = READERS[task]
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in read_lines(file)]
         return {line.get("question_id", line["image_id"]): read(line) for line in lines}
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{file} cannot be used ({type(error).__name__}: {error}); finish the run first") from None

@@ -12,6 +12,7 @@ from vlm_jax.ablation.report import ALONE, CHOSEN, MARKS, Report, lead, matching
 from vlm_jax.ablation.tables import Grid, Verdicts, grids, verdicts
 from vlm_jax.ablation.wording import CALLED, MISSING
 from vlm_jax.figures import visible
+from vlm_jax.text_lines import split_lines
 
 KINDS = {True: "right", False: "wrong", None: "unknown"}
 
@@ -159,7 +160,7 @@ def _example(found: Disagreement) -> str:
 
 
 def _unfinished(name: str, error: str) -> str:
-    lines = "\n".join(map(visible, error.splitlines()))
+    lines = "\n".join(map(visible, split_lines(error)))
     return f'<div class="card"><b>{_text(name)}</b><pre>{html.escape(lines)}</pre></div>'
 
 
@@ -167,7 +168,7 @@ def _provenance(report: Report) -> str:
     rows = "".join(
         f'<tr><td>{_text(name)}</td><td class="text">{_text(value)}</td></tr>' for name, value in provenance(report)
     )
-    commands = "\n".join(visible(line) for command in report.commands for line in command.splitlines())
+    commands = "\n".join(visible(line) for command in report.commands for line in split_lines(command))
     return (
         "<details><summary>How this was made: commit, versions, machine, commands</summary>"
         f'<div class="scroll card"><table><tbody>{rows}</tbody></table></div>'

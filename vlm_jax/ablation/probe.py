@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from vlm_jax.config import Config
 from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError
+from vlm_jax.text_lines import split_lines
 
 STEPS = 2
 CONTROLS = 3  # times that the test split is predicted: as it is, without pictures, with other pictures
@@ -40,7 +41,8 @@ def probe(config: Config, jobs: int = 1) -> Probe:
         file.write_text(to_json(config), encoding="utf-8")
         command = [sys.executable, "-m", "vlm_jax.ablation.probe", str(file), cores]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = (answer.stdout if answer.returncode == 0 else answer.stderr).strip().splitlines() or ["no output"]
+    said = answer.stdout if answer.returncode == 0 else answer.stderr
+    lines = split_lines(said.strip()) or ["no output"]
     if answer.returncode:
         raise InputError(f"two steps of it failed: {lines[-1].removeprefix('error: ')}")
     return Probe(*json.loads(lines[-1]))

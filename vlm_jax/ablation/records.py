@@ -12,6 +12,7 @@ from vlm_jax.ablation.statistics import Difference, Summary, differences, summar
 from vlm_jax.config import Config
 from vlm_jax.run_folder import METRICS, RunFolder
 from vlm_jax.tasks import TASKS
+from vlm_jax.text_lines import read_lines
 
 MADE = ("commit", "code", "versions", "machine")  # with and on what a run was made
 
@@ -41,7 +42,7 @@ def _curve(file: Path, metric: str) -> tuple[tuple[int, float], ...]:
     if not file.is_file():
         return ()
     points = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_lines(file, errors="replace"):
         try:
             values = json.loads(line)
             if values.get(metric) is not None:

@@ -12,6 +12,7 @@ from vlm_jax.ablation.tables import alike, grids, verdicts
 from vlm_jax.ablation.wording import MISSING, fact
 from vlm_jax.figures import visible
 from vlm_jax.run_folder import RunFolder
+from vlm_jax.text_lines import split_lines
 
 MARKS = {True: "✓", False: "✗", None: ""}
 ALONE = "one variant, nothing to compare it with"
@@ -149,4 +150,4 @@ def _escaped(text: str) -> str:
 
 def _code(commands: Iterable[str]) -> Iterable[str]:
     """Indented, which no content can end early."""
-    return (f"    {visible(line)}" for command in commands for line in command.splitlines())
+    return (f"    {visible(line)}" for command in commands for line in split_lines(command))

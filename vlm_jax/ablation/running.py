@@ -19,6 +19,7 @@ from vlm_jax.config import Config
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import CONFIG, RunFolder
+from vlm_jax.text_lines import read_lines, split_lines
 from vlm_jax.training.checkpoint_manifest import fault
 from vlm_jax.training.evaluation import code, processor, versions
 from vlm_jax.training.logging import duration
@@ -275,7 +276,7 @@ def _ended(each: _Active, folder: StudyFolder, *, short_of_memory: bool) -> str:
         perhaps = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{perhaps}; the next call goes on with it"
     said = folder.log(run).read_bytes()[each.log_begins :].decode(errors="replace")
-    lines = said.strip().splitlines()[-LAST_LINES:] or ["it said nothing"]
+    lines = split_lines(said.strip())[-LAST_LINES:] or ["it said nothing"]
     folder.write_error(run, "\n".join([lines[-1], f"(ended with code {code}; its last lines follow)", *lines]))
     return f"failed ({lines[-1]})"
 
@@ -283,7 +284,7 @@ def _ended(each: _Active, folder: StudyFolder, *, short_of_memory: bool) -> str:
 def _memory_kills() -> int:
     """How many processes the kernel has ended for lack of memory since it began; 0 where it does not count them."""
     with suppress(OSError):
-        for line in KERNEL_COUNTS.read_text().splitlines():
+        for line in read_lines(KERNEL_COUNTS):
             name, _, count = line.partition(" ")
             if name == "oom_kill":
                 return int(count)

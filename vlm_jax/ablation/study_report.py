@@ -16,6 +16,7 @@ from vlm_jax.config import Config, leaves
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.run_folder import CONFIG, RunFolder, open_run
 from vlm_jax.tasks import TASKS
+from vlm_jax.text_lines import read_lines
 
 LEVEL = 0.95
 
@@ -25,12 +26,12 @@ def write_report(
 ) -> None:
     """Write `report.md` and `report.html` of a study into its folder, from whatever of its runs has finished."""
     names = {run.config: run.name for run in runs}
-    found, every = [], []
+    found, every, faults = [], [], {}
     for table in tables:
         rows = []
         for variant in table.variants:
             folders = [folder.path / "runs" / names[seeded(variant, seed).config] for seed in study.seeds]
-            records = [read_run(open_run(each)) for each in folders if (each / CONFIG).is_file()]
+            records = _readable([each for each in folders if (each / CONFIG).is_file()], faults)
             every += records
             planned = len(study.seeds)
             rows.append(
@@ -46,14 +47,29 @@ def write_report(
             )
         settings = {"base": table.base, "match": table.match, "metrics": metrics_of(table), "common": table.common}
         found.append(findings(table.title, rows, **settings))
-    unfinished = tuple((run.name, folder.error(run) or "not finished") for run in runs if not folder.run(run).finished)
+    left = (run.name for run in runs if run.name in faults or not folder.run(run).finished)
+    reasons = {run.name: faults.get(run.name) or folder.error(run) or "not finished" for run in runs}
+    unfinished = tuple((name, reasons[name]) for name in left)
     commands = _remembered(folder.path / "commands.txt", command)
     _write(study.question, study.finding, found, every, folder.path, commands=commands, unfinished=unfinished)
 
 
+def _readable(folders: Iterable[Path], faults: dict[str, str]) -> list[Record]:
+    """The records of runs that are as they were written; `faults` gets what is wrong with the others, by name."""
+    records = []
+    for folder in folders:
+        try:
+            records.append(read_run(open_run(folder)))
+        except InputError as error:
+            faults[folder.name] = str(error)
+    return records
+
+
 def _remembered(file: Path, command: str) -> tuple[str, ...]:
     """The commands that a study was run with, each once, this one among them."""
-    before = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    before = read_lines(file) if file.is_file() else []
+    # A line each: a shell reads $'\\n' as the line break that stands in an argument.
+    command = command.replace("\r", r"'$'\r''").replace("\n", r"'$'\n''")
     every = tuple(dict.fromkeys([*before, command]))
     RunFolder(file.parent).write_text(file.name, "\n".join(every) + "\n")
     return every

@@ -11,6 +11,7 @@ from vlm_jax.config import Data
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.rows import BadRow, Reading, counted
 from vlm_jax.errors import InputError
+from vlm_jax.text_lines import read_lines
 from vlm_jax.types import Example
 
 ANNOUNCED = 2000  # pictures; fewer take a few seconds
@@ -83,7 +84,7 @@ def _digest(text: str) -> str:
 
 def _recall(memory: Path) -> set[str]:
     try:
-        return set(memory.read_text(encoding="ascii").splitlines())
+        return set(read_lines(memory))
     except (OSError, ValueError):
         return set()
 

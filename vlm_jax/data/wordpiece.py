@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vlm_jax.errors import InputError
 from vlm_jax.packages import PREFIX, in_package
+from vlm_jax.text_lines import first_line, read_lines
 
 if TYPE_CHECKING:
     import tokenizers
@@ -112,7 +113,7 @@ def _read_file(path: Path) -> "tokenizers.Tokenizer":
         except Exception as error:  # tokenizers raises bare Exception
             raise InputError(f"{path} is not a tokenizer.json: {error}") from None
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the vocabulary {path}: {error}") from None
     vocabulary = {token: index for index, token in enumerate(lines)}
@@ -170,7 +171,7 @@ def _from_hub(name: str) -> Path:
             hf_hub_download(name, MERGES)
         path = wanted and Path(hf_hub_download(name, wanted))
     except Exception as error:  # the hub's client answers with a dozen kinds of errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(f"{unknown}, and the hub does not give it: {reason}") from None
     if not path:
         raise InputError(f"the hub's {name!r} holds no tokenizer; expected {' or '.join(TOKENIZER_FILES)}")

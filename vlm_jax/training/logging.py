@@ -10,6 +10,8 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.text_lines import read_lines
+
 
 class MetricsLog:
     """`metrics.jsonl` and TensorBoard events. On resume, lines after the restored step are dropped: each step once."""
@@ -41,7 +43,7 @@ class MetricsLog:
 
 
 def _lines_up_to(path: Path, last: int) -> Iterator[str]:
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_lines(path, errors="replace"):
         try:
             if json.loads(line)["step"] <= last:
                 yield line + "\n"

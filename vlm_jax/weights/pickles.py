@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.text_lines import first_line
 from vlm_jax.weights.source import PICKLES
 
 
@@ -29,7 +30,7 @@ def convert_pickle(file: Path, output: Path) -> dict[str, tuple[int, ...]]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler meets every kind of them
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise InputError(f"{file} holds more than tensors, or is damaged, and was not opened: {reason}") from None
     tensors = _tensors(content, file)
     try:

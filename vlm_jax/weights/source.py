@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import sha256
 from vlm_jax.packages import PREFIX, in_package
+from vlm_jax.text_lines import first_line
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 TOKENIZER_FILES = (
@@ -217,7 +218,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
         try:
             path = snapshot_download(repository, etag_timeout=10, **wanted)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise InputError(
                 f"no weights at {name!r}: no such file or folder, and the hub does not give it: {reason}"
             ) from None

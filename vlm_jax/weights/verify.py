@@ -18,6 +18,7 @@ import numpy as np
 from vlm_jax.config import ImageEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
+from vlm_jax.text_lines import first_line
 from vlm_jax.weights.export import export
 from vlm_jax.weights.family import table_names
 from vlm_jax.weights.ported import ABOUT, Ported, convert, read_import
@@ -225,7 +226,7 @@ def _compare_tokenizers(ported: Ported, source: Source) -> Check:
         theirs = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except (ValueError, OSError) as error:  # it needs a model_type that old files do not have
         if not (source.folder / "vocab.txt").is_file():
-            return Check("tokenizer", f"transformers cannot read it: {str(error).splitlines()[0]}", False)
+            return Check("tokenizer", f"transformers cannot read it: {first_line(error)}", False)
         from transformers import BertTokenizer
 
         theirs = BertTokenizer(vocab=str(source.folder / "vocab.txt"))
