@@ -36,6 +36,7 @@ from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstruct
 from vlm_jax.training import loop
 from vlm_jax.training.loop import Trainer
 from vlm_jax.training.setup import load_trained, make_encoder
+from vlm_jax.types import Example
 
 
 def test_a_tokenizer_learns_and_draws_what_it_learned_after_each_validation(tokenizer_run):
@@ -94,6 +95,29 @@ def test_a_data_sets_codes_are_computed_once(drawing_run, directory, monkeypatch
     monkeypatch.setattr(tokenizer, "encode", lambda examples, _: np.zeros((len(examples), 8, 8), np.int32))
     other = [test[1], test[0], *(test[i] for i in range(2, len(test)))]  # other pictures in these places
     assert not tokenizer.cached(other, encode, directory).any()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "no manifest", "another manifest"])
+def test_codes_that_were_changed_on_disk_are_computed_again(tmp_path, monkeypatch, damage):
+    tokenizer = object.__new__(TrainedTokenizer)
+    tokenizer.digest = "0" * 64
+    right = np.arange(8, dtype=np.int32).reshape(2, 2, 2)
+    monkeypatch.setattr(tokenizer, "encode", lambda *_: right, raising=False)
+    examples = [Example(str(place), b"picture") for place in range(2)]
+    tokenizer.cached(examples, None, tmp_path)
+    (file,), (manifest,) = tmp_path.rglob("*.npy"), tmp_path.rglob("*.json")
+    if damage == "flipped":
+        content = bytearray(file.read_bytes())
+        content[-4] ^= 1
+        file.write_bytes(content)
+    elif damage == "no manifest":
+        manifest.unlink()
+        np.save(file, right + 1)
+    else:
+        manifest.write_text(manifest.read_text().replace('"bytes": 1', '"bytes": 2'))
+        np.save(file, right + 1)
+    for _ in range(2):
+        np.testing.assert_array_equal(tokenizer.cached(examples, None, tmp_path), right)
 
 
 def test_a_tokenizer_has_nothing_to_predict(tokenizer_run):

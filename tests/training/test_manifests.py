@@ -243,6 +243,17 @@ def test_a_result_that_was_not_written_to_the_end_is_none(run):
         read_items(run, "vqa")
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "\x80", "5"])
+@pytest.mark.parametrize("name", ["weights.json", "trained_as.json", "result.json"])
+def test_a_broken_file_of_a_record_is_named(tmp_path, name, text):
+    """A record has no manifest to tell."""
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    folder = RunFolder(tmp_path)
+    readers = {"weights.json": folder.weights, "trained_as.json": folder.trained_as, "result.json": folder.result}
+    with pytest.raises(InputError, match=name):
+        readers[name]()
+
+
 def test_half_a_set_up_is_made_again(trained, tmp_path):
     """Killed while the tokenizer was being written: nothing has been trained by it."""
     folder = tmp_path / "run"

@@ -1,10 +1,12 @@
 """A port is strict both ways, and what nobody trained comes back bit for bit."""
 
 import dataclasses
+import hashlib
+import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tests.weights import own
 from vlm_jax.errors import InputError
@@ -120,6 +122,40 @@ def test_a_damaged_import_is_refused(tmp_path):
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"is damaged: "):
         read(str(tmp_path / "import"))
+
+
+@pytest.mark.parametrize("how", ["gone", "rewritten", "fewer", "as before"])
+def test_an_import_whose_digests_are_lost_or_changed_is_refused(tmp_path, how):
+    """A list that names fewer files would vouch for any content of the others."""
+    folder = tmp_path / "import"
+    write_import(read(str(own.write(tmp_path / "bert"))), folder)
+    file = folder / "digests.json"
+    listed = json.loads(file.read_text())
+    if how == "gone":
+        file.unlink()
+    elif how == "rewritten":
+        (folder / "port_report.md").write_text("mine")
+        digest = hashlib.sha256(b"mine").hexdigest()
+        listed["files"]["port_report.md"] = {"bytes": 4, "sha256": digest}
+        file.write_text(json.dumps(listed))
+    elif how == "fewer":
+        del listed["files"]["port.json"]
+        file.write_text(json.dumps(listed))
+    else:
+        file.write_text(json.dumps({name: facts["sha256"] for name, facts in listed["files"].items()}))
+    with pytest.raises(InputError, match=r"is damaged: .*digests\.json"):
+        read(str(folder))
+
+
+def test_tensors_that_an_import_did_not_write_are_not_read(tmp_path):
+    """Such as those of another import, copied over."""
+    folder = tmp_path / "import"
+    write_import(read(str(own.write(tmp_path / "bert"))), folder)
+    kept = dict(read(str(folder)).kept)
+    assert bool(kept) == (folder / "kept.safetensors").is_file()
+    if not kept:
+        save_file({"foreign": np.ones(1, np.float32)}, folder / "kept.safetensors")
+        assert read(str(folder)).kept == {}
 
 
 def test_nothing_is_written_over(tmp_path):

@@ -17,7 +17,7 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import sha256
+from vlm_jax.integrity import change, facts_of, read_manifest, sha256, write_manifest
 from vlm_jax.models.image_tokenizer import ImageTokenizer, code_count, grid_size
 from vlm_jax.tasks.shared import without_texts
 from vlm_jax.trees import flatten, unflatten
@@ -93,14 +93,18 @@ class TrainedTokenizer:
     ) -> Int[np.ndarray, "N gh gw"]:
         """`encode`, but read from `directory` where this tokenizer has met the very same pictures before."""
         file = directory / "image_codes" / self.digest[:16] / f"{_digest(examples)[:32]}.npy"
+        manifest = file.with_suffix(".json")
         try:
-            return np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            codes = self.encode(examples, encode)
+            if change(file, read_manifest(manifest)) is None:
+                return np.load(file, allow_pickle=False)
+        except InputError:  # not there, or damaged
+            pass
+        codes = self.encode(examples, encode)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}.npy")
         np.save(part, codes)
         part.replace(file)
+        write_manifest(manifest, facts_of(file))
         return codes
 
 
