@@ -126,7 +126,7 @@ def test_a_score_that_is_no_number_is_called_missing(trained, tmp_path, capsys):
     shutil.copytree(trained, copy)
     result = json.loads((copy / "result.json").read_text(encoding="utf-8"))
     result["metrics"] = {"accuracy": 0.5, "accuracy/open": None}
-    (copy / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    RunFolder(copy).write_json("result.json", result)
     assert evaluate.main([str(copy)]) == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
         ["accuracy", "0.5000"],
