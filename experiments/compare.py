@@ -12,8 +12,12 @@ from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vlm_jax.ablation.items import Item
     from vlm_jax.ablation.paired import Paired
+    from vlm_jax.config import Config
+    from vlm_jax.run_folder import RunFolder
 
 DRAWN = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
 SAME_DATA = ("data.name", "data.files.images", "data.files.test", *DRAWN)
@@ -48,7 +52,6 @@ def main(argv: list[str]) -> int:
     from vlm_jax.ablation.items import read_items
     from vlm_jax.ablation.paired import paired_difference
     from vlm_jax.ablation.statistics import holm
-    from vlm_jax.config import leaves
     from vlm_jax.run_folder import open_run
 
     folders = [open_run(path) for path in (arguments.run_a, arguments.run_b)]
@@ -101,15 +104,16 @@ def _other_data(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> 
 def _other_scale(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> list[str]:
     """The settings in which the runs differ and by which their scores are measured."""
     from vlm_jax.config import leaves
+    from vlm_jax.integrity import sha256
+    from vlm_jax.training.setup import TOKENIZER
 
     scale: tuple[str, ...] = SAME_SCALE.get(configs[0].task, ())
     if configs[0].task == "image_generation" and configs[0].data.name != "shape_scenes":
         scale = LIKELIHOODS
     apart = [name for name in scale if leaves(configs[0])[name] != leaves(configs[1])[name]]
-    if "generation.tokenizer" in apart:  # it may lie elsewhere and be the same
-        digests = {sha256(folder.path / TOKENIZER) for folder in folders if (folder.path / TOKENIZER).is_file()}
-        kept = sum((folder.path / TOKENIZER).is_file() for folder in folders)
-        apart = [name for name in apart if name != "generation.tokenizer" or kept < 2 or len(digests) > 1]
+    kept = [folder.path / TOKENIZER for folder in folders]
+    if "generation.tokenizer" in apart and all(file.is_file() for file in kept) and len(set(map(sha256, kept))) == 1:
+        apart.remove("generation.tokenizer")  # it lies elsewhere and is the same
     return apart
 
 

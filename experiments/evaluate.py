@@ -4,6 +4,7 @@ The test split is scored once, when training ends; asked again, this shows that 
 any time, with any checkpoint: choose by them, not by the test.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -94,10 +95,8 @@ def _override(config, change):
             f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
             "(image_generation), data.directory=FOLDER or data.threads=4, and is about nothing that was learned"
         )
-    try:
+    with contextlib.suppress(ValueError):  # a text without its quotes
         value = json.loads(value)
-    except ValueError:
-        pass  # a text without its quotes
     if isinstance(value, str) and isinstance(leaves(config)[setting], tuple):
         value = [value]  # one file where there may be several
     return setting, value

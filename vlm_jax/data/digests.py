@@ -58,11 +58,12 @@ def digest_split(examples: Sequence[Example], data: Data, split: str) -> SplitDi
 
 def image_digests(examples: Sequence[Example], data: Data) -> list[str]:
     """The SHA-256 of each image's file, in order; a file that has not changed since it was read is not opened."""
-    files = {each.image for each in examples if isinstance(each.image, Path)}
-    if not files:
-        return [hashlib.sha256(each.image).hexdigest() for each in examples]
+    images = [
+        each.image if isinstance(each.image, Path) else hashlib.sha256(each.image).hexdigest() for each in examples
+    ]
+    files = {image for image in images if isinstance(image, Path)}
     memory = _folder(data) / "image_digests" / f"{digest(data.files.images)}.txt"
-    lines = recall(memory)
+    lines = recall(memory) if files else set()
     known = {its: value for its, _, value in (line.rpartition(" ") for line in lines)}
     marks = {file: mark(file) for file in files}
     new = [file for file in files if marks[file] not in known]
@@ -71,7 +72,7 @@ def image_digests(examples: Sequence[Example], data: Data) -> list[str]:
             fresh = dict(zip((marks[file] for file in new), pool.map(_sha256, new), strict=True))
         known |= fresh
         remember(memory, lines | {f"{its} {value}" for its, value in fresh.items()})
-    return [known[marks[each.image]] for each in examples]
+    return [known[marks[image]] if isinstance(image, Path) else image for image in images]
 
 
 def what_differs(before: SplitDigest, now: SplitDigest) -> str | None:
