@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,14 @@ from typing import Any
 
 from vlm_jax.config import Config
 from vlm_jax.config_checks import check
-from vlm_jax.config_json import difference, from_json, to_json
+from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.identity import Change, changes, forbidden, same_schedule
 
 CONFIG, RESULT, WEIGHTS, LOCK = "config.json", "result.json", "weights.json", "lock"
 TRAINED_AS = "trained_as.json"
+DATA, HISTORY = "data.json", "history.json"
+PREDICTIONS = ("predictions.jsonl", "predictions.png")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def config(self) -> Config:
-        """The resolved config that the run was started with; `InputError` names the file where it is not readable."""
+        """The resolved config that the run has now; `InputError` names the file where it is not readable."""
         file = self.path / CONFIG
         try:
             return from_json(file.read_text(encoding="utf-8"))
@@ -58,6 +61,37 @@ class RunFolder:
         """The run whose training this one began with, to be scored alone; None where it was trained itself."""
         file = self.path / TRAINED_AS
         return json.loads(file.read_text(encoding="utf-8"))["run"] if file.is_file() else None
+
+    def data(self) -> dict[str, Any]:
+        """What `data.json` says of each split's images and texts; empty of a run that began before it was kept."""
+        file = self.path / DATA
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    def history(self) -> list[dict[str, Any]]:
+        """What has changed since the run began, a row a change: the optimizer step, what, before and after."""
+        file = self.path / HISTORY
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+    def adopt(self, config: Config, step: int, circumstances: Iterable[Change] = ()) -> list[Change]:
+        """Go on after an optimizer step with a config that `claim` allowed; what is not as it was, all of it recorded.
+
+        `circumstances` are changes of what no setting says. The result of a shorter training is set aside.
+        """
+        before = self.config()
+        changed = [*changes(before, config), *circumstances]
+        if not changed:
+            return []
+        rows = [{"step": step, "setting": each[0], "before": each[1], "after": each[2]} for each in changed]
+        rows, history = json.loads(json.dumps(rows)), self.history()
+        if history[-len(rows) :] != rows:  # else a process that was killed here has written them
+            self.write_json(HISTORY, history + rows)
+        if self.finished:
+            for name in (RESULT, *PREDICTIONS):
+                stem, _, ending = name.rpartition(".")
+                if (self.path / name).exists():
+                    (self.path / name).replace(self.path / f"{stem}-step-{before.training.steps}.{ending}")
+        self.write_text(CONFIG, to_json(config))
+        return changed
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is there whole or not at all."""
@@ -87,10 +121,10 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
-    """The folder, locked for this process: new, or holding a run of the very same config.
+    """The folder, locked for this process: new, or holding this run, under settings that it may have (`identity`).
 
     Raises `InputError`, and changes nothing, where the config is wrong, where another process holds the folder, where
-    it holds a run of another config or something that is no run. A new folder in which nothing could be set up is
+    it holds another run or something that is no run. A new folder in which nothing could be set up is
     emptied again.
     """
     folder, config = RunFolder(workdir), check(config)
@@ -124,12 +158,26 @@ def _check_content(folder: RunFolder, config: Config) -> None:
         if any(entry.name != LOCK and not entry.name.startswith(f".{CONFIG}.") for entry in path.iterdir()):
             raise InputError(f"{path} is not empty and holds no run; give another --workdir")
         return
-    changed = difference(folder.config(), config)
-    if changed:
+    _check_identity(folder, folder.config(), config)
+
+
+def _check_identity(folder: RunFolder, before: Config, config: Config) -> None:
+    path = folder.path
+    if changed := forbidden(before, config):
         raise InputError(
-            f"{path} holds a run with other settings ({'; '.join(changed)}); give another folder, such as "
+            f"{path} holds a run with other settings ({'; '.join(map(str, changed))}); give another folder, such as "
             f"--workdir {_unused(path)}"
         )
+    steps, wanted = before.training.steps, config.training.steps
+    if not same_schedule(before, config):
+        raise InputError(
+            f"{path} holds a run of training.steps {steps}, on which its learning rates depend (optimizer.schedule "
+            f"{config.optimizer.schedule!r}, optimizer.warmup_steps {config.optimizer.warmup_steps}); to train its "
+            f"weights further, begin a run with --model.init-from {path} --workdir {_unused(path)}; to leave the end "
+            "open, begin one with --optimizer.schedule constant, whose training.steps may grow"
+        )
+    if folder.finished and wanted < steps:
+        raise InputError(f"{path} has taken {steps} optimizer steps; training.steps {wanted} must be at least that")
 
 
 def _clear(workdir: Path, *, keep: bool) -> None:

@@ -87,12 +87,13 @@ def test_a_data_sets_codes_are_computed_once(drawing_run, directory, monkeypatch
     config = drawing_run.config()
     encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=1)
     test = open_split(config.data, "test")
-    first = tokenizer.cached(test, encode, directory)
+    data = dataclasses.replace(config.data, directory=str(directory))
+    first = tokenizer.cached(test, encode, data)
     monkeypatch.setattr(tokenizer, "encode", lambda *_: pytest.fail("computed again"))
-    np.testing.assert_array_equal(tokenizer.cached(test, encode, directory), first)
+    np.testing.assert_array_equal(tokenizer.cached(test, encode, data), first)
     monkeypatch.setattr(tokenizer, "encode", lambda examples, _: np.zeros((len(examples), 8, 8), np.int32))
     other = [test[1], test[0], *(test[i] for i in range(2, len(test)))]  # other pictures in these places
-    assert not tokenizer.cached(other, encode, directory).any()
+    assert not tokenizer.cached(other, encode, data).any()
 
 
 def test_a_tokenizer_has_nothing_to_predict(tokenizer_run):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from vlm_jax.config import Config, training_of
 from vlm_jax.config_json import to_json
-from vlm_jax.run_folder import CONFIG, TRAINED_AS, WEIGHTS, RunFolder
+from vlm_jax.run_folder import CONFIG, DATA, TRAINED_AS, WEIGHTS, RunFolder
 
 # What a run has when it has been trained. Its log and its validation scores are of its own way to draw, and stay.
-TRAINED = ("tokenizer.json", "answers.json", "image_tokenizer.safetensors", WEIGHTS, "digests", "checkpoints")
+TRAINED = ("tokenizer.json", "answers.json", "image_tokenizer.safetensors", WEIGHTS, DATA, "digests", "checkpoints")
 DRAWS = ("captioning", "image_generation")
 
 
