@@ -24,7 +24,7 @@ from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.families import FAMILIES, family_of
 from vlm_jax.weights.family import Architecture, Family, table_names
 from vlm_jax.weights.report import port_report
-from vlm_jax.weights.source import Changes, Source, as_path, new_folder, open_source
+from vlm_jax.weights.source import NO_CHANGES, Changes, Source, as_path, new_folder, open_source
 from vlm_jax.weights.tables import to_ours, trunk_names
 from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters, refuse_prefix, renamed
 
@@ -56,7 +56,7 @@ class Ported:
     tokenizer: tuple[Path, ...]
     """The tokenizer's files."""
     origin: Origin
-    changes: Changes = Changes()
+    changes: Changes = NO_CHANGES
     """What was done to the names of the source's tensors."""
 
     @property

@@ -115,6 +115,9 @@ class Changes(NamedTuple):
         return lines + [f"warning: {line}" for line in self.warnings]
 
 
+NO_CHANGES = Changes()
+
+
 @dataclass(frozen=True)
 class Source:
     """Pretrained weights as somebody published them."""
@@ -129,7 +132,7 @@ class Source:
     """The commit of a hub repository."""
     sha256: str
     """Of the file; where there are several, of the list of their digests and names."""
-    changes: Changes = Changes()
+    changes: Changes = NO_CHANGES
     """What `tensor_names.renamed` did to the names."""
 
     def tokenizer_files(self) -> list[Path]:
