@@ -12,8 +12,12 @@ from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vlm_jax.ablation.items import Item
     from vlm_jax.ablation.paired import Paired
+    from vlm_jax.config import Config
+    from vlm_jax.run_folder import RunFolder
 
 DRAWN = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
 SAME_DATA = ("data.name", "data.files.images", "data.files.test", *DRAWN)
@@ -48,22 +52,15 @@ def main(argv: list[str]) -> int:
     from vlm_jax.ablation.items import read_items
     from vlm_jax.ablation.paired import paired_difference
     from vlm_jax.ablation.statistics import holm
-    from vlm_jax.config import leaves
     from vlm_jax.run_folder import open_run
 
-    configs = [open_run(path).config() for path in (arguments.run_a, arguments.run_b)]
+    folders = [open_run(path) for path in (arguments.run_a, arguments.run_b)]
+    configs = [folder.config() for folder in folders]
     if configs[0].task != configs[1].task:
         raise InputError(f"the runs have different tasks, {configs[0].task} and {configs[1].task}")
-    apart = [
-        name for name, value in leaves(configs[0]).items() if name in SAME_DATA and value != leaves(configs[1])[name]
-    ]
-    if apart:
-        raise InputError(f"the runs have other test pictures ({', '.join(apart)}); compare runs on the same data")
-    scale = SAME_SCALE.get(configs[0].task, ())
-    if configs[0].task == "image_generation" and configs[0].data.name != "shape_scenes":
-        scale = LIKELIHOODS
-    apart = [name for name in scale if leaves(configs[0])[name] != leaves(configs[1])[name]]
-    if apart:
+    if apart := _other_data(folders, configs):
+        raise InputError(f"the runs have other test pictures ({apart}); compare runs on the same data")
+    if apart := _other_scale(folders, configs):
         raise InputError(f"the runs measure by other scales ({', '.join(apart)}), on which scores do not compare")
     a, b = (read_items(path, configs[0].task) for path in (arguments.run_a, arguments.run_b))
     shared = [key for key in a if key in b and _what(a[key]) == _what(b[key])]
@@ -90,6 +87,34 @@ def main(argv: list[str]) -> int:
         "another seed of either may turn it round. For that, train several seeds of each (experiments.ablate)."
     )
     return 0
+
+
+def _other_data(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> str | None:
+    """What of the test splits is not the same: of their content where both runs kept its digest, else of settings."""
+    from vlm_jax.config import leaves
+    from vlm_jax.data.digests import from_row, what_differs
+
+    digests = [folder.data().get("test") for folder in folders]
+    if None not in digests:
+        return what_differs(*map(from_row, digests))
+    one, other = map(leaves, configs)
+    return ", ".join(name for name in SAME_DATA if one[name] != other[name])
+
+
+def _other_scale(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> list[str]:
+    """The settings in which the runs differ and by which their scores are measured."""
+    from vlm_jax.config import leaves
+    from vlm_jax.integrity import sha256
+    from vlm_jax.run_folder import IMAGE_TOKENIZER
+
+    scale: tuple[str, ...] = SAME_SCALE.get(configs[0].task, ())
+    if configs[0].task == "image_generation" and configs[0].data.name != "shape_scenes":
+        scale = LIKELIHOODS
+    apart = [name for name in scale if leaves(configs[0])[name] != leaves(configs[1])[name]]
+    kept = [folder.file(IMAGE_TOKENIZER) for folder in folders]
+    if "generation.tokenizer" in apart and all(file.is_file() for file in kept) and len(set(map(sha256, kept))) == 1:
+        apart.remove("generation.tokenizer")  # it lies elsewhere and is the same
+    return apart
 
 
 def _what(item: "Item") -> tuple[Any, ...]:

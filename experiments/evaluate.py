@@ -4,10 +4,11 @@ The test split is scored once, when training ends; asked again, this shows that 
 any time, with any checkpoint: choose by them, not by the test.
 """
 
+import contextlib
 import hashlib
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
-REDRAWN = ("masking",)  # of what is learned with: a picture may be drawn with another one
+REDRAWN = ("generation.masking",)  # of what is learned with: a picture may be drawn with another one
 NOT_RASTER = tuple(f"generation.{name}" for name in ("masking", "steps", "choice_temperature", "revision_temperature"))
 
 
@@ -33,8 +34,8 @@ def main(argv: list[str]) -> int:
         checkpoint: str = "best"
         """`best` by the validation score, `latest`, or an optimizer step that was kept."""
         change: tuple[str, ...] = ()
-        """How texts are said or pictures drawn, otherwise than in the run: `generation.steps=4 decoding.beams=3`.
-        Not for the test split."""
+        """What is otherwise than in the run: how texts are said or pictures drawn (`generation.steps=4
+        decoding.beams=3`), where the data is (`data.files.images=FOLDER`). Not for the test split."""
 
     arguments = parse(Evaluate, argv, prog="python -m experiments.evaluate")
 
@@ -71,30 +72,52 @@ def _test_result(folder, checkpoint, changes):
 
 
 def _changed(config, changes):
-    """The config with what `--change` says of decoding and generation."""
-    from vlm_jax.config import DRAWING, Generation
+    """The config with what `--change` says of places, speed, scoring, decoding and generation."""
     from vlm_jax.config_checks import check
     from vlm_jax.config_json import with_overrides
 
-    learned = {f"generation.{field.name}" for field in fields(Generation) if field.name not in (*DRAWING, *REDRAWN)}
-    overrides = []
-    for change in changes:
-        setting, sign, value = change.partition("=")
-        if setting in NOT_RASTER and config.model.pattern == "raster":
-            raise InputError(f"--change is {change!r}, and a raster run draws one code after the other; leave it out")
-        if not sign or setting.split(".")[0] != CHANGED.get(config.task) or setting in learned:
-            raise InputError(
-                f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
-                "(image_generation), and is about nothing that was learned"
-            )
-        try:
-            overrides.append((setting, json.loads(value)))
-        except ValueError:
-            overrides.append((setting, value))
+    overrides = [_override(config, change) for change in changes]
     changed = check(with_overrides(config, overrides))
     if "generation.revision_temperature" in dict(overrides) and changed.generation.revisions == 0:
         raise InputError("--change generation.revision_temperature is for revisions, of which the run has none")
     return changed
+
+
+def _override(config, change):
+    """(setting, value) of one change."""
+    from vlm_jax.config import leaves
+
+    setting, sign, value = change.partition("=")
+    if setting in NOT_RASTER and config.model.pattern == "raster":
+        raise InputError(f"--change is {change!r}, and a raster run draws one code after the other; leave it out")
+    if not sign or not _may_change(config, setting):
+        raise InputError(
+            f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
+            "(image_generation), data.directory=FOLDER or data.threads=4, and is about nothing that was learned"
+        )
+    with contextlib.suppress(ValueError):  # a text without its quotes
+        value = json.loads(value)
+    if isinstance(value, str) and isinstance(leaves(config)[setting], tuple):
+        value = [value]  # one file where there may be several
+    return setting, value
+
+
+def _may_change(config, setting):
+    from vlm_jax.config import KINDS
+    from vlm_jax.setting_kinds import Kind
+
+    group = setting.split(".")[0]
+    if group in CHANGED.values() and group != CHANGED.get(config.task):
+        return False
+    return KINDS.get(setting) in (Kind.PLACE, Kind.SPEED, Kind.USE) or setting in REDRAWN
+
+
+def _named(changes):
+    """Those of the changes that can change a score: they name the files of the result."""
+    from vlm_jax.config import KINDS
+    from vlm_jax.setting_kinds import Kind
+
+    return [each for each in changes if KINDS[each.partition("=")[0]] not in (Kind.PLACE, Kind.SPEED)]
 
 
 def _spelled(split, changes):
@@ -107,12 +130,17 @@ def _spelled(split, changes):
 def _evaluate(folder, split, checkpoint, changes):
     from vlm_jax.data.sources import open_split
     from vlm_jax.training.evaluation import commit, evaluate_run, result_files
+    from vlm_jax.training.going_on import check_data
     from vlm_jax.training.setup import load_trained, make_encoder
 
     config = _changed(folder.config(), changes)
     task, params, step = load_trained(config, folder, make_encoder(config, folder), which=checkpoint)
-    examples, train = (task.prepare(open_split(config.data, name)) for name in (split, "train"))
+    splits = {name: open_split(config.data, name) for name in dict.fromkeys((split, "train"))}
+    digests = check_data(config, folder, splits)
+    examples, train = (task.prepare(splits[name]) for name in (split, "train"))
     facts = {"checkpoint_step": step, "wall_seconds": 0.0, "commit": commit()}
+    facts |= {"data": {name: its.sha256 for name, its in digests.items()}, "history": folder.history()}
+    changes = _named(changes)
     name = _spelled(split, changes if checkpoint == "best" else [f"checkpoint={checkpoint}", *changes])
     result = evaluate_run(task, params, examples, train, split=split, name=name, folder=folder, facts=facts)
     print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")

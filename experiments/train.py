@@ -9,6 +9,8 @@ def main(argv: list[str]) -> int:
     config, workdir = parse_train(argv)
 
     from vlm_jax.allocator import keep_freed_memory
+    from vlm_jax.config_checks import check
+    from vlm_jax.identity import changes
     from vlm_jax.run_folder import claim
     from vlm_jax.training.loop import Interrupted, NotFinite, Trainer
     from vlm_jax.training.parallel import choose_devices
@@ -16,8 +18,11 @@ def main(argv: list[str]) -> int:
     keep_freed_memory()
     choose_devices(config)  # refuses before anything is written
     with claim(workdir, config) as folder:
-        if folder.finished:
+        before = folder.config()
+        if folder.finished and config.training.steps <= before.training.steps:
             print(f"{folder.path} is finished: nothing to do. Look at result.json and predictions.png in it")
+            for change in changes(before, check(config)):
+                print(f"note: it stays as it was, without the change of {change}; experiments.evaluate takes --change")
             return 0
         try:
             result = Trainer(config, folder).run()

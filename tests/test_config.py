@@ -28,8 +28,9 @@ from vlm_jax.config import (
     Training,
 )
 from vlm_jax.config_checks import RULES, check
-from vlm_jax.config_json import BEFORE, difference, from_dict, from_json, to_dict, to_json
+from vlm_jax.config_json import BEFORE, from_dict, from_json, to_dict, to_json
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.identity import changes
 
 PRESETS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 UNUSUAL = Config(
@@ -207,15 +208,15 @@ def test_a_config_that_an_older_version_saved_means_what_it_meant_then():
     assert from_json(json.dumps(values)) == check(Config()), "of no meaning to a model that draws nothing"
 
 
-def test_difference_names_each_changed_setting_once():
-    assert difference(Config(), Config()) == []
+def test_each_changed_setting_is_named_once():
+    assert changes(Config(), Config()) == []
     new = Config(seed=1, model=Model(width=64), data=Data(image=ImageInput(size=(32, 48))))
-    assert difference(Config(), new) == [
+    assert list(map(str, changes(Config(), new))) == [
         "seed: 0 -> 1",
         "data.image.size: (64, 64) -> (32, 48)",
         "model.width: 128 -> 64",
     ]
-    assert difference(check(Config()), from_json(to_json(Config()))) == []
+    assert changes(check(Config()), from_json(to_json(Config()))) == []
 
 
 def test_every_setting_has_a_meaning():

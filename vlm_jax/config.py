@@ -1,10 +1,12 @@
-"""Every setting as a typed frozen dataclass.
+"""Every setting as a typed frozen dataclass, with the mark of what it is to a run that has begun (`setting_kinds`).
 
 Imports neither jax nor anything slow: `--help` reads this file and must answer at once.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
+
+from vlm_jax.setting_kinds import Identity, Kind, Length, Place, Rounding, Source, Speed, Use, kinds_of
 
 Task = Literal["vqa", "captioning", "image_tokenizer", "image_generation"]
 DataSet = Literal["easy_vqa", "sort_of_clevr", "shape_scenes", "jsonl", "vqa_v2", "coco_captions", "karpathy", "emoji"]
@@ -35,19 +37,19 @@ PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
 class ImageInput:
     """How a picture file becomes the model's input. Saved with the checkpoint, used wherever the model is."""
 
-    size: tuple[int, int] = (64, 64)
+    size: Identity[tuple[int, int]] = (64, 64)
     """Height and width in pixels."""
-    resize: Literal["stretch", "crop", "pad"] = "crop"
+    resize: Identity[Literal["stretch", "crop", "pad"]] = "crop"
     """`crop` scales the short side and cuts the centre, `pad` scales the long one and fills, `stretch` scales both."""
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: Identity[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, on a scale of 0 to 1."""
-    deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    deviation: Identity[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     """Divides each colour channel afterwards."""
-    flip: bool = False
+    flip: Identity[bool] = False
     """Mirror half of the training pictures left to right."""
-    shift: int = 0
+    shift: Identity[int] = 0
     """Move training pictures by up to this many pixels each way; uncovered edges repeat the border."""
-    max_pixels: int = 50_000_000
+    max_pixels: Place[int] = 50_000_000
     """A picture with more pixels than this is refused before it is decoded."""
 
 
@@ -55,15 +57,15 @@ class ImageInput:
 class Files:
     """Your own pictures with questions or captions (`data.name` jsonl, vqa_v2, coco_captions, karpathy or emoji)."""
 
-    images: str = ""
+    images: Place[str] = ""
     """Folder of the pictures; paths in the files are relative to it and may not leave it."""
-    train: tuple[str, ...] = ()
+    train: Place[tuple[str, ...]] = ()
     """The files of the split: JSON Lines, VQA v2's questions and annotations, COCO's captions, Karpathy's file."""
-    validation: tuple[str, ...] = ()
+    validation: Place[tuple[str, ...]] = ()
     """As `train`; without it a tenth of the training pictures, by hash, is kept for it."""
-    test: tuple[str, ...] = ()
+    test: Place[tuple[str, ...]] = ()
     """As `train`; without it another tenth of the training pictures is kept for it."""
-    bad_rows: Literal["refuse", "skip"] = "refuse"
+    bad_rows: Place[Literal["refuse", "skip"]] = "refuse"
     """What to do about a row that cannot be used: stop and name it, or leave it out, counted and named."""
 
 
@@ -71,36 +73,36 @@ class Files:
 class Data:
     """Where pictures and texts come from."""
 
-    name: DataSet = "easy_vqa"
+    name: Identity[DataSet] = "easy_vqa"
     """The data set; from `jsonl` on your own files: those after `vqa_v2` have captions, `jsonl` has either."""
     files: Files = field(default_factory=Files)
     """Where your own files are."""
-    texts: Literal["questions", "captions", "first_caption"] | None = None
+    texts: Identity[Literal["questions", "captions", "first_caption"] | None] = None
     """Which texts of a picture are learned, by default the task's; `first_caption` is the complete one of drawn scenes.
     Whichever it is, captions of pictures of your own are scored by all that a file has."""
-    min_answer_count: int = 1
+    min_answer_count: Identity[int] = 1
     """An answer joins the vocabulary when it was given this often in training."""
-    accuracy: Literal["share", "vqa"] | None = None
+    accuracy: Use[Literal["share", "vqa"] | None] = None
     """`share` of people who gave the answer, or the official `vqa` accuracy (the default of vqa_v2)."""
-    directory: str = "~/.cache/vlm_jax"
+    directory: Place[str] = "~/.cache/vlm_jax"
     """Folder in which data sets are prepared once and then read."""
-    drawing_seed: int = 0
+    drawing_seed: Identity[int] = 0
     """The seed of pictures that are drawn (sort_of_clevr, shape_scenes): another data set of the same kind."""
-    drawing_size: int = 64
+    drawing_size: Identity[int] = 64
     """Side of the pictures of shape_scenes, in pixels."""
-    drawing_things: tuple[int, int] = (1, 4)
+    drawing_things: Identity[tuple[int, int]] = (1, 4)
     """The fewest and the most things in a scene of shape_scenes."""
-    questions_per_image: int = 10
+    questions_per_image: Identity[int] = 10
     """Question slots of a picture in a batch (K); more questions than slots are sampled anew each time."""
-    limit: int | None = None
+    limit: Identity[int | None] = None
     """Use only this many pictures of each split (for a quick look)."""
-    evaluation_limit: int | None = None
+    evaluation_limit: Use[int | None] = None
     """Use only this many of every split but `train`: the first ones, for scores that take less time."""
     image: ImageInput = field(default_factory=ImageInput)
     """The picture's way into the model."""
-    threads: int = 2
+    threads: Speed[int] = 2
     """Threads that decode pictures."""
-    read_ahead: int = 8
+    read_ahead: Speed[int] = 8
     """Batches prepared ahead of the device."""
 
 
@@ -108,46 +110,48 @@ class Data:
 class ImageEncoder:
     """The CNN that turns a picture into grid features."""
 
-    cnn: Literal[
-        "small",
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "mobilenet_v2",
-        "efficientnet_lite0",
-        "patches",
-        "features",
-        "codes",
+    cnn: Identity[
+        Literal[
+            "small",
+            "resnet18",
+            "resnet34",
+            "resnet50",
+            "resnet101",
+            "mobilenet_v2",
+            "efficientnet_lite0",
+            "patches",
+            "features",
+            "codes",
+        ]
     ] = "small"
     """`small` is a plain residual CNN, `patches` cuts the picture up as ViLT does, `features` takes grid features.
     `codes` takes those of an image tokenizer, as image generation does by itself.
     `mobilenet_v2` and `efficientnet_lite0` are light: depthwise convolutions, 1280 channels at 1/32 of the size."""
-    patch_size: int = 16
+    patch_size: Identity[int] = 16
     """Side of a patch in pixels (`cnn: patches` only)."""
-    stem_width: int = 32
+    stem_width: Identity[int] = 32
     """Channels of the first 3x3 convolution of the small CNN."""
-    stem_stride: int = 1
+    stem_stride: Identity[int] = 1
     """Stride of that first convolution."""
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: Identity[tuple[int, ...]] = (32, 64, 128)
     """Channels of each stage of the small CNN; each stage halves height and width."""
-    blocks: tuple[int, ...] = (0, 1, 1)
+    blocks: Identity[tuple[int, ...]] = (0, 1, 1)
     """Residual blocks of each stage of the small CNN, after its strided convolution."""
-    norm: Literal["group", "frozen"] = "group"
+    norm: Identity[Literal["group", "frozen"]] = "group"
     """Group norm from scratch; `frozen` is a ported batch norm folded into a fixed scale and bias."""
-    features: int = 2048
+    features: Identity[int] = 2048
     """Width of the precomputed grid features (`cnn: features` only)."""
-    positions: Literal["sequence", "grid", "shared"] = "sequence"
+    positions: Identity[Literal["sequence", "grid", "shared"]] = "sequence"
     """A vector for each cell in reading order, the sum of its row's and its column's, or one for all (VisualBERT)."""
-    max_positions: int = 256
+    max_positions: Identity[int] = 256
     """Rows of each table of positions."""
-    segments: int = 1
+    segments: Identity[int] = 1
     """Rows of the image's segment table, the last of which is used (VisualBERT has two)."""
-    projection: Literal["linear", "mlp"] = "linear"
+    projection: Identity[Literal["linear", "mlp"]] = "linear"
     """From the grid to the trunk's width: one matrix, or two with a GELU between them as in LLaVA-1.5."""
-    init_from: str | None = None
+    init_from: Source[str | None] = None
     """Pretrained weights of the CNN to start from: a folder, a file, a hub id, `package:NAME/folder`, or a run."""
-    convolution: Literal["auto", "direct", "products"] = "auto"
+    convolution: Identity[Literal["auto", "direct", "products"]] = "auto"
     """How convolutions are computed: `products` is fast on a CPU, `direct` on a GPU, `auto` chooses."""
 
 
@@ -155,25 +159,25 @@ class ImageEncoder:
 class TextEncoder:
     """The BERT embeddings that turn words into vectors."""
 
-    tokenizer: str | None = None
+    tokenizer: Source[str | None] = None
     """A tokenizer's folder, vocabulary file, `package:NAME/folder` or hub id; without one, WordPiece is built."""
-    vocabulary_size: int = 256
+    vocabulary_size: Identity[int] = 256
     """Rows of the word table. A built vocabulary may be smaller; a given tokenizer must have exactly this size."""
-    width: int = 128
+    width: Identity[int] = 128
     """Embedding width (E)."""
-    max_length: int = 16
+    max_length: Identity[int] = 16
     """Tokens of a text with [CLS] and [SEP]; longer ones lose their end, [SEP] stays."""
-    max_positions: int = 512
+    max_positions: Identity[int] = 512
     """Rows of the position table."""
-    first_position: int = 0
+    first_position: Identity[int] = 0
     """Row of the position table that the first token has; 2 in RoBERTa."""
-    segments: int = 2
+    segments: Identity[int] = 2
     """Rows of the segment table, text being segment 0; with 0 there is no such table (DistilBERT)."""
-    init_from: str | None = None
+    init_from: Source[str | None] = None
     """Pretrained weights of the text side to start from, given like `model.image.init_from`."""
-    init_trunk: bool = True
+    init_trunk: Identity[bool] = True
     """Start the trunk's text layers from `init_from` as well, or the embeddings alone."""
-    init_positions: Literal["exact", "cut", "interpolate"] = "exact"
+    init_positions: Identity[Literal["exact", "cut", "interpolate"]] = "exact"
     """What to do where the pretrained position table has another length than `max_positions`."""
 
 
@@ -181,33 +185,33 @@ class TextEncoder:
 class ImageCodes:
     """The image tokenizer: a picture as a small grid of codes, and back (tasks image_tokenizer, image_generation)."""
 
-    quantizer: Literal["scalar", "codebook"] = "scalar"
+    quantizer: Identity[Literal["scalar", "codebook"]] = "scalar"
     """`scalar` rounds a few numbers to a few levels each, `codebook` takes the nearest of learned vectors."""
-    levels: tuple[int, ...] = (8, 5, 5, 5)
+    levels: Identity[tuple[int, ...]] = (8, 5, 5, 5)
     """Levels of each number of the scalar quantizer; their product is how many codes there are."""
-    size: int = 1000
+    size: Identity[int] = 1000
     """How many codes a learned codebook has."""
-    code_width: int = 16
+    code_width: Identity[int] = 16
     """Width of the vectors of a learned codebook."""
-    commitment: float = 0.25
+    commitment: Identity[float] = 0.25
     """Weight of the loss that keeps features near their code (learned codebook)."""
-    encoder: Literal["cells", "neighbours"] = "cells"
+    encoder: Identity[Literal["cells", "neighbours"]] = "cells"
     """With `cells` a cell's code is of what is in it alone; with `neighbours` the encoder looks around it as well."""
-    encoder_noise: float = 0.0
+    encoder_noise: Identity[float] = 0.0
     """Noise (levels of 255, standard deviation) on what the encoder learns from: codes follow it less."""
-    shared_digits: bool = True
+    shared_digits: Identity[bool] = True
     """In image generation: codes of the scalar quantizer that are alike share a part of their vectors."""
-    look_around: bool = True
+    look_around: Identity[bool] = True
     """In image generation: a cell takes in those around it before the trunk (3x3 convolution); not with `raster`."""
-    revival: float = 0.25
+    revival: Identity[float] = 0.25
     """Weight of the loss that draws codes which nothing took to features of the batch (learned codebook)."""
-    patch_size: int = 4
+    patch_size: Identity[int] = 4
     """Side in pixels of the squares that the first stage sees; each later stage halves height and width."""
-    widths: tuple[int, ...] = (64, 128)
+    widths: Identity[tuple[int, ...]] = (64, 128)
     """Channels of each stage of the encoder; the decoder mirrors it."""
-    depths: tuple[int, ...] = (2, 2)
+    depths: Identity[tuple[int, ...]] = (2, 2)
     """Residual blocks of each stage, in the encoder and in the decoder."""
-    convolution: Literal["auto", "direct", "products"] = "auto"
+    convolution: Identity[Literal["auto", "direct", "products"]] = "auto"
     """How convolutions are computed, as `model.image.convolution`."""
 
 
@@ -215,29 +219,29 @@ class ImageCodes:
 class Model:
     """The vision-language model: encoders, fusion trunk and head."""
 
-    fusion: Fusion = "concat"
+    fusion: Identity[Fusion] = "concat"
     """`concat`: one sequence; `cross`: one side asks the other; `co_attention`: both ask; `late`: in the head."""
-    pattern: Pattern | None = None
+    pattern: Identity[Pattern | None] = None
     """Who may see whom, by default the fusion's own; with `image_to_text` questions share their picture's side."""
-    width: int = 128
+    width: Identity[int] = 128
     """Trunk width (D)."""
-    heads: int = 4
+    heads: Identity[int] = 4
     """Attention heads."""
-    layers: int = 2
+    layers: Identity[int] = 2
     """Trunk layers."""
-    mlp_width: int = 512
+    mlp_width: Identity[int] = 512
     """Width of the feed-forward layers."""
-    activation: Literal["gelu", "gelu_new", "relu"] = "gelu"
+    activation: Identity[Literal["gelu", "gelu_new", "relu"]] = "gelu"
     """Feed-forward activation; `gelu` is the exact one, as in BERT, `gelu_new` the tanh approximation."""
-    norm_epsilon: float = 1e-12
+    norm_epsilon: Identity[float] = 1e-12
     """Epsilon of every layer norm (BERT's)."""
-    dropout: float = 0.0
+    dropout: Identity[float] = 0.0
     """Dropout after embeddings, attention and feed-forward layers."""
-    attention_dropout: float = 0.0
+    attention_dropout: Identity[float] = 0.0
     """Dropout on attention weights."""
-    head: Head | None = None
+    head: Identity[Head | None] = None
     """`answers` reads [CLS], `last_word` VisualBERT's place, `product` and `concatenation` join [CLS] and mean cell."""
-    classes: int | None = None
+    classes: Identity[int | None] = None
     """Classes of the head; by default the size of the answer vocabulary."""
     image: ImageEncoder = field(default_factory=ImageEncoder)
     """The image side."""
@@ -245,13 +249,13 @@ class Model:
     """The text side."""
     codes: ImageCodes = field(default_factory=ImageCodes)
     """The image tokenizer; image generation must have that of the run `generation.tokenizer`."""
-    init_from: str | None = None
+    init_from: Source[str | None] = None
     """Pretrained weights of the whole model to start from: VisualBERT's, or a run's."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: Identity[Literal["float32", "bfloat16"]] = "float32"
     """Type of activations and products; parameters, softmax, norms and loss stay float32."""
-    remat: bool = False
+    remat: Identity[bool] = False
     """Recompute each layer in the backward pass: less memory, a third more work."""
-    scan_layers: bool = False
+    scan_layers: Identity[bool] = False
     """Compile one layer and loop over it: faster to compile, slower to run."""
 
 
@@ -259,31 +263,31 @@ class Model:
 class Optimizer:
     """How gradients become updates."""
 
-    name: Literal["adamw", "muon", "sgd"] = "adamw"
+    name: Identity[Literal["adamw", "muon", "sgd"]] = "adamw"
     """AdamW; the same with Muon for the trunk's matrices, which takes fewer steps; or plain gradient descent."""
-    learning_rate: float = 1e-3
+    learning_rate: Identity[float] = 1e-3
     """Peak learning rate."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Identity[Literal["cosine", "linear", "constant"]] = "cosine"
     """Shape of the decay after warm-up, to zero (or none)."""
-    warmup_steps: int = 100
+    warmup_steps: Identity[int] = 100
     """Optimizer steps of linear warm-up."""
-    weight_decay: float = 0.05
+    weight_decay: Identity[float] = 0.05
     """Decoupled weight decay."""
-    no_decay: tuple[str, ...] = (r"(^|/)(bias|scale)$", r"(^|/)embedding$")
+    no_decay: Identity[tuple[str, ...]] = (r"(^|/)(bias|scale)$", r"(^|/)embedding$")
     """Parameters whose path matches one of these regular expressions are not decayed."""
-    b1: float = 0.9
+    b1: Identity[float] = 0.9
     """AdamW's decay of the first moment."""
-    b2: float = 0.98
+    b2: Identity[float] = 0.98
     """AdamW's decay of the second moment."""
-    epsilon: float = 1e-8
+    epsilon: Identity[float] = 1e-8
     """AdamW's epsilon."""
-    clip_norm: float | None = 1.0
+    clip_norm: Identity[float | None] = 1.0
     """Gradients are scaled down to this global norm."""
-    multipliers: tuple[tuple[str, float], ...] = ()
+    multipliers: Identity[tuple[tuple[str, float], ...]] = ()
     """(regular expression, factor) pairs: learning-rate factors of the parameters whose path matches."""
-    frozen: tuple[str, ...] = ()
+    frozen: Identity[tuple[str, ...]] = ()
     """Parameters whose path matches one of these regular expressions are not trained."""
-    ema: float | None = None
+    ema: Identity[float | None] = None
     """Decay of an exponential moving average of the parameters, which evaluation then uses."""
 
 
@@ -291,19 +295,19 @@ class Optimizer:
 class Training:
     """How long and how often."""
 
-    steps: int = 1000
+    steps: Length[int] = 1000
     """Optimizer steps."""
-    batch_images: int = 32
+    batch_images: Identity[int] = 32
     """Pictures of an optimizer step, over all devices and micro-batches."""
-    accumulation: int = 1
+    accumulation: Identity[int] = 1
     """Micro-batches an optimizer step is computed in."""
-    label_smoothing: float = 0.0
+    label_smoothing: Identity[float] = 0.0
     """Share of the target spread over all answers, or words."""
-    log_every: int = 50
+    log_every: Speed[int] = 50
     """Optimizer steps between progress lines."""
-    evaluate_every: int = 500
+    evaluate_every: Use[int] = 500
     """Optimizer steps between validations, each of which saves a checkpoint."""
-    evaluation_batch_images: int = 64
+    evaluation_batch_images: Speed[int] = 64
     """Pictures of an evaluation batch."""
 
 
@@ -311,27 +315,27 @@ class Training:
 class Decoding:
     """How words are said one after the other (captioning)."""
 
-    method: Literal["greedy", "sample", "beam"] = "greedy"
+    method: Use[Literal["greedy", "sample", "beam"]] = "greedy"
     """The likeliest word each time, one drawn at random, or the likeliest whole text that a search finds."""
-    texts: int = 1
+    texts: Use[int] = 1
     """Texts of a picture: so many draws, or the best of the search; `greedy` has one."""
-    beams: int = 5
+    beams: Use[int] = 5
     """Texts that the search follows side by side."""
-    length_penalty: float = 0.0
+    length_penalty: Use[float] = 0.0
     """Power (alpha) of GNMT's length penalty: above 0 the search likes longer texts."""
-    early_stopping: bool = False
+    early_stopping: Use[bool] = False
     """End the search when `beams` texts have ended, not when none could become better."""
-    temperature: float = 1.0
+    temperature: Use[float] = 1.0
     """Divides the logits before a word is drawn."""
-    top_k: int | None = None
+    top_k: Use[int | None] = None
     """Draw among this many of the likeliest words."""
-    top_p: float | None = None
+    top_p: Use[float | None] = None
     """Draw among the likeliest words that together have this probability (nucleus)."""
-    min_length: int = 0
+    min_length: Use[int] = 0
     """Tokens that a text has at least, [SEP] left out."""
-    no_repeat_ngram: int = 0
+    no_repeat_ngram: Use[int] = 0
     """Say no run of so many tokens twice; 0 allows it."""
-    prefix: str = ""
+    prefix: Use[str] = ""
     """Words with which every text begins."""
 
 
@@ -339,47 +343,47 @@ class Decoding:
 class Generation:
     """How pictures are learned and drawn, as codes (task image_generation)."""
 
-    tokenizer: str | None = None
+    tokenizer: Source[str | None] = None
     """Folder of the image tokenizer's run. What it is is kept in the run, which needs it no more once it has begun."""
-    masking: Literal["cosine", "linear", "square"] = "cosine"
+    masking: Identity[Literal["cosine", "linear", "square"]] = "cosine"
     """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps.
     This, `steps` and `choice_temperature` are not for `raster`."""
-    blocks: float = 0.5
+    blocks: Identity[float] = 0.5
     """Share of training pictures whose hidden codes lie together, whole things among them; not with `raster`."""
-    start_from_looks: bool = True
+    start_from_looks: Identity[bool] = True
     """Codes that look alike start with like vectors, so that what is learned of one is learned of all of them."""
-    drop_prompt: float = 0.1
+    drop_prompt: Identity[float] = 0.1
     """Share of training pictures that are learned without their prompt, for guidance."""
-    per_picture: bool = False
+    per_picture: Identity[bool] = False
     """Every training picture counts the same, however many of its codes are hidden: those with few hidden, which say
     how codes fit together, count for more. Not with `raster`."""
-    rare_codes: float = 0.0
+    rare_codes: Identity[float] = 0.0
     """The loss of a hidden code counts by its share among the training codes to the power of minus this: above 0 edges
     of things count for more, and shades of a background for less. What is learned of each stays a probability."""
-    steps: int = 12
+    steps: Use[int] = 12
     """Steps in which the codes of a picture are drawn."""
-    revisions: int = 0
+    revisions: Use[int] = 0
     """Rounds in which each code of a whole picture is then drawn anew, an eighth at a time; not with `raster`."""
-    revision_temperature: float = 0.5
+    revision_temperature: Use[float] = 0.5
     """Divides the logits before a code is drawn anew."""
-    guidance: float = 2.0
+    guidance: Use[float] = 2.0
     """How far logits are pushed from those without the prompt towards those with it; 0 draws with the prompt alone."""
-    guidance_schedule: Literal["constant", "rising"] = "constant"
+    guidance_schedule: Use[Literal["constant", "rising"]] = "constant"
     """`rising` grows linearly, step by step, to guidance in full."""
-    temperature: float = 1.0
+    temperature: Use[float] = 1.0
     """Divides the logits before a code is drawn."""
-    choice_temperature: float = 4.5
+    choice_temperature: Use[float] = 4.5
     """How much chance there is in which codes are kept: at first so much, at the end none (MaskGIT's)."""
-    samples: int = 1
+    samples: Use[int] = 1
     """Pictures drawn of a prompt."""
-    candidates: int = 1
+    candidates: Use[int] = 1
     """Each picture is the best of so many that are drawn: the likeliest, as the model sees them when they are whole."""
-    judge: str | None = None
+    judge: Use[str | None] = None
     """Folder of a captioning run, which chooses among candidates: the best is the one of which it would most likely say
     the prompt. It is read whenever the run is opened."""
-    features: str | None = None
+    features: Use[str | None] = None
     """A ported CNN (folder, file, `package:NAME/folder` or hub id): scoring adds Fréchet distances in its features."""
-    features_sha256: str | None = None
+    features_sha256: Use[str | None] = None
     """Refuse a CNN whose file has another SHA-256, so that distances compare."""
 
 
@@ -387,9 +391,9 @@ class Generation:
 class Parallel:
     """How a step is spread over devices."""
 
-    method: Literal["jit", "pmap"] = "jit"
+    method: Rounding[Literal["jit", "pmap"]] = "jit"
     """One sharded program over a mesh, or one copy a device."""
-    devices: int | None = None
+    devices: Rounding[int | None] = None
     """Use only this many devices."""
 
 
@@ -397,11 +401,11 @@ class Parallel:
 class Config:
     """One experiment."""
 
-    name: str = "experiment"
+    name: Place[str] = "experiment"
     """Names the default run folder."""
-    task: Task = "vqa"
+    task: Identity[Task] = "vqa"
     """What is learned."""
-    seed: int = 0
+    seed: Identity[int] = 0
     """The one seed: initial weights, data order, dropout, captions drawn at random."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
@@ -412,11 +416,11 @@ class Config:
     parallel: Parallel = field(default_factory=Parallel)
 
 
+KINDS = kinds_of(Config)
+"""The kind of every setting by its dotted path."""
+
 # What of `generation`, like all of `decoding`, is about how a trained model is used: no optimizer step depends on it.
-DRAWING = (
-    *("steps", "revisions", "revision_temperature", "guidance", "guidance_schedule", "temperature"),
-    *("choice_temperature", "samples", "candidates", "judge", "features", "features_sha256"),
-)
+DRAWING = tuple(entry.name for entry in fields(Generation) if KINDS[f"generation.{entry.name}"] is Kind.USE)
 
 
 def training_of(config: Config) -> Config:

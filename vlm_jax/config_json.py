@@ -1,4 +1,4 @@
-"""Configs to JSON and back, typed and checked, and what differs between two."""
+"""Configs to JSON and back, typed and checked."""
 
 import dataclasses
 import json
@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal, Union
 
-from vlm_jax.config import Config, leaves
+from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError, nearest
 
@@ -83,12 +83,6 @@ def as_meant(values: Any) -> Any:
         if isinstance(group, dict):
             group.setdefault(name, value)
     return values
-
-
-def difference(old: Config, new: Config) -> list[str]:
-    """One line a setting that differs: `model.width: 64 -> 128`."""
-    before, after = leaves(old), leaves(new)
-    return [f"{name}: {before[name]!r} -> {after[name]!r}" for name in before if before[name] != after[name]]
 
 
 def with_overrides(config: Config, overrides: Iterable[tuple[str, Any]]) -> Config:

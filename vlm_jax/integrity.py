@@ -56,7 +56,12 @@ def facts_below(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def change(file: Path, facts: dict[str, Any]) -> str | None:
-    """What happened to a file since its facts were taken, in words; None where nothing did."""
+    """What happened to a file since its facts were taken, in words; None where nothing did.
+
+    Facts may hold others, `or` which the file has: what it is being replaced by.
+    """
+    if "or" in facts and change(file, facts["or"]) is None:
+        return None
     try:
         size = file.stat().st_size
         if size != facts["bytes"]:

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,20 @@ from typing import Any
 
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
-from vlm_jax.config_json import difference, from_json, to_json
+from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.identity import Change, changes, forbidden, same_schedule
 from vlm_jax.integrity import MANIFEST, change, facts_of, read_manifest, write_manifest
 
 CONFIG, RESULT, WEIGHTS, LOCK = "config.json", "result.json", "weights.json", "lock"
 TRAINED_AS = "trained_as.json"
-TOKENIZER, ANSWERS, IMAGE_TOKENIZER = "tokenizer.json", "answers.json", "image_tokenizer.safetensors"
-PREDICTIONS, METRICS = "predictions.jsonl", "metrics.jsonl"
+DATA, HISTORY = "data.json", "history.json"
+TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER = "tokenizer.json", "answers.json", "image_tokenizer.safetensors"
+PREDICTIONS, SHEET, METRICS = "predictions.jsonl", "predictions.png", "metrics.jsonl"
 # Without these the numbers of a checkpoint mean something else, and they never change.
-VOCABULARIES = (TOKENIZER, ANSWERS, IMAGE_TOKENIZER)
-# What the manifest lists before the first step, and what it lists when the run has ended.
-SETUP = (CONFIG, *VOCABULARIES, "data.json", WEIGHTS, TRAINED_AS)
+VOCABULARIES = (TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER)
+# What the manifest lists before the first step and while the run goes on, and what it lists when it has ended.
+SETUP = (CONFIG, *VOCABULARIES, DATA, WEIGHTS, TRAINED_AS, HISTORY)
 RESULTS = (RESULT, PREDICTIONS, METRICS)
 # Settings of `model` that say where something came from, not what the model computes.
 _SOURCES = ("model.init_from", "model.text.init_from", "model.image.init_from", "model.text.tokenizer")
@@ -113,15 +115,15 @@ class RunFolder:
         return {name: listed[name]["sha256"] for name in VOCABULARIES if name in listed} | settings
 
     def config(self) -> Config:
-        """The resolved config that the run was started with; `InputError` names the file where it is not readable."""
+        """The resolved config that the run has now; `InputError` names the file where it is not readable."""
         file = self.file(CONFIG)
         try:
             return from_json(file.read_text(encoding="utf-8"))
         except (ValueError, OSError, RecursionError) as error:  # not JSON, or settings of another version
             raise InputError(f"{file} cannot be used: {error}") from None
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """What a file holds, as the manifest knows it; `InputError` where it is no JSON object."""
+    def read_json(self, name: str, kind: type = dict) -> Any:
+        """What a file holds, as the manifest knows it; `InputError` where it is no JSON, or another `kind` of value."""
         file = self.file(name)
         try:
             value = json.loads(file.read_text(encoding="utf-8"))
@@ -129,8 +131,8 @@ class RunFolder:
             raise InputError(f"cannot read {file}: {error.strerror}") from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{file} is not JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise InputError(f"{file} holds no JSON object")
+        if not isinstance(value, kind):
+            raise InputError(f"{file} holds no JSON {'list' if kind is list else 'object'}")
         return value
 
     def result(self) -> dict[str, Any]:
@@ -145,8 +147,40 @@ class RunFolder:
         """The run whose training this one began with, to be scored alone; None where it was trained itself."""
         return self.read_json(TRAINED_AS).get("run") if self.file(TRAINED_AS).is_file() else None
 
+    def data(self) -> dict[str, Any]:
+        """What `data.json` says of each split's images and texts; empty of a run that began before it was kept."""
+        return self.read_json(DATA) if self.file(DATA).is_file() else {}
+
+    def history(self) -> list[dict[str, Any]]:
+        """What has changed since the run began, a row a change: the optimizer step, what, before and after."""
+        return self.read_json(HISTORY, list) if self.file(HISTORY).is_file() else []
+
+    def adopt(self, config: Config, step: int, circumstances: Iterable[Change] = ()) -> list[Change]:
+        """Go on after an optimizer step with a config that `claim` allowed; what is not as it was, all of it recorded.
+
+        `circumstances` are changes of what no setting says. The result of a shorter training is set aside.
+        """
+        before = self.config()
+        changed = [*changes(before, config), *circumstances]
+        if not changed:
+            return []
+        rows = [{"step": step, "setting": each[0], "before": each[1], "after": each[2]} for each in changed]
+        rows, history = json.loads(json.dumps(rows)), self.history()
+        if history[-len(rows) :] != rows:  # else a process that was killed here has written them
+            self.write_json(HISTORY, history + rows)
+        if self.finished:
+            for name in (RESULT, PREDICTIONS, SHEET):
+                stem, _, ending = name.rpartition(".")
+                if (self.path / name).exists():
+                    (self.path / name).replace(self.path / f"{stem}-step-{before.training.steps}.{ending}")
+        self.write_text(CONFIG, to_json(config))
+        return changed
+
     def write_text(self, name: str, text: str) -> None:
-        """Write a file so that it is there whole or not at all; one that the manifest lists, it lists as it is now."""
+        """Write a file so that it is there whole or not at all.
+
+        One that the manifest lists or should, it lists as it is now. Killed in between, the manifest knows both.
+        """
         part = self.path / f".{name}.{os.getpid()}.part"
         try:
             # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes JSON's own escape for it.
@@ -154,10 +188,14 @@ class RunFolder:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            listed = self.manifest()
+            if listed is not None and name in listed:
+                both = listed[name] | {"or": facts_of(part)}
+                write_manifest(self.path / MANIFEST, {"files": listed | {name: both}})
             part.replace(self.path / name)
         finally:
             part.unlink(missing_ok=True)
-        if name in (self.manifest() or ()):
+        if listed is not None and name in (*listed, *SETUP):
             self.seal(name)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -179,10 +217,10 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
-    """The folder, locked for this process: new, or holding a run of the very same config.
+    """The folder, locked for this process: new, or holding this run, under settings that it may have (`identity`).
 
     Raises `InputError`, and changes nothing, where the config is wrong, where another process holds the folder, where
-    it holds a run of another config or something that is no run. A new folder in which nothing could be set up is
+    it holds another run or something that is no run. A new folder in which nothing could be set up is
     emptied again.
     """
     folder, config = RunFolder(workdir), check(config)
@@ -218,12 +256,26 @@ def _check_content(folder: RunFolder, config: Config) -> None:
                 raise InputError(f"{path} has lost its {CONFIG}; put it back, or give another --workdir")
             raise InputError(f"{path} is not empty and holds no run; give another --workdir")
         return
-    changed = difference(folder.config(), config)
-    if changed:
+    _check_identity(folder, folder.config(), config)
+
+
+def _check_identity(folder: RunFolder, before: Config, config: Config) -> None:
+    path = folder.path
+    if changed := forbidden(before, config):
         raise InputError(
-            f"{path} holds a run with other settings ({'; '.join(changed)}); give another folder, such as "
+            f"{path} holds a run with other settings ({'; '.join(map(str, changed))}); give another folder, such as "
             f"--workdir {_unused(path)}"
         )
+    steps, wanted = before.training.steps, config.training.steps
+    if not same_schedule(before, config):
+        raise InputError(
+            f"{path} holds a run of training.steps {steps}, on which its learning rates depend (optimizer.schedule "
+            f"{config.optimizer.schedule!r}, optimizer.warmup_steps {config.optimizer.warmup_steps}); to train its "
+            f"weights further, begin a run with --model.init-from {path} --workdir {_unused(path)}; to leave the end "
+            "open, begin one with --optimizer.schedule constant, whose training.steps may grow"
+        )
+    if folder.finished and wanted < steps:
+        raise InputError(f"{path} has taken {steps} optimizer steps; training.steps {wanted} must be at least that")
 
 
 def _clear(workdir: Path, *, keep: bool) -> None:

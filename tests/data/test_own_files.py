@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 
 import pytest
 from PIL import Image
@@ -228,15 +229,16 @@ def test_equal_texts_are_kept_once(place):
     assert first.text is second.text and first.answers is second.answers and first.answers[1] is first.answers[2]
 
 
-def test_files_of_one_name_give_different_ids(place):
+def test_files_of_one_name_give_different_ids_that_do_not_depend_on_the_folder(place):
     (place / "more").mkdir()
     write(place / "more" / "rows.jsonl", row())
     write(place / "rows.jsonl", row())
     data = data_of(place, "rows.jsonl more/rows.jsonl", validation="rows.jsonl", test="rows.jsonl")
-    (example,) = open_split(data, "train")
-    assert [question.question_id for question in example.questions] == [
-        f"{place}/rows.jsonl:1", f"{place}/more/rows.jsonl:1",
-    ]  # fmt: skip
+    moved = shutil.copytree(place, place / "moved" / "here")
+    other = data_of(moved, "rows.jsonl more/rows.jsonl", validation="rows.jsonl", test="rows.jsonl")
+    for settings in (data, other):
+        (example,) = open_split(settings, "train")
+        assert [question.question_id for question in example.questions] == ["rows.jsonl:1", "more/rows.jsonl:1"]
 
 
 def test_bad_rows_are_refused_in_one_line(place):

@@ -89,12 +89,13 @@ def test_a_data_sets_codes_are_computed_once(drawing_run, directory, monkeypatch
     config = drawing_run.config()
     encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=1)
     test = open_split(config.data, "test")
-    first = tokenizer.cached(test, encode, directory)
+    data = dataclasses.replace(config.data, directory=str(directory))
+    first = tokenizer.cached(test, encode, data)
     monkeypatch.setattr(tokenizer, "encode", lambda *_: pytest.fail("computed again"))
-    np.testing.assert_array_equal(tokenizer.cached(test, encode, directory), first)
+    np.testing.assert_array_equal(tokenizer.cached(test, encode, data), first)
     monkeypatch.setattr(tokenizer, "encode", lambda examples, _: np.zeros((len(examples), 8, 8), np.int32))
     other = [test[1], test[0], *(test[i] for i in range(2, len(test)))]  # other pictures in these places
-    assert not tokenizer.cached(other, encode, directory).any()
+    assert not tokenizer.cached(other, encode, data).any()
 
 
 @pytest.mark.parametrize("damage", ["flipped", "no manifest", "another manifest"])
@@ -104,7 +105,7 @@ def test_codes_that_were_changed_on_disk_are_computed_again(tmp_path, monkeypatc
     right = np.arange(8, dtype=np.int32).reshape(2, 2, 2)
     monkeypatch.setattr(tokenizer, "encode", lambda *_: right, raising=False)
     examples = [Example(str(place), b"picture") for place in range(2)]
-    tokenizer.cached(examples, None, tmp_path)
+    tokenizer.cached(examples, None, Data(directory=str(tmp_path)))
     (file,), (manifest,) = tmp_path.rglob("*.npy"), tmp_path.rglob("*.json")
     if damage == "flipped":
         content = bytearray(file.read_bytes())
@@ -117,7 +118,7 @@ def test_codes_that_were_changed_on_disk_are_computed_again(tmp_path, monkeypatc
         manifest.write_text(manifest.read_text().replace('"bytes": 1', '"bytes": 2'))
         np.save(file, right + 1)
     for _ in range(2):
-        np.testing.assert_array_equal(tokenizer.cached(examples, None, tmp_path), right)
+        np.testing.assert_array_equal(tokenizer.cached(examples, None, Data(directory=str(tmp_path))), right)
 
 
 def test_a_tokenizer_has_nothing_to_predict(tokenizer_run):

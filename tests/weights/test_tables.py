@@ -46,6 +46,29 @@ def test_a_matrix_with_other_axes(turned, tmp_path):
     assert name in refusal(tmp_path / "a", own.tensors() | {name: turned.astype(np.float32)})
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_a_number_that_is_none_is_refused_by_name(value, kind, tmp_path):
+    """One among many, in a table, a matrix or a bias."""
+    for index, name in enumerate(
+        ("embeddings.word_embeddings.weight", "encoder.layer.1.output.dense.bias", "pooler.dense.weight")
+    ):
+        weights = {other: x.astype(kind) for other, x in own.tensors().items()}
+        weights[name].flat[-1] = value
+        line = refusal(tmp_path / str(index), weights)
+        assert f"{name} holds NaN or infinity" in line and "\n" not in line
+
+
+def test_a_variance_below_zero_is_refused_by_name(tmp_path):
+    from tests.weights import fixtures
+
+    fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
+    weights = fixtures.tensors(fixture)
+    weights["layer1.0.bn1.running_var"] = weights["layer1.0.bn1.running_var"] - 1e3
+    with pytest.raises(InputError, match=r"layer1\.0\.bn1\.running_var .* NaN or infinite"):
+        read(str(fixtures.write(tmp_path / "resnet", weights, {})))
+
+
 def test_there_and_back_is_bit_equal(tmp_path):
     ported = read(str(own.write(tmp_path / "bert")))
     back = to_theirs(flatten(ported.params), ported.kept, ported.family.rows(ported.architecture))

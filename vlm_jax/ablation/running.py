@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from vlm_jax.ablation.moved import as_asked
 from vlm_jax.ablation.sharing import begin_trained, training
 from vlm_jax.ablation.study import Run, Table
 from vlm_jax.config import Config
@@ -49,30 +50,33 @@ class StudyFolder:
             raise InputError(f"{self.path} is the folder of a run; give a study another --workdir")
 
     def known(self, runs: Sequence[Run]) -> list[Run]:
-        """The runs by the names of the folders that have their configs already, whatever they are called by now."""
-        there: dict[Config, str] = {}
-        for folder, config in self._folders():
-            there.setdefault(config, folder.path.name)
-        return [run._replace(name=there.get(run.config, run.name)) for run in runs]
+        """The runs by the names of the folders that have them already, whatever they are called by now."""
+        folders = self._folders()
+        return [run._replace(name=_first_of(run.config, folders) or run.name) for run in runs]
 
     def trained_alike(self, config: Config, *, cores: int) -> RunFolder | None:
         """A finished run that `config` would have trained just so, here, now and on so many cores; None without one."""
         wanted = training(config)
         if wanted is None:
             return None
-        alike = (folder for folder, its in self._folders() if folder.finished and training(its) == wanted)
+        finished = ((folder, training(its)) for folder, its in self._folders() if folder.finished)
+        alike = (folder for folder, its in finished if its is not None and as_asked(folder, its, wanted) == wanted)
         trained = (folder for folder in alike if folder.trained_as() is None)
         return next((folder for folder in trained if _of_here_and_now(folder, config.training.steps, cores)), None)
 
     def seeds(self, tables: Iterable[Table]) -> set[int]:
         """The seeds that variants of these comparisons have finished runs with."""
-        variants = {replace(variant.config, seed=0) for table in tables for variant in table.variants}
-        finished = (config for folder, config in self._folders() if folder.finished)
-        return {config.seed for config in finished if replace(config, seed=0) in variants}
+        finished = [(folder, config) for folder, config in self._folders() if folder.finished]
+        return {
+            config.seed
+            for folder, config in finished
+            for variant in {variant.config for table in tables for variant in table.variants}
+            if (asked := replace(variant, seed=config.seed)) == as_asked(folder, config, asked)
+        }
 
-    def finished(self) -> set[Config]:
+    def finished(self) -> "FinishedRuns":
         """The configs of the runs that are."""
-        return {config for folder, config in self._folders() if folder.finished}
+        return FinishedRuns(tuple((folder, config) for folder, config in self._folders() if folder.finished))
 
     def unreadable(self) -> list[str]:
         """Why runs that are there cannot be used: they are of another version, or damaged."""
@@ -122,6 +126,24 @@ class StudyFolder:
 
     def _failed(self, run: Run) -> Path:
         return self.path / "failed" / f"{run.name}.txt"
+
+
+@dataclass(frozen=True)
+class FinishedRuns:
+    """Finished runs of a study, among which a config is looked for."""
+
+    runs: tuple[tuple[RunFolder, Config], ...]
+
+    def __contains__(self, config: object) -> bool:
+        return isinstance(config, Config) and _first_of(config, self.runs) is not None
+
+
+def _first_of(asked: Config, runs: Iterable[tuple[RunFolder, Config]]) -> str | None:
+    """The name of the first run that is the one asked for: with its very config, or with what may change changed."""
+    runs = list(runs)
+    exact = (folder.path.name for folder, its in runs if its == asked)
+    moved = (folder.path.name for folder, its in runs if as_asked(folder, its, asked) == asked)
+    return next(exact, None) or next(moved, None)
 
 
 def _of_here_and_now(folder: RunFolder, step: int, cores: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from vlm_jax.ablation.costs import Cost, cost
 from vlm_jax.ablation.disagreements import disagreements
+from vlm_jax.ablation.moved import content
 from vlm_jax.ablation.plan import metrics_of
 from vlm_jax.ablation.records import Findings, Record, findings, read_run, row
 from vlm_jax.ablation.report import Report, write
@@ -30,8 +31,8 @@ def write_report(
     for table in tables:
         rows = []
         for variant in table.variants:
-            folders = [folder.path / "runs" / names[seeded(variant, seed).config] for seed in study.seeds]
-            records = _readable([each for each in folders if (each / CONFIG).is_file()], faults)
+            configs = [seeded(variant, seed).config for seed in study.seeds]
+            records = _readable([(config, folder.path / "runs" / names[config]) for config in configs], faults)
             every += records
             planned = len(study.seeds)
             rows.append(
@@ -54,14 +55,16 @@ def write_report(
     _write(study.question, study.finding, found, every, folder.path, commands=commands, unfinished=unfinished)
 
 
-def _readable(folders: Iterable[Path], faults: dict[str, str]) -> list[Record]:
-    """The records of runs that are as they were written; `faults` gets what is wrong with the others, by name."""
+def _readable(places: Iterable[tuple[Config, Path]], faults: dict[str, str]) -> list[Record]:
+    """The records of runs that are there and as they were written; `faults` gets what is wrong with others, by name."""
     records = []
-    for folder in folders:
+    for config, place in places:
+        if not (place / CONFIG).is_file():
+            continue
         try:
-            records.append(read_run(open_run(folder)))
+            records.append(read_run(open_run(place))._replace(config=config))  # its data may have moved
         except InputError as error:
-            faults[folder.name] = str(error)
+            faults[place.name] = str(error)
     return records
 
 
@@ -85,9 +88,10 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
     tasks = sorted({record.config.task for record in records})
     if len(tasks) > 1:
         raise InputError(f"the runs have different tasks ({', '.join(tasks)}); report on those of one task at a time")
-    variants: dict[Config, list[Record]] = {}
+    variants: dict[Any, list[Record]] = {}
     for record in records:
-        group = variants.setdefault(replace(record.config, seed=0, name=""), [])
+        alike = content(RunFolder(record.folder), replace(record.config, seed=0, name=""))
+        group = variants.setdefault(alike, [])
         twice = next((other for other in group if other.config.seed == record.config.seed), None)
         if twice is not None:
             raise InputError(f"{twice.folder} and {record.folder} have one config and one seed; leave one out")
@@ -97,9 +101,10 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
         if known and metric not in known:
             raise InputError(f"no run has the score {metric!r}; {nearest(metric, known)}")
     metrics = metrics or (TASKS[tasks[0]].metric_of(records[0].config),)
+    settings = [replace(group[0].config, seed=0, name="") for group in variants.values()]
     rows = [
         row(label, group, metrics, planned=len(group), cost=_cost(group[0].config))
-        for label, group in zip(_labels(list(variants)), variants.values(), strict=True)
+        for label, group in zip(_labels(settings), variants.values(), strict=True)
     ]
     table = findings("Runs", rows, base=str(paths[0]), match="steps", metrics=metrics)
     unfinished = tuple((str(record.folder), "not finished") for record in records if not record.result)

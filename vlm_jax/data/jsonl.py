@@ -4,6 +4,7 @@ Two keys are optional: `question_id` (by default FILE NAME:LINE) and `answer_typ
 the answers are). Other keys are left alone.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,13 @@ def read_lines(
 ) -> Reading:
     """What lines with `keys`, `image` among them, say about pictures; `texts_of` reads a row and its FILE NAME:LINE."""
     rows = Rows()
-    for path in paths:
-        alone = sum(other.name == path.name for other in paths) == 1
+    for path, file in zip(paths, _file_names(paths), strict=True):
         for number, line in lines(path):
             try:
                 if isinstance(line, UnusableError):
                     raise line
                 row = parsed_line(line, keys)
-                texts = texts_of(row, f"{path.name if alone else path}:{number}")
+                texts = texts_of(row, f"{file}:{number}")
                 name = checked_text(row["image"], "the picture path")
                 found = pictures.find(name)
                 if found is None:
@@ -46,6 +46,18 @@ def read_lines(
             except UnusableError as error:
                 rows.refuse(path, number, error)
     return rows.reading()
+
+
+def _file_names(paths: Sequence[Path]) -> list[str]:
+    """What ids call each file: its name, or its path below the folder that all of that name lie in.
+
+    Not its whole path: ids stay what they are when the data moves.
+    """
+    names = []
+    for path in paths:
+        same = [str(other.absolute().parent) for other in paths if other.name == path.name]
+        names.append(path.absolute().relative_to(os.path.commonpath(same)).as_posix())
+    return names
 
 
 def checked_list(row: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -19,9 +19,16 @@ class Examples(Sequence[Example]):
     """The first `limit` examples of a prepared split, read from disk when asked for."""
 
     def __init__(
-        self, records: Sequence[dict[str, Any]], limit: int | None = None, *, texts: str = "questions"
+        self,
+        records: Sequence[dict[str, Any]],
+        limit: int | None = None,
+        *,
+        texts: str = "questions",
+        files: Sequence[Path] = (),
     ) -> None:
         self._records, self._texts = records, texts
+        self.files = tuple(files)
+        """Where the records are."""
         self._length = len(records) if limit is None else min(limit, len(records))
 
     def __len__(self) -> int:
@@ -76,7 +83,8 @@ def open_split(data: Data, split: str) -> Sequence[Example]:
     if texts != "questions" and "captions" not in builder.info.features:
         raise InputError(f"the data set {data.name} has questions and no captions; choose another for captioning")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    return Examples(records, limit_of(data, split), texts=texts)
+    files = [Path(file) for file in builder.info.splits[split].filepaths]
+    return Examples(records, limit_of(data, split), texts=texts, files=files)
 
 
 def _easy_vqa(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vlm_jax.config import Config, ImageCodes, ImageInput
+from vlm_jax.config import Config, Data, ImageCodes, ImageInput
 from vlm_jax.config_json import from_json, to_json
+from vlm_jax.data.digests import image_digests
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
@@ -88,11 +89,10 @@ class TrainedTokenizer:
         looks = looks - looks.mean(0, keepdims=True)
         return looks / max(float(looks.std()), 1e-6)
 
-    def cached(
-        self, examples: Sequence[Example], encode: ExampleEncoder, directory: Path
-    ) -> Int[np.ndarray, "N gh gw"]:
-        """`encode`, but read from `directory` where this tokenizer has met the very same pictures before."""
-        file = directory / "image_codes" / self.digest[:16] / f"{_digest(examples)[:32]}.npy"
+    def cached(self, examples: Sequence[Example], encode: ExampleEncoder, data: Data) -> Int[np.ndarray, "N gh gw"]:
+        """`encode`, but read from `data.directory` where this tokenizer has met the very same pictures before."""
+        digest = hashlib.sha256("\n".join(image_digests(examples, data)).encode()).hexdigest()
+        file = Path(data.directory).expanduser() / "image_codes" / self.digest[:16] / f"{digest[:32]}.npy"
         manifest = file.with_suffix(".json")
         try:
             if change(file, read_manifest(manifest)) is None:
@@ -106,15 +106,6 @@ class TrainedTokenizer:
         part.replace(file)
         write_manifest(manifest, facts_of(file))
         return codes
-
-
-def _digest(examples: Sequence[Example]) -> str:
-    """SHA-256 of all pictures, in order."""
-    digest = hashlib.sha256()
-    for example in examples:
-        data = example.image.read_bytes() if isinstance(example.image, Path) else example.image
-        digest.update(len(data).to_bytes(8) + data)
-    return digest.hexdigest()
 
 
 def save_tokenizer(file: Path, config: Config, params: Any) -> None:

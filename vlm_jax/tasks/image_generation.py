@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -115,7 +114,7 @@ class ImageGeneration(Task):
     def prepare(self, examples: Sequence[Example]) -> Changed:
         """The examples with codes in the place of pictures; a picture's codes are computed once and kept."""
         _ = self._features  # what is wrong with the network is said before anything is trained
-        codes = self.tokenizer.cached(examples, self._pixels, Path(self.config.data.directory).expanduser())
+        codes = self.tokenizer.cached(examples, self._pixels, self.config.data)
         return Changed(examples, lambda index, example: example._replace(image=codes[index]))
 
     def learn_from(self, train: Changed) -> None:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -12,9 +12,11 @@ from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
+from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.evaluation import code, commit, draw_sheet, evaluate_run
+from vlm_jax.training.going_on import adopt, check_data, check_sources, keep_data, shown_digests
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
@@ -22,7 +24,7 @@ from vlm_jax.training.parallel import METHODS, choose_devices
 from vlm_jax.training.setup import make_encoder, make_task, saved_steps
 from vlm_jax.training.state import Parameters, create_state
 from vlm_jax.training.step import make_step
-from vlm_jax.types import Batch
+from vlm_jax.types import Batch, Example
 
 
 class Interrupted(Exception):
@@ -54,6 +56,8 @@ class Trainer:
         self._made = {"commit": commit(), "code": code()}
         self.parallel = METHODS[config.parallel.method](choose_devices(config))
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
+        check_sources(config, folder)
+        self._keep_data({"train": train, "validation": validation})
         self.task = make_task(config, make_encoder(config, folder, train), folder)
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
         self.task.learn_from(self.train)
@@ -77,6 +81,12 @@ class Trainer:
         self.interval = Interval()
         self._setup_seconds = time.perf_counter() - began
 
+    def _keep_data(self, splits: dict[str, Sequence[Example]]) -> None:
+        """Refuse data that is not what the run began with; what is new of it is kept."""
+        if saved_steps(self.folder) and not self.folder.data():
+            self.say("note: this run began before digests of data were kept; those of the data as it is now are kept")
+        keep_data(self.folder, check_data(self.config, self.folder, splits))
+
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
         key = jax.random.key(self.config.seed)
@@ -98,27 +108,42 @@ class Trainer:
         """
         if not self.folder.sealed:
             self.folder.seal(*SETUP)
-        self.folder.unseal(*RESULTS)
         made_with = self.folder.made_with()
         with Checkpoints(self.folder.checkpoints, config=self.config, made_with=made_with) as checkpoints:
             start = self._resume(checkpoints)
+            self.folder.unseal(*RESULTS)
             with MetricsLog(self.folder.path, start_step=start) as log, stop_requests() as stopped:
                 self._steps(start, checkpoints, log, stopped)
             self.loader.close()
             return self._finish(checkpoints)
 
     def _resume(self, checkpoints: Checkpoints) -> int:
+        before = None
         if checkpoints.latest() is not None:
             self.state, position = checkpoints.restore(self.state)
             self.loader.restore(position["loader"])
             self.totals |= position["totals"]
+            before = position.get("devices")
             self.interval.restore(position["interval"])
             self.loader.seconds_waited = self.totals["waited_seconds"]
             self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
+            self._check_reached(int(self.state.step))
         self.totals["wall_seconds"] += self._setup_seconds
         start = int(self.state.step)
+        for line in adopt(self.config, self.folder, start, devices=(before, self._devices())):
+            self.say(line)
         self.state = self.parallel.put(self.state)
         return start
+
+    def _check_reached(self, step: int) -> None:
+        if step > self.config.training.steps:
+            raise InputError(
+                f"{self.folder.path} has taken {step} optimizer steps; training.steps {self.config.training.steps} "
+                "must be at least that"
+            )
+
+    def _devices(self) -> str:
+        return f"{self.parallel.count} x {jax.devices()[0].device_kind}"
 
     def _take(self) -> Taken:
         before = self.loader.state()
@@ -184,7 +209,7 @@ class Trainer:
         return state.params if state.ema is None else state.ema
 
     def _save(self, checkpoints: Checkpoints, position: dict[str, Any], scores: dict[str, float] | None) -> None:
-        kept = {"loader": position, "totals": self.totals, "interval": self.interval.sums()}
+        kept = {"loader": position, "totals": self.totals, "interval": self.interval.sums(), "devices": self._devices()}
         checkpoints.save(self.parallel.take(self.state), kept, scores)
 
     def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> None:
@@ -203,9 +228,12 @@ class Trainer:
         state = self.parallel.take(self.state)
         target = state.params
         params, step = checkpoints.restore_params(target, which="best", ema=state.ema is not None)
-        test = self.task.prepare(open_split(self.config.data, "test"))
+        test = open_split(self.config.data, "test")
+        self._keep_data({"test": test})
+        test = self.task.prepare(test)
         self.say(f"scoring the test split with the best checkpoint, step {step}")
         facts = {"checkpoint_step": step, **self._times(), "weights": self.weights, **self._made}
+        facts |= {"data": shown_digests(self.folder.data()), "history": self.folder.history()}
         result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
         self.folder.seal(*RESULTS)
         self.say(f"scored in {time.perf_counter() - began:.1f} s")

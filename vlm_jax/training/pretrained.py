@@ -10,7 +10,7 @@ from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.models.fusion import layer_names
-from vlm_jax.run_folder import ANSWERS, CONFIG, TOKENIZER, RunFolder, open_run
+from vlm_jax.run_folder import ANSWERS, CONFIG, TEXT_TOKENIZER, RunFolder, open_run
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.trees import flatten
 from vlm_jax.weights.export import text_side
@@ -62,7 +62,7 @@ def _open_run(name: str, folder: RunFolder) -> Pretrained:
 def text_side_of_run(path: Path) -> Ported:
     """The text side of a run's best checkpoint as a BERT that can be exported."""
     folder = open_run(path)
-    source, tokenizer = _open_run(str(path), folder), folder.file(TOKENIZER)
+    source, tokenizer = _open_run(str(path), folder), folder.file(TEXT_TOKENIZER)
     pad_id = Tokenizer.load(tokenizer).pad_id
     return text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=pad_id)
 
@@ -74,7 +74,7 @@ def tokenizer_source(model: Model) -> str | None:
         return text.tokenizer
     folder = locate(start)[0]
     if _is_run(folder):
-        return str(RunFolder(folder).file(TOKENIZER))
+        return str(RunFolder(folder).file(TEXT_TOKENIZER))
     folder = folder if folder.is_dir() else folder.parent
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")

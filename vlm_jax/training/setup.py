@@ -13,7 +13,7 @@ from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import ANSWERS, IMAGE_TOKENIZER, TOKENIZER, RunFolder, open_run
+from vlm_jax.run_folder import ANSWERS, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder, open_run
 from vlm_jax.tasks import TASKS
 from vlm_jax.tasks.image_codes import TrainedTokenizer, differing, save_tokenizer
 from vlm_jax.tasks.judge import Judge
@@ -45,7 +45,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         tokenizer.save(folder.path)
         if asks:
             AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(folder.path / ANSWERS)
-    tokenizer = Tokenizer.load(folder.file(TOKENIZER))
+    tokenizer = Tokenizer.load(folder.file(TEXT_TOKENIZER))
     _check_ids(tokenizer, folder, config.model.text.vocabulary_size)
     return ExampleEncoder(
         tokenizer=tokenizer,
@@ -62,8 +62,8 @@ def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
     highest = tokenizer.vocabulary_size - 1
     if highest >= rows:
         raise InputError(
-            f"{folder.path / TOKENIZER} gives the token {tokenizer.token(highest)!r} the id {highest}, and the table "
-            f"of words has rows 0 to {rows - 1} (model.text.vocabulary_size)"
+            f"{folder.path / TEXT_TOKENIZER} gives the token {tokenizer.token(highest)!r} the id {highest}, and the "
+            f"table of words has rows 0 to {rows - 1} (model.text.vocabulary_size)"
         )
 
 

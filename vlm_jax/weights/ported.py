@@ -24,8 +24,9 @@ from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.families import FAMILIES, family_of
 from vlm_jax.weights.family import Architecture, Family, table_names
 from vlm_jax.weights.report import port_report
-from vlm_jax.weights.source import Source, as_path, new_folder, open_source
-from vlm_jax.weights.tables import to_ours
+from vlm_jax.weights.source import NO_CHANGES, Changes, Source, as_path, new_folder, open_source
+from vlm_jax.weights.tables import to_ours, trunk_names
+from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters, refuse_prefix, renamed
 
 ABOUT, PARAMS, KEPT, DIGESTS = "port.json", "params", "kept.safetensors", "digests.json"
 REPORT = "port_report.md"
@@ -55,6 +56,8 @@ class Ported:
     tokenizer: tuple[Path, ...]
     """The tokenizer's files."""
     origin: Origin
+    changes: Changes = NO_CHANGES
+    """What was done to the names of the source's tensors."""
 
     @property
     def parameter_count(self) -> int:
@@ -87,27 +90,40 @@ def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
     return flatten(variables["params"])
 
 
-def read(name: str) -> Ported:
-    """The model at a source, or in the folder of an import; `InputError` where anything is amiss."""
+def read(name: str, *, strip_prefix: str = "", drop_tensors: str = "") -> Ported:
+    """The model at a source, or in the folder of an import; `InputError` where anything is amiss.
+
+    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`.
+    """
     folder = as_path(name)
     if (folder / ABOUT).is_file():
+        if strip_prefix or drop_tensors:
+            raise InputError(
+                f"{name} is the folder of an import, whose names are the family's already; give --strip-prefix and "
+                "--drop-tensors with its source"
+            )
         return read_import(folder)
-    return convert(open_source(name))
+    return convert(renamed(open_source(name), strip_prefix=strip_prefix, drop_tensors=drop_tensors))
 
 
 def convert(source: Source) -> Ported:
     """A source's tensors as our parameters, each used once."""
+    refuse_adapters(source)
     family = family_of(source)
+    refuse_prefix(source, {family.prefix for family in FAMILIES.values() if family.prefix})
     names = table_names(source.tensors, family)
     architecture = family.settings(source.config, names, source.tensors)
     # PyTorch's batch norms count the batches that they saw; nothing is computed from it.
     counters = {name: names.pop(name) for name in list(names) if name.endswith(".num_batches_tracked")}
-    params, kept = to_ours(source.tensors, names, family.rows(architecture), shapes(architecture), what=source.name)
+    rows = family.rows(architecture)
+    params, kept = to_ours(source.tensors, names, rows, shapes(architecture), what=source.name)
     kept |= {name: source.tensors.read(there) for name, there in counters.items()}
     dtypes = {ours: source.tensors[name].dtype for ours, name in names.items() if source.tensors[name].dtype != "F32"}
     origin = Origin(source.name, source.revision, source.sha256)
     files = tuple(source.tokenizer_files())
-    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin)
+    warnings = drop_warnings(source.changes.dropped, trunk_names(rows), family.prefix)
+    changes = source.changes._replace(warnings=warnings)
+    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, changes)
 
 
 def write_import(ported: Ported, folder: Path) -> None:
@@ -120,7 +136,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(ported.params))
     family, architecture = ported.family, ported.architecture
     rows, origin = family.rows(architecture), ported.origin._asdict()
-    report = port_report(family.name, architecture, rows, ported.params, origin, list(ported.kept))
+    report = port_report(family.name, architecture, rows, ported.params, origin, list(ported.kept), ported.changes)
     (folder / REPORT).write_text(report, encoding="utf-8")
     if ported.kept:
         save_file(ported.kept, folder / KEPT)
@@ -137,6 +153,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         "config": ported.config,
         "tokenizer": [file.name for file in ported.tokenizer],
         "origin": origin,
+        "changes": ported.changes._asdict(),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     write_manifest(folder / DIGESTS, {"files": facts_below(folder)})
@@ -164,6 +181,8 @@ def read_import(folder: Path) -> Ported:
             from_dict(about["input"], ImageInput) if about["input"] else None,
         )
         origin = Origin(**about["origin"])
+        recorded = about.get("changes", {})  # imports from before have none
+        changes = Changes(**{name: tuple(x) if isinstance(x, list) else x for name, x in recorded.items()})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / ABOUT} cannot be used: {type(error).__name__} {error}") from None
     want = unflatten(shapes(architecture))
@@ -174,4 +193,4 @@ def read_import(folder: Path) -> Ported:
         params = checkpointer.restore(folder.absolute() / PARAMS, target)
     kept = load_file(folder / KEPT) if KEPT in listed else {}
     files = tuple(folder / name for name in about["tokenizer"])
-    return Ported(family, architecture, params, kept, about["dtypes"], about["config"], files, origin)
+    return Ported(family, architecture, params, kept, about["dtypes"], about["config"], files, origin, changes)

@@ -3,11 +3,18 @@
 from vlm_jax.config import ImageEncoder
 from vlm_jax.trees import flatten
 from vlm_jax.weights.family import Architecture
+from vlm_jax.weights.source import Changes
 from vlm_jax.weights.tables import Row
 
 
 def port_report(
-    family: str, architecture: Architecture, rows: list[Row], params: dict, origin: dict, kept: list[str]
+    family: str,
+    architecture: Architecture,
+    rows: list[Row],
+    params: dict,
+    origin: dict,
+    kept: list[str],
+    changes: Changes,
 ) -> str:
     """Source, settings and the table of names, as Markdown."""
     leaves = flatten(params)
@@ -29,6 +36,7 @@ def port_report(
             f"{model.activation}, layer norm epsilon {model.norm_epsilon:g}",
             f"- heads of its own: {', '.join(architecture.parts) or 'none'}",
         ]
+    lines += [f"- {line}" for line in changes.lines()]
     lines += ["", "| theirs | ours | shape |", "|---|---|---|"]
     for row in rows:
         theirs = ", ".join(row.theirs) or "(none: a constant)"

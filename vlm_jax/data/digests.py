@@ -1,0 +1,125 @@
+"""What the images and texts of a split are, wherever they lie: digests that a run keeps and later starts compare."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_jax.config import Data, limit_of
+from vlm_jax.data.file_memory import digest, mark, recall, remember
+from vlm_jax.data.rows import counted
+from vlm_jax.data.sources import Examples
+from vlm_jax.errors import InputError
+from vlm_jax.integrity import sha256
+from vlm_jax.types import Example
+
+FORMAT = 1  # of what is remembered of prepared splits
+DIGITS = 16  # of an item's digest: enough to tell items of one split apart
+
+
+class SplitDigest(NamedTuple):
+    """The content of a split, without paths, ids and kinds of questions, which change no parameter."""
+
+    sha256: str
+    """Of the digests of all items, in order."""
+    images: int
+    texts: int
+    limit: int | None
+    """How many images were asked for at most."""
+    items: dict[str, str]
+    """By image id, in order: a digest of the image, its texts and their answers."""
+
+    def first(self, limit: int | None) -> "SplitDigest":
+        """That of the first `limit` images; its `texts` are those of the whole."""
+        items = dict(list(self.items.items())[:limit])
+        return self._replace(sha256=_of(items.values()), images=len(items), items=items)
+
+
+def digest_split(examples: Sequence[Example], data: Data, split: str) -> SplitDigest:
+    """The digest of a split as `open_split` opened it.
+
+    What was found is remembered below `data.directory`: of image files by path, size and time, of a prepared data set
+    by those of its records.
+    """
+    limit = limit_of(data, split)
+    if not isinstance(examples, Examples):
+        return _digest_items(examples, image_digests(examples, data), limit)
+    marks = [FORMAT, limit, data.texts, *map(mark, examples.files)]
+    memory = _folder(data) / "split_digests" / f"{digest(json.dumps(marks))}.json"
+    try:
+        return SplitDigest(**json.loads("".join(recall(memory))))
+    except (ValueError, TypeError):
+        found = _digest_items(examples, image_digests(examples, data), limit)
+    remember(memory, [json.dumps(found._asdict())])
+    return found
+
+
+def image_digests(examples: Sequence[Example], data: Data) -> list[str]:
+    """The SHA-256 of each image's file, in order; a file that has not changed since it was read is not opened."""
+    images = [
+        each.image if isinstance(each.image, Path) else hashlib.sha256(each.image).hexdigest() for each in examples
+    ]
+    files = {image for image in images if isinstance(image, Path)}
+    memory = _folder(data) / "image_digests" / f"{digest(data.files.images)}.txt"
+    lines = recall(memory) if files else set()
+    known = {its: value for its, _, value in (line.rpartition(" ") for line in lines)}
+    marks = {file: mark(file) for file in files}
+    new = [file for file in files if marks[file] not in known]
+    if new:
+        with ThreadPoolExecutor(data.threads) as pool:
+            fresh = dict(zip((marks[file] for file in new), pool.map(_sha256, new), strict=True))
+        known |= fresh
+        remember(memory, lines | {f"{its} {value}" for its, value in fresh.items()})
+    return [known[marks[image]] if isinstance(image, Path) else image for image in images]
+
+
+def what_differs(before: SplitDigest, now: SplitDigest) -> str | None:
+    """What of a split is not as it was, with the first item that is not; None where all is.
+
+    Where the two were cut to different numbers of images, only what both could have is compared.
+    """
+    limits = [limit for limit in (before.limit, now.limit) if limit is not None]
+    if before.limit != now.limit:
+        before, now = before.first(min(limits)), now.first(min(limits))
+    if before.sha256 == now.sha256:
+        return None
+    changed = [name for name in before.items if now.items.get(name, before.items[name]) != before.items[name]]
+    missing = [name for name in before.items if name not in now.items]
+    new = [name for name in now.items if name not in before.items]
+    parts = (("with another image, text or answer", changed), ("missing", missing), ("new", new))
+    said = [f"{counted(len(names), 'image')} {what}, the first {names[0]!r}" for what, names in parts if names]
+    return "; ".join(said) or "its images are in another order"
+
+
+def _digest_items(examples: Sequence[Example], images: Sequence[str], limit: int | None) -> SplitDigest:
+    items, texts = {}, 0
+    for example, image in zip(examples, images, strict=True):
+        said = [[question.text, question.answers] for question in example.questions]
+        items[example.image_id] = hashlib.sha256(json.dumps([image, said]).encode()).hexdigest()[:DIGITS]
+        texts += len(said)
+    return SplitDigest(_of(items.values()), len(items), texts, limit, items)
+
+
+def _of(digests: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return sha256(file)
+    except OSError as error:
+        raise InputError(f"cannot read the image {file}: {error.strerror}") from None
+
+
+def _folder(data: Data) -> Path:
+    return Path(data.directory).expanduser()
+
+
+def from_row(row: dict[str, Any]) -> SplitDigest:
+    """The digest that `_asdict` made a row of `data.json` from; `InputError` where the row is none."""
+    try:
+        return SplitDigest(**row)
+    except TypeError as error:
+        raise InputError(f"data.json has a row that is no digest of a split: {error}") from None

@@ -1,0 +1,114 @@
+"""Going on with a run: its data and sources must be those it began with; what else changed is said and recorded."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlm_jax.config import Config
+from vlm_jax.data.digests import SplitDigest, digest_split, from_row, what_differs
+from vlm_jax.data.sources import open_split
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.identity import Change, changes
+from vlm_jax.run_folder import DATA, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder
+from vlm_jax.setting_kinds import Kind
+from vlm_jax.tasks.image_codes import save_tokenizer
+from vlm_jax.training.pretrained import open_pretrained
+from vlm_jax.training.setup import load_trained, make_encoder, tokenizer_run
+from vlm_jax.types import Example
+
+# What a change means, by its kind, where there is more to say than that it is one.
+MEANS = {
+    Kind.ROUNDING: "parameters differ by rounding from here on",
+    Kind.USE: "it changes scores and which checkpoint is best, no parameter",
+}
+
+
+def check_data(config: Config, folder: RunFolder, splits: Mapping[str, Sequence[Example]]) -> dict[str, SplitDigest]:
+    """The digests of splits as they are now; `InputError` names what is not as the run began with."""
+    known, found = folder.data(), {}
+    for split, examples in splits.items():
+        now = digest_split(examples, config.data, split)
+        if split in known and (what := what_differs(from_row(known[split]), now)):
+            raise InputError(
+                f"{folder.path} began with another {split} split: {what}; give the data that it began with, or "
+                "another --workdir"
+            )
+        found[split] = now
+    return found
+
+
+def keep_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> None:
+    """Write digests of splits to `data.json`, beside those of other splits."""
+    known = folder.data()
+    new = known | {split: its._asdict() for split, its in digests.items()}
+    if new != known:
+        folder.write_json(DATA, new)
+
+
+def record_data(folder: RunFolder, config: Config) -> None:
+    """Write `data.json` anew from the data as it is now: for somebody who has changed it on purpose."""
+    splits = {"train", "validation"} | set(folder.data())
+    keep_data(folder, {name: digest_split(open_split(config.data, name), config.data, name) for name in sorted(splits)})
+
+
+def shown_digests(rows: Mapping[str, Any]) -> dict[str, str]:
+    """The digest of each split's content, as a result says it."""
+    return {split: from_row(row).sha256 for split, row in rows.items()}
+
+
+def adopt(config: Config, folder: RunFolder, step: int, *, devices: tuple[str | None, str]) -> list[str]:
+    """Record what changed since the run was last started, `devices` among it, and say it, a line a change."""
+    before, now = devices
+    other = [Change("devices", before, now, Kind.ROUNDING)] if before not in (None, now) else []
+    changed = folder.adopt(config, step, other)
+    ends = (f"; {MEANS[each.kind]}" if each.kind in MEANS else "" for each in changed)
+    return [f"changed after optimizer step {step}: {each}{end}" for each, end in zip(changed, ends, strict=True)]
+
+
+def check_sources(config: Config, folder: RunFolder) -> None:
+    """`InputError` where a source of the run is said to be elsewhere, and is another one there.
+
+    What a run took from its sources is in its folder: they need not be anywhere.
+    """
+    for change in changes(folder.config(), config):
+        if change.kind is not Kind.SOURCE or not _there_is_other(change, config, folder):
+            continue
+        raise InputError(
+            f"{change.setting} {change.after} is not what {folder.path} began with ({change.before}); leave it as it "
+            "was, or give another --workdir"
+        )
+
+
+def _there_is_other(change: Change, config: Config, folder: RunFolder) -> bool:
+    if change.setting == "model.text.tokenizer":
+        return _other_tokenizer(change.after, folder.file(TEXT_TOKENIZER))
+    if change.setting == "generation.tokenizer":
+        return _other_image_tokenizer(config, folder.file(IMAGE_TOKENIZER))
+    sources = (folder.weights() or {"sources": []})["sources"]
+    digests = [source["sha256"] for source in sources if source["setting"] == change.setting]
+    return bool(digests) and open_pretrained(change.after).origin.sha256 != digests[0]
+
+
+def _other_tokenizer(source: str, kept: Path) -> bool:
+    if not kept.exists():  # it was never read
+        return False
+    with tempfile.TemporaryDirectory() as place:
+        Tokenizer.load(source).save(place)
+        return (Path(place) / kept.name).read_bytes() != kept.read_bytes()
+
+
+def _other_image_tokenizer(config: Config, kept: Path) -> bool:
+    if not kept.exists():
+        return False
+    from safetensors.numpy import load_file
+
+    run, its = tokenizer_run(config)
+    _, params, _ = load_trained(its, run, make_encoder(its, run), which="best")
+    with tempfile.TemporaryDirectory() as place:
+        save_tokenizer(Path(place) / kept.name, its, params)
+        now, before = load_file(Path(place) / kept.name), load_file(kept)
+    return now.keys() != before.keys() or any(not np.array_equal(now[name], before[name]) for name in before)
