@@ -178,7 +178,7 @@ def test_a_run_is_known_when_its_data_has_moved_and_its_threads_are_others(folde
 
 def test_a_run_on_other_data_or_on_data_of_which_nothing_is_known_is_another(folder, own, tmp_path):
     finish(folder, "one", own(tmp_path / "here"))
-    for other in (own(tmp_path / "there", answer="no"), replace(own(tmp_path / "there"), seed=1)):
+    for other in (own(tmp_path / "changed", answer="no"), replace(own(tmp_path / "there"), seed=1)):
         assert other not in folder.finished() and folder.known([Run("asked", other)])[0].name == "asked"
     gone = own(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
