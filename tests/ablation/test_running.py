@@ -7,17 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vlm_jax.ablation import running
 from vlm_jax.ablation.running import StudyFolder, execute
-from vlm_jax.ablation.study import Run
-from vlm_jax.config import Config, Decoding, Training
+from vlm_jax.ablation.study import Planned, Run, Table
+from vlm_jax.config import Config, Data, Decoding, Files, Training
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json
+from vlm_jax.data.digests import digest_split
+from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
+from vlm_jax.run_folder import RunFolder
 from vlm_jax.training.evaluation import code, processor, versions
 
 # In place of a training: as many steps as the config says, each written down, so that a killed one goes on.
@@ -131,6 +136,66 @@ def test_a_run_is_known_by_its_config_whatever_it_is_called(command, folder):
     assert "old/config.json cannot be used: no setting 'gone'" in reason
 
 
+@pytest.fixture
+def own(tmp_path):
+    """Makes data of a person's own in a place, one image a split, and gives the settings of a run on it."""
+
+    def make(place, answer="yes", **changes):
+        place.mkdir(exist_ok=True)
+        row = {"image": "a.png", "question": "is it?", "answers": [answer]}
+        for split in ("train", "validation", "test"):
+            (place / f"{split}.jsonl").write_text(json.dumps(row), encoding="utf-8")
+        Image.new("RGB", (8, 8), "red").save(place / "a.png")
+        files = {split: (str(place / f"{split}.jsonl"),) for split in ("train", "validation", "test")}
+        data = Data(name="jsonl", directory=str(tmp_path / "kept"), files=Files(images=str(place), **files), **changes)
+        return check(Config(data=data, training=Training(steps=2)))
+
+    return make
+
+
+def finish(folder, name, config, *, digests=True):
+    """What a run that has ended leaves of what a study looks at."""
+    run = RunFolder(folder.path / "runs" / name)
+    run.path.mkdir(parents=True)
+    run.write_text("config.json", to_json(config))
+    run.write_json("result.json", {"metrics": {"accuracy": 1.0}})
+    if digests:
+        splits = {
+            split: digest_split(open_split(config.data, split), config.data, split) for split in ("train", "test")
+        }
+        run.write_json("data.json", {split: found._asdict() for split, found in splits.items()})
+
+
+def test_a_run_is_known_when_its_data_has_moved_and_its_threads_are_others(folder, own, tmp_path):
+    finish(folder, "one", own(tmp_path / "here"))
+    shutil.rmtree(tmp_path / "here")
+    moved = own(tmp_path / "there", threads=1)
+    assert [run.name for run in folder.known([Run("asked", moved)])] == ["one"]
+    assert moved in folder.finished()
+    table = Table("", "", "steps", (), (Planned("", (), moved, ""),))
+    assert folder.seeds([table]) == {0}
+
+
+def test_a_run_on_other_data_or_on_data_of_which_nothing_is_known_is_another(folder, own, tmp_path):
+    finish(folder, "one", own(tmp_path / "here"))
+    for other in (own(tmp_path / "changed", answer="no"), replace(own(tmp_path / "there"), seed=1)):
+        assert other not in folder.finished() and folder.known([Run("asked", other)])[0].name == "asked"
+    gone = own(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
+    assert gone not in folder.finished(), "nobody can look"
+    bare = StudyFolder(tmp_path / "bare")
+    finish(bare, "one", own(tmp_path / "here"), digests=False)
+    assert own(tmp_path / "there") not in bare.finished() and own(tmp_path / "here") in bare.finished()
+    assert own(tmp_path / "here", threads=7) in bare.finished()
+
+
+def test_a_run_of_the_very_same_config_comes_first(folder, own, tmp_path):
+    one, other = own(tmp_path / "here"), own(tmp_path / "here", threads=7)
+    finish(folder, "a", one)
+    finish(folder, "b", other)
+    assert [run.name for run in folder.known([Run("x", other), Run("y", one)])] == ["b", "a"]
+
+
 def test_a_study_is_not_put_into_a_run_or_a_file(folder):
     folder.path.mkdir()
     (folder.path / "config.json").touch()
@@ -175,10 +240,11 @@ FAKE_CHECKPOINTS = (
 )
 
 
-def said_with(beams, seed=0, *, validations=1):
+def said_with(beams, seed=0, *, validations=1, threads=2):
     """A run of captions, found by a search of so many `beams`; 10 steps."""
     training = Training(steps=10, evaluate_every=10 // validations)
-    config = Config(task="captioning", seed=seed, training=training, decoding=Decoding(beams=beams))
+    data = Data(threads=threads)
+    config = Config(task="captioning", seed=seed, data=data, training=training, decoding=Decoding(beams=beams))
     return Run(f"beams={beams},seed={seed}", check(config))
 
 
@@ -198,6 +264,11 @@ def test_runs_that_train_alike_are_trained_once(command, folder):
     assert folder.run(runs[1]).config() == runs[1].config
     assert (folder.run(runs[1]).path / "checkpoints/10/steps").read_text() == "." * 10
     assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
+
+
+def test_runs_that_train_alike_with_other_threads_are_trained_once(command, folder):
+    trained_alone(command, folder, [said_with(1)])
+    assert trained_alone(command, folder, [said_with(5, threads=3)]) == []
 
 
 def test_a_run_that_was_scored_alone_gives_no_training_on(command, folder):

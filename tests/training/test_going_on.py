@@ -1,0 +1,343 @@
+"""A run goes on wherever its data are and with whatever changes no parameter, bit for bit; with other data never."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import compare, evaluate, predict
+from experiments.train import main as train
+from vlm_jax.config import (
+    KINDS,
+    Config,
+    Data,
+    ImageEncoder,
+    ImageInput,
+    Model,
+    Optimizer,
+    TextEncoder,
+    Training,
+    leaves,
+)
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json, with_overrides
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.setting_kinds import Kind
+from vlm_jax.training.checkpoint import Checkpoints
+from vlm_jax.training.going_on import record_data
+from vlm_jax.training.loop import Trainer
+from vlm_jax.training.optimizer import make_optimizer
+from vlm_jax.training.setup import make_encoder, make_task
+from vlm_jax.training.state import create_state
+from vlm_jax.trees import flatten
+
+SPLITS = {"train": range(8), "validation": range(8, 12), "test": range(12, 16)}
+STEPS, MORE = 3, 6
+WORDS = 17  # what the tokenizer of these texts has: a run that starts from it has as many
+# Another value of every setting that may change and is not about places: those of tasks that this run is not, too.
+CHANGED = {
+    "name": "another",
+    "data.image.max_pixels": 10_000,
+    "data.files.bad_rows": "skip",
+    "data.threads": 1,
+    "data.read_ahead": 3,
+    "data.accuracy": "vqa",
+    "data.evaluation_limit": 3,
+    "training.log_every": 1,
+    "training.evaluate_every": 2,
+    "training.evaluation_batch_images": 5,
+    "decoding.method": "beam",
+    "decoding.texts": 2,
+    "decoding.beams": 3,
+    "decoding.length_penalty": 0.5,
+    "decoding.early_stopping": True,
+    "decoding.temperature": 0.5,
+    "decoding.top_k": 4,
+    "decoding.top_p": 0.5,
+    "decoding.min_length": 1,
+    "decoding.no_repeat_ngram": 2,
+    "decoding.prefix": "a",
+    "generation.steps": 3,
+    "generation.revisions": 1,
+    "generation.revision_temperature": 0.7,
+    "generation.guidance": 1.0,
+    "generation.guidance_schedule": "rising",
+    "generation.temperature": 0.9,
+    "generation.choice_temperature": 1.0,
+    "generation.samples": 2,
+    "generation.candidates": 2,
+    "generation.judge": "nowhere",
+    "generation.features": "nowhere",
+    "generation.features_sha256": "0",
+}
+
+
+def write_data(place):
+    (place / "images").mkdir(parents=True)
+    for number in range(16):
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(place / "images" / f"{number}.png")
+    for split, numbers in SPLITS.items():
+        write_rows(place, split, [(f"{n}.png", f"is it {n % 4}?", ["yes", "no"][n % 2]) for n in numbers])
+
+
+def write_rows(place, split, rows):
+    lines = [json.dumps({"image": image, "question": text, "answers": [answer]}) for image, text, answer in rows]
+    (place / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def places(place):
+    """The settings that say where the data is."""
+    files = {split: (str(place / f"{split}.jsonl"),) for split in SPLITS}
+    return {"data.files.images": str(place / "images"), **{f"data.files.{name}": file for name, file in files.items()}}
+
+
+def config_of(place, *, steps=STEPS, **changes):
+    config = Config(
+        name="small",
+        data=Data(
+            name="jsonl", directory=str(place.parent / "kept"), image=ImageInput(size=(16, 16), flip=True, shift=2)
+        ),
+        model=Model(
+            width=8,
+            heads=1,
+            layers=1,
+            mlp_width=8,
+            dropout=0.1,
+            image=ImageEncoder(cnn="patches", patch_size=8),
+            text=TextEncoder(vocabulary_size=WORDS, width=8, max_length=8),
+        ),
+        optimizer=Optimizer(schedule="constant", warmup_steps=2, ema=0.9),
+        training=Training(steps=steps, batch_images=4, evaluate_every=MORE),
+    )
+    return check(with_overrides(config, {**places(place), **changes}.items()))
+
+
+def go(config, folder):
+    """Train to the end; what was said, and the result."""
+    said = []
+    with claim(folder, config) as run:
+        result = Trainer(config, run, say=said.append).run()
+    return said, result
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    place = tmp_path_factory.mktemp("data") / "here"
+    write_data(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def short(data, tmp_path_factory):
+    """A run that has ended after `STEPS`."""
+    folder = tmp_path_factory.mktemp("short") / "run"
+    go(config_of(data), folder)
+    return folder
+
+
+@pytest.fixture
+def copy(short, tmp_path):
+    return shutil.copytree(short, tmp_path / "run")
+
+
+@pytest.fixture
+def moved(data, tmp_path):
+    return shutil.copytree(data, tmp_path / "far" / "there")
+
+
+def saved(folder, step):
+    """The state of a step and its data position, as its checkpoint has them."""
+    run = RunFolder(folder)
+    config = run.config()
+    task = make_task(config, make_encoder(config, run), run)
+
+    def initial():
+        params = task.init_params(jax.random.key(0))
+        return create_state(params, make_optimizer(config.optimizer, params, steps=step), ema=True)
+
+    with Checkpoints(run.checkpoints) as checkpoints:
+        assert checkpoints.latest() == step
+        state, position = checkpoints.restore(jax.eval_shape(initial))
+    return flatten({"params": state.params, "ema": state.ema}), position["loader"]
+
+
+def test_every_setting_that_may_change_is_changed_here(data):
+    """`parallel` rounds, sources and the length have tests of their own."""
+    free = {name for name, kind in KINDS.items() if kind in (Kind.PLACE, Kind.SPEED, Kind.USE)}
+    assert free == {*CHANGED, *places(data), "data.directory"}
+    before = leaves(config_of(data))
+    assert [name for name, value in CHANGED.items() if before[name] == value] == []
+
+
+def test_a_longer_run_on_moved_data_with_all_that_may_change_ends_bit_for_bit_as_one_that_never_stopped(
+    data, copy, moved, tmp_path
+):
+    go(config_of(data, steps=MORE), tmp_path / "whole")
+    changed = config_of(moved, steps=MORE, **CHANGED)
+    said, result = go(changed, copy)
+    (one, position), (other, its_position) = saved(copy, MORE), saved(tmp_path / "whole", MORE)
+    assert position == its_position
+    assert {name: leaf.tobytes() for name, leaf in one.items()} == {n: leaf.tobytes() for n, leaf in other.items()}
+
+    rows = {row["setting"]: row for row in result["history"]}
+    assert set(rows) == {*CHANGED, *places(moved), "data.directory", "training.steps"}
+    assert rows["data.threads"] == {"step": STEPS, "setting": "data.threads", "before": 2, "after": 1}
+    lines = [line for line in said if line.startswith(f"changed after optimizer step {STEPS}: ")]
+    assert len(lines) == len(rows) and "training.steps: 3 -> 6" in " ".join(lines)
+    assert RunFolder(copy).config() == changed and result["config"]["data"]["threads"] == 1
+    earlier = json.loads((copy / f"result-step-{STEPS}.json").read_text(encoding="utf-8"))
+    assert earlier["history"] == [] and earlier["config"]["training"]["steps"] == STEPS
+    assert earlier["data"]["train"] == result["data"]["train"] and set(result["data"]) == set(SPLITS)
+
+
+def test_a_run_under_a_schedule_that_decays_is_not_trained_longer_and_both_ways_out_work(data, tmp_path, capsys):
+    """The other way, a constant schedule from the start, is what the test above goes."""
+    decaying = config_of(data, **{"optimizer.schedule": "cosine"})
+    _, first = go(decaying, tmp_path / "run")
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    with pytest.raises(InputError, match=r"training\.steps 3, on which its learning rates depend") as refused:
+        go(config_of(data, steps=MORE, **{"optimizer.schedule": "cosine"}), tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    way = f"--model.init-from {tmp_path / 'run'} --workdir {tmp_path / 'run-2'};"
+    assert way in str(refused.value) and "--optimizer.schedule constant" in str(refused.value)
+    file = tmp_path / "config.json"
+    file.write_text(to_json(config_of(data, steps=MORE, **{"optimizer.schedule": "cosine"})), encoding="utf-8")
+    assert train([str(file), *way.rstrip(";").split()]) == 0
+    (source,) = RunFolder(tmp_path / "run-2").weights()["sources"]
+    assert source["source"] == f"{tmp_path / 'run'}, step {first['checkpoint_step']}"
+    assert RunFolder(tmp_path / "run-2").weights()["fresh"] == []
+    capsys.readouterr()
+
+
+def test_less_than_what_was_trained_is_refused_and_the_end_that_was_asked_for_is_not_trained_again(data, copy, capsys):
+    (copy / "result.json").unlink()
+    with pytest.raises(InputError, match=r"has taken 3 optimizer steps; training\.steps 2 must be at least that"):
+        go(config_of(data, steps=2), copy)
+    go(config_of(data), copy)
+    file = copy.parent / "config.json"
+    file.write_text(to_json(config_of(data, **{"data.threads": 1})), encoding="utf-8")
+    before = (copy / "config.json").read_bytes()
+    assert train([str(file), "--workdir", str(copy)]) == 0
+    said = capsys.readouterr().out
+    assert "nothing to do" in said and "data.threads: 2 -> 1" in said and (copy / "config.json").read_bytes() == before
+
+
+def swap(place):
+    shutil.copyfile(place / "images" / "9.png", place / "images" / "2.png")
+
+
+def answer(split, place):
+    rows = [json.loads(line) for line in (place / f"{split}.jsonl").read_text(encoding="utf-8").strip().split("\n")]
+    rows[1]["answers"] = ["no" if rows[1]["answers"] == ["yes"] else "yes"]
+    write_rows(place, split, [(row["image"], row["question"], row["answers"][0]) for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (swap, r"another train split: 1 image with another image, text or answer, the first '2.png'"),
+        (lambda place: answer("train", place), r"another train split: .*, the first '1.png'"),
+        (lambda place: answer("validation", place), r"another validation split: .*, the first '9.png'"),
+        (lambda place: answer("test", place), r"another test split: .*, the first '13.png'"),
+    ],
+)
+def test_with_other_data_a_run_does_not_go_on(copy, moved, change, message):
+    change(moved)
+    if "test split" not in message:
+        (copy / "result.json").unlink()
+    names = ("config.json", "data.json", "answers.json", "tokenizer.json")
+    before = {name: (copy / name).read_bytes() for name in names}
+    with pytest.raises(InputError, match=message):
+        go(config_of(moved, steps=STEPS if "test split" not in message else STEPS + 1), copy)
+    if "test split" not in message:
+        assert {name: (copy / name).read_bytes() for name in names} == before and not (copy / "history.json").exists()
+
+
+def test_data_that_were_changed_on_purpose_can_be_recorded(copy, moved):
+    answer("train", moved)
+    config = config_of(moved, steps=STEPS + 1)
+    record_data(RunFolder(copy), config)
+    said, _ = go(config, copy)
+    assert any("resuming" in line for line in said)
+
+
+def test_a_run_of_before_there_were_digests_says_so_and_keeps_them_from_now_on(data, copy):
+    (copy / "data.json").unlink()
+    (copy / "result.json").unlink()
+    said, result = go(config_of(data), copy)
+    assert any("before digests of data were kept" in line for line in said) and set(result["data"]) == set(SPLITS)
+
+
+def test_after_a_move_a_run_is_evaluated_asked_and_compared(copy, data, moved, tmp_path, capsys):
+    config = dataclasses.replace(config_of(moved), seed=3)
+    go(config, tmp_path / "other")
+    gone = with_overrides(RunFolder(copy).config(), places(tmp_path / "gone").items())
+    (copy / "config.json").write_text(to_json(gone), encoding="utf-8")
+    with pytest.raises(InputError, match="gone"):
+        evaluate.main([str(copy), "--split", "validation"])
+    change = [f"{name}={json.dumps(value)}" for name, value in places(moved).items()]
+    assert evaluate.main([str(copy), "--split", "validation", "--change", *change, "data.threads=1"]) == 0
+    assert (copy / "result-validation.json").exists(), "places are no part of its name"
+    one_file = [f"data.files.train={moved / 'train.jsonl'}", *change[:1], *change[2:]]
+    assert evaluate.main([str(copy), "--split", "validation", "--change", *one_file]) == 0
+    assert predict.main([str(copy), "--image", str(moved / "images" / "1.png"), "--question", "is it 1?"]) == 0
+    assert compare.main([str(copy), str(tmp_path / "other")]) == 0
+    assert "4 items on 4 pictures" in capsys.readouterr().out
+    answer("validation", moved)
+    with pytest.raises(InputError, match=r"another validation split: .*'9.png'"):
+        evaluate.main([str(copy), "--split", "validation", "--change", *change])
+    known = RunFolder(copy).data()
+    known["test"]["items"]["12.png"] = known["test"]["sha256"] = "0" * 16
+    RunFolder(copy).write_json("data.json", known)
+    with pytest.raises(InputError, match=r"other test pictures \(1 image with another image.*'12.png'\)"):
+        compare.main([str(copy), str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize(
+    "change", ["seed=3", "model.width=16", "optimizer.b1=0.5", "parallel.devices=1", "decoding.beams=3"]
+)
+def test_what_was_learned_with_is_not_changed_in_an_evaluation(copy, change):
+    with pytest.raises(InputError, match=r"is about nothing that was learned"):
+        evaluate.main([str(copy), "--split", "validation", "--change", change])
+
+
+def test_other_devices_are_said_and_recorded_though_no_setting_says_so(data, copy, monkeypatch):
+    monkeypatch.setattr(Trainer, "_devices", lambda _: "8 x another kind")
+    said, result = go(config_of(data, steps=STEPS + 1, **{"parallel.devices": 1}), copy)
+    rows = [(row["setting"], row["before"], row["after"]) for row in result["history"]]
+    assert rows == [
+        ("training.steps", STEPS, STEPS + 1),
+        ("parallel.devices", None, 1),
+        ("devices", "1 x cpu", "8 x another kind"),
+    ]
+    assert sum("differ by rounding" in line for line in said) == 2
+
+
+def test_a_source_may_lie_elsewhere_and_has_to_be_the_same(data, short, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    shutil.copyfile(short / "tokenizer.json", here / "tokenizer.json")
+    shutil.copytree(short, here / "run")
+
+    def sources(place):
+        return {"model.text.tokenizer": str(place / "tokenizer.json"), "model.init_from": str(place / "run")}
+
+    go(config_of(data, **sources(here)), tmp_path / "run")
+    here.rename(there)
+    said, _ = go(config_of(data, steps=STEPS + 1, **sources(here)), tmp_path / "run")
+    assert any("resuming" in line for line in said), "what was taken from them is in the run's folder"
+    _, result = go(config_of(data, steps=STEPS + 2, **sources(there)), tmp_path / "run")
+    assert {row["setting"] for row in result["history"]} == {*sources(there), "training.steps"}
+
+    words = json.loads((there / "tokenizer.json").read_text(encoding="utf-8"))
+    other = tmp_path / "tokenizer.json"
+    other.write_text(json.dumps(words | {"normalizer": None}), encoding="utf-8")
+    for setting, value in (("model.text.tokenizer", other), ("model.init_from", tmp_path / "run")):
+        with pytest.raises(InputError, match=rf"{setting} {value} is not what .* began with"):
+            go(config_of(data, steps=STEPS + 3, **sources(there) | {setting: str(value)}), tmp_path / "run")
