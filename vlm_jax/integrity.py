@@ -80,6 +80,19 @@ def changes_below(folder: Path, facts: dict[str, dict[str, Any]]) -> Iterator[st
             yield f"{name} {why}"
 
 
+def write_digests(folder: Path, file: Path) -> None:
+    """Write a manifest of every file below a folder; it may lie in it."""
+    write_manifest(file, {"files": facts_below(folder)})
+
+
+def matches_digests(folder: Path, file: Path) -> bool:
+    """Whether every file that `write_digests` listed is there, unchanged; other files do not matter."""
+    try:
+        return next(changes_below(folder, read_manifest(file)["files"]), None) is None
+    except InputError:
+        return False
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:

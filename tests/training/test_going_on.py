@@ -270,6 +270,7 @@ def test_data_that_were_changed_on_purpose_can_be_recorded(copy, moved):
 def test_a_run_of_before_there_were_digests_says_so_and_keeps_them_from_now_on(data, copy):
     (copy / "data.json").unlink()
     (copy / "result.json").unlink()
+    RunFolder(copy).seal("data.json")
     said, result = go(config_of(data), copy)
     assert any("before digests of data were kept" in line for line in said) and set(result["data"]) == set(SPLITS)
 
@@ -278,7 +279,7 @@ def test_after_a_move_a_run_is_evaluated_asked_and_compared(copy, data, moved, t
     config = dataclasses.replace(config_of(moved), seed=3)
     go(config, tmp_path / "other")
     gone = with_overrides(RunFolder(copy).config(), places(tmp_path / "gone").items())
-    (copy / "config.json").write_text(to_json(gone), encoding="utf-8")
+    RunFolder(copy).write_text("config.json", to_json(gone))
     with pytest.raises(InputError, match="gone"):
         evaluate.main([str(copy), "--split", "validation"])
     change = [f"{name}={json.dumps(value)}" for name, value in places(moved).items()]

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from vlm_jax.config_json import to_json
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import facts_below, read_manifest, write_manifest
+from vlm_jax.integrity import facts_below, matches_digests, read_manifest, write_digests, write_manifest
 from vlm_jax.run_folder import RunFolder, claim, open_run
 from vlm_jax.training import checkpoint_manifest
 from vlm_jax.training.checkpoint import Checkpoints
@@ -275,6 +276,29 @@ def test_what_a_run_writes_again_is_listed_as_it_is(run):
     assert folder.config() == open_run(run).config()
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_while_a_listed_file_is_replaced_the_old_or_the_new_one_counts(run, monkeypatch, moment):
+    folder, replace = RunFolder(run), Path.replace
+    text = to_json(folder.config())
+    other = text.replace('"threads": ', '"threads": 1')
+
+    def killed(part, file):
+        if moment == "after":
+            replace(part, file)
+        if file.name == "config.json":
+            raise KeyboardInterrupt
+        return replace(part, file) if moment == "before" else None
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write_text("config.json", other)
+    monkeypatch.undo()
+    assert to_json(folder.config()) == (text if moment == "before" else other) and text != other
+    folder.write_text("config.json", text)
+    assert to_json(folder.config()) == text
+    assert "or" not in folder.manifest()["config.json"]
+
+
 def test_a_finished_run_stays_as_it_is_and_lists_all_that_is_read(good):
     listed = RunFolder(good).manifest()
     assert {"config.json", "tokenizer.json", "answers.json", "result.json", "predictions.jsonl"} <= set(listed)
@@ -295,6 +319,22 @@ def test_a_manifest_is_whole_or_not_there(tmp_path):
         write_manifest(tmp_path / "manifest.json", {"files": object()})
     assert (tmp_path / "manifest.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "manifest.json"]
+
+
+@pytest.mark.parametrize("damage", [flip, cut, os.remove])
+def test_digests_beside_a_folder_tell_whether_it_is_as_it_was(tmp_path, damage):
+    folder, digests = tmp_path / "data", tmp_path / "data.json"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"12345")
+    write_digests(folder, digests)
+    (folder / "mine").touch()
+    assert matches_digests(folder, digests)
+    for file in (folder / "a", digests):
+        before = file.read_bytes()
+        damage(file)
+        assert not matches_digests(folder, digests)
+        file.write_bytes(before)
+    assert matches_digests(folder, digests)
 
 
 def test_a_tokenizer_comes_from_a_run_as_it_was_trained(run):

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from vlm_jax.config import ImageEncoder, ImageInput, Model
 from vlm_jax.config_json import from_dict, to_dict
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import changes_below, facts_below, read_manifest, write_manifest
+from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.families import FAMILIES, family_of
@@ -156,7 +156,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         "changes": ported.changes._asdict(),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    write_manifest(folder / DIGESTS, {"files": facts_below(folder)})
+    write_digests(folder, folder / DIGESTS)
 
 
 def read_import(folder: Path) -> Ported:
