@@ -216,6 +216,7 @@ def test_an_official_scorer_gets_everything_and_may_fail(monkeypatch):
     assert missing == ["spice: the official scorer failed (OSError: no memory)"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the package leaves pipes open
 def test_official_meteor(official):
     scores, missing = official_extras(official["hypotheses_ptb"], official["references_ptb"])
     if "meteor" not in scores:

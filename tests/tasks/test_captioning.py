@@ -31,7 +31,7 @@ from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
-from vlm_jax.tasks.caption_baselines import constant_caption
+from vlm_jax.tasks.caption_baselines import constant_captions
 from vlm_jax.tasks.captioning import Captioning, batch_sums, rule_scores
 from vlm_jax.tasks.nearest_picture import nearest, nearest_few, spread
 from vlm_jax.training.optimizer import frozen_mask
@@ -184,9 +184,9 @@ def test_controls_name_what_a_blind_model_reaches(task, params):
     controls = task.controls(params, asked, train, task.predict(params, asked))
     assert {name.rsplit("/", 1)[0] for name in controls} == {
         "control/image_shuffled", "control/no_image", "control/constant", "control/nearest_picture",
-        "control/nearest_consensus",
+        "control/nearest_consensus", "control/constant_true",
     }  # fmt: skip
-    constant = constant_caption(train, task.config.seed)
+    constant = constant_captions(train, task.config.seed)["constant"]
     assert (
         controls["control/constant/cider_d"]
         == score_captions([constant] * 6, [[question.text for question in example.questions] for example in asked])[

@@ -7,6 +7,8 @@ from jaxtyping import Int
 
 from vlm_jax.metrics.cider_pairs import CiderPairs
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize, ptb_tokenize_all
+from vlm_jax.scenes.rules import check_caption
+from vlm_jax.scenes.scene import from_json
 from vlm_jax.types import Example
 
 CANDIDATES, IMAGES = 400, 500  # training captions that may be the constant one, training images that choose it
@@ -15,11 +17,23 @@ CAPTIONS = 10  # of one training image that are looked at: what data sets have a
 _ROWS = 50  # candidates at a time: 1 MB of scores with five references an image
 
 
-def constant_caption(train: Sequence[Example], seed: int) -> str:
-    """The training caption with the highest mean CIDEr-D as the hypothesis for every image of a training sample.
+def constant_captions(train: Sequence[Example], seed: int) -> dict[str, str]:
+    """By the name of the baseline, a training caption for every image, the best of 400 that `seed` chooses.
 
-    `seed` chooses 400 captions, and 500 images with at most 10 references each. Equal scores: the first one chosen.
+    `constant`: see `constant_caption`. Where the scenes are known, `constant_true` is the caption that is wholly true
+    of most of 500 training images: one that says little may be true of nearly all.
     """
+    candidates, judges = _sample(train, seed)
+    chosen = {"constant": constant_caption(candidates, judges)}
+    scenes = [from_json(example.scene) for example in judges if example.scene is not None]
+    if not scenes:
+        return chosen
+    true = [np.mean([check_caption(text, scene).true for scene in scenes]) for text in candidates]
+    return chosen | {"constant_true": candidates[_best(np.array(true))]}
+
+
+def _sample(train: Sequence[Example], seed: int) -> tuple[list[str], list[Example]]:
+    """Different captions to choose from, and the images that choose."""
     random = np.random.default_rng(seed)
     first = np.cumsum([0, *(len(example.questions) for example in train)])
     chosen = random.choice(first[-1], min(first[-1], CANDIDATES), replace=False)
@@ -27,7 +41,15 @@ def constant_caption(train: Sequence[Example], seed: int) -> str:
     pairs = zip(owners.tolist(), (chosen - first[owners]).tolist(), strict=True)
     candidates = list(dict.fromkeys(train[image].questions[place].text for image, place in pairs))
     judges = np.sort(random.choice(len(train), min(len(train), IMAGES), replace=False)).tolist()
-    references, item_of = _captions([train[image] for image in judges])
+    return candidates, [train[image] for image in judges]
+
+
+def constant_caption(candidates: Sequence[str], judges: Sequence[Example]) -> str:
+    """The candidate with the highest mean CIDEr-D as the hypothesis for every image of `judges`; of equals the first.
+
+    At most 10 references of an image count.
+    """
+    references, item_of = _captions(judges)
     scores = CiderPairs(
         [*map(ptb_tokenize, candidates), *ptb_tokenize_all(references)],
         np.append(np.full(len(candidates), -1), item_of),

@@ -21,7 +21,7 @@ from vlm_jax.metrics.captions import score_captions
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import CaptionCheck, check_caption
 from vlm_jax.scenes.scene import from_json
-from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_caption, nearest_captions
+from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_captions, nearest_captions
 from vlm_jax.tasks.nearest_picture import nearest_few, spread
 from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
 from vlm_jax.types import Batch, Example, Question
@@ -262,18 +262,19 @@ class Captioning(Task):
     ) -> dict[str, float]:
         """What is reached without looking, and by looking up.
 
-        `image_shuffled`: captions of other pictures, `no_image`: of none, `constant`: the training caption that suits
-        all training pictures best (`constant_caption`). `nearest_picture`: the first caption of the training picture
-        whose grid features, averaged over cells, have the largest cosine with the picture's own; `nearest_consensus`:
-        of the captions of the five nearest the one most like the others (`consensus_captions`). They take one
-        pass of the image side over at most 20,000 training pictures, less than an epoch's cost.
+        `image_shuffled`: captions of other pictures, `no_image`: of none. `constant` and, of drawn scenes,
+        `constant_true`: the training caption that suits all best (`constant_captions`). `nearest_picture`: the first
+        caption of the training picture whose grid features, averaged over cells, have the largest cosine with the
+        picture's own; `nearest_consensus`: of the captions of the five nearest the one most like the others
+        (`consensus_captions`). These two take one pass of the image side over at most 20,000 training pictures, less
+        than an epoch's cost.
         """
-        constant = constant_caption(train, self.config.seed)
         shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
         blind = self.predict(params, examples, see_image=False)
-        always = [self._saying(constant, caption, example) for caption, example in zip(blind, examples, strict=True)]
-        alike = self._of_nearest(params, blind, examples, train)
-        rows = {"image_shuffled": shuffled, "no_image": blind, "constant": always} | alike
+        rows = {"image_shuffled": shuffled, "no_image": blind}
+        for name, text in constant_captions(train, self.config.seed).items():
+            rows[name] = [self._saying(text, *row) for row in zip(blind, examples, strict=True)]
+        rows |= self._of_nearest(params, blind, examples, train)
         kept = {"cider_d", "bleu_4", "exact_match", "rule_accuracy", "objects_named"}
         return {
             f"control/{name}/{metric}": value
