@@ -13,7 +13,7 @@ from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
     from vlm_jax.ablation.items import Item
-    from vlm_jax.ablation.paired import Paired
+    from vlm_jax.metrics.paired import Paired
 
 DRAWN = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
 SAME_DATA = ("data.name", "data.files.images", "data.files.test", *DRAWN)
@@ -46,9 +46,9 @@ def main(argv: list[str]) -> int:
     arguments = parse(Compare, argv, prog="python -m experiments.compare")
 
     from vlm_jax.ablation.items import read_items
-    from vlm_jax.ablation.paired import paired_difference
     from vlm_jax.ablation.statistics import holm
     from vlm_jax.config import leaves
+    from vlm_jax.metrics.paired import paired_difference
     from vlm_jax.run_folder import open_run
 
     configs = [open_run(path).config() for path in (arguments.run_a, arguments.run_b)]
