@@ -181,7 +181,7 @@ def test_controls_name_what_a_blind_model_reaches(task, params):
     asked, seen = examples(6), examples(10)
     train = [*seen, seen[0]._replace(questions=seen[3].questions)]
     controls = task.controls(params, asked, train, task.predict(params, asked))
-    assert {name.rsplit("/", 1)[0] for name in controls} == {
+    assert {name.rsplit("/", 1)[0] for name in controls if "/difference" not in name} == {
         "control/image_shuffled", "control/no_image", "control/constant", "control/nearest_picture",
     }  # fmt: skip
     # Two captions of the fourth picture were given twice; of those the first in the alphabet is said of everything.
@@ -204,6 +204,20 @@ def test_the_nearest_training_picture_lends_its_first_caption(task, params):
     assert controls["control/nearest_picture/exact_match"] == 1.0
     assert controls["control/nearest_picture/rule_accuracy"] == 1.0
     assert controls["control/constant/exact_match"] < 1.0
+
+
+@pytest.mark.parametrize("metric", ["rule_accuracy", "cider_d"])
+def test_right_images_are_compared_with_shuffled_ones_caption_by_caption(task, params, metric, monkeypatch):
+    monkeypatch.setattr(task, "metric", metric)
+    asked = examples(6)
+    captions = task.predict(params, asked)
+    controls = task.controls(params, asked, examples(3), captions)
+    rows = {name: controls[f"control/image_shuffled/{name}/{metric}"] for name in ("difference", "difference_low")}
+    shuffled = controls[f"control/image_shuffled/{metric}"]
+    assert rows["difference"] == pytest.approx(task.score(captions)[metric] - shuffled)
+    assert rows["difference_low"] <= rows["difference"]
+    one = task.controls(params, asked[:1], examples(3), captions[:1])
+    assert not any("image_shuffled" in name for name in one) and f"control/constant/{metric}" in one
 
 
 def test_a_picture_is_its_mean_cell(task, params):

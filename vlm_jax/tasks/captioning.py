@@ -18,11 +18,14 @@ from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
 from vlm_jax.figures import SheetItem
-from vlm_jax.metrics.captions import score_captions
+from vlm_jax.metrics.captions import cider_d_per_item, score_captions
+from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import CaptionCheck, check_caption
 from vlm_jax.scenes.scene import from_json
+from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
 from vlm_jax.tasks.nearest_picture import nearest, spread
+from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
 from vlm_jax.types import Batch, Example, Question
 
@@ -103,6 +106,8 @@ class Captioning(Task):
         *("distinct_1", "distinct_2", "vocabulary", "mean_length", "identical_share"),
         *("rule_accuracy", "objects_named", "attributes", "hallucinated", "relations", "relations_true"),
     )
+
+    shuffled = "image_shuffled"
 
     @classmethod
     def metric_of(cls, config: Config) -> str:
@@ -235,6 +240,10 @@ class Captioning(Task):
         metrics = score_captions([c.text for c in captions], [c.references for c in captions])
         return metrics | rule_scores([c.check for c in captions if c.check])
 
+    def reach(self, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
+        """How many captions images have, and the score of the references as far as the model can write them."""
+        return caption_reach(train, validation, self.encode, metric=self.metric)
+
     def remarks(self, captions: Sequence[Caption], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         if len(captions) < 2 or metrics["identical_share"] < SAME:
@@ -269,18 +278,30 @@ class Captioning(Task):
         """
         counts = Counter(question.text for example in train for question in example.questions)
         constant = min(counts, key=lambda text: (-counts[text], text))
-        shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
         blind = self.predict(params, examples, see_image=False)
         always = [self._saying(constant, caption, example) for caption, example in zip(blind, examples, strict=True)]
         alike = self._of_nearest(params, blind, examples, train)
-        rows = {"image_shuffled": shuffled, "no_image": blind, "constant": always, "nearest_picture": alike}
+        rows = {"no_image": blind, "constant": always, "nearest_picture": alike}
+        difference: dict[str, float] = {}
+        if distinct_images(examples) > 1:
+            rows[self.shuffled] = self.predict(params, shuffled_images(examples, self.config.seed))
+            scores = [self._item_scores(each) for each in (predictions, rows[self.shuffled])]
+            difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         kept = {"cider_d", "bleu_4", "exact_match", "rule_accuracy", "objects_named"}
-        return {
+        return difference | {
             f"control/{name}/{metric}": value
             for name, captions in rows.items()
             for metric, value in self.score(captions).items()
             if metric in kept
         }
+
+    def _item_scores(self, captions: Sequence[Caption]) -> list[float]:
+        """Of each caption what `metric` is the mean of."""
+        if self.metric == "rule_accuracy":
+            return [float(bool(caption.right)) for caption in captions]
+        words = [ptb_tokenize(caption.text) for caption in captions]
+        references = [[ptb_tokenize(reference) for reference in caption.references] for caption in captions]
+        return cider_d_per_item(words, references).tolist()
 
     def _of_nearest(
         self, params: dict[str, Any], captions: Sequence[Caption], examples: Sequence[Example], train: Sequence[Example]
