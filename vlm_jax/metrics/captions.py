@@ -1,7 +1,7 @@
 """Scores of captions, equal to the official COCO evaluation's (pycocoevalcap 1.2), and what a set of captions is like.
 
-Scores start from captions that `ptb_tokenize` cut: words joined by a space. N items, each with one hypothesis and at
-least one reference. A score of each item comes with every score of the corpus.
+Scores start from captions that `ptb_tokenize_all` cut: words joined by a space. N items, each with one hypothesis and
+at least one reference. A score of each item comes with every score of the corpus.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.errors import InputError
-from vlm_jax.metrics.ptb_tokens import ptb_tokenize
+from vlm_jax.metrics.ptb_tokens import ptb_tokenize, ptb_tokenize_all
 
 _ORDERS = range(1, 5)
 _TINY, _SMALL = 1e-15, 1e-9  # bleu_scorer.py: against division by zero, and what makes BLEU-4 of two words not quite 0
@@ -28,14 +28,28 @@ Ngrams = Mapping[tuple[str, ...], int]
 def score_captions(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Every score and statistic of raw captions, by name: what a result file holds. BLEU, ROUGE-L, exact match: 0 to 1.
 
-    CIDEr-D is 0 to 10, and depends on the references of all items: a subset has another.
+    CIDEr-D is 0 to 10, and depends on the references of all items: a subset has another. The official scores depend on
+    the order of items too, as `official_tokens` does; the others cut each caption by itself, so that equals stay equal.
     """
     _check(hypotheses, references)
-    words = [ptb_tokenize(hypothesis) for hypothesis in hypotheses]
-    truth = [[ptb_tokenize(reference) for reference in item] for item in references]
+    words, truth = official_tokens(hypotheses, references)
     bleu = {f"bleu_{order}": score for order, score in zip(_ORDERS, corpus_bleu(words, truth), strict=True)}
     scores = bleu | {"rouge_l": rouge_l(words, truth), "cider_d": cider_d(words, truth)}
-    return scores | {"exact_match": exact_match(words, truth)} | caption_statistics(words)
+    alone = [ptb_tokenize(hypothesis) for hypothesis in hypotheses]
+    truth = [[ptb_tokenize(reference) for reference in item] for item in references]
+    return scores | {"exact_match": exact_match(alone, truth)} | caption_statistics(alone)
+
+
+def official_tokens(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Raw captions as the official evaluation cuts them: all hypotheses as one list, all references as another.
+
+    Scores of items must start from these words too, or they do not belong to the score of the corpus.
+    """
+    _check(hypotheses, references)
+    words = iter(ptb_tokenize_all([reference for item in references for reference in item]))
+    return ptb_tokenize_all(hypotheses), [[next(words) for _ in item] for item in references]
 
 
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:

@@ -4,13 +4,13 @@ The evaluation (pycocoevalcap 1.2) runs Stanford's PTBTokenizer 3.4.1 with `-pre
 marks. That is a longest-match lexer: of the rules that match at a place, the one that reaches furthest wins, what it
 wants to follow included; of several, the first. The table below is our wording of them; its abbreviations are what
 the original answers for every word of up to four letters, and for some longer ones. Not the same: letters that Unicode
-gained after version 6 are words here and vanish there, soft hyphens stay there in some addresses; it cuts a final "B."
-by how the next caption in its file begins; and line breaks other than "\\n" shift its captions.
+gained after version 6 are words here and vanish there, soft hyphens stay there in some addresses; and line breaks other
+than "\\n" shift its captions.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,22 +19,34 @@ _DROPPED = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", 
 _LINE_BREAKS = dict.fromkeys(map(ord, "\n\r\v\f\x85\u2028\u2029"), " ")
 
 
-def ptb_tokenize(text: str) -> str:
-    """The words of one caption, joined by a space: "The cat's (2) toys." is "the cat 's -lrb- 2 -rrb- toys".
+def ptb_tokenize_all(captions: Sequence[str]) -> list[str]:
+    """The words of each caption, joined by a space: "The cat's (2) toys." is "the cat 's -lrb- 2 -rrb- toys".
 
-    A mixed fraction or a phone number is one word, with no-break spaces inside. Takes any string, in linear time.
+    The evaluation reads the captions of one call as one text, a line each, and a few rules look over the line's end:
+    "the letter L." keeps its full stop, but not before a caption that begins with "The". So the order of captions
+    decides. A mixed fraction or a phone number is one word, with no-break spaces inside. Takes any strings, in linear
+    time.
     """
-    line = " ".join(word.lower() for word in _tokens(text.translate(_LINE_BREAKS) + "\n")).rstrip()
-    return " ".join(word for word in line.split(" ") if word not in _DROPPED)
+    if not captions:
+        return []
+    text = "\n".join(caption.translate(_LINE_BREAKS) for caption in captions)
+    lines = " ".join(word.lower() for word in _tokens(text)).split("\n")
+    return [" ".join(word for word in line.rstrip().split(" ") if word not in _DROPPED) for line in lines]
+
+
+def ptb_tokenize(text: str) -> str:
+    """The words of one caption, whatever its neighbours are: as the evaluation cuts it before an empty caption."""
+    return ptb_tokenize_all([text, ""])[0]
 
 
 def _tokens(text: str) -> Iterator[str]:
+    """Words, and the line breaks between them."""
     place = 0
     hopeless: dict[_Rule, int] = {}  # a rule matches from no place before this one: what keeps time linear
     while place < len(text):
         if plain := _PLAIN.match(text, place):
-            if plain[1]:
-                yield plain[1]
+            if token := plain[plain.lastindex]:
+                yield token
             place = plain.end()
             continue
         longest, write = None, None
@@ -122,10 +134,12 @@ _ampersand = _replace({"&amp;": "&"})
 _fraction = _replace({"¼": "1/4", "½": "1/2", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"})
 _money = _replace({"¢": "cents", "£": "#"} | dict.fromkeys("\x80¤\u20a0€", "$"))
 _brackets = _replace({"{": "-lcb-", "}": "-rcb-", "[": "-lsb-", "]": "-rsb-", "(": "-lrb-", ")": "-rrb-"})
+_spaces_inside = _replace({" ": "\xa0"})
 _one_word = _replace({" ": "\xa0", "(": "-lrb-", ")": "-rrb-"})
 
 # What words are made of. Everything is possessive (`++`) that may be, or else long text would take quadratic time.
 _SPACE = r"[ \t\xa0\u2000-\u200a\u3000]"
+_SPACES = rf"(?:{_SPACE}|\n)++"
 _A, _D, _W = _ranges(str.isalpha), _ranges(str.isdecimal), _ranges(_in_word)
 _AD = _A + _D
 _LETTER = rf"(?:[{_W}]|&[aeiouAEIOU](?i:acute|grave|uml);)"
@@ -158,6 +172,7 @@ _TAG_NAME = r"[A-Za-z][A-Za-z0-9_:.\-]*+"
 # As every quote opens or closes one value, no more than three tags can try the same text: time stays linear.
 _TAG_VALUE = r"(?:'[^']*+'|\"[^\"]*+\")"
 _TAG = rf"<(?:{_TAG_NAME}(?: ++{_TAG_NAME}(?: *+= *+{_TAG_VALUE})?+)*+ *+/?|/{_TAG_NAME}) *+>"
+_DECLARATION = r"<[!?][A-Za-z\-][^>\n]*+"  # before its ">"
 _URL_END = r"[^ \t\n\"<>|.!?(){},\-]"
 _PATH = rf"(?:/[^ \t\n\"<>|()]+{_URL_END})?"
 _HOST = r"[^ \t\n\"`'<>|.!?(){},-_$]"  # without all from the comma to the underscore, digits and capitals too
@@ -179,12 +194,12 @@ _TITLES = """
     sens? sfc sgt spc ste? supts? treas vs wm
 """
 _BEFORE_NUMBERS = "art ca figs? nos? op pp prop"
-# A single letter is no abbreviation before these.
+# A single letter is no abbreviation before these, on its line or the next ones; their first letter is a capital.
 _STARTS = """
     A About According Additionally After An As At But Earlier He Her Here However If In It Last Many More Mr\\. Ms\\.
     Now Once One Other Our She Since So Some Such That The Their Then There These They This We What When While Yet You
 """
-_START = rf"(?:{'|'.join(_STARTS.split())}|{_TAG})"
+_START = rf"(?:{'|'.join(f'{word[0]}(?i:{word[1:]})' for word in _STARTS.split())}|{_TAG})"
 
 # Apostrophes that belong to the word, what reaches furthest first.
 _APOSTROPHES = "|".join((
@@ -203,8 +218,8 @@ _SYMBOLS = (
 )
 _STOPS = r"[.¡¿\u037e\u0589\u061f\u06d4\u0700-\u0702\u07fa\u3002]"
 
-# Most words need no rule: plain letters before a space, and spaces.
-_PLAIN = re.compile(rf"(?!(?i:cannot|gonna|gotta|lemme|gimme|wanna)\b)([A-Za-z]++)(?=,?[ \n])|[ \n](?:{_SPACE}|\n)*+()")
+# Most words need no rule: plain letters before a space, line breaks, and spaces.
+_PLAIN = re.compile(rf"(?!(?i:cannot|gonna|gotta|lemme|gimme|wanna)\b)([A-Za-z]++)(?=,?[ \n])|(\n)|[ \t]{_SPACE}*+()")
 
 _L, _LD, _Q = rf"[&{_W}]", rf"[&{_W}{_D}]", r"['\x92’&]"  # first characters: of a word, of a number too, apostrophes
 _TABLE: tuple[tuple[str, str, Callable[[str], str] | None, str | None], ...] = (
@@ -213,8 +228,8 @@ _TABLE: tuple[tuple[str, str, Callable[[str], str] | None, str | None], ...] = (
     ("[']", r"((?i:'t))(?i:was)", None, None),
     (_Q, rf"({_APOS}(?i:t))(?i:is)", _quotes, None),
     ("[gGlLwW]", r"((?i:go(?=nna)n|go(?=tta)t|lem(?=me)|gim(?=me)|wan(?=na)))(?:..)", None, None),
-    ("<", r"(<[!?][A-Za-z\-][^>]*+>)", _one_word, r"<[!?][A-Za-z\-][^>]*+"),
-    ("<", rf"({_TAG})", _one_word, None),
+    ("<", rf"({_DECLARATION}>)", _spaces_inside, _DECLARATION),
+    ("<", rf"({_TAG})", _spaces_inside, None),
     ("[&\x96\x97–—―]", r"((?i:&(?:MD|mdash|ndash);)|[\x96\x97–—―])", _constant("--"), None),
     ("&", r"((?i:&amp;))", _ampersand, None),
     ("&", r"((?i:&(?:HT|TL|UR|LR|QC|QL|QR|odq|cdq|#[0-9]+);))", None, None),
@@ -223,7 +238,7 @@ _TABLE: tuple[tuple[str, str, Callable[[str], str] | None, str | None], ...] = (
     (_L, rf"({_WORD})", _without_soft_hyphens, None),
     (rf"[{_A}'\x92’&]", rf"({_APOSTROPHES})", None, None),
     ("[yY]", rf"([yY]{_APOS})[{_A}]", None, None),
-    ("[hH]", rf"((?i:https?)://[^ \t\n\"<>|()]+{_URL_END})", None, None),
+    ("[hH]", rf"((?i:https?)://[^ \t\n\"<>|(){{}}]+{_URL_END})", None, None),
     ("[wW]", rf"((?i:www)\.(?:{_WWW}]+\.)+[a-zA-Z]{{2,4}}{_PATH})", None, rf"(?i:www)\.(?:{_WWW}]++\.)*+"),
     ("[wW]", rf"((?i:www)\.(?:{_WWW}/]+\.)+[a-zA-Z]{{2,4}}{_PATH})", None, rf"(?i:www)\.(?:{_WWW}/]++\.)*+"),
     (_HOST, rf"((?:{_HOST}+\.)+(?i:com|net|org|edu){_PATH})", None, rf"{_HOST}++(?:\.{_HOST}++)*+"),
@@ -240,8 +255,9 @@ _TABLE: tuple[tuple[str, str, Callable[[str], str] | None, str | None], ...] = (
     ("[A-Za-z0-9]", rf"({_SLASHED}(?:\\?/{_SLASHED}){{1,2}})", None, None),
     ("[A-Z$#]", r"([A-Z]*+\$|#)", None, None),
     ("[¢£¤¥\x80-\uffe6]", r"([¢£¤¥\x80₠€\u060b\u0e3f\u20a4\uffe0\uffe1\uffe5\uffe6])", _money, None),
-    ("[A-Za-z]", rf"([A-Za-z])\.{_SPACE}++{_START}(?:{_SPACE}|[\n?!])", None, None),
-    ("[A-Za-z]", rf"({_any(_BEFORE_NUMBERS)}\.){_SPACE}?[{_D}]", None, None),
+    ("[A-Za-z]", rf"([A-Za-z])\.{_SPACES}{_START}(?:{_SPACE}|\n)", None, None),
+    ("[A-Za-z]", rf"([A-Za-z])\.{_SPACES}{_DECLARATION}>(?:{_SPACE}|\n)", None, rf"[A-Za-z]\.{_SPACES}{_DECLARATION}"),
+    ("[A-Za-z]", rf"({_any(_BEFORE_NUMBERS)}\.)(?:{_SPACE}|\n)?[{_D}]", None, None),
     ("[A-Za-z]", rf"({_any(_ABBREVIATIONS)}\.)(?s:..)?+", None, None),
     ("[A-Za-z]", rf"((?:{_any(_TITLES)}|{_ACRONYM})\.)", None, None),
     ("[A-Za-z]", rf"({_ACRONYM})(?:{_SPACE}|\n)", None, None),
