@@ -18,8 +18,7 @@ from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
 from vlm_jax.figures import SheetItem
-from vlm_jax.metrics.captions import cider_d_per_item, score_captions
-from vlm_jax.metrics.ptb_tokens import ptb_tokenize
+from vlm_jax.metrics.captions import cider_d_per_item, official_tokens, score_captions
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import CaptionCheck, check_caption
 from vlm_jax.scenes.scene import from_json
@@ -299,9 +298,8 @@ class Captioning(Task):
         """Of each caption what `metric` is the mean of."""
         if self.metric == "rule_accuracy":
             return [float(bool(caption.right)) for caption in captions]
-        words = [ptb_tokenize(caption.text) for caption in captions]
-        references = [[ptb_tokenize(reference) for reference in caption.references] for caption in captions]
-        return cider_d_per_item(words, references).tolist()
+        tokens = official_tokens([each.text for each in captions], [each.references for each in captions])
+        return cider_d_per_item(*tokens).tolist()
 
     def _of_nearest(
         self, params: dict[str, Any], captions: Sequence[Caption], examples: Sequence[Example], train: Sequence[Example]
