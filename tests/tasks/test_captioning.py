@@ -31,8 +31,9 @@ from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
+from vlm_jax.tasks.caption_baselines import constant_caption
 from vlm_jax.tasks.captioning import Captioning, batch_sums, rule_scores
-from vlm_jax.tasks.nearest_picture import nearest, spread
+from vlm_jax.tasks.nearest_picture import nearest, nearest_few, spread
 from vlm_jax.training.optimizer import frozen_mask
 from vlm_jax.trees import flatten
 from vlm_jax.types import Example, Question
@@ -183,9 +184,15 @@ def test_controls_name_what_a_blind_model_reaches(task, params):
     controls = task.controls(params, asked, train, task.predict(params, asked))
     assert {name.rsplit("/", 1)[0] for name in controls if "/difference" not in name} == {
         "control/image_shuffled", "control/no_image", "control/constant", "control/nearest_picture",
+        "control/nearest_consensus",
     }  # fmt: skip
-    # Two captions of the fourth picture were given twice; of those the first in the alphabet is said of everything.
-    constant = min(question.text for question in seen[3].questions)
+    constant = constant_caption(train, task.config.seed)
+    assert (
+        controls["control/constant/cider_d"]
+        == score_captions([constant] * 6, [[question.text for question in example.questions] for example in asked])[
+            "cider_d"
+        ]
+    )
     expected = rule_scores([check_caption(constant, scene) for scene in scenes(6)])
     assert controls["control/constant/rule_accuracy"] == expected["rule_accuracy"]
     assert controls["control/constant/objects_named"] == expected["objects_named"]
@@ -220,6 +227,21 @@ def test_right_images_are_compared_with_shuffled_ones_caption_by_caption(task, p
     assert not any("image_shuffled" in name for name in one) and f"control/constant/{metric}" in one
 
 
+def test_the_five_nearest_training_pictures_agree_on_a_caption(task, params):
+    """Of five copies of each drawing four have one caption, which the first, the drawing itself, lacks."""
+    train, asked = [], []
+    for number, scene in enumerate(scenes(4)):
+        pixels = draw(scene).copy()
+        asked.append(Example(f"asked {number}", png(pixels), (Question("", f"thing number {number}", (), "caption"),)))
+        for copy in range(5):
+            pixels[:4, :4] = 0 if copy else pixels[:4, :4]
+            text = f"thing number {number}" if copy else "another text about it"
+            train.append(Example(f"{number} {copy}", png(pixels), (Question("", text, (), "caption"),)))
+    controls = task.controls(params, asked, train, task.predict(params, asked))
+    assert controls["control/nearest_consensus/exact_match"] == 1.0
+    assert controls["control/nearest_picture/exact_match"] == 0.0
+
+
 def test_a_picture_is_its_mean_cell(task, params):
     images = jax.random.normal(jax.random.key(3), (3, 16, 16, 3))
     grid = task.model.apply({"params": params}, images, method=lambda model, image: model.image(image))
@@ -234,6 +256,12 @@ def test_the_nearest_is_found_among_as_many_pictures_as_are_looked_through(monke
     among /= np.linalg.norm(among, axis=1, keepdims=True)
     places = random.integers(0, 40, 600)
     assert nearest(among[places], among).tolist() == places.tolist()
+    with_copies = np.concatenate([among, among[:3]])
+    few = nearest_few(among, with_copies, 5)
+    order = np.argsort(-(among @ with_copies.T), axis=1, kind="stable")
+    np.testing.assert_array_equal(few, order[:, :5])
+    assert few[1].tolist()[:2] == [1, 41], "of equal ones the first"
+    assert nearest_few(among, among[:3], 5).shape == (40, 3)
     train = examples(7)
     assert spread(train) == train
     monkeypatch.setattr(vlm_jax.tasks.nearest_picture, "MOST", 3)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +22,8 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import CaptionCheck, check_caption
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
-from vlm_jax.tasks.nearest_picture import nearest, spread
+from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_caption, nearest_captions
+from vlm_jax.tasks.nearest_picture import nearest_few, spread
 from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
 from vlm_jax.types import Batch, Example, Question
@@ -270,17 +270,17 @@ class Captioning(Task):
     ) -> dict[str, float]:
         """What is reached without looking, and by looking up.
 
-        `image_shuffled`: captions of other pictures, `no_image`: of none, `constant`: the most common training caption.
-        `nearest_picture`: the first caption of the training picture whose grid features, averaged over cells, have the
-        largest cosine with the picture's own. It takes one pass of the image side over at most 20,000 training
-        pictures, less than an epoch's cost.
+        `image_shuffled`: captions of other pictures, `no_image`: of none, `constant`: the training caption that suits
+        all training pictures best (`constant_caption`). `nearest_picture`: the first caption of the training picture
+        whose grid features, averaged over cells, have the largest cosine with the picture's own; `nearest_consensus`:
+        of the captions of the five nearest the one most like the others (`consensus_captions`). They take one
+        pass of the image side over at most 20,000 training pictures, less than an epoch's cost.
         """
-        counts = Counter(question.text for example in train for question in example.questions)
-        constant = min(counts, key=lambda text: (-counts[text], text))
+        constant = constant_caption(train, self.config.seed)
         blind = self.predict(params, examples, see_image=False)
         always = [self._saying(constant, caption, example) for caption, example in zip(blind, examples, strict=True)]
         alike = self._of_nearest(params, blind, examples, train)
-        rows = {"no_image": blind, "constant": always, "nearest_picture": alike}
+        rows = {"no_image": blind, "constant": always} | alike
         difference: dict[str, float] = {}
         if distinct_images(examples) > 1:
             rows[self.shuffled] = self.predict(params, shuffled_images(examples, self.config.seed))
@@ -303,11 +303,13 @@ class Captioning(Task):
 
     def _of_nearest(
         self, params: dict[str, Any], captions: Sequence[Caption], examples: Sequence[Example], train: Sequence[Example]
-    ) -> list[Caption]:
+    ) -> dict[str, list[Caption]]:
         known = spread(train)
-        places = nearest(self._vectors(params, examples), self._vectors(params, known)).tolist()
-        texts = [known[place].questions[0].text for place in places]
-        return [self._saying(*row) for row in zip(texts, captions, examples, strict=True)]
+        places = nearest_few(self._vectors(params, examples), self._vectors(params, known), NEIGHBOURS)
+        return {
+            name: [self._saying(*row) for row in zip(texts, captions, examples, strict=True)]
+            for name, texts in nearest_captions(known, places).items()
+        }
 
     def _vectors(self, params: dict[str, Any], examples: Sequence[Example]) -> Float[np.ndarray, "N C"]:
         images = self._images(examples, self.config.training.evaluation_batch_images)

@@ -19,5 +19,24 @@ def spread(examples: Sequence[Example]) -> list[Example]:
 
 def nearest(vectors: Float[np.ndarray, "N C"], among: Float[np.ndarray, "M C"]) -> Int[np.ndarray, " N"]:
     """For each vector the row of `among` with the largest product."""
-    parts = (vectors[first : first + _ROWS] for first in range(0, len(vectors), _ROWS))
-    return np.concatenate([np.argmax(part @ among.T, axis=1) for part in parts])
+    return nearest_few(vectors, among, 1)[:, 0]
+
+
+def nearest_few(
+    vectors: Float[np.ndarray, "N C"], among: Float[np.ndarray, "M C"], count: int
+) -> Int[np.ndarray, "N K"]:
+    """For each vector the `count` rows of `among`, or all M, with the largest products, the largest first.
+
+    Of equal products the earlier row comes first.
+    """
+    parts = (vectors[first : first + _ROWS] @ among.T for first in range(0, len(vectors), _ROWS))
+    return np.concatenate([_largest(part, min(count, len(among))) for part in parts])
+
+
+def _largest(products: Float[np.ndarray, "N M"], count: int) -> Int[np.ndarray, "N K"]:
+    """Places of the largest in each row; what is chosen is overwritten."""
+    chosen = []
+    for _ in range(count):
+        chosen.append(np.argmax(products, axis=1))
+        np.put_along_axis(products, chosen[-1][:, None], -np.inf, axis=1)
+    return np.stack(chosen, axis=1)

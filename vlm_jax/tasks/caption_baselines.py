@@ -1,0 +1,78 @@
+"""Captions from the training set without a model: one for all images, or one of those of the most similar images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from vlm_jax.metrics.cider_pairs import CiderPairs
+from vlm_jax.metrics.ptb_tokens import ptb_tokenize, ptb_tokenize_all
+from vlm_jax.types import Example
+
+CANDIDATES, IMAGES = 400, 500  # training captions that may be the constant one, training images that choose it
+NEIGHBOURS = 5  # training images whose captions choose among themselves
+CAPTIONS = 10  # of one training image that are looked at: what data sets have at most, so that memory has a bound
+_ROWS = 50  # candidates at a time: 1 MB of scores with five references an image
+
+
+def constant_caption(train: Sequence[Example], seed: int) -> str:
+    """The training caption with the highest mean CIDEr-D as the hypothesis for every image of a training sample.
+
+    `seed` chooses 400 captions, and 500 images with at most 10 references each. Equal scores: the first one chosen.
+    """
+    random = np.random.default_rng(seed)
+    first = np.cumsum([0, *(len(example.questions) for example in train)])
+    chosen = random.choice(first[-1], min(first[-1], CANDIDATES), replace=False)
+    owners = np.searchsorted(first, chosen, side="right") - 1
+    pairs = zip(owners.tolist(), (chosen - first[owners]).tolist(), strict=True)
+    candidates = list(dict.fromkeys(train[image].questions[place].text for image, place in pairs))
+    judges = np.sort(random.choice(len(train), min(len(train), IMAGES), replace=False)).tolist()
+    references, item_of = _captions([train[image] for image in judges])
+    scores = CiderPairs(
+        [*map(ptb_tokenize, candidates), *ptb_tokenize_all(references)],
+        np.append(np.full(len(candidates), -1), item_of),
+    )
+    share = 1 / np.bincount(item_of)[item_of]  # the mean over the references of an image
+    places, truth = np.arange(len(candidates)), len(candidates) + np.arange(len(references))
+    parts = [scores(places[start : start + _ROWS], truth) @ share for start in range(0, len(places), _ROWS)]
+    return candidates[_best(np.concatenate(parts))]
+
+
+def nearest_captions(known: Sequence[Example], nearest: Int[np.ndarray, "N K"]) -> dict[str, list[str]]:
+    """By the name of the baseline, a caption for each of N images from its K nearest among `known`, the nearest first.
+
+    `nearest_picture`: the first caption of the nearest one; `nearest_consensus`: see `consensus_captions`.
+    """
+    first = [known[place].questions[0].text for place in nearest[:, 0].tolist()]
+    return {"nearest_picture": first, "nearest_consensus": consensus_captions(known, nearest)}
+
+
+def consensus_captions(known: Sequence[Example], nearest: Int[np.ndarray, "N K"]) -> list[str]:
+    """For each of N images the consensus caption (Devlin et al. 2015, arXiv:1505.04467) of K training images.
+
+    It is the caption with the highest mean CIDEr-D to the other captions of these images; n-grams are weighted by
+    their rarity among all `known` images. `nearest` are places in `known`, the most similar first; of equal captions
+    the first is returned.
+    """
+    texts, item_of = _captions(known)
+    scores = CiderPairs(ptb_tokenize_all(texts), item_of)
+    starts = np.searchsorted(item_of, np.arange(len(known) + 1))
+    places = [np.arange(starts[image], starts[image + 1]) for image in range(len(known))]
+    return [texts[_consensus(scores, np.concatenate([places[image] for image in row]))] for row in nearest.tolist()]
+
+
+def _consensus(scores: CiderPairs, places: Int[np.ndarray, " C"]) -> int:
+    pairs = scores(places, places)
+    np.fill_diagonal(pairs, 0)  # the others' mean has the same divisor for all
+    return int(places[_best(pairs.sum(axis=1))])
+
+
+def _best(scores: np.ndarray) -> int:
+    """The first of the highest; what differs by rounding is equal."""
+    return int(np.argmax(np.round(scores, 9)))
+
+
+def _captions(examples: Sequence[Example]) -> tuple[list[str], Int[np.ndarray, " C"]]:
+    """The captions of each image, and for each caption the place of its image."""
+    texts = [[question.text for question in example.questions[:CAPTIONS]] for example in examples]
+    return [text for row in texts for text in row], np.repeat(np.arange(len(texts)), [len(row) for row in texts])
