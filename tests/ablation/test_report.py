@@ -107,7 +107,7 @@ def test_shares_are_in_percent_and_nothing_else(metric, share):
 def test_every_metric_of_a_task_that_is_a_mean_of_true_and_false_is_a_share():
     from vlm_jax.metrics.captions import score_captions
     from vlm_jax.scenes.rules import CaptionCheck
-    from vlm_jax.tasks.captioning import rule_scores
+    from vlm_jax.tasks.caption import rule_scores
 
     named = score_captions(["a cat", "a dog"], [["a cat"], ["a dog"]]) | rule_scores([CaptionCheck(*[1] * 6, True)])
     plain = {"cider_d", "vocabulary", "mean_length", "attributes", "hallucinated", "relations"}

@@ -31,8 +31,9 @@ from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
+from vlm_jax.tasks.caption import rule_scores
 from vlm_jax.tasks.caption_baselines import constant_caption
-from vlm_jax.tasks.captioning import Captioning, batch_sums, rule_scores
+from vlm_jax.tasks.captioning import Captioning, batch_sums
 from vlm_jax.tasks.nearest_picture import nearest, nearest_few, spread
 from vlm_jax.training.optimizer import frozen_mask
 from vlm_jax.trees import flatten
