@@ -52,7 +52,7 @@ def test_one_more_of_few_images_moves_hardly_any():
     assert sum(a != b for a, b in zip(before, after[:200], strict=True)) <= 2
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(
     groups=st.lists(
         st.lists(st.sampled_from("abcdefghij"), max_size=3, unique=True).map(tuple), min_size=5, max_size=60

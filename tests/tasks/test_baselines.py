@@ -15,6 +15,7 @@ NAMES = [f"control/image_shuffled/{row}/accuracy" for row in ("difference", "dif
 
 
 def difference(scores, shuffled, images):
+    scores, shuffled = (np.asarray(values).tolist() for values in (scores, shuffled))
     rows = shuffled_difference("image_shuffled", "accuracy", [Item(image) for image in images], scores, shuffled)
     assert list(rows) == NAMES
     return [rows[name] for name in NAMES]
