@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vlm_jax.ablation.items import Item
-    from vlm_jax.ablation.paired import Paired
     from vlm_jax.config import Config
+    from vlm_jax.metrics.paired import Paired
     from vlm_jax.run_folder import RunFolder
 
 DRAWN = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
@@ -50,8 +50,8 @@ def main(argv: list[str]) -> int:
     arguments = parse(Compare, argv, prog="python -m experiments.compare")
 
     from vlm_jax.ablation.items import read_items
-    from vlm_jax.ablation.paired import paired_difference
     from vlm_jax.ablation.statistics import holm
+    from vlm_jax.metrics.paired import paired_difference
     from vlm_jax.run_folder import open_run
 
     folders = [open_run(path) for path in (arguments.run_a, arguments.run_b)]

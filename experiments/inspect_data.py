@@ -61,7 +61,7 @@ def _inspect(data, sheet, *, name, listed):
     from vlm_jax.data.report import caption_report, listing, report
     from vlm_jax.data.statistics import answers_of, describe, describe_captions, inspect_pictures
 
-    splits, bad_rows = _open(data)
+    splits, bad_rows, groups = _open(data)
     if (count := sum(map(len, splits.values()))) > SLOW:
         print(f"looking into {count:,} pictures", file=sys.stderr)
     limits = {"max_pixels": data.image.max_pixels, "threads": data.threads}
@@ -72,11 +72,11 @@ def _inspect(data, sheet, *, name, listed):
     if data.texts == "questions":
         seen = answers_of(splits["train"])
         statistics = {split: describe(examples, seen) for split, examples in splits.items()}
-        print(report(statistics, ids, files), end="\n\n")
+        print(report(statistics, ids, files, groups), end="\n\n")
     else:
         train = describe_captions(splits["train"], None)
         others = {split: describe_captions(splits[split], train.words) for split in list(splits)[1:]}
-        print(caption_report({"train": train, **others}, ids, files), end="\n\n")
+        print(caption_report({"train": train, **others}, ids, files, groups), end="\n\n")
     print(listing("unreadable pictures", list(unreadable), listed), end="\n\n")
     print(listing("bad rows", bad_rows, listed), end="\n\n")
     for split, examples in splits.items():
@@ -89,17 +89,22 @@ def _inspect(data, sheet, *, name, listed):
 
 
 def _open(data):
-    """The examples of each split, and the rows of your own files that cannot be used."""
+    """The examples of each split, the rows of your own files that cannot be used, and the images of each group."""
     from vlm_jax.config import limit_of
     from vlm_jax.data.given_files import splits_of
     from vlm_jax.data.own_files import READERS, read_split
     from vlm_jax.data.sources import open_split
 
     if data.name not in READERS:
-        return {split: open_split(data, split) for split in SPLITS}, []
+        return {split: open_split(data, split) for split in SPLITS}, [], None
     readings = {split: read_split(data, split) for split in splits_of(data.name)}
     bad_rows = dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows)
-    return {split: reading.examples[: limit_of(data, split)] for split, reading in readings.items()}, list(bad_rows)
+    splits = {split: reading.examples[: limit_of(data, split)] for split, reading in readings.items()}
+    groups = {
+        split: Counter(group for names in readings[split].groups[: len(examples)] for group in names)
+        for split, examples in splits.items()
+    }
+    return splits, list(bad_rows), groups if any(groups.values()) else None
 
 
 def _draw(examples, path, *, captions, title, max_pixels):

@@ -42,8 +42,14 @@ def test_a_result_says_everything(trained):
     assert set(result["metrics"]) == {
         "accuracy", "accuracy/yes_no", "accuracy/open", "control/question_only", "control/image_shuffled",
         "control/question_prior", "control/majority",
+        *(f"control/image_shuffled/{row}/accuracy" for row in ("difference", "difference_low", "difference_high")),
     }  # fmt: skip
-    assert all(0 <= value <= 1 for value in result["metrics"].values())
+    assert all(0 <= value <= 1 for name, value in result["metrics"].items() if "/difference" not in name)
+    low, middle, high = (
+        result["metrics"][f"control/image_shuffled/{row}/accuracy"]
+        for row in ("difference_low", "difference", "difference_high")
+    )
+    assert -1 <= low <= middle <= high <= 1
     assert result["parameters"] > 10_000 and result["checkpoint_step"] in (20, 40)
     for name in ("examples_per_second", "wall_seconds", "compile_seconds", "waited_seconds"):
         assert result[name] > 0, name

@@ -50,8 +50,9 @@ def test_own_files_are_shown_with_all_that_is_wrong(own, tmp_path, capsys):
     assert errors == ""
     assert {
         "train validation test",
-        "pictures 35 3 2",
+        "pictures 34 4 2",
         "every answer unseen 0.0% 0.0% 50.0%",
+        "different questions of validation that train has too: 1 of 1, such as how red is it? (4)",
         "train and test 1 2",
         "1 answer of test that training lacks: very (1)",
         "unreadable pictures: 1",
@@ -85,12 +86,14 @@ def test_captions_are_shown_with_all_that_is_wrong(captions, tmp_path, capsys):
     assert errors == "" and "question" not in output and "answer" not in output
     assert {
         "train validation test",
-        "pictures 36 3 2",
-        "captions 72 6 3",
+        "pictures 35 4 2",
+        "captions 70 8 3",
         "captions of a picture, mean 2.0 2.0 1.5",
         "words unseen in training 0.0% 16.7% 12.5%",
         "train and test 1 2",
-        f"a red card 36 3 1 {'#' * 24}",
+        f"a red card 35 4 1 {'#' * 24}",
+        "different captions of validation that train has too: 1 of 5, such as a red card (4)",
+        "different captions of test that train has too: 2 of 3, such as a red card (1), card number 2 (1)",
         "1 word of test that training lacks: zebra (1)",
         "unreadable pictures: 1",
         "bad rows: 1",
@@ -99,7 +102,24 @@ def test_captions_are_shown_with_all_that_is_wrong(captions, tmp_path, capsys):
     } <= rows
     first = [*captions[:-1], "first_caption", "--sheet", str(sheet)]
     assert main([PRESET, *first]) == 0
-    assert {"captions 36 6 3", f"a red card 36 3 1 {'#' * 24}"} <= rows_of(capsys.readouterr().out)
+    assert {"captions 35 8 3", f"a red card 35 4 1 {'#' * 24}"} <= rows_of(capsys.readouterr().out)
+
+
+def test_groups_that_two_splits_share_are_shown(own, tmp_path, capsys):
+    """Automatic splits share none; a file of its own may."""
+    rows = [
+        {"image": f"{n}.png", "question": f"q{n}?", "answers": ["x"], "group": f"patient {n // 2}"} for n in range(40)
+    ]
+    tests = [{**rows[2], "group": "patient 99"}, {**rows[3], "image": "copy.png", "group": "patient 9"}]
+    for name, content in (("train", rows), ("test", tests)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)), encoding="utf-8")
+    assert main([PRESET, *own, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert {
+        "pictures 36 4 2",
+        "different groups of validation that train has too: 0 of 2",
+        "different groups of test that train has too: 1 of 2, such as patient 9 (1)",
+        "different questions of validation that train has too: 0 of 4",
+    } <= rows_of(capsys.readouterr().out)
 
 
 def test_the_sheet_has_the_captions_of_a_picture(captions, tmp_path, monkeypatch):

@@ -48,7 +48,6 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "training.log_every",
             "training.evaluate_every",
             "training.evaluation_batch_images",
-            "model.codes.size",
             "model.codes.code_width",
             "model.codes.patch_size",
             "model.codes.widths",
@@ -76,7 +75,9 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "generation.revisions",
         ),
     ),
-    ("2 to 1000", lambda value: 2 <= value <= 1000, ("model.codes.levels",)),
+    # Of two levels the bounding tanh stands at its flat end: a number gets a thousandth of the gradient, and stays.
+    ("3 to 1000", lambda value: 3 <= value <= 1000, ("model.codes.levels",)),
+    ("at least 2", lambda value: value >= 2, ("model.codes.size",)),  # one code says nothing of an image
     ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram",)),
     ("above 0 and at most 1", lambda value: 0 < value <= 1, ("decoding.top_p",)),
     ("0 to 1", lambda value: 0 <= value <= 1, ("generation.blocks", "generation.rare_codes")),

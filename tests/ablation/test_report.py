@@ -17,6 +17,7 @@ from vlm_jax.ablation.plots import by_kind, curves, effects, plots, score_by_cos
 from vlm_jax.ablation.records import Record, findings, row
 from vlm_jax.ablation.report import Report, markdown, write
 from vlm_jax.ablation.statistics import Difference, Summary
+from vlm_jax.ablation.tables import grids
 from vlm_jax.ablation.wording import (
     MISSING,
     amount,
@@ -106,7 +107,7 @@ def test_shares_are_in_percent_and_nothing_else(metric, share):
 def test_every_metric_of_a_task_that_is_a_mean_of_true_and_false_is_a_share():
     from vlm_jax.metrics.captions import score_captions
     from vlm_jax.scenes.rules import CaptionCheck
-    from vlm_jax.tasks.captioning import rule_scores
+    from vlm_jax.tasks.caption import rule_scores
 
     named = score_captions(["a cat", "a dog"], [["a cat"], ["a dog"]]) | rule_scores([CaptionCheck(*[1] * 6, True)])
     plain = {"cider_d", "vocabulary", "mean_length", "attributes", "hallucinated", "relations"}
@@ -343,6 +344,19 @@ def test_weights_that_all_have_are_told_once_and_controls_of_what_is_compared():
         text = markdown(report(table(named("a", *controls), named("b", *controls))))
         (head,) = [block[0] for block in tables_of(text) if "constant/" in block[0]]
         assert [cell.split(",")[0].strip() for cell in cells(head)[1:]] == shown
+
+
+def test_what_runs_were_warned_of_is_in_both_reports(tmp_path):
+    """Each text once a variant, with the seeds of its runs."""
+    warned = {0: ["no better than shuffled"], 1: ["no better than shuffled", f"odd {NASTY}"], 2: []}
+    records = [record(0.8, seed) for seed in warned]
+    records = [each._replace(result=each.result | {"remarks": warned[each.config.seed]}) for each in records]
+    found = table(row("a", records, ("accuracy",), planned=3, cost=COST), variant("b", [0.7, 0.8, 0.9]))
+    (grid,) = [grid for grid in grids(found) if grid.title == "Warnings"]
+    assert [cells[:2] for cells in grid.rows] == [("a", "0, 1"), ("a", "1")]
+    text, page = markdown(report(found)), page_of(report(found), tmp_path)
+    assert "no better than shuffled" in text and "no better than shuffled" in page and "<script>" not in page
+    assert "Warnings" not in markdown(report(CLEAR))
 
 
 def test_a_curve_of_one_point_is_none():

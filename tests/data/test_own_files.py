@@ -15,7 +15,7 @@ from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.own_files import read_split
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.splits import tenth
+from vlm_jax.data.splits import divide
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 
@@ -323,9 +323,10 @@ def test_splits_by_hash_share_no_picture(many):
     splits = {split: open_split(data_of(many, "many.jsonl"), split) for split in ("train", "validation", "test")}
     ids = {split: [example.image_id for example in examples] for split, examples in splits.items()}
     assert sum(map(len, ids.values())) == 200 == len(set().union(*ids.values()))
-    assert {tenth(image_id) for image_id in ids["validation"]} == {0}
-    assert {tenth(image_id) for image_id in ids["test"]} == {1}
-    assert {tenth(image_id) for image_id in ids["train"]} == set(range(2, 10))
+    assert {split: len(those) for split, those in ids.items()} == {"train": 160, "validation": 20, "test": 20}
+    names = [f"{number}.png" for number in range(200)]
+    for name, split in zip(names, divide(names), strict=True):
+        assert name in ids[split]
     assert all(len(example.questions) == 2 for examples in splits.values() for example in examples)
 
 
@@ -333,9 +334,63 @@ def test_a_split_with_a_file_takes_none_of_the_training_pictures(many):
     write(many / "rows.jsonl", row())
     with_test = data_of(many, "many.jsonl", test="rows.jsonl")
     assert [example.image_id for example in open_split(with_test, "test")] == ["a.png"]
-    assert {tenth(example.image_id) for example in open_split(with_test, "train")} == set(range(1, 10))
+    assert len(open_split(with_test, "train")) == 180  # the second tenth is learned from
+    without = data_of(many, "many.jsonl")
+    assert list(open_split(with_test, "validation")) == list(open_split(without, "validation"))
     with_both = data_of(many, "many.jsonl", test="rows.jsonl", validation="rows.jsonl")
     assert len(open_split(with_both, "train")) == 200
+
+
+def test_few_images_have_a_part_in_every_split_and_a_note(place, capsys):
+    names = [f"{number}.png" for number in range(30)]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(place / "pictures" / name)
+    for count, held_out in ((3, 1), (10, 1), (29, 3), (30, 3)):
+        write(place / f"{count}.jsonl", *(row(image=name) for name in names[:count]))
+        data = data_of(place, f"{count}.jsonl")
+        sizes = [len(open_split(data, split)) for split in ("train", "validation", "test")]
+        assert sizes == [count - 2 * held_out, held_out, held_out]
+        notes = capsys.readouterr().err.splitlines()
+        assert len(notes) == (count < 30) and all(f"{count} images divided into train" in note for note in notes)
+
+
+def test_two_images_cannot_be_divided_into_three_and_can_into_two(place):
+    write(place / "two.jsonl", row(), row(image="b.png"))
+    with pytest.raises(InputError, match=r"the train split is empty: .* at least 3 images .*files.validation FILE$"):
+        open_split(data_of(place, "two.jsonl"), "train")
+    write(place / "held out.jsonl", row(image="sub/c.png"))
+    for name in ("validation", "test"):  # the remedy
+        data = data_of(place, "two.jsonl")
+        files = dataclasses.replace(data.files, **{name: (str(place / "held out.jsonl"),)})
+        data = dataclasses.replace(data, files=files)
+        assert [len(open_split(data, split)) for split in ("train", "validation", "test")] == [1, 1, 1]
+
+
+def test_images_of_a_group_are_in_one_split(many):
+    """Twenty patients of ten images; a row without a group, or with another group too, does not part them."""
+    rows = [row(image=f"{number}.png", group=number // 10) for number in range(200)]
+    rows += [row(image=f"{number}.png") for number in range(200)]
+    rows += [row(image="0.png", group="twins"), row(image="199.png", group="twins")]
+    write(many / "many.jsonl", *rows)
+    data = data_of(many, "many.jsonl")
+    patients = {
+        split: {int(example.image_id.split(".")[0]) // 10 for example in open_split(data, split)}
+        for split in ("train", "validation", "test")
+    }
+    assert sorted([*patients["train"], *patients["validation"], *patients["test"]]) == list(range(20))
+    assert len(patients["validation"]) == len(patients["test"]) == 2
+    assert any({0, 19} <= those for those in patients.values())
+    write(many / "captions.jsonl", *({"image": "1.png", "captions": ["one"], "group": "x"} for _ in range(2)))
+    captions = dataclasses.replace(data_of(many, "captions.jsonl", validation="rows.jsonl"), texts="captions")
+    write(many / "rows.jsonl", {"image": "2.png", "captions": ["one"]})
+    assert read_split(captions, "test").groups + read_split(captions, "train").groups == (("x",),)
+
+
+@pytest.mark.parametrize("group", ["", " ", ["a"], True, 1.5])
+def test_a_group_is_a_text_or_a_whole_number(place, group):
+    reading = read(place, row(group=group), row(group=None), row(group=7))
+    assert [bad.place for bad in reading.bad_rows] == [1] and "group" in reading.bad_rows[0].reason
+    assert reading.groups == (("7",),)
 
 
 def test_limit_takes_the_first(many):
@@ -371,9 +426,9 @@ def test_a_file_is_read_once_until_it_changes(many):
         ({"train": ("many.jsonl", "many.jsonl")}, r"data.files.train gives a file twice"),
         ({"train": ("x" * 5000,)}, r"cannot read .*File name too long"),
         ({"train": ("~nobody-of-that-name/x.jsonl",)}, r"no file '~nobody-of-that-name/x.jsonl'"),
-        ({"train": ("empty.jsonl",)}, r"the train split is empty: no picture for it in .*empty.jsonl$"),
-        ({"train": ("few.jsonl",)}, r"the validation split is empty: .*few.jsonl; it gets a tenth .* FILE$"),
-        ({"train": ("few.jsonl",), "validation": ("few.jsonl",)}, r"the test split is .*--data.files.test FILE$"),
+        ({"train": ("empty.jsonl",)}, r"the train split is empty: no picture for it in .*empty.jsonl; .* at least 3 "),
+        ({"train": ("few.jsonl",)}, r"the train split is empty: .*few.jsonl; .* 3 images .*files.validation FILE$"),
+        ({"train": ("few.jsonl",), "validation": ("few.jsonl",)}, r"the test split is .* 2 .*--data.files.test FILE$"),
         ({"test": ("bad.jsonl",), "bad_rows": "skip"}, r"the test split is .*bad.jsonl; 1 bad row, the first .*:1:"),
     ],
 )  # fmt: skip
@@ -381,7 +436,6 @@ def test_mistakes_are_named(many, changes, message, monkeypatch):
     monkeypatch.chdir(many)
     for name, rows in {"empty.jsonl": (), "few.jsonl": (row(image="0.png"),), "bad.jsonl": (b"{",)}.items():
         write(many / name, *rows)
-    assert tenth("0.png") > 1
     files = dataclasses.replace(Files(images="pictures", train=("many.jsonl",)), **changes)
     with pytest.raises(InputError, match=message) as error:
         open_split(Data(name="jsonl", files=files), "train")

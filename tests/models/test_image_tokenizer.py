@@ -54,6 +54,23 @@ def test_rounding_is_that_of_a_plain_loop(levels):
         assert set(np.round(digits).astype(int)) == set(range(-(count // 2), (count + 1) // 2))
 
 
+@pytest.mark.parametrize("levels", [2, 3, 4, 5, 8])
+def test_a_number_learns_every_level_from_three_levels_on(levels):
+    """Fitted to the lowest and to the highest level from an encoder's usual start; of two levels it stays at one."""
+
+    def digit(features):
+        return ScalarQuantizer(ImageCodes(levels=(levels,))).apply({}, features.reshape(-1, 1, 1, 1)).features.ravel()
+
+    start = jnp.asarray(np.random.default_rng(0).normal(0, 0.3, 64).astype(np.float32))
+    ends = (0 - levels // 2) / (levels // 2), (levels - 1 - levels // 2) / (levels // 2)
+    reached = []
+    for end in ends:
+        slope = jax.grad(lambda x, end=end: jnp.square(digit(x) - end).sum())
+        fitted = jax.lax.fori_loop(0, 50, lambda _, x, slope=slope: x - 0.3 * slope(x), start)
+        reached.append(float(jnp.mean(jnp.abs(digit(fitted) - end) < 1e-6)))
+    assert reached == [1.0 if levels > 2 else 0.0, 1.0]
+
+
 def test_every_code_is_one_combination_of_levels():
     levels = (3, 4, 2)
     codes = jnp.arange(24).reshape(2, 3, 4)

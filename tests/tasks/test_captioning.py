@@ -31,8 +31,9 @@ from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
+from vlm_jax.tasks.caption import rule_scores
 from vlm_jax.tasks.caption_baselines import constant_captions
-from vlm_jax.tasks.captioning import Captioning, batch_sums, rule_scores
+from vlm_jax.tasks.captioning import Captioning, batch_sums
 from vlm_jax.tasks.nearest_picture import nearest, nearest_few, spread
 from vlm_jax.training.optimizer import frozen_mask
 from vlm_jax.trees import flatten
@@ -182,7 +183,7 @@ def test_controls_name_what_a_blind_model_reaches(task, params):
     asked, seen = examples(6), examples(10)
     train = [*seen, seen[0]._replace(questions=seen[3].questions)]
     controls = task.controls(params, asked, train, task.predict(params, asked))
-    assert {name.rsplit("/", 1)[0] for name in controls} == {
+    assert {name.rsplit("/", 1)[0] for name in controls if "/difference" not in name} == {
         "control/image_shuffled", "control/no_image", "control/constant", "control/nearest_picture",
         "control/nearest_consensus", "control/constant_true",
     }  # fmt: skip
@@ -211,6 +212,20 @@ def test_the_nearest_training_picture_lends_its_first_caption(task, params):
     assert controls["control/nearest_picture/exact_match"] == 1.0
     assert controls["control/nearest_picture/rule_accuracy"] == 1.0
     assert controls["control/constant/exact_match"] < 1.0
+
+
+@pytest.mark.parametrize("metric", ["rule_accuracy", "cider_d"])
+def test_right_images_are_compared_with_shuffled_ones_caption_by_caption(task, params, metric, monkeypatch):
+    monkeypatch.setattr(task, "metric", metric)
+    asked = examples(6)
+    captions = task.predict(params, asked)
+    controls = task.controls(params, asked, examples(3), captions)
+    rows = {name: controls[f"control/image_shuffled/{name}/{metric}"] for name in ("difference", "difference_low")}
+    shuffled = controls[f"control/image_shuffled/{metric}"]
+    assert rows["difference"] == pytest.approx(task.score(captions)[metric] - shuffled)
+    assert rows["difference_low"] <= rows["difference"]
+    one = task.controls(params, asked[:1], examples(3), captions[:1])
+    assert not any("image_shuffled" in name for name in one) and f"control/constant/{metric}" in one
 
 
 def test_the_five_nearest_training_pictures_agree_on_a_caption(task, params):

@@ -18,6 +18,7 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, share_of
+from vlm_jax.tasks.baselines import baseline_warnings, shuffled_difference
 from vlm_jax.tasks.shared import shuffled_images
 from vlm_jax.tasks.vqa import VisualQuestionAnswering, batch_sums
 from vlm_jax.types import Batch, Example, Question
@@ -227,7 +228,11 @@ def test_controls_are_what_is_reached_without_looking(task, params):
     shuffled = task.predict(params, list(shuffled_images(ASKED, CONFIG.seed)))
     accuracies = [np.mean([prediction.score for prediction in each]) for each in (seen, blind, shuffled)]
     assert len(set(accuracies)) == 3
-    assert task.controls(params, ASKED, TRAIN, []) == {
+    scores = [[prediction.score for prediction in each] for each in (seen, shuffled)]
+    controls = task.controls(params, ASKED, TRAIN, seen)
+    rows = shuffled_difference("image_shuffled", "accuracy", seen, *scores)
+    assert rows["control/image_shuffled/difference/accuracy"] == pytest.approx(accuracies[0] - accuracies[2])
+    assert controls == rows | {
         "control/question_only": accuracies[1],
         "control/image_shuffled": accuracies[2],
         # Most common in TRAIN: colour blue, red no, shape circle, round yes; "is it big?" is new: no, the majority.
@@ -259,6 +264,16 @@ def test_a_split_may_have_more_answers_a_question_than_training(task, params):
     first, second = task.predict(params, asked)
     assert first.score in (0, 0.25) and second.score == 0
     assert task.controls(params, asked * 2, asked, [])["control/majority"] == 0.125
+
+
+def test_one_image_is_not_shuffled(task, params):
+    """Its baseline would be the image itself: it is left out, and a warning says so."""
+    one = ASKED[:1] * 2
+    predictions = task.predict(params, one)
+    controls = task.controls(params, one, TRAIN, predictions)
+    assert set(controls) == {"control/question_only", "control/question_prior", "control/majority"}
+    found = baseline_warnings(task.score(predictions) | controls, task.metric, task.shuffled)
+    assert any("image_shuffled is left out" in text for text in found)
 
 
 def test_accuracy_overall_and_by_kind():

@@ -41,9 +41,9 @@ def _answered(line: dict[str, Any]) -> Item:
 
 
 def _captioned(line: dict[str, Any]) -> Item:
-    """Right by rule where the scene is known, otherwise where it is the first reference, word for word."""
+    """Right by rule where the scene is known, otherwise where it is one of the references, word for word."""
     said, references = line["captions"][0]["caption"], tuple(line["references"])
-    right = line["check"]["true"] if "check" in line else said == (references or ("",))[0]
+    right = line["check"]["true"] if "check" in line else said in references
     return Item(line["image_id"], "", "", references, said, float(right))
 
 

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from scipy import special
 
 from vlm_jax.errors import InputError, nearest
-
-Values = Sequence[float] | np.ndarray
+from vlm_jax.metrics.student import Values, check_level, checked_values, student_margin, student_p
 
 _PERMUTED_SEEDS = 6  # a side: the least p is 2 / 924; of four and four seeds it would be 2 / 70
 _SPLITS = 10_000  # up to so many are all looked at; of more, so many are drawn
@@ -175,36 +174,6 @@ def seeds_needed(
         middle = (low + high) // 2
         low, high = (low, middle) if _power(middle, effect, alpha) >= power else (middle, high)
     return high
-
-
-def checked_values(values: Values, what: str) -> Float[np.ndarray, " n"]:
-    """One or more finite numbers as an array; InputError naming `what` for anything else."""
-    try:
-        array = np.asarray(values, float)
-    except (TypeError, ValueError):
-        raise InputError(f"{what} are not all numbers: expected a list of numbers, got {values!r:.80}") from None
-    if array.ndim != 1 or not len(array):
-        raise InputError(f"{what} have shape {array.shape}: expected a list of at least one number")
-    if not np.isfinite(array).all():
-        place = int(np.flatnonzero(~np.isfinite(array))[0])
-        raise InputError(f"{what} hold {array[place]} at place {place}: expected finite numbers; leave that one out")
-    return array
-
-
-def check_level(level: float) -> None:
-    """InputError unless the level of confidence is a fraction."""
-    if not 0 < level < 1:
-        raise InputError(f"a level of {level}: expected between 0 and 1, such as 0.95")
-
-
-def student_margin(error: float, df: float, level: float) -> float:
-    """Half the width of a t interval, for a standard error with `df` degrees of freedom."""
-    return float(special.stdtrit(df, (1 + level) / 2)) * error
-
-
-def student_p(ratio: float, df: float) -> float:
-    """Two-sided p value of a t statistic."""
-    return 2 * float(special.stdtr(df, -abs(ratio)))
 
 
 def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level: float) -> Difference:

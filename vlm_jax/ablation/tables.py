@@ -113,7 +113,7 @@ def verdicts(findings: Findings) -> tuple[Verdicts, ...]:
 
 def grids(findings: Findings) -> tuple[Grid, ...]:
     """Every table of the comparison."""
-    made = (_scores, _differences, _controls, _costs, _variants, _weights)
+    made = (_scores, _differences, _controls, _warnings, _costs, _variants, _weights)
     return tuple(grid for grid in (make(findings) for make in made) if grid.rows)
 
 
@@ -177,6 +177,18 @@ def _controls(findings: Findings) -> Grid:
     return Grid(
         "Controls", head, tuple((visible(row.label), *each) for row, each in zip(findings.rows, cells, strict=True))
     )
+
+
+def _warnings(findings: Findings) -> Grid:
+    """What runs were warned of, each text with the seeds of its runs."""
+    rows = []
+    for row in findings.rows:
+        seeds: dict[str, list[str]] = {}
+        for record in row.records:
+            for text in record.result.get("remarks", ()):
+                seeds.setdefault(text, []).append(str(record.config.seed))
+        rows += [(visible(row.label), ", ".join(which), visible(text)) for text, which in seeds.items()]
+    return Grid("Warnings", ("variant", "seeds", "warning"), tuple(rows))
 
 
 COSTS: tuple[tuple[str, Callable[[Row], str]], ...] = (

@@ -1,6 +1,7 @@
 """JSON Lines: the captions of a picture a line, `{"image": "cat.png", "captions": ["a cat", "a black cat"]}`.
 
-Several lines about one picture add up. Other keys are left alone.
+Several lines about one picture add up. The key `group` is optional, such as a patient: automatic splits keep its images
+together. Other keys are left alone.
 """
 
 from collections.abc import Sequence

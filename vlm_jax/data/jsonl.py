@@ -1,7 +1,7 @@
 """JSON Lines: a question a line, `{"image": "cat.png", "question": "what colour?", "answers": ["black"]}`.
 
-Two keys are optional: `question_id` (by default FILE NAME:LINE) and `answer_type` (by default `yes_no` or `open`, as
-the answers are). Other keys are left alone.
+Three keys are optional: `question_id` (by default FILE NAME:LINE), `answer_type` (by default `yes_no` or `open`, as
+the answers are) and `group`, such as a patient: automatic splits keep its images together. Other keys are left alone.
 """
 
 import os
@@ -41,8 +41,9 @@ def read_lines(
                 found = pictures.find(name)
                 if found is None:
                     raise UnusableError(f"no picture {shown(name)}")
+                group = None if row.get("group") is None else checked_id(row["group"], "group")
                 for text in texts:
-                    rows.add(*found, text)
+                    rows.add(*found, text, group=group)
             except UnusableError as error:
                 rows.refuse(path, number, error)
     return rows.reading()

@@ -15,15 +15,14 @@ from vlm_jax.data.jsonl import read_jsonl
 from vlm_jax.data.karpathy import read_karpathy
 from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import BadRow, Reading, counted
-from vlm_jax.data.splits import tenth
+from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.vqa_v2 import read_vqa_v2
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.types import Example
 
-# A split without files of its own gets this tenth of the training pictures.
-TENTHS = {"validation": 0, "test": 1}
 TASK_OF = {"questions": "vqa", "captions": "captioning"}
 NAMED = 5  # bad rows named in a note
+FEW = 30  # images; scores on a tenth of fewer say little
 
 
 def open_own(data: Data, split: str) -> Sequence[Example]:
@@ -51,7 +50,8 @@ def open_own(data: Data, split: str) -> Sequence[Example]:
 def _usable(data: Data, split: str) -> Reading:
     """At most `limit_of` a split's examples, those whose pictures can be decoded."""
     reading = read_split(data, split)
-    return without_unreadable(reading._replace(examples=reading.examples[: limit_of(data, split)]), data)
+    limited = reading._replace(examples=reading.examples[: limit_of(data, split)], groups=())
+    return without_unreadable(limited, data)
 
 
 def read_split(data: Data, split: str) -> Reading:
@@ -92,13 +92,19 @@ def _of_split(name: str, texts: str, files: Files, split: str) -> Reading:
         whole = _read(name, texts, files.images, files.train, _state(files, "train"))
         divided = zip(whole.examples, whole.splits, strict=True)
         return Reading(tuple(example for example, its in divided if its == split), whole.bad_rows)
-    owned = {number: split for split, number in TENTHS.items() if not getattr(files, split)}
-    source = "train" if split in owned.values() else split
+    taken = [name for name in HELD_OUT if not getattr(files, name)]
+    source = "train" if split in taken else split
     reading = _read(name, texts, files.images, getattr(files, source), _state(files, source))
-    if source != "train":
+    if source != "train" or not taken:
         return reading
-    mine = (example for example in reading.examples if owned.get(tenth(example.image_id), "train") == split)
-    return reading._replace(examples=tuple(mine))
+    found = divide([example.image_id for example in reading.examples], reading.groups)
+    its = [name if name in taken else "train" for name in found]
+    counts = tuple((name, its.count(name)) for name in ("train", *taken))
+    if 0 < len(its) < FEW:
+        _say_few(files.train, counts)
+    mine = [place for place, name in enumerate(its) if name == split]
+    groups = tuple(reading.groups[place] for place in mine) if reading.groups else ()
+    return reading._replace(examples=tuple(reading.examples[place] for place in mine), groups=groups)
 
 
 def _check_not_empty(data: Data, split: str, reading: Reading) -> None:
@@ -107,8 +113,14 @@ def _check_not_empty(data: Data, split: str, reading: Reading) -> None:
     own = getattr(data.files, split, ())
     files = ", ".join(own or data.files.train or (data.files.images,))
     bad = f"; {counted(len(reading.bad_rows), 'bad row')}, the first {reading.bad_rows[0]}" if reading.bad_rows else ""
-    tenth_of = "a tenth of the training pictures, by hash"
-    remedy = "" if own or data.name in DIVIDED else f"; it gets {tenth_of}: give more, or --data.files.{split} FILE"
+    taken = [] if data.name in DIVIDED else [name for name in HELD_OUT if not getattr(data.files, name)]
+    remedy = ""
+    if taken and (split == "train" or split in taken):
+        shares = " and ".join(("train", *taken))
+        remedy = (
+            f"; {shares} share the images of data.files.train: give at least {len(taken) + 1} images "
+            f"(or groups of images), or --data.files.{taken[0]} FILE"
+        )
     raise InputError(f"the {split} split is empty: no picture for it in {files}{remedy}{bad}")
 
 
@@ -132,6 +144,17 @@ def _say_skipped(bad_rows: tuple[BadRow, ...]) -> None:
     named = "; ".join(map(str, bad_rows[:NAMED]))
     more = f"; and {len(bad_rows) - NAMED:,} more" if len(bad_rows) > NAMED else ""
     print(f"note: {counted(len(bad_rows), 'bad row')} left out: {named}{more}", file=sys.stderr)
+
+
+@functools.cache
+def _say_few(files: tuple[str, ...], counts: tuple[tuple[str, int], ...]) -> None:
+    """Once for the same files: how few images the splits have."""
+    shares = ", ".join(f"{name} {count}" for name, count in counts)
+    print(
+        f"note: {', '.join(files)}: {counted(sum(count for _, count in counts), 'image')} divided into {shares}; "
+        "scores on so few images say little: give more, or files of their own (data.files.validation, data.files.test)",
+        file=sys.stderr,
+    )
 
 
 Reader = Callable[[Sequence[Path], PictureFolder], Reading]

@@ -14,13 +14,20 @@ COLUMN = 12
 
 
 def report(
-    splits: Mapping[str, SplitStatistics], ids: Mapping[str, Iterable[str]], files: Mapping[str, Iterable[str]]
+    splits: Mapping[str, SplitStatistics],
+    ids: Mapping[str, Iterable[str]],
+    files: Mapping[str, Iterable[str]],
+    groups: Mapping[str, Counter[str]] | None = None,
 ) -> str:
-    """Everything about the splits, `train` first; `ids` and `files` (hashes) tell which pictures splits share."""
+    """Everything about the splits, `train` first; `ids` and `files` (hashes) tell which pictures splits share.
+
+    `groups` counts the images of each group; it is left out where no row has a group.
+    """
     return "\n\n".join(
         [
             _counts(splits),
             _shared(shared(ids), shared(files)),
+            _known({"question": {name: split.texts for name, split in splits.items()}}, groups),
             _common("answer", {name: split.answers for name, split in splits.items()}),
             _lengths("words of a question", [split.question_words for split in splits.values()]),
             _lengths("words of an answer", [split.answer_words for split in splits.values()]),
@@ -29,7 +36,10 @@ def report(
 
 
 def caption_report(
-    splits: Mapping[str, CaptionStatistics], ids: Mapping[str, Iterable[str]], files: Mapping[str, Iterable[str]]
+    splits: Mapping[str, CaptionStatistics],
+    ids: Mapping[str, Iterable[str]],
+    files: Mapping[str, Iterable[str]],
+    groups: Mapping[str, Counter[str]] | None = None,
 ) -> str:
     """As `report`, of captions."""
     columns = list(splits.values())
@@ -37,6 +47,7 @@ def caption_report(
         [
             _caption_counts(splits),
             _shared(shared(ids), shared(files)),
+            _known({"caption": {name: split.captions for name, split in splits.items()}}, groups),
             _repeated({name: split.captions for name, split in splits.items()}),
             _common("word", {name: split.words for name, split in splits.items()}),
             _lengths("words of a caption", [split.caption_words for split in columns]),
@@ -97,6 +108,19 @@ def _caption_counts(splits: Mapping[str, CaptionStatistics]) -> str:
 def _shared(ids: Mapping[tuple[str, str], Sequence[str]], files: Mapping[tuple[str, str], Sequence[str]]) -> str:
     rows = (_row("  " + " and ".join(pair), (f"{len(ids[pair]):,}", f"{len(files[pair]):,}")) for pair in ids)
     return "\n".join([_row("pictures in two splits", ("same id", "same file")), *rows])
+
+
+def _known(texts: Mapping[str, Mapping[str, Counter[str]]], groups: Mapping[str, Counter[str]] | None) -> str:
+    """Of each other split the questions or captions, and the groups, that training has too: counts and examples."""
+    lines = []
+    for what, splits in (*texts.items(), *([("group", groups)] if groups else [])):
+        train, *others = splits.items()
+        for name, split in others:
+            known = [(value, count) for value, count in split.most_common() if value in train[1]]
+            share = f"different {what}s of {name} that {train[0]} has too: {len(known):,} of {len(split):,}"
+            first = ", ".join(f"{plain(value)} ({count:,})" for value, count in known[:LACKING])
+            lines.append(f"{share}, such as {first}" if known else share)
+    return "\n".join(lines)
 
 
 def _common(what: str, splits: Mapping[str, Counter[str]]) -> str:

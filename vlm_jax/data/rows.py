@@ -29,6 +29,8 @@ class Reading(NamedTuple):
     bad_rows: tuple[BadRow, ...]
     splits: tuple[str, ...] = ()
     """The split of each example, from files that say so."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """The groups of each example, from files with a `group` in any row: what automatic splits keep together."""
 
 
 class UnusableError(Exception):
@@ -45,17 +47,20 @@ class Rows:
         self.bad: list[BadRow] = []
         self._id_name = id_name
         self._pictures: dict[str, tuple[Path, list[Question]]] = {}
+        self._groups: dict[str, dict[str, None]] = {}
         self._ids: set[str] = set()
         self._known: dict[Any, Any] = {}
 
-    def add(self, image_id: str, image: Path, question: Question) -> None:
-        """Keep one question; `UnusableError` where its id is taken."""
+    def add(self, image_id: str, image: Path, question: Question, *, group: str | None = None) -> None:
+        """Keep one question, perhaps of a group; `UnusableError` where its id is taken."""
         if question.question_id in self._ids:
             raise UnusableError(f"the {self._id_name} {shown(question.question_id)} belongs to an earlier row")
         self._ids.add(question.question_id)
         answers = tuple(self._once(answer) for answer in question.answers)
         kept = Question(question.question_id, self._once(question.text), self._once(answers), self._once(question.kind))
         self._pictures.setdefault(image_id, (image, []))[1].append(kept)
+        if group is not None:
+            self._groups.setdefault(image_id, {})[group] = None
 
     def refuse(self, file: Path, place: int | str, reason: object) -> None:
         """Remember a row that cannot be used."""
@@ -65,7 +70,8 @@ class Rows:
         """All that was gathered."""
         pictures = self._pictures.items()
         examples = tuple(Example(image_id, image, tuple(questions)) for image_id, (image, questions) in pictures)
-        return Reading(examples, tuple(self.bad))
+        groups = tuple(tuple(self._groups.get(image_id, ())) for image_id in self._pictures) if self._groups else ()
+        return Reading(examples, tuple(self.bad), groups=groups)
 
     def _once(self, value: Any) -> Any:
         return self._known.setdefault(value, value)

@@ -33,17 +33,20 @@ class SplitStatistics(NamedTuple):
     """Questions with an answer that training does not hold."""
     every_answer_unseen: int
     """Questions that nothing learned from training can answer."""
+    texts: Counter[str]
+    """How often each question was asked, in lower case."""
 
 
 def describe(examples: Iterable[Example], seen: Collection[str]) -> SplitStatistics:
     """Counts of a split; `seen` are the answers of training, as `answers_of` gives them."""
-    found = SplitStatistics(0, 0, Counter(), Counter(), Counter(), Counter(), Counter(), 0, 0)
+    found = SplitStatistics(0, 0, Counter(), Counter(), Counter(), Counter(), Counter(), 0, 0, Counter())
     pictures = some = every = 0
     for example in examples:
         pictures += 1
         found.questions_of_a_picture[len(example.questions)] += 1
         for question in example.questions:
             found.kinds[question.kind] += 1
+            found.texts[" ".join(question.text.lower().split())] += 1
             answers = [canonical(answer) for answer in question.answers]
             found.answers.update(answers)
             found.question_words[len(question.text.split())] += 1

@@ -96,9 +96,9 @@ def cider_d_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[st
 
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Share of items whose hypothesis is their first reference, 0 to 1; no score of the official evaluation's."""
+    """Share of items whose hypothesis is one of their references, 0 to 1; no score of the official evaluation's."""
     _check(hypotheses, references)
-    return sum(one == item[0] for one, item in zip(hypotheses, references, strict=True)) / len(hypotheses)
+    return sum(one in item for one, item in zip(hypotheses, references, strict=True)) / len(hypotheses)
 
 
 def caption_statistics(hypotheses: Sequence[str]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,66 +16,19 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
-from vlm_jax.figures import SheetItem
-from vlm_jax.metrics.captions import score_captions
+from vlm_jax.metrics.captions import cider_d_per_item, official_tokens, score_captions
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.scenes.rules import CaptionCheck, check_caption
+from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
+from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
+from vlm_jax.tasks.caption import Caption, Said, rule_scores
 from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_captions, nearest_captions
 from vlm_jax.tasks.nearest_picture import nearest_few, spread
+from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
 from vlm_jax.types import Batch, Example, Question
 
 SAME = 0.99  # share of pictures with the same caption from which on a model does not look
-
-
-class Said(NamedTuple):
-    """One text that was decoded."""
-
-    text: str
-    log_probability: float
-    """The model's, of all its tokens."""
-    score: float
-    """What it was ranked by."""
-    token_log_probabilities: tuple[float, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The caption as JSON has it."""
-        tokens = [round(value, 5) for value in self.token_log_probabilities]
-        found = {"caption": self.text, "log_probability": self.log_probability, "score": self.score}
-        return found | {"token_log_probabilities": tokens}
-
-
-class Caption(NamedTuple):
-    """What was said of one picture."""
-
-    image_id: str
-    said: tuple[Said, ...]
-    """Best first."""
-    references: tuple[str, ...]
-    """What people said."""
-    check: CaptionCheck | None
-    """The best caption held against the scene, where it is known."""
-
-    @property
-    def text(self) -> str:
-        """The best caption."""
-        return self.said[0].text
-
-    @property
-    def right(self) -> bool | None:
-        """Whether every statement in it is true; None where nobody knows."""
-        return self.check.true if self.check else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """One line of `predictions.jsonl`."""
-        found = {"image_id": self.image_id, "captions": [said.as_dict() for said in self.said]}
-        found["references"] = list(self.references)
-        return found | ({"check": self.check._asdict()} if self.check else {})
-
-    def card(self, image: np.ndarray) -> SheetItem:
-        """For a sheet of pictures."""
-        return SheetItem(image, "", self.text, None, self.references[:1], self.right)
 
 
 def batch_sums(
@@ -103,6 +56,8 @@ class Captioning(Task):
         *("distinct_1", "distinct_2", "vocabulary", "mean_length", "identical_share"),
         *("rule_accuracy", "objects_named", "attributes", "hallucinated", "relations", "relations_true"),
     )
+
+    shuffled = "image_shuffled"
 
     @classmethod
     def metric_of(cls, config: Config) -> str:
@@ -235,6 +190,10 @@ class Captioning(Task):
         metrics = score_captions([c.text for c in captions], [c.references for c in captions])
         return metrics | rule_scores([c.check for c in captions if c.check])
 
+    def reach(self, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
+        """How many captions images have, and the score of the references as far as the model can write them."""
+        return caption_reach(train, validation, self.encode, metric=self.metric)
+
     def remarks(self, captions: Sequence[Caption], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         if len(captions) < 2 or metrics["identical_share"] < SAME:
@@ -269,19 +228,30 @@ class Captioning(Task):
         (`consensus_captions`). These two take one pass of the image side over at most 20,000 training pictures, less
         than an epoch's cost.
         """
-        shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
         blind = self.predict(params, examples, see_image=False)
-        rows = {"image_shuffled": shuffled, "no_image": blind}
+        rows = {"no_image": blind}
         for name, text in constant_captions(train, self.config.seed).items():
             rows[name] = [self._saying(text, *row) for row in zip(blind, examples, strict=True)]
         rows |= self._of_nearest(params, blind, examples, train)
+        difference: dict[str, float] = {}
+        if distinct_images(examples) > 1:
+            rows[self.shuffled] = self.predict(params, shuffled_images(examples, self.config.seed))
+            scores = [self._item_scores(each) for each in (predictions, rows[self.shuffled])]
+            difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         kept = {"cider_d", "bleu_4", "exact_match", "rule_accuracy", "objects_named"}
-        return {
+        return difference | {
             f"control/{name}/{metric}": value
             for name, captions in rows.items()
             for metric, value in self.score(captions).items()
             if metric in kept
         }
+
+    def _item_scores(self, captions: Sequence[Caption]) -> list[float]:
+        """Of each caption what `metric` is the mean of."""
+        if self.metric == "rule_accuracy":
+            return [float(bool(caption.right)) for caption in captions]
+        tokens = official_tokens([each.text for each in captions], [each.references for each in captions])
+        return cider_d_per_item(*tokens).tolist()
 
     def _of_nearest(
         self, params: dict[str, Any], captions: Sequence[Caption], examples: Sequence[Example], train: Sequence[Example]
@@ -302,18 +272,3 @@ class Captioning(Task):
         """`caption` with a text that the model did not say."""
         check = None if example.scene is None else check_caption(text, from_json(example.scene))
         return caption._replace(said=(Said(text, 0.0, 0.0, ()),), check=check)
-
-
-def rule_scores(checks: Sequence[CaptionCheck]) -> dict[str, float]:
-    """Means over captions of known scenes; nothing where there are none."""
-    if not checks:
-        return {}
-    stated = sum(check.relations for check in checks)
-    return {
-        "rule_accuracy": float(np.mean([check.true for check in checks])),
-        "objects_named": float(np.mean([check.objects_named for check in checks])),
-        "attributes": float(np.mean([check.attributes for check in checks])),
-        "hallucinated": float(np.mean([check.hallucinated for check in checks])),
-        "relations": stated / len(checks),
-        "relations_true": sum(check.relations_true for check in checks) / max(1, stated),
-    }

@@ -41,6 +41,12 @@ class Drawn(NamedTuple):
         """Whether the first picture shows what was asked for; None where nobody knows."""
         return self.checks[0].all if self.checks else None
 
+    def score(self, metric: str) -> float:
+        """Its own `objects_right` or `log_likelihood`: what the metric is the mean of."""
+        if metric == "objects_right":
+            return float(np.mean([check.objects for check in self.checks]))
+        return self.log_likelihood
+
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
         gain = None if np.isnan(self.prompt_gain) else self.prompt_gain

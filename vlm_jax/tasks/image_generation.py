@@ -16,11 +16,13 @@ from vlm_jax.decoding import CodeDecoder, before, code_log_probabilities, hide
 from vlm_jax.errors import InputError
 from vlm_jax.models.code_vectors import starting_alike
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.tasks.baselines import shuffled_difference
 from vlm_jax.tasks.drawn import Drawn, check_drawn, remarks_on, score_drawn
 from vlm_jax.tasks.image_codes import TrainedTokenizer, differing
 from vlm_jax.tasks.judge import Judge
 from vlm_jax.tasks.nearest_picture import spread
 from vlm_jax.tasks.picture_distance import PictureFeatures, distances
+from vlm_jax.tasks.reach import code_reach
 from vlm_jax.tasks.shared import Changed, Sums, Task, others, place_keys
 from vlm_jax.types import Batch, Example
 
@@ -61,6 +63,7 @@ class ImageGeneration(Task):
         *("sample_diversity", "prompt_diversity"),
         *("objects_right", "objects_and_sizes_right", "count_right", "relation_right", "all_right"),
     )
+    shuffled = "prompt_shuffled"
     sheets = True
 
     @classmethod
@@ -256,6 +259,10 @@ class ImageGeneration(Task):
         """How well true pictures are expected and, where it is known what was asked for, how much of it was drawn."""
         return score_drawn(drawn)
 
+    def reach(self, train: Changed, validation: Changed) -> list[str]:
+        """The score of true images that went through their codes."""
+        return code_reach(validation, self.tokenizer.decode, metric=self.metric)
+
     def remarks(self, drawn: Sequence[Drawn], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         return remarks_on(drawn, metrics)
@@ -278,9 +285,12 @@ class ImageGeneration(Task):
         new = [row for row in predictions if row.prompt not in known]
         exchanged = [predictions[place].prompt for place in others(len(predictions), self.config.seed)]
         rows = {"unseen_prompts": self.score(new) if new else {}}
-        if len(predictions) > 1:
-            rows["control/prompt_shuffled"] = self.score(self.predict(params, examples, prompts=exchanged))
         found = {"unseen_prompts/count": float(len(new))} | self._distances(examples, train, predictions)
+        if len({row.prompt for row in predictions}) > 1:
+            drawn = self.predict(params, examples, prompts=exchanged)
+            rows[f"control/{self.shuffled}"] = self.score(drawn)
+            scores = [[row.score(self.metric) for row in each] for each in (predictions, drawn)]
+            found |= shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         return found | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}
 
     def _distances(self, examples: Changed, train: Changed, predictions: Sequence[Drawn]) -> dict[str, float]:

@@ -36,6 +36,8 @@ class Task:
     """The score that the best checkpoint is chosen by, the higher the better."""
     scores: tuple[str, ...] = ()
     """What its scores are called; a kind of question may follow (`accuracy/yes_no`), and controls have their own."""
+    shuffled = ""
+    """The baseline with exchanged inputs, such as `image_shuffled`; empty where there is none."""
     sheets = False
     """Whether each validation draws a sheet of pictures."""
 
@@ -54,6 +56,10 @@ class Task:
     def start(self, params: dict[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters as a run begins with them, before what its sources give."""
         return params
+
+    def reach(self, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
+        """Lines for a person before training: references of an item, and what the score of `metric` can reach."""
+        return []
 
     def facts(self) -> dict[str, Any]:
         """What else a result must say, beside its scores."""

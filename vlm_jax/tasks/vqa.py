@@ -15,6 +15,8 @@ from vlm_jax.errors import InputError
 from vlm_jax.figures import SheetItem
 from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind, lenient_vqa_accuracy
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
+from vlm_jax.tasks.reach import answer_reach
 from vlm_jax.tasks.shared import Sums, Task, init_params, shuffled_images
 from vlm_jax.types import Batch, Example, Question
 
@@ -78,6 +80,7 @@ class VisualQuestionAnswering(Task):
 
     metric = "accuracy"
     scores = ("accuracy", "accuracy_lenient")
+    shuffled = "image_shuffled"
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         answers = len(encode.answers)
@@ -148,6 +151,10 @@ class VisualQuestionAnswering(Task):
             metrics["accuracy_lenient"] = float(np.mean(forgiven))
         return metrics
 
+    def reach(self, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
+        """How many answers questions have, and the best accuracy of any answer."""
+        return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy or "share")
+
     def remarks(self, predictions: Sequence[Prediction], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         return []
@@ -165,7 +172,6 @@ class VisualQuestionAnswering(Task):
     ) -> dict[str, float]:
         """What is reached without looking: by the trained model, and by answer counts of the training set."""
         blind = self.predict(params, examples, see_image=False)
-        shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
         prior = BlindPrior((q.text, q.answers) for example in train for q in example.questions)
         questions = [question for example in examples for question in example.questions]
 
@@ -174,7 +180,17 @@ class VisualQuestionAnswering(Task):
 
         return {
             "control/question_only": self.score(blind)["accuracy"],
-            "control/image_shuffled": self.score(shuffled)["accuracy"],
+            **self._shuffled(params, examples, predictions),
             "control/question_prior": counted(prior.answer),
             "control/majority": counted(lambda text: prior.majority),
         }
+
+    def _shuffled(
+        self, params: dict[str, Any], examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> dict[str, float]:
+        if distinct_images(examples) < 2:
+            return {}
+        shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
+        scores = [[prediction.score for prediction in each] for each in (predictions, shuffled)]
+        difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
+        return {f"control/{self.shuffled}": self.score(shuffled)["accuracy"], **difference}

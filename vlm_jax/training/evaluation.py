@@ -20,6 +20,7 @@ from vlm_jax.config_json import to_dict
 from vlm_jax.data.images import decode_image
 from vlm_jax.figures import predictions_sheet
 from vlm_jax.run_folder import RESULT, RunFolder
+from vlm_jax.tasks.baselines import baseline_warnings
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
 
@@ -49,11 +50,13 @@ def evaluate_run(
     folder: RunFolder,
     facts: dict[str, Any],
     name: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a split, with the controls as rows of their own; write predictions, the sheet and, last, the result.
 
     The test split's files are `predictions.jsonl`, `predictions.png` and `result.json`; those of another split carry
     `name`, by default the split's. `facts` are rows of the result; its `wall_seconds` grow by what scoring took.
+    `remarks` stand before those of the scores.
     """
     config, began, named = task.config, time.perf_counter(), name or split
     predictions_file, sheet_file, result_file = result_files(named)
@@ -69,7 +72,11 @@ def evaluate_run(
         "task": config.task,
         "split": split,
         "metrics": metrics,
-        "remarks": task.remarks(predictions, metrics),
+        "remarks": [
+            *remarks,
+            *task.remarks(predictions, metrics),
+            *baseline_warnings(metrics, task.metric, task.shuffled),
+        ],
         "parameters": parameter_count(params),
         **facts,
         **task.facts(),

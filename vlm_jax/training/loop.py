@@ -21,6 +21,7 @@ from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
+from vlm_jax.training.selection import Selection
 from vlm_jax.training.setup import make_encoder, make_task, saved_steps
 from vlm_jax.training.state import Parameters, create_state
 from vlm_jax.training.step import make_step
@@ -78,7 +79,7 @@ class Trainer:
         )
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}
-        self.interval = Interval()
+        self.interval, self.selection = Interval(), Selection(self.task.metric)
         self._setup_seconds = time.perf_counter() - began
 
     def _keep_data(self, splits: dict[str, Sequence[Example]]) -> None:
@@ -125,6 +126,8 @@ class Trainer:
             self.totals |= position["totals"]
             before = position.get("devices")
             self.interval.restore(position["interval"])
+            if "selection" in position:  # runs of older versions did not keep it
+                self.selection.restore(position["selection"])
             self.loader.seconds_waited = self.totals["waited_seconds"]
             self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
             self._check_reached(int(self.state.step))
@@ -152,6 +155,9 @@ class Trainer:
 
     def _steps(self, start: int, checkpoints: Checkpoints, log: MetricsLog, stopped: Callable[[], bool]) -> None:
         settings = self.config.training
+        if start < settings.steps:
+            for line in self.task.reach(self.train, self.validation):
+                self.say(line)
         upcoming = self._take() if start < settings.steps else None
         with Progress(settings.steps, start_step=start) as progress:
             for step in range(start + 1, settings.steps + 1):
@@ -195,7 +201,7 @@ class Trainer:
         scores = self.task.score(predictions)
         log.write(step, {f"validation/{name}": value for name, value in scores.items()})
         progress.note(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
-        for remark in self.task.remarks(predictions, scores):
+        for remark in [*self.task.remarks(predictions, scores), *self.selection.add(step, scores[self.task.metric])]:
             progress.note(f"note: {remark}")
         if self.task.sheets:
             title = f"{self.config.name}, validation after step {step}: {self.task.title(scores)}"
@@ -210,6 +216,7 @@ class Trainer:
 
     def _save(self, checkpoints: Checkpoints, position: dict[str, Any], scores: dict[str, float] | None) -> None:
         kept = {"loader": position, "totals": self.totals, "interval": self.interval.sums(), "devices": self._devices()}
+        kept["selection"] = self.selection.state()
         checkpoints.save(self.parallel.take(self.state), kept, scores)
 
     def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> None:
@@ -234,7 +241,16 @@ class Trainer:
         self.say(f"scoring the test split with the best checkpoint, step {step}")
         facts = {"checkpoint_step": step, **self._times(), "weights": self.weights, **self._made}
         facts |= {"data": shown_digests(self.folder.data()), "history": self.folder.history()}
-        result = evaluate_run(self.task, params, test, self.train, split="test", folder=self.folder, facts=facts)
+        result = evaluate_run(
+            self.task,
+            params,
+            test,
+            self.train,
+            split="test",
+            folder=self.folder,
+            facts=facts,
+            remarks=self.selection.warnings(),
+        )
         self.folder.seal(*RESULTS)
         self.say(f"scored in {time.perf_counter() - began:.1f} s")
         return result

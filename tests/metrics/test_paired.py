@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from vlm_jax.ablation.paired import paired_difference
 from vlm_jax.errors import InputError
+from vlm_jax.metrics.paired import paired_difference
 
 
 def scores(pictures=40, mean=0.0, random=None):

@@ -1,6 +1,7 @@
-"""Whether two trained checkpoints differ on the same questions; says nothing of two methods, which takes more seeds.
+"""Whether two lists of scores of the same questions differ: two checkpoints', or those with right and shuffled images.
 
-Questions about one picture are not independent, as both models see it well or badly: the picture is the cluster.
+It says nothing of two methods, which takes more seeds. Questions about one picture are not independent, as both see it
+well or badly: the picture is the cluster.
 """
 
 import math
@@ -9,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlm_jax.ablation.statistics import Values, check_level, checked_values, student_margin, student_p
 from vlm_jax.errors import InputError
+from vlm_jax.metrics.student import Values, check_level, checked_values, student_margin, student_p
 
 
 class Paired(NamedTuple):

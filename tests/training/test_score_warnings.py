@@ -1,0 +1,66 @@
+"""What a run says of scores that mean little: before training, during it, at its end and in its result."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import train
+
+TINY = str(Path(__file__).parent.parent.parent / "configs" / "tiny.py")
+SMALL = [
+    *("--model.width", "8", "--model.heads", "1", "--model.layers", "1", "--model.mlp-width", "8"),
+    *("--model.image.stem-width", "4", "--model.image.widths", "4", "--model.image.blocks", "0"),
+    *("--model.text.width", "8", "--model.text.max-length", "6", "--data.threads", "1"),
+    *("--training.steps", "4", "--training.evaluate-every", "1", "--training.batch-images", "4"),
+    *("--training.log-every", "1", "--training.evaluation-batch-images", "4", "--optimizer.warmup-steps", "1"),
+]
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Twelve images with a question each, answered once; of the test split there is one image."""
+    (tmp_path / "images").mkdir()
+    rows = []
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+        rows.append({"image": f"{number}.png", "question": "how many?", "answers": ["two" if number % 3 else "one"]})
+    for name, some in (("train", rows[:8]), ("validation", rows[8:11]), ("test", rows[11:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
+    files = {name: f"{name}.jsonl" for name in ("train", "validation", "test")} | {"images": "images"}
+    given = [part for name, file in files.items() for part in (f"--data.files.{name}", str(tmp_path / file))]
+    return [TINY, *SMALL, "--data.name", "jsonl", "--data.directory", str(tmp_path / "kept"), *given]
+
+
+def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train.main([*options, "--data.accuracy", "vqa", "--workdir", str(folder)]) == 0
+    output = capsys.readouterr().out
+    assert "training questions have 1 answer" in output and "can reach 0.0000" in output
+    assert "set data.accuracy share" in output
+    remarks = json.loads((folder / "result.json").read_text())["remarks"]
+    (same,) = [text for text in remarks if "in a row" in text]
+    assert "0.0000 at 4 validations" in same and "steps 1 to 4" in same and same in output
+    (left_out,) = [text for text in remarks if "image_shuffled is left out" in text]
+    assert left_out in output
+    assert any("majority" in text for text in remarks)
+
+
+def test_validations_before_a_stop_count(options, tmp_path, monkeypatch, capsys):
+    """Two validations, a stop, and two more: four in a row."""
+    from contextlib import nullcontext
+
+    from vlm_jax.training import loop
+
+    folder, given = tmp_path / "run", [*options, "--data.accuracy", "vqa"]
+    answers = iter([False, True, *[False] * 9])
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop_requests", lambda: nullcontext(lambda: next(answers)))
+        train.main([*given, "--workdir", str(folder)])
+    assert not (folder / "result.json").exists()
+    assert train.main([*given, "--workdir", str(folder)]) == 0
+    remarks = json.loads((folder / "result.json").read_text())["remarks"]
+    assert any("at 4 validations in a row, steps 1 to 4" in text for text in remarks)

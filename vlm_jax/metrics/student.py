@@ -1,0 +1,41 @@
+"""Student's t: what intervals and p values of means have in common, and the check of the numbers they are of."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+
+from vlm_jax.errors import InputError
+
+Values = Sequence[float] | np.ndarray
+
+
+def checked_values(values: Values, what: str) -> Float[np.ndarray, " n"]:
+    """One or more finite numbers as an array; InputError naming `what` for anything else."""
+    try:
+        array = np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise InputError(f"{what} are not all numbers: expected a list of numbers, got {values!r:.80}") from None
+    if array.ndim != 1 or not len(array):
+        raise InputError(f"{what} have shape {array.shape}: expected a list of at least one number")
+    if not np.isfinite(array).all():
+        place = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise InputError(f"{what} hold {array[place]} at place {place}: expected finite numbers; leave that one out")
+    return array
+
+
+def check_level(level: float) -> None:
+    """InputError unless the level of confidence is a fraction."""
+    if not 0 < level < 1:
+        raise InputError(f"a level of {level}: expected between 0 and 1, such as 0.95")
+
+
+def student_margin(error: float, df: float, level: float) -> float:
+    """Half the width of a t interval, for a standard error with `df` degrees of freedom."""
+    return float(special.stdtrit(df, (1 + level) / 2)) * error
+
+
+def student_p(ratio: float, df: float) -> float:
+    """Two-sided p value of a t statistic."""
+    return 2 * float(special.stdtr(df, -abs(ratio)))

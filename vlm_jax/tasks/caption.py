@@ -1,0 +1,73 @@
+"""What was written of an image, and how much of it is true where the scene is known."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vlm_jax.figures import SheetItem
+from vlm_jax.scenes.rules import CaptionCheck
+
+
+class Said(NamedTuple):
+    """One text that was decoded."""
+
+    text: str
+    log_probability: float
+    """The model's, of all its tokens."""
+    score: float
+    """What it was ranked by."""
+    token_log_probabilities: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The caption as JSON has it."""
+        tokens = [round(value, 5) for value in self.token_log_probabilities]
+        found = {"caption": self.text, "log_probability": self.log_probability, "score": self.score}
+        return found | {"token_log_probabilities": tokens}
+
+
+class Caption(NamedTuple):
+    """What was said of one picture."""
+
+    image_id: str
+    said: tuple[Said, ...]
+    """Best first."""
+    references: tuple[str, ...]
+    """What people said."""
+    check: CaptionCheck | None
+    """The best caption held against the scene, where it is known."""
+
+    @property
+    def text(self) -> str:
+        """The best caption."""
+        return self.said[0].text
+
+    @property
+    def right(self) -> bool | None:
+        """Whether every statement in it is true; None where nobody knows."""
+        return self.check.true if self.check else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """One line of `predictions.jsonl`."""
+        found = {"image_id": self.image_id, "captions": [said.as_dict() for said in self.said]}
+        found["references"] = list(self.references)
+        return found | ({"check": self.check._asdict()} if self.check else {})
+
+    def card(self, image: np.ndarray) -> SheetItem:
+        """For a sheet of pictures."""
+        return SheetItem(image, "", self.text, None, self.references[:1], self.right)
+
+
+def rule_scores(checks: Sequence[CaptionCheck]) -> dict[str, float]:
+    """Means over captions of known scenes; nothing where there are none."""
+    if not checks:
+        return {}
+    stated = sum(check.relations for check in checks)
+    return {
+        "rule_accuracy": float(np.mean([check.true for check in checks])),
+        "objects_named": float(np.mean([check.objects_named for check in checks])),
+        "attributes": float(np.mean([check.attributes for check in checks])),
+        "hallucinated": float(np.mean([check.hallucinated for check in checks])),
+        "relations": stated / len(checks),
+        "relations_true": sum(check.relations_true for check in checks) / max(1, stated),
+    }

@@ -1,0 +1,164 @@
+"""What a score can reach on the validation split, said before training: a score that cannot move chooses nothing."""
+
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+
+from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.rows import counted
+from vlm_jax.metrics.captions import score_captions
+from vlm_jax.metrics.vqa import ACCURACIES, canonical, share_of
+from vlm_jax.scenes.rules import check_caption
+from vlm_jax.scenes.scene import from_json
+from vlm_jax.tasks.drawn import check_drawn, picture_scores
+from vlm_jax.types import Example
+
+COUNTED = 5_000  # images whose references are counted
+SCORED = {"questions": 2_000, "captions": 500, "images": 64}  # at most; a second or two each
+FEWEST = 4  # answers of a question from which on the official accuracy can be 1: three others have to agree
+
+
+def answer_reach(
+    train: Sequence[Example], validation: Sequence[Example], vocabulary: AnswerVocabulary, *, accuracy: str
+) -> list[str]:
+    """How many answers questions have, and the mean accuracy of the best answer to each validation question.
+
+    `accuracy` is a name in `ACCURACIES`. With a warning where it is 0, or where there is one answer to choose.
+    """
+    counts = [len(question.answers) for each in _spread(train, COUNTED) for question in each.questions]
+    found = [f"training questions have {_range(counts, 'answer')}{_looked_at(train)}"] if counts else []
+    if len(vocabulary) == 1:
+        found.append(
+            f"warning: training has one answer, {vocabulary.answers[0]!r}: nothing can be learned; "
+            "give questions with at least two answers, or lower data.min_answer_count"
+        )
+    asked = [question.answers for each in _spread(validation, SCORED["questions"]) for question in each.questions]
+    asked = _spread([answers for answers in asked if answers], SCORED["questions"])
+    if not asked:
+        return [*found, "warning: no validation question has an answer: accuracy is 0 whatever is learned"]
+    known = set(vocabulary.answers)
+    best, open_best = _best(asked, ACCURACIES[accuracy], known)
+    part = f" of {len(asked):,} questions looked at" if len(asked) == SCORED["questions"] else ""
+    found.append(
+        f"validation accuracy ({accuracy}){part} can reach {best:.4f} with the {len(vocabulary):,} answers of the "
+        f"vocabulary, {open_best:.4f} with any answer"
+    )
+    if not best:
+        cure = "set data.accuracy share"
+        if not _best(asked, share_of, known)[0]:
+            cure = "no answer of validation is in the vocabulary: lower data.min_answer_count, or check the files"
+        elif open_best:
+            cure = f"the official accuracy compares spelling where all people agree: {cure}"
+        else:
+            cure = f"the official accuracy counts how many other people gave the answer: {cure}"
+        found.append(f"warning: accuracy is 0 whatever is learned, and chooses no checkpoint; {cure}")
+    few = sum(len(answers) < FEWEST for answers in asked) / len(asked)
+    if accuracy == "vqa" and best and few:
+        found.append(
+            f"note: {few:.1%} of the validation questions have fewer than {FEWEST} answers, for which the official "
+            "accuracy is always below 1; data.accuracy share has no such limit"
+        )
+    return found
+
+
+def _best(
+    asked: Sequence[Sequence[str]], accuracy: Callable[[str, Sequence[str]], float], known: set[str]
+) -> tuple[float, float]:
+    """Mean over questions of the best accuracy of an answer in `known`, and of any answer."""
+    scores = []
+    for answers in asked:
+        candidates = {canonical(answer) for answer in answers} | set(answers)
+        each = {candidate: accuracy(candidate, answers) for candidate in candidates}
+        within = max((score for candidate, score in each.items() if candidate in known), default=0.0)
+        scores.append((within, max(each.values())))
+    within, anywhere = np.mean(scores, axis=0)
+    return float(within), float(anywhere)
+
+
+def caption_reach(
+    train: Sequence[Example], validation: Sequence[Example], encode: ExampleEncoder, *, metric: str
+) -> list[str]:
+    """How many captions images have, and the score of each image's first reference as the model can write it.
+
+    With a warning where that is 0: a text is cut, its words are not in the vocabulary, or CIDEr-D has no rare word.
+    """
+    counts = [len(each.questions) for each in _spread(train, COUNTED)]
+    found = [f"training images have {_range(counts, 'caption')}{_looked_at(train)}"]
+    examples = [each for each in _spread(validation, SCORED["captions"]) if each.questions]
+    if not examples:
+        return [*found, f"warning: no validation image has a caption: {metric} cannot be computed"]
+    texts = [each.questions[0].text for each in examples]
+    written = _score([_writable(text, encode) for text in texts], examples, metric)
+    found.append(
+        f"validation {metric} of each image's first reference, as far as the model can write it: {written:.4f}"
+    )
+    if not written:
+        cure = "raise model.text.max_length or model.text.vocabulary_size"
+        if not _score(texts, examples, metric):
+            cure = "its references score 0 themselves"
+            if metric == "cider_d":
+                cure = "no word of its references is rarer than another; give more validation images that differ"
+        found.append(f"warning: {metric} is 0 whatever is learned, and chooses no checkpoint; {cure}")
+    return found
+
+
+def _writable(text: str, encode: ExampleEncoder) -> str:
+    """The text without words that the tokenizer does not know, and without what is beyond the longest text."""
+    tokenizer = encode.tokenizer
+    known = [token for token in tokenizer.tokens([text])[0] if token != tokenizer.unknown_id]
+    return tokenizer.decode(known[: encode.max_length - 2])
+
+
+def _score(texts: Sequence[str], examples: Sequence[Example], metric: str) -> float:
+    if metric != "rule_accuracy":
+        references = [[question.text for question in each.questions] for each in examples]
+        return score_captions(texts, references)[metric]
+    scenes = [None if each.scene is None else from_json(each.scene) for each in examples]
+    right = [check_caption(text, scene).true for text, scene in zip(texts, scenes, strict=True) if scene is not None]
+    return float(np.mean(right)) if right else 0.0
+
+
+def code_reach(validation: Sequence[Example], decode: Callable[[Any], np.ndarray], *, metric: str) -> list[str]:
+    """The score of true images that went through their codes, where a rule can see it; examples carry codes.
+
+    With a warning where it is 0, or where all images have the same codes.
+    """
+    examples = _spread(validation, SCORED["images"])
+    codes = np.stack([each.image for each in examples])
+    found = []
+    if len(codes) > 1 and (codes == codes[:1]).all():
+        found.append(
+            "warning: all validation images have the same codes, so that every prompt has the same image; "
+            "train the image tokenizer longer"
+        )
+    if metric != "objects_right":
+        return found
+    checks = [check_drawn(each, image[None]) for each, image in zip(examples, decode(codes), strict=True)]
+    value = picture_scores([check for each in checks for check in each])[metric]
+    found.append(f"validation {metric} of the true images, through their codes: {value:.4f}")
+    if not value:
+        found.append(
+            f"warning: {metric} is 0 whatever is learned, and chooses no checkpoint: the image tokenizer loses "
+            "the objects; train it longer"
+        )
+    return found
+
+
+def _range(counts: Sequence[int], what: str) -> str:
+    low, high = min(counts), max(counts)
+    return counted(low, what) if low == high else f"{low} to {high} {what}s, median {median_low(counts)}"
+
+
+def _looked_at(examples: Sequence[Example]) -> str:
+    return f" ({COUNTED:,} images looked at)" if len(examples) > COUNTED else ""
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """All of them, or `most` at equal distances."""
+    places: Iterable[int] = range(len(items))
+    if len(items) > most:
+        places = np.linspace(0, len(items) - 1, most).round().astype(int).tolist()
+    return [items[place] for place in places]
