@@ -54,8 +54,7 @@ def _write_model(folder):
     from vlm_jax.weights.ported import shapes
     from vlm_jax.weights.tables import to_theirs
 
-    names = {"pooler.dense.weight": "pooler.dense.weight"}
-    architecture = BERT.settings(SETTINGS, names, {})
+    architecture = BERT.settings(SETTINGS, {}, {}, "BertModel", ("pooler",))
     random = np.random.default_rng(0)
     params = {
         path: random.normal(0, 0.02, leaf.shape).astype(np.float32) for path, leaf in shapes(architecture).items()

@@ -15,8 +15,9 @@ from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.heads import Fused, LastWordHead, Scores, WordsHead, pool
 from vlm_jax.models.vlm import VisualLanguageModel
 
-Part = Literal["pooler", "words", "decoder", "pairs", "answers"]
-"""A head: pooled [CLS]; masked words, `decoder` where it is not tied to the word table; sentence pairs; answers."""
+Part = Literal["pooler", "words", "decoder", "pairs", "answers", "classifier"]
+"""A head: pooled [CLS]; masked words, `decoder` where it is not tied to the word table; sentence pairs; answers; the
+classifier of a CNN."""
 
 
 class PretrainedOutput(NamedTuple):

@@ -33,7 +33,9 @@ def export(ported: Ported, folder: Path) -> str | None:
     tensors = to_theirs(flatten(ported.params), ported.kept, family.rows(architecture))
     tensors |= {name: x for name, x in ported.kept.items() if name not in tensors}
     if "decoder" in architecture.parts:  # where the decoder is not tied, transformers wants its bias under both names
-        tensors |= {second: tensors[name] for second, name in family.aliases.items()}
+        for second, name in family.aliases.items():
+            tensors[second] = tensors[name]
+            tensors[name] = ported.kept.get(name, tensors[name])  # no output depends on the first
     kind = family.transformers_class(architecture)
     named = {_full_name(name, family, architecture): _typed(name, x, ported) for name, x in tensors.items()}
     new_folder(folder)

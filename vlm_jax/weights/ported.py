@@ -21,9 +21,10 @@ from vlm_jax.errors import InputError
 from vlm_jax.integrity import matches_digests, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import compare_trees, flatten, unflatten
-from vlm_jax.weights.families import FAMILIES, family_of
-from vlm_jax.weights.family import Architecture, Family, table_names
-from vlm_jax.weights.report import port_report
+from vlm_jax.weights.evidence import Published, class_of, contents_of
+from vlm_jax.weights.families import FAMILIES
+from vlm_jax.weights.family import Architecture, Family, table_names, unused_biases
+from vlm_jax.weights.report import class_lines, port_report
 from vlm_jax.weights.source import Source, as_path, new_folder, open_source
 from vlm_jax.weights.tables import to_ours
 
@@ -55,6 +56,13 @@ class Ported:
     tokenizer: tuple[Path, ...]
     """The tokenizer's files."""
     origin: Origin
+    published: Published | None = None
+    """None for what no file was, as the text side of a run."""
+
+    @property
+    def class_lines(self) -> list[str]:
+        """What `import`, `verify` and the report say of the class; nothing of the text side of a run."""
+        return class_lines(self.published, self.family.class_of(self.architecture)) if self.published else []
 
     @property
     def parameter_count(self) -> int:
@@ -87,27 +95,35 @@ def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
     return flatten(variables["params"])
 
 
-def read(name: str) -> Ported:
-    """The model at a source, or in the folder of an import; `InputError` where anything is amiss."""
+def read(name: str, *, given_class: str | None = None) -> Ported:
+    """The model at a source, or in the folder of an import; `InputError` where anything is amiss.
+
+    `given_class` is for a source that does not say what it is.
+    """
     folder = as_path(name)
     if (folder / ABOUT).is_file():
+        if given_class is not None:
+            raise InputError(f"{name} is an import, whose class is settled; leave --architecture out")
         return read_import(folder)
-    return convert(open_source(name))
+    return convert(open_source(name), given_class=given_class)
 
 
-def convert(source: Source) -> Ported:
+def convert(source: Source, *, given_class: str | None = None) -> Ported:
     """A source's tensors as our parameters, each used once."""
-    family = family_of(source)
-    names = table_names(source.tensors, family)
-    architecture = family.settings(source.config, names, source.tensors)
+    named = class_of(source, given_class)
+    family, names = named.family, table_names(source.tensors, named.family)
+    parts, published = contents_of(named, names)
+    names = {ours: name for ours, name in names.items() if ours not in published.left_behind}
+    unused = unused_biases(source.tensors, family, names)
+    architecture = family.settings(source.config, names, source.tensors, named.name, parts)
     # PyTorch's batch norms count the batches that they saw; nothing is computed from it.
     counters = {name: names.pop(name) for name in list(names) if name.endswith(".num_batches_tracked")}
     params, kept = to_ours(source.tensors, names, family.rows(architecture), shapes(architecture), what=source.name)
-    kept |= {name: source.tensors.read(there) for name, there in counters.items()}
+    kept |= {name: source.tensors.read(there) for name, there in (counters | unused).items()}
     dtypes = {ours: source.tensors[name].dtype for ours, name in names.items() if source.tensors[name].dtype != "F32"}
     origin = Origin(source.name, source.revision, source.sha256)
     files = tuple(source.tokenizer_files())
-    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin)
+    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, published)
 
 
 def write_import(ported: Ported, folder: Path) -> None:
@@ -120,7 +136,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(ported.params))
     family, architecture = ported.family, ported.architecture
     rows, origin = family.rows(architecture), ported.origin._asdict()
-    report = port_report(family.name, architecture, rows, ported.params, origin, list(ported.kept))
+    report = port_report(family.name, architecture, rows, ported.params, origin, list(ported.kept), ported.class_lines)
     (folder / REPORT).write_text(report, encoding="utf-8")
     if ported.kept:
         save_file(ported.kept, folder / KEPT)
@@ -137,6 +153,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         "config": ported.config,
         "tokenizer": [file.name for file in ported.tokenizer],
         "origin": origin,
+        "published": ported.published._asdict() if ported.published else None,
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     write_digests(folder, folder / DIGESTS)
@@ -159,6 +176,7 @@ def read_import(folder: Path) -> Ported:
             from_dict(about["input"], ImageInput) if about["input"] else None,
         )
         origin = Origin(**about["origin"])
+        published = _published(about.get("published"))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / ABOUT} cannot be used: {type(error).__name__} {error}") from None
     want = unflatten(shapes(architecture))
@@ -169,4 +187,11 @@ def read_import(folder: Path) -> Ported:
         params = checkpointer.restore(folder.absolute() / PARAMS, target)
     kept = load_file(folder / KEPT) if (folder / KEPT).is_file() else {}
     files = tuple(folder / name for name in about["tokenizer"])
-    return Ported(family, architecture, params, kept, about["dtypes"], about["config"], files, origin)
+    return Ported(family, architecture, params, kept, about["dtypes"], about["config"], files, origin, published)
+
+
+def _published(about: dict[str, Any] | None) -> Published | None:
+    """As `write_import` wrote it; None in the folders of imports before there was such a record."""
+    if about is None:
+        return None
+    return Published(**{key: tuple(value) if isinstance(value, list) else value for key, value in about.items()})

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError
 from vlm_jax.trees import shortened, unflatten
 from vlm_jax.weights.source import FLOATS, INTEGERS, Tensors
 
@@ -106,6 +106,11 @@ def convolution_norm(theirs: tuple[str, str], ours: tuple[str, str], *, epsilon:
     ]
 
 
+def theirs_of(rows: list[Row]) -> tuple[str, ...]:
+    """The names of all their tensors in some rows."""
+    return tuple(name for row in rows for name in row.theirs)
+
+
 def to_ours(
     tensors: Tensors, names: Mapping[str, str], rows: list[Row], want: Mapping[str, jax.ShapeDtypeStruct], *, what: str
 ) -> Converted:
@@ -117,7 +122,7 @@ def to_ours(
     listed = {name for row in rows for name in row.theirs}
     problems = [f"unexpected {names[name]} {list(tensors[names[name]].shape)}" for name in names if name not in listed]
     missing = [name for name in sorted(listed) if name not in names]
-    problems += [f"missing {name} ({nearest(name, names)})" if names else f"missing {name}" for name in missing]
+    problems += [f"missing {name}" for name in missing]
     for name in sorted(listed & names.keys()):
         if tensors[names[name]].dtype in INTEGERS:
             problems.append(
