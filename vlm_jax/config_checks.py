@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vlm_jax.config import PAIRINGS, Config, ImageEncoder, leaves
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 
 MOST_CODES = 2**16
 LEAST_SIDE = 16  # pixels: what the structural similarity of two pictures needs, and a little more
@@ -275,7 +275,7 @@ def _choose(config: Config) -> Config:
         return config
     _require(
         fusion in PAIRINGS[task],
-        f"model.fusion {fusion!r} cannot do the task {task!r}; {nearest(fusion, PAIRINGS[task])}",
+        f"model.fusion {fusion!r} cannot do the task {task!r}; {one_of(PAIRINGS[task])}",
     )
     chosen: dict[str, Any] = {}
     for name, allowed in zip(("pattern", "head"), PAIRINGS[task][fusion], strict=True):
@@ -283,7 +283,7 @@ def _choose(config: Config) -> Config:
         _require(
             value in allowed,
             f"model.{name} {value!r} does not go with model.fusion {fusion!r} in the task {task!r}; "
-            f"{nearest(value, allowed)}, or leave it out",
+            f"{one_of(allowed)}, or leave it out",
         )
         chosen[name] = value
     image = config.model.image

@@ -19,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_dict
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.integrity import matches_digests, write_digests
 from vlm_jax.training.state import Parameters, TrainState
 from vlm_jax.trees import compare_trees
@@ -142,7 +142,7 @@ class Checkpoints:
             raise InputError(f"{self._folder.parent} has no checkpoint yet; train it first")
         names: dict[str, int] = {str(step): step for step in steps} | {"best": self.best(), "latest": steps[-1]}
         if which not in names:
-            raise InputError(f"no checkpoint {which!r} in {self._folder.parent}; {nearest(which, names)}")
+            raise InputError(f"no checkpoint {which!r} in {self._folder.parent}; {one_of(names)}")
         return names[which]
 
     def _abstract(self, step: int, name: str, target: Any) -> Any:
