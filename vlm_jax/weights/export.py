@@ -46,7 +46,8 @@ def export(ported: Ported, folder: Path) -> str | None:
     config = ported.config | family.config(architecture) | {"model_type": family.name}
     if kind:
         config["architectures"] = [kind]
-    types = {FLOATS[kind].name for kind in ported.dtypes.values()}
+    # transformers 5 loads everything in this type: a short one would round trained tensors that went out as float32.
+    types = {x.dtype.name for x in named.values() if x.dtype in FLOATS.values()}
     config["dtype"] = types.pop() if len(types) == 1 else "float32"
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for file in ported.tokenizer:
