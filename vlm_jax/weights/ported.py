@@ -63,7 +63,7 @@ class Ported:
     def parameter_count(self) -> int:
         """Numbers that came from the source."""
         leaves = flatten(self.params)
-        return sum(leaves[path].size for row in self.family.rows(self.architecture) if row.theirs for path in row.ours)
+        return sum(leaves[path].size for row in self.family.rows(self.architecture) for path in row.ours)
 
     @property
     def module(self) -> ImageClassifier | PretrainedModel:
@@ -75,7 +75,9 @@ def make_module(architecture: Architecture) -> ImageClassifier | PretrainedModel
     """The module of an architecture, unbound."""
     if isinstance(architecture.model, ImageEncoder):
         return ImageClassifier(architecture.model, architecture.classes)
-    return PretrainedModel(architecture.model, architecture.classes, parts=architecture.parts)
+    return PretrainedModel(
+        architecture.model, architecture.classes, parts=architecture.parts, pad_id=architecture.pad_id
+    )
 
 
 def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
@@ -149,6 +151,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         "parts": list(architecture.parts),
         "classes": architecture.classes,
         "input": to_dict(architecture.input) if architecture.input else None,
+        "pad_id": architecture.pad_id,
         "dtypes": ported.dtypes,
         "config": ported.config,
         "tokenizer": [file.name for file in ported.tokenizer],
@@ -161,8 +164,6 @@ def write_import(ported: Ported, folder: Path) -> None:
 
 def read_import(folder: Path) -> Ported:
     """What `write_import` wrote; `InputError` where a file is not as it was written."""
-    import orbax.checkpoint as ocp
-
     if not matches_digests(folder, folder / DIGESTS):
         raise InputError(f"{folder} is damaged: a file is not as it was written; import the source again")
     try:
@@ -174,18 +175,28 @@ def read_import(folder: Path) -> Ported:
             tuple(about["parts"]),
             about["classes"],
             from_dict(about["input"], ImageInput) if about["input"] else None,
+            about["pad_id"] if "pad_id" in about else about["config"].get("pad_token_id"),  # imports from before
         )
         origin = Origin(**about["origin"])
         recorded = about.get("changes", {})  # imports from before have none
         changes = Changes(**{name: tuple(x) if isinstance(x, list) else x for name, x in recorded.items()})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / ABOUT} cannot be used: {type(error).__name__} {error}") from None
-    want = unflatten(shapes(architecture))
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute() / PARAMS).item_metadata.tree
-        compare_trees(saved, want, what=f"parameters in {folder}")
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), want)
-        params = checkpointer.restore(folder.absolute() / PARAMS, target)
+    params = _restore(folder, shapes(architecture))
     kept = load_file(folder / KEPT) if (folder / KEPT).is_file() else {}
     files = tuple(folder / name for name in about["tokenizer"])
     return Ported(family, architecture, params, kept, about["dtypes"], about["config"], files, origin, changes)
+
+
+def _restore(folder: Path, want: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
+    """The parameters of an import; `text_fc`, the identity that imports from before hold, is left out."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(folder.absolute() / PARAMS).item_metadata.tree
+        identity = {path: leaf for path, leaf in flatten(saved).items() if path.startswith("embed/text_fc/")}
+        whole = unflatten(want | {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in identity.items()})
+        compare_trees(saved, whole, what=f"parameters in {folder}")
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), whole)
+        params = checkpointer.restore(folder.absolute() / PARAMS, target)
+    return unflatten({path: leaf for path, leaf in flatten(params).items() if path not in identity})

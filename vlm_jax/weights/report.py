@@ -24,7 +24,7 @@ def port_report(
         f"- family: {family}",
         f"- sha256: {origin['sha256']}",
         f"- revision: {origin['revision'] or 'none: local files'}",
-        f"- parameters: {sum(leaves[path].size for row in rows if row.theirs for path in row.ours):,}",
+        f"- parameters: {sum(leaves[path].size for row in rows for path in row.ours):,}",
     ]
     if isinstance(architecture.model, ImageEncoder):
         image = architecture.input
@@ -39,8 +39,7 @@ def port_report(
     lines += [f"- {line}" for line in changes.lines()]
     lines += ["", "| theirs | ours | shape |", "|---|---|---|"]
     for row in rows:
-        theirs = ", ".join(row.theirs) or "(none: a constant)"
-        lines += [f"| {theirs} | {path} | {list(leaves[path].shape)} |" for path in row.ours]
+        lines += [f"| {', '.join(row.theirs)} | {path} | {list(leaves[path].shape)} |" for path in row.ours]
     if kept:
         lines += ["", f"{len(kept)} tensors of theirs are kept beside the parameters, so that an export returns them."]
     return "\n".join(lines) + "\n"
