@@ -17,19 +17,28 @@ def main(argv: list[str]) -> int:
 
     Place = Annotated[str, tyro.conf.Positional]
 
+    @dataclass(frozen=True, kw_only=True)
+    class Names:
+        """What a source does not say itself, and names of tensors that are not as the published class has them."""
+
+        architecture: str | None = None
+        """The class, such as BertModel or resnet50, for weights that do not name it."""
+        strip_prefix: str = ""
+        """A beginning of names that is taken off, as `module.` or `base_model.model.`."""
+        drop_tensors: str = ""
+        """A regular expression: tensors whose whole name matches it, without the prefix, are left out and recorded."""
+
     @dataclass(frozen=True)
-    class Import:
+    class Import(Names):
         """Port published weights into a folder: parameters (Orbax), tokenizer and port_report.md."""
 
         source: Place
         """Where the weights are: a folder, a .safetensors file, owner/name@revision, or package:NAME/folder."""
         output: Path
         """Folder that is written; it must not be there yet."""
-        architecture: str | None = None
-        """The class, such as BertModel or resnet50, for weights that do not say it themselves."""
 
     @dataclass(frozen=True)
-    class Verify:
+    class Verify(Names):
         """Compare our model with the published one on the same input.
 
         Exit code 0 for PASS, 1 for FAIL, 3 for NOT COMPARED.
@@ -37,8 +46,6 @@ def main(argv: list[str]) -> int:
 
         source: Place
         """Where the weights are, or the folder of an import."""
-        architecture: str | None = None
-        """The class, such as BertModel or resnet50, for weights that do not say it themselves."""
 
     @dataclass(frozen=True)
     class Export:
@@ -72,13 +79,21 @@ def main(argv: list[str]) -> int:
 def _import(options):
     from vlm_jax.weights.ported import read, write_import
 
-    ported = read(options.source, given_class=options.architecture)
+    ported = read(options.source, **_about(options))
     write_import(ported, options.output)
     for line in ported.class_lines:
         print(line)
     print(f"{ported.family.name}: {ported.parameter_count:,} parameters, sha256 {ported.origin.sha256}")
+    for line in ported.changes.lines():
+        print(line)
     print(f"saved in {options.output}: params, tokenizer, port_report.md")
     return 0
+
+
+def _about(options):
+    """What the options say of a source that it does not say itself."""
+    names = {"strip_prefix": options.strip_prefix, "drop_tensors": options.drop_tensors}
+    return names | {"given_class": options.architecture}
 
 
 def _verify(options):
@@ -86,7 +101,7 @@ def _verify(options):
 
     print(f"{options.source}: largest differences, as a share of the largest entry (at least 1); theirs in float64")
     checks = []
-    for check in verify(options.source, given_class=options.architecture):
+    for check in verify(options.source, **_about(options)):
         shown = "" if check.status == "note" else check.status
         print(f"{check.name:20s} {check.value:44s} {shown}".rstrip(), flush=True)
         checks.append(check)

@@ -13,7 +13,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
 from vlm_jax.weights.family import Architecture, Family, Names, PublishedClass, choice, number, real
 from vlm_jax.weights.source import Tensors
-from vlm_jax.weights.tables import SAME, Row, identity, linear, norm, table, theirs_of
+from vlm_jax.weights.tables import SAME, Row, linear, norm, table, theirs_of
 
 MOST_LAYERS = 1000
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
@@ -57,7 +57,6 @@ def encoder(model: Model, layers: str, names: Mapping[str, str]) -> list[Row]:
     if model.text.segments:
         rows += table("embeddings.token_type_embeddings", "text/segment")
     rows += norm("embeddings.LayerNorm", "embed/norm")
-    rows += [Row((), ("embed/text_fc/kernel", "embed/text_fc/bias"), identity(model.width))]
     for index in range(model.layers):
         rows += layer(f"{layers}.{index}", f"trunk/layer_{index}", names)
     return rows
@@ -106,10 +105,17 @@ def _heads(config: Mapping[str, Any], name: str, width: int) -> int:
     return heads
 
 
+def _pad_id(config: Mapping[str, Any], default: int) -> int | None:
+    """`padding_idx` of the word table; None where config.json says null."""
+    if config.get("pad_token_id", default) is None:
+        return None
+    return number(config, "pad_token_id", default, least=0)
+
+
 def _bert_settings(
     config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
 ) -> Architecture:
-    return Architecture(_bert_model(config, epsilon=1e-12), parts)
+    return Architecture(_bert_model(config, epsilon=1e-12), parts, pad_id=_pad_id(config, 0))
 
 
 def _bert_rows(architecture: Architecture) -> list[Row]:
@@ -201,7 +207,7 @@ def _roberta_settings(
     model = _bert_model(config, epsilon=1e-12, first_position=first)
     if "words" in parts:
         choice(config, "hidden_act", "gelu", ("gelu",))  # lm_head has this one built in
-    return Architecture(model, parts)
+    return Architecture(model, parts, pad_id=first - 1)
 
 
 ROBERTA_WORDS = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder")
@@ -271,7 +277,7 @@ def _distilbert_settings(
             segments=0,
         ),
     )
-    return Architecture(model, parts)
+    return Architecture(model, parts, pad_id=_pad_id(config, 0))
 
 
 DISTILBERT_WORDS = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector")
@@ -339,7 +345,7 @@ def _visual_bert_settings(
         raise InputError(f"config.json says type_vocab_size = {model.text.segments}; VisualBERT has 2")
     shape = tensors[names["cls.weight"]].shape if "answers" in parts else ()
     classes = shape[0] if shape else 0
-    return Architecture(replace(model, image=image), parts, classes)
+    return Architecture(replace(model, image=image), parts, classes, pad_id=_pad_id(config, 1))
 
 
 def _visual_bert_rows(architecture: Architecture) -> list[Row]:

@@ -4,6 +4,7 @@ ResNets come under transformers' names and under torchvision's; both are version
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vlm_jax.config import ImageEncoder, ImageInput
@@ -17,8 +18,14 @@ from vlm_jax.weights.tables import Row, convolution_norm, linear, theirs_of
 
 TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d
 LITE_EPSILON = 1e-3  # EfficientNet's batch norms
-IMAGENET = ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
-LITE = ImageInput(size=(224, 224), mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)  # (x - 127) / 128
+# torchvision's presets.ImageClassification: Resize(256), CenterCrop(224), bilinear.
+TORCHVISION = ImageInput(
+    size=(224, 224), short_side=256, resample="bilinear", mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225)
+)
+# preprocessor_config.json of microsoft/resnet-18 to -101: crop_pct 0.875, bicubic.
+IMAGENET = replace(TORCHVISION, resample="bicubic")
+# TensorFlow's EfficientNet-Lite: CROP_PADDING 32, so that 224 of 256 are cut out; bicubic; (x - 127) / 128.
+LITE = ImageInput(size=(224, 224), short_side=256, mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)
 
 
 Parts = tuple[Part, ...]
@@ -75,7 +82,7 @@ def _torchvision_resnet_settings(
     cnn = _resnet_of(tuple(counts), 3 if "layer1.0.conv3.weight" in names else 2)
     if cnn != named:
         raise InputError(f"the file is said to hold a {named!r}, and its tensors are those of a {cnn!r}")
-    return _frozen(cnn, names, tensors, parts, "fc", IMAGENET)
+    return _frozen(cnn, names, tensors, parts, "fc", TORCHVISION)
 
 
 def _torchvision_resnet_rows(architecture: Architecture) -> list[Row]:
@@ -199,7 +206,7 @@ TORCHVISION_MOBILENET = Family(
     classes={"mobilenet_v2": PublishedClass(CLASSIFIER, alone=True)},
     heads=_heads("classifier.1"),
     settings=lambda config, names, tensors, named, parts: _frozen(
-        named, names, tensors, parts, "classifier.1", IMAGENET
+        named, names, tensors, parts, "classifier.1", TORCHVISION
     ),
     rows=_mobilenet_rows,
     config=lambda architecture: {"architecture": architecture.model.cnn},

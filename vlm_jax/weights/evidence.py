@@ -13,6 +13,7 @@ from vlm_jax.models.pretrained import Part
 from vlm_jax.weights.families import CLASSES, FAMILIES
 from vlm_jax.weights.family import Family, Names, PublishedClass, table_names
 from vlm_jax.weights.source import Source
+from vlm_jax.weights.tensor_names import refuse_prefix
 
 OPTION = "--architecture"
 POOLINGS = (None, "", "avg")  # timm's `global_pool`: the mean over the grid
@@ -141,8 +142,14 @@ def _given(source: Source, given: str, named: Named | None, family: Family | Non
     return Named(wanted, given, evidence, (*wanted.classes[given].left, *named.left))
 
 
+def require_own_prefix(source: Source) -> None:
+    """`InputError` where names stand behind another prefix than those of the families."""
+    refuse_prefix(source, {family.prefix for family in FAMILIES.values() if family.prefix})
+
+
 def _by_names(source: Source, family: Family | None) -> Named:
     """The only class that has such tensors: of the family that `model_type` names, or of all known ones."""
+    require_own_prefix(source)
     families = [family] if family else FAMILIES.values()
     found = [named for each in families for named in _fitting(source, each)]
     if family and len(found) == 1:

@@ -20,6 +20,7 @@ from vlm_jax.weights.export import export
 from vlm_jax.weights.family import Names, PublishedClass, table_names, unused_biases
 from vlm_jax.weights.ported import ABOUT, Ported, convert, read
 from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
+from vlm_jax.weights.tensor_names import renamed, written
 
 BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
 TEXTS = (
@@ -65,22 +66,32 @@ def score(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 
 
-def verify(name: str, *, given_class: str | None = None) -> Iterator[Check]:
-    """The checks of a source or of an import's folder, one after the other."""
+def verify(
+    name: str, *, strip_prefix: str = "", drop_tensors: str = "", given_class: str | None = None
+) -> Iterator[Check]:
+    """The checks of a source or of an import's folder, one after the other.
+
+    The options are those of `read`; what they leave is the reference.
+    """
+    changed = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors}
     with tempfile.TemporaryDirectory() as temporary:
         folder, place = as_path(name), Path(temporary)
         if (folder / ABOUT).is_file():  # its reference is what it exports
-            ported = read(name, given_class=given_class)
+            ported = read(name, **changed, given_class=given_class)
             export(ported, place / "source")
             source = open_source(str(place / "source"))
             oracle = ported.family.class_of(ported.architecture)
         else:
-            source = open_source(name)
+            source = renamed(open_source(name), **changed)
             ported = convert(source, given_class=given_class)
+            if source.changes.lines():
+                source = written(source, place / "renamed")
             oracle = ported.published.name
         for line in ported.class_lines:
             key, _, value = line.partition(": ")
             yield Check(key, value, "note")
+        for line in ported.changes.lines():
+            yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
         where = "transformers'" if ported.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
         yield Check("compared with", f"{where} {oracle}", "note")
         yield _round_trip(ported, source, place / "again")
