@@ -52,9 +52,10 @@ def _write_model(folder):
 
     from vlm_jax.weights.bert import BERT
     from vlm_jax.weights.ported import shapes
+    from vlm_jax.weights.source import Tensors
     from vlm_jax.weights.tables import to_theirs
 
-    architecture = BERT.settings(SETTINGS, {}, {}, "BertModel", ("pooler",))
+    architecture = BERT.settings(SETTINGS, {}, Tensors([]), "BertModel", ("pooler",))
     random = np.random.default_rng(0)
     params = {
         path: random.normal(0, 0.02, leaf.shape).astype(np.float32) for path, leaf in shapes(architecture).items()

@@ -14,7 +14,7 @@ from vlm_jax.weights import verify as proofs
 from vlm_jax.weights.export import export
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.ported import read, read_import, write_import
-from vlm_jax.weights.source import open_source
+from vlm_jax.weights.source import Tensors, open_source
 from vlm_jax.weights.verify import Check, verdict, verify
 
 BIASES = {"cls.predictions.bias": "cls.predictions.decoder.bias", "lm_head.bias": "lm_head.decoder.bias"}
@@ -133,7 +133,7 @@ def test_what_a_config_leaves_out_is_the_default_of_its_class(family):
     kind = getattr(transformers, fixtures.transformers_class(case)).config_class
     config = {name: x for name, x in fixtures.config(case).items() if name not in LEFT_OUT[family]}
     assert config.keys() < fixtures.config(case).keys()
-    model = FAMILIES[family].settings(config, {}, {}, "", ()).model
+    model = FAMILIES[family].settings(config, {}, Tensors([]), "", ()).model
     default = kind()
     found = {
         "layer_norm_eps": model.norm_epsilon,
@@ -201,7 +201,7 @@ PLANTED = [
 @pytest.mark.parity
 @pytest.mark.parametrize(("case", "path", "failing"), PLANTED)
 def test_each_comparison_can_fail(case, path, failing, tmp_path, monkeypatch):
-    """The last entry of one parameter is off by 0.05: what depends on it fails, nothing before it does."""
+    """One entry of one parameter is off by 0.05: what depends on it fails, nothing before it does."""
     pytest.importorskip("torch", reason="torch is the oracle")
     fixture = fixtures.BY_NAME[case].fixtures[-1]
     folder = fixtures.publish(fixture, tmp_path / "published")
@@ -209,7 +209,7 @@ def test_each_comparison_can_fail(case, path, failing, tmp_path, monkeypatch):
 
     def off(x):
         changed = x.copy()
-        changed[..., -1] += 0.05
+        changed.flat[-1] += 0.05  # of the second token type, which the input must hold
         return changed
 
     monkeypatch.setattr(proofs, "convert", lambda source, **given: trained(convert(source, **given), path, off))
