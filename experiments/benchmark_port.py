@@ -52,16 +52,14 @@ def _write_model(folder):
 
     from vlm_jax.weights.bert import BERT
     from vlm_jax.weights.ported import shapes
+    from vlm_jax.weights.source import Tensors
     from vlm_jax.weights.tables import to_theirs
 
-    names = {"pooler.dense.weight": "pooler.dense.weight"}
-    architecture = BERT.settings(SETTINGS, names, {})
+    architecture = BERT.settings(SETTINGS, {}, Tensors([]), "BertModel", ("pooler",))
     random = np.random.default_rng(0)
     params = {
         path: random.normal(0, 0.02, leaf.shape).astype(np.float32) for path, leaf in shapes(architecture).items()
     }
-    params["embed/text_fc/kernel"] = np.eye(architecture.model.width, dtype=np.float32)
-    params["embed/text_fc/bias"] = np.zeros(architecture.model.width, np.float32)
     tensors = to_theirs(params, {}, BERT.rows(architecture))
     folder.mkdir()
     save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, folder / "model.safetensors")

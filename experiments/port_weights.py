@@ -19,8 +19,10 @@ def main(argv: list[str]) -> int:
 
     @dataclass(frozen=True, kw_only=True)
     class Names:
-        """Names of tensors that are not as the published class has them."""
+        """What a source does not say itself, and names of tensors that are not as the published class has them."""
 
+        architecture: str | None = None
+        """The class, such as BertModel or resnet50, for weights that do not name it."""
         strip_prefix: str = ""
         """A beginning of names that is taken off, as `module.` or `base_model.model.`."""
         drop_tensors: str = ""
@@ -37,7 +39,10 @@ def main(argv: list[str]) -> int:
 
     @dataclass(frozen=True)
     class Verify(Names):
-        """Compare our model with the published one on the same input; exit code 0 for PASS, 1 for FAIL."""
+        """Compare our model with the published one on the same input.
+
+        Exit code 0 for PASS, 1 for FAIL, 3 for NOT COMPARED.
+        """
 
         source: Place
         """Where the weights are, or the folder of an import."""
@@ -74,8 +79,10 @@ def main(argv: list[str]) -> int:
 def _import(options):
     from vlm_jax.weights.ported import read, write_import
 
-    ported = read(options.source, strip_prefix=options.strip_prefix, drop_tensors=options.drop_tensors)
+    ported = read(options.source, **_about(options))
     write_import(ported, options.output)
+    for line in ported.class_lines:
+        print(line)
     print(f"{ported.family.name}: {ported.parameter_count:,} parameters, sha256 {ported.origin.sha256}")
     for line in ported.changes.lines():
         print(line)
@@ -83,16 +90,24 @@ def _import(options):
     return 0
 
 
+def _about(options):
+    """What the options say of a source that it does not say itself."""
+    names = {"strip_prefix": options.strip_prefix, "drop_tensors": options.drop_tensors}
+    return names | {"given_class": options.architecture}
+
+
 def _verify(options):
-    from vlm_jax.weights.verify import verify
+    from vlm_jax.weights.verify import verdict, verify
 
     print(f"{options.source}: largest differences, as a share of the largest entry (at least 1); theirs in float64")
-    passed = True
-    for check in verify(options.source, strip_prefix=options.strip_prefix, drop_tensors=options.drop_tensors):
-        print(f"{check.name:20s} {check.value:44s} {'ok' if check.passed else 'FAIL'}", flush=True)
-        passed &= check.passed
-    print("PASS" if passed else "FAIL")
-    return 0 if passed else 1
+    checks = []
+    for check in verify(options.source, **_about(options)):
+        shown = "" if check.status == "note" else check.status
+        print(f"{check.name:20s} {check.value:44s} {shown}".rstrip(), flush=True)
+        checks.append(check)
+    line, code = verdict(checks)
+    print(line)
+    return code
 
 
 def _export(options):

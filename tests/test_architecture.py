@@ -90,7 +90,7 @@ def test_each_heavy_library_has_its_place():
     for path in FILES:
         used = {module.split(".")[0] for module in imports(path)}
         assert "tensorflow" not in used, path
-        assert "torch" not in used or path.name in ("verify.py", "pickles.py", "torch_cnns.py"), path
+        assert "torch" not in used or path.name in ("oracles.py", "pickles.py", "torch_cnns.py"), path
         assert "flax" not in used or name_of(path) == "models", path
         assert "os.environ" not in path.read_text(encoding="utf-8"), f"{path} reads the environment"
 

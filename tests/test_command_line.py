@@ -140,7 +140,10 @@ def test_a_missing_preset_suggests_the_nearest(monkeypatch):
     [
         ("Config(model=Model(widht=3))", "{}: Model has no setting 'widht'; did you mean 'width'?"),
         ("Config(model=Model(width='3'))", "{}: setting 'model.width' must be int, not '3'"),
-        ("Config(model=Model(fusion='concta'))", "{}: setting 'model.fusion' is 'concta'; did you mean 'concat'?"),
+        (
+            "Config(model=Model(fusion='concta'))",
+            "{}: setting 'model.fusion' is 'concta'; choose one of: concat, cross, co_attention, late",
+        ),
         ("Model()", "get_config() of {} gives a Model; it must give a Config"),
     ],
 )

@@ -67,7 +67,7 @@ def test_tuples_come_back_as_tuples():
         ("modle", {}, r"no setting 'modle'; did you mean 'model'\?"),
         ("model.fusoin", "concat", r"no setting 'model.fusoin'; did you mean 'fusion'\?"),
         ("data.image.sise", 3, r"no setting 'data.image.sise'; did you mean 'size'\?"),
-        ("model.fusion", "concatt", r"setting 'model.fusion' is 'concatt'; did you mean 'concat'\?"),
+        ("model.fusion", "concatt", r"setting 'model.fusion' is 'concatt'; choose one of: concat, cross"),
         ("model.width", "128", r"setting 'model.width' must be int, not '128'"),
         ("model.width", 1.5, r"setting 'model.width' must be int, not 1.5"),
         ("model.width", True, r"setting 'model.width' must be int, not True"),
@@ -109,7 +109,7 @@ def test_a_whole_number_may_stand_for_a_float():
         (
             "model",
             {"fusion": "late", "head": "answers"},
-            r"model.head 'answers' .* 'late' .*: concatenation, product, or",
+            r"model.head 'answers' .* 'late' .*: product, concatenation, or",
         ),
         (
             "model",
@@ -131,6 +131,9 @@ def test_a_whole_number_may_stand_for_a_float():
         ("training", {"label_smoothing": -0.1}, r"training.label_smoothing is -0.1"),
         ("data", {"questions_per_image": 0}, r"data.questions_per_image is 0"),
         ("data", {"image": ImageInput(size=(0, 4))}, r"data.image.size is \(0, 4\); it must be at least 1"),
+        ("data", {"image": ImageInput(short_side=0)}, "data.image.short_side is 0; it must be at least 1"),
+        ("data", {"image": ImageInput(size=(64, 80), short_side=79)}, "the smallest is 80"),
+        ("data", {"image": ImageInput(short_side=80, resize="pad")}, "needs data.image.resize crop, not pad"),
         ("data", {"image": ImageInput(deviation=(1.0, 0.0, 1.0))}, r"data.image.deviation is .*; it must be above 0"),
         (
             "model",
@@ -232,3 +235,19 @@ def test_every_setting_has_a_meaning():
 def test_nearest_names_one_choice_or_all():
     assert nearest("concta", ["concat", "cross"]) == "did you mean 'concat'?"
     assert nearest("zzz", ["cross", "concat"]) == "choose one of: concat, cross"
+
+
+def test_only_names_of_settings_and_files_are_hinted_by_spelling():
+    """A wrong guess at a family, an activation, a split or a score changes a number: there all choices are listed."""
+    root = Path(__file__).parent.parent
+    users = {path for folder in ("vlm_jax", "experiments") for path in (root / folder).rglob("*.py")}
+    users = {str(path.relative_to(root)) for path in users if re.search(r"errors import .*nearest", path.read_text())}
+    assert users == {
+        "vlm_jax/ablation/study.py",  # a study's file
+        "vlm_jax/command_line.py",  # a config file, a setting
+        "vlm_jax/config_json.py",  # a setting
+        "vlm_jax/data/given_files.py",  # a file
+        "vlm_jax/data/json_files.py",  # a key
+        "vlm_jax/run_folder.py",  # a run
+        "vlm_jax/scenes/scene.py",  # a key
+    }

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import classify, port_weights
-from tests.weights import own
+from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import flatten, unflatten
@@ -53,8 +53,8 @@ def test_verify_passes_and_fails(bert, capsys, monkeypatch):
     assert said.endswith("PASS\n") and "layer 2" in said and "pooled" in said and "exported again" in said
     convert = proofs.convert
 
-    def mistaken(source):
-        ported = convert(source)
+    def mistaken(source, **options):
+        ported = convert(source, **options)
         leaves = dict(flatten(ported.params))
         path = "trunk/layer_1/attention/value/kernel"
         leaves[path] = np.ascontiguousarray(leaves[path].T)
@@ -74,14 +74,14 @@ def test_not_a_number_is_a_mistake(bert, monkeypatch):
     pytest.importorskip("torch", reason="torch is the oracle")
     convert = proofs.convert
 
-    def mistaken(source):
-        ported = convert(source)
+    def mistaken(source, **options):
+        ported = convert(source, **options)
         leaves = {path: leaf.copy() for path, leaf in flatten(ported.params).items()}
         leaves["trunk/layer_1/output/bias"][3] = np.nan
         return dataclasses.replace(ported, params=unflatten(leaves))
 
     monkeypatch.setattr(proofs, "convert", mistaken)
-    failed = {check.name for check in proofs.verify(str(bert)) if not check.passed}
+    failed = {check.name for check in proofs.verify(str(bert)) if check.status == "FAIL"}
     assert {"layer 2", "pooled"} <= failed and "layer 1" not in failed
 
 
@@ -124,11 +124,23 @@ def test_convert(bert, tmp_path, capsys):
     assert first.keys() == second.keys() and all(np.array_equal(first[path], second[path]) for path in first)
 
 
-def test_verify_without_torch_says_what_was_not_compared(bert, capsys, monkeypatch):
+@pytest.mark.parametrize(("lacking", "left_out"), [("torch", "outputs"), ("transformers", "outputs, tokenizer")])
+def test_verify_without_its_oracle_is_no_pass(lacking, left_out, bert, capsys, monkeypatch):
+    """NOT COMPARED and exit code 3, whichever of the two is not installed."""
+    pytest.importorskip("transformers", reason="it reads the tokenizer")
+    find = proofs.importlib.util.find_spec
+    monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == lacking else find(name))
+    assert port_weights.main(["verify", str(bert)]) == 3
+    said = capsys.readouterr().out
+    assert f"{lacking} not installed" in said and said.endswith(f"NOT COMPARED: {left_out}\n") and "PASS" not in said
+
+
+def test_a_cnn_without_torch_is_not_compared(tmp_path, capsys, monkeypatch):
+    source = fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet")
     find = proofs.importlib.util.find_spec
     monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
-    assert port_weights.main(["verify", str(bert)]) == 0
-    assert "not compared: torch is not installed" in capsys.readouterr().out
+    assert port_weights.main(["verify", str(source)]) == 3
+    assert capsys.readouterr().out.endswith("NOT COMPARED: outputs\n")
 
 
 @pytest.mark.parity
@@ -230,8 +242,6 @@ def test_help_is_quick(command):
 
 def test_classify_names_what_it_sees(tmp_path, capsys):
     from PIL import Image
-
-    from tests.weights import fixtures
 
     fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
     source = str(fixtures.publish(fixture, tmp_path / "resnet"))

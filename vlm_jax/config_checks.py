@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vlm_jax.config import PAIRINGS, Config, ImageEncoder, leaves
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 
 MOST_CODES = 2**16
 LEAST_SIDE = 16  # pixels: what the structural similarity of two pictures needs, and a little more
@@ -26,6 +26,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "data.drawing_size",
             "data.drawing_things",
             "data.image.size",
+            "data.image.short_side",
             "data.image.max_pixels",
             "model.width",
             "model.heads",
@@ -141,6 +142,7 @@ def check(config: Config) -> Config:
         f"model.image.blocks has {len(model.image.blocks)} stages, model.image.widths {len(model.image.widths)}; "
         "give both the same length",
     )
+    _check_short_side(config)
     needed = model.text.first_position + model.text.max_length
     _require(
         needed <= model.text.max_positions,
@@ -156,6 +158,21 @@ def check(config: Config) -> Config:
     _check_decoding(config)
     _check_codes(config)
     return config
+
+
+def _check_short_side(config: Config) -> None:
+    image = config.data.image
+    if image.short_side is None:
+        return
+    _require(
+        image.resize == "crop",
+        f"data.image.short_side {image.short_side} needs data.image.resize crop, not {image.resize}",
+    )
+    _require(
+        image.short_side >= max(image.size),
+        f"data.image.short_side {image.short_side} is less than data.image.size {image.size}; the smallest is "
+        f"{max(image.size)}",
+    )
 
 
 def _check_codes(config: Config) -> None:
@@ -276,7 +293,7 @@ def _choose(config: Config) -> Config:
         return config
     _require(
         fusion in PAIRINGS[task],
-        f"model.fusion {fusion!r} cannot do the task {task!r}; {nearest(fusion, PAIRINGS[task])}",
+        f"model.fusion {fusion!r} cannot do the task {task!r}; {one_of(PAIRINGS[task])}",
     )
     chosen: dict[str, Any] = {}
     for name, allowed in zip(("pattern", "head"), PAIRINGS[task][fusion], strict=True):
@@ -284,7 +301,7 @@ def _choose(config: Config) -> Config:
         _require(
             value in allowed,
             f"model.{name} {value!r} does not go with model.fusion {fusion!r} in the task {task!r}; "
-            f"{nearest(value, allowed)}, or leave it out",
+            f"{one_of(allowed)}, or leave it out",
         )
         chosen[name] = value
     image = config.model.image

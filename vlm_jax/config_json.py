@@ -9,7 +9,7 @@ from typing import Any, Literal, Union
 
 from vlm_jax.config import Config
 from vlm_jax.config_checks import check
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, nearest, one_of
 
 # What a setting of image generation amounted to before there was one, where its default is something else: by its group
 # and name. A saved config that has the group and lacks the setting is of a run from before.
@@ -51,7 +51,7 @@ def _leaf(value: Any, kind: Any, path: str) -> Any:
     if origin is Literal:
         if value in arguments:
             return value
-        raise InputError(f"setting {path!r} is {value!r}; {nearest(str(value), map(str, arguments))}")
+        raise InputError(f"setting {path!r} is {value!r}; {one_of(map(str, arguments))}")
     if origin in (types.UnionType, Union):
         if value is None and type(None) in arguments:
             return None

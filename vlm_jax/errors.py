@@ -11,8 +11,16 @@ class InputError(ValueError):
     """
 
 
+def one_of(choices: Iterable[str]) -> str:
+    """All valid choices, in their order, and no guess: for every choice that decides numbers."""
+    return f"choose one of: {', '.join(choices)}"
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """A hint that names the valid choice closest to `name`, or all of them where none is close."""
+    """A hint that names the valid choice closest to `name`, or all of them where none is close.
+
+    Only for names of settings, files and commands. Where a wrong guess could change a number: `one_of`.
+    """
     choices = sorted(choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(choices)}"
+    return f"did you mean {close[0]!r}?" if close else one_of(choices)

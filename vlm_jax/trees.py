@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError
 
 SHOWN = 5  # problems that one message names
 
@@ -39,7 +39,7 @@ def compare_trees(saved: Any, wanted: Any, *, what: str) -> None:
     problems = [f"extra {path}" for path in there if path not in here]
     for path, kind in here.items():
         if path not in there:
-            problems.append(f"missing {path} ({nearest(path, there)})" if there else f"missing {path}")
+            problems.append(f"missing {path}")
         elif there[path] != kind:
             problems.append(f"{path} is {there[path]}, expected {kind}")
     if problems:

@@ -298,7 +298,7 @@ def test_deviations_pool_within_variants():
         (lambda: summary(np.array(["high"])), "not all numbers"),
         (lambda: summary([0.5], 95.0), "a level of 95.0: expected between 0 and 1"),
         (lambda: differences({"base": [0.5], "film": [math.inf]}, "base"), "variant 'film' hold inf at place 0"),
-        (lambda: differences({"concat": [0.5], "film": [0.5]}, "fil"), "did you mean 'film'"),
+        (lambda: differences({"concat": [0.5], "film": [0.5]}, "fil"), "choose one of: concat, film"),
         (lambda: pooled_deviation([[]]), "at least one number"),
         (lambda: power(1, 0.1, 0.1), "1 seeds a variant have no spread"),
         (lambda: power(5, 0.0, 0.1), "a deviation between seeds of 0.0: expected a finite number above 0"),

@@ -86,11 +86,11 @@ def test_random_access_and_limit(data, splits):
 
 
 def test_mistakes_are_named(data):
-    with pytest.raises(InputError, match="no split 'tests'; did you mean 'test'"):
+    with pytest.raises(InputError, match=r"no split 'tests'; choose one of: .*test"):
         open_split(data, "tests")
     other = dataclasses.replace(data)
     object.__setattr__(other, "name", "easy_vqx")  # past the type check of the settings
-    with pytest.raises(InputError, match="no data set 'easy_vqx'; did you mean 'easy_vqa'"):
+    with pytest.raises(InputError, match=r"no data set 'easy_vqx'; choose one of: .*easy_vqa"):
         open_split(other, "test")
 
 

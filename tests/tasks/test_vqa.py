@@ -289,6 +289,8 @@ def test_a_score_is_the_share_of_people():
     assert share_of("red", ("red",)) == 1
     assert share_of("red", ("blue", "red", "red", "teal")) == 0.5
     assert share_of("red", ("blue",)) == share_of("red", ()) == 0
+    assert share_of("two", ("2", "Two.", "a two", "three")) == 0.75  # one answer in three spellings
+    assert share_of("The dogs!", ("dogs", "dog")) == 0.5 and share_of("a", ("a", "the")) == 0.5
 
 
 def test_the_blind_prior_counts_training_answers():

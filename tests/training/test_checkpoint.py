@@ -98,7 +98,7 @@ def test_parameters_and_their_average_are_read_alone(folder):
             assert found == step
             assert_same(params, make_state(step).params)
             assert_same(checkpoints.restore_params(shapes, which=which, ema=True)[0], make_state(step).ema)
-        with pytest.raises(InputError, match=r"no checkpoint 'latset' in .*; did you mean 'latest'\?"):
+        with pytest.raises(InputError, match=r"no checkpoint 'latset' in .*; choose one of: .*best, latest$"):
             checkpoints.restore_params(shapes, which="latset", ema=False)
         with pytest.raises(InputError, match=r"no checkpoint '25'"):
             checkpoints.restore_params(shapes, which="25", ema=False)
@@ -132,7 +132,7 @@ def test_before_the_first_checkpoint_the_answer_is_to_train(folder):
         (
             lambda p: {"trunk": {"layer_1": p["trunk"]["layer_0"]}, "scale": p["scale"]},
             r"extra trunk/layer_0/bias; extra trunk/layer_0/kernel; "
-            r"missing trunk/layer_1/bias \(did you mean 'trunk/layer_0/bias'\?\); missing trunk/layer_1/kernel",
+            r"missing trunk/layer_1/bias; missing trunk/layer_1/kernel",
         ),
     ],
     ids=["missing", "extra", "shape", "dtype", "renamed"],

@@ -414,8 +414,8 @@ def tensors(fixture: Fixture, statistics: np.ndarray | None = None) -> dict[str,
 def config(case: Case) -> dict[str, Any]:
     """config.json; empty where such files have none."""
     kind = transformers_class(case)
-    if kind is None:
-        return {}
+    if kind is None:  # as timm's: many networks have the names and shapes of a ResNet
+        return {"architecture": case.name.removeprefix("torchvision_")} if case.family == "torchvision_resnet" else {}
     known = cnn_config(case) if is_cnn(case) else encoder_config(case)
     return {"model_type": case.family, "architectures": [kind]} | known | case.config
 

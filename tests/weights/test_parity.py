@@ -30,7 +30,7 @@ FIXTURES = [fixture for case in CASES for fixture in case.fixtures]
 @pytest.fixture(autouse=True)
 def small_pictures(monkeypatch):
     """`verify` draws pictures of the size that a CNN was trained with; small ones say the same sooner."""
-    for name in ("IMAGENET", "LITE"):
+    for name in ("TORCHVISION", "IMAGENET", "LITE"):
         monkeypatch.setattr(cnn, name, dataclasses.replace(getattr(cnn, name), size=fixtures.PICTURE))
 
 
@@ -101,10 +101,10 @@ def same_files(one, other):
 
 
 def verified(folder):
-    """The names of the checks, all of which pass."""
+    """The names of what was compared; all of it is equal, and nothing that the port has is left out."""
     checks = list(verify(str(folder)))
-    assert not [check for check in checks if not check.passed]
-    return [check.name for check in checks]
+    assert not [check for check in checks if check.status in ("FAIL", "not compared")]
+    return [check.name for check in checks if check.status == "ok"]
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=str)
@@ -113,7 +113,7 @@ def test_a_port_is_verified(fixture, published):
     start = f"{fixture}/outputs/"
     expected = {name.removeprefix(start) for name in fixtures.goldens() if name.startswith(start)}
     expected |= {"KL of masked words"} if "words" in fixture.case.parts else set()
-    expected |= set() if fixtures.is_cnn(fixture.case) else {"tokenizer"}
+    expected |= {"pooled"} if "pooler" in fixture.case.parts else set()
     assert set(verified(published(fixture))) == expected | {"exported again"}
 
 

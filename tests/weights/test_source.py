@@ -112,7 +112,7 @@ def test_a_config_that_is_no_object(content, tmp_path):
         ({"layer_norm_eps": "small"}, ("layer_norm_eps = 'small'",)),
         ({"is_decoder": True}, ("decoder",)),
         ({"model_type": "gpt2"}, ("'gpt2'", "bert")),
-        ({"model_type": "brt"}, ("did you mean 'bert'",)),
+        ({"model_type": "brt"}, ("'brt'", "bert, roberta, distilbert")),
         ({"model_type": ["bert"]}, ("bert",)),
         ({"num_hidden_layers": 3}, ("missing encoder.layer.2",)),
         ({"num_hidden_layers": 1}, ("unexpected encoder.layer.1",)),
@@ -126,7 +126,8 @@ def test_a_config_that_does_not_fit(changes, words, tmp_path):
 def test_without_a_config_the_shapes_are_unknown(tmp_path):
     folder = own.write(tmp_path / "bert")
     (folder / "config.json").unlink()
-    refused(folder, "config.json says hidden_size = None")
+    with pytest.raises(InputError, match=r"config\.json says hidden_size = None"):
+        read(str(folder), given_class="BertModel")
 
 
 def test_names_of_no_family(tmp_path):

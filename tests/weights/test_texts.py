@@ -22,7 +22,8 @@ def ported(tmp_path_factory):
         f"{head}.bias": (len(own.WORDS),),
     }  # fmt: skip
     weights |= {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return read(str(own.write(tmp_path_factory.mktemp("published") / "bert", weights)))
+    folder = tmp_path_factory.mktemp("published") / "bert"
+    return read(str(own.write(folder, weights, architectures=["BertForMaskedLM"])))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.metrics.student import Values, check_level, checked_values, student_margin, student_p
 
 _PERMUTED_SEEDS = 6  # a side: the least p is 2 / 924; of four and four seeds it would be 2 / 70
@@ -92,7 +92,7 @@ def differences(
     """
     check_level(level)
     if base not in variants:
-        raise InputError(f"the base {base!r} is none of the variants: {nearest(base, variants)}")
+        raise InputError(f"the base {base!r} is none of the variants: {one_of(variants)}")
     seeds = {name: checked_values(values, f"the seeds of variant {name!r}") for name, values in variants.items()}
     found = {name: _welch(values, seeds[base], level) for name, values in seeds.items() if name != base}
     found |= {name: _paired(*both, level) for name, both in (paired or {}).items()}

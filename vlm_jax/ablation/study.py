@@ -14,7 +14,7 @@ from vlm_jax.command_line import call_file, load_preset
 from vlm_jax.config import Config, Data, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json, with_overrides
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, nearest, one_of
 
 MATCHES = ("steps", "flops", "parameters")
 BASE = "base"
@@ -159,9 +159,7 @@ def _check_study(study: Study, path: Path) -> None:
         if len(comparison.variants) < 2:
             raise InputError(f"{path}, {comparison.title}: give two variants or more to compare")
         if comparison.match not in MATCHES:
-            raise InputError(
-                f"{path}, {comparison.title}: match is {comparison.match!r}; {nearest(comparison.match, MATCHES)}"
-            )
+            raise InputError(f"{path}, {comparison.title}: match is {comparison.match!r}; {one_of(MATCHES)}")
 
 
 def check_seeds(seeds: Sequence[int], path: Path) -> None:
@@ -216,9 +214,9 @@ def _check_metrics(metrics: tuple[str, ...], config: Config) -> None:
     for metric in metrics:
         first, _, kind = metric.partition("/")
         if first not in (*known, *PARTS):
-            raise InputError(f"the task {config.task!r} has no score {metric!r}; {nearest(first, known)}")
+            raise InputError(f"the task {config.task!r} has no score {metric!r}; {one_of(known)}")
         if config.task == "vqa" and first == "accuracy" and kind and kind not in (kinds := _kinds(config.data)):
-            raise InputError(f"no test question is of the kind of {metric!r}; {nearest(kind, kinds)}")
+            raise InputError(f"no test question is of the kind of {metric!r}; {one_of(sorted(kinds))}")
 
 
 @functools.lru_cache

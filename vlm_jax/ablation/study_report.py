@@ -14,7 +14,7 @@ from vlm_jax.ablation.report import Report, write
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.study import Run, Study, Table, seeded
 from vlm_jax.config import Config, leaves
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.run_folder import CONFIG, RunFolder, open_run
 from vlm_jax.tasks import TASKS
 from vlm_jax.text_lines import read_lines
@@ -99,7 +99,7 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
     known = sorted({name for record in records for name in record.result.get("metrics", ())})
     for metric in metrics:
         if known and metric not in known:
-            raise InputError(f"no run has the score {metric!r}; {nearest(metric, known)}")
+            raise InputError(f"no run has the score {metric!r}; {one_of(known)}")
     metrics = metrics or (TASKS[tasks[0]].metric_of(records[0].config),)
     settings = [replace(group[0].config, seed=0, name="") for group in variants.values()]
     rows = [

@@ -17,7 +17,7 @@ from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import BadRow, Reading, counted
 from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.vqa_v2 import read_vqa_v2
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.types import Example
 
 TASK_OF = {"questions": "vqa", "captions": "captioning"}
@@ -61,7 +61,7 @@ def read_split(data: Data, split: str) -> Reading:
     and stays whole.
     """
     if split not in (splits := splits_of(data.name)):
-        raise InputError(f"the data set {data.name} has no split {split!r}; {nearest(split, splits)}")
+        raise InputError(f"the data set {data.name} has no split {split!r}; {one_of(splits)}")
     texts = texts_of(data)
     reading = _of_split(data.name, _kind(texts), checked_files(data), split)
     if texts != "first_caption" or split != "train":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlm_jax.config import Data, limit_of
 from vlm_jax.data.own_files import READERS, open_own
 from vlm_jax.data.preparation import prepare
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.types import Example, Question
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def open_split(data: Data, split: str) -> Sequence[Example]:
     if data.name in READERS:
         return open_own(data, split)
     if data.name not in BUILDERS:
-        raise InputError(f"no data set {data.name!r}; {nearest(data.name, BUILDERS | READERS)}")
+        raise InputError(f"no data set {data.name!r}; {one_of(sorted(BUILDERS | READERS))}")
     import tensorflow_datasets as tfds
 
     builder = prepare(partial(BUILDERS[data.name], data), Path(data.directory).expanduser())
     if split not in builder.info.splits:
-        raise InputError(f"the data set {data.name} has no split {split!r}; {nearest(split, builder.info.splits)}")
+        raise InputError(f"the data set {data.name} has no split {split!r}; {one_of(builder.info.splits)}")
     texts = data.texts or "questions"
     if texts != "questions" and "captions" not in builder.info.features:
         raise InputError(f"the data set {data.name} has questions and no captions; choose another for captioning")

@@ -10,7 +10,7 @@ import json
 import reprlib
 from typing import Any
 
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, nearest, one_of
 
 BASE = 64  # pixels: the side for which the lengths below are stated; a side is a multiple of it
 SIZES = {"large": 11, "small": 6}  # pixels: half the side of the box that holds a thing
@@ -48,7 +48,7 @@ class Thing:
         for name, choices in (("shape", SHAPES), ("color", COLOURS), ("size", SIZES)):
             value = getattr(self, name)
             if value not in choices:
-                raise InputError(f"a thing has no {name} {reprlib.repr(value)}; {nearest(value, choices)}")
+                raise InputError(f"a thing has no {name} {reprlib.repr(value)}; {one_of(choices)}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jax.sharding import SingleDeviceSharding
 
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_dict
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.training import checkpoint_manifest as manifests
 from vlm_jax.training.state import Parameters, TrainState
@@ -188,7 +188,7 @@ class Checkpoints:
             raise InputError(self._nothing())
         names = [*map(str, steps), "best", "latest"]
         if which not in names:
-            raise InputError(f"no checkpoint {which!r} in {self._folder.parent}; {nearest(which, names)}")
+            raise InputError(f"no checkpoint {which!r} in {self._folder.parent}; {one_of(names)}")
         newest = steps[::-1]
         if which == "latest":
             return newest

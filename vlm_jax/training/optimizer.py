@@ -9,7 +9,7 @@ import optax
 import optax.contrib
 
 from vlm_jax.config import Optimizer
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten, leaf_path
 
@@ -44,7 +44,8 @@ def match_paths(params: Parameters, pattern: str, *, setting: str, needed: bool 
         raise InputError(f"{setting} {pattern!r} is not a regular expression: {error}") from None
     matched = jax.tree_util.tree_map_with_path(lambda path, _: bool(expression.search(leaf_path(path))), params)
     if needed and not any(jax.tree.leaves(matched)):
-        raise InputError(f"{setting} {pattern!r} matches no parameter; {nearest(pattern, flatten(params))}")
+        groups = sorted({"/".join(path.split("/")[:2]) for path in flatten(params)})
+        raise InputError(f"{setting} {pattern!r} matches no parameter; {one_of(groups)}")
     return matched
 
 

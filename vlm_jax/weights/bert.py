@@ -1,7 +1,7 @@
 """BERT, RoBERTa, DistilBERT and VisualBERT: transformers' names of them.
 
 Names and defaults are those of transformers' modeling and configuration files of each. Settings that a config.json
-leaves out are the published model's, except numbers that decide shapes.
+leaves out are the default of the class, except numbers that decide shapes.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,10 @@ from typing import Any
 
 from vlm_jax.config import ImageEncoder, Model, TextEncoder
 from vlm_jax.errors import InputError
-from vlm_jax.weights.family import Architecture, Family, Names, choice, number, real
+from vlm_jax.models.pretrained import Part
+from vlm_jax.weights.family import Architecture, Family, Names, PublishedClass, choice, number, real
 from vlm_jax.weights.source import Tensors
-from vlm_jax.weights.tables import SAME, Row, identity, linear, norm, table
+from vlm_jax.weights.tables import SAME, Row, linear, norm, table, theirs_of
 
 MOST_LAYERS = 1000
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
@@ -56,7 +57,6 @@ def encoder(model: Model, layers: str, names: Mapping[str, str]) -> list[Row]:
     if model.text.segments:
         rows += table("embeddings.token_type_embeddings", "text/segment")
     rows += norm("embeddings.LayerNorm", "embed/norm")
-    rows += [Row((), ("embed/text_fc/kernel", "embed/text_fc/bias"), identity(model.width))]
     for index in range(model.layers):
         rows += layer(f"{layers}.{index}", f"trunk/layer_{index}", names)
     return rows
@@ -105,18 +105,17 @@ def _heads(config: Mapping[str, Any], name: str, width: int) -> int:
     return heads
 
 
-def _bert_parts(names: Names) -> tuple[str, ...]:
-    there = {
-        "pooler": "pooler.dense.weight",
-        "words": "cls.predictions.transform.dense.weight",
-        "decoder": "cls.predictions.decoder.weight",
-        "pairs": "cls.seq_relationship.weight",
-    }
-    return tuple(part for part, name in there.items() if name in names)
+def _pad_id(config: Mapping[str, Any], default: int) -> int | None:
+    """`padding_idx` of the word table; None where config.json says null."""
+    if config.get("pad_token_id", default) is None:
+        return None
+    return number(config, "pad_token_id", default, least=0)
 
 
-def _bert_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
-    return Architecture(_bert_model(config, epsilon=1e-12), _bert_parts(names))
+def _bert_settings(
+    config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
+) -> Architecture:
+    return Architecture(_bert_model(config, epsilon=1e-12), parts, pad_id=_pad_id(config, 0))
 
 
 def _bert_rows(architecture: Architecture) -> list[Row]:
@@ -154,21 +153,43 @@ def _bert_config(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def _bert_class(architecture: Architecture) -> str:
-    if "pairs" in architecture.parts:
-        return "BertForPreTraining"
-    return "BertForMaskedLM" if "words" in architecture.parts else "BertModel"
+# Beginnings of the names of heads that several classes have and none of ours stands for.
+LABELS = ("classifier.",)  # SequenceClassification, TokenClassification, MultipleChoice
+SPANS = ("qa_outputs.",)  # QuestionAnswering
+CLS = ("cls.weight", "cls.bias")  # of VisualBERT
+REGIONS = ("cls.predictions.", "cls.seq_relationship.", "attention.")
+POOLER = theirs_of(linear("pooler.dense", ""))
+BERT_HEADS: dict[Part, tuple[str, ...]] = {
+    "pooler": POOLER,
+    "words": theirs_of(_bert_heads(("words",))),
+    "decoder": ("cls.predictions.decoder.weight",),
+    "pairs": theirs_of(_bert_heads(("pairs",))),
+}
 
+BERT_TRUNK = (
+    "embeddings.word_embeddings.", "embeddings.position_embeddings.", "embeddings.token_type_embeddings.",
+    "embeddings.LayerNorm.", "encoder.layer.",
+)  # fmt: skip
 
 BERT = Family(
     name="bert",
-    about="BertModel, BertForMaskedLM, BertForPreTraining",
     prefix="bert",
-    recognise=("encoder.layer.0.attention.self.query.weight",),
+    recognise=("encoder.layer.0.attention.self.query.weight", "embeddings.position_embeddings.weight"),
+    trunk_names=BERT_TRUNK,
+    classes={
+        "BertModel": PublishedClass(("pooler",)),
+        "BertForMaskedLM": PublishedClass(("words",), alone=True),
+        "BertForPreTraining": PublishedClass(("pooler", "words", "pairs"), alone=True),
+        "BertForNextSentencePrediction": PublishedClass(("pooler", "pairs"), alone=True),
+        "BertForSequenceClassification": PublishedClass(("pooler",), LABELS),
+        "BertForMultipleChoice": PublishedClass(("pooler",), LABELS),
+        "BertForTokenClassification": PublishedClass((), LABELS),
+        "BertForQuestionAnswering": PublishedClass((), SPANS),
+    },
+    heads=BERT_HEADS,
     settings=_bert_settings,
     rows=_bert_rows,
     config=_bert_config,
-    transformers_class=_bert_class,
     aliases={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=("cls.",),
@@ -179,24 +200,24 @@ BERT = Family(
 # RoBERTa: BERT with positions from 2, one segment, another name and no choice of activation in the head
 
 
-def _roberta_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+def _roberta_settings(
+    config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
+) -> Architecture:
     first = number(config, "pad_token_id", 1, least=0) + 1
-    model = _bert_model({"type_vocab_size": 1, **config}, epsilon=1e-5, first_position=first)
-    there = {"pooler": "pooler.dense.weight", "words": "lm_head.dense.weight", "decoder": "lm_head.decoder.weight"}
-    parts = tuple(part for part, name in there.items() if name in names)
+    model = _bert_model(config, epsilon=1e-12, first_position=first)
     if "words" in parts:
         choice(config, "hidden_act", "gelu", ("gelu",))  # lm_head has this one built in
-    return Architecture(model, parts)
+    return Architecture(model, parts, pad_id=first - 1)
+
+
+ROBERTA_WORDS = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder")
 
 
 def _roberta_rows(architecture: Architecture) -> list[Row]:
     model, parts = architecture.model, architecture.parts
     rows = encoder(model, "encoder.layer", BERT_LAYER)
     rows += linear("pooler.dense", "head/pooler") if "pooler" in parts else []
-    if "words" in parts:
-        names = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder")
-        rows += words_head(*names, tied="decoder" not in parts)
-    return rows
+    return rows + (words_head(*ROBERTA_WORDS, tied="decoder" not in parts) if "words" in parts else [])
 
 
 def _roberta_config(architecture: Architecture) -> dict[str, Any]:
@@ -205,13 +226,25 @@ def _roberta_config(architecture: Architecture) -> dict[str, Any]:
 
 ROBERTA = Family(
     name="roberta",
-    about="RobertaModel, RobertaForMaskedLM",
     prefix="roberta",
-    recognise=("lm_head.layer_norm.weight",),
+    recognise=("encoder.layer.0.attention.self.query.weight", "embeddings.position_embeddings.weight"),
+    trunk_names=BERT_TRUNK,
+    classes={
+        "RobertaModel": PublishedClass(("pooler",)),
+        "RobertaForMaskedLM": PublishedClass(("words",)),
+        "RobertaForSequenceClassification": PublishedClass((), LABELS),
+        "RobertaForMultipleChoice": PublishedClass(("pooler",), LABELS),
+        "RobertaForTokenClassification": PublishedClass((), LABELS),
+        "RobertaForQuestionAnswering": PublishedClass((), SPANS),
+    },
+    heads={
+        "pooler": POOLER,
+        "words": theirs_of(words_head(*ROBERTA_WORDS, tied=True)),
+        "decoder": ("lm_head.decoder.weight",),
+    },
     settings=_roberta_settings,
     rows=_roberta_rows,
     config=_roberta_config,
-    transformers_class=lambda a: "RobertaForMaskedLM" if "words" in a.parts else "RobertaModel",
     aliases={"lm_head.decoder.bias": "lm_head.bias"},
     tied=("lm_head.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=("lm_head.",),
@@ -222,7 +255,9 @@ ROBERTA = Family(
 # DistilBERT: no segments, no pooler, names of its own
 
 
-def _distilbert_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+def _distilbert_settings(
+    config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
+) -> Architecture:
     width = number(config, "dim")
     model = Model(
         fusion="concat",
@@ -242,17 +277,16 @@ def _distilbert_settings(config: Mapping[str, Any], names: Names, tensors: Tenso
             segments=0,
         ),
     )
-    there = {"words": "vocab_transform.weight", "decoder": "vocab_projector.weight"}
-    return Architecture(model, tuple(part for part, name in there.items() if name in names))
+    return Architecture(model, parts, pad_id=_pad_id(config, 0))
+
+
+DISTILBERT_WORDS = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector")
 
 
 def _distilbert_rows(architecture: Architecture) -> list[Row]:
     model, parts = architecture.model, architecture.parts
     rows = encoder(model, "transformer.layer", DISTILBERT_LAYER)
-    if "words" in parts:
-        names = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector")
-        rows += words_head(*names, tied="decoder" not in parts)
-    return rows
+    return rows + (words_head(*DISTILBERT_WORDS, tied="decoder" not in parts) if "words" in parts else [])
 
 
 def _distilbert_config(architecture: Architecture) -> dict[str, Any]:
@@ -271,13 +305,21 @@ def _distilbert_config(architecture: Architecture) -> dict[str, Any]:
 
 DISTILBERT = Family(
     name="distilbert",
-    about="DistilBertModel, DistilBertForMaskedLM",
     prefix="distilbert",
     recognise=("transformer.layer.0.sa_layer_norm.weight",),
+    trunk_names=("embeddings.", "transformer.layer."),
+    classes={
+        "DistilBertModel": PublishedClass((), alone=True),
+        "DistilBertForMaskedLM": PublishedClass(("words",), alone=True),
+        "DistilBertForSequenceClassification": PublishedClass((), ("pre_classifier.", *LABELS)),
+        "DistilBertForMultipleChoice": PublishedClass((), ("pre_classifier.", *LABELS)),
+        "DistilBertForTokenClassification": PublishedClass((), LABELS),
+        "DistilBertForQuestionAnswering": PublishedClass((), SPANS),
+    },
+    heads={"words": theirs_of(words_head(*DISTILBERT_WORDS, tied=True)), "decoder": ("vocab_projector.weight",)},
     settings=_distilbert_settings,
     rows=_distilbert_rows,
     config=_distilbert_config,
-    transformers_class=lambda a: "DistilBertForMaskedLM" if "words" in a.parts else "DistilBertModel",
     tied=("vocab_projector.weight", "embeddings.word_embeddings.weight"),
     outside=("vocab_",),
 )
@@ -286,7 +328,9 @@ DISTILBERT = Family(
 # VisualBERT: BERT, and a second set of embeddings for the image
 
 
-def _visual_bert_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+def _visual_bert_settings(
+    config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
+) -> Architecture:
     if config.get("bypass_transformer"):
         raise InputError("config.json says bypass_transformer = true, which is not supported")
     model = _bert_model(config, epsilon=1e-12)
@@ -299,11 +343,9 @@ def _visual_bert_settings(config: Mapping[str, Any], names: Names, tensors: Tens
     )
     if model.text.segments != 2:
         raise InputError(f"config.json says type_vocab_size = {model.text.segments}; VisualBERT has 2")
-    parts, classes = _bert_parts(names), 0
-    if "cls.weight" in names:
-        parts, shape = (*parts, "answers"), tensors[names["cls.weight"]].shape
-        classes = shape[0] if shape else 0
-    return Architecture(replace(model, image=image), parts, classes)
+    shape = tensors[names["cls.weight"]].shape if "answers" in parts else ()
+    classes = shape[0] if shape else 0
+    return Architecture(replace(model, image=image), parts, classes, pad_id=_pad_id(config, 1))
 
 
 def _visual_bert_rows(architecture: Architecture) -> list[Row]:
@@ -321,21 +363,23 @@ def _visual_bert_config(architecture: Architecture) -> dict[str, Any]:
     return config
 
 
-def _visual_bert_class(architecture: Architecture) -> str:
-    if "answers" in architecture.parts:
-        return "VisualBertForQuestionAnswering"
-    return "VisualBertForPreTraining" if "words" in architecture.parts else "VisualBertModel"
-
-
 VISUAL_BERT = Family(
     name="visual_bert",
-    about="VisualBertModel, VisualBertForPreTraining, VisualBertForQuestionAnswering",
     prefix="visual_bert",
     recognise=("embeddings.visual_projection.weight",),
+    trunk_names=(*BERT_TRUNK, "embeddings.visual_"),
+    classes={
+        "VisualBertModel": PublishedClass(("pooler",), alone=True),
+        "VisualBertForPreTraining": PublishedClass(("pooler", "words", "pairs"), alone=True),
+        "VisualBertForQuestionAnswering": PublishedClass(("pooler", "answers")),  # the same names as the next two
+        "VisualBertForVisualReasoning": PublishedClass(("pooler",), CLS),  # reads the pooled [CLS]
+        "VisualBertForMultipleChoice": PublishedClass(("pooler",), CLS),
+        "VisualBertForRegionToPhraseAlignment": PublishedClass(("pooler",), REGIONS),
+    },
+    heads=BERT_HEADS | {"answers": theirs_of(linear("cls", ""))},
     settings=_visual_bert_settings,
     rows=_visual_bert_rows,
     config=_visual_bert_config,
-    transformers_class=_visual_bert_class,
     aliases={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=("cls.",),

@@ -4,35 +4,46 @@ ResNets come under transformers' names and under torchvision's; both are version
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vlm_jax.config import ImageEncoder, ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS
+from vlm_jax.models.pretrained import Part
 from vlm_jax.models.resnet import RESNETS, BasicBlock
-from vlm_jax.weights.family import Architecture, Family, Names
+from vlm_jax.weights.family import Architecture, Family, Names, PublishedClass
 from vlm_jax.weights.source import Tensors
-from vlm_jax.weights.tables import Row, convolution_norm, linear
+from vlm_jax.weights.tables import Row, convolution_norm, linear, theirs_of
 
 TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d
 LITE_EPSILON = 1e-3  # EfficientNet's batch norms
-IMAGENET = ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
-LITE = ImageInput(size=(224, 224), mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)  # (x - 127) / 128
+# torchvision's presets.ImageClassification: Resize(256), CenterCrop(224), bilinear.
+TORCHVISION = ImageInput(
+    size=(224, 224), short_side=256, resample="bilinear", mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225)
+)
+# preprocessor_config.json of microsoft/resnet-18 to -101: crop_pct 0.875, bicubic.
+IMAGENET = replace(TORCHVISION, resample="bicubic")
+# TensorFlow's EfficientNet-Lite: CROP_PADDING 32, so that 224 of 256 are cut out; bicubic; (x - 127) / 128.
+LITE = ImageInput(size=(224, 224), short_side=256, mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)
 
 
-def _classes(names: Names, tensors: Tensors, classifier: str) -> int:
-    """How many; 0 where the file has no classifier."""
-    name = names.get(f"{classifier}.weight")
-    return tensors[name].shape[0] if name and tensors[name].shape else 0
+Parts = tuple[Part, ...]
+CLASSIFIER: Parts = ("classifier",)
 
 
 def _classifier(architecture: Architecture, theirs: str) -> list[Row]:
     return linear(theirs, "head/classifier") if architecture.classes else []
 
 
-def _frozen(cnn: str, names: Names, tensors: Tensors, classifier: str, image: ImageInput) -> Architecture:
-    classes = _classes(names, tensors, classifier)
-    return Architecture(ImageEncoder(cnn=cnn, norm="frozen"), (), classes, image)
+def _frozen(cnn: str, names: Names, tensors: Tensors, parts: Parts, classifier: str, image: ImageInput) -> Architecture:
+    """`classifier` is the name of the layer whose rows are the classes."""
+    shape = tensors[names[f"{classifier}.weight"]].shape if parts else ()
+    return Architecture(ImageEncoder(cnn=cnn, norm="frozen"), (), shape[0] if shape else 0, image)
+
+
+def _heads(classifier: str) -> dict[Part, tuple[str, ...]]:
+    return {"classifier": theirs_of(linear(classifier, ""))}
 
 
 # ResNet
@@ -61,13 +72,17 @@ def _resnet_of(depths: tuple[int, ...], convolutions: int) -> str:
     raise InputError(f"a ResNet of {kind} blocks {list(depths)} cannot be ported; choose one of: {', '.join(RESNETS)}")
 
 
-def _torchvision_resnet_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+def _torchvision_resnet_settings(
+    config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: Parts
+) -> Architecture:
     counts = [
         sum(name.startswith(f"layer{stage}.") and name.endswith(".conv1.weight") for name in names)
         for stage in range(1, 5)
     ]
     cnn = _resnet_of(tuple(counts), 3 if "layer1.0.conv3.weight" in names else 2)
-    return _frozen(cnn, names, tensors, "fc", IMAGENET)
+    if cnn != named:
+        raise InputError(f"the file is said to hold a {named!r}, and its tensors are those of a {cnn!r}")
+    return _frozen(cnn, names, tensors, parts, "fc", TORCHVISION)
 
 
 def _torchvision_resnet_rows(architecture: Architecture) -> list[Row]:
@@ -85,17 +100,22 @@ def _torchvision_resnet_rows(architecture: Architecture) -> list[Row]:
 
 TORCHVISION_RESNET = Family(
     name="torchvision_resnet",
-    about="torchvision's ResNet-18, 34, 50, 101",
     prefix="",
     recognise=("layer1.0.conv1.weight",),
+    trunk_names=("conv1.", "bn1.", "layer"),
+    # timm's resnetblur50, resnetaa50 and others have the very names and shapes of resnet50, and compute something else.
+    classes={cnn: PublishedClass(CLASSIFIER) for cnn in RESNETS},
+    heads=_heads("fc"),
     settings=_torchvision_resnet_settings,
     rows=_torchvision_resnet_rows,
-    config=lambda architecture: {},
-    transformers_class=lambda architecture: None,
+    config=lambda architecture: {"architecture": architecture.model.cnn},
+    in_transformers=False,
 )
 
 
-def _resnet_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
+def _resnet_settings(
+    config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: Parts
+) -> Architecture:
     if config.get("downsample_in_bottleneck") or config.get("downsample_in_first_stage"):
         raise InputError("config.json says it is a ResNet of version 1; 1.5 can be ported (the stride on the 3x3)")
     if config.get("hidden_act", "relu") != "relu":
@@ -103,7 +123,7 @@ def _resnet_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) 
     firsts = [name for name in names if name.endswith(".layer.0.convolution.weight")]
     counts = [sum(name.startswith(f"encoder.stages.{stage}.") for name in firsts) for stage in range(4)]
     three = "encoder.stages.0.layers.0.layer.2.convolution.weight" in names
-    return _frozen(_resnet_of(tuple(counts), 3 if three else 2), names, tensors, "classifier.1", IMAGENET)
+    return _frozen(_resnet_of(tuple(counts), 3 if three else 2), names, tensors, parts, "classifier.1", IMAGENET)
 
 
 def _resnet_rows(architecture: Architecture) -> list[Row]:
@@ -140,13 +160,15 @@ def _resnet_config(architecture: Architecture) -> dict[str, Any]:
 
 RESNET = Family(
     name="resnet",
-    about="ResNetModel, ResNetForImageClassification (18, 34, 50, 101)",
     prefix="resnet",
     recognise=("embedder.embedder.convolution.weight",),
+    trunk_names=("embedder.", "encoder."),
+    # RegNet has these names too, and only config.json tells version 1 from 1.5.
+    classes={"ResNetModel": PublishedClass(), "ResNetForImageClassification": PublishedClass(CLASSIFIER)},
+    heads=_heads("classifier.1"),
     settings=_resnet_settings,
     rows=_resnet_rows,
     config=_resnet_config,
-    transformers_class=lambda a: "ResNetForImageClassification" if a.classes else "ResNetModel",
     outside=("classifier.",),
 )
 
@@ -178,13 +200,17 @@ def _mobilenet_rows(architecture: Architecture) -> list[Row]:
 
 TORCHVISION_MOBILENET = Family(
     name="torchvision_mobilenet_v2",
-    about="torchvision's MobileNetV2",
     prefix="",
     recognise=("features.1.conv.0.0.weight",),
-    settings=lambda config, names, tensors: _frozen("mobilenet_v2", names, tensors, "classifier.1", IMAGENET),
+    trunk_names=("features.",),
+    classes={"mobilenet_v2": PublishedClass(CLASSIFIER, alone=True)},
+    heads=_heads("classifier.1"),
+    settings=lambda config, names, tensors, named, parts: _frozen(
+        named, names, tensors, parts, "classifier.1", TORCHVISION
+    ),
     rows=_mobilenet_rows,
-    config=lambda architecture: {},
-    transformers_class=lambda architecture: None,
+    config=lambda architecture: {"architecture": architecture.model.cnn},
+    in_transformers=False,
 )
 
 
@@ -204,11 +230,13 @@ def _lite_rows(architecture: Architecture) -> list[Row]:
 
 EFFICIENTNET_LITE0 = Family(
     name="efficientnet_lite0",
-    about="EfficientNet-Lite0 of the efficientnet-lite-pytorch packages",
     prefix="",
     recognise=("_conv_stem.weight",),
-    settings=lambda config, names, tensors: _frozen("efficientnet_lite0", names, tensors, "_fc", LITE),
+    trunk_names=("_conv_", "_bn", "_blocks."),
+    classes={"efficientnet_lite0": PublishedClass(CLASSIFIER, alone=True)},
+    heads=_heads("_fc"),
+    settings=lambda config, names, tensors, named, parts: _frozen(named, names, tensors, parts, "_fc", LITE),
     rows=_lite_rows,
-    config=lambda architecture: {},
-    transformers_class=lambda architecture: None,
+    config=lambda architecture: {"architecture": architecture.model.cnn},
+    in_transformers=False,
 )

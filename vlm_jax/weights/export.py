@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from vlm_jax.config import Model
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
-from vlm_jax.trees import flatten, unflatten
+from vlm_jax.trees import flatten, shortened, unflatten
 from vlm_jax.weights.bert import BERT
 from vlm_jax.weights.family import Architecture, Family
 from vlm_jax.weights.ported import Origin, Ported
@@ -30,10 +30,15 @@ def export(ported: Ported, folder: Path) -> str | None:
     An import that nobody trained goes back bit for bit, in the types that it came in.
     """
     family, architecture = ported.family, ported.architecture
-    tensors = to_theirs(flatten(ported.params), ported.kept, family.rows(architecture))
+    leaves = flatten(ported.params)
+    if broken := [path for path, leaf in leaves.items() if not np.isfinite(leaf).all()]:
+        raise InputError(f"not exported: NaN or infinity in {shortened(broken)}")
+    tensors = to_theirs(leaves, ported.kept, family.rows(architecture))
     tensors |= {name: x for name, x in ported.kept.items() if name not in tensors}
     if "decoder" in architecture.parts:  # where the decoder is not tied, transformers wants its bias under both names
-        tensors |= {second: tensors[name] for second, name in family.aliases.items()}
+        for second, name in family.aliases.items():
+            tensors[second] = tensors[name]
+            tensors[name] = ported.kept.get(name, tensors[name])  # no output depends on the first
     kind = family.transformers_class(architecture)
     named = {_full_name(name, family, architecture): _typed(name, x, ported) for name, x in tensors.items()}
     new_folder(folder)
@@ -44,7 +49,8 @@ def export(ported: Ported, folder: Path) -> str | None:
     config = ported.config | family.config(architecture) | {"model_type": family.name}
     if kind:
         config["architectures"] = [kind]
-    types = {FLOATS[kind].name for kind in ported.dtypes.values()}
+    # transformers 5 loads everything in this type: a short one would round trained tensors that went out as float32.
+    types = {x.dtype.name for x in named.values() if x.dtype in FLOATS.values()}
     config["dtype"] = types.pop() if len(types) == 1 else "float32"
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for file in ported.tokenizer:
@@ -83,14 +89,12 @@ def text_side(
         )
     wanted = {path: leaf for path, leaf in leaves.items() if TEXT_SIDE.match(path)}
     parts: tuple[Part, ...] = ("pooler",) if "head/pooler/kernel" in wanted else ()
-    kernel, bias = wanted["embed/text_fc/kernel"], wanted["embed/text_fc/bias"]
+    kernel, bias = wanted.pop("embed/text_fc/kernel"), wanted.pop("embed/text_fc/bias")
     text = dataclasses.replace(settings.text, width=settings.width, segments=max(settings.text.segments, 1))
     wanted |= folded_text(wanted, kernel, bias, segments=text.segments)
-    wanted["embed/text_fc/kernel"] = np.eye(settings.width, dtype=np.float32)
-    wanted["embed/text_fc/bias"] = np.zeros_like(bias)
     model = dataclasses.replace(settings, text=text, pattern="bidirectional")
     config = {"pad_token_id": pad_id}
-    return Ported(BERT, Architecture(model, parts), unflatten(wanted), {}, {}, config, tokenizer, origin)
+    return Ported(BERT, Architecture(model, parts, pad_id=pad_id), unflatten(wanted), {}, {}, config, tokenizer, origin)
 
 
 def folded_text(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from vlm_jax.config import ImageEncoder, ImageInput, Model
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.models.pretrained import Part
 from vlm_jax.weights.source import Tensors
 from vlm_jax.weights.tables import Row
@@ -24,11 +24,24 @@ class Architecture(NamedTuple):
     """Classes of its answers, or of a CNN's classifier."""
     input: ImageInput | None = None
     """How a CNN wants its pictures."""
+    pad_id: int | None = None
+    """The row of the word table that transformers gives no gradient from texts."""
 
     @property
     def sees(self) -> bool:
         """Whether it is a transformer that was trained with an image: VisualBERT's cells share one position."""
         return isinstance(self.model, Model) and self.model.image.positions == "shared"
+
+
+class PublishedClass(NamedTuple):
+    """One class of a family: what a file of it holds besides the trunk."""
+
+    parts: tuple[Part, ...] = ()
+    """Its heads that can be ported."""
+    left: tuple[str, ...] = ()
+    """Beginnings of the names of its other heads. They are left behind, and the trunk alone is ported."""
+    alone: bool = False
+    """Whether no other known class has tensors of the same names, the prefix included."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +50,23 @@ class Family:
 
     name: str
     """transformers' `model_type`, or the CNN's name."""
-    about: str
     prefix: str
     """What models with heads put before the encoder's names; empty where nothing."""
     recognise: tuple[str, ...]
-    """A file whose names hold one of these endings is of the family where no config says so."""
-    settings: Callable[[Mapping[str, Any], "Names", Tensors], Architecture]
-    """From config.json and the names that are there."""
+    """A file that holds these tensors, with or without the prefix, may be of the family."""
+    trunk_names: tuple[str, ...]
+    """Beginnings of the names of the trunk's tensors; all others are heads."""
+    classes: Mapping[str, PublishedClass]
+    """Its classes by name, the trunk's first."""
+    heads: Mapping[Part, tuple[str, ...]]
+    """The tensors of each head, by the table's names."""
+    settings: Callable[[Mapping[str, Any], "Names", Tensors, str, tuple[Part, ...]], Architecture]
+    """From config.json, the names that are there, the class and the heads to port."""
     rows: Callable[[Architecture], list[Row]]
     config: Callable[[Architecture], dict[str, Any]]
     """The settings that transformers' config.json must say; its class's defaults hold for the rest."""
-    transformers_class: Callable[[Architecture], str | None]
-    """The class that loads an export, None where transformers has none."""
+    in_transformers: bool = True
+    """Whether transformers has the classes; where not, `torch_cnns` has the network."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Second names that files have for a tensor, and the table's."""
     tied: tuple[str, str] | None = None
@@ -58,9 +76,37 @@ class Family:
     optional_pooler: bool = False
     """Whether its class makes up a pooler, with a warning, unless told that there is none."""
 
+    @property
+    def trunk(self) -> str:
+        """The class without heads."""
+        return next(iter(self.classes))
+
+    @property
+    def about(self) -> str:
+        """The classes that are ported whole."""
+        return ", ".join(name for name, known in self.classes.items() if not known.left)
+
+    def class_of(self, architecture: Architecture) -> str:
+        """The class whose heads an architecture has, so the class of its export."""
+        if isinstance(architecture.model, ImageEncoder) and architecture.model.cnn in self.classes:
+            return architecture.model.cnn
+        parts = set(architecture.parts) - {"decoder"}
+        if isinstance(architecture.model, ImageEncoder) and architecture.classes:
+            parts = {"classifier"}
+        whole = [(name, known) for name, known in self.classes.items() if not known.left]
+        if any(set(known.parts) == parts for _, known in whole):
+            return next(name for name, known in whole if set(known.parts) == parts)
+        # A trunk without its pooler is still the trunk's class.
+        inside = [(len(known.parts), name) for name, known in whole[1:] if set(known.parts) < parts]
+        return max(inside)[1] if inside else self.trunk
+
+    def transformers_class(self, architecture: Architecture) -> str | None:
+        """The class that loads an export, None where transformers has none."""
+        return self.class_of(architecture) if self.in_transformers else None
+
     def load_options(self, architecture: Architecture) -> dict[str, Any]:
         """What `from_pretrained` must be told besides the folder."""
-        headless = "For" not in (self.transformers_class(architecture) or "For")
+        headless = self.transformers_class(architecture) == self.trunk
         return {"add_pooling_layer": False} if self.optional_pooler and headless and not architecture.parts else {}
 
 
@@ -79,10 +125,10 @@ def table_names(tensors: Tensors, family: Family) -> Names:
             continue
         ours = family.aliases.get(ours, ours)
         if ours in names:
-            _require_equal(tensors, names[ours], name)
+            names[ours] = _of_two(tensors, family, names[ours], name)
             continue
         names[ours] = name
-    if family.tied and family.tied[0] in names:
+    if family.tied and family.tied[0] in names and not unused_biases(tensors, family, names):
         decoder, words = (names.get(name) for name in family.tied)
         if words and tensors[decoder].shape == tensors[words].shape and _equal(tensors, decoder, words):
             del names[family.tied[0]]
@@ -93,9 +139,29 @@ def _equal(tensors: Tensors, first: str, second: str) -> bool:
     return tensors.read(first).tobytes() == tensors.read(second).tobytes()
 
 
-def _require_equal(tensors: Tensors, first: str, second: str) -> None:
-    if tensors[first].shape != tensors[second].shape or not _equal(tensors, first, second):
-        raise InputError(f"{first!r} and {second!r} are two names of one tensor, and differ")
+def _of_two(tensors: Tensors, family: Family, first: str, second: str) -> str:
+    """Which of two names of one tensor counts; they may differ where a decoder is stored.
+
+    transformers 5 keeps two biases of an untied decoder and trains `decoder.bias` alone (modeling_bert.py,
+    BertLMPredictionHead). transformers 4 had one bias, under either name.
+    """
+    if tensors[first].shape == tensors[second].shape:
+        if _equal(tensors, first, second):
+            return first
+        if family.tied and any(name.endswith(family.tied[0]) for name in tensors):
+            return first if first.endswith(tuple(family.aliases)) else second
+    raise InputError(f"{first!r} and {second!r} are two names of one tensor, and differ")
+
+
+def unused_biases(tensors: Tensors, family: Family, names: Names) -> Names:
+    """Biases that no output depends on, where `decoder.bias` differs from them: the table's name and the file's."""
+    unused = {}
+    for second, first in family.aliases.items():
+        counts = names.get(first, "")
+        other = counts.removesuffix(second) + first
+        if counts.endswith(second) and other in tensors and not _equal(tensors, counts, other):
+            unused[first] = other
+    return unused
 
 
 def number(
@@ -120,5 +186,5 @@ def choice(config: Mapping[str, Any], name: str, default: str, choices: Iterable
     """One of a few words of a config.json."""
     value, choices = config.get(name, default), list(choices)
     if value not in choices:
-        raise InputError(f"config.json says {name} = {value!r}, which is not supported; {nearest(str(value), choices)}")
+        raise InputError(f"config.json says {name} = {value!r}, which is not supported; {one_of(choices)}")
     return value

@@ -21,12 +21,13 @@ from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import compare_trees, flatten, unflatten
-from vlm_jax.weights.families import FAMILIES, family_of
-from vlm_jax.weights.family import Architecture, Family, table_names
-from vlm_jax.weights.report import port_report
+from vlm_jax.weights.evidence import Published, class_of, contents_of, require_own_prefix
+from vlm_jax.weights.families import FAMILIES
+from vlm_jax.weights.family import Architecture, Family, table_names, unused_biases
+from vlm_jax.weights.report import class_lines, port_report
 from vlm_jax.weights.source import NO_CHANGES, Changes, Source, as_path, new_folder, open_source
 from vlm_jax.weights.tables import to_ours, trunk_names
-from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters, refuse_prefix, renamed
+from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters, renamed
 
 ABOUT, PARAMS, KEPT, DIGESTS = "port.json", "params", "kept.safetensors", "digests.json"
 REPORT = "port_report.md"
@@ -56,14 +57,21 @@ class Ported:
     tokenizer: tuple[Path, ...]
     """The tokenizer's files."""
     origin: Origin
+    published: Published | None = None
+    """None for what no file was, as the text side of a run."""
     changes: Changes = NO_CHANGES
     """What was done to the names of the source's tensors."""
+
+    @property
+    def class_lines(self) -> list[str]:
+        """What `import`, `verify` and the report say of the class; nothing of the text side of a run."""
+        return class_lines(self.published, self.family.class_of(self.architecture)) if self.published else []
 
     @property
     def parameter_count(self) -> int:
         """Numbers that came from the source."""
         leaves = flatten(self.params)
-        return sum(leaves[path].size for row in self.family.rows(self.architecture) if row.theirs for path in row.ours)
+        return sum(leaves[path].size for row in self.family.rows(self.architecture) for path in row.ours)
 
     @property
     def module(self) -> ImageClassifier | PretrainedModel:
@@ -75,7 +83,9 @@ def make_module(architecture: Architecture) -> ImageClassifier | PretrainedModel
     """The module of an architecture, unbound."""
     if isinstance(architecture.model, ImageEncoder):
         return ImageClassifier(architecture.model, architecture.classes)
-    return PretrainedModel(architecture.model, architecture.classes, parts=architecture.parts)
+    return PretrainedModel(
+        architecture.model, architecture.classes, parts=architecture.parts, pad_id=architecture.pad_id
+    )
 
 
 def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
@@ -90,40 +100,45 @@ def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
     return flatten(variables["params"])
 
 
-def read(name: str, *, strip_prefix: str = "", drop_tensors: str = "") -> Ported:
+def read(name: str, *, strip_prefix: str = "", drop_tensors: str = "", given_class: str | None = None) -> Ported:
     """The model at a source, or in the folder of an import; `InputError` where anything is amiss.
 
-    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`.
+    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`; `given_class` is for a source that does not
+    say what it is.
     """
     folder = as_path(name)
     if (folder / ABOUT).is_file():
-        if strip_prefix or drop_tensors:
+        if strip_prefix or drop_tensors or given_class:
             raise InputError(
-                f"{name} is the folder of an import, whose names are the family's already; give --strip-prefix and "
-                "--drop-tensors with its source"
+                f"{name} is the folder of an import, whose class and names are settled; give --architecture, "
+                "--strip-prefix and --drop-tensors with its source"
             )
         return read_import(folder)
-    return convert(renamed(open_source(name), strip_prefix=strip_prefix, drop_tensors=drop_tensors))
+    source = renamed(open_source(name), strip_prefix=strip_prefix, drop_tensors=drop_tensors)
+    return convert(source, given_class=given_class)
 
 
-def convert(source: Source) -> Ported:
+def convert(source: Source, *, given_class: str | None = None) -> Ported:
     """A source's tensors as our parameters, each used once."""
     refuse_adapters(source)
-    family = family_of(source)
-    refuse_prefix(source, {family.prefix for family in FAMILIES.values() if family.prefix})
-    names = table_names(source.tensors, family)
-    architecture = family.settings(source.config, names, source.tensors)
+    named = class_of(source, given_class)
+    require_own_prefix(source)
+    family, names = named.family, table_names(source.tensors, named.family)
+    parts, published = contents_of(named, names)
+    names = {ours: name for ours, name in names.items() if ours not in published.left_behind}
+    unused = unused_biases(source.tensors, family, names)
+    architecture = family.settings(source.config, names, source.tensors, named.name, parts)
     # PyTorch's batch norms count the batches that they saw; nothing is computed from it.
     counters = {name: names.pop(name) for name in list(names) if name.endswith(".num_batches_tracked")}
     rows = family.rows(architecture)
     params, kept = to_ours(source.tensors, names, rows, shapes(architecture), what=source.name)
-    kept |= {name: source.tensors.read(there) for name, there in counters.items()}
+    kept |= {name: source.tensors.read(there) for name, there in (counters | unused).items()}
     dtypes = {ours: source.tensors[name].dtype for ours, name in names.items() if source.tensors[name].dtype != "F32"}
     origin = Origin(source.name, source.revision, source.sha256)
     files = tuple(source.tokenizer_files())
     warnings = drop_warnings(source.changes.dropped, trunk_names(rows), family.prefix)
     changes = source.changes._replace(warnings=warnings)
-    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, changes)
+    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, published, changes)
 
 
 def write_import(ported: Ported, folder: Path) -> None:
@@ -136,7 +151,9 @@ def write_import(ported: Ported, folder: Path) -> None:
         checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(ported.params))
     family, architecture = ported.family, ported.architecture
     rows, origin = family.rows(architecture), ported.origin._asdict()
-    report = port_report(family.name, architecture, rows, ported.params, origin, list(ported.kept), ported.changes)
+    report = port_report(
+        family.name, architecture, rows, ported.params, origin, list(ported.kept), ported.class_lines, ported.changes
+    )
     (folder / REPORT).write_text(report, encoding="utf-8")
     if ported.kept:
         save_file(ported.kept, folder / KEPT)
@@ -149,10 +166,12 @@ def write_import(ported: Ported, folder: Path) -> None:
         "parts": list(architecture.parts),
         "classes": architecture.classes,
         "input": to_dict(architecture.input) if architecture.input else None,
+        "pad_id": architecture.pad_id,
         "dtypes": ported.dtypes,
         "config": ported.config,
         "tokenizer": [file.name for file in ported.tokenizer],
         "origin": origin,
+        "published": ported.published._asdict() if ported.published else None,
         "changes": ported.changes._asdict(),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -161,8 +180,6 @@ def write_import(ported: Ported, folder: Path) -> None:
 
 def read_import(folder: Path) -> Ported:
     """What `write_import` wrote; `InputError` where a file is not as it was written."""
-    import orbax.checkpoint as ocp
-
     again = "import the source again"
     try:
         listed = read_manifest(folder / DIGESTS)["files"]
@@ -179,18 +196,38 @@ def read_import(folder: Path) -> Ported:
             tuple(about["parts"]),
             about["classes"],
             from_dict(about["input"], ImageInput) if about["input"] else None,
+            about["pad_id"] if "pad_id" in about else about["config"].get("pad_token_id"),  # imports from before
         )
         origin = Origin(**about["origin"])
+        published = _published(about.get("published"))
         recorded = about.get("changes", {})  # imports from before have none
         changes = Changes(**{name: tuple(x) if isinstance(x, list) else x for name, x in recorded.items()})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / ABOUT} cannot be used: {type(error).__name__} {error}") from None
-    want = unflatten(shapes(architecture))
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute() / PARAMS).item_metadata.tree
-        compare_trees(saved, want, what=f"parameters in {folder}")
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), want)
-        params = checkpointer.restore(folder.absolute() / PARAMS, target)
+    params = _restore(folder, shapes(architecture))
     kept = load_file(folder / KEPT) if KEPT in listed else {}
     files = tuple(folder / name for name in about["tokenizer"])
-    return Ported(family, architecture, params, kept, about["dtypes"], about["config"], files, origin, changes)
+    return Ported(
+        family, architecture, params, kept, about["dtypes"], about["config"], files, origin, published, changes
+    )
+
+
+def _published(about: dict[str, Any] | None) -> Published | None:
+    """As `write_import` wrote it; None in the folders of imports before there was such a record."""
+    if about is None:
+        return None
+    return Published(**{key: tuple(value) if isinstance(value, list) else value for key, value in about.items()})
+
+
+def _restore(folder: Path, want: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
+    """The parameters of an import; `text_fc`, the identity that imports from before hold, is left out."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(folder.absolute() / PARAMS).item_metadata.tree
+        identity = {path: leaf for path, leaf in flatten(saved).items() if path.startswith("embed/text_fc/")}
+        whole = unflatten(want | {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in identity.items()})
+        compare_trees(saved, whole, what=f"parameters in {folder}")
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), whole)
+        params = checkpointer.restore(folder.absolute() / PARAMS, target)
+    return unflatten({path: leaf for path, leaf in flatten(params).items() if path not in identity})

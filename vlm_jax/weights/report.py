@@ -2,9 +2,24 @@
 
 from vlm_jax.config import ImageEncoder
 from vlm_jax.trees import flatten
+from vlm_jax.weights.evidence import OPTION, Published
 from vlm_jax.weights.family import Architecture
 from vlm_jax.weights.source import Changes
 from vlm_jax.weights.tables import Row
+
+
+def class_lines(published: Published, ported_class: str) -> list[str]:
+    """The class of a file and by what it is known, what of it is missing, what is left behind."""
+    lines = [f"class: {published.name} ({published.evidence})"]
+    if published.missing:
+        lines.append(f"missing tensors of {published.name}: {', '.join(published.missing)}")
+    if published.left_behind:
+        lines.append(f"left behind: {', '.join(published.left_behind)}")
+    if published.larger:
+        lines.append(f"to take them as well: {OPTION} {' or '.join(published.larger)}")
+    if ported_class != published.name:
+        lines.append(f"ported as: {ported_class}")
+    return lines
 
 
 def port_report(
@@ -14,17 +29,19 @@ def port_report(
     params: dict,
     origin: dict,
     kept: list[str],
+    class_of: list[str],
     changes: Changes,
 ) -> str:
-    """Source, settings and the table of names, as Markdown."""
+    """Source, settings and the table of names, as Markdown; `class_of` are the lines about the class."""
     leaves = flatten(params)
     lines = [
         f"# Port of {origin['source']}",
         "",
         f"- family: {family}",
+        *(f"- {line}" for line in class_of),
         f"- sha256: {origin['sha256']}",
         f"- revision: {origin['revision'] or 'none: local files'}",
-        f"- parameters: {sum(leaves[path].size for row in rows if row.theirs for path in row.ours):,}",
+        f"- parameters: {sum(leaves[path].size for row in rows for path in row.ours):,}",
     ]
     if isinstance(architecture.model, ImageEncoder):
         image = architecture.input
@@ -39,8 +56,7 @@ def port_report(
     lines += [f"- {line}" for line in changes.lines()]
     lines += ["", "| theirs | ours | shape |", "|---|---|---|"]
     for row in rows:
-        theirs = ", ".join(row.theirs) or "(none: a constant)"
-        lines += [f"| {theirs} | {path} | {list(leaves[path].shape)} |" for path in row.ours]
+        lines += [f"| {', '.join(row.theirs)} | {path} | {list(leaves[path].shape)} |" for path in row.ours]
     if kept:
         lines += ["", f"{len(kept)} tensors of theirs are kept beside the parameters, so that an export returns them."]
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError
 from vlm_jax.trees import shortened, unflatten
 from vlm_jax.weights.source import FLOATS, INTEGERS, Tensors
 from vlm_jax.weights.tensor_names import ways_out
@@ -24,11 +24,12 @@ class Transform(NamedTuple):
     forward: Callable[..., Arrays]
     backward: Callable[..., Arrays]
     exact: bool = True
-    """Whether `backward` gives back every bit. Where not, theirs are kept, and go back while ours are untouched."""
+    """Whether `backward` gives back every bit. Where not, theirs are kept: they go back while ours are untouched, and
+    `backward` takes them after ours."""
 
 
 class Row(NamedTuple):
-    """Their tensors and the parameters they become; ours without theirs are constants, none of ours has two rows."""
+    """Their tensors and the parameters they become; none of ours has two rows."""
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
@@ -56,7 +57,7 @@ CONVOLUTION = Transform(_each(lambda x: x.transpose(2, 3, 1, 0)), _each(lambda x
 def folded_norm(epsilon: float) -> Transform:
     """A batch norm (weight, bias, running mean, running variance) as scale and bias (Ioffe and Szegedy 2015, alg. 2).
 
-    Back, a scale and a bias are a batch norm over mean 0 and variance 1 - epsilon.
+    Back, the running statistics are those that came, and weight and bias those that give this scale and bias with them.
     """
 
     def forward(weight, bias, mean, variance):
@@ -64,21 +65,12 @@ def folded_norm(epsilon: float) -> Transform:
         scale = wide[0] / np.sqrt(wide[3] + epsilon)
         return scale.astype(np.float32), (wide[1] - wide[2] * scale).astype(np.float32)
 
-    def backward(scale, bias):
-        return scale, bias, np.zeros_like(scale), np.full_like(scale, 1.0 - epsilon)
+    def backward(scale, bias, _weight, _bias, mean, variance):
+        wide = [x.astype(np.float64) for x in (scale, bias, mean, variance)]
+        weight = wide[0] * np.sqrt(wide[3] + epsilon)
+        return weight.astype(np.float32), (wide[1] + wide[2] * wide[0]).astype(np.float32), mean, variance
 
     return Transform(forward, backward, exact=False)
-
-
-def identity(width: int) -> Transform:
-    """A square linear map that changes nothing, and its bias: no tensors of theirs."""
-
-    def backward(kernel, bias):
-        if np.array_equal(kernel, np.eye(width, dtype=np.float32)) and not bias.any():
-            return ()
-        raise InputError("embed/text_fc is not the identity: fold it into the tables first")
-
-    return Transform(lambda: (np.eye(width, dtype=np.float32), np.zeros(width, np.float32)), backward)
 
 
 def linear(theirs: str, ours: str, *, bias: bool = True) -> list[Row]:
@@ -105,6 +97,11 @@ def convolution_norm(theirs: tuple[str, str], ours: tuple[str, str], *, epsilon:
         Row((f"{conv}.weight",), (f"{ours[0]}/kernel",), CONVOLUTION),
         Row(statistics, (f"{ours[1]}/scale", f"{ours[1]}/bias"), folded_norm(epsilon)),
     ]
+
+
+def theirs_of(rows: list[Row]) -> tuple[str, ...]:
+    """The names of all their tensors in some rows."""
+    return tuple(name for row in rows for name in row.theirs)
 
 
 def to_ours(
@@ -148,7 +145,7 @@ def _check_names(tensors: Tensors, names: Mapping[str, str], rows: list[Row], wh
     unexpected = {name: file_name for name, file_name in names.items() if name not in listed}
     problems = [f"unexpected {name} {list(tensors[name].shape)}" for name in unexpected.values()]
     missing = [name for name in sorted(listed) if name not in names]
-    problems += [f"missing {name} ({nearest(name, names)})" if names else f"missing {name}" for name in missing]
+    problems += [f"missing {name}" for name in missing]
     for name in sorted(listed & names.keys()):
         if tensors[names[name]].dtype in INTEGERS:
             problems.append(
@@ -182,11 +179,12 @@ def to_theirs(
     tensors: dict[str, np.ndarray] = {}
     for row in rows:
         ours = tuple(np.asarray(params[path]) for path in row.ours)
-        if not row.transform.exact and all(name in kept for name in row.theirs):
+        if row.transform.exact:
+            theirs = row.transform.backward(*ours)
+        else:
             theirs = tuple(kept[name] for name in row.theirs)
             untouched = zip(row.transform.forward(*theirs), ours, strict=True)
-            if all(np.array_equal(before, now) for before, now in untouched):
-                tensors |= dict(zip(row.theirs, theirs, strict=True))
-                continue
-        tensors |= dict(zip(row.theirs, row.transform.backward(*ours), strict=True))
+            if not all(np.array_equal(before, now) for before, now in untouched):
+                theirs = row.transform.backward(*ours, *theirs)
+        tensors |= dict(zip(row.theirs, theirs, strict=True))
     return tensors

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from vlm_jax.config import ImageEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
+from vlm_jax.models.pretrained import check_text
 from vlm_jax.weights.ported import Ported
 
 BATCH = 32
@@ -36,7 +37,8 @@ class TextEncoder:
             raise InputError(f"no tokenizer lies beside {ported.origin.source}")
         self.tokenizer = Tokenizer.load(ported.tokenizer[0].parent)
         self.tokenizer.check_size(ported.architecture.model.text.vocabulary_size, exact=False)
-        self._parts, text = ported.architecture.parts, ported.architecture.model.text
+        self._parts, self._settings = ported.architecture.parts, ported.architecture.model
+        text = self._settings.text
         self._longest = text.max_positions - text.first_position
         self._params = jax.tree.map(jnp.asarray, ported.params)
         module = ported.module
@@ -46,7 +48,9 @@ class TextEncoder:
         longest = min(max_length or self._longest, self._longest)
         needed = max(len(ids) for ids in self.tokenizer.tokens(texts)) + 2
         length = min(longest, next((size for size in BUCKETS if size >= needed), needed))
-        return self.tokenizer.encode(texts, length)
+        ids, mask = self.tokenizer.encode(texts, length)
+        check_text(self._settings, ids)  # the compiled program cannot
+        return ids, mask
 
     def fill_mask(self, text: str, *, top: int = 5) -> list[list[Guess]]:
         """The likeliest words for each mask of a text, best first: `fill_mask("paris is the [MASK] of france")`."""

@@ -1,28 +1,26 @@
 """The proof of a port: our model and the published one on the same input, layer by layer.
 
-The reference is transformers' own model in float64, or for CNNs that transformers does not have, the published network
-in plain PyTorch functions (`torch_cnns`). Without torch the files are still compared, and the report says what was not.
+The reference is the class of transformers that the file names, in float64; for CNNs that transformers does not have, it
+is the published network in plain PyTorch functions (`torch_cnns`). What could not be compared is named, and is no PASS.
 """
 
 import importlib.util
 import math
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from vlm_jax.config import ImageEncoder
 from vlm_jax.data.text import Tokenizer
-from vlm_jax.errors import InputError
 from vlm_jax.text_lines import first_line
 from vlm_jax.weights.export import export
-from vlm_jax.weights.family import table_names
+from vlm_jax.weights.family import Names, PublishedClass, table_names, unused_biases
 from vlm_jax.weights.ported import ABOUT, Ported, convert, read
-from vlm_jax.weights.source import CONFIG, WEIGHTS, Source, Tensors, as_path, open_source
+from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
 from vlm_jax.weights.tensor_names import renamed, written
 
 BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
@@ -34,12 +32,34 @@ TEXTS = (
 )  # fmt: skip
 
 
+Status = Literal["ok", "FAIL", "not compared", "note"]
+"""`not compared`: an output of the class, or the tokenizer, that nothing was compared with."""
+OUTPUTS = {
+    "pooler": "pooled", "words": "masked words", "pairs": "sentence pairs", "answers": "answers",
+    "classifier": "logits",
+}  # fmt: skip
+
+
 class Check(NamedTuple):
     """One line of a report."""
 
     name: str
     value: str
-    passed: bool
+    status: Status
+
+
+def judged(name: str, value: str, passed: bool) -> Check:
+    """A comparison that took place."""
+    return Check(name, value, "ok" if passed else "FAIL")
+
+
+def verdict(checks: Iterable[Check]) -> tuple[str, int]:
+    """The last line of a report and the exit code: FAIL 1, NOT COMPARED 3, and PASS 0 where all was compared."""
+    checks = list(checks)
+    if any(check.status == "FAIL" for check in checks):
+        return "FAIL", 1
+    left_out = [check.name for check in checks if check.status == "not compared"]
+    return (f"NOT COMPARED: {', '.join(left_out)}", 3) if left_out else ("PASS", 0)
 
 
 def score(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -47,80 +67,93 @@ def score(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 
 
-def verify(name: str, *, strip_prefix: str = "", drop_tensors: str = "") -> Iterator[Check]:
+def verify(
+    name: str, *, strip_prefix: str = "", drop_tensors: str = "", given_class: str | None = None
+) -> Iterator[Check]:
     """The checks of a source or of an import's folder, one after the other.
 
-    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`; what they leave is the reference.
+    The options are those of `read`; what they leave is the reference.
     """
-    options = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors}
+    changed = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = as_path(name)
+        folder, place = as_path(name), Path(temporary)
         if (folder / ABOUT).is_file():  # its reference is what it exports
-            ported, source_folder = read(name, **options), Path(temporary) / "source"
-            export(ported, source_folder)
-            source = open_source(str(source_folder))
+            ported = read(name, **changed, given_class=given_class)
+            export(ported, place / "source")
+            source = open_source(str(place / "source"))
+            oracle = ported.family.class_of(ported.architecture)
         else:
-            source = renamed(open_source(name), **options)
-            ported = convert(source)
+            source = renamed(open_source(name), **changed)
+            ported = convert(source, given_class=given_class)
             if source.changes.lines():
-                source = written(source, Path(temporary) / "renamed")
+                source = written(source, place / "renamed")
+            oracle = ported.published.name
+        for line in ported.class_lines:
+            key, _, value = line.partition(": ")
+            yield Check(key, value, "note")
         for line in ported.changes.lines():
-            yield Check("tensor names", line, True)
-        yield _round_trip(ported, source, Path(temporary) / "again")
-        if importlib.util.find_spec("torch") is None:
-            yield Check("outputs", "not compared: torch is not installed", True)
-            return
-        if isinstance(ported.architecture.model, ImageEncoder):
-            yield from _compare_cnn(ported, source, Path(temporary) / "model")
-        else:
-            yield from _compare_encoder(ported, source, Path(temporary) / "model")
-            yield _compare_tokenizers(ported, source)
+            yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
+        where = "transformers'" if ported.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
+        yield Check("compared with", f"{where} {oracle}", "note")
+        yield _round_trip(ported, source, place / "again")
+        yield from _compare_outputs(ported, source, oracle, place / "model")
+        yield from _absent(ported)
 
 
 def _round_trip(ported: Ported, source: Source, folder: Path) -> Check:
-    """Whether an export holds the tensors that the source holds, bit for bit."""
+    """Whether an export holds the tensors that the source holds, bit for bit, but for what was left behind."""
     export(ported, folder)
     back = Tensors([folder / WEIGHTS])
-    there, here = table_names(source.tensors, ported.family), table_names(back, ported.family)
+    left = ported.published.left_behind if ported.published else ()
+    there, here = _all_names(source.tensors, ported, left), _all_names(back, ported)
     different = sorted(set(there) ^ set(here))
     for name in set(there) & set(here):
         kinds = [(tensor.dtype, tensor.shape) for tensor in (source.tensors[there[name]], back[here[name]])]
         if kinds[0] != kinds[1] or source.tensors.read(there[name]).tobytes() != back.read(here[name]).tobytes():
             different.append(name)
     value = f"{len(there)} tensors bit-equal" if not different else f"differ: {', '.join(different[:5])}"
-    return Check("exported again", value, not different)
+    return judged("exported again", value, not different)
 
 
-def _reference(ported: Ported, source: Source, folder: Path) -> Any:
-    """transformers' model in float64, from the published files."""
-    import torch
-    import transformers
+def _all_names(tensors: Tensors, ported: Ported, left: tuple[str, ...] = ()) -> Names:
+    """The table's names of a file's tensors and the file's, biases that nothing depends on included."""
+    names = {ours: name for ours, name in table_names(tensors, ported.family).items() if ours not in left}
+    unused = unused_biases(tensors, ported.family, names)
+    return names | {f"{ours}, unused": name for ours, name in unused.items()}
 
-    kind = ported.family.transformers_class(ported.architecture)
-    folder.mkdir()
-    files = {tensor.file for tensor in source.tensors.values()}
-    for file in files:
-        (folder / (WEIGHTS if len(files) == 1 else file.name)).symlink_to(file.absolute())
-    for file in source.folder.glob("*.json"):
-        if file.name == CONFIG or file.name.endswith("index.json"):
-            shutil.copyfile(file, folder / file.name)
-    model, info = getattr(transformers, kind).from_pretrained(
-        folder,
-        dtype=torch.float64,
-        attn_implementation="eager",
-        output_loading_info=True,
-        local_files_only=True,
-        **ported.family.load_options(ported.architecture),
-    )
-    missing = set(info["missing_keys"])
-    for pair in ported.family.aliases.items():  # transformers 5 wants both names of an untied bias, 4 took either
-        for here, there in (pair, pair[::-1]):
-            if here in missing and there not in missing:
-                model.get_parameter(here).data.copy_(model.get_parameter(there).data)
-                missing.remove(here)
-    if missing := sorted(missing):
-        raise InputError(f"transformers' {kind} finds {len(missing)} tensors missing in {source.name}: {missing[:3]}")
-    return model.eval()
+
+def _absent(ported: Ported) -> Iterator[Check]:
+    """Outputs of the class that the port does not have: its file lacks tensors of theirs, or they were left behind."""
+    published, family = ported.published, ported.family
+    known = family.classes[published.name] if published else PublishedClass()
+    there = {*ported.architecture.parts, *(("classifier",) if ported.architecture.classes else ())}
+    for part in known.parts:
+        lacks = [name for name in family.heads[part] if name in published.missing]
+        if lacks:
+            yield Check(OUTPUTS[part], f"the file lacks {', '.join(lacks)}", "not compared")
+        elif part not in there:
+            yield Check(OUTPUTS[part], "left behind", "not compared")
+    if known.left:
+        yield Check("its head", f"left behind: {', '.join(published.left_behind)}", "not compared")
+
+
+def _not_installed(*modules: str) -> str | None:
+    """Why nothing can be compared; None where all modules are there."""
+    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(lacking)} not installed" if lacking else None
+
+
+def _compare_outputs(ported: Ported, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
+    """Every output of the port with the oracle's, and its tokenizer with transformers'."""
+    needed = ("torch", "transformers") if ported.family.in_transformers else ("torch",)
+    if why := _not_installed(*needed):
+        yield Check("outputs", why, "not compared")
+    elif isinstance(ported.architecture.model, ImageEncoder):
+        yield from _compare_cnn(ported, source, oracle, folder)
+    else:
+        yield from _compare_encoder(ported, source, oracle, folder)
+    if not isinstance(ported.architecture.model, ImageEncoder):
+        yield _compare_tokenizers(ported, source)
 
 
 def _inputs(ported: Ported) -> dict[str, np.ndarray]:
@@ -173,50 +206,27 @@ def _seen(inputs: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([inputs["text_mask"], inputs.get("image_mask", np.ones((3, 0), bool))], axis=1)
 
 
-def _their_outputs(
-    ported: Ported, source: Source, inputs: dict[str, np.ndarray], folder: Path
-) -> dict[str, np.ndarray]:
-    import torch
+def _compare_encoder(ported: Ported, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
+    from vlm_jax.weights.oracles import encoder_outputs, load_oracle
 
-    model = _reference(ported, source, folder)
-    given: dict[str, Any] = {
-        "input_ids": torch.tensor(inputs["input_ids"]).long(),
-        "attention_mask": torch.tensor(inputs["text_mask"]).long(),
-    }
-    if "segments" in inputs:
-        given["token_type_ids"] = torch.tensor(inputs["segments"]).long()
-    if "image" in inputs:
-        given["visual_embeds"] = torch.tensor(inputs["image"]).double()
-        given["visual_attention_mask"] = torch.tensor(inputs["image_mask"]).long()
-    with torch.no_grad():
-        output = model(**given, output_hidden_states=True, return_dict=True)
-    names = ["embeddings", *(f"layer {index + 1}" for index in range(ported.architecture.model.layers))]
-    states = dict(zip(names, output.hidden_states, strict=True))
-    heads = {
-        "pooled": "pooler_output",
-        "masked words": "prediction_logits" if "pairs" in ported.architecture.parts else "logits",
-        "sentence pairs": "seq_relationship_logits",
-        "answers": "logits",
-    }
-    parts = {"pooled": "pooler", "masked words": "words", "sentence pairs": "pairs", "answers": "answers"}
-    for name, attribute in heads.items():
-        if parts[name] in ported.architecture.parts and getattr(output, attribute, None) is not None:
-            states[name] = getattr(output, attribute)
-    return {name: value.numpy() for name, value in states.items()}
-
-
-def _compare_encoder(ported: Ported, source: Source, folder: Path) -> Iterator[Check]:
     inputs = _inputs(ported)
-    ours, theirs = our_outputs(ported, inputs), _their_outputs(ported, source, inputs, folder)
-    for name, reference in theirs.items():
-        mine = ours[name].reshape(reference.shape)
+    model, unlike = load_oracle(ported, source, oracle, folder)
+    if unlike:
+        yield judged("tensors", f"transformers' {oracle}: {unlike}", False)
+    ours, theirs = our_outputs(ported, inputs), encoder_outputs(ported, model, inputs)
+    for name, x in ours.items():
+        if name not in theirs:
+            yield Check(name, f"{oracle} does not compute it", "not compared")
+            continue
+        reference = theirs[name]
+        mine = x.reshape(reference.shape)
         shown = _seen(inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
         worst = score(mine[shown], reference[shown])
-        yield Check(name, f"{worst:.1e}", worst <= BOUND)
+        yield judged(name, f"{worst:.1e}", worst <= BOUND)
     if "masked words" in theirs:
         shown = _seen(inputs)
         divergence = _divergence(theirs["masked words"][shown], ours["masked words"][shown].astype(np.float64))
-        yield Check("KL of masked words", f"{divergence:.1e} nats", divergence <= KL_BOUND)
+        yield judged("KL of masked words", f"{divergence:.1e} nats", divergence <= KL_BOUND)
 
 
 def _divergence(logits: np.ndarray, other: np.ndarray) -> float:
@@ -227,7 +237,9 @@ def _divergence(logits: np.ndarray, other: np.ndarray) -> float:
 
 def _compare_tokenizers(ported: Ported, source: Source) -> Check:
     if not ported.tokenizer:
-        return Check("tokenizer", "none lies beside the weights", True)
+        return Check("tokenizer", "none lies beside the weights", "note")
+    if why := _not_installed("transformers"):
+        return Check("tokenizer", why, "not compared")
     from transformers import AutoTokenizer
 
     ours = Tokenizer.load(ported.tokenizer[0].parent)
@@ -235,37 +247,30 @@ def _compare_tokenizers(ported: Ported, source: Source) -> Check:
         theirs = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except (ValueError, OSError) as error:  # it needs a model_type that old files do not have
         if not (source.folder / "vocab.txt").is_file():
-            return Check("tokenizer", f"transformers cannot read it: {first_line(error)}", False)
+            why = f"transformers cannot read it: {first_line(error)}"
+            return Check("tokenizer", why, "not compared")
         from transformers import BertTokenizer
 
         theirs = BertTokenizer(vocab=str(source.folder / "vocab.txt"))
     different = [text for text in TEXTS if ours.tokens([text])[0] != theirs.encode(text, add_special_tokens=False)]
     value = f"{len(TEXTS)} texts equal" if not different else f"differs on {different[0]!r}"
-    return Check("tokenizer", value, not different)
+    return judged("tokenizer", value, not different)
 
 
-def _compare_cnn(ported: Ported, source: Source, folder: Path) -> Iterator[Check]:
-    import torch
-
-    from vlm_jax.weights.torch_cnns import run_published
+def _compare_cnn(ported: Ported, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
+    from vlm_jax.weights.oracles import cnn_outputs
 
     height, width = ported.architecture.input.size
     pixels = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
     module = ported.module
     with jax.default_matmul_precision("highest"):
         ours = jax.device_get(jax.jit(lambda params, x: module.apply({"params": params}, x))(ported.params, pixels))
-    image = torch.tensor(pixels).permute(0, 3, 1, 2).double()
-    if ported.family.transformers_class(ported.architecture):
-        model = _reference(ported, source, folder)
-        with torch.no_grad():
-            encoder = getattr(model, "resnet", model)
-            features = encoder(image).pooler_output.flatten(1)
-            theirs = (features, model(image).logits if ported.architecture.classes else None)
-    else:
-        tensors = {name: torch.tensor(source.tensors.read(name)).double() for name in source.tensors}
-        with torch.no_grad():
-            theirs = run_published(ported.family.name, tensors, image)
+    theirs, unlike = cnn_outputs(ported, source, oracle, folder, pixels)
+    if unlike:
+        yield judged("tensors", f"{oracle}: {unlike}", False)
     for name, mine, reference in zip(("features", "logits"), ours, theirs, strict=True):
-        if mine is not None:
-            worst = score(mine, reference.numpy())
-            yield Check(name, f"{worst:.1e}", worst <= CNN_BOUND and math.isfinite(worst))
+        if mine is not None and reference is not None:
+            worst = score(mine, reference)
+            yield judged(name, f"{worst:.1e}", worst <= CNN_BOUND and math.isfinite(worst))
+        elif mine is not None:
+            yield Check(name, f"{oracle} does not compute it", "not compared")

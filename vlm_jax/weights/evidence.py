@@ -1,0 +1,236 @@
+"""Which published class a file is of, by what evidence, and what of the class the file holds.
+
+The evidence, in this order: `architectures` of config.json, timm's `architecture`, `model_type`, the names of the
+tensors. The option --architecture decides where these leave a choice. A class is never guessed from likeness: several
+classes have the same tensors and compute different numbers.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from vlm_jax.errors import InputError, one_of
+from vlm_jax.models.pretrained import Part
+from vlm_jax.weights.families import CLASSES, FAMILIES
+from vlm_jax.weights.family import Family, Names, PublishedClass, table_names
+from vlm_jax.weights.source import Source
+from vlm_jax.weights.tensor_names import refuse_prefix
+
+OPTION = "--architecture"
+POOLINGS = (None, "", "avg")  # timm's `global_pool`: the mean over the grid
+
+
+class Named(NamedTuple):
+    """The class of a file, and why."""
+
+    family: Family
+    name: str
+    evidence: str
+    left: tuple[str, ...] = ()
+    """Beginnings of the names of heads that are left behind."""
+
+
+class Published(NamedTuple):
+    """The class that a file is of, and what is not in the port. Tensors have the names of the family's table."""
+
+    name: str
+    evidence: str
+    missing: tuple[str, ...] = ()
+    """Tensors of the class that the file lacks."""
+    left_behind: tuple[str, ...] = ()
+    """Tensors of the file, of heads that are not ported."""
+    larger: tuple[str, ...] = ()
+    """Classes that would take some of these, if --architecture names them."""
+
+
+def class_of(source: Source, given: str | None = None) -> Named:
+    """The class that config.json or --architecture (`given`) names, or the only one that has such tensors.
+
+    Raises `InputError` where that is no supported class, or more than one.
+    """
+    family, named = _family_of_model_type(source), _architectures(source, given) or _timm(source)
+    if named and family and named.family is not family:
+        raise InputError(
+            f"{source.name}: config.json says model_type = {family.name!r}, but its class {named.name} is of the "
+            f"model_type {named.family.name!r}; correct config.json"
+        )
+    if given is not None:
+        return _given(source, given, named, family)
+    return named or _by_names(source, family)
+
+
+def _supported() -> str:
+    return one_of(CLASSES)
+
+
+def _architectures(source: Source, given: str | None) -> Named | None:
+    """The class that `architectures` names; with several, the given one of them."""
+    code = source.config.get("auto_map")
+    if isinstance(code, dict) and any(str(key).startswith("AutoModel") for key in code):
+        raise InputError(
+            f"{source.name}: config.json says auto_map = {code}: its class is code of its own, not transformers'; "
+            f"supported are transformers' own classes: {', '.join(CLASSES)}"
+        )
+    listed = source.config.get("architectures")
+    if not listed:
+        return None
+    if not isinstance(listed, list) or len(listed) != 1:
+        if isinstance(listed, list) and given in listed:
+            return _known(source, given, "architectures")
+        raise InputError(
+            f"{source.name}: config.json says architectures = {listed!r}; expected a list of one class. Name it with "
+            f"{OPTION}, or correct config.json"
+        )
+    return _known(source, listed[0], "architectures")
+
+
+def _known(source: Source, name: object, key: str) -> Named:
+    if not isinstance(name, str) or name not in CLASSES:
+        raise InputError(
+            f"{source.name} is a {name!r} (config.json {key}), which cannot be ported; supported are: "
+            f"{', '.join(CLASSES)}"
+        )
+    family = CLASSES[name]
+    return Named(family, name, f"config.json {key}", family.classes[name].left)
+
+
+def _timm(source: Source) -> Named | None:
+    """The class that timm's config.json names; settings that change the network are refused."""
+    name = source.config.get("architecture")
+    if name is None:
+        return None
+    for key, allowed in (("model_args", (None, {})), ("global_pool", POOLINGS)):
+        if source.config.get(key) not in allowed:
+            raise InputError(
+                f"{source.name}: config.json says {key} = {source.config[key]!r}, which is not supported; expected "
+                "none, or 'avg' as global_pool"
+            )
+    plain = name.partition(".")[0] if isinstance(name, str) else name  # a tag says what trained it: resnet50.a1_in1k
+    return _known(source, plain, "architecture")
+
+
+def _family_of_model_type(source: Source) -> Family | None:
+    name = source.config.get("model_type")
+    if name is None:
+        return None
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise InputError(
+            f"{source.name}: config.json says model_type = {name!r}, which cannot be ported; supported are: "
+            f"{', '.join(FAMILIES)}"
+        )
+    return FAMILIES[name]
+
+
+def _given(source: Source, given: str, named: Named | None, family: Family | None) -> Named:
+    """The class of the option, unless config.json says that the file is something else."""
+    if given not in CLASSES:
+        raise InputError(f"{OPTION} {given!r} cannot be ported; {_supported()}")
+    wanted = CLASSES[given]
+    family = named.family if named else family
+    if family and wanted is not family:
+        raise InputError(
+            f"{OPTION} is {given}, but config.json of {source.name} says that it is of the family {family.name!r}; "
+            f"leave the option out, or {one_of(family.classes)}"
+        )
+    if named is None or named.name == given:
+        return Named(wanted, given, OPTION, wanted.classes[given].left)
+    if given != wanted.trunk and named.left:
+        raise InputError(
+            f"{OPTION} is {given}, but config.json of {source.name} says {named.name}, whose heads compute something "
+            f"else; leave the option out, or give {wanted.trunk}"
+        )
+    evidence = f"{OPTION}; {named.evidence} says {named.name}"
+    return Named(wanted, given, evidence, (*wanted.classes[given].left, *named.left))
+
+
+def require_own_prefix(source: Source) -> None:
+    """`InputError` where names stand behind another prefix than those of the families."""
+    refuse_prefix(source, {family.prefix for family in FAMILIES.values() if family.prefix})
+
+
+def _by_names(source: Source, family: Family | None) -> Named:
+    """The only class that has such tensors: of the family that `model_type` names, or of all known ones."""
+    require_own_prefix(source)
+    families = [family] if family else FAMILIES.values()
+    found = [named for each in families for named in _fitting(source, each)]
+    if family and len(found) == 1:
+        return found[0]._replace(evidence="config.json model_type and the names of the tensors")
+    if len(found) == 1 and _stands_alone(source, found[0]):
+        return found[0]
+    if not found and not family and not any(_recognises(each, source) for each in FAMILIES.values()):
+        shown = ", ".join(sorted(source.tensors)[:3])
+        raise InputError(
+            f"{source.name} is of no known family (its tensors begin {shown}); supported are: {', '.join(FAMILIES)}"
+        )
+    choices = [named.name for named in found] or [name for each in families for name in each.classes]
+    raise InputError(
+        f"{source.name}: config.json names no class, and its tensors do not tell which of several it is; name it with "
+        f"`port_weights import {source.name} {OPTION} CLASS --output FOLDER`, then use FOLDER; {one_of(choices)}"
+    )
+
+
+def _recognises(family: Family, source: Source) -> bool:
+    prefix = f"{family.prefix}." if family.prefix else ""
+    return all(name in source.tensors or prefix + name in source.tensors for name in family.recognise)
+
+
+def _fitting(source: Source, family: Family) -> Iterable[Named]:
+    """The classes of a family whose heads are those of the file."""
+    if not _recognises(family, source):
+        return
+    names = table_names(source.tensors, family)
+    heads = [name for name in names if not name.startswith(family.trunk_names)]
+    for name, known in family.classes.items():
+        mine = _tensors(family, known) | set(family.heads["decoder"] if "words" in known.parts else ())
+        needed = set() if name == family.trunk else _tensors(family, known)
+        left = {head for head in heads if known.left and head.startswith(known.left)}
+        whole = all(any(head.startswith(beginning) for head in heads) for beginning in known.left)
+        fits = set(heads) <= mine | left and needed <= names.keys() and whole
+        if fits and (family.in_transformers or _has_shape(source, family, name, names)):
+            yield Named(family, name, "the names of the tensors", known.left)
+
+
+def _has_shape(source: Source, family: Family, name: str, names: Names) -> bool:
+    try:
+        family.settings(source.config, names, source.tensors, name, ())
+    except InputError:
+        return False
+    return True
+
+
+def _stands_alone(source: Source, named: Named) -> bool:
+    """Whether no other known class has such names; of heads, only behind the family's prefix."""
+    family, known = named.family, named.family.classes[named.name]
+    headless = named.name == family.trunk or not family.prefix
+    return known.alone and (headless or any(name.startswith(f"{family.prefix}.") for name in source.tensors))
+
+
+def _tensors(family: Family, known: PublishedClass) -> set[str]:
+    return {tensor for part in known.parts for tensor in family.heads[part]}
+
+
+def contents_of(named: Named, names: Names) -> tuple[tuple[Part, ...], Published]:
+    """The heads to port, and what of the class is missing or left behind.
+
+    A head that the file does not hold whole is not ported, and then no other is: the trunk alone, with its pooler.
+    """
+    family, known = named.family, named.family.classes[named.name]
+    missing = _tensors(family, known) - names.keys()
+    wanted = family.classes[family.trunk].parts if missing and family.in_transformers else known.parts
+    parts = tuple(part for part in wanted if names.keys() >= set(family.heads[part]))
+    if "words" in parts and names.keys() >= set(family.heads["decoder"]):
+        parts = (*parts, "decoder")
+    ported = {tensor for part in parts for tensor in family.heads[part]}
+    others = {tensor for tensors in family.heads.values() for tensor in tensors} - ported
+    left = {name for name in names if name in others or (named.left and name.startswith(named.left))}
+    larger = () if missing or named.left else _larger_classes(family, parts, left)
+    return parts, Published(named.name, named.evidence, tuple(sorted(missing)), tuple(sorted(left)), larger)
+
+
+def _larger_classes(family: Family, parts: tuple[Part, ...], left: set[str]) -> tuple[str, ...]:
+    """Classes whose further heads lie among what is left behind."""
+    larger = []
+    for name, known in family.classes.items():
+        more = set(known.parts) - set(parts)
+        if more and not known.left and set(known.parts) >= set(parts) - {"decoder"}:
+            larger += [name] if all(set(family.heads[part]) <= left for part in more) else []
+    return tuple(larger)

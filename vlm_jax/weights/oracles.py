@@ -1,0 +1,109 @@
+"""What `verify` compares with: the class that a file names, in float64. Needs torch, and mostly transformers."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vlm_jax.weights.ported import Ported
+from vlm_jax.weights.source import CONFIG, WEIGHTS, Source
+from vlm_jax.weights.torch_cnns import run_published
+
+
+def load_oracle(ported: Ported, source: Source, name: str, folder: Path) -> tuple[Any, str]:
+    """transformers' class `name` from the published files, and what in them does not fit the port, if anything.
+
+    transformers draws tensors that a file lacks at random. So each tensor that it misses must be of a head that is not
+    ported, and each that it does not know must be left behind.
+    """
+    import transformers
+
+    family = ported.family
+    folder.mkdir()
+    files = {tensor.file for tensor in source.tensors.values()}
+    for file in files:
+        (folder / (WEIGHTS if len(files) == 1 else file.name)).symlink_to(file.absolute())
+    for file in source.folder.glob("*.json"):
+        if file.name == CONFIG or file.name.endswith("index.json"):
+            shutil.copyfile(file, folder / file.name)
+    options = family.load_options(ported.architecture) if name == family.trunk else {}
+    model, info = getattr(transformers, name).from_pretrained(
+        folder,
+        dtype=torch.float64,
+        attn_implementation="eager",
+        output_loading_info=True,
+        local_files_only=True,
+        **options,
+    )
+    missing = set(info["missing_keys"])
+    for pair in family.aliases.items():  # transformers 5 wants both names of an untied bias, 4 took either
+        for here, there in (pair, pair[::-1]):
+            if here in missing and there not in missing:
+                model.get_parameter(here).data.copy_(model.get_parameter(there).data)
+                missing.remove(here)
+    return model.eval(), _unlike(ported, name, missing, set(info["unexpected_keys"]))
+
+
+def _unlike(ported: Ported, name: str, missing: set[str], unexpected: set[str]) -> str:
+    """Tensors that the class misses, or does not know, though the port computes with them."""
+    family, left = ported.family, ported.family.classes[name].left
+    ported_heads = {tensor for part in ported.architecture.parts for tensor in family.heads[part]}
+    if ported.architecture.classes and "classifier" in family.heads:
+        ported_heads |= set(family.heads["classifier"])
+    heads = {tensor for tensors in family.heads.values() for tensor in tensors} - ported_heads
+    behind = set(ported.published.left_behind) if ported.published else set()
+    problems = []
+    for what, keys, allowed in (("finds missing", missing, heads), ("does not know", unexpected, behind)):
+        names = [family.aliases.get(key.removeprefix(f"{family.prefix}."), key) for key in sorted(keys)]
+        names = [key.removeprefix(f"{family.prefix}.") for key in names]
+        wrong = [key for key in names if key not in allowed and not (left and key.startswith(left))]
+        wrong = [key for key in wrong if not key.endswith("position_ids")]
+        problems += [f"{what} {', '.join(wrong)}"] if wrong else []
+    return "; ".join(problems)
+
+
+def encoder_outputs(ported: Ported, model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The trunk's layers, the pooler and the ported heads of the class, by the names that `our_outputs` gives them."""
+    parts = ported.architecture.parts
+    given: dict[str, Any] = {
+        "input_ids": torch.tensor(inputs["input_ids"]).long(),
+        "attention_mask": torch.tensor(inputs["text_mask"]).long(),
+    }
+    if "segments" in inputs:
+        given["token_type_ids"] = torch.tensor(inputs["segments"]).long()
+    if "image" in inputs:
+        given["visual_embeds"] = torch.tensor(inputs["image"]).double()
+        given["visual_attention_mask"] = torch.tensor(inputs["image_mask"]).long()
+    with torch.no_grad():
+        trunk = getattr(model, ported.family.prefix, model)(**given, output_hidden_states=True, return_dict=True)
+        whole = model(**given, return_dict=True) if {"words", "pairs", "answers"} & set(parts) else None
+    names = ["embeddings", *(f"layer {index + 1}" for index in range(ported.architecture.model.layers))]
+    outputs = dict(zip(names, trunk.hidden_states, strict=True))
+    outputs["pooled"] = getattr(trunk, "pooler_output", None) if "pooler" in parts else None
+    if whole is not None:
+        both = "words" in parts and "pairs" in parts
+        heads = {"words": "prediction_logits" if both else "logits", "answers": "logits"}
+        heads["pairs"] = "seq_relationship_logits" if both else "logits"
+        shown = {"words": "masked words", "pairs": "sentence pairs", "answers": "answers"}
+        outputs |= {shown[part]: getattr(whole, attribute, None) for part, attribute in heads.items() if part in parts}
+    return {name: x.numpy() for name, x in outputs.items() if x is not None}
+
+
+def cnn_outputs(
+    ported: Ported, source: Source, name: str, folder: Path, pixels: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
+    """Pooled features [B, C] and logits (None without a classifier) of pixels [B, h, w, 3], and what does not fit."""
+    image = torch.tensor(pixels).permute(0, 3, 1, 2).double()
+    unlike = ""
+    if ported.family.in_transformers:
+        model, unlike = load_oracle(ported, source, name, folder)
+        with torch.no_grad():
+            features = getattr(model, ported.family.prefix, model)(image).pooler_output.flatten(1)
+            logits = model(image).logits if ported.architecture.classes else None
+    else:
+        tensors = {key: torch.tensor(source.tensors.read(key)).double() for key in source.tensors}
+        with torch.no_grad():
+            features, logits = run_published(ported.family.name, tensors, image)
+    return (features.numpy(), None if logits is None else logits.numpy()), unlike
