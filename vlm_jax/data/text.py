@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vlm_jax.data.wordpiece import ROBERTA_TOKENS, SPECIAL_TOKENS, bert_tokenizer, read_tokenizer, train_vocabulary
+from vlm_jax.data.configured_tokenizer import special_names
+from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Tokenizer:
     def __init__(self, inner: "tokenizers.Tokenizer", name: str):
         inner.no_padding()  # a tokenizer.json may carry both, and either would change the ids
         inner.no_truncation()
-        names = SPECIAL_TOKENS if inner.token_to_id(ROBERTA_TOKENS[2]) is None else ROBERTA_TOKENS
+        names = special_names(inner)
         pad, unknown, first, last, mask = (inner.token_to_id(token) for token in names)
         missing = [token for token, there in zip(names, (pad, 0, first, last), strict=False) if there is None]
         if missing:
