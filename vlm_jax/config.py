@@ -158,7 +158,7 @@ class TextEncoder:
     tokenizer: str | None = None
     """A tokenizer's folder, vocabulary file, `package:NAME/folder` or hub id; without one, WordPiece is built."""
     vocabulary_size: int = 256
-    """Rows of the word table. A built vocabulary may be smaller; a given tokenizer must have exactly this size."""
+    """Rows of the word table. The vocabulary may be smaller: rows of no token are never predicted."""
     width: int = 128
     """Embedding width (E)."""
     max_length: int = 16

@@ -63,15 +63,18 @@ class Tokenizer:
         """Rows a word table needs: the largest token id plus one."""
         return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
 
-    def check_size(self, expected: int, exact: bool) -> None:
-        """Raise `InputError` unless the vocabulary has `expected` tokens, or at most that where not `exact`."""
-        size = self.vocabulary_size
-        if size > expected or (exact and size != expected):
-            bound = "exactly" if exact else "at most"
+    def check_fits(self, rows: int, remedy: str) -> None:
+        """Raise `InputError` with `remedy` unless a word table of so many rows has one for every token."""
+        beyond = self._inner.id_to_token(self.vocabulary_size - 1)
+        if self.vocabulary_size > rows:
             raise InputError(
-                f"the tokenizer {self._name} has {size} tokens, but model.text.vocabulary_size "
-                f"expects {bound} {expected}; set model.text.vocabulary_size to {size}"
+                f"the token {beyond!r} of the tokenizer {self._name} has the id {self.vocabulary_size - 1}, and the "
+                f"word table has {rows} rows; {remedy}"
             )
+
+    def unused(self, rows: int) -> list[int]:
+        """The ids of a word table of so many rows that no token has: they are never predicted."""
+        return sorted(set(range(rows)).difference(self._inner.get_vocab(with_added_tokens=True).values()))
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, unframed and of any length."""
@@ -117,3 +120,10 @@ class Tokenizer:
         for pattern, whole in _TAKEN_APART:
             text = pattern.sub(whole, text)
         return text
+
+
+def lower_cased(text: str) -> str:
+    """The text in small letters, one character after the other, as BERT's normaliser does it."""
+    from tokenizers import normalizers
+
+    return normalizers.Lowercase().normalize_str(text.encode("utf-8", "replace").decode())

@@ -1,7 +1,8 @@
 """A published model in our parameters: read from a source, kept in a folder, run.
 
 A folder of an import holds `port.json` (what it is and where it came from), `port_report.md`, `params/` (Orbax), the
-tokenizer, `kept.safetensors` where an export needs tensors that no parameter stands for, and `digests.json` over all.
+tokenizer, the settings that lay beside the weights, `kept.safetensors` where an export needs tensors that no parameter
+stands for, and `digests.json` over all.
 """
 
 import dataclasses
@@ -21,8 +22,11 @@ from vlm_jax.errors import InputError
 from vlm_jax.integrity import matches_digests, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import compare_trees, flatten, unflatten
+from vlm_jax.weights.beside import Beside, read_beside, write_beside
 from vlm_jax.weights.families import FAMILIES, family_of
 from vlm_jax.weights.family import Architecture, Family, table_names
+from vlm_jax.weights.labels import labels_of
+from vlm_jax.weights.preprocessor import with_preprocessor
 from vlm_jax.weights.report import port_report
 from vlm_jax.weights.source import Source, as_path, new_folder, open_source
 from vlm_jax.weights.tables import to_ours
@@ -55,6 +59,13 @@ class Ported:
     tokenizer: tuple[Path, ...]
     """The tokenizer's files."""
     origin: Origin
+    beside: Beside = dataclasses.field(default_factory=dict)
+    """Other settings files of theirs: how texts are pooled, how pictures are prepared."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the classes of its head mean; none where nobody says it."""
+        return labels_of(self.config, self.architecture.classes)
 
     @property
     def parameter_count(self) -> int:
@@ -107,7 +118,11 @@ def convert(source: Source) -> Ported:
     dtypes = {ours: source.tensors[name].dtype for ours, name in names.items() if source.tensors[name].dtype != "F32"}
     origin = Origin(source.name, source.revision, source.sha256)
     files = tuple(source.tokenizer_files())
-    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin)
+    beside = read_beside(source.folder)
+    labels_of(source.config, architecture.classes)  # refused where they do not fit
+    if architecture.input is not None:
+        architecture = architecture._replace(input=with_preprocessor(architecture.input, beside))
+    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, beside)
 
 
 def write_import(ported: Ported, folder: Path) -> None:
@@ -126,6 +141,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         save_file(ported.kept, folder / KEPT)
     for file in ported.tokenizer:
         shutil.copyfile(file, folder / file.name)
+    write_beside(ported.beside, folder)
     about = {
         "family": family.name,
         "kind": "cnn" if isinstance(architecture.model, ImageEncoder) else "transformer",
@@ -169,4 +185,6 @@ def read_import(folder: Path) -> Ported:
         params = checkpointer.restore(folder.absolute() / PARAMS, target)
     kept = load_file(folder / KEPT) if (folder / KEPT).is_file() else {}
     files = tuple(folder / name for name in about["tokenizer"])
-    return Ported(family, architecture, params, kept, about["dtypes"], about["config"], files, origin)
+    return Ported(
+        family, architecture, params, kept, about["dtypes"], about["config"], files, origin, read_beside(folder)
+    )
