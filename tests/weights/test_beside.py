@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.data.scripts import settings
-from tests.weights import own
+from tests.weights import fixtures, own
 from vlm_jax.config import ImageInput
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
+from vlm_jax.training.pretrained import open_pretrained
 from vlm_jax.weights.beside import read_beside, write_beside
 from vlm_jax.weights.export import export
 from vlm_jax.weights.labels import labels_of
@@ -320,3 +321,32 @@ def test_classes_keep_their_names():
 def test_classes_that_do_not_fit_are_refused(named):
     with pytest.raises(InputError, match="id2label"):
         labels_of({"id2label": named}, 2)
+
+
+@pytest.mark.parametrize("name", ["visual_bert_answers", "resnet18"])
+def test_labels_and_recipe_come_back_from_an_export(name, tmp_path):
+    """The names of the classes were LABEL_0, LABEL_1, ... in an export."""
+    fixture = fixtures.BY_NAME[name].fixtures[0]
+    count = fixtures.CLASSES if name == "resnet18" else fixtures.ANSWERS
+    labels = [f"answer {index}" for index in range(count)]
+    named = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
+    config = fixtures.config(fixture.case) | json.loads(json.dumps(named))
+    folder = fixtures.write(tmp_path / "published", fixtures.tensors(fixture), config)
+    recipe = RESNET | {"size": 160, "image_mean": [0.1, 0.2, 0.3]}
+    write(folder, preprocessor_config=recipe)
+    write_import(read(str(folder)), tmp_path / "import")
+    ported = read_import(tmp_path / "import")
+    assert ported.labels == tuple(labels)
+    export(ported, tmp_path / "export")
+    exported = json.loads((tmp_path / "export" / "config.json").read_text(encoding="utf-8"))
+    assert {key: exported[key] for key in named} == {key: config[key] for key in named}
+    assert json.loads((tmp_path / "export" / "preprocessor_config.json").read_text(encoding="utf-8")) == recipe
+    if name == "resnet18":
+        assert ported.architecture.input.size == (160, 160) and ported.architecture.input.mean == (0.1, 0.2, 0.3)
+    else:
+        assert open_pretrained(str(tmp_path / "import")).answers == tuple(labels)
+    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "no"}}), encoding="utf-8")
+    with pytest.raises(InputError, match="take id2label out"):
+        read(str(folder))
+    (folder / "config.json").write_text(json.dumps(fixtures.config(fixture.case)), encoding="utf-8")
+    assert read(str(folder)).labels == ()

@@ -26,7 +26,7 @@ TEXT_SIDE = re.compile(r"text/|embed/(norm|text_fc)/|trunk/layer_\d+/(?!cross)|h
 
 
 def export(ported: Ported, folder: Path) -> str | None:
-    """Write weights, config.json, tokenizer and settings files; the transformers class that loads them, if there is one.
+    """Write weights, config.json, tokenizer and settings; the transformers class that loads them, if there is one.
 
     An import that nobody trained goes back bit for bit, in the types that it came in.
     """

@@ -81,8 +81,8 @@ def check_recipe(beside: Beside) -> None:
         raise InputError(f"{PREPROCESSOR} says resample = {wanted.resample}, which is not supported; expected bicubic")
     if wanted.short_side not in (None, min(wanted.size)):
         raise InputError(
-            f"{PREPROCESSOR} scales the short side to {wanted.short_side} and cuts {list(wanted.size)} out of it, which "
-            f"is not supported; expected {min(wanted.size)}"
+            f"{PREPROCESSOR} scales the short side to {wanted.short_side} and cuts {list(wanted.size)} out, which is "
+            f"not supported; expected {min(wanted.size)}"
         )
 
 
