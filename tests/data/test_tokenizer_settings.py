@@ -221,3 +221,17 @@ def test_the_classes_that_are_told_to_be_alike_are():
         if kind == "bert":
             made = getattr(transformers, name)
             assert issubclass(made, transformers.BertTokenizer), name
+
+
+@pytest.mark.parametrize("given", [{"do_lower_case": False}, {"do_lower_case": False, "strip_accents": True}, {}])
+def test_transformers_reads_what_was_saved_with_its_settings(given, wordpiece, byte_level, tmp_path):
+    """tokenizer.json alone was lower-cased by transformers, whatever it says itself."""
+    from transformers import BertTokenizer, RobertaTokenizer
+
+    for source, kind, more in ((wordpiece, BertTokenizer, given), (byte_level, RobertaTokenizer, {})):
+        more = {"add_prefix_space": "do_lower_case" in given} if kind is RobertaTokenizer else more
+        ours = Tokenizer.load(settings(copied(source, tmp_path / f"{kind.__name__} published"), **more))
+        ours.save(tmp_path / kind.__name__)
+        settings(tmp_path / kind.__name__, **ours.settings())
+        assert_equal(ours, kind.from_pretrained(tmp_path / kind.__name__))
+        assert differing(Tokenizer.load(tmp_path / kind.__name__), ours) == 0

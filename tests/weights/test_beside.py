@@ -9,8 +9,9 @@ from tests.data.scripts import settings
 from tests.weights import fixtures, own
 from vlm_jax.config import ImageInput
 from vlm_jax.data.tokenizer_settings import read_settings
+from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.training.pretrained import open_pretrained
+from vlm_jax.training.pretrained import open_pretrained, text_side_of_run
 from vlm_jax.weights.beside import read_beside, write_beside
 from vlm_jax.weights.export import export
 from vlm_jax.weights.labels import labels_of
@@ -350,3 +351,12 @@ def test_labels_and_recipe_come_back_from_an_export(name, tmp_path):
         read(str(folder))
     (folder / "config.json").write_text(json.dumps(fixtures.config(fixture.case)), encoding="utf-8")
     assert read(str(folder)).labels == ()
+
+
+def test_the_export_of_a_run_says_how_its_tokenizer_reads(tmp_path):
+    """Without a tokenizer_config.json transformers lower-cases, also where the run did not."""
+    own.save_run(tmp_path / "run", own.config())
+    vocabulary = {word: index for index, word in enumerate(own.WORDS)}
+    bert_tokenizer(vocabulary, lower_case=False).save(str(tmp_path / "run" / "tokenizer.json"))
+    export(text_side_of_run(tmp_path / "run"), tmp_path / "export")
+    assert read_settings(tmp_path / "export").switches["do_lower_case"] is False

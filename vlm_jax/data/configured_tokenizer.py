@@ -103,3 +103,20 @@ def _add(packed: dict[str, Any], tokenizer: "tokenizers.Tokenizer", tokens: list
         entry = {"id": token.id, "content": token.content, **default}
         listed[token.content] = entry | listed.get(token.content, {}) | dict(token.flags) | {"special": token.special}
     packed["added_tokens"] = sorted(listed.values(), key=lambda entry: entry["id"])
+
+
+def settings_of(tokenizer: "tokenizers.Tokenizer") -> dict[str, Any]:
+    """The tokenizer_config.json with which transformers reads the tokenizer as it is.
+
+    Without one its classes take their defaults, and lower-case what a cased tokenizer does not.
+    """
+    packed = json.loads(tokenizer.to_str())
+    normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
+    settings: dict[str, Any] = dict(zip(_ROLES, special_names(tokenizer), strict=True))
+    if normalizer.get("type") == "BertNormalizer":
+        switches = {name: normalizer[inner] for name, (inner, _) in _BERT.items()}
+        return {"tokenizer_class": "BertTokenizer"} | switches | settings
+    if splitter.get("type") == "ByteLevel":
+        switches = {"add_prefix_space": splitter["add_prefix_space"]}
+        return {"tokenizer_class": "RobertaTokenizer"} | switches | settings
+    return {"tokenizer_class": "PreTrainedTokenizerFast"} | settings

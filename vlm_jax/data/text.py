@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vlm_jax.data.configured_tokenizer import special_names
+from vlm_jax.data.configured_tokenizer import settings_of, special_names
 from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 
@@ -57,6 +57,10 @@ class Tokenizer:
         """Write `tokenizer.json`, which `load` and transformers read, into `folder`."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._inner.save(str(Path(folder) / "tokenizer.json"))
+
+    def settings(self) -> dict[str, Any]:
+        """The tokenizer_config.json that belongs beside what `save` writes, for transformers."""
+        return settings_of(self._inner)
 
     @property
     def vocabulary_size(self) -> int:

@@ -1,5 +1,6 @@
 """Weights that training can start from, wherever they are: published ones, imports, runs of ours."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from vlm_jax.config import ImageEncoder, ImageInput, Model
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer_settings import CONFIG as TOKENIZER_CONFIG
 from vlm_jax.data.wordpiece import TOKENIZER_FILES
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import sha256
@@ -65,8 +67,9 @@ def text_side_of_run(path: Path) -> Ported:
     """The text side of a run's best checkpoint as a BERT that can be exported."""
     folder = open_run(path)
     source, tokenizer = _open_run(str(path), folder), folder.path / "tokenizer.json"
-    pad_id = Tokenizer.load(tokenizer).pad_id
-    return text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=pad_id)
+    read_by = Tokenizer.load(tokenizer)
+    ported = text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=read_by.pad_id)
+    return dataclasses.replace(ported, beside={TOKENIZER_CONFIG: read_by.settings()})
 
 
 def tokenizer_source(model: Model) -> str | None:

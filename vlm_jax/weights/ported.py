@@ -122,7 +122,7 @@ def convert(source: Source) -> Ported:
     labels_of(source.config, architecture.classes)  # refused where they do not fit
     if architecture.input is not None:
         architecture = architecture._replace(input=with_preprocessor(architecture.input, beside))
-    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, beside)
+    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, beside=beside)
 
 
 def write_import(ported: Ported, folder: Path) -> None:

@@ -228,7 +228,7 @@ def _compare_tokenizers(ported: Ported, source: Source) -> Check:
             return Check("tokenizer", f"transformers cannot read it: {str(error).splitlines()[0]}", False)
         from transformers import BertTokenizer
 
-        theirs = BertTokenizer(vocab=str(source.folder / "vocab.txt"))
+        theirs = BertTokenizer.from_pretrained(source.folder, local_files_only=True)  # with its settings
     different = [text for text in TEXTS if ours.tokens([text])[0] != theirs.encode(text, add_special_tokens=False)]
     value = f"{len(TEXTS)} texts equal" if not different else f"differs on {different[0]!r}"
     return Check("tokenizer", value, not different)
