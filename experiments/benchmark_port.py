@@ -60,8 +60,6 @@ def _write_model(folder):
     params = {
         path: random.normal(0, 0.02, leaf.shape).astype(np.float32) for path, leaf in shapes(architecture).items()
     }
-    params["embed/text_fc/kernel"] = np.eye(architecture.model.width, dtype=np.float32)
-    params["embed/text_fc/bias"] = np.zeros(architecture.model.width, np.float32)
     tensors = to_theirs(params, {}, BERT.rows(architecture))
     folder.mkdir()
     save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, folder / "model.safetensors")

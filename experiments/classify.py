@@ -44,13 +44,11 @@ def main(argv: list[str]) -> int:
     from vlm_jax.data.images import decode_image, normalise, resize_image
     from vlm_jax.figures import SheetItem, predictions_sheet
     from vlm_jax.weights.ported import read
-    from vlm_jax.weights.preprocessor import check_recipe
 
     ported = read(options.source)
     architecture = ported.architecture
     if not isinstance(architecture.model, ImageEncoder) or not architecture.classes:
         raise InputError(f"{options.source} is no CNN with a classifier; experiments.port_weights list names some")
-    check_recipe(ported.beside)
     names = names if names is not None else ported.labels or None
     if names is not None and len(names) != architecture.classes:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")

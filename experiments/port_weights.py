@@ -17,8 +17,17 @@ def main(argv: list[str]) -> int:
 
     Place = Annotated[str, tyro.conf.Positional]
 
+    @dataclass(frozen=True, kw_only=True)
+    class Names:
+        """Names of tensors that are not as the published class has them."""
+
+        strip_prefix: str = ""
+        """A beginning of names that is taken off, as `module.` or `base_model.model.`."""
+        drop_tensors: str = ""
+        """A regular expression: tensors whose whole name matches it, without the prefix, are left out and recorded."""
+
     @dataclass(frozen=True)
-    class Import:
+    class Import(Names):
         """Port published weights into a folder: parameters (Orbax), tokenizer and port_report.md."""
 
         source: Place
@@ -27,7 +36,7 @@ def main(argv: list[str]) -> int:
         """Folder that is written; it must not be there yet."""
 
     @dataclass(frozen=True)
-    class Verify:
+    class Verify(Names):
         """Compare our model with the published one on the same input; exit code 0 for PASS, 1 for FAIL."""
 
         source: Place
@@ -65,9 +74,11 @@ def main(argv: list[str]) -> int:
 def _import(options):
     from vlm_jax.weights.ported import read, write_import
 
-    ported = read(options.source)
+    ported = read(options.source, strip_prefix=options.strip_prefix, drop_tensors=options.drop_tensors)
     write_import(ported, options.output)
     print(f"{ported.family.name}: {ported.parameter_count:,} parameters, sha256 {ported.origin.sha256}")
+    for line in ported.changes.lines():
+        print(line)
     print(f"saved in {options.output}: params, tokenizer, port_report.md")
     return 0
 
@@ -77,7 +88,7 @@ def _verify(options):
 
     print(f"{options.source}: largest differences, as a share of the largest entry (at least 1); theirs in float64")
     passed = True
-    for check in verify(options.source):
+    for check in verify(options.source, strip_prefix=options.strip_prefix, drop_tensors=options.drop_tensors):
         print(f"{check.name:20s} {check.value:44s} {'ok' if check.passed else 'FAIL'}", flush=True)
         passed &= check.passed
     print("PASS" if passed else "FAIL")

@@ -130,6 +130,9 @@ def test_a_whole_number_may_stand_for_a_float():
         ("training", {"label_smoothing": -0.1}, r"training.label_smoothing is -0.1"),
         ("data", {"questions_per_image": 0}, r"data.questions_per_image is 0"),
         ("data", {"image": ImageInput(size=(0, 4))}, r"data.image.size is \(0, 4\); it must be at least 1"),
+        ("data", {"image": ImageInput(short_side=0)}, "data.image.short_side is 0; it must be at least 1"),
+        ("data", {"image": ImageInput(size=(64, 80), short_side=79)}, "the smallest is 80"),
+        ("data", {"image": ImageInput(short_side=80, resize="pad")}, "needs data.image.resize crop, not pad"),
         ("data", {"image": ImageInput(deviation=(1.0, 0.0, 1.0))}, r"data.image.deviation is .*; it must be above 0"),
         (
             "model",

@@ -39,6 +39,10 @@ class ImageInput:
     """Height and width in pixels."""
     resize: Literal["stretch", "crop", "pad"] = "crop"
     """`crop` scales the short side and cuts the centre, `pad` scales the long one and fills, `stretch` scales both."""
+    short_side: int | None = None
+    """With `crop`, pixels that the short side is scaled to before `size` is cut out; without it as few as it takes."""
+    resample: Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"] = "bicubic"
+    """Pillow's filter that scales, always antialiased."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, on a scale of 0 to 1."""
     deviation: tuple[float, float, float] = (0.5, 0.5, 0.5)

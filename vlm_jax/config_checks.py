@@ -26,6 +26,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "data.drawing_size",
             "data.drawing_things",
             "data.image.size",
+            "data.image.short_side",
             "data.image.max_pixels",
             "model.width",
             "model.heads",
@@ -140,6 +141,7 @@ def check(config: Config) -> Config:
         f"model.image.blocks has {len(model.image.blocks)} stages, model.image.widths {len(model.image.widths)}; "
         "give both the same length",
     )
+    _check_short_side(config)
     needed = model.text.first_position + model.text.max_length
     _require(
         needed <= model.text.max_positions,
@@ -155,6 +157,21 @@ def check(config: Config) -> Config:
     _check_decoding(config)
     _check_codes(config)
     return config
+
+
+def _check_short_side(config: Config) -> None:
+    image = config.data.image
+    if image.short_side is None:
+        return
+    _require(
+        image.resize == "crop",
+        f"data.image.short_side {image.short_side} needs data.image.resize crop, not {image.resize}",
+    )
+    _require(
+        image.short_side >= max(image.size),
+        f"data.image.short_side {image.short_side} is less than data.image.size {image.size}; the smallest is "
+        f"{max(image.size)}",
+    )
 
 
 def _check_codes(config: Config) -> None:

@@ -208,6 +208,34 @@ def test_resize_of_extreme_shapes(resize, shape):
     assert resized.shape == (6, 9, 3) and (resized == 77).any()
 
 
+def scaled_and_cut(image, short_side, size, resample):
+    """torchvision's Resize(short_side) and CenterCrop(size) on Pillow images, step by step."""
+    picture = Image.fromarray(image)
+    width, height = picture.size
+    short, long = min(width, height), max(width, height)
+    longer = int(short_side * long / short)
+    picture = picture.resize((short_side, longer) if width <= height else (longer, short_side), resample)
+    top, left = round((picture.height - size[0]) / 2.0), round((picture.width - size[1]) / 2.0)
+    return np.asarray(picture.crop((left, top, left + size[1], top + size[0])))
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("shape", [(100, 173), (173, 100), (90, 90), (41, 300), (20, 30), (32, 32), (28, 28)])
+@pytest.mark.parametrize("size", [(28, 28), (28, 20)])
+def test_a_published_crop(shape, size, resample):
+    """Cutting first and scaling then leaves the pixels of scaling first and cutting then."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    ours = resize_image(image, ImageInput(size=size, short_side=32, resample=resample))
+    theirs = scaled_and_cut(image, 32, size, Image.Resampling[resample.upper()])
+    assert ours.shape == theirs.shape and np.abs(ours.astype(int) - theirs).max() <= 1
+    whole = resize_image(image, ImageInput(size=size, resample=resample))
+    assert np.abs(whole.astype(int) - theirs).max() > 20
+
+
+def test_a_published_crop_takes_no_memory():
+    resize_image(np.zeros((1, 5_000_000, 3), np.uint8), ImageInput(size=(28, 28), short_side=32))
+
+
 def test_shrinking_is_antialiased():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255  # thinner than a target pixel: must become grey, not black or white

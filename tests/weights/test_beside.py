@@ -16,7 +16,7 @@ from vlm_jax.weights.beside import read_beside, write_beside
 from vlm_jax.weights.export import export
 from vlm_jax.weights.labels import labels_of
 from vlm_jax.weights.ported import read, read_import, write_import
-from vlm_jax.weights.preprocessor import check_recipe, read_preprocessor, with_preprocessor
+from vlm_jax.weights.preprocessor import read_preprocessor, with_preprocessor
 from vlm_jax.weights.sentences import LEGACY, MODES, pooled, sentence_settings
 from vlm_jax.weights.texts import TextEncoder
 
@@ -274,6 +274,8 @@ def test_a_picture_is_prepared_as_the_file_says():
     cut = {"size": {"shortest_edge": 232}, "crop_size": {"height": 224, "width": 220}, "do_center_crop": True}
     assert preprocessor(SQUARE | cut)[:2] == ((224, 220), 232)
     assert read_preprocessor({}) is None
+    with pytest.raises(InputError, match="crop_size"):  # transformers would put black around it
+        preprocessor(SQUARE | cut | {"size": {"shortest_edge": 200}})
 
 
 def test_transformers_reads_the_same_sizes():
@@ -301,12 +303,15 @@ def test_a_recipe_that_is_not_known_is_refused_by_name(key, value):
         preprocessor(RESNET | {key: value})
 
 
-def test_a_filter_or_crop_that_there_is_not_is_refused_by_name():
-    for change, word in (({"resample": 2}, "resample"), ({"crop_pct": 0.5}, "448")):
-        with pytest.raises(InputError, match=word):
-            check_recipe({"preprocessor_config.json": RESNET | {"crop_pct": 1.0} | change})
-    check_recipe({"preprocessor_config.json": RESNET | {"crop_pct": 1.0}})
-    check_recipe({})
+def test_the_recipe_becomes_the_input_of_the_network():
+    """Nothing of it is left as the family has it."""
+    family = ImageInput(size=(9, 9), resize="pad", short_side=12, resample="lanczos", mean=(0.1,) * 3)
+    ours = with_preprocessor(family, {"preprocessor_config.json": RESNET})
+    assert (ours.size, ours.resize, ours.short_side, ours.resample) == ((224, 224), "crop", 256, "bicubic")
+    assert (ours.mean, ours.deviation) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    ours = with_preprocessor(family, {"preprocessor_config.json": SQUARE})
+    assert (ours.size, ours.resize, ours.short_side, ours.resample) == ((96, 128), "stretch", None, "bilinear")
+    assert with_preprocessor(family, {}) == family
 
 
 # Classes

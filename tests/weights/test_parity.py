@@ -30,7 +30,7 @@ FIXTURES = [fixture for case in CASES for fixture in case.fixtures]
 @pytest.fixture(autouse=True)
 def small_pictures(monkeypatch):
     """`verify` draws pictures of the size that a CNN was trained with; small ones say the same sooner."""
-    for name in ("IMAGENET", "LITE"):
+    for name in ("TORCHVISION", "IMAGENET", "LITE"):
         monkeypatch.setattr(cnn, name, dataclasses.replace(getattr(cnn, name), size=fixtures.PICTURE))
 
 

@@ -44,6 +44,29 @@ def test_a_matrix_with_other_axes(turned, tmp_path):
     assert name in refusal(tmp_path / "a", own.tensors() | {name: turned.astype(np.float32)})
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_a_number_that_is_none_is_refused_by_name(value, kind, tmp_path):
+    """One among many, in a table, a matrix or a bias."""
+    for index, name in enumerate(
+        ("embeddings.word_embeddings.weight", "encoder.layer.1.output.dense.bias", "pooler.dense.weight")
+    ):
+        weights = {other: x.astype(kind) for other, x in own.tensors().items()}
+        weights[name].flat[-1] = value
+        line = refusal(tmp_path / str(index), weights)
+        assert f"{name} holds NaN or infinity" in line and "\n" not in line
+
+
+def test_a_variance_below_zero_is_refused_by_name(tmp_path):
+    from tests.weights import fixtures
+
+    fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
+    weights = fixtures.tensors(fixture)
+    weights["layer1.0.bn1.running_var"] = weights["layer1.0.bn1.running_var"] - 1e3
+    with pytest.raises(InputError, match=r"layer1\.0\.bn1\.running_var .* NaN or infinite"):
+        read(str(fixtures.write(tmp_path / "resnet", weights, {})))
+
+
 def test_there_and_back_is_bit_equal(tmp_path):
     ported = read(str(own.write(tmp_path / "bert")))
     back = to_theirs(flatten(ported.params), ported.kept, ported.family.rows(ported.architecture))
@@ -63,14 +86,19 @@ def test_parameters_that_do_not_fit_are_not_exported(tmp_path):
 
 
 def test_a_folded_norm_goes_back():
-    """Scale and bias over mean 0 and variance 1 - epsilon normalise as before."""
+    """A trained scale and bias, over the statistics that came, normalise as the folded norm does."""
     random = np.random.default_rng(0)
     weight, bias, mean, variance = (random.uniform(0.5, 2, 7).astype(np.float32) for _ in range(4))
     norm, x = folded_norm(1e-3), random.normal(size=(5, 7)).astype(np.float32)
     scale, offset = norm.forward(weight, bias, mean, variance)
     np.testing.assert_allclose(x * scale + offset, (x - mean) / np.sqrt(variance + 1e-3) * weight + bias, atol=1e-5)
-    again = norm.forward(*norm.backward(scale, offset))
-    np.testing.assert_allclose(again, (scale, offset), rtol=1e-6)
+    trained = (scale * np.float32(1.3), offset - np.float32(0.2))
+    back = norm.backward(*trained, weight, bias, mean, variance)
+    assert np.array_equal(back[2], mean) and np.array_equal(back[3], variance)
+    weight, bias = back[:2]
+    np.testing.assert_allclose(
+        x * trained[0] + trained[1], (x - mean) / np.sqrt(variance + 1e-3) * weight + bias, atol=1e-5
+    )
 
 
 def small_resnet(folder):
@@ -92,10 +120,10 @@ def test_an_untouched_norm_goes_back_as_it_came_and_a_trained_one_does_not(tmp_p
     leaves["image/stem_norm/scale"] = leaves["image/stem_norm/scale"] * np.float32(1.5)
     export(dataclasses.replace(ported, params=unflatten(leaves)), tmp_path / "trained")
     trained = load_file(tmp_path / "trained" / "model.safetensors")
-    assert np.array_equal(trained["bn1.weight"], leaves["image/stem_norm/scale"])
-    assert np.array_equal(trained["bn1.bias"], leaves["image/stem_norm/bias"])
-    assert np.array_equal(trained["bn1.running_mean"], np.zeros(64))
-    assert np.array_equal(trained["bn1.running_var"], np.full(64, 1 - 1e-5, np.float32))
+    assert all(np.array_equal(trained[f"bn1.running_{x}"], before[f"bn1.running_{x}"]) for x in ("mean", "var"))
+    np.testing.assert_allclose(trained["bn1.weight"], before["bn1.weight"] * 1.5, rtol=1e-6)
+    pushed = before["bn1.running_mean"] * leaves["image/stem_norm/scale"]
+    np.testing.assert_allclose(trained["bn1.bias"], leaves["image/stem_norm/bias"] + pushed, rtol=1e-5, atol=1e-6)
     assert np.array_equal(trained["layer1.0.bn1.running_mean"], before["layer1.0.bn1.running_mean"])
 
 

@@ -131,27 +131,49 @@ def _to_eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "h w"]:
 
 
 def resize_image(image: UInt8[np.ndarray, "H W 3"], settings: ImageInput) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture at `settings.size`, by antialiased bicubic resampling; `pad` fills with the mean colour."""
+    """The picture at `settings.size`, by antialiased resampling; `pad` fills with the mean colour."""
     height, width = settings.size
-    if image.shape[:2] == (height, width):
+    cut = settings.resize == "crop" and settings.short_side is not None
+    if image.shape[:2] == (height, width) and not cut:
         return image
-    picture = Image.fromarray(image)
+    picture, resample = Image.fromarray(image), Image.Resampling[settings.resample.upper()]
     if settings.resize == "pad":
         scale = min(height / picture.height, width / picture.width)
         inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         fill = tuple(round(255 * channel) for channel in settings.mean)
         canvas = Image.new("RGB", (width, height), fill)
         corner = ((width - inner[0]) // 2, (height - inner[1]) // 2)
-        canvas.paste(picture.resize(inner, Image.Resampling.BICUBIC), corner)
+        canvas.paste(picture.resize(inner, resample), corner)
         return np.asarray(canvas)
+    # Cutting before scaling: a picture of 1 x 50,000,000 would grow first otherwise.
     box = None
     if settings.resize == "crop":
-        # Cutting before scaling: a picture of 1 x 50,000,000 would grow first otherwise.
-        scale = min(picture.height / height, picture.width / width)
-        left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
-        box = (max(0.0, box[0]), max(0.0, box[1]), min(picture.width, box[2]), min(picture.height, box[3]))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box=box))
+        box = _centre_of_scaled(picture, settings) if cut else _largest_centre(picture, settings.size)
+    return np.asarray(picture.resize((width, height), resample, box=box))
+
+
+def _largest_centre(picture: Image.Image, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest box of the shape of `size` around the centre."""
+    scale = min(picture.height / size[0], picture.width / size[1])
+    left, top = (picture.width - size[1] * scale) / 2, (picture.height - size[0] * scale) / 2
+    box = (left, top, left + size[1] * scale, top + size[0] * scale)
+    return max(0.0, box[0]), max(0.0, box[1]), min(picture.width, box[2]), min(picture.height, box[3])
+
+
+def _centre_of_scaled(picture: Image.Image, settings: ImageInput) -> tuple[float, float, float, float]:
+    """The box whose pixels are those that torchvision's Resize(short_side) and CenterCrop(size) leave.
+
+    The long side loses its fraction of a pixel and the corner is rounded, as in `_compute_resized_output_size` and
+    `center_crop` of torchvision.transforms.functional.
+    """
+    short = min(picture.size)
+    box = []
+    for side, length in zip((settings.size[1], settings.size[0]), picture.size, strict=True):
+        scaled = settings.short_side if length == short else int(settings.short_side * length / short)
+        first = round((scaled - side) / 2)
+        box.append((first * length / scaled, (first + side) * length / scaled))
+    (left, right), (top, bottom) = box
+    return left, top, min(right, picture.width), min(bottom, picture.height)
 
 
 def augment_image(

@@ -8,7 +8,9 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model, TextEncoder
+from vlm_jax.errors import InputError
 from vlm_jax.models.attention import Cache, CrossAttention, Memories, Memory, SelfAttention, dropout, fold_keys
+from vlm_jax.models.ids import check_ids
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
@@ -28,9 +30,16 @@ class TextEmbeddings(nn.Module):
 
     Without `segments` every token is of the first one. Positions count from `first_position`, RoBERTa's from 2, and
     from `start` on where the words before are known already.
+
+    With a `pad_id` it is transformers' embedding layer in two more things. Row `pad_id` of a table gets no gradient
+    (`nn.Embedding(padding_idx=...)`). Where `first_position` is not 0, positions count only tokens that are not
+    `pad_id` (`create_position_ids_from_input_ids` of modeling_roberta.py), wherever padding stands.
+
+    Raises `InputError` for more tokens than positions, and outside of `jax.jit` for ids without a row.
     """
 
     settings: TextEncoder
+    pad_id: int | None = None
 
     def setup(self) -> None:
         s = self.settings
@@ -47,13 +56,33 @@ class TextEmbeddings(nn.Module):
         start: int | Int[Array, ""] = 0,
     ) -> Float[Array, "I K T E"]:
         s = self.settings
-        words = self.word(input_ids)
-        positions = self.position(s.first_position + start + jnp.arange(input_ids.shape[-1]))[None, None]
+        check_ids(input_ids, s.vocabulary_size, "token id")
+        words, positions = self.word(input_ids), self.position(self._positions(input_ids, start))
+        if self.pad_id is not None:
+            padding = (input_ids == self.pad_id)[..., None]
+            words = jnp.where(padding, jax.lax.stop_gradient(words), words)
+            if s.first_position:
+                positions = jnp.where(padding, jax.lax.stop_gradient(positions), positions)
         if not s.segments:
+            if segments is not None:
+                raise InputError("this encoder has no token types; leave segments out")
             return words + positions
         if segments is None:
             segments = jnp.zeros((1, 1, input_ids.shape[-1]), jnp.int32)
+        check_ids(segments, s.segments, "token type")
         return words + self.segment(segments) + positions
+
+    def _positions(self, input_ids: Int[Array, "I K T"], start: int | Int[Array, ""]) -> Int[Array, "#I #K T"]:
+        s, length = self.settings, input_ids.shape[-1]
+        needed = s.first_position + length + (start if isinstance(start, int) else 0)
+        if needed > s.max_positions:
+            raise InputError(
+                f"a text of {length} tokens needs {needed} positions, the table has {s.max_positions}; shorten it"
+            )
+        if self.pad_id is None or not s.first_position:
+            return (s.first_position + start + jnp.arange(length))[None, None]
+        visible = (input_ids != self.pad_id).astype(jnp.int32)
+        return jnp.cumsum(visible, axis=-1) * visible + self.pad_id
 
     def scores(self, x: Float[Array, "*n E"]) -> Float[Array, "*n V"]:
         """The product with every row of the word table: a decoder tied to it."""

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from vlm_jax.config import ImageCodes
+from vlm_jax.models.ids import check_ids
 from vlm_jax.models.image_tokenizer import code_count, code_digits
 
 SHARE_OF_LOOKS = 0.6  # of a fresh vector's variance; more than half by choice, no other share was tried
@@ -44,6 +45,7 @@ class CodeVectors(nn.Module):
 
     def look_up(self, codes: Int[Array, "*n"]) -> Float[Array, "*n D"]:
         """The vectors of codes."""
+        check_ids(codes, len(self.embedding), "image code")
         return self.table()[codes]
 
     def scores(self, x: Float[Array, "*n D"]) -> Float[Array, "*n V"]:

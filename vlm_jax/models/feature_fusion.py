@@ -45,9 +45,12 @@ class FeatureFusion(nn.Module):
     The image gets learned positions and a segment of its own; text features carry theirs already. Without an image the
     image stream has no cells. Cells [I, n, C] that are not all of the image come with the shape of its `grid` and the
     place of the first of them, in reading order.
+
+    Without `text_fc` text features of the trunk's width go to the layer norm as they are: BERT has no such matrix.
     """
 
     settings: Model
+    text_fc: bool = True
 
     @nn.compact
     def __call__(
@@ -62,7 +65,8 @@ class FeatureFusion(nn.Module):
         s = self.settings
         dtype = jnp.dtype(s.compute_dtype)
         norm = layer_norm(s, "norm")
-        text = nn.Dense(s.width, dtype=dtype, kernel_init=identity_or_lecun, name="text_fc")(text)
+        if self.text_fc:
+            text = nn.Dense(s.width, dtype=dtype, kernel_init=identity_or_lecun, name="text_fc")(text)
         text = dropout(norm(text), s.dropout, keys, 2)
         if image is None:
             return jnp.zeros((len(text), 1, 0, s.width), dtype), text

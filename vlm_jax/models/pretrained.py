@@ -4,15 +4,18 @@ BERT, DistilBERT and RoBERTa are `VisualLanguageModel` without an image, VisualB
 their parameters have the paths that `VisualLanguageModel` gives them.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.config import ImageEncoder, Model
+from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.heads import Fused, LastWordHead, Scores, WordsHead, pool
+from vlm_jax.models.ids import check_ids
 from vlm_jax.models.vlm import VisualLanguageModel
 
 Part = Literal["pooler", "words", "decoder", "pairs", "answers"]
@@ -59,9 +62,18 @@ class PretrainedHeads(nn.Module):
 
 
 class PretrainedModel(VisualLanguageModel):
-    """A published encoder: one text an example, and grid features where it was trained with an image."""
+    """A published encoder: one text an example, and grid features where it was trained with an image.
+
+    It has the published model's parameters and no others, so that an optimizer trains what it trains there.
+    """
 
     parts: tuple[Part, ...] = ()
+    pad_id: int | None = None
+    """The row of the word table that gets no gradient from texts; None where there is none."""
+
+    def make_embeddings(self) -> tuple[TextEmbeddings, FeatureFusion]:
+        """Without `text_fc`, which a published encoder has not."""
+        return TextEmbeddings(self.settings.text, self.pad_id), FeatureFusion(self.settings, text_fc=False)
 
     def make_head(self) -> nn.Module:
         """The encoder's own heads."""
@@ -76,11 +88,22 @@ class PretrainedModel(VisualLanguageModel):
         image: Float[Array, "B G C"] | None = None,
         image_mask: Bool[Array, "B G"] | None = None,
     ) -> PretrainedOutput:
-        """Streams and heads; `segments` are the token types, 0 where they are left out."""
+        """Streams and heads; `segments` are the token types, 0 where they are left out.
+
+        Raises `InputError` for more tokens or grid features than positions. Ids and token types without a row raise it
+        too, but not inside `jax.jit`, where they have no values yet: call `check_text` before.
+        """
         if segments is not None:
             segments = segments[:, None]
         fused = self.streams(image, input_ids[:, None], text_mask[:, None], image_mask=image_mask, segments=segments)
         return self.head(fused, self.text.scores)
+
+
+def check_text(settings: Model, input_ids: Int[Any, "B T"], segments: Int[Any, "B T"] | None = None) -> None:
+    """`InputError` where a token id or a token type has no row in its table."""
+    check_ids(input_ids, settings.text.vocabulary_size, "token id")
+    if segments is not None:
+        check_ids(segments, settings.text.segments, "token type")
 
 
 class ImageClassifier(nn.Module):

@@ -71,10 +71,13 @@ class VisualLanguageModel(nn.Module):
             self.image = CodeEmbedding(s)
         elif s.image.cnn != "features":
             self.image = make_cnn(s.image, jnp.dtype(s.compute_dtype))
-        self.text = TextEmbeddings(s.text)
-        self.embed = FeatureFusion(s)
+        self.text, self.embed = self.make_embeddings()
         self.trunk = FUSIONS[s.fusion](s)
         self.head = self.make_head()
+
+    def make_embeddings(self) -> tuple[TextEmbeddings, FeatureFusion]:
+        """What turns tokens into vectors, and what leads both sides into the trunk."""
+        return TextEmbeddings(self.settings.text), FeatureFusion(self.settings)
 
     def make_head(self) -> nn.Module:
         """What stands on the streams."""

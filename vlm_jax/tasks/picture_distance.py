@@ -1,5 +1,6 @@
 """How far drawn pictures are from real ones in the features of a named network: a Fréchet distance, and no "FID"."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -32,7 +33,9 @@ class PictureFeatures:
         if wanted not in (None, found):
             raise InputError(f"generation.features {settings.features} has the SHA-256 {found}, not {wanted}")
         self.origin = {"cnn": ported.architecture.model.cnn, "source": settings.features, "sha256": found}
-        self._input, module = ported.architecture.input, ported.module
+        # Whole pictures, not the centre that a classifier sees: what is drawn at an edge counts.
+        self._input = dataclasses.replace(ported.architecture.input, short_side=None, resample="bicubic")
+        module = ported.module
         self._params = jax.device_put({"params": ported.params})  # once, not with every batch
         self._run = jax.jit(lambda params, image: module.apply(params, image)[0])
 

@@ -170,7 +170,10 @@ def _image_side(
         if not np.allclose(getattr(config.data.image, setting), value, atol=1e-4):
             shown = " ".join(f"{x:.6g}" for x in value)
             raise InputError(f"model.image.init_from {name} was trained with --data.image.{setting} {shown}; give it")
-    return {path: leaf for path, leaf in source.leaves.items() if path.startswith("image/")}, []
+    recipe = {setting: getattr(source.input, setting) for setting in ("size", "resize", "short_side", "resample")}
+    other = {setting: value for setting, value in recipe.items() if getattr(config.data.image, setting) != value}
+    notes = [f"trained on pictures with {_image_options(other)}, which this run has not"] if other else []
+    return {path: leaf for path, leaf in source.leaves.items() if path.startswith("image/")}, notes
 
 
 def _whole_model(
@@ -199,6 +202,14 @@ def _whole_model(
 def _setting(model: Model, name: str) -> Any:
     group, _, inner = name.rpartition(".")
     return getattr(getattr(model, group) if group else model, inner)
+
+
+def _image_options(settings: Mapping[str, Any]) -> str:
+    """Settings of `data.image` as options of a command."""
+    return " ".join(
+        f"--data.image.{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in settings.items()
+    )
 
 
 def _options(settings: Mapping[str, Any]) -> str:

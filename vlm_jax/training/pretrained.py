@@ -45,6 +45,9 @@ def open_pretrained(name: str) -> Pretrained:
     architecture, leaves = ported.architecture, flatten(ported.params)
     if isinstance(architecture.model, ImageEncoder):
         return Pretrained(ported.family.name, ported.origin, None, architecture.model, architecture.input, leaves, ())
+    # A published encoder has no `text_fc`, and the identity changes nothing.
+    leaves["embed/text_fc/kernel"] = np.eye(architecture.model.width, dtype=np.float32)
+    leaves["embed/text_fc/bias"] = np.zeros(architecture.model.width, np.float32)
     return Pretrained(ported.family.name, ported.origin, architecture.model, None, None, leaves, ported.labels)
 
 

@@ -12,7 +12,7 @@ from vlm_jax.config import ImageEncoder, Model, TextEncoder
 from vlm_jax.errors import InputError
 from vlm_jax.weights.family import Architecture, Family, Names, choice, number, real
 from vlm_jax.weights.source import Tensors
-from vlm_jax.weights.tables import SAME, Row, identity, linear, norm, table
+from vlm_jax.weights.tables import SAME, Row, linear, norm, table
 
 MOST_LAYERS = 1000
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
@@ -56,7 +56,6 @@ def encoder(model: Model, layers: str, names: Mapping[str, str]) -> list[Row]:
     if model.text.segments:
         rows += table("embeddings.token_type_embeddings", "text/segment")
     rows += norm("embeddings.LayerNorm", "embed/norm")
-    rows += [Row((), ("embed/text_fc/kernel", "embed/text_fc/bias"), identity(model.width))]
     for index in range(model.layers):
         rows += layer(f"{layers}.{index}", f"trunk/layer_{index}", names)
     return rows
@@ -105,6 +104,13 @@ def _heads(config: Mapping[str, Any], name: str, width: int) -> int:
     return heads
 
 
+def _pad_id(config: Mapping[str, Any], default: int) -> int | None:
+    """`padding_idx` of the word table; None where config.json says null."""
+    if config.get("pad_token_id", default) is None:
+        return None
+    return number(config, "pad_token_id", default, least=0)
+
+
 def _bert_parts(names: Names) -> tuple[str, ...]:
     there = {
         "pooler": "pooler.dense.weight",
@@ -116,7 +122,7 @@ def _bert_parts(names: Names) -> tuple[str, ...]:
 
 
 def _bert_settings(config: Mapping[str, Any], names: Names, tensors: Tensors) -> Architecture:
-    return Architecture(_bert_model(config, epsilon=1e-12), _bert_parts(names))
+    return Architecture(_bert_model(config, epsilon=1e-12), _bert_parts(names), pad_id=_pad_id(config, 0))
 
 
 def _bert_rows(architecture: Architecture) -> list[Row]:
@@ -186,7 +192,7 @@ def _roberta_settings(config: Mapping[str, Any], names: Names, tensors: Tensors)
     parts = tuple(part for part, name in there.items() if name in names)
     if "words" in parts:
         choice(config, "hidden_act", "gelu", ("gelu",))  # lm_head has this one built in
-    return Architecture(model, parts)
+    return Architecture(model, parts, pad_id=first - 1)
 
 
 def _roberta_rows(architecture: Architecture) -> list[Row]:
@@ -243,7 +249,8 @@ def _distilbert_settings(config: Mapping[str, Any], names: Names, tensors: Tenso
         ),
     )
     there = {"words": "vocab_transform.weight", "decoder": "vocab_projector.weight"}
-    return Architecture(model, tuple(part for part, name in there.items() if name in names))
+    parts = tuple(part for part, name in there.items() if name in names)
+    return Architecture(model, parts, pad_id=_pad_id(config, 0))
 
 
 def _distilbert_rows(architecture: Architecture) -> list[Row]:
@@ -303,7 +310,7 @@ def _visual_bert_settings(config: Mapping[str, Any], names: Names, tensors: Tens
     if "cls.weight" in names:
         parts, shape = (*parts, "answers"), tensors[names["cls.weight"]].shape
         classes = shape[0] if shape else 0
-    return Architecture(replace(model, image=image), parts, classes)
+    return Architecture(replace(model, image=image), parts, classes, pad_id=_pad_id(config, 1))
 
 
 def _visual_bert_rows(architecture: Architecture) -> list[Row]:

@@ -4,6 +4,7 @@ ResNets come under transformers' names and under torchvision's; both are version
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vlm_jax.config import ImageEncoder, ImageInput
@@ -16,8 +17,14 @@ from vlm_jax.weights.tables import Row, convolution_norm, linear
 
 TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d
 LITE_EPSILON = 1e-3  # EfficientNet's batch norms
-IMAGENET = ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225))
-LITE = ImageInput(size=(224, 224), mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)  # (x - 127) / 128
+# torchvision's presets.ImageClassification: Resize(256), CenterCrop(224), bilinear.
+TORCHVISION = ImageInput(
+    size=(224, 224), short_side=256, resample="bilinear", mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225)
+)
+# preprocessor_config.json of microsoft/resnet-18 to -101: crop_pct 0.875, bicubic.
+IMAGENET = replace(TORCHVISION, resample="bicubic")
+# TensorFlow's EfficientNet-Lite: CROP_PADDING 32, so that 224 of 256 are cut out; bicubic; (x - 127) / 128.
+LITE = ImageInput(size=(224, 224), short_side=256, mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)
 
 
 def _classes(names: Names, tensors: Tensors, classifier: str) -> int:
@@ -67,7 +74,7 @@ def _torchvision_resnet_settings(config: Mapping[str, Any], names: Names, tensor
         for stage in range(1, 5)
     ]
     cnn = _resnet_of(tuple(counts), 3 if "layer1.0.conv3.weight" in names else 2)
-    return _frozen(cnn, names, tensors, "fc", IMAGENET)
+    return _frozen(cnn, names, tensors, "fc", TORCHVISION)
 
 
 def _torchvision_resnet_rows(architecture: Architecture) -> list[Row]:
@@ -181,7 +188,7 @@ TORCHVISION_MOBILENET = Family(
     about="torchvision's MobileNetV2",
     prefix="",
     recognise=("features.1.conv.0.0.weight",),
-    settings=lambda config, names, tensors: _frozen("mobilenet_v2", names, tensors, "classifier.1", IMAGENET),
+    settings=lambda config, names, tensors: _frozen("mobilenet_v2", names, tensors, "classifier.1", TORCHVISION),
     rows=_mobilenet_rows,
     config=lambda architecture: {},
     transformers_class=lambda architecture: None,

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from vlm_jax.config import Model
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
-from vlm_jax.trees import flatten, unflatten
+from vlm_jax.trees import flatten, shortened, unflatten
 from vlm_jax.weights.bert import BERT
 from vlm_jax.weights.beside import write_beside
 from vlm_jax.weights.family import Architecture, Family
@@ -31,7 +31,10 @@ def export(ported: Ported, folder: Path) -> str | None:
     An import that nobody trained goes back bit for bit, in the types that it came in.
     """
     family, architecture = ported.family, ported.architecture
-    tensors = to_theirs(flatten(ported.params), ported.kept, family.rows(architecture))
+    leaves = flatten(ported.params)
+    if broken := [path for path, leaf in leaves.items() if not np.isfinite(leaf).all()]:
+        raise InputError(f"not exported: NaN or infinity in {shortened(broken)}")
+    tensors = to_theirs(leaves, ported.kept, family.rows(architecture))
     tensors |= {name: x for name, x in ported.kept.items() if name not in tensors}
     if "decoder" in architecture.parts:  # where the decoder is not tied, transformers wants its bias under both names
         tensors |= {second: tensors[name] for second, name in family.aliases.items()}
@@ -87,14 +90,12 @@ def text_side(
         )
     wanted = {path: leaf for path, leaf in leaves.items() if TEXT_SIDE.match(path)}
     parts: tuple[Part, ...] = ("pooler",) if "head/pooler/kernel" in wanted else ()
-    kernel, bias = wanted["embed/text_fc/kernel"], wanted["embed/text_fc/bias"]
+    kernel, bias = wanted.pop("embed/text_fc/kernel"), wanted.pop("embed/text_fc/bias")
     text = dataclasses.replace(settings.text, width=settings.width, segments=max(settings.text.segments, 1))
     wanted |= folded_text(wanted, kernel, bias, segments=text.segments)
-    wanted["embed/text_fc/kernel"] = np.eye(settings.width, dtype=np.float32)
-    wanted["embed/text_fc/bias"] = np.zeros_like(bias)
     model = dataclasses.replace(settings, text=text, pattern="bidirectional")
     config = {"pad_token_id": pad_id}
-    return Ported(BERT, Architecture(model, parts), unflatten(wanted), {}, {}, config, tokenizer, origin)
+    return Ported(BERT, Architecture(model, parts, pad_id=pad_id), unflatten(wanted), {}, {}, config, tokenizer, origin)
 
 
 def folded_text(

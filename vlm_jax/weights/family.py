@@ -24,6 +24,8 @@ class Architecture(NamedTuple):
     """Classes of its answers, or of a CNN's classifier."""
     input: ImageInput | None = None
     """How a CNN wants its pictures."""
+    pad_id: int | None = None
+    """The row of the word table that transformers gives no gradient from texts."""
 
     @property
     def sees(self) -> bool:

@@ -28,8 +28,9 @@ from vlm_jax.weights.family import Architecture, Family, table_names
 from vlm_jax.weights.labels import labels_of
 from vlm_jax.weights.preprocessor import with_preprocessor
 from vlm_jax.weights.report import port_report
-from vlm_jax.weights.source import Source, as_path, new_folder, open_source
-from vlm_jax.weights.tables import to_ours
+from vlm_jax.weights.source import NO_CHANGES, Changes, Source, as_path, new_folder, open_source
+from vlm_jax.weights.tables import to_ours, trunk_names
+from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters, refuse_prefix, renamed
 
 ABOUT, PARAMS, KEPT, DIGESTS = "port.json", "params", "kept.safetensors", "digests.json"
 REPORT = "port_report.md"
@@ -59,6 +60,8 @@ class Ported:
     tokenizer: tuple[Path, ...]
     """The tokenizer's files."""
     origin: Origin
+    changes: Changes = NO_CHANGES
+    """What was done to the names of the source's tensors."""
     beside: Beside = dataclasses.field(default_factory=dict)
     """Other settings files of theirs: how texts are pooled, how pictures are prepared."""
 
@@ -71,7 +74,7 @@ class Ported:
     def parameter_count(self) -> int:
         """Numbers that came from the source."""
         leaves = flatten(self.params)
-        return sum(leaves[path].size for row in self.family.rows(self.architecture) if row.theirs for path in row.ours)
+        return sum(leaves[path].size for row in self.family.rows(self.architecture) for path in row.ours)
 
     @property
     def module(self) -> ImageClassifier | PretrainedModel:
@@ -83,7 +86,9 @@ def make_module(architecture: Architecture) -> ImageClassifier | PretrainedModel
     """The module of an architecture, unbound."""
     if isinstance(architecture.model, ImageEncoder):
         return ImageClassifier(architecture.model, architecture.classes)
-    return PretrainedModel(architecture.model, architecture.classes, parts=architecture.parts)
+    return PretrainedModel(
+        architecture.model, architecture.classes, parts=architecture.parts, pad_id=architecture.pad_id
+    )
 
 
 def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
@@ -98,31 +103,44 @@ def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
     return flatten(variables["params"])
 
 
-def read(name: str) -> Ported:
-    """The model at a source, or in the folder of an import; `InputError` where anything is amiss."""
+def read(name: str, *, strip_prefix: str = "", drop_tensors: str = "") -> Ported:
+    """The model at a source, or in the folder of an import; `InputError` where anything is amiss.
+
+    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`.
+    """
     folder = as_path(name)
     if (folder / ABOUT).is_file():
+        if strip_prefix or drop_tensors:
+            raise InputError(
+                f"{name} is the folder of an import, whose names are the family's already; give --strip-prefix and "
+                "--drop-tensors with its source"
+            )
         return read_import(folder)
-    return convert(open_source(name))
+    return convert(renamed(open_source(name), strip_prefix=strip_prefix, drop_tensors=drop_tensors))
 
 
 def convert(source: Source) -> Ported:
     """A source's tensors as our parameters, each used once."""
+    refuse_adapters(source)
     family = family_of(source)
+    refuse_prefix(source, {family.prefix for family in FAMILIES.values() if family.prefix})
     names = table_names(source.tensors, family)
     architecture = family.settings(source.config, names, source.tensors)
     # PyTorch's batch norms count the batches that they saw; nothing is computed from it.
     counters = {name: names.pop(name) for name in list(names) if name.endswith(".num_batches_tracked")}
-    params, kept = to_ours(source.tensors, names, family.rows(architecture), shapes(architecture), what=source.name)
+    rows = family.rows(architecture)
+    params, kept = to_ours(source.tensors, names, rows, shapes(architecture), what=source.name)
     kept |= {name: source.tensors.read(there) for name, there in counters.items()}
     dtypes = {ours: source.tensors[name].dtype for ours, name in names.items() if source.tensors[name].dtype != "F32"}
     origin = Origin(source.name, source.revision, source.sha256)
     files = tuple(source.tokenizer_files())
+    warnings = drop_warnings(source.changes.dropped, trunk_names(rows), family.prefix)
+    changes = source.changes._replace(warnings=warnings)
     beside = read_beside(source.folder)
     labels_of(source.config, architecture.classes)  # refused where they do not fit
     if architecture.input is not None:
         architecture = architecture._replace(input=with_preprocessor(architecture.input, beside))
-    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, beside=beside)
+    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, changes, beside)
 
 
 def write_import(ported: Ported, folder: Path) -> None:
@@ -135,7 +153,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(ported.params))
     family, architecture = ported.family, ported.architecture
     rows, origin = family.rows(architecture), ported.origin._asdict()
-    report = port_report(family.name, architecture, rows, ported.params, origin, list(ported.kept))
+    report = port_report(family.name, architecture, rows, ported.params, origin, list(ported.kept), ported.changes)
     (folder / REPORT).write_text(report, encoding="utf-8")
     if ported.kept:
         save_file(ported.kept, folder / KEPT)
@@ -149,10 +167,12 @@ def write_import(ported: Ported, folder: Path) -> None:
         "parts": list(architecture.parts),
         "classes": architecture.classes,
         "input": to_dict(architecture.input) if architecture.input else None,
+        "pad_id": architecture.pad_id,
         "dtypes": ported.dtypes,
         "config": ported.config,
         "tokenizer": [file.name for file in ported.tokenizer],
         "origin": origin,
+        "changes": ported.changes._asdict(),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     write_digests(folder, folder / DIGESTS)
@@ -160,8 +180,6 @@ def write_import(ported: Ported, folder: Path) -> None:
 
 def read_import(folder: Path) -> Ported:
     """What `write_import` wrote; `InputError` where a file is not as it was written."""
-    import orbax.checkpoint as ocp
-
     if not matches_digests(folder, folder / DIGESTS):
         raise InputError(f"{folder} is damaged: a file is not as it was written; import the source again")
     try:
@@ -173,18 +191,39 @@ def read_import(folder: Path) -> Ported:
             tuple(about["parts"]),
             about["classes"],
             from_dict(about["input"], ImageInput) if about["input"] else None,
+            about["pad_id"] if "pad_id" in about else about["config"].get("pad_token_id"),  # imports from before
         )
         origin = Origin(**about["origin"])
+        recorded = about.get("changes", {})  # imports from before have none
+        changes = Changes(**{name: tuple(x) if isinstance(x, list) else x for name, x in recorded.items()})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / ABOUT} cannot be used: {type(error).__name__} {error}") from None
-    want = unflatten(shapes(architecture))
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute() / PARAMS).item_metadata.tree
-        compare_trees(saved, want, what=f"parameters in {folder}")
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), want)
-        params = checkpointer.restore(folder.absolute() / PARAMS, target)
+    params = _restore(folder, shapes(architecture))
     kept = load_file(folder / KEPT) if (folder / KEPT).is_file() else {}
     files = tuple(folder / name for name in about["tokenizer"])
     return Ported(
-        family, architecture, params, kept, about["dtypes"], about["config"], files, origin, read_beside(folder)
+        family,
+        architecture,
+        params,
+        kept,
+        about["dtypes"],
+        about["config"],
+        files,
+        origin,
+        changes,
+        read_beside(folder),
     )
+
+
+def _restore(folder: Path, want: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
+    """The parameters of an import; `text_fc`, the identity that imports from before hold, is left out."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata(folder.absolute() / PARAMS).item_metadata.tree
+        identity = {path: leaf for path, leaf in flatten(saved).items() if path.startswith("embed/text_fc/")}
+        whole = unflatten(want | {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in identity.items()})
+        compare_trees(saved, whole, what=f"parameters in {folder}")
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), whole)
+        params = checkpointer.restore(folder.absolute() / PARAMS, target)
+    return unflatten({path: leaf for path, leaf in flatten(params).items() if path not in identity})

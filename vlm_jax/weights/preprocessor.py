@@ -64,26 +64,12 @@ def read_preprocessor(beside: Beside) -> Preprocessor | None:
 
 
 def with_preprocessor(image: ImageInput, beside: Beside) -> ImageInput:
-    """A CNN's input with the size and the colours that preprocessor_config.json says; `image` where there is none."""
+    """A CNN's input as preprocessor_config.json says; `image` where there is none."""
     wanted = read_preprocessor(beside)
     if wanted is None:
         return image
     resize = "stretch" if wanted.short_side is None else "crop"
-    return dataclasses.replace(image, size=wanted.size, resize=resize, mean=wanted.mean, deviation=wanted.deviation)
-
-
-def check_recipe(beside: Beside) -> None:
-    """`InputError` where preprocessor_config.json asks for a filter or a crop that `resize_image` does not have."""
-    wanted = read_preprocessor(beside)
-    if wanted is None:
-        return
-    if wanted.resample != "bicubic":
-        raise InputError(f"{PREPROCESSOR} says resample = {wanted.resample}, which is not supported; expected bicubic")
-    if wanted.short_side not in (None, min(wanted.size)):
-        raise InputError(
-            f"{PREPROCESSOR} scales the short side to {wanted.short_side} and cuts {list(wanted.size)} out, which is "
-            f"not supported; expected {min(wanted.size)}"
-        )
+    return dataclasses.replace(image, resize=resize, **wanted._asdict())
 
 
 def _expect(config: Mapping[str, Any], key: str, right: bool, expected: str) -> None:
@@ -116,7 +102,9 @@ def _sizes(config: Mapping[str, Any], kind: str) -> tuple[tuple[int, int], int |
     if isinstance(size, dict) and set(size) == {"shortest_edge"}:
         _expect(config, "size", _is_length(size["shortest_edge"]), "a number of pixels")
         _expect(config, "do_center_crop", config.get("do_center_crop", True) is True, "true beside shortest_edge")
-        return _rectangle(config, "crop_size"), size["shortest_edge"]
+        cut = _rectangle(config, "crop_size")
+        _expect(config, "crop_size", max(cut) <= size["shortest_edge"], "no more than shortest_edge")
+        return cut, size["shortest_edge"]
     _expect(config, "do_center_crop", not config.get("do_center_crop"), "false, or size with shortest_edge alone")
     return _rectangle(config, "size"), None
 

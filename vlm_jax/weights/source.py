@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes  # safetensors needs it to give bfloat16
 import numpy as np
@@ -39,6 +39,8 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str
     """As safetensors names it: F32, F16, BF16, I64, ..."""
+    name: str
+    """Its name in the file."""
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -53,7 +55,7 @@ class Tensors(Mapping[str, Tensor]):
                     part = handle.get_slice(name)
                     if name in self._tensors:
                         raise InputError(f"{file} and {self._tensors[name].file} both hold {name!r}")
-                    self._tensors[name] = Tensor(file, tuple(part.get_shape()), part.get_dtype())
+                    self._tensors[name] = Tensor(file, tuple(part.get_shape()), part.get_dtype(), name)
             except (SafetensorError, OSError) as error:
                 raise InputError(f"{file} is no intact safetensors file: {error}") from None
             self._handles[file] = handle
@@ -74,11 +76,48 @@ class Tensors(Mapping[str, Tensor]):
             raise InputError(
                 f"{name!r} in {tensor.file} is of type {tensor.dtype}; expected one of {', '.join(FLOATS)}"
             )
+        array = self.raw(name)
+        return array.astype(np.float32, copy=False) if tensor.dtype in FLOATS else array
+
+    def raw(self, name: str) -> np.ndarray:
+        """The tensor in the type that it has in the file."""
+        tensor = self[name]
         try:
-            array = self._handles[tensor.file].get_tensor(name)
+            return self._handles[tensor.file].get_tensor(tensor.name)
         except SafetensorError as error:
             raise InputError(f"{name!r} in {tensor.file} cannot be read: {error}") from None
-        return array.astype(np.float32, copy=False) if tensor.dtype in FLOATS else array
+
+    def renamed(self, names: Mapping[str, str]) -> "Tensors":
+        """Of these tensors those that `names` has, new names to old ones."""
+        view = Tensors([])
+        view._handles = self._handles
+        view._tensors = {new: self._tensors[old] for new, old in names.items()}
+        return view
+
+
+class Changes(NamedTuple):
+    """What was done to the names of a file before it was ported."""
+
+    strip_prefix: str = ""
+    """The prefix that was taken off."""
+    stripped: int = 0
+    """Names that had it."""
+    drop_tensors: str = ""
+    """The regular expression of names that were left out."""
+    dropped: tuple[str, ...] = ()
+    """These names, without the prefix."""
+    warnings: tuple[str, ...] = ()
+    """What a port without them does not compute."""
+
+    def lines(self) -> list[str]:
+        """The record for people; empty where nothing was done."""
+        lines = [f"prefix {self.strip_prefix} stripped from {self.stripped} names"] if self.stripped else []
+        if self.dropped:
+            lines.append(f"{len(self.dropped)} tensors dropped by {self.drop_tensors}: {', '.join(self.dropped)}")
+        return lines + [f"warning: {line}" for line in self.warnings]
+
+
+NO_CHANGES = Changes()
 
 
 @dataclass(frozen=True)
@@ -95,6 +134,8 @@ class Source:
     """The commit of a hub repository."""
     sha256: str
     """Of the file; where there are several, of the list of their digests and names."""
+    changes: Changes = NO_CHANGES
+    """What `tensor_names.renamed` did to the names."""
 
     def tokenizer_files(self) -> list[Path]:
         """The tokenizer's files that lie beside the weights."""

@@ -13,6 +13,7 @@ import numpy as np
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.trees import shortened, unflatten
 from vlm_jax.weights.source import FLOATS, INTEGERS, Tensors
+from vlm_jax.weights.tensor_names import ways_out
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -23,11 +24,12 @@ class Transform(NamedTuple):
     forward: Callable[..., Arrays]
     backward: Callable[..., Arrays]
     exact: bool = True
-    """Whether `backward` gives back every bit. Where not, theirs are kept, and go back while ours are untouched."""
+    """Whether `backward` gives back every bit. Where not, theirs are kept: they go back while ours are untouched, and
+    `backward` takes them after ours."""
 
 
 class Row(NamedTuple):
-    """Their tensors and the parameters they become; ours without theirs are constants, none of ours has two rows."""
+    """Their tensors and the parameters they become; none of ours has two rows."""
 
     theirs: tuple[str, ...]
     ours: tuple[str, ...]
@@ -55,7 +57,7 @@ CONVOLUTION = Transform(_each(lambda x: x.transpose(2, 3, 1, 0)), _each(lambda x
 def folded_norm(epsilon: float) -> Transform:
     """A batch norm (weight, bias, running mean, running variance) as scale and bias (Ioffe and Szegedy 2015, alg. 2).
 
-    Back, a scale and a bias are a batch norm over mean 0 and variance 1 - epsilon.
+    Back, the running statistics are those that came, and weight and bias those that give this scale and bias with them.
     """
 
     def forward(weight, bias, mean, variance):
@@ -63,21 +65,12 @@ def folded_norm(epsilon: float) -> Transform:
         scale = wide[0] / np.sqrt(wide[3] + epsilon)
         return scale.astype(np.float32), (wide[1] - wide[2] * scale).astype(np.float32)
 
-    def backward(scale, bias):
-        return scale, bias, np.zeros_like(scale), np.full_like(scale, 1.0 - epsilon)
+    def backward(scale, bias, _weight, _bias, mean, variance):
+        wide = [x.astype(np.float64) for x in (scale, bias, mean, variance)]
+        weight = wide[0] * np.sqrt(wide[3] + epsilon)
+        return weight.astype(np.float32), (wide[1] + wide[2] * wide[0]).astype(np.float32), mean, variance
 
     return Transform(forward, backward, exact=False)
-
-
-def identity(width: int) -> Transform:
-    """A square linear map that changes nothing, and its bias: no tensors of theirs."""
-
-    def backward(kernel, bias):
-        if np.array_equal(kernel, np.eye(width, dtype=np.float32)) and not bias.any():
-            return ()
-        raise InputError("embed/text_fc is not the identity: fold it into the tables first")
-
-    return Transform(lambda: (np.eye(width, dtype=np.float32), np.zeros(width, np.float32)), backward)
 
 
 def linear(theirs: str, ours: str, *, bias: bool = True) -> list[Row]:
@@ -114,8 +107,38 @@ def to_ours(
     `names` maps a table's name to the file's, `want` are the shapes of our model's leaves (`jax.eval_shape`). Raises
     `InputError` with the names of what is unexpected, missing or of the wrong shape.
     """
+    _check_names(tensors, names, rows, what)
+    leaves, kept, problems = {}, {}, []
+    for row in rows:
+        arrays = tuple(tensors.read(names[name]) for name in row.theirs)
+        if not row.transform.exact:
+            kept |= dict(zip(row.theirs, arrays, strict=True))
+        try:
+            with np.errstate(all="ignore"):  # what is not finite is named below
+                values = row.transform.forward(*arrays)
+        except ValueError:  # too few axes to turn
+            values = ()
+        came = ", ".join(f"{names[name]} {list(array.shape)}" for name, array in zip(row.theirs, arrays, strict=True))
+        for path, value in zip(row.ours, values or (np.zeros(0),) * len(row.ours), strict=True):
+            shape = want[path].shape if path in want else None
+            if value.shape != shape:
+                problems.append(f"{came} for {path} {list(shape or ())}")
+            leaves[path] = value
+        infinite = [names[name] for name, x in zip(row.theirs, arrays, strict=True) if not np.isfinite(x).all()]
+        problems += [f"{name} holds NaN or infinity" for name in infinite]
+        if not infinite and not all(np.isfinite(value).all() for value in values):
+            problems.append(f"{came} make {row.ours[0]} NaN or infinite")  # a variance below 0
+    problems += [f"nothing for {path}" for path in want if path not in leaves]
+    if problems:
+        raise InputError(f"{what} does not fit the model of its settings: {shortened(problems)}")
+    return Converted(unflatten(leaves), kept)
+
+
+def _check_names(tensors: Tensors, names: Mapping[str, str], rows: list[Row], what: str) -> None:
+    """`InputError` where a name is unexpected or missing, or its tensor not of floats."""
     listed = {name for row in rows for name in row.theirs}
-    problems = [f"unexpected {names[name]} {list(tensors[names[name]].shape)}" for name in names if name not in listed]
+    unexpected = {name: file_name for name, file_name in names.items() if name not in listed}
+    problems = [f"unexpected {name} {list(tensors[name].shape)}" for name in unexpected.values()]
     missing = [name for name in sorted(listed) if name not in names]
     problems += [f"missing {name} ({nearest(name, names)})" if names else f"missing {name}" for name in missing]
     for name in sorted(listed & names.keys()):
@@ -124,28 +147,19 @@ def to_ours(
                 f"{names[name]} is of type {tensors[names[name]].dtype}, weights are of {', '.join(FLOATS)}"
             )
     if problems:
-        raise InputError(f"{what} does not fit its family: {shortened(problems)}")
-    leaves, kept = {}, {}
-    for row in rows:
-        arrays = tuple(tensors.read(names[name]) for name in row.theirs)
-        if not row.transform.exact:
-            kept |= dict(zip(row.theirs, arrays, strict=True))
-        try:
-            values = row.transform.forward(*arrays)
-        except ValueError:  # too few axes to turn
-            values = ()
-        for path, value in zip(row.ours, values or (np.zeros(0),) * len(row.ours), strict=True):
-            shape = want[path].shape if path in want else None
-            if value.shape != shape:
-                came = ", ".join(
-                    f"{names[name]} {list(array.shape)}" for name, array in zip(row.theirs, arrays, strict=True)
-                )
-                problems.append(f"{came} for {path} {list(shape or ())}")
-            leaves[path] = value
-    problems += [f"nothing for {path}" for path in want if path not in leaves]
-    if problems:
-        raise InputError(f"{what} does not fit the model of its settings: {shortened(problems)}")
-    return Converted(unflatten(leaves), kept)
+        only_unexpected = len(problems) == len(unexpected)
+        more = ways_out(unexpected, head_names(rows), trunk_names(rows)) if only_unexpected else ""
+        raise InputError(f"{what} does not fit its family: {shortened(problems)}{more}")
+
+
+def head_names(rows: list[Row]) -> set[str]:
+    """Their names of the tensors of heads."""
+    return {name for row in rows if row.ours[0].startswith("head/") for name in row.theirs}
+
+
+def trunk_names(rows: list[Row]) -> set[str]:
+    """Their names of all other tensors."""
+    return {name for row in rows for name in row.theirs} - head_names(rows)
 
 
 def to_theirs(
@@ -160,11 +174,12 @@ def to_theirs(
     tensors: dict[str, np.ndarray] = {}
     for row in rows:
         ours = tuple(np.asarray(params[path]) for path in row.ours)
-        if not row.transform.exact and all(name in kept for name in row.theirs):
+        if row.transform.exact:
+            theirs = row.transform.backward(*ours)
+        else:
             theirs = tuple(kept[name] for name in row.theirs)
             untouched = zip(row.transform.forward(*theirs), ours, strict=True)
-            if all(np.array_equal(before, now) for before, now in untouched):
-                tensors |= dict(zip(row.theirs, theirs, strict=True))
-                continue
-        tensors |= dict(zip(row.theirs, row.transform.backward(*ours), strict=True))
+            if not all(np.array_equal(before, now) for before, now in untouched):
+                theirs = row.transform.backward(*ours, *theirs)
+        tensors |= dict(zip(row.theirs, theirs, strict=True))
     return tensors

@@ -13,6 +13,7 @@ from vlm_jax.config import ImageEncoder
 from vlm_jax.data.text import Tokenizer, lower_cased
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
+from vlm_jax.models.pretrained import check_text
 from vlm_jax.weights.ported import Ported
 from vlm_jax.weights.sentences import SentenceSettings, pooled, sentence_settings
 
@@ -38,13 +39,14 @@ class TextEncoder:
         if not ported.tokenizer:
             raise InputError(f"no tokenizer lies beside {ported.origin.source}")
         self.tokenizer = Tokenizer.load(ported.tokenizer[0].parent)
-        self._parts, text = ported.architecture.parts, ported.architecture.model.text
+        self._parts, self._settings = ported.architecture.parts, ported.architecture.model
+        text = self._settings.text
         self.tokenizer.check_fits(
             text.vocabulary_size, f"the tokenizer beside {ported.origin.source} is not that of these weights"
         )
         self._unused = self.tokenizer.unused(text.vocabulary_size)
         self._longest = text.max_positions - text.first_position
-        self._beside, self._width = ported.beside, ported.architecture.model.width
+        self._beside = ported.beside
         self._limit = read_settings(ported.tokenizer[0].parent).longest
         self._params = jax.tree.map(jnp.asarray, ported.params)
         module = ported.module
@@ -53,14 +55,16 @@ class TextEncoder:
     @cached_property
     def sentences(self) -> SentenceSettings:
         """How a text becomes one vector; `InputError` where the files beside the weights say what is not supported."""
-        settings = sentence_settings(self._beside, self._width)
+        settings = sentence_settings(self._beside, self._settings.width)
         return settings if settings.longest is not None else settings._replace(longest=self._limit)
 
     def _encode(self, texts: Sequence[str], max_length: int | None) -> tuple[np.ndarray, np.ndarray]:
         longest = min(max_length or self._longest, self._longest)
         needed = max(len(ids) for ids in self.tokenizer.tokens(texts)) + 2
         length = min(longest, next((size for size in BUCKETS if size >= needed), needed))
-        return self.tokenizer.encode(texts, length)
+        ids, mask = self.tokenizer.encode(texts, length)
+        check_text(self._settings, ids)  # the compiled program cannot
+        return ids, mask
 
     def fill_mask(self, text: str, *, top: int = 5) -> list[list[Guess]]:
         """The likeliest words for each mask of a text, best first: `fill_mask("paris is the [MASK] of france")`."""

@@ -20,8 +20,9 @@ from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.weights.export import export
 from vlm_jax.weights.family import table_names
-from vlm_jax.weights.ported import ABOUT, Ported, convert, read_import
+from vlm_jax.weights.ported import ABOUT, Ported, convert, read
 from vlm_jax.weights.source import CONFIG, WEIGHTS, Source, Tensors, as_path, open_source
+from vlm_jax.weights.tensor_names import renamed, written
 
 BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
 TEXTS = (
@@ -45,17 +46,25 @@ def score(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
 
 
-def verify(name: str) -> Iterator[Check]:
-    """The checks of a source or of an import's folder, one after the other."""
+def verify(name: str, *, strip_prefix: str = "", drop_tensors: str = "") -> Iterator[Check]:
+    """The checks of a source or of an import's folder, one after the other.
+
+    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`; what they leave is the reference.
+    """
+    options = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors}
     with tempfile.TemporaryDirectory() as temporary:
         folder = as_path(name)
         if (folder / ABOUT).is_file():  # its reference is what it exports
-            ported, source_folder = read_import(folder), Path(temporary) / "source"
+            ported, source_folder = read(name, **options), Path(temporary) / "source"
             export(ported, source_folder)
             source = open_source(str(source_folder))
         else:
-            source = open_source(name)
+            source = renamed(open_source(name), **options)
             ported = convert(source)
+            if source.changes.lines():
+                source = written(source, Path(temporary) / "renamed")
+        for line in ported.changes.lines():
+            yield Check("tensor names", line, True)
         yield _round_trip(ported, source, Path(temporary) / "again")
         if importlib.util.find_spec("torch") is None:
             yield Check("outputs", "not compared: torch is not installed", True)

@@ -1,0 +1,160 @@
+"""What no table has a row for is an error, not NaN; RoBERTa counts tokens, not places."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.weights import fixtures, own
+from tests.weights.fixtures import BY_NAME
+from vlm_jax.errors import InputError
+from vlm_jax.models.ids import check_ids
+from vlm_jax.models.pretrained import check_text
+from vlm_jax.weights.ported import read
+from vlm_jax.weights.verify import BOUND, score
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory):
+    """Ported fixtures by name, each read once."""
+    ports = {}
+
+    def make(name):
+        if name not in ports:
+            folder = tmp_path_factory.mktemp("published") / name
+            ports[name] = read(str(fixtures.publish(BY_NAME[name].fixtures[-1], folder))), folder
+        return ports[name]
+
+    return make
+
+
+def run(ported, ids, **more):
+    ids = np.asarray(ids, np.int32)
+    return ported.module.apply({"params": ported.params}, ids, np.ones(ids.shape, bool), **more)
+
+
+def refusal(call, *arguments, **more):
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **more)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "visual_bert"])
+@pytest.mark.parametrize("wrong", [fixtures.WORDS, -1, 2**31 - 1])
+def test_an_id_without_a_row(name, wrong, port):
+    ported, _ = port(name)
+    ids = np.array([[5, 6, 7], [5, wrong, 7]], np.int32)
+    line = refusal(run, ported, ids)
+    assert str(wrong) in line and str(fixtures.WORDS - 1) in line
+    assert refusal(check_text, ported.architecture.model, ids) == line
+    most = ids.copy()
+    most[1, 1] = fixtures.WORDS - 1
+    assert np.isfinite(run(ported, most).text).all()
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "visual_bert"])
+def test_more_tokens_than_positions(name, port):
+    """Also while a program is compiled: its shape says it. The longest text that fits is computed."""
+    ported, _ = port(name)
+    longest = fixtures.POSITIONS
+    ids = np.full((1, longest + 1), 5, np.int32)
+    assert str(ported.architecture.model.text.max_positions) in refusal(run, ported, ids)
+    compiled = jax.jit(lambda ids: ported.module.apply({"params": ported.params}, ids, jnp.ones(ids.shape, bool)).text)
+    assert "positions" in refusal(compiled, ids)
+    assert np.isfinite(compiled(ids[:, :longest])).all()
+
+
+@pytest.mark.parametrize("wrong", [2, -1])
+def test_a_token_type_without_a_row(wrong, port):
+    ported, _ = port("bert")
+    kinds = np.array([[0, 1, wrong]], np.int32)
+    line = refusal(run, ported, [[5, 6, 7]], segments=kinds)
+    assert str(wrong) in line and refusal(check_text, ported.architecture.model, [[5, 6, 7]], kinds) == line
+    assert np.isfinite(run(ported, [[5, 6, 7]], segments=np.array([[0, 1, 1]], np.int32)).text).all()
+
+
+def test_token_types_where_there_are_none(port):
+    ported, _ = port("distilbert")
+    assert "no token types" in refusal(run, ported, [[5, 6, 7]], segments=np.zeros((1, 3), np.int32))
+
+
+def test_more_grid_features_than_positions(port):
+    ported, _ = port("visual_bert")
+    most = ported.architecture.model.image.max_positions
+    features = np.ones((1, most + 1, fixtures.FEATURES), np.float32)
+    assert str(most) in refusal(run, ported, [[5, 6, 7]], image=features)
+    assert np.isfinite(run(ported, [[5, 6, 7]], image=features[:, :most]).text).all()
+
+
+def test_ids_of_a_model_of_ones_own():
+    """`VisualLanguageModel` looks at them too, outside of a compiled program."""
+    from vlm_jax.models.vlm import VisualLanguageModel
+
+    settings = own.config()
+    params = own.fresh(settings)
+    model, image = VisualLanguageModel(settings.model, 3), np.zeros((1, 16, 16, 3), np.float32)
+
+    def answer(ids):
+        ids = np.array([[ids]], np.int32)
+        return model.apply({"params": params}, image, ids, np.ones(ids.shape, bool), method="answer_logits")
+
+    assert str(len(own.WORDS)) in refusal(answer, [2, len(own.WORDS), 3])
+    assert "positions" in refusal(answer, [5] * 21)
+    assert np.isfinite(answer([2, 5, 3])).all()
+
+
+def test_image_codes_without_a_row():
+    from vlm_jax.config import ImageCodes
+    from vlm_jax.models.code_vectors import CodeVectors
+
+    vectors = CodeVectors(ImageCodes(levels=(3, 2)), 8, deviation=1.0)
+    params = vectors.init(jax.random.key(0), np.array([0]), method="look_up")
+    assert vectors.apply(params, np.array([5]), method="look_up").shape == (1, 8)
+    for wrong in (6, -1):
+        assert str(wrong) in refusal(vectors.apply, params, np.array([wrong]), method="look_up")
+
+
+def test_ids_that_have_no_values_yet():
+    """Inside a compiled program nothing can be looked at, and an empty batch has none."""
+    jax.jit(lambda ids: check_ids(ids, 3, "id") or ids)(np.array([7]))
+    check_ids(np.zeros((0, 4), np.int32), 3, "id")
+
+
+# RoBERTa's positions
+
+PADDED = {  # 1 is padding, as its config.json says
+    "right": [[0, 5, 6, 7, 2, 1, 1], [0, 5, 2, 1, 1, 1, 1]],
+    "left": [[1, 1, 0, 5, 6, 7, 2], [1, 1, 1, 1, 0, 5, 2]],
+    "middle": [[0, 5, 1, 1, 6, 7, 2], [0, 1, 5, 1, 6, 1, 2]],
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("seen", [True, False], ids=["padding seen", "padding hidden"])
+@pytest.mark.parametrize("side", PADDED)
+@pytest.mark.parametrize("name", ["roberta", "bert"])
+def test_positions_are_the_published_ones(name, side, seen, port):
+    """RoBERTa counts tokens that are not padding, BERT places."""
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    import transformers
+
+    ported, folder = port(name)
+    ids = np.array(PADDED[side], np.int32)
+    mask = np.ones(ids.shape, bool) if seen else ids != 1
+    kind = getattr(transformers, fixtures.transformers_class(BY_NAME[name]))
+    model = kind.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    with torch.no_grad():
+        theirs = model(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()).last_hidden_state.numpy()
+    ours = np.asarray(ported.module.apply({"params": ported.params}, ids, mask).text)
+    assert score(ours[mask], theirs[mask]) <= BOUND
+
+
+def test_where_padding_stands_does_not_matter_to_roberta(port):
+    ported, _ = port("roberta")
+    states = []
+    for side in ("right", "left"):
+        ids = np.array(PADDED[side], np.int32)
+        text = np.asarray(ported.module.apply({"params": ported.params}, ids, ids != 1).text)
+        states.append(text[ids != 1])
+    assert score(states[1], states[0]) <= BOUND
