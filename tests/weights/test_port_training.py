@@ -47,7 +47,7 @@ def loss_of(outputs, mask, mean, square):
 
 def our_outputs(ported, params, inputs):
     """Heads, or the last layer where there are none; text first, as theirs."""
-    output = ported.module.apply({"params": params}, **inputs)
+    output = ported.module.apply({"params": params}, **{name: jnp.asarray(x) for name, x in inputs.items()})
     if output.words is not None:
         found = {"words": jnp.concatenate([output.words, output.image_words], axis=1)}
         return found | ({"pairs": output.pairs} if output.pairs is not None else {})
@@ -160,9 +160,9 @@ def test_padding_gets_no_gradient_from_texts(tmp_path):
     """Nor does RoBERTa's position of padding; another row of each table does."""
     ported = read(str(fixtures.publish(BY_NAME["roberta"].fixtures[-1], tmp_path / "published")))
     pad = ported.architecture.pad_id
-    ids, mask = np.array([[0, 5, pad, 6, 2]], np.int32), np.ones((1, 5), bool)
+    ids, mask = jnp.array([[0, 5, pad, 6, 2]]), jnp.ones((1, 5), bool)
     loss = lambda params: jnp.square(ported.module.apply({"params": params}, ids, mask).text[:, :3]).sum()  # noqa: E731
-    gradient = jax.grad(loss)(ported.params)["text"]
+    gradient = jax.jit(jax.grad(loss))(ported.params)["text"]
     for table, row in (("word", 5), ("position", pad + 1)):
         rows = np.abs(gradient[table]["embedding"]).max(1)
         assert rows[pad] == 0 and rows[row] > 0, table
@@ -222,9 +222,9 @@ def test_a_trained_cnn_is_exported_as_it_computes(tmp_path):
     kept = {name: x for name, x in fixtures.tensors(fixture).items() if "running" in name or "batches" in name}
     assert kept and all(np.array_equal(tensors[name], x) for name, x in kept.items())
     pixels = fixtures.inputs(fixture.case, fixtures.goldens())["pixels"]
-    ours = trained.module.apply({"params": trained.params}, pixels)
+    run = jax.jit(lambda params: trained.module.apply({"params": params}, jnp.asarray(pixels)))
+    ours, untrained = run(trained.params), run(ported.params)
     wide = {name: torch.tensor(x).double() for name, x in tensors.items()}
     theirs = run_published("torchvision_resnet", wide, torch.tensor(pixels).permute(0, 3, 1, 2).double())
-    untrained = ported.module.apply({"params": ported.params}, pixels)
     for mine, reference, before in zip(ours, theirs, untrained, strict=True):
         assert score(np.asarray(mine), reference.numpy()) <= CNN_BOUND < score(np.asarray(before), reference.numpy())

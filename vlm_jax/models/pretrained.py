@@ -4,13 +4,15 @@ BERT, DistilBERT and RoBERTa are `VisualLanguageModel` without an image, VisualB
 their parameters have the paths that `VisualLanguageModel` gives them.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.config import ImageEncoder, Model
+from vlm_jax.errors import InputError
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
@@ -99,10 +101,12 @@ class PretrainedModel(VisualLanguageModel):
         return self.head(fused, self.text.scores)
 
 
-def check_text(settings: Model, input_ids: Int[Any, "B T"], segments: Int[Any, "B T"] | None = None) -> None:
+def check_text(settings: Model, input_ids: ArrayLike, segments: ArrayLike | None = None) -> None:
     """`InputError` where a token id or a token type has no row in its table."""
     check_ids(input_ids, settings.text.vocabulary_size, "token id")
     if segments is not None:
+        if not settings.text.segments:
+            raise InputError("this encoder has no token types; leave segments out")
         check_ids(segments, settings.text.segments, "token type")
 
 

@@ -172,7 +172,7 @@ def _image_side(
             raise InputError(f"model.image.init_from {name} was trained with --data.image.{setting} {shown}; give it")
     recipe = {setting: getattr(source.input, setting) for setting in ("size", "resize", "short_side", "resample")}
     other = {setting: value for setting, value in recipe.items() if getattr(config.data.image, setting) != value}
-    notes = [f"trained on pictures with {_image_options(other)}, which this run has not"] if other else []
+    notes = [f"trained on images with {_image_options(other)}, which this run has not"] if other else []
     return {path: leaf for path, leaf in source.leaves.items() if path.startswith("image/")}, notes
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from vlm_jax.config import ImageEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.weights.export import export
+from vlm_jax.weights.export import export, write_export
 from vlm_jax.weights.family import table_names
 from vlm_jax.weights.ported import ABOUT, Ported, convert, read
 from vlm_jax.weights.source import CONFIG, WEIGHTS, Source, Tensors, as_path, open_source
@@ -78,7 +78,7 @@ def verify(name: str, *, strip_prefix: str = "", drop_tensors: str = "") -> Iter
 
 def _round_trip(ported: Ported, source: Source, folder: Path) -> Check:
     """Whether an export holds the tensors that the source holds, bit for bit."""
-    export(ported, folder)
+    write_export(ported, folder)
     back = Tensors([folder / WEIGHTS])
     there, here = table_names(source.tensors, ported.family), table_names(back, ported.family)
     different = sorted(set(there) ^ set(here))
