@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         image: tuple[Path, ...]
         """Picture files, or folders of them."""
         classes: Path | None = None
-        """Names of the classes in order: a JSON list, or a line each. Without it they are numbers."""
+        """Names of the classes in order: a JSON list, or a line each. Without it those of config.json, or numbers."""
         output: Path | None = None
         """A PNG that shows the pictures with their classes."""
 
@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     architecture = ported.architecture
     if not isinstance(architecture.model, ImageEncoder) or not architecture.classes:
         raise InputError(f"{options.source} is no CNN with a classifier; experiments.port_weights list names some")
+    names = names if names is not None else ported.labels or None
     if names is not None and len(names) != architecture.classes:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")
     settings, module = architecture.input, ported.module

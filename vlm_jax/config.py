@@ -166,7 +166,7 @@ class TextEncoder:
     tokenizer: Source[str | None] = None
     """A tokenizer's folder, vocabulary file, `package:NAME/folder` or hub id; without one, WordPiece is built."""
     vocabulary_size: Identity[int] = 256
-    """Rows of the word table. A built vocabulary may be smaller; a given tokenizer must have exactly this size."""
+    """Rows of the word table. The vocabulary may be smaller: rows of no token are never predicted."""
     width: Identity[int] = 128
     """Embedding width (E)."""
     max_length: Identity[int] = 16

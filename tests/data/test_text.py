@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.errors import InputError
 
 QUESTIONS = ["What colour is the shape?", "Is there a red circle?", "is the naïve circle there", "does it contain red?"]
@@ -161,14 +162,23 @@ def test_an_unreachable_hub_id_is_one_clear_line_and_quick(name):
     assert "\n" not in str(error.value) and name in str(error.value) and time.monotonic() - began < 15
 
 
-def test_size_check(tokenizer):
+def test_a_table_that_is_too_small_is_refused_with_the_token_that_does_not_fit(tokenizer):
     size = tokenizer.vocabulary_size
-    tokenizer.check_size(size, exact=True)
-    tokenizer.check_size(size + 5, exact=False)
-    with pytest.raises(InputError, match=f"has {size} tokens.*exactly {size + 5}"):
-        tokenizer.check_size(size + 5, exact=True)
-    with pytest.raises(InputError, match=f"at most {size - 1}"):
-        tokenizer.check_size(size - 1, exact=False)
+    last = tokenizer.token(size - 1)
+    tokenizer.check_fits(size, "")
+    tokenizer.check_fits(size + 5, "")
+    for rows in (size - 1, 5):
+        with pytest.raises(InputError) as error:
+            tokenizer.check_fits(rows, "do so and so")
+        assert all(part in str(error.value) for part in (repr(last), str(size - 1), f"{rows} rows", "do so and so"))
+
+
+def test_rows_of_no_token_are_named():
+    """Rows behind the vocabulary, and holes in it."""
+    holes = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 4, "red": 7}
+    tokenizer = Tokenizer(bert_tokenizer(holes, lower_case=True), "holes")
+    assert tokenizer.vocabulary_size == 8
+    assert tokenizer.unused(10) == [3, 5, 6, 8, 9] and tokenizer.unused(8) == [3, 5, 6]
 
 
 def test_no_transformers_on_this_path(tmp_path, tokenizer):

@@ -13,6 +13,11 @@ from vlm_jax.weights.texts import TextEncoder
 @pytest.fixture(scope="module")
 def ported(tmp_path_factory):
     """The tiny BERT with a masked-word head instead of its pooler."""
+    folder = tmp_path_factory.mktemp("published") / "bert"
+    return read(str(own.write(folder, masked(), architectures=["BertForMaskedLM"])))
+
+
+def masked():
     random = np.random.default_rng(1)
     weights = {f"bert.{name}": x for name, x in own.tensors().items() if "pooler" not in name}
     head = "cls.predictions"
@@ -21,9 +26,7 @@ def ported(tmp_path_factory):
         f"{head}.transform.LayerNorm.weight": (16,), f"{head}.transform.LayerNorm.bias": (16,),
         f"{head}.bias": (len(own.WORDS),),
     }  # fmt: skip
-    weights |= {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    folder = tmp_path_factory.mktemp("published") / "bert"
-    return read(str(own.write(folder, weights, architectures=["BertForMaskedLM"])))
+    return weights | {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,29 @@ def test_masked_words_are_the_likeliest_ones(ported, encoder):
     assert [guess.token for guess in guesses] == [own.WORDS[index] for index in best]
     np.testing.assert_allclose(guesses[0].probability, np.exp(logits - np.logaddexp.reduce(logits))[best[0]], rtol=1e-5)
     assert len(encoder.fill_mask("[MASK] is [MASK]")) == 2
+
+
+def test_rows_of_no_token_are_never_guessed(encoder, tmp_path):
+    """The word table may be larger than the tokenizer; a spare row's share is its own, as in transformers."""
+    weights, spare = masked(), 6
+    for name, value in (("bert.embeddings.word_embeddings.weight", 0.1), ("cls.predictions.bias", 50.0)):
+        rows = np.full((spare, *weights[name].shape[1:]), value, np.float32)
+        weights[name] = np.concatenate([weights[name], rows])
+    wide = TextEncoder(read(str(own.write(tmp_path / "bert", weights, vocab_size=len(own.WORDS) + spare))))
+    (guesses,) = wide.fill_mask("is there a [MASK]?", top=len(own.WORDS))
+    (narrow,) = encoder.fill_mask("is there a [MASK]?", top=len(own.WORDS))
+    assert [guess.token for guess in guesses] == [guess.token for guess in narrow]
+    assert 0 < guesses[0].probability < 1e-15
+    for top in (0, len(own.WORDS) + 1):
+        with pytest.raises(InputError, match=f"top is {top}; expected 1 to {len(own.WORDS)}"):
+            wide.fill_mask("a [MASK]", top=top)
+
+
+def test_a_token_beyond_the_table_is_named(tmp_path):
+    folder = own.write(tmp_path / "bert")
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in (*own.WORDS, "spare")), encoding="utf-8")
+    with pytest.raises(InputError, match=r"'spare'.*14.*14 rows"):
+        TextEncoder(read(str(folder)))
 
 
 def test_what_cannot_be_done_is_said(encoder, tmp_path):

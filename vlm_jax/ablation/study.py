@@ -233,7 +233,7 @@ def _check_sources(config: Config) -> None:
     from vlm_jax.data.text import Tokenizer
     from vlm_jax.tasks.picture_distance import PictureFeatures
     from vlm_jax.training.initialization import start
-    from vlm_jax.training.pretrained import open_pretrained, tokenizer_source
+    from vlm_jax.training.pretrained import check_tokenizer, open_pretrained, tokenizer_source
     from vlm_jax.training.setup import judge_run, tokenizer_run
 
     open_split(config.data, "train")
@@ -243,7 +243,7 @@ def _check_sources(config: Config) -> None:
     elif model.text.init_from is not None or model.image.init_from is not None:
         start(config, parameter_shapes(config), ())
     if (words := tokenizer_source(model)) is not None:
-        Tokenizer.load(words).check_size(model.text.vocabulary_size, exact=True)
+        check_tokenizer(Tokenizer.load(words), model)
     if config.generation.tokenizer is not None:
         tokenizer_run(config)
     if config.generation.judge is not None:

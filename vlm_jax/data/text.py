@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vlm_jax.data.wordpiece import ROBERTA_TOKENS, SPECIAL_TOKENS, bert_tokenizer, read_tokenizer, train_vocabulary
+from vlm_jax.data.configured_tokenizer import settings_of, special_names
+from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Tokenizer:
     def __init__(self, inner: "tokenizers.Tokenizer", name: str):
         inner.no_padding()  # a tokenizer.json may carry both, and either would change the ids
         inner.no_truncation()
-        names = SPECIAL_TOKENS if inner.token_to_id(ROBERTA_TOKENS[2]) is None else ROBERTA_TOKENS
+        names = special_names(inner)
         pad, unknown, first, last, mask = (inner.token_to_id(token) for token in names)
         missing = [token for token, there in zip(names, (pad, 0, first, last), strict=False) if there is None]
         if missing:
@@ -57,20 +58,27 @@ class Tokenizer:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._inner.save(str(Path(folder) / "tokenizer.json"))
 
+    def settings(self) -> dict[str, Any]:
+        """The tokenizer_config.json that belongs beside what `save` writes, for transformers."""
+        return settings_of(self._inner)
+
     @property
     def vocabulary_size(self) -> int:
         """Rows a word table needs: the largest token id plus one."""
         return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
 
-    def check_size(self, expected: int, exact: bool) -> None:
-        """Raise `InputError` unless the vocabulary has `expected` tokens, or at most that where not `exact`."""
-        size = self.vocabulary_size
-        if size > expected or (exact and size != expected):
-            bound = "exactly" if exact else "at most"
+    def check_fits(self, rows: int, remedy: str) -> None:
+        """Raise `InputError` with `remedy` unless a word table of so many rows has one for every token."""
+        beyond = self._inner.id_to_token(self.vocabulary_size - 1)
+        if self.vocabulary_size > rows:
             raise InputError(
-                f"the tokenizer {self._name} has {size} tokens, but model.text.vocabulary_size "
-                f"expects {bound} {expected}; set model.text.vocabulary_size to {size}"
+                f"the token {beyond!r} of the tokenizer {self._name} has the id {self.vocabulary_size - 1}, and the "
+                f"word table has {rows} rows; {remedy}"
             )
+
+    def unused(self, rows: int) -> list[int]:
+        """The ids of a word table of so many rows that no token has: they are never predicted."""
+        return sorted(set(range(rows)).difference(self._inner.get_vocab(with_added_tokens=True).values()))
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, unframed and of any length."""
@@ -116,3 +124,10 @@ class Tokenizer:
         for pattern, whole in _TAKEN_APART:
             text = pattern.sub(whole, text)
         return text
+
+
+def lower_cased(text: str) -> str:
+    """The text in small letters, one character after the other, as BERT's normaliser does it."""
+    from tokenizers import normalizers
+
+    return normalizers.Lowercase().normalize_str(text.encode("utf-8", "replace").decode())

@@ -1,12 +1,13 @@
 """BERT's WordPiece, learned from texts or read, and RoBERTa's byte-level BPE, read: from files or the hub."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlm_jax.data.configured_tokenizer import ROBERTA_TOKENS, SPECIAL_TOKENS, configured
+from vlm_jax.data.tokenizer_settings import SETTINGS_FILES, read_settings
 from vlm_jax.errors import InputError
 from vlm_jax.packages import PREFIX, in_package
 from vlm_jax.text_lines import first_line, read_lines
@@ -14,11 +15,8 @@ from vlm_jax.text_lines import first_line, read_lines
 if TYPE_CHECKING:
     import tokenizers
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")  # the same five, as RoBERTa names them
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")  # the first one found is read
 MERGES = "merges.txt"  # beside vocab.json
-_SETTINGS = "tokenizer_config.json"
 
 
 def bert_tokenizer(vocabulary: dict[str, int], *, lower_case: bool) -> "tokenizers.Tokenizer":
@@ -105,13 +103,15 @@ def read_tokenizer(source: str | Path) -> "tokenizers.Tokenizer":
 def _read_file(path: Path) -> "tokenizers.Tokenizer":
     from tokenizers import Tokenizer
 
+    settings = read_settings(path.parent)
     if path.name == "vocab.json":
-        return _byte_level(path, path.with_name(MERGES))
+        return configured(_byte_level(path, path.with_name(MERGES)), settings)
     if path.suffix == ".json":
         try:
-            return Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
             raise InputError(f"{path} is not a tokenizer.json: {error}") from None
+        return configured(tokenizer, settings)
     try:
         lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -121,7 +121,7 @@ def _read_file(path: Path) -> "tokenizers.Tokenizer":
         raise InputError(f"{path} is not a BERT vocabulary; expected one token a line, [UNK] and [CLS] among them")
     if len(vocabulary) != len(lines):
         raise InputError(f"the vocabulary {path} lists a token twice")
-    return bert_tokenizer(vocabulary, lower_case=_lower_case(path.with_name(_SETTINGS)))
+    return configured(bert_tokenizer(vocabulary, lower_case=True), settings)
 
 
 def _byte_level(vocabulary: Path, merges: Path) -> "tokenizers.Tokenizer":
@@ -142,14 +142,6 @@ def _byte_level(vocabulary: Path, merges: Path) -> "tokenizers.Tokenizer":
     return tokenizer
 
 
-def _lower_case(settings: Path) -> bool:
-    """What the file beside a vocabulary says; without one true, as in BERT's own tokenizer."""
-    try:
-        return bool(json.loads(settings.read_text(encoding="utf-8")).get("do_lower_case", True))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return True
-
-
 def _from_hub(name: str) -> Path:
     """The tokenizer file of a hub repository, from the local cache where it is there."""
     unknown = f"no tokenizer {name!r}: it is neither a folder nor a file"
@@ -165,8 +157,8 @@ def _from_hub(name: str) -> Path:
         # One question first: a download retries for 20 s where there is no network.
         offered = {file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or ()}
         wanted = next((file for file in TOKENIZER_FILES if file in offered), None)
-        if wanted == "vocab.txt" and _SETTINGS in offered:
-            hf_hub_download(name, _SETTINGS)  # lands beside the vocabulary
+        for settings in offered.intersection(SETTINGS_FILES):
+            hf_hub_download(name, settings)  # lands beside the tokenizer
         if wanted == "vocab.json":
             hf_hub_download(name, MERGES)
         path = wanted and Path(hf_hub_download(name, wanted))

@@ -110,7 +110,7 @@ class Captioning(Task):
         if (settings, choices) not in self._decoders:
             tokenizer = self.encode.tokenizer
             never = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.mask_id, tokenizer.unknown_id} - {None}
-            never |= set(range(tokenizer.vocabulary_size, self.config.model.text.vocabulary_size))  # rows of no token
+            never |= set(tokenizer.unused(self.config.model.text.vocabulary_size))
             special = Special(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tuple(sorted(never)))
             prefix = tokenizer.tokens([settings.prefix])[0] if settings.prefix else ()
             if tokenizer.unknown_id in prefix:

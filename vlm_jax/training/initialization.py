@@ -131,16 +131,18 @@ def _with_positions(config: Config, chosen: dict[str, np.ndarray]) -> tuple[dict
     table, length = chosen[path], text.max_positions
     if len(table) == length:
         return chosen, []
+    stays = f"set model.text.max_positions to {len(table)}, or "
+    ways = (stays if len(table) >= text.first_position + text.max_length else "") + "--model.text.init-positions "
     if text.init_positions == "exact":
+        ways += "interpolate" if length > len(table) else "cut or --model.text.init-positions interpolate"
         raise InputError(
-            f"the pretrained position table has {len(table)} rows, model.text.max_positions is {length}; set it to "
-            f"{len(table)}, or --model.text.init-positions cut or interpolate"
+            f"the pretrained position table has {len(table)} rows, model.text.max_positions is {length}; {ways}"
         )
     if text.init_positions == "cut":
         if length > len(table):
             raise InputError(
                 f"the pretrained position table has {len(table)} rows and cannot be cut to model.text.max_positions "
-                f"{length}; interpolate, or set it to at most {len(table)}"
+                f"{length}; {ways}interpolate"
             )
         return chosen | {path: table[:length]}, [f"positions cut from {len(table)} to {length}"]
     first = text.first_position  # rows before it are of no position

@@ -1,5 +1,7 @@
 """Weights that training can start from, wherever they are: published ones, imports, runs of ours."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,14 +10,16 @@ import numpy as np
 from vlm_jax.config import ImageEncoder, ImageInput, Model
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer_settings import CONFIG as TOKENIZER_CONFIG
+from vlm_jax.data.wordpiece import TOKENIZER_FILES
 from vlm_jax.errors import InputError
 from vlm_jax.models.fusion import layer_names
 from vlm_jax.run_folder import ANSWERS, CONFIG, TEXT_TOKENIZER, RunFolder, open_run
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.trees import flatten
 from vlm_jax.weights.export import text_side
-from vlm_jax.weights.ported import Origin, Ported, read
-from vlm_jax.weights.source import TOKENIZER_FILES, as_path, locate
+from vlm_jax.weights.ported import ABOUT, Origin, Ported, read
+from vlm_jax.weights.source import as_path, locate
 
 
 class Pretrained(NamedTuple):
@@ -43,7 +47,7 @@ def open_pretrained(name: str) -> Pretrained:
     # A published encoder has no `text_fc`, and the identity changes nothing.
     leaves["embed/text_fc/kernel"] = np.eye(architecture.model.width, dtype=np.float32)
     leaves["embed/text_fc/bias"] = np.zeros(architecture.model.width, np.float32)
-    return Pretrained(ported.family.name, ported.origin, architecture.model, None, None, leaves, ())
+    return Pretrained(ported.family.name, ported.origin, architecture.model, None, None, leaves, ported.labels)
 
 
 def _is_run(folder: Path) -> bool:
@@ -66,13 +70,14 @@ def text_side_of_run(path: Path) -> Ported:
     """The text side of a run's best checkpoint as a BERT that can be exported."""
     folder = open_run(path)
     source, tokenizer = _open_run(str(path), folder), folder.file(TEXT_TOKENIZER)
-    pad_id = Tokenizer.load(tokenizer).pad_id
-    return text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=pad_id)
+    read_by = Tokenizer.load(tokenizer)
+    ported = text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=read_by.pad_id)
+    return dataclasses.replace(ported, beside={TOKENIZER_CONFIG: read_by.settings()})
 
 
 def tokenizer_source(model: Model) -> str | None:
     """Where the tokenizer of a config comes from: given, or beside the weights that the text side starts from."""
-    text, start = model.text, model.text.init_from or model.init_from
+    text, start = model.text, _text_start(model)
     if text.tokenizer is not None or start is None:
         return text.tokenizer
     folder = locate(start)[0]
@@ -80,8 +85,50 @@ def tokenizer_source(model: Model) -> str | None:
         return str(RunFolder(folder).file(TEXT_TOKENIZER))
     folder = folder if folder.is_dir() else folder.parent
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        if table_rows(start) is None:
+            raise InputError(f"{start} holds no text encoder; if it is a CNN, give it as model.image.init_from")
         raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
     return str(folder)
+
+
+def check_tokenizer(tokenizer: Tokenizer, model: Model) -> None:
+    """`InputError` where a token has no row in the model's word table, or in that of the weights that it starts from.
+
+    A larger table is trained from, as transformers does; the rows of no token are never predicted.
+    """
+    start, needed = _text_start(model), tokenizer.vocabulary_size
+    theirs = table_rows(start) if start is not None else None
+    if theirs is None:
+        tokenizer.check_fits(model.text.vocabulary_size, f"set model.text.vocabulary_size to at least {needed}")
+        return
+    tokenizer.check_fits(
+        theirs,
+        f"it is that of {start}: give the tokenizer that these weights were trained with as model.text.tokenizer",
+    )
+    tokenizer.check_fits(
+        model.text.vocabulary_size, f"set model.text.vocabulary_size to {theirs}, the rows that {start} has"
+    )
+
+
+def table_rows(name: str) -> int | None:
+    """The rows of a source's word table as its settings say, no tensor read; None where they say nothing."""
+    path = locate(name)[0]
+    folder = path if path.is_dir() else path.parent
+    if _is_run(folder):
+        return RunFolder(folder).config().model.text.vocabulary_size
+    for file, keys in ((ABOUT, ("model", "text", "vocabulary_size")), (CONFIG, ("vocab_size",))):
+        try:
+            value = json.loads((folder / file).read_text(encoding="utf-8"))
+            for key in keys:
+                value = value[key]
+            return value if isinstance(value, int) else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue  # what is amiss with the file is said where its weights are read
+    return None
+
+
+def _text_start(model: Model) -> str | None:
+    return model.text.init_from or model.init_from
 
 
 def specific(path: str, model: Model) -> str:

@@ -19,7 +19,7 @@ from vlm_jax.tasks.image_codes import TrainedTokenizer, differing, save_tokenize
 from vlm_jax.tasks.judge import Judge
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.checkpoint_manifest import steps
-from vlm_jax.training.pretrained import tokenizer_source
+from vlm_jax.training.pretrained import check_tokenizer, tokenizer_source
 from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten
 from vlm_jax.types import Example
@@ -39,7 +39,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
             tokenizer = Tokenizer.build(texts, text.vocabulary_size)
         else:
             tokenizer = Tokenizer.load(source)
-        tokenizer.check_size(text.vocabulary_size, exact=source is not None)
+        check_tokenizer(tokenizer, config.model)
         if config.task != "image_tokenizer":
             _say_truncated(tokenizer, train, text.max_length)
         tokenizer.save(folder.path)

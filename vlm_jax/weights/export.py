@@ -15,6 +15,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
 from vlm_jax.trees import flatten, shortened, unflatten
 from vlm_jax.weights.bert import BERT
+from vlm_jax.weights.beside import write_beside
 from vlm_jax.weights.family import Architecture, Family
 from vlm_jax.weights.ported import Origin, Ported
 from vlm_jax.weights.source import CONFIG, FLOATS, WEIGHTS, new_folder
@@ -25,7 +26,7 @@ TEXT_SIDE = re.compile(r"text/|embed/(norm|text_fc)/|trunk/layer_\d+/(?!cross)|h
 
 
 def export(ported: Ported, folder: Path) -> str | None:
-    """Write config.json, model.safetensors and the tokenizer; the transformers class that loads them, if there is one.
+    """Write weights, config.json, tokenizer and settings; the transformers class that loads them, if there is one.
 
     An import that nobody trained goes back bit for bit, in the types that it came in. `InputError` names parameters
     that are NaN or infinite.
@@ -52,6 +53,8 @@ def write_export(ported: Ported, folder: Path) -> str | None:
         {name: np.asarray(x, order="C") for name, x in named.items()}, folder / WEIGHTS, metadata={"format": "pt"}
     )
     config = ported.config | family.config(architecture) | {"model_type": family.name}
+    if ported.labels:  # the family's are made up
+        config["id2label"] = ported.config["id2label"]
     if kind:
         config["architectures"] = [kind]
     # transformers 5 loads everything in this type: a short one would round trained tensors that went out as float32.
@@ -60,6 +63,7 @@ def write_export(ported: Ported, folder: Path) -> str | None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for file in ported.tokenizer:
         shutil.copyfile(file, folder / file.name)
+    write_beside(ported.beside, folder)
     return kind
 
 

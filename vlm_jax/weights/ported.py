@@ -1,7 +1,8 @@
 """A published model in our parameters: read from a source, kept in a folder, run.
 
 A folder of an import holds `port.json` (what it is and where it came from), `port_report.md`, `params/` (Orbax), the
-tokenizer, `kept.safetensors` where an export needs tensors that no parameter stands for, and `digests.json` over all.
+tokenizer, the settings that lay beside the weights, `kept.safetensors` where an export needs tensors that no parameter
+stands for, and `digests.json` over all.
 """
 
 import dataclasses
@@ -21,9 +22,12 @@ from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import compare_trees, flatten, unflatten
+from vlm_jax.weights.beside import Beside, read_beside, write_beside
 from vlm_jax.weights.evidence import Published, class_of, contents_of, require_own_prefix
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.family import Architecture, Family, table_names, unused_biases
+from vlm_jax.weights.labels import labels_of
+from vlm_jax.weights.preprocessor import with_preprocessor
 from vlm_jax.weights.report import class_lines, port_report
 from vlm_jax.weights.source import NO_CHANGES, Changes, Source, as_path, new_folder, open_source
 from vlm_jax.weights.tables import to_ours, trunk_names
@@ -61,6 +65,13 @@ class Ported:
     """None for what no file was, as the text side of a run."""
     changes: Changes = NO_CHANGES
     """What was done to the names of the source's tensors."""
+    beside: Beside = dataclasses.field(default_factory=dict)
+    """Other settings files of theirs: how texts are pooled, how pictures are prepared."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the classes of its head mean; none where nobody says it."""
+        return labels_of(self.config, self.architecture.classes)
 
     @property
     def class_lines(self) -> list[str]:
@@ -138,7 +149,11 @@ def convert(source: Source, *, given_class: str | None = None) -> Ported:
     files = tuple(source.tokenizer_files())
     warnings = drop_warnings(source.changes.dropped, trunk_names(rows), family.prefix)
     changes = source.changes._replace(warnings=warnings)
-    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, published, changes)
+    beside = read_beside(source.folder)
+    labels_of(source.config, architecture.classes)  # refused where they do not fit
+    if architecture.input is not None:
+        architecture = architecture._replace(input=with_preprocessor(architecture.input, beside))
+    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, published, changes, beside)
 
 
 def write_import(ported: Ported, folder: Path) -> None:
@@ -159,6 +174,7 @@ def write_import(ported: Ported, folder: Path) -> None:
         save_file(ported.kept, folder / KEPT)
     for file in ported.tokenizer:
         shutil.copyfile(file, folder / file.name)
+    write_beside(ported.beside, folder)
     about = {
         "family": family.name,
         "kind": "cnn" if isinstance(architecture.model, ImageEncoder) else "transformer",
@@ -208,7 +224,17 @@ def read_import(folder: Path) -> Ported:
     kept = load_file(folder / KEPT) if KEPT in listed else {}
     files = tuple(folder / name for name in about["tokenizer"])
     return Ported(
-        family, architecture, params, kept, about["dtypes"], about["config"], files, origin, published, changes
+        family,
+        architecture,
+        params,
+        kept,
+        about["dtypes"],
+        about["config"],
+        files,
+        origin,
+        published,
+        changes,
+        read_beside(folder),
     )
 
 

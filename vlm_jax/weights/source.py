@@ -20,10 +20,12 @@ from vlm_jax.errors import InputError
 from vlm_jax.integrity import sha256
 from vlm_jax.packages import PREFIX, in_package
 from vlm_jax.text_lines import first_line
+from vlm_jax.weights.beside import PATTERNS as BESIDE_PATTERNS
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 TOKENIZER_FILES = (
     "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json",
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 FLOATS = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(ml_dtypes.bfloat16)}
@@ -251,7 +253,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES]
+    patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES, *BESIDE_PATTERNS]
     wanted = {"revision": revision or None, "allow_patterns": patterns}
     try:
         path = snapshot_download(repository, local_files_only=True, **wanted)

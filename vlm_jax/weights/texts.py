@@ -1,6 +1,7 @@
 """What a ported text encoder is good for by itself: masked words, and vectors of sentences."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import jax
@@ -9,10 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.config import ImageEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.text import Tokenizer, lower_cased
+from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import check_text
 from vlm_jax.weights.ported import Ported
+from vlm_jax.weights.sentences import SentenceSettings, pooled, sentence_settings
 
 BATCH = 32
 BUCKETS = (16, 32, 64, 128, 256, 512)  # lengths are padded up to one of these, so that few programs are compiled
@@ -36,13 +39,24 @@ class TextEncoder:
         if not ported.tokenizer:
             raise InputError(f"no tokenizer lies beside {ported.origin.source}")
         self.tokenizer = Tokenizer.load(ported.tokenizer[0].parent)
-        self.tokenizer.check_size(ported.architecture.model.text.vocabulary_size, exact=False)
         self._parts, self._settings = ported.architecture.parts, ported.architecture.model
         text = self._settings.text
+        self.tokenizer.check_fits(
+            text.vocabulary_size, f"the tokenizer beside {ported.origin.source} is not that of these weights"
+        )
+        self._unused = self.tokenizer.unused(text.vocabulary_size)
         self._longest = text.max_positions - text.first_position
+        self._beside = ported.beside
+        self._limit = read_settings(ported.tokenizer[0].parent).longest
         self._params = jax.tree.map(jnp.asarray, ported.params)
         module = ported.module
         self._run = jax.jit(lambda params, ids, mask: module.apply({"params": params}, ids, mask))
+
+    @cached_property
+    def sentences(self) -> SentenceSettings:
+        """How a text becomes one vector; `InputError` where the files beside the weights say what is not supported."""
+        settings = sentence_settings(self._beside, self._settings.width)
+        return settings if settings.longest is not None else settings._replace(longest=self._limit)
 
     def _encode(self, texts: Sequence[str], max_length: int | None) -> tuple[np.ndarray, np.ndarray]:
         longest = min(max_length or self._longest, self._longest)
@@ -61,7 +75,12 @@ class TextEncoder:
         if not places:
             raise InputError(f"the text holds no {self.tokenizer.mask_token}; put one where the word is wanted")
         logits = self._run(self._params, ids, mask).words[0, np.array(places)]
-        probabilities, words = jax.device_get(jax.lax.top_k(jax.nn.softmax(logits), top))
+        rows = logits.shape[-1]
+        if not 1 <= top <= rows - len(self._unused):
+            raise InputError(f"top is {top}; expected 1 to {rows - len(self._unused)}, the tokens that there are")
+        # The share of a row that no token has stays its own, as in transformers; it is never predicted.
+        shares = jax.nn.softmax(logits).at[:, np.array(self._unused, int)].set(-1)
+        probabilities, words = jax.device_get(jax.lax.top_k(shares, top))
         return [
             [
                 Guess(self.tokenizer.token(word), float(p), self.tokenizer.decode(_with(ids[0], place, word)))
@@ -71,22 +90,29 @@ class TextEncoder:
         ]
 
     def embed(
-        self, texts: Sequence[str], *, normalize: bool = True, max_length: int | None = None
+        self, texts: Sequence[str], *, normalize: bool | None = None, max_length: int | None = None
     ) -> Float[np.ndarray, "N D"]:
-        """The mean of the last layer over all tokens of each text (Reimers and Gurevych 2019, section 3), [N, D].
+        """One vector a text, as the settings of sentence-transformers beside the weights say, [N, D].
 
-        With `normalize` of length 1, so that a product of two is their cosine.
+        Without such files it is the mean of the last layer over all tokens (Reimers and Gurevych 2019, section 3),
+        made of length 1, so that a product of two is their cosine. `normalize` and `max_length` come before the files.
         """
+        settings = self.sentences
+        longest = settings.longest if max_length is None else max_length
         rows = []
         for begin in range(0, len(texts), BATCH):
-            some = list(texts[begin : begin + BATCH])
+            some = [self._prepared(text) for text in texts[begin : begin + BATCH]]
             filled = some + [""] * (BATCH - len(some) if len(texts) > BATCH else 0)
-            ids, mask = self._encode(filled, max_length)
+            ids, mask = self._encode(filled, longest)
             states = np.asarray(self._run(self._params, ids, mask).text)
-            weights = mask[:, :, None].astype(np.float32)
-            rows.append(((states * weights).sum(1) / weights.sum(1))[: len(some)])
+            rows.append(pooled(states, mask, settings.pooling)[: len(some)])
         vectors = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalize and rows else vectors
+        length_one = settings.normalize if normalize is None else normalize
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if length_one and rows else vectors
+
+    def _prepared(self, text: str) -> str:
+        text = self.sentences.prompt + text
+        return lower_cased(text) if self.sentences.lower_case else text
 
 
 def _with(ids: np.ndarray, place: int, word: int) -> np.ndarray:

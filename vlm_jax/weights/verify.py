@@ -251,7 +251,7 @@ def _compare_tokenizers(ported: Ported, source: Source) -> Check:
             return Check("tokenizer", why, "not compared")
         from transformers import BertTokenizer
 
-        theirs = BertTokenizer(vocab=str(source.folder / "vocab.txt"))
+        theirs = BertTokenizer.from_pretrained(source.folder, local_files_only=True)  # with its settings
     different = [text for text in TEXTS if ours.tokens([text])[0] != theirs.encode(text, add_special_tokens=False)]
     value = f"{len(TEXTS)} texts equal" if not different else f"differs on {different[0]!r}"
     return judged("tokenizer", value, not different)

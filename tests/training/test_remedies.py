@@ -1,0 +1,185 @@
+"""A message that names a remedy is followed: what it says to set is set, until nothing is refused any more.
+
+No setting may be told two values on the way, and the remedies have to be options that the command line takes.
+"""
+
+import dataclasses
+import re
+
+import jax
+import pytest
+
+from tests.weights import fixtures, own
+from tests.weights.own import config, fresh
+from vlm_jax.command_line import parse_train
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json
+from vlm_jax.data.text import Tokenizer
+from vlm_jax.errors import InputError
+from vlm_jax.training.initialization import start
+from vlm_jax.training.pretrained import check_tokenizer, tokenizer_source
+
+OPTION = re.compile(r"--((?:model|data)[\w.-]+)((?: (?!or\b|--)[\w.+-]+)*)")
+SENTENCE = re.compile(r"set ((?:model|data)[\w.]+) to (?:at least )?(\d+)")
+
+
+def remedies(message, way):
+    """Option and values of each remedy of a message; of several that are put to choice, the one by number."""
+    _, _, advice = message.partition(";") if ";" in message else (message, "", message)
+    choices = re.split(r",? or ", advice if OPTION.search(advice) or SENTENCE.search(advice) else message)
+    chosen = choices[min(way, len(choices) - 1)]
+    told = {name.replace("_", "-"): [value] for name, value in SENTENCE.findall(chosen)}
+    return told | {name: values.split() for name, values in OPTION.findall(chosen)}
+
+
+def refusal(settings):
+    """What is said of a config before training, in the order in which training looks; None where nothing is."""
+    try:
+        check(settings)
+        source = tokenizer_source(settings.model)
+        if source is not None:
+            check_tokenizer(Tokenizer.load(source), settings.model)
+        start(settings, jax.eval_shape(lambda: fresh(settings)), ())
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def follow(settings, folder, *, way=0):
+    """The messages on the way to a config that is taken, and that config."""
+    folder.mkdir(exist_ok=True)
+    messages, told = [], {}
+    while (message := refusal(settings)) is not None:
+        messages.append(message)
+        remedy = remedies(message, way)
+        assert remedy, f"no remedy in: {message}"
+        for name, values in remedy.items():
+            assert told.setdefault(name, values) == values, f"{name} was {told[name]} before: {messages}"
+        assert len(messages) <= 3, messages
+        (folder / "config.json").write_text(to_json(settings), encoding="utf-8")
+        options = [part for name, values in remedy.items() for part in (f"--{name}", *values)]
+        settings, _ = parse_train([str(folder / "config.json"), *options])
+    return messages, settings
+
+
+def spare(folder, rows, tokens):
+    """The tiny BERT with a word table of so many rows, and a vocabulary of so many tokens."""
+    weights = own.tensors()
+    table = weights["embeddings.word_embeddings.weight"]
+    weights["embeddings.word_embeddings.weight"] = table[[min(row, len(table) - 1) for row in range(rows)]]
+    own.write(folder, weights, vocab_size=rows)
+    words = [*own.WORDS, *(f"word{index}" for index in range(tokens - len(own.WORDS)))]
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("rows", [8, 14, 20, 40, 48, 100])
+def test_a_table_with_spare_rows_is_told_one_size(rows, tmp_path):
+    """A table of 48 rows with a tokenizer of 40 tokens was told 48 first and then 40."""
+    source = spare(tmp_path / "bert", rows=48, tokens=40)
+    messages, settings = follow(config(source, text={"vocabulary_size": rows}), tmp_path / "run")
+    assert settings.model.text.vocabulary_size == 48 and len(messages) == (rows != 48)
+
+
+@pytest.mark.parametrize("rows", [14, 40, 48])
+def test_a_table_that_is_too_small_is_told_another_tokenizer(rows, tmp_path):
+    source = spare(tmp_path / "bert", rows=14, tokens=40)
+    settings = config(source, text={"vocabulary_size": rows})
+    message = refusal(settings)
+    assert "'word25'" in message and "14 rows" in message and "model.text.tokenizer" in message
+    assert "vocabulary_size" not in message  # no size would do
+    other = own.write(tmp_path / "other")
+    text = dataclasses.replace(settings.model.text, tokenizer=str(other))
+    given = dataclasses.replace(settings, model=dataclasses.replace(settings.model, text=text))
+    assert follow(given, tmp_path / "run")[1].model.text.vocabulary_size == 14
+
+
+@pytest.mark.parametrize("rows", [8, 13, 14, 50])
+def test_a_given_tokenizer_needs_at_least_its_rows(rows, tmp_path):
+    source = own.write(tmp_path / "bert")
+    settings = config(text={"vocabulary_size": rows, "tokenizer": str(source), "init_from": None})
+    messages, settings = follow(settings, tmp_path / "run")
+    assert settings.model.text.vocabulary_size == max(rows, 14)
+    assert ["'shape'" in message and f"{rows} rows" in message for message in messages] == [True] * (rows < 14)
+
+
+def test_a_run_with_spare_rows_starts_another(tmp_path):
+    """A vocabulary that was built may be smaller than its table."""
+    own.save_run(tmp_path / "run", config(text={"vocabulary_size": 30}))
+    messages, settings = follow(config(tmp_path / "run", text={"vocabulary_size": 14}), tmp_path / "next")
+    assert settings.model.text.vocabulary_size == 30 and len(messages) == 1
+
+
+CHANGES = [
+    ({"width": 32}, 0), ({"width": 32}, 1), ({"heads": 4}, 0), ({"activation": "relu"}, 0),
+    ({"width": 32, "heads": 4, "layers": 1, "mlp_width": 32, "norm_epsilon": 1e-5}, 0), ({"text": {"width": 32}}, 0),
+    ({"text": {"segments": 1, "first_position": 2, "vocabulary_size": 20}}, 0),
+    *(({"text": {"max_positions": 12}}, way) for way in range(3)),
+    *(({"text": {"max_positions": 30, "init_positions": how}}, way) for how in ("exact", "cut") for way in range(2)),
+    ({"text": {"max_positions": 30, "max_length": 24}}, 0),
+    ({"text": {"max_positions": 30, "max_length": 24, "init_positions": "cut"}}, 0),
+    ({"layers": 1, "text": {"segments": 1, "max_positions": 12}}, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "way"), CHANGES, ids=str)
+def test_settings_that_do_not_fit_a_text_side_can_be_followed(changes, way, bert, tmp_path):
+    messages, _ = follow(config(bert, **changes), tmp_path / "run", way=way)
+    assert messages
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    return own.write(tmp_path_factory.mktemp("published") / "bert")
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert"])
+def test_other_families_say_what_they_need(name, bert, tmp_path):
+    source = fixtures.publish(fixtures.BY_NAME[name].fixtures[0], tmp_path / name)
+    messages, settings = follow(config(source, text={"tokenizer": str(bert), "max_length": 9}), tmp_path / "run")
+    assert settings.model.width == fixtures.WIDTH and messages
+    assert settings.model.text.first_position == {"roberta": 2, "distilbert": 0}[name]
+
+
+def test_a_tokenizer_that_is_missing_can_be_given(bert, tmp_path):
+    source = own.write(tmp_path / "mute")
+    (source / "vocab.txt").unlink()
+    (source / "tokenizer_config.json").write_text("{}", encoding="utf-8")  # settings are no tokenizer
+    assert refusal(config(source)).endswith("give model.text.tokenizer")
+    assert refusal(config(source, text={"tokenizer": str(bert)})) is None
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory):
+    fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
+    return str(fixtures.publish(fixture, tmp_path_factory.mktemp("cnn") / "resnet"))
+
+
+def test_weights_in_the_wrong_place_are_sent_to_the_right_one(resnet, bert):
+    right = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225), "size": (32, 32)}
+    image = {"cnn": "resnet18", "norm": "frozen"}
+    message = refusal(config(resnet, image=image, data=right))
+    assert "model.image.init_from" in message and "tokenizer" not in message
+    assert refusal(config(image=image | {"init_from": resnet}, data=right)) is None
+    assert "model.text.init_from" in refusal(config(image={"init_from": str(bert)}))
+    assert refusal(config(bert)) is None
+    assert "model.text or model.image" in refusal(config(init_from=str(bert)))
+
+
+def test_a_cnn_says_what_it_needs(resnet, tmp_path):
+    settings = config(image={"init_from": resnet}, data={"size": (32, 32)})
+    messages, settings = follow(settings, tmp_path / "run")
+    assert len(messages) == 3 and settings.data.image.deviation == (0.229, 0.224, 0.225)
+
+
+def test_a_whole_model_says_what_it_needs(tmp_path):
+    own.save_run(tmp_path / "run", config())
+    other = config(layers=1, init_from=str(tmp_path / "run"), image={"positions": "grid"}, text={"segments": 1})
+    messages, settings = follow(other, tmp_path / "next")
+    assert messages and settings.model.layers == 2 and settings.model.text.segments == 2
+
+
+def test_a_vocabulary_of_special_tokens_alone_is_told_to_be_larger():
+    with pytest.raises(InputError, match="5 special tokens need more"):
+        Tokenizer.build(["red"], 5)
+    assert Tokenizer.build(["red"], 6).vocabulary_size == 6

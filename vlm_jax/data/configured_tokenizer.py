@@ -1,0 +1,122 @@
+"""A tokenizer with the settings that lie beside its file, so that it gives the ids that transformers gives."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from vlm_jax.data.tokenizer_settings import AddedToken, Kind, TokenizerSettings
+from vlm_jax.errors import InputError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")  # the same five, as RoBERTa names them
+_ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+_BERT = {  # tokenizer_config.json's name, the normalizer's, and the default of transformers' class
+    "do_lower_case": ("lowercase", True),
+    "strip_accents": ("strip_accents", None),
+    "tokenize_chinese_chars": ("handle_chinese_chars", True),
+}
+
+
+def special_names(tokenizer: "tokenizers.Tokenizer") -> tuple[str, ...]:
+    """BERT's names of padding, unknown, first, last and mask where the vocabulary has them, else RoBERTa's."""
+    needed = [name for index, name in enumerate(SPECIAL_TOKENS) if index in (0, 2, 3)]
+    if all(tokenizer.token_to_id(name) is not None for name in needed):
+        return SPECIAL_TOKENS
+    return SPECIAL_TOKENS if tokenizer.token_to_id(ROBERTA_TOKENS[2]) is None else ROBERTA_TOKENS
+
+
+def configured(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -> "tokenizers.Tokenizer":
+    """`tokenizer` as `settings` say; the same object where they change nothing.
+
+    Raises `InputError` with the key that the tokenizer cannot obey.
+    """
+    if not (settings.there or settings.roles or settings.added):
+        return tokenizer
+    from tokenizers import Tokenizer
+
+    packed = json.loads(tokenizer.to_str())
+    before = json.dumps(packed)
+    kind = _check_kind(packed, settings)
+    if kind == "bert" and settings.there:
+        packed["normalizer"] |= {
+            inner: settings.switches.get(name, default) for name, (inner, default) in _BERT.items()
+        }
+    if kind == "roberta" and settings.there:
+        packed["pre_tokenizer"]["add_prefix_space"] = bool(settings.switches.get("add_prefix_space"))
+    names = dict(zip(_ROLES, special_names(tokenizer), strict=True))
+    for role, name in names.items():
+        token = settings.roles.get(role)
+        if token and token.content != name:
+            raise InputError(
+                f"{settings.file} says {role} = {token.content!r}, which is not supported beside this vocabulary; "
+                f"expected {name!r}"
+            )
+    _add(packed, tokenizer, _tokens(settings, tokenizer))
+    made = tokenizer if json.dumps(packed) == before else Tokenizer.from_str(json.dumps(packed))
+    for token in settings.added:
+        if token.id is not None and made.token_to_id(token.content) != token.id:
+            raise InputError(
+                f"{settings.file} and the files beside it give the token {token.content!r} the id {token.id}; "
+                f"the vocabulary gives it {made.token_to_id(token.content)}"
+            )
+    return made
+
+
+def _check_kind(packed: dict[str, Any], settings: TokenizerSettings) -> Kind:
+    """Whose rules the tokenizer follows: BERT's, RoBERTa's, or those of its file alone."""
+    normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
+    shapes = {"bert": normalizer.get("type") == "BertNormalizer", "roberta": splitter.get("type") == "ByteLevel"}
+    kind = settings.kind or next((name for name, shown in shapes.items() if shown), "file")
+    if kind != "file" and not shapes[kind]:
+        raise InputError(f"{settings.file} names a tokenizer_class of {kind!r}, and the tokenizer beside it is none")
+    inner = normalizer if shapes["bert"] else {}
+    own = {name: inner.get(there) for name, (there, _) in _BERT.items()}
+    own["add_prefix_space"] = splitter.get("add_prefix_space")
+    obeyed = {"bert": set(_BERT), "roberta": {"add_prefix_space"}, "file": set()}[kind]
+    for name, value in settings.switches.items():
+        if name not in obeyed and bool(value) != bool(own[name]):
+            raise InputError(f"{settings.file} says {name} = {value!r}, which the tokenizer beside it cannot obey")
+    return kind
+
+
+def _tokens(settings: TokenizerSettings, tokenizer: "tokenizers.Tokenizer") -> list[AddedToken]:
+    """All tokens that a file speaks of, those with an id first; new ones come behind the vocabulary."""
+    tokens = {token.content: token for token in settings.added if token.id is not None}
+    for token in (*settings.roles.values(), *settings.added):
+        tokens.setdefault(token.content, token)
+    free, placed = tokenizer.get_vocab_size(with_added_tokens=True), []
+    for token in tokens.values():
+        index = tokenizer.token_to_id(token.content)
+        if index is None:
+            index, free = free, free + 1
+        placed.append(token._replace(id=index))
+    return placed
+
+
+def _add(packed: dict[str, Any], tokenizer: "tokenizers.Tokenizer", tokens: list[AddedToken]) -> None:
+    """Into the list of added tokens, with the flags that a file says."""
+    listed = {entry["content"]: entry for entry in packed["added_tokens"]}
+    for token in tokens:
+        default = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": not token.special}
+        entry = {"id": token.id, "content": token.content, **default}
+        listed[token.content] = entry | listed.get(token.content, {}) | dict(token.flags) | {"special": token.special}
+    packed["added_tokens"] = sorted(listed.values(), key=lambda entry: entry["id"])
+
+
+def settings_of(tokenizer: "tokenizers.Tokenizer") -> dict[str, Any]:
+    """The tokenizer_config.json with which transformers reads the tokenizer as it is.
+
+    Without one its classes take their defaults, and lower-case what a cased tokenizer does not.
+    """
+    packed = json.loads(tokenizer.to_str())
+    normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
+    settings: dict[str, Any] = dict(zip(_ROLES, special_names(tokenizer), strict=True))
+    if normalizer.get("type") == "BertNormalizer":
+        switches = {name: normalizer[inner] for name, (inner, _) in _BERT.items()}
+        return {"tokenizer_class": "BertTokenizer"} | switches | settings
+    if splitter.get("type") == "ByteLevel":
+        switches = {"add_prefix_space": splitter["add_prefix_space"]}
+        return {"tokenizer_class": "RobertaTokenizer"} | switches | settings
+    return {"tokenizer_class": "PreTrainedTokenizerFast"} | settings

@@ -1,0 +1,193 @@
+"""The settings that lie beside a tokenizer's file and change its ids, as transformers saves them.
+
+Each key is obeyed, refused by name unless it has the one value that is supported, or in `IGNORED`: it changes no id.
+Names and defaults are those of transformers' BertTokenizer and RobertaTokenizer, versions 4 and 5.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vlm_jax.errors import InputError
+
+CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+SETTINGS_FILES = (CONFIG, SPECIAL, ADDED)
+
+Kind = Literal["bert", "roberta", "file"]
+CLASSES: dict[str, Kind] = {
+    "BertTokenizer": "bert",
+    "DistilBertTokenizer": "bert",
+    "ElectraTokenizer": "bert",
+    "MobileBertTokenizer": "bert",
+    "RobertaTokenizer": "roberta",
+    "PreTrainedTokenizer": "file",
+    "TokenizersBackend": "file",
+}
+"""transformers' classes, without `Fast`: two kinds have rules of their own, the last take tokenizer.json as it is."""
+
+SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space")
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+FIXED: dict[str, tuple[Any, ...]] = {
+    "clean_text": (True,),
+    "do_basic_tokenize": (True,),
+    "init_inputs": ([],),
+    "padding_side": ("right",),
+    "split_special_tokens": (False,),
+    "truncation_side": ("right",),
+    "wordpieces_prefix": ("##",),
+}
+"""Keys with the only value that is supported; None is the default of each."""
+IGNORED = frozenset(
+    {
+        "_commit_hash", "_from_auto", "_name_or_path", "add_special_tokens", "backend", "chat_template",
+        "clean_up_tokenization_spaces", "errors", "extra_ids", "full_tokenizer_file", "is_local", "legacy",
+        "local_files_only", "max_length", "max_len", "merges_file", "model_input_names", "name_or_path",
+        "pad_to_multiple_of", "pad_token_type_id", "processor_class", "return_token_type_ids",
+        "special_tokens_map_file", "stride", "tokenizer_file", "transformers_version", "trim_offsets",
+        "truncation_strategy", "use_fast", "vocab_file",
+    }
+)  # fmt: skip
+"""Where files came from, how texts are padded, cut on demand and decoded, and offsets: none of them changes an id."""
+_NO_LIMIT = 10**9  # transformers writes 10^30 where there is none
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+
+
+class AddedToken(NamedTuple):
+    """A token that is looked for in a text before it is split."""
+
+    content: str
+    id: int | None = None
+    """None where the file leaves it open."""
+    special: bool = True
+    flags: tuple[tuple[str, bool], ...] = ()
+    """Those of tokenizers' AddedToken that a file says."""
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """What the files beside a tokenizer say of it."""
+
+    file: Path
+    """tokenizer_config.json; it need not be there."""
+    there: bool = False
+    """Whether it is."""
+    kind: Kind | None = None
+    """None where no class is named."""
+    switches: dict[str, bool | None] = field(default_factory=dict)
+    """Of `SWITCHES`, those that the file has."""
+    roles: dict[str, AddedToken] = field(default_factory=dict)
+    """Of `ROLES`, those that a file names."""
+    added: tuple[AddedToken, ...] = ()
+    """Tokens beside the vocabulary, by id where a file says it."""
+    longest: int | None = None
+    """Tokens of a text at most, [CLS] and [SEP] included; None where there is no limit."""
+
+
+def read_settings(folder: Path) -> TokenizerSettings:
+    """The settings in a folder; `InputError` names the key that is not supported."""
+    file = folder / CONFIG
+    config, special, extra = (_read(folder / name) for name in SETTINGS_FILES)
+    known = {*SWITCHES, *ROLES, *FIXED, *IGNORED}
+    known |= {"tokenizer_class", "model_max_length", "never_split", "added_tokens_decoder", *_LISTS}
+    for path, values in ((file, config), (folder / SPECIAL, special)):
+        if unknown := sorted(set(values) - known):
+            raise InputError(
+                f"{path} says {unknown[0]} = {values[unknown[0]]!r}, which is not supported; "
+                "take it out of the file if it changes no token id"
+            )
+    for key, choices in FIXED.items():
+        if config.get(key) is not None and config[key] not in choices:
+            raise InputError(f"{file} says {key} = {config[key]!r}, which is not supported; expected {choices[0]!r}")
+    roles = {role: _token(value, folder / CONFIG, role) for role, value in _roles(config, special).items()}
+    _check_never_split(config.get("never_split"), {token.content for token in roles.values()}, file)
+    return TokenizerSettings(
+        file, bool(config), _kind(config, file), _switches(config, file), roles,
+        _added(config, special, extra, folder), _longest(config, file),
+    )  # fmt: skip
+
+
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds {type(values).__name__}; expected an object of settings")
+    return values
+
+
+def _kind(config: dict[str, Any], file: Path) -> Kind | None:
+    name = config.get("tokenizer_class")
+    if name is None:
+        return None
+    kind = CLASSES.get(name.removesuffix("Fast")) if isinstance(name, str) else None
+    if kind is None:
+        raise InputError(f"{file} says tokenizer_class = {name!r}; supported are {', '.join(CLASSES)}")
+    return kind
+
+
+def _switches(config: dict[str, Any], file: Path) -> dict[str, bool | None]:
+    switches = {name: config[name] for name in SWITCHES if name in config}
+    for name, value in switches.items():
+        if not isinstance(value, bool) and value is not None:
+            raise InputError(f"{file} says {name} = {value!r}; expected true, false or null")
+    return {name: value for name, value in switches.items() if value is not None or name == "strip_accents"}
+
+
+def _roles(config: dict[str, Any], special: dict[str, Any]) -> dict[str, Any]:
+    """As transformers: the map of special tokens counts before the settings."""
+    return {role: value for role in ROLES if (value := special.get(role, config.get(role))) is not None}
+
+
+def _token(value: Any, file: Path, key: str, **given: Any) -> AddedToken:
+    """A token of a file: its text, or an object with its text and flags."""
+    if isinstance(value, str) and value:
+        return AddedToken(value, **given)
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str) or not value["content"]:
+        raise InputError(f"{file} says {key} = {value!r}; expected a token's text")
+    flags = tuple((name, bool(value[name])) for name in _FLAGS if name in value)
+    return AddedToken(value["content"], **{"special": bool(value.get("special", True)), "flags": flags} | given)
+
+
+def _added(
+    config: dict[str, Any], special: dict[str, Any], extra: dict[str, Any], folder: Path
+) -> tuple[AddedToken, ...]:
+    """Tokens beside the vocabulary; added_tokens.json counts only where tokenizer_config.json lists none."""
+    listed = config.get("added_tokens_decoder")
+    try:
+        by_id = {int(index): token for index, token in (listed or {}).items()}
+        by_id |= {} if listed else {int(index): token for token, index in extra.items()}
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{folder / (CONFIG if listed else ADDED)} lists no tokens with their ids") from None
+    tokens = []
+    for index, value in sorted(by_id.items()):
+        given = {"id": index} if listed else {"id": index, "special": False}
+        tokens.append(_token(value, folder / (CONFIG if listed else ADDED), f"token {index}", **given))
+    for key in _LISTS:
+        for values in (config.get(key), special.get(key)):
+            values = list(values.values()) if isinstance(values, dict) else values or []
+            if not isinstance(values, list):
+                raise InputError(f"{folder / CONFIG} says {key} = {values!r}; expected a list of tokens")
+            tokens += [_token(value, folder / CONFIG, key) for value in values]
+    return tuple({token.content: token for token in reversed(tokens)}.values())[::-1]
+
+
+def _longest(config: dict[str, Any], file: Path) -> int | None:
+    value = config.get("model_max_length")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 3:
+        raise InputError(f"{file} says model_max_length = {value!r}; expected a number of tokens from 3")
+    return None if value > _NO_LIMIT else int(value)
+
+
+def _check_never_split(value: Any, special: set[str], file: Path) -> None:
+    """Special tokens are never split anyway."""
+    if value and not (isinstance(value, list) and set(map(str, value)) <= special):
+        raise InputError(f"{file} says never_split = {value!r}, which is not supported; expected null")

@@ -1,0 +1,25 @@
+"""What the classes of a published head mean: `id2label` of its config.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlm_jax.errors import InputError
+
+
+def labels_of(config: Mapping[str, Any], classes: int) -> tuple[str, ...]:
+    """The names of the classes in order; none where config.json has none, or only transformers' LABEL_0, LABEL_1, ...
+
+    Raises `InputError` where it names another number of classes than the head has.
+    """
+    named = config.get("id2label")
+    if not classes or named is None:
+        return ()
+    if not isinstance(named, Mapping) or not all(isinstance(label, str) for label in named.values()):
+        raise InputError("config.json says id2label, but not a label for each class; expected {'0': 'cat', ...}")
+    if set(map(str, named)) != {str(index) for index in range(classes)}:
+        raise InputError(
+            f"config.json names {len(named)} classes in id2label, and the head has {classes}; name each of 0 to "
+            f"{classes - 1}, or take id2label out of the file"
+        )
+    labels = tuple(named[key] for key in sorted(named, key=int))
+    return () if all(label == f"LABEL_{index}" for index, label in enumerate(labels)) else labels

@@ -1,0 +1,131 @@
+"""How a published CNN wants its pictures: the preprocessor_config.json beside its weights.
+
+Keys and defaults are those of transformers' image processors: ConvNextImageProcessor, which published ResNets name, and
+ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` change no pixel.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vlm_jax.config import ImageInput
+from vlm_jax.errors import InputError
+from vlm_jax.weights.beside import PREPROCESSOR, Beside
+
+PROCESSORS = ("ConvNext", "ViT", "BiT", "CLIP", "DeiT", "MobileNetV2")
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
+IGNORED = frozenset(
+    {"_valid_processor_keys", "data_format", "device", "disable_grouping", "input_data_format", "processor_class",
+     "return_tensors", "transformers_version"}
+)  # fmt: skip
+_READ = (
+    "crop_pct", "crop_size", "do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize",
+    "feature_extractor_type", "image_mean", "image_processor_type", "image_std", "resample", "rescale_factor", "size",
+)  # fmt: skip
+_WHOLE = 384  # ConvNextImageProcessor crops below this size only
+
+
+class Preprocessor(NamedTuple):
+    """What the file says of a picture's way to the network."""
+
+    size: tuple[int, int]
+    """Height and width of what the network sees."""
+    short_side: int | None
+    """What the short side is scaled to before the centre is cut out; None where both sides are scaled to `size`."""
+    resample: str
+    """Of `FILTERS`."""
+    mean: tuple[float, float, float]
+    """On a scale of 0 to 1, as `deviation`."""
+    deviation: tuple[float, float, float]
+
+
+def read_preprocessor(beside: Beside) -> Preprocessor | None:
+    """What preprocessor_config.json says; None where there is none. `InputError` names what is not supported."""
+    if PREPROCESSOR not in beside:
+        return None
+    config = beside[PREPROCESSOR]
+    if not isinstance(config, dict):
+        raise InputError(f"{PREPROCESSOR} holds {type(config).__name__}; expected an object of settings")
+    if unknown := sorted(set(config) - {*_READ, *IGNORED}):
+        raise InputError(
+            f"{PREPROCESSOR} says {unknown[0]} = {config[unknown[0]]!r}, which is not supported; take it out of the "
+            "file if it changes no pixel"
+        )
+    kind = _kind(config)
+    for key, wanted in (("do_resize", True), ("do_rescale", True), ("do_normalize", True)):
+        _expect(config, key, config.get(key, wanted) in (wanted, None), "true")
+    factor = config.get("rescale_factor")
+    _expect(config, "rescale_factor", factor is None or (_is_real(factor) and abs(factor * 255 - 1) < 1e-6), "1/255")
+    resample = config.get("resample")  # its default is another one in version 4 than in 5, so it has to be there
+    _expect(config, "resample", isinstance(resample, int) and resample in FILTERS, f"one of {FILTERS}")
+    size, short_side = _sizes(config, kind)
+    colours = (_colours(config, "image_mean", least=0.0), _colours(config, "image_std", least=1e-6))
+    return Preprocessor(size, short_side, FILTERS[resample], *colours)
+
+
+def with_preprocessor(image: ImageInput, beside: Beside) -> ImageInput:
+    """A CNN's input as preprocessor_config.json says; `image` where there is none."""
+    wanted = read_preprocessor(beside)
+    if wanted is None:
+        return image
+    resize = "stretch" if wanted.short_side is None else "crop"
+    return dataclasses.replace(image, resize=resize, **wanted._asdict())
+
+
+def _expect(config: Mapping[str, Any], key: str, right: bool, expected: str) -> None:
+    if not right:
+        raise InputError(
+            f"{PREPROCESSOR} says {key} = {config.get(key)!r}, which is not supported; expected {expected}"
+        )
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """Of `PROCESSORS`; old files name a feature extractor, new ones an image processor."""
+    name = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViTImageProcessor"
+    for kind in PROCESSORS:
+        if isinstance(name, str) and name.startswith((f"{kind}ImageProcessor", f"{kind}FeatureExtractor")):
+            return kind
+    raise InputError(f"{PREPROCESSOR} names the image processor {name!r}; supported are {', '.join(PROCESSORS)}")
+
+
+def _sizes(config: Mapping[str, Any], kind: str) -> tuple[tuple[int, int], int | None]:
+    """The size that the network sees, and that of the short side before the centre is cut out."""
+    size = config.get("size")
+    if kind == "ConvNext":
+        side = size.get("shortest_edge") if isinstance(size, dict) else size
+        _expect(config, "size", _is_length(side), "a number of pixels, or {'shortest_edge': pixels}")
+        share = config.get("crop_pct") or 224 / 256
+        _expect(config, "crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1")
+        _expect(config, "do_center_crop", not config.get("do_center_crop"), "none beside crop_pct")
+        return (side, side), (int(side / share) if side < _WHOLE else None)
+    _expect(config, "crop_pct", config.get("crop_pct") is None, "null")
+    if isinstance(size, dict) and set(size) == {"shortest_edge"}:
+        _expect(config, "size", _is_length(size["shortest_edge"]), "a number of pixels")
+        _expect(config, "do_center_crop", config.get("do_center_crop", True) is True, "true beside shortest_edge")
+        cut = _rectangle(config, "crop_size")
+        _expect(config, "crop_size", max(cut) <= size["shortest_edge"], "no more than shortest_edge")
+        return cut, size["shortest_edge"]
+    _expect(config, "do_center_crop", not config.get("do_center_crop"), "false, or size with shortest_edge alone")
+    return _rectangle(config, "size"), None
+
+
+def _rectangle(config: Mapping[str, Any], key: str) -> tuple[int, int]:
+    value = config.get(key)
+    sides = (value.get("height"), value.get("width")) if isinstance(value, dict) else (value, value)
+    _expect(config, key, all(map(_is_length, sides)), "a number of pixels, or height and width")
+    return sides
+
+
+def _colours(config: Mapping[str, Any], key: str, *, least: float) -> tuple[float, float, float]:
+    values = config.get(key)
+    right = isinstance(values, list) and len(values) == 3 and all(_is_real(x) and least <= x <= 1 for x in values)
+    _expect(config, key, right, f"three numbers from {least} to 1")
+    return tuple(map(float, values))
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000
