@@ -9,21 +9,25 @@ def main(argv: list[str]) -> int:
     config, workdir = parse_train(argv)
 
     from vlm_jax.allocator import keep_freed_memory
+    from vlm_jax.interrupts import on_interrupt, print_line
     from vlm_jax.run_folder import claim
     from vlm_jax.training.loop import Interrupted, NotFinite, Trainer
-    from vlm_jax.training.parallel import choose_devices
+    from vlm_jax.training.parallel import choose_devices, described
 
     keep_freed_memory()
-    choose_devices(config)  # refuses before anything is written
+    devices = choose_devices(config)  # refuses before anything is written
     with claim(workdir, config) as folder:
         if folder.finished:
             print(f"{folder.path} is finished: nothing to do. Look at result.json and predictions.png in it")
             return 0
+        print_line(described(devices))
+        with on_interrupt(line=lambda: "training had not begun"):
+            trainer = Trainer(config, folder)
         try:
-            result = Trainer(config, folder).run()
+            result = trainer.run()
         except Interrupted as stop:
-            print(stop)
-            return 143
+            print_line(str(stop))
+            return 128 + stop.number
         except NotFinite as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import difference, from_json, to_json
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.failures import os_failure
+from vlm_jax.interrupts import on_interrupt
 
 CONFIG, RESULT, WEIGHTS, LOCK = "config.json", "result.json", "weights.json", "lock"
 TRAINED_AS = "trained_as.json"
@@ -90,27 +92,37 @@ def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
     """The folder, locked for this process: new, or holding a run of the very same config.
 
     Raises `InputError`, and changes nothing, where the config is wrong, where another process holds the folder, where
-    it holds a run of another config or something that is no run. A new folder in which nothing could be set up is
-    emptied again.
+    it holds a run of another config or something that is no run. A new folder in which nothing could be set up, or
+    whose set-up a signal interrupted, is emptied again.
     """
     folder, config = RunFolder(workdir), check(config)
-    existed = workdir.exists()
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
     _check_content(folder, config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {workdir}: {error.strerror}; give another --workdir") from None
-    with locked(workdir):
-        _check_content(folder, config)  # a run may have begun and ended since the first look
-        fresh = not (workdir / CONFIG).exists()
-        if fresh:
-            folder.write_text(CONFIG, to_json(config))
+    fresh = False
+
+    def undo() -> None:
+        if fresh and not (folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir())):
+            _clear(workdir)
+        for path in made:  # what another process has put there stays
+            with suppress(OSError):
+                path.rmdir()
+
+    with on_interrupt(undo=undo):
         try:
-            yield folder
-        except InputError:
-            if fresh and not folder.checkpoints.exists():
-                _clear(workdir, keep=existed)
-            raise
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise os_failure(error, f"cannot make the folder {workdir}") from None
+        with locked(workdir):
+            _check_content(folder, config)  # a run may have begun and ended since the first look
+            fresh = not (workdir / CONFIG).exists()
+            if fresh:
+                folder.write_text(CONFIG, to_json(config))
+            try:
+                yield folder
+            except Exception:
+                if fresh and not folder.checkpoints.exists():
+                    undo()
+                raise
 
 
 def _check_content(folder: RunFolder, config: Config) -> None:
@@ -132,15 +144,13 @@ def _check_content(folder: RunFolder, config: Config) -> None:
         )
 
 
-def _clear(workdir: Path, *, keep: bool) -> None:
-    """Remove what a failed start left; the folder itself stays if somebody else had made it."""
+def _clear(workdir: Path) -> None:
+    """Remove what a failed start left."""
     for entry in workdir.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    if not keep:
-        workdir.rmdir()
 
 
 def _unused(path: Path) -> Path:
@@ -156,7 +166,7 @@ def locked(workdir: Path) -> Iterator[None]:
     try:
         file = (workdir / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot write in {workdir}: {error.strerror}; give another --workdir") from None
+        raise os_failure(error, f"cannot write in --workdir {workdir}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,6 +174,8 @@ def locked(workdir: Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise InputError(f"{workdir} is in use by {owner}; wait for it or give another --workdir") from None
+        except OSError as error:
+            raise os_failure(error, f"cannot lock --workdir {workdir}") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_jax.errors import InputError
+from vlm_jax.interrupts import on_interrupt
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -36,10 +37,15 @@ def _write(builder: "tfds.core.DatasetBuilder") -> None:
     import tensorflow_datasets as tfds
 
     final = Path(builder.data_dir)
-    for leftover in final.parent.glob(f"incomplete.*_{final.name}"):
-        shutil.rmtree(leftover, ignore_errors=True)
+
+    def remove_leftovers() -> None:
+        for leftover in final.parent.glob(f"incomplete.*_{final.name}"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    remove_leftovers()
     print(f"preparing {builder.name} in {final} (once)", file=sys.stderr, flush=True)
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download that there is none of
+    quiet = contextlib.redirect_stdout(io.StringIO())  # TFDS announces a download that there is none of
+    with quiet, on_interrupt(undo=remove_leftovers):
         builder.download_and_prepare(
             file_format="array_record",
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
