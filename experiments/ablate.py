@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import check_writable_name, parse, run_command
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def main(argv: list[str]) -> int:
     studies.check_seeds(seeds, arguments.study)
     running.check_jobs(arguments.jobs, arguments.devices)
     folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{arguments.study.stem}-study").expanduser())
+    check_writable_name(folder.path, "--workdir")
     folder.check()
     tables = studies.resolve(replace(study, seeds=tuple(seeds)), arguments.study, folder.finished())
     study = replace(study, seeds=tuple(dict.fromkeys((*study.seeds, *seeds, *sorted(folder.seeds(tables))))))

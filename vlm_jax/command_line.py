@@ -93,7 +93,19 @@ def parse_train(argv: list[str]) -> tuple[Config, Path]:
     """`configs/NAME.py --setting value ... --workdir DIR` to a checked config and the run's folder."""
     description = "Train, evaluate and save. The first argument is a config file; every setting in it is an option."
     config, options = parse_config(argv, TrainOptions(), prog="python -m experiments.train", description=description)
-    return config, (options.workdir or Path("runs") / config.name).expanduser()
+    workdir = (options.workdir or Path("runs") / config.name).expanduser()
+    check_writable_name(workdir, "--workdir")
+    check_writable_name(Path(config.data.directory).expanduser(), "data.directory")
+    return config, workdir
+
+
+def check_writable_name(path: Path, option: str) -> None:
+    """Raises `InputError` where a folder's whole path is not UTF-8: libraries that write files take no other."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode("ascii", "backslashreplace").decode()
+        raise InputError(f"{option} {shown} is not UTF-8; give a folder whose path is") from None
 
 
 def parse_config(argv: list[str], options: Arguments, *, prog: str, description: str) -> tuple[Config, Arguments]:

@@ -21,6 +21,7 @@ from vlm_jax.interrupts import on_interrupt
 
 CONFIG, RESULT, WEIGHTS, LOCK = "config.json", "result.json", "weights.json", "lock"
 TRAINED_AS = "trained_as.json"
+REPEAT = "remove it, and the command that trained the run makes it again"
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,30 @@ class RunFolder:
             raise InputError(f"{file} cannot be used: {error}") from None
 
     def result(self) -> dict[str, Any]:
-        """What `result.json` holds."""
-        return json.loads((self.path / RESULT).read_text(encoding="utf-8"))
+        """What `result.json` holds; `InputError` names the file where it is damaged."""
+        result = self._read_json(RESULT, f"; {REPEAT}")
+        scores = result.get("metrics")
+        if not isinstance(scores, dict) or not all(_is_score(score) for score in scores.values()):
+            raise InputError(f"{self.path / RESULT} is damaged: its metrics are no scores by name; {REPEAT}")
+        return result
 
     def weights(self) -> dict[str, Any] | None:
         """What `weights.json` says of the pretrained weights that the run started from; None where it has none."""
-        file = self.path / WEIGHTS
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return self._read_json(WEIGHTS) if (self.path / WEIGHTS).is_file() else None
 
     def trained_as(self) -> str | None:
         """The run whose training this one began with, to be scored alone; None where it was trained itself."""
-        file = self.path / TRAINED_AS
-        return json.loads(file.read_text(encoding="utf-8"))["run"] if file.is_file() else None
+        return self._read_json(TRAINED_AS).get("run") if (self.path / TRAINED_AS).is_file() else None
+
+    def _read_json(self, name: str, remedy: str = "") -> dict[str, Any]:
+        file = self.path / name
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            raise InputError(f"{file} is damaged: {error}{remedy}") from None
+        if not isinstance(value, dict):
+            raise InputError(f"{file} is damaged: it holds no object{remedy}")
+        return value
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file so that it is there whole or not at all."""
@@ -77,6 +90,10 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON, whole or not at all; numbers that are not finite become null."""
         self.write_text(name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _finite(value: Any) -> Any:

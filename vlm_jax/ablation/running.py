@@ -124,7 +124,10 @@ class StudyFolder:
 
 def _of_here_and_now(folder: RunFolder, step: int, cores: int) -> bool:
     """Whether a run's bits are those that this code has on this machine, and its last state is there and intact."""
-    result, digests = folder.result(), folder.path / "digests" / f"{step}.json"
+    try:
+        result, digests = folder.result(), folder.path / "digests" / f"{step}.json"
+    except InputError:  # damaged, and the report says so
+        return False
     if result.get("code") != code() or result.get("versions") != versions():
         return False
     made = result.get("machine") or {}
