@@ -19,6 +19,7 @@ from vlm_jax.errors import InputError, MachineError
 MACHINE = {
     errno.ENOSPC: "no space is left; make room and start the same command again",
     errno.EDQUOT: "the disk quota is used up; make room and start the same command again",
+    errno.EFBIG: "the file would be larger than its file system or the limit (ulimit -f) allows",
     errno.ENOLCK: "the file system cannot lock files; give a folder on another one",
     errno.EIO: "the device failed to read or write; check the disk or the mount",
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
