@@ -40,11 +40,13 @@ def tokenizer(request):
 
 
 @settings(max_examples=150, deadline=None)
-@given(pieces=st.lists(PIECES, max_size=60), repeat=st.integers(1, 30), most=st.sampled_from([3, 8, 40]))
-def test_a_cut_text_has_the_ids_of_the_whole(tokenizer, pieces, repeat, most):
+@given(
+    pieces=st.lists(PIECES, max_size=60), repeat=st.integers(1, 30), most=st.integers(3, 60), size=st.integers(5, 300)
+)
+def test_a_cut_text_has_the_ids_of_the_whole(tokenizer, pieces, repeat, most, size):
     text = "".join(pieces) * repeat
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "LONG_TEXT", 50)
+        patch.setattr(module, "LONG_TEXT", size)
         cut_ids, cut_mask = tokenizer.encode([text, "short", text], most)
         cut = tokenizer.truncated([text], most)
         patch.setattr(module, "LONG_TEXT", 10**9)
