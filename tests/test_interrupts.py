@@ -105,6 +105,7 @@ def seconds_until_trained(start, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_twenty_random_moments_of_set_up_and_compilation_end_alike(start, tmp_path):
     tries(start, tmp_path / "run", 20, seed=0, most=seconds_until_trained(start, tmp_path / "run"))
 
