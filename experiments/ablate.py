@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import check_writable_name, parse, run_command
 from vlm_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.ablation import study as studies
     from vlm_jax.ablation.plan import plan, power
     from vlm_jax.ablation.study_report import write_report
+    from vlm_jax.interrupts import print_line, stop_requests
     from vlm_jax.run_folder import locked
 
     jax.config.update("jax_platforms", "cpu")  # the runs have the accelerators; this process only counts
@@ -65,6 +66,7 @@ def main(argv: list[str]) -> int:
     studies.check_seeds(seeds, arguments.study)
     running.check_jobs(arguments.jobs, arguments.devices)
     folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{arguments.study.stem}-study").expanduser())
+    check_writable_name(folder.path, "--workdir")
     folder.check()
     tables = studies.resolve(replace(study, seeds=tuple(seeds)), arguments.study, folder.finished())
     study = replace(study, seeds=tuple(dict.fromkeys((*study.seeds, *seeds, *sorted(folder.seeds(tables))))))
@@ -80,14 +82,15 @@ def main(argv: list[str]) -> int:
     folder.path.mkdir(parents=True, exist_ok=True)
     with locked(folder.path):
         _say_state(runs, folder, retry=arguments.retry)
-        ended = running.execute(
-            runs, folder, command=TRAIN, jobs=arguments.jobs, devices=arguments.devices, retry=arguments.retry
-        )
+        options = {"jobs": arguments.jobs, "devices": arguments.devices, "retry": arguments.retry}
+        with stop_requests() as stopped:
+            running.execute(runs, folder, command=TRAIN, stopped=stopped, **options)
+            number = stopped()
         write_report(study, tables, every, folder, command=shlex.join(["python", "-m", "experiments.ablate", *argv]))
-    print(f"report: {folder.path / 'report.md'} and report.html beside it")
-    if not ended:
-        print("stopped; the same command goes on from there")
-        return running.STOPPED
+    print_line(f"report: {folder.path / 'report.md'} and report.html beside it")
+    if number:
+        print_line("stopped; the same command goes on from there")
+        return 128 + number
     return 0 if all(folder.run(run).finished for run in runs) else 1
 
 

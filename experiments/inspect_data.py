@@ -110,6 +110,7 @@ def _open(data):
 def _draw(examples, path, *, captions, title, max_pixels):
     """A sheet of some pictures, each with one of its questions and the answers that people gave, or its captions."""
     from vlm_jax.data.images import decode_image
+    from vlm_jax.failures import os_failure
     from vlm_jax.figures import SheetItem, predictions_sheet
 
     chosen = random.Random(0)
@@ -127,7 +128,7 @@ def _draw(examples, path, *, captions, title, max_pixels):
         path.parent.mkdir(parents=True, exist_ok=True)
         predictions_sheet(items, path, title=title)
     except OSError as error:
-        raise InputError(f"cannot write --sheet {path}: {error.strerror}") from None
+        raise os_failure(error, f"cannot write --sheet {path}") from None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ DRAWN = (
     *("revisions", "revision_temperature"),
 )
 AT_ONCE = 64  # pictures, candidates too
+SHOWN = 200  # characters of a text that a note shows
 NOT_RASTER = ("steps", "revision_temperature")
 # The options of each task, beside those that all have.
 OPTIONS = {
@@ -121,13 +122,13 @@ def _answer(folder, config, arguments):
     from vlm_jax.training.setup import load_trained, make_encoder
 
     encode = make_encoder(config, folder)
-    for text in arguments.question:
-        _warn_of_unread(text, encode, built=config.model.text.tokenizer is None)
+    notes = {text: _notes(text, encode, config) for text in dict.fromkeys(arguments.question)}
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
     predictions = task.predict(params, examples, batch_images=_rows(len(examples), len(questions), encode))
     for prediction in predictions:
         if arguments.json:
-            print(json.dumps(_line(prediction), ensure_ascii=False))
+            line = _line(prediction) | {"notes": notes[prediction.question.text]}
+            print(json.dumps(line, ensure_ascii=False))
         else:
             print(f"{prediction.image_id}: {prediction.question.text}")
             print("\n".join(f"  {probability:6.1%}  {answer}" for answer, probability in prediction.top))
@@ -158,7 +159,7 @@ def _say_captions(folder, config, arguments):
     for caption in captions:
         if arguments.json:
             said = [each.as_dict() for each in caption.said]
-            print(json.dumps({"image": caption.image_id, "captions": said}, ensure_ascii=False))
+            print(json.dumps({"image": caption.image_id, "captions": said, "notes": []}, ensure_ascii=False))
         else:
             print(caption.image_id)
             print("\n".join(f"  {each.log_probability:8.2f}  {each.text}" for each in caption.said))
@@ -207,8 +208,7 @@ def _draw(folder, config, arguments):
     from vlm_jax.training.setup import load_trained, make_encoder
 
     encode = make_encoder(config, folder)
-    for prompt in arguments.prompt:
-        _warn_of_unread(prompt, encode, built=config.model.text.tokenizer is None)
+    notes = {prompt: _notes(prompt, encode, config) for prompt in dict.fromkeys(arguments.prompt)}
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
     size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if settings.judge else settings.candidates)
     pictures = task.draw(params, arguments.prompt, settings, batch=size)
@@ -217,7 +217,8 @@ def _draw(folder, config, arguments):
     predictions_sheet(items, arguments.output, title=config.name)
     if arguments.json:
         for place, (prompt, _) in enumerate(rows, 1):
-            print(json.dumps({"sheet": str(arguments.output), "place": place, "prompt": prompt}, ensure_ascii=False))
+            line = {"sheet": str(arguments.output), "place": place, "prompt": prompt, "notes": notes[prompt]}
+            print(json.dumps(line, ensure_ascii=False))
     else:
         print(f"{len(items)} pictures in {arguments.output}")
 
@@ -243,18 +244,23 @@ def _rows(pictures, questions, encode):
     return min(AT_ONCE, pictures * -(-questions // encode.questions_per_image))
 
 
-def _warn_of_unread(text, encode, *, built):
-    """Say which part of a question does not reach the model, or was not among what it learned from."""
-    words = encode.tokenizer.words(text)
+def _notes(text, encode, config):
+    """Which part of a text does not reach the model, or was not among what it learned from; printed to stderr too."""
+    words, notes = encode.tokenizer.words(text), []
+    if not words:
+        notes.append(f"no word is in {text!r}: the model is asked nothing")
     unknown = [word for word, ids in words if encode.tokenizer.unknown_id in ids]
     if unknown:
-        print(f"note: the model cannot read {', '.join(map(repr, unknown))}", file=sys.stderr)
+        notes.append(f"the model cannot read {', '.join(map(repr, unknown))}")
     # A vocabulary built from the training questions holds their words whole.
-    new = [word for word, ids in words if len(ids) > 1] if built else []
+    new = [word for word, ids in words if len(ids) > 1] if config.model.text.tokenizer is None else []
     if new:
-        print(f"note: not a word of the training texts: {', '.join(map(repr, new))}", file=sys.stderr)
+        notes.append(f"not a word of the training texts: {', '.join(map(repr, new))}")
     if encode.tokenizer.truncated([text], encode.max_length):
-        print(f"note: only the first {encode.max_length - 2} tokens are read of {text!r}", file=sys.stderr)
+        notes.append(f"only the first {encode.max_length - 2} tokens are read of {text[:SHOWN]!r}")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return notes
 
 
 def _line(prediction):

@@ -11,12 +11,13 @@ def main(argv: list[str]) -> int:
     from vlm_jax.allocator import keep_freed_memory
     from vlm_jax.config_checks import check
     from vlm_jax.identity import changes
+    from vlm_jax.interrupts import on_interrupt, print_line
     from vlm_jax.run_folder import claim
     from vlm_jax.training.loop import Interrupted, NotFinite, Trainer
-    from vlm_jax.training.parallel import choose_devices
+    from vlm_jax.training.parallel import choose_devices, described
 
     keep_freed_memory()
-    choose_devices(config)  # refuses before anything is written
+    devices = choose_devices(config)  # refuses before anything is written
     with claim(workdir, config) as folder:
         before = folder.config()
         if folder.finished and config.training.steps <= before.training.steps:
@@ -24,11 +25,14 @@ def main(argv: list[str]) -> int:
             for change in changes(before, check(config)):
                 print(f"note: it stays as it was, without the change of {change}; experiments.evaluate takes --change")
             return 0
+        print_line(described(devices))
+        with on_interrupt(line=lambda: "training had not begun"):
+            trainer = Trainer(config, folder)
         try:
-            result = Trainer(config, folder).run()
+            result = trainer.run()
         except Interrupted as stop:
-            print(stop)
-            return 143
+            print_line(str(stop))
+            return 128 + stop.number
         except NotFinite as error:
             print(f"error: {error}", file=sys.stderr)
             return 1

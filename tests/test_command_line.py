@@ -231,7 +231,6 @@ def raising(error):
         (lambda argv: None, 0, ""),
         (lambda argv: 143, 143, ""),
         (raising(InputError("this is\n  wrong; do that")), 2, "error: this is wrong; do that\n"),
-        (raising(KeyboardInterrupt()), 130, "interrupted; the same command resumes from the last checkpoint\n"),
     ],
 )
 def test_a_command_ends_with_a_code_and_one_line(main, code, line, capsys):

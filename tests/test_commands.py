@@ -184,7 +184,8 @@ def test_the_batch_does_not_change_an_answer(trained, pictures, capsys):
         ("is there a 猫?", "cannot read '猫'"),
         ("what colour is the shape?", "not a word of the training texts: 'colour'"),
         ("is there a circle " * 9, "only the first 14 tokens are read"),
-        ("", ""),
+        ("", "no word is in ''"),
+        (" \n", "no word is in ' \\n'"),
         ("\x00\ud800 \u202e?", ""),
     ],
 )
@@ -193,7 +194,9 @@ def test_any_text_is_answered_and_what_is_lost_is_said(trained, pictures, capsys
         run_command(predict.main, [str(trained), "--image", pictures[0], "--question", question, "--json"])
     output, notes = capsys.readouterr()
     assert end.value.code == 0 and said in notes
-    assert json.loads(output)["question"] == question
+    line = json.loads(output)
+    assert line["question"] == question
+    assert line["notes"] == [note.removeprefix("note: ") for note in notes.splitlines() if "note: " in note]
 
 
 def test_a_picture_that_is_none_is_named(trained, tmp_path):

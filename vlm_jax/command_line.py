@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import re
 import runpy
 import sys
@@ -16,6 +15,8 @@ from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import as_meant, from_dict, to_dict
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.failures import explained, quiet_end, quiet_libraries
+from vlm_jax.interrupts import discard, installed
 
 Arguments = TypeVar("Arguments")
 Made = TypeVar("Made")
@@ -92,7 +93,19 @@ def parse_train(argv: list[str]) -> tuple[Config, Path]:
     """`configs/NAME.py --setting value ... --workdir DIR` to a checked config and the run's folder."""
     description = "Train, evaluate and save. The first argument is a config file; every setting in it is an option."
     config, options = parse_config(argv, TrainOptions(), prog="python -m experiments.train", description=description)
-    return config, (options.workdir or Path("runs") / config.name).expanduser()
+    workdir = (options.workdir or Path("runs") / config.name).expanduser()
+    check_writable_name(workdir, "--workdir")
+    check_writable_name(Path(config.data.directory).expanduser(), "data.directory")
+    return config, workdir
+
+
+def check_writable_name(path: Path, option: str) -> None:
+    """Raises `InputError` where a folder's whole path is not UTF-8: libraries that write files take no other."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode("ascii", "backslashreplace").decode()
+        raise InputError(f"{option} {shown} is not UTF-8; give a folder whose path is") from None
 
 
 def parse_config(argv: list[str], options: Arguments, *, prog: str, description: str) -> tuple[Config, Arguments]:
@@ -140,22 +153,38 @@ def parse(arguments: Callable[..., Arguments] | types.UnionType, argv: list[str]
 
 
 def run_command(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
-    """Run a command and exit: 2 with one line where the input is wrong, 130 where it was interrupted."""
+    """Run a command and exit: 2 with one line where the input is wrong, 130 where it was interrupted (`interrupts`)."""
+    with installed():
+        sys.exit(_exit_code(main, sys.argv[1:] if argv is None else argv))
+
+
+def _exit_code(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # arguments can hold what the terminal's encoding cannot
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax and tfds warn of what is as it should be
+    quiet_libraries()
+    code = 0
     try:
-        code: Any = main(sys.argv[1:] if argv is None else argv)
+        code = main(argv) or 0
         sys.stdout.flush()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
-        code = 130
     except BrokenPipeError:
         # The reader went away, as in `--help | head`: what is still in the buffer has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    sys.exit(code or 0)
+        discard(sys.stdout.fileno())
+        code = code or 141
+    except Exception as error:
+        cause = explained(error)
+        if cause is None:
+            raise
+        quiet_end()
+        print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+        code = 2 if isinstance(cause, InputError) else 1
+        _flush()
+    return code
+
+
+def _flush() -> None:
+    """What stdout still holds may be what could not be written; Python would try again, and end with another code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        discard(sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong", and how its single line is worded."""
+"""The exceptions that mean "the input is wrong" and "the machine failed", and how their single line is worded."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,6 +8,13 @@ class InputError(ValueError):
     """Something the user gave is wrong; the message is one line a person can act on.
 
     Commands print it without a traceback and exit with code 2.
+    """
+
+
+class MachineError(Exception):
+    """The machine failed, not the input: a full disk, a file system without locks. The message is one line.
+
+    Commands print it without a traceback and exit with code 1.
     """
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.failures import os_failure
 from vlm_jax.identity import Change, changes, forbidden, same_schedule
 from vlm_jax.integrity import MANIFEST, change, facts_of, read_manifest, write_manifest
+from vlm_jax.interrupts import on_interrupt
 
 CONFIG, RESULT, WEIGHTS, LOCK = "config.json", "result.json", "weights.json", "lock"
 TRAINED_AS = "trained_as.json"
@@ -32,6 +34,7 @@ RESULTS = (RESULT, PREDICTIONS, METRICS)
 # Settings of `model` that say where something came from, not what the model computes.
 _SOURCES = ("model.init_from", "model.text.init_from", "model.image.init_from", "model.text.tokenizer")
 _PICTURES = ("data.image.size", "data.image.resize", "data.image.mean", "data.image.deviation")
+REPEAT = "remove it, and the command that trained the run makes it again"
 
 
 @dataclass(frozen=True)
@@ -136,8 +139,12 @@ class RunFolder:
         return value
 
     def result(self) -> dict[str, Any]:
-        """What `result.json` holds."""
-        return self.read_json(RESULT)
+        """What `result.json` holds; `InputError` names the file where it is damaged."""
+        result = self.read_json(RESULT)
+        scores = result.get("metrics")
+        if not isinstance(scores, dict) or not all(_is_score(score) for score in scores.values()):
+            raise InputError(f"{self.path / RESULT} is damaged: its metrics are no scores by name; {REPEAT}")
+        return result
 
     def weights(self) -> dict[str, Any] | None:
         """What `weights.json` says of the pretrained weights that the run started from; None where it has none."""
@@ -207,6 +214,10 @@ def _way_out(path: Path) -> str:
     return f"put back what was there, or take it as it is with python -m experiments.accept {path} --yes"
 
 
+def _is_score(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(entry) for name, entry in value.items()}
@@ -220,27 +231,37 @@ def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
     """The folder, locked for this process: new, or holding this run, under settings that it may have (`identity`).
 
     Raises `InputError`, and changes nothing, where the config is wrong, where another process holds the folder, where
-    it holds another run or something that is no run. A new folder in which nothing could be set up is
-    emptied again.
+    it holds another run or something that is no run. A new folder in which nothing could be set up, or whose set-up
+    a signal interrupted, is emptied again.
     """
     folder, config = RunFolder(workdir), check(config)
-    existed = workdir.exists()
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
     _check_content(folder, config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {workdir}: {error.strerror}; give another --workdir") from None
-    with locked(workdir):
-        _check_content(folder, config)  # a run may have begun and ended since the first look
-        fresh = not (workdir / CONFIG).exists()
-        if fresh:
-            folder.write_text(CONFIG, to_json(config))
+    fresh = False
+
+    def undo() -> None:
+        if fresh and not (folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir())):
+            _clear(workdir)
+        for path in made:  # what another process has put there stays
+            with suppress(OSError):
+                path.rmdir()
+
+    with on_interrupt(undo=undo):
         try:
-            yield folder
-        except InputError:
-            if fresh and not folder.checkpoints.exists():
-                _clear(workdir, keep=existed)
-            raise
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise os_failure(error, f"cannot make the folder {workdir}") from None
+        with locked(workdir):
+            _check_content(folder, config)  # a run may have begun and ended since the first look
+            fresh = not (workdir / CONFIG).exists()
+            if fresh:
+                folder.write_text(CONFIG, to_json(config))
+            try:
+                yield folder
+            except Exception:
+                if fresh and not folder.checkpoints.exists():
+                    undo()
+                raise
 
 
 def _check_content(folder: RunFolder, config: Config) -> None:
@@ -278,15 +299,13 @@ def _check_identity(folder: RunFolder, before: Config, config: Config) -> None:
         raise InputError(f"{path} has taken {steps} optimizer steps; training.steps {wanted} must be at least that")
 
 
-def _clear(workdir: Path, *, keep: bool) -> None:
-    """Remove what a failed start left; the folder itself stays if somebody else had made it."""
+def _clear(workdir: Path) -> None:
+    """Remove what a failed start left."""
     for entry in workdir.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    if not keep:
-        workdir.rmdir()
 
 
 def _unused(path: Path) -> Path:
@@ -302,7 +321,7 @@ def locked(workdir: Path) -> Iterator[None]:
     try:
         file = (workdir / LOCK).open("a+", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot write in {workdir}: {error.strerror}; give another --workdir") from None
+        raise os_failure(error, f"cannot write in --workdir {workdir}") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -310,6 +329,8 @@ def locked(workdir: Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise InputError(f"{workdir} is in use by {owner}; wait for it or give another --workdir") from None
+        except OSError as error:
+            raise os_failure(error, f"cannot lock --workdir {workdir}") from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

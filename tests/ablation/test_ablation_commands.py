@@ -109,6 +109,19 @@ def test_a_study_trains_reports_and_is_not_done_twice(study, tmp_path, capsys, m
         ablate.main([*options, "--only", "depth=7"])
 
 
+def test_a_study_that_is_interrupted_stops_its_runs_and_exits_as_they_do(study, tmp_path, pytestconfig):
+    folder = tmp_path / "study"
+    command = [sys.executable, "-m", "experiments.ablate", str(study()), "--workdir", str(folder)]
+    process = subprocess.Popen(command, cwd=pytestconfig.rootpath, stdout=subprocess.PIPE, text=True)
+    while not list(folder.glob("logs/*.log")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 130 and "stopped; the same command goes on from there" in said
+    assert not (folder / "failed").exists()
+
+
 def test_what_is_there_counts_and_says_how_many_seeds_are_needed(
     copies, tmp_path, data_directory, pytestconfig, capsys
 ):

@@ -35,6 +35,8 @@ folder.mkdir(parents=True, exist_ok=True)
 print("cores", sorted(os.sched_getaffinity(0)), "device", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 if settings["seed"] == 13 and not (folder / "mended").exists():
     sys.exit("error: thirteen")
+if settings["seed"] in (129, 130, 143):
+    sys.exit(settings["seed"])
 if settings["seed"] in (9, 6):
     os.kill(os.getpid(), settings["seed"])
 asked = []
@@ -110,6 +112,14 @@ def test_a_killed_run_is_no_failure(command, folder):
     assert "killed by SIGKILL" in said[0] and folder.error(run(9)) is None
     execute([run(6)], folder, command=command, say=said.append)
     assert "failed" in said[1] and "ended with code -6" in folder.error(run(6)), "one that aborts is one"
+
+
+def test_a_run_that_a_signal_stopped_is_no_failure(command, folder):
+    """Each of Ctrl-C, SIGTERM and a closed terminal has its exit code."""
+    said, runs = [], [run(code) for code in (129, 130, 143)]
+    execute(runs, folder, command=command, say=said.append)
+    assert ["stopped; the next call goes on" in line for line in said] == [True] * 3
+    assert [folder.error(each) for each in runs] == [None] * 3
 
 
 def test_a_run_that_the_kernel_ended_for_lack_of_memory_has_failed(command, folder, tmp_path, monkeypatch):
@@ -345,9 +355,12 @@ import sys
 from vlm_jax.ablation.running import StudyFolder, execute
 from vlm_jax.ablation.study import Run
 from vlm_jax.config import Config, Training
+from vlm_jax.interrupts import stop_requests
 from pathlib import Path
 run = Run("long", Config(training=Training(steps=int(sys.argv[3]))))
-print("ended", execute([run], StudyFolder(Path(sys.argv[1])), command=(sys.executable, sys.argv[2])), flush=True)
+with stop_requests() as stopped:
+    command = (sys.executable, sys.argv[2])
+    print("ended", execute([run], StudyFolder(Path(sys.argv[1])), command=command, stopped=stopped), flush=True)
 """
 
 
@@ -383,4 +396,4 @@ def test_a_study_that_is_asked_to_stop_lets_its_runs_save(command, folder):
     wait_for(lambda: steps.exists() and steps.read_text())
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=60)[0]
-    assert "long: stopped and saved" in said and "ended False" in said
+    assert "long: stopped; the next call goes on with it" in said and "ended False" in said

@@ -214,3 +214,9 @@ def test_every_study_that_ships_resolves(pytestconfig):
             if comparison.match != "steps":
                 for config in configs[1:]:
                     matched(config, configs[0], comparison.match)
+
+
+@pytest.mark.parametrize("setting", ["model.fusoin", "modle.fusion", "fusion"])
+def test_a_typing_mistake_in_the_only_varied_setting_is_named(configs, setting):
+    with pytest.raises(InputError, match=setting):
+        tables(configs, variants=vary({setting: ["cross", "late"]}))

@@ -274,3 +274,32 @@ def test_augmentation_repeats_with_its_generator():
     np.testing.assert_array_equal(*twice)
     many = {augment_image(resized, settings, np.random.default_rng(seed)).tobytes() for seed in range(30)}
     assert len(many) > 15
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+MUCH = zlib.compress(b"x" * 3_000_000)  # Pillow takes a megabyte of a chunk
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        chunk(b"iCCP", b"profile\0\0" + MUCH),
+        chunk(b"zTXt", b"Comment\0\0" + MUCH),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + MUCH),
+        chunk(b"tEXt", b"Comment\0" + b"y" * 900_000) * 80,
+    ],
+    ids=["profile", "text", "xmp", "texts"],
+)
+@pytest.mark.parametrize("place", [33, -12])
+def test_what_a_png_says_beside_its_pixels_does_not_matter(chunks, place):
+    """Before the pixels, or after them; the orientation is still read."""
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(stream, "PNG", exif=exif)
+    data = stream.getvalue()
+    found = decode_image(data[:place] + chunks + data[place:], max_pixels=100)
+    np.testing.assert_array_equal(found, np.rot90(pixels, -1))

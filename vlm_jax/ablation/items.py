@@ -30,7 +30,7 @@ def read_items(folder: Path, task: str) -> dict[str, Item]:
     try:
         lines = [json.loads(line) for line in read_lines(file)]
         return {line.get("question_id", line["image_id"]): read(line) for line in lines}
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} cannot be used ({type(error).__name__}: {error}); finish the run first") from None
 
 

@@ -39,7 +39,8 @@ def probe(config: Config, jobs: int = 1) -> Probe:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         file.write_text(to_json(config), encoding="utf-8")
-        command = [sys.executable, "-m", "vlm_jax.ablation.probe", str(file), cores]
+        child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ""]  # it dies with this process
+        command = [*child, sys.executable, "-m", "vlm_jax.ablation.probe", str(file), cores]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
     said = answer.stdout if answer.returncode == 0 else answer.stderr
     lines = split_lines(said.strip()) or ["no output"]

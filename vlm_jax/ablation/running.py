@@ -19,21 +19,20 @@ from vlm_jax.ablation.study import Run, Table
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
+from vlm_jax.interrupts import CODES, SIGNALS, print_line
 from vlm_jax.run_folder import CONFIG, RunFolder
 from vlm_jax.text_lines import read_lines, split_lines
 from vlm_jax.training.checkpoint_manifest import fault
 from vlm_jax.training.evaluation import code, processor, versions
 from vlm_jax.training.logging import duration
-from vlm_jax.training.loop import stop_requests
 
-STOPPED = 143  # what experiments.train ends with when it was asked to stop, its state saved
 LAST_LINES = 20
 POLL_SECONDS = 0.1
 PART = ".part"
 CACHE_AFTER_SECONDS = 0.2  # programs that took longer to compile are kept for the next seed
 KERNEL_COUNTS = Path("/proc/vmstat")  # Documentation/filesystems/proc.rst
 MEMORY_SECONDS = 30  # a process that the kernel ended is gone within so many, its memory given back
-KILLED = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}  # by others: nothing is wrong with the run
+KILLED = {signal.SIGKILL, *SIGNALS}  # by others: nothing is wrong with the run
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _of_here_and_now(folder: RunFolder, step: int, cores: int) -> bool:
     """Whether a run's bits are those that this code has on this machine, and its last state is there and intact."""
     try:
         result, made_with = folder.result(), folder.made_with()
-    except InputError:
+    except InputError:  # damaged, and the report says so
         return False
     if result.get("code") != code() or result.get("versions") != versions():
         return False
@@ -187,9 +186,10 @@ def execute(
     jobs: int = 1,
     devices: Sequence[str] = (),
     retry: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
+    stopped: Callable[[], int] = lambda: 0,
 ) -> bool:
-    """Do what is left of the runs; whether it came to an end, which after SIGTERM or Ctrl-C it has not.
+    """Do what is left of the runs; whether it came to an end, which it has not where `stopped` (`stop_requests`) did.
 
     `command` followed by a config file and `--workdir` and a folder is a training. Finished runs are skipped, those
     that were stopped or killed go on, those that failed are left alone unless `retry`. A run that fails stops no other.
@@ -202,35 +202,34 @@ def execute(
     for half in folder.path.glob(f".*{PART}"):  # a copy in which a study was killed
         shutil.rmtree(half, ignore_errors=True)
     asked, counted, memory_killed = False, _memory_kills(), -math.inf
-    with stop_requests() as stopped:
-        try:
-            while (waiting and not stopped()) or active:
-                while not stopped() and len(active) < jobs and (run := _next(waiting, active)) is not None:
-                    slot = min(set(range(jobs)) - {each.slot for each in active})
-                    waiting.remove(run)
-                    active.append(_start(run, slot, folder, command, jobs, devices))
-                if stopped() and not asked:  # once: a second one would end a run that is closing its files
-                    asked = True
-                    for each in active:
-                        each.process.send_signal(signal.SIGTERM)
-                time.sleep(POLL_SECONDS)
-                before, counted = counted, _memory_kills()
-                memory_killed = time.monotonic() if counted > before else memory_killed
-                for each in [each for each in active if each.process.poll() is not None]:
-                    active.remove(each)
-                    took = time.monotonic() - each.began
-                    short = time.monotonic() - memory_killed < MEMORY_SECONDS
-                    ended = _ended(each, folder, short_of_memory=short)
-                    if folder.run(each.run).finished:
-                        seconds.append(took)
-                    done += 1
-                    left = (len(waiting) + len(active)) / jobs
-                    eta = f"  ETA {duration(left * sum(seconds) / len(seconds))}" if left and seconds else ""
-                    say(f"{done}/{total}  {each.run.name}: {ended}, {duration(took)}{eta}")
-        finally:
-            for each in active:  # a second Ctrl-C
-                each.process.kill()
-        return not stopped()
+    try:
+        while (waiting and not stopped()) or active:
+            while not stopped() and len(active) < jobs and (run := _next(waiting, active)) is not None:
+                slot = min(set(range(jobs)) - {each.slot for each in active})
+                waiting.remove(run)
+                active.append(_start(run, slot, folder, command, jobs, devices))
+            if stopped() and not asked:  # once: a second one would end a run that is closing its files
+                asked = True
+                for each in active:
+                    each.process.send_signal(signal.SIGTERM)
+            time.sleep(POLL_SECONDS)
+            before, counted = counted, _memory_kills()
+            memory_killed = time.monotonic() if counted > before else memory_killed
+            for each in [each for each in active if each.process.poll() is not None]:
+                active.remove(each)
+                took = time.monotonic() - each.began
+                short = time.monotonic() - memory_killed < MEMORY_SECONDS
+                ended = _ended(each, folder, short_of_memory=short)
+                if folder.run(each.run).finished:
+                    seconds.append(took)
+                done += 1
+                left = (len(waiting) + len(active)) / jobs
+                eta = f"  ETA {duration(left * sum(seconds) / len(seconds))}" if left and seconds else ""
+                say(f"{done}/{total}  {each.run.name}: {ended}, {duration(took)}{eta}")
+    finally:
+        for each in active:  # after an error; where this process dies, they die with it (`child`)
+            each.process.kill()
+    return not stopped()
 
 
 def _next(waiting: Sequence[Run], active: Sequence[_Active]) -> Run | None:
@@ -288,8 +287,8 @@ def _ended(each: _Active, folder: StudyFolder, *, short_of_memory: bool) -> str:
     code, run = each.process.returncode, each.run
     if folder.run(run).finished:
         return "finished"
-    if code == STOPPED:
-        return "stopped and saved"
+    if code in CODES:
+        return "stopped; the next call goes on with it"
     if -code == signal.SIGKILL and short_of_memory:
         reason = "killed, it seems for lack of memory"
         folder.write_error(run, reason)  # it would end so again

@@ -258,6 +258,8 @@ def _label(each: Variant, comparison: Comparison, config: Config) -> str:
     if each.label != BASE or len(varied) != 1:
         return each.label
     (setting,) = varied
+    if setting not in leaves(config):  # a mistake, which the variant that changes it is told of
+        return each.label
     return Variant(((setting, leaves(config)[setting]),)).label
 
 

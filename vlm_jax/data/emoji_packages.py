@@ -11,6 +11,7 @@ from vlm_jax.data.images import decode_image
 from vlm_jax.data.json_files import load_json
 from vlm_jax.data.rows import plain_object
 from vlm_jax.errors import InputError
+from vlm_jax.failures import os_failure
 
 NAMES = "emojibase-data/en/data.json"
 # The folder of a hand's drawings here, where its package has them, and the ending of their files.
@@ -43,7 +44,7 @@ def prepare_emoji(packages: Path, output: Path) -> dict[str, int]:
             counts = _write(packages, Path(folder) / "emoji")
             (Path(folder) / "emoji").rename(output)
     except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror or error}") from None
+        raise os_failure(error, f"cannot write {output}") from None
     return counts
 
 

@@ -15,6 +15,8 @@ from vlm_jax.errors import InputError
 # Only raster formats that Pillow decodes by itself: its EPS reader, for one, starts another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 _ORIENTATION = 0x0112  # the EXIF tag, values from EXIF 2.32, section 4.6.4
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,10 +45,12 @@ def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pix
         raise InputError(f"{name} is empty (0 bytes); expected a picture file")
     _silence_pillow()
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image.size, name, max_pixels)
-            image.load()
-            return np.asarray(_rgb(_turn_upright(image)))
+        try:
+            return _decode(data, name, max_pixels)
+        except ValueError as error:
+            if isinstance(error, InputError) or not data.startswith(_PNG):
+                raise
+            return _decode(_without_texts(data), name, max_pixels)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -55,6 +59,28 @@ def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pix
         raise InputError(f"{name} is not a picture; expected one of {', '.join(_FORMATS)}") from None
     except Exception as error:  # Pillow answers a damaged file with nearly any exception
         raise InputError(f"{name} is a damaged picture: {error or type(error).__name__}") from None
+
+
+def _decode(data: bytes, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _check_size(image.size, name, max_pixels)
+        image.load()
+        return np.asarray(_rgb(_turn_upright(image)))
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without its colour profile and texts, which say nothing of its pixels; Pillow refuses large ones.
+
+    A chunk is its length, its type, its content and a checksum (PNG specification, section 5.3).
+    """
+    kept, place = [_PNG], len(_PNG)
+    while place < len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        end = place + 12 + length
+        if data[place + 4 : place + 8] not in (b"iCCP", b"iTXt", b"tEXt", b"zTXt"):
+            kept.append(data[place:end])
+        place = end
+    return b"".join(kept)
 
 
 def read_picture(path: Path, *, name: str | None = None) -> bytes:

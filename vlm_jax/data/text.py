@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 
+LONG_TEXT = 4_000  # characters; of longer texts no more is read than the model sees
+CUT_WORDS = 16  # at the end of a part of a text
+
 _TAKEN_APART = (
     (re.compile(r"(?<=\w) ?' (?=(?:s|t|re|ve|ll|d|m)\b)"), "'"),
     (re.compile(r"(?<=\w) - (?=\w)"), "-"),
@@ -80,10 +83,29 @@ class Tokenizer:
         """The ids of a word table of so many rows that no token has: they are never predicted."""
         return sorted(set(range(rows)).difference(self._inner.get_vocab(with_added_tokens=True).values()))
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, unframed and of any length."""
+    def tokens(self, texts: Sequence[str], *, most: int | None = None) -> list[list[int]]:
+        """Token ids of each text, unframed: all of them, or at least the first `most`."""
         clean = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates have no UTF-8
-        return [encoding.ids for encoding in self._inner.encode_batch_fast(clean, add_special_tokens=False)]
+        long = {} if most is None else {text: self._first(text, most) for text in clean if len(text) > LONG_TEXT}
+        rest = [text for text in clean if text not in long]
+        ids = iter([encoding.ids for encoding in self._inner.encode_batch_fast(rest, add_special_tokens=False)])
+        return [long[text] if text in long else next(ids) for text in clean]
+
+    def _first(self, text: str, most: int) -> list[int]:
+        """The first `most` ids of a long text, from as little of it as that takes: all of it can fill the memory.
+
+        A cut changes the word it falls into, or an added token such as [MASK], and none before: the last words of a
+        part are not believed.
+        """
+        size = LONG_TEXT
+        while size < len(text):
+            encoding = self._inner.encode(text[:size], add_special_tokens=False)
+            last = (encoding.word_ids[-1] if encoding.ids else 0) - CUT_WORDS
+            ids = [token for token, word in zip(encoding.ids, encoding.word_ids, strict=True) if word <= last]
+            if len(ids) >= most:
+                return ids[:most]
+            size *= 4
+        return self._inner.encode(text, add_special_tokens=False).ids[:most]
 
     def words(self, text: str) -> list[tuple[str, list[int]]]:
         """Each word and punctuation mark of a text with its token ids: several where it is read in pieces."""
@@ -101,7 +123,7 @@ class Tokenizer:
         """Token ids (int32) and the mask of real tokens, which covers [CLS] and [SEP] even of an empty text."""
         input_ids = np.full((len(texts), max_length), self.pad_id, np.int32)
         text_mask = np.zeros((len(texts), max_length), bool)
-        for row, ids in enumerate(self.tokens(texts)):
+        for row, ids in enumerate(self.tokens(texts, most=max_length)):
             framed = [self.cls_id, *ids[: max_length - 2], self.sep_id]
             input_ids[row, : len(framed)] = framed
             text_mask[row, : len(framed)] = True
@@ -109,7 +131,7 @@ class Tokenizer:
 
     def truncated(self, texts: Sequence[str], max_length: int) -> int:
         """How many texts lose their end at `max_length`."""
-        return sum(len(ids) > max_length - 2 for ids in self.tokens(texts))
+        return sum(len(ids) > max_length - 2 for ids in self.tokens(texts, most=max_length))
 
     def token(self, index: int) -> str:
         """The token of an id, as the vocabulary spells it."""

@@ -2,14 +2,16 @@
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.interrupts import discard, on_interrupt, terminal_gone
 from vlm_jax.text_lines import read_lines
 
 
@@ -78,6 +80,7 @@ class Progress:
         self._stream = stream or sys.stdout
         self._last: tuple[int, float] | None = None
         self._bar: Any = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> "Progress":
         if not self._stream.isatty():
@@ -91,12 +94,26 @@ class Progress:
             columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
             self._bar = Bar(*columns, console=console)
             self._task = self._bar.add_task("starting", total=self._total, completed=self._first)
+            self._stack.enter_context(on_interrupt(undo=self._show_cursor))
             self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stack.close()
         if self._bar is not None:
             self._bar.stop()
+
+    def _show_cursor(self) -> None:
+        """The bar has hidden it, and a process that leaves at once does not stop the bar."""
+        os.write(self._stream.fileno(), b"\x1b[?25h")
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, file=self._stream, flush=True)
+        except OSError:
+            if not terminal_gone():
+                raise
+            discard(self._stream.fileno())
 
     def update(self, step: int, values: dict[str, float]) -> None:
         """Report an interval that ended with this optimizer step."""
@@ -111,14 +128,14 @@ class Progress:
             line += f"  ETA {duration(rate * (self._total - step))}"
         self._last = self._last or (step, now)
         if self._bar is None:
-            print(line, file=self._stream, flush=True)
+            self._print(line)
         else:
             self._bar.update(self._task, completed=step, description=line)
 
     def note(self, text: str) -> None:
         """A line of its own, above the bar where there is one."""
         if self._bar is None:
-            print(text, file=self._stream, flush=True)
+            self._print(text)
         else:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 

@@ -1,9 +1,8 @@
 """The training run: set up or resume, step, validate, save, finish."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ from vlm_jax.config_checks import check
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
+from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.evaluation import code, commit, draw_sheet, evaluate_run
@@ -29,7 +29,11 @@ from vlm_jax.types import Batch, Example
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and its state is saved."""
+    """The run was asked to stop by a signal, and its state is saved."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class NotFinite(Exception):
@@ -49,7 +53,7 @@ class Taken(NamedTuple):
 class Trainer:
     """One run in one folder: everything is built here, `run` trains to the end."""
 
-    def __init__(self, config: Config, folder: RunFolder, *, say: Callable[[str], None] = print) -> None:
+    def __init__(self, config: Config, folder: RunFolder, *, say: Callable[[str], None] = print_line) -> None:
         began = time.perf_counter()
         config = check(config)
         self.config, self.folder, self.say = config, folder, say
@@ -80,6 +84,9 @@ class Trainer:
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}
         self.interval, self.selection = Interval(), Selection(self.task.metric)
+        self._saved = 0
+        """The optimizer step of the newest checkpoint."""
+        self._devices_before: str | None = None
         self._setup_seconds = time.perf_counter() - began
 
     def _keep_data(self, splits: dict[str, Sequence[Example]]) -> None:
@@ -105,26 +112,36 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train from wherever the folder stands to the last step, then score the test split once; the result.
 
-        Raises `Interrupted` after SIGTERM or Ctrl-C, `NotFinite` where the loss is not finite; both leave a checkpoint.
+        Raises `Interrupted` after a signal (`interrupts`), `NotFinite` where the loss is not finite; both leave a
+        checkpoint. A signal before the first step is done leaves at once.
         """
         if not self.folder.sealed:
             self.folder.seal(*SETUP)
         made_with = self.folder.made_with()
-        with Checkpoints(self.folder.checkpoints, config=self.config, made_with=made_with) as checkpoints:
+        writing = Checkpoints(self.folder.checkpoints, config=self.config, made_with=made_with)
+        with writing as checkpoints, on_interrupt(line=self._stands):
             start = self._resume(checkpoints)
-            self.folder.unseal(*RESULTS)
-            with MetricsLog(self.folder.path, start_step=start) as log, stop_requests() as stopped:
-                self._steps(start, checkpoints, log, stopped)
+            self._steps(start, checkpoints)
             self.loader.close()
             return self._finish(checkpoints)
 
+    def _stands(self) -> str:
+        """What a person who interrupts is told of what is kept."""
+        if self.folder.finished:
+            return "trained and scored"
+        if self._saved == self.config.training.steps:
+            return "trained to the end and saved, and not scored yet; the same command scores it"
+        if self._saved:
+            return f"saved is optimizer step {self._saved}; the same command resumes there"
+        return "nothing was trained or saved"
+
     def _resume(self, checkpoints: Checkpoints) -> int:
-        before = None
-        if checkpoints.latest() is not None:
+        self._saved = checkpoints.latest() or 0
+        if self._saved:
             self.state, position = checkpoints.restore(self.state)
             self.loader.restore(position["loader"])
             self.totals |= position["totals"]
-            before = position.get("devices")
+            self._devices_before = position.get("devices")
             self.interval.restore(position["interval"])
             if "selection" in position:  # runs of older versions did not keep it
                 self.selection.restore(position["selection"])
@@ -132,11 +149,15 @@ class Trainer:
             self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
             self._check_reached(int(self.state.step))
         self.totals["wall_seconds"] += self._setup_seconds
-        start = int(self.state.step)
-        for line in adopt(self.config, self.folder, start, devices=(before, self._devices())):
-            self.say(line)
+        start = self._saved = int(self.state.step)
         self.state = self.parallel.put(self.state)
         return start
+
+    def _go_on(self, start: int, say: Callable[[str], None]) -> None:
+        """Record under which settings the run goes on; its earlier result is one no longer."""
+        for line in adopt(self.config, self.folder, start, devices=(self._devices_before, self._devices())):
+            say(line)
+        self.folder.unseal(*RESULTS)
 
     def _check_reached(self, step: int) -> None:
         if step > self.config.training.steps:
@@ -153,13 +174,15 @@ class Trainer:
         loaded = next(self.loader)
         return Taken(self.parallel.put_batch(loaded.batch), loaded.question_ids, before, self.loader.state())
 
-    def _steps(self, start: int, checkpoints: Checkpoints, log: MetricsLog, stopped: Callable[[], bool]) -> None:
+    def _steps(self, start: int, checkpoints: Checkpoints) -> None:
         settings = self.config.training
-        if start < settings.steps:
-            for line in self.task.reach(self.train, self.validation):
-                self.say(line)
-        upcoming = self._take() if start < settings.steps else None
-        with Progress(settings.steps, start_step=start) as progress:
+        if start == settings.steps:
+            self._go_on(start, self.say)
+            return
+        for line in self.task.reach(self.train, self.validation):
+            self.say(line)
+        upcoming = self._take()
+        with Progress(settings.steps, start_step=start) as progress, ExitStack() as training:
             for step in range(start + 1, settings.steps + 1):
                 taken = upcoming
                 began = time.perf_counter()
@@ -169,21 +192,26 @@ class Trainer:
                     # The next batch travels while the devices compute.
                     upcoming = self._take() if step < settings.steps else None
                     metrics = jax.device_get(metrics)
+                if step == start + 1:  # until here a signal leaves at once, and the folder is as it was
+                    self._go_on(start, progress.note)
+                    log = training.enter_context(MetricsLog(self.folder.path, start_step=start))
+                    stopped = training.enter_context(stop_requests())
                 self._account(metrics, time.perf_counter() - began, first=step == start + 1)
                 if not metrics["finite"]:
                     self._stop_not_finite(step, taken, checkpoints)
-                last, stop = step == settings.steps, stopped()
+                last = step == settings.steps
                 if step % settings.log_every == 0 or last:
                     values = self.interval.close() | {"waited_seconds": self.loader.seconds_waited}
                     log.write(step, values)
                     progress.update(step, values)
-                if step % settings.evaluate_every == 0 or last:
-                    scores = self._validate(step, log, progress)
+                due = step % settings.evaluate_every == 0 or last
+                scores = self._validate(step, log, progress) if due else None
+                if due or stopped():
                     self._save(checkpoints, taken.after, scores)
-                elif stop:
-                    self._save(checkpoints, taken.after, None)
-                if stop and not last:
-                    raise Interrupted(f"stopped after optimizer step {step} and saved; the same command resumes there")
+                    if number := stopped():
+                        goes_on = "scores it" if last else "resumes there"
+                        said = f"stopped after optimizer step {step} and saved; the same command {goes_on}"
+                        raise Interrupted(said, number)
 
     def _account(self, metrics: dict[str, Any], seconds: float, *, first: bool) -> None:
         self.totals["wall_seconds"] += seconds
@@ -217,7 +245,9 @@ class Trainer:
     def _save(self, checkpoints: Checkpoints, position: dict[str, Any], scores: dict[str, float] | None) -> None:
         kept = {"loader": position, "totals": self.totals, "interval": self.interval.sums(), "devices": self._devices()}
         kept["selection"] = self.selection.state()
-        checkpoints.save(self.parallel.take(self.state), kept, scores)
+        state = self.parallel.take(self.state)
+        checkpoints.save(state, kept, scores)
+        self._saved = int(state.step)
 
     def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> None:
         ids = [question for picture in taken.question_ids for question in picture if question]
@@ -305,21 +335,3 @@ class Interval:
         values |= self._last | {"examples_per_second": self._timed / max(self._seconds, 1e-9)}
         self._restart()
         return values
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and Ctrl-C become a question the loop asks between steps; a second Ctrl-C interrupts at once."""
-    asked = []
-
-    def ask(number, frame):
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

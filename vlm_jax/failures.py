@@ -1,0 +1,139 @@
+"""Known causes in a chain of exceptions, each as one line: what a machine, a file system or a device would not do.
+
+Libraries wrap them: a full disk under Orbax is a hundred chained tracebacks, a missing GPU a bare AssertionError.
+"""
+
+import errno
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from vlm_jax.errors import InputError, MachineError
+
+# What the machine lacks: the same command can succeed later, or on another file system.
+MACHINE = {
+    errno.ENOSPC: "no space is left; make room and start the same command again",
+    errno.EDQUOT: "the disk quota is used up; make room and start the same command again",
+    errno.EFBIG: "the file would be larger than its file system or the limit (ulimit -f) allows",
+    errno.ENOLCK: "the file system cannot lock files; give a folder on another one",
+    errno.EIO: "the device failed to read or write; check the disk or the mount",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "no memory is left; use a smaller batch or a smaller model",
+    errno.ESTALE: "the file server has lost the file; mount it again",
+    errno.ETIMEDOUT: "the file server does not answer; mount it again",
+}
+# What was given cannot be used so.
+GIVEN = {
+    errno.EACCES: "no right to use it; give another place, or change its rights",
+    errno.EPERM: "no right to use it; give another place, or change its rights",
+    errno.EROFS: "the file system is read-only; give another place",
+    errno.ENAMETOOLONG: "the name is too long; give a shorter one",
+    errno.ENOTDIR: "a part of the path is a file; give another place",
+    errno.ELOOP: "its links lead in a circle; give another place",
+}
+# As TensorStore and Rust's libraries spell a number: "[OS error 28: ...]", "[os_error_code='28']", "(os error 28)".
+_NUMBER = re.compile(r"os[ _]error(?: |_code=')(\d+)", re.IGNORECASE)
+_CLOSED = "Event loop is closed"  # what TensorStore prints for each write that Orbax no longer waits for
+_QUOTED = re.compile(r"\"(/[^\"]+)\"")
+_PLATFORMS = "jax/_src/xla_bridge.py"
+
+
+def explained(error: BaseException) -> InputError | MachineError | None:
+    """What a known cause in the chain of `error` means in one line; None for a chain without one, which is a bug."""
+    for cause in _chain(error):
+        if isinstance(cause, InputError | MachineError):
+            return cause
+        for explain in (_operating_system, _memory, _platform):
+            if (found := explain(cause)) is not None:
+                return found
+    return None
+
+
+def os_failure(error: OSError, text: str) -> InputError | MachineError:
+    """The exception for what could not be done: `text` says what, or the file, and the machine may be to blame."""
+    number = error.errno or 0
+    why = MACHINE.get(number) or GIVEN.get(number) or error.strerror or str(error)
+    return (MachineError if number in MACHINE else InputError)(f"{text}: {why}" if text else why)
+
+
+def quiet_libraries() -> None:
+    """Keep warnings of what is as it should be, and what is raised as well, from being printed."""
+    logger = logging.getLogger("absl")  # Orbax and TFDS
+    logger.setLevel(logging.ERROR)
+    if _no_exception not in logger.filters:
+        logger.addFilter(_no_exception)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
+
+
+def quiet_end() -> None:
+    """Keep what threads and coroutines print that a failure, which was explained, has cut short."""
+    if sys.unraisablehook is _unraisable:  # a command of its own, not one inside a test
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+        sys.unraisablehook = threading.excepthook = lambda _: None
+
+
+def _unraisable(what: Any) -> None:
+    if str(what.exc_value) != _CLOSED:
+        sys.__unraisablehook__(what)
+
+
+def _no_exception(record: logging.LogRecord) -> bool:
+    return not record.exc_info
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, those of its group, what caused each and what each was raised in the handling of."""
+    waiting, known = [error], set()
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in known:
+            continue
+        known.add(id(each))
+        yield each
+        within = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        waiting += [cause for cause in (*within, each.__cause__, each.__context__) if cause is not None]
+
+
+def _operating_system(error: BaseException) -> InputError | MachineError | None:
+    spelled = _NUMBER.search(str(error))
+    number = error.errno if isinstance(error, OSError) else int(spelled[1]) if spelled else None
+    if number not in MACHINE and number not in GIVEN:
+        return None
+    quoted = _QUOTED.search(str(error))
+    name = error.filename if isinstance(error, OSError) else quoted and quoted[1]
+    name = os.fsdecode(name) if isinstance(name, bytes) else name
+    return os_failure(OSError(number, os.strerror(number)), str(name or ""))
+
+
+def _memory(error: BaseException) -> MachineError | None:
+    """Of this process, or of a device as XLA says it."""
+    if isinstance(error, MemoryError) or (
+        type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and str(error).startswith("RESOURCE_EXHAUSTED")
+    ):
+        said = str(error).partition("\n")[0]
+        return MachineError(f"{MACHINE[errno.ENOMEM]}{f' ({said})' if said else ''}")
+    return None
+
+
+def _platform(error: BaseException) -> InputError | None:
+    """JAX has no such platform: it asserts, or raises a RuntimeError."""
+    if not isinstance(error, AssertionError | RuntimeError) or not _raised_in(error.__traceback__, _PLATFORMS):
+        return None
+    import jax
+
+    said = str(error).partition("\n")[0] or "no such device is here"
+    wanted = jax.config.jax_platforms
+    return InputError(f"JAX cannot start the platform {wanted!r} of JAX_PLATFORMS: {said}; leave it unset, or give cpu")
+
+
+def _raised_in(traceback: TracebackType | None, file: str) -> bool:
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_code.co_filename.endswith(file)
