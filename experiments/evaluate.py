@@ -97,7 +97,7 @@ def _override(config, change):
         )
     with contextlib.suppress(ValueError):  # a text without its quotes
         value = json.loads(value)
-    if isinstance(value, str) and isinstance(leaves(config)[setting], tuple):
+    if isinstance(value, str) and isinstance(leaves(config).get(setting), tuple):
         value = [value]  # one file where there may be several
     return setting, value
 
@@ -109,7 +109,9 @@ def _may_change(config, setting):
     group = setting.split(".")[0]
     if group in CHANGED.values() and group != CHANGED.get(config.task):
         return False
-    return KINDS.get(setting) in (Kind.PLACE, Kind.SPEED, Kind.USE) or setting in REDRAWN
+    if setting not in KINDS:
+        return True  # which names the nearest one
+    return KINDS[setting] in (Kind.PLACE, Kind.SPEED, Kind.USE) or setting in REDRAWN
 
 
 def _named(changes):

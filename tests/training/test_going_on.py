@@ -308,6 +308,11 @@ def test_what_was_learned_with_is_not_changed_in_an_evaluation(copy, change):
         evaluate.main([str(copy), "--split", "validation", "--change", change])
 
 
+def test_a_misspelt_setting_is_named_with_the_nearest(copy):
+    with pytest.raises(InputError, match=r"no setting 'data\.thread'; did you mean 'threads'\?"):
+        evaluate.main([str(copy), "--split", "validation", "--change", "data.thread=3"])
+
+
 def test_other_devices_are_said_and_recorded_though_no_setting_says_so(data, copy, monkeypatch):
     monkeypatch.setattr(Trainer, "_devices", lambda _: "8 x another kind")
     said, result = go(config_of(data, steps=STEPS + 1, **{"parallel.devices": 1}), copy)
