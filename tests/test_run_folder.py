@@ -54,9 +54,9 @@ def test_a_new_folder_holds_the_config(tmp_path):
         assert folder.path == tmp_path / "deep" / "run"
         assert folder.config() == CONFIG
         assert not folder.finished
-        folder.write_json("result.json", {"accuracy": 0.5})
+        folder.write_json("result.json", {"metrics": {"accuracy": 0.5}})
     assert open_run(folder.path).finished
-    assert open_run(folder.path).result() == {"accuracy": 0.5}
+    assert open_run(folder.path).result() == {"metrics": {"accuracy": 0.5}}
 
 
 def test_the_same_config_resumes_and_everything_stays(tmp_path):
