@@ -157,7 +157,7 @@ def _largest_centre(picture: Image.Image, size: tuple[int, int]) -> tuple[float,
     scale = min(picture.height / size[0], picture.width / size[1])
     left, top = (picture.width - size[1] * scale) / 2, (picture.height - size[0] * scale) / 2
     box = (left, top, left + size[1] * scale, top + size[0] * scale)
-    return max(0.0, box[0]), max(0.0, box[1]), min(picture.width, box[2]), min(picture.height, box[3])
+    return max(0.0, box[0]), max(0.0, box[1]), min(float(picture.width), box[2]), min(float(picture.height), box[3])
 
 
 def _centre_of_scaled(picture: Image.Image, settings: ImageInput) -> tuple[float, float, float, float]:
@@ -173,7 +173,7 @@ def _centre_of_scaled(picture: Image.Image, settings: ImageInput) -> tuple[float
         first = round((scaled - side) / 2)
         box.append((first * length / scaled, (first + side) * length / scaled))
     (left, right), (top, bottom) = box
-    return left, top, min(right, picture.width), min(bottom, picture.height)
+    return left, top, min(right, float(picture.width)), min(bottom, float(picture.height))
 
 
 def augment_image(

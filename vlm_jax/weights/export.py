@@ -27,13 +27,18 @@ TEXT_SIDE = re.compile(r"text/|embed/(norm|text_fc)/|trunk/layer_\d+/(?!cross)|h
 def export(ported: Ported, folder: Path) -> str | None:
     """Write config.json, model.safetensors and the tokenizer; the transformers class that loads them, if there is one.
 
-    An import that nobody trained goes back bit for bit, in the types that it came in.
+    An import that nobody trained goes back bit for bit, in the types that it came in. `InputError` names parameters
+    that are NaN or infinite.
     """
-    family, architecture = ported.family, ported.architecture
-    leaves = flatten(ported.params)
-    if broken := [path for path, leaf in leaves.items() if not np.isfinite(leaf).all()]:
+    if broken := [path for path, leaf in flatten(ported.params).items() if not np.isfinite(leaf).all()]:
         raise InputError(f"not exported: NaN or infinity in {shortened(broken)}")
-    tensors = to_theirs(leaves, ported.kept, family.rows(architecture))
+    return write_export(ported, folder)
+
+
+def write_export(ported: Ported, folder: Path) -> str | None:
+    """What `export` writes, whatever the parameters hold: `verify` reports those that are not finite itself."""
+    family, architecture = ported.family, ported.architecture
+    tensors = to_theirs(flatten(ported.params), ported.kept, family.rows(architecture))
     tensors |= {name: x for name, x in ported.kept.items() if name not in tensors}
     if "decoder" in architecture.parts:  # where the decoder is not tied, transformers wants its bias under both names
         for second, name in family.aliases.items():

@@ -16,7 +16,7 @@ import numpy as np
 
 from vlm_jax.config import ImageEncoder
 from vlm_jax.data.text import Tokenizer
-from vlm_jax.weights.export import export
+from vlm_jax.weights.export import export, write_export
 from vlm_jax.weights.family import Names, PublishedClass, table_names, unused_biases
 from vlm_jax.weights.ported import ABOUT, Ported, convert, read
 from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
@@ -101,7 +101,7 @@ def verify(
 
 def _round_trip(ported: Ported, source: Source, folder: Path) -> Check:
     """Whether an export holds the tensors that the source holds, bit for bit, but for what was left behind."""
-    export(ported, folder)
+    write_export(ported, folder)
     back = Tensors([folder / WEIGHTS])
     left = ported.published.left_behind if ported.published else ()
     there, here = _all_names(source.tensors, ported, left), _all_names(back, ported)
