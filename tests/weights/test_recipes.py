@@ -1,6 +1,7 @@
 """How published CNNs want their pictures travels with them."""
 
 import dataclasses
+import json
 from functools import partial
 
 import jax
@@ -100,13 +101,15 @@ def test_a_run_that_scales_in_another_way_is_told(tmp_path):
 
 
 def test_classify_sees_what_the_recipe_says(tmp_path, capsys, monkeypatch):
-    """The command scales and cuts by it: the pixels that the network is given."""
+    """The command scales and cuts by it: the pixels that the network is given. Classes have the file's names."""
     from PIL import Image
 
     from experiments import classify
     from vlm_jax.data import images
 
     folder = fixtures.publish(BY_NAME["mobilenet_v2"].fixtures[0], tmp_path / "published")
+    labels = {str(index): f"kind {index}" for index in range(fixtures.CLASSES)}
+    (folder / "config.json").write_text(json.dumps({"architecture": "mobilenet_v2", "id2label": labels}))
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (90, 130, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
     seen = []
@@ -115,4 +118,4 @@ def test_classify_sees_what_the_recipe_says(tmp_path, capsys, monkeypatch):
         images, "resize_image", lambda image, settings: seen.append(settings) or resize(image, settings)
     )
     assert classify.main([str(folder), "--image", str(tmp_path / "noise.png")]) == 0
-    assert seen == [RECIPES["mobilenet_v2"]] and "class " in capsys.readouterr().out
+    assert seen == [RECIPES["mobilenet_v2"]] and "kind " in capsys.readouterr().out
