@@ -25,8 +25,9 @@ def main(argv: list[str]) -> int:
         """The class, such as BertModel or resnet50, for weights that do not name it."""
         strip_prefix: str = ""
         """A beginning of names that is taken off, as `module.` or `base_model.model.`."""
-        drop_tensors: str = ""
-        """A regular expression: tensors whose whole name matches it, without the prefix, are left out and recorded."""
+        drop_tensors: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+        """A regular expression: tensors whose whole name matches it, without the prefix, are left out and recorded.
+        Give it once for each message that names one."""
 
     @dataclass(frozen=True)
     class Import(Names):
@@ -92,7 +93,7 @@ def _import(options):
 
 def _about(options):
     """What the options say of a source that it does not say itself."""
-    names = {"strip_prefix": options.strip_prefix, "drop_tensors": options.drop_tensors}
+    names = {"strip_prefix": options.strip_prefix, "drop_tensors": "|".join(options.drop_tensors)}
     return names | {"given_class": options.architecture}
 
 

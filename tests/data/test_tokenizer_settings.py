@@ -129,6 +129,60 @@ def test_added_tokens_are_found_in_a_text(name, values, wordpiece, tmp_path):
         assert size in ours.tokens(["a [CAR] b"])[0] and ours.vocabulary_size == size + 1
 
 
+DECODER = {"added_tokens_decoder": {"4": {**ADDED, "content": "[MASK]", "special": True}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "others"),
+    [
+        (DECODER, {"special_tokens_map.json": {"additional_special_tokens": ["[CAR]"]}}),
+        (DECODER, {"special_tokens_map.json": {"mask_token": {**ADDED, "content": "[MASK]", "lstrip": True}}}),
+        ({"added_tokens_decoder": {}}, {"added_tokens.json": {"[CAR]": "next"}}),
+        (DECODER, {"special_tokens_map.json": {"novelty": "[CAR]"}}),
+    ],
+)
+def test_files_that_transformers_no_longer_reads_count_for_nothing(config, others, wordpiece, tmp_path):
+    """Where tokenizer_config.json has `added_tokens_decoder`, it has all of them."""
+    from transformers import BertTokenizer
+
+    settings(copied(wordpiece, tmp_path), **config)
+    size = Tokenizer.load(wordpiece).vocabulary_size
+    for name, values in others.items():
+        settings(tmp_path, name, **{key: size if value == "next" else value for key, value in values.items()})
+    ours, theirs = Tokenizer.load(tmp_path), BertTokenizer.from_pretrained(tmp_path)
+    for text in ("a [CAR] b", "a [MASK] b"):
+        assert ours.tokens([text])[0] == theirs.encode(text, add_special_tokens=False), text
+    assert ours.vocabulary_size == size
+
+
+@pytest.mark.parametrize("key", ["extra_special_tokens", "model_specific_special_tokens"])
+def test_tokens_by_name_are_read_as_transformers_saves_them(key, wordpiece, tmp_path):
+    from transformers import BertTokenizer
+
+    given = {key: {"car_token": "[CAR]"}, "tokenizer_class": "BertTokenizer"}
+    theirs = BertTokenizer.from_pretrained(settings(copied(wordpiece, tmp_path / "bert"), **given))
+    theirs.save_pretrained(tmp_path / "saved")  # with `car_token` beside the list
+    for folder in ("bert", "saved"):
+        ids = Tokenizer.load(tmp_path / folder).tokens(["a [CAR] b"])[0]
+        assert ids == theirs.encode("a [CAR] b", add_special_tokens=False) and len(ids) == 3, folder
+
+
+@pytest.mark.parametrize(
+    ("config", "special"),
+    [
+        ({"additional_special_tokens": ["[CAR]"]}, {"additional_special_tokens": ["[BUS]"]}),
+        ({"additional_special_tokens": ["[CAR]"], "extra_special_tokens": ["[CAR]", "[BUS]"]}, {}),
+    ],
+)
+def test_lists_that_differ_are_refused_until_one_is_left(config, special, wordpiece, tmp_path):
+    """transformers 4 and 5 read different ones of them."""
+    settings(settings(copied(wordpiece, tmp_path), **config), "special_tokens_map.json", **special)
+    with pytest.raises(InputError, match=r"additional_special_tokens of .* and .*leave one of them"):
+        Tokenizer.load(tmp_path)
+    settings(settings(tmp_path, additional_special_tokens=["[CAR]"]), "special_tokens_map.json")
+    assert len(Tokenizer.load(tmp_path).tokens(["a [CAR] b"])[0]) == 3
+
+
 def test_a_tokenizer_that_was_configured_stays_so_when_it_is_saved(wordpiece, tmp_path):
     given = {"strip_accents": False, "tokenize_chinese_chars": False, "additional_special_tokens": ["[CAR]"]}
     ours = Tokenizer.load(settings(copied(wordpiece, tmp_path / "bert"), **given))

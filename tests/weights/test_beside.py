@@ -11,6 +11,8 @@ from vlm_jax.config import ImageInput
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.errors import InputError
+from vlm_jax.run_folder import open_run
+from vlm_jax.training.acceptance import accept
 from vlm_jax.training.pretrained import open_pretrained, text_side_of_run
 from vlm_jax.weights.beside import read_beside, write_beside
 from vlm_jax.weights.export import export
@@ -290,6 +292,35 @@ def test_transformers_reads_the_same_sizes():
 
 
 @pytest.mark.parametrize(
+    ("name", "size", "side"),
+    [
+        ("BitImageProcessor", (224, 224), 224),
+        ("CLIPImageProcessor", (224, 224), 224),
+        ("ConvNextImageProcessor", (384, 384), None),
+        ("MobileNetV2ImageProcessor", (224, 224), 256),
+        ("ViTImageProcessor", (224, 224), None),
+    ],
+)
+def test_what_processors_of_transformers_save_is_read(name, size, side, tmp_path):
+    import transformers
+
+    getattr(transformers, f"{name}Pil")().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "preprocessor_config.json").read_text(encoding="utf-8"))
+    assert saved["image_processor_type"] == name
+    assert preprocessor(saved)[:2] == (size, side)
+    assert preprocessor(saved).mean == tuple(saved["image_mean"])
+
+
+@pytest.mark.parametrize("name", ["CLIPFeatureExtractor", "BitImageProcessor", "MobileNetV2FeatureExtractor"])
+def test_a_size_of_one_number_is_the_short_side_where_transformers_takes_it_so(name):
+    recipe = SQUARE | {"feature_extractor_type": name, "size": 232, "crop_size": 224}
+    recipe.pop("image_processor_type")
+    assert preprocessor(recipe)[:2] == ((224, 224), 232)
+    with pytest.raises(InputError, match="do_center_crop"):
+        preprocessor(recipe | {"do_center_crop": False})
+
+
+@pytest.mark.parametrize(
     ("key", "value"),
     [
         ("resample", 9), ("resample", None), ("image_mean", None), ("image_mean", [0.5]), ("image_std", [0, 1, 1]),
@@ -363,5 +394,6 @@ def test_the_export_of_a_run_says_how_its_tokenizer_reads(tmp_path):
     own.save_run(tmp_path / "run", own.config())
     vocabulary = {word: index for index, word in enumerate(own.WORDS)}
     bert_tokenizer(vocabulary, lower_case=False).save(str(tmp_path / "run" / "tokenizer.json"))
+    accept(open_run(tmp_path / "run"))
     export(text_side_of_run(tmp_path / "run"), tmp_path / "export")
     assert read_settings(tmp_path / "export").switches["do_lower_case"] is False

@@ -162,6 +162,30 @@ def test_an_adapter_is_to_be_merged_or_dropped_with_a_warning(plain, tmp_path):
     assert any(line.startswith("warning: ") for line in ported.changes.lines())
 
 
+def test_an_adapter_alone_is_not_told_to_be_dropped(tmp_path):
+    """Without the weights below it nothing would be left."""
+    weights = with_adapter(own.tensors())
+    folder = own.write(tmp_path / "lora", {name: x for name, x in weights.items() if "lora_" in name})
+    line = refusal(folder)
+    assert "merge_and_unload" in line and "--drop-tensors" not in line
+
+
+def test_messages_that_drop_one_after_the_other_are_followed(plain, tmp_path, capsys):
+    """An adapter and a head of ones own: each message adds an option to those before."""
+    weights = with_adapter(own.tensors()) | {"base_model.model.rank.weight": np.ones((3, 16), np.float32)}
+    folder = own.write(tmp_path / "lora", weights)
+    given, out = ["--architecture", "BertModel"], tmp_path / "out"
+    for _ in range(3):
+        with pytest.raises(InputError) as caught:
+            port_weights.main(["import", str(folder), "--output", str(out), *given])
+        given += [word for name, value in options_of(str(caught.value)).items()
+                  for word in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
+    assert given.count("--drop-tensors") == 2
+    assert port_weights.main(["import", str(folder), "--output", str(out), *given]) == 0
+    assert same_numbers(read_import(out), plain)
+    assert "rank.weight" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["lora_A.weight", "lora_magnitude_vector.a", "ia3_l.default", "hada_w1_a.a"])
 def test_kinds_of_adapters(name, plain, tmp_path):
     """Older ones stand beside a layer that has kept its name."""

@@ -70,7 +70,8 @@ def test_rows_of_no_token_are_never_guessed(encoder, tmp_path):
     for name, value in (("bert.embeddings.word_embeddings.weight", 0.1), ("cls.predictions.bias", 50.0)):
         rows = np.full((spare, *weights[name].shape[1:]), value, np.float32)
         weights[name] = np.concatenate([weights[name], rows])
-    wide = TextEncoder(read(str(own.write(tmp_path / "bert", weights, vocab_size=len(own.WORDS) + spare))))
+    about = {"architectures": ["BertForMaskedLM"], "vocab_size": len(own.WORDS) + spare}
+    wide = TextEncoder(read(str(own.write(tmp_path / "bert", weights, **about))))
     (guesses,) = wide.fill_mask("is there a [MASK]?", top=len(own.WORDS))
     (narrow,) = encoder.fill_mask("is there a [MASK]?", top=len(own.WORDS))
     assert [guess.token for guess in guesses] == [guess.token for guess in narrow]
@@ -88,6 +89,9 @@ def test_a_token_beyond_the_table_is_named(tmp_path):
 
 
 def test_what_cannot_be_done_is_said(encoder, tmp_path):
+    for length in (2, 1, 0, -1):
+        with pytest.raises(InputError, match=f"max_length is {length}; expected .* from 3"):
+            encoder.embed(["a"], max_length=length)
     with pytest.raises(InputError, match=r"holds no \[MASK\]"):
         encoder.fill_mask("is there a circle?")
     pooled = TextEncoder(read(str(own.write(tmp_path / "bert"))))

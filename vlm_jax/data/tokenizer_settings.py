@@ -40,15 +40,18 @@ FIXED: dict[str, tuple[Any, ...]] = {
 """Keys with the only value that is supported; None is the default of each."""
 IGNORED = frozenset(
     {
-        "_commit_hash", "_from_auto", "_name_or_path", "add_special_tokens", "backend", "chat_template",
-        "clean_up_tokenization_spaces", "errors", "extra_ids", "full_tokenizer_file", "is_local", "legacy",
-        "local_files_only", "max_length", "max_len", "merges_file", "model_input_names", "name_or_path",
-        "pad_to_multiple_of", "pad_token_type_id", "processor_class", "return_token_type_ids",
-        "special_tokens_map_file", "stride", "tokenizer_file", "transformers_version", "trim_offsets",
-        "truncation_strategy", "use_fast", "vocab_file",
+        "_commit_hash", "_from_auto", "_name_or_path", "add_special_tokens", "backend", "cache_dir", "chat_template",
+        "clean_up_tokenization_spaces", "errors", "extra_ids", "files_loaded", "force_download",
+        "full_tokenizer_file", "is_local", "legacy", "local_files_only", "max_length", "max_len", "merges_file",
+        "model_input_names", "name_or_path", "pad_to_multiple_of", "pad_token_type_id", "processor_class",
+        "return_attention_mask", "return_token_type_ids", "revision", "special_tokens_map_file", "stride", "subfolder",
+        "token", "tokenizer_file", "transformers_version", "trim_offsets", "truncation_strategy", "trust_remote_code",
+        "use_auth_token", "use_fast", "verbose", "vocab_file",
     }
 )  # fmt: skip
 """Where files came from, how texts are padded, cut on demand and decoded, and offsets: none of them changes an id."""
+DECODER = "added_tokens_decoder"
+_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens")
 _NO_LIMIT = 10**9  # transformers writes 10^30 where there is none
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 
@@ -88,8 +91,10 @@ def read_settings(folder: Path) -> TokenizerSettings:
     """The settings in a folder; `InputError` names the key that is not supported."""
     file = folder / CONFIG
     config, special, extra = (_read(folder / name) for name in SETTINGS_FILES)
-    known = {*SWITCHES, *ROLES, *FIXED, *IGNORED}
-    known |= {"tokenizer_class", "model_max_length", "never_split", "added_tokens_decoder", *_LISTS}
+    if DECODER in config:  # it has the tokens of the other two files, which transformers no longer reads then
+        special, extra = {}, {}
+    known = {*SWITCHES, *ROLES, *FIXED, *IGNORED, *_named(config)}
+    known |= {"tokenizer_class", "model_max_length", "never_split", DECODER, *_LISTS}
     for path, values in ((file, config), (folder / SPECIAL, special)):
         if unknown := sorted(set(values) - known):
             raise InputError(
@@ -103,11 +108,14 @@ def read_settings(folder: Path) -> TokenizerSettings:
     _check_never_split(config.get("never_split"), {token.content for token in roles.values()}, file)
     return TokenizerSettings(
         file, bool(config), _kind(config, file), _switches(config, file), roles,
-        _added(config, special, extra, folder), _longest(config, file),
+        _by_id(config, extra, folder) + _listed(config, special, file), _longest(config, file),
     )  # fmt: skip
 
 
-_LISTS = ("additional_special_tokens", "extra_special_tokens")
+def _named(config: dict[str, Any]) -> set[str]:
+    """Keys of single tokens that a list of tokens by name has too, as transformers 5 saves it."""
+    lists = [config[key] for key in _LISTS if isinstance(config.get(key), dict)]
+    return {key for tokens in lists for key, token in tokens.items() if config.get(key) == token}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -155,27 +163,35 @@ def _token(value: Any, file: Path, key: str, **given: Any) -> AddedToken:
     return AddedToken(value["content"], **{"special": bool(value.get("special", True)), "flags": flags} | given)
 
 
-def _added(
-    config: dict[str, Any], special: dict[str, Any], extra: dict[str, Any], folder: Path
-) -> tuple[AddedToken, ...]:
-    """Tokens beside the vocabulary; added_tokens.json counts only where tokenizer_config.json lists none."""
-    listed = config.get("added_tokens_decoder")
+def _by_id(config: dict[str, Any], extra: dict[str, Any], folder: Path) -> tuple[AddedToken, ...]:
+    """Tokens whose ids a file gives: `DECODER` of tokenizer_config.json, else added_tokens.json."""
+    listed = config.get(DECODER)
+    path = folder / (CONFIG if listed else ADDED)
+    given = {} if listed else {"special": False}
     try:
         by_id = {int(index): token for index, token in (listed or {}).items()}
-        by_id |= {} if listed else {int(index): token for token, index in extra.items()}
+        by_id |= {int(index): token for token, index in extra.items()}
     except (ValueError, TypeError, AttributeError):
-        raise InputError(f"{folder / (CONFIG if listed else ADDED)} lists no tokens with their ids") from None
-    tokens = []
-    for index, value in sorted(by_id.items()):
-        given = {"id": index} if listed else {"id": index, "special": False}
-        tokens.append(_token(value, folder / (CONFIG if listed else ADDED), f"token {index}", **given))
-    for key in _LISTS:
-        for values in (config.get(key), special.get(key)):
-            values = list(values.values()) if isinstance(values, dict) else values or []
-            if not isinstance(values, list):
-                raise InputError(f"{folder / CONFIG} says {key} = {values!r}; expected a list of tokens")
-            tokens += [_token(value, folder / CONFIG, key) for value in values]
-    return tuple({token.content: token for token in reversed(tokens)}.values())[::-1]
+        raise InputError(f"{path} lists no tokens with their ids") from None
+    return tuple(_token(value, path, f"token {index}", id=index, **given) for index, value in sorted(by_id.items()))
+
+
+def _listed(config: dict[str, Any], special: dict[str, Any], file: Path) -> tuple[AddedToken, ...]:
+    """Special tokens without ids; of lists that differ transformers' versions read different ones."""
+    lists: dict[str, list[AddedToken]] = {}
+    for values, name in ((config, CONFIG), (special, SPECIAL)):
+        for key in _LISTS:
+            tokens = values.get(key) or []
+            tokens = list(tokens.values()) if isinstance(tokens, dict) else tokens
+            if not isinstance(tokens, list):
+                raise InputError(f"{file.with_name(name)} says {key} = {tokens!r}; expected a list of tokens")
+            if tokens:
+                lists[f"{key} of {name}"] = [_token(token, file.with_name(name), key) for token in tokens]
+    (first, tokens), *others = lists.items() or [("", [])]
+    for other, more in others:
+        if {token.content for token in more} != {token.content for token in tokens}:
+            raise InputError(f"in {file.parent} {first} and {other} name different tokens; leave one of them")
+    return tuple(tokens)
 
 
 def _longest(config: dict[str, Any], file: Path) -> int | None:

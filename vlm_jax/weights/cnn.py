@@ -13,6 +13,7 @@ from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS
 from vlm_jax.models.pretrained import Part
 from vlm_jax.models.resnet import RESNETS, BasicBlock
 from vlm_jax.weights.family import Architecture, Family, Names, PublishedClass
+from vlm_jax.weights.preprocessor import with_timm
 from vlm_jax.weights.source import Tensors
 from vlm_jax.weights.tables import Row, convolution_norm, linear, theirs_of
 
@@ -82,7 +83,7 @@ def _torchvision_resnet_settings(
     cnn = _resnet_of(tuple(counts), 3 if "layer1.0.conv3.weight" in names else 2)
     if cnn != named:
         raise InputError(f"the file is said to hold a {named!r}, and its tensors are those of a {cnn!r}")
-    return _frozen(cnn, names, tensors, parts, "fc", TORCHVISION)
+    return _frozen(cnn, names, tensors, parts, "fc", with_timm(TORCHVISION, config))
 
 
 def _torchvision_resnet_rows(architecture: Architecture) -> list[Row]:

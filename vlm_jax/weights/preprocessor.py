@@ -1,10 +1,12 @@
-"""How a published CNN wants its pictures: the preprocessor_config.json beside its weights.
+"""How a published CNN wants its pictures: the preprocessor_config.json beside its weights, or timm's config.json.
 
 Keys and defaults are those of transformers' image processors: ConvNextImageProcessor, which published ResNets name, and
-ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` change no pixel.
+ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` change no pixel. timm's are those of its
+data/config.py and transforms_factory.py.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,16 +14,23 @@ from vlm_jax.config import ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.weights.beside import PREPROCESSOR, Beside
 
-PROCESSORS = ("ConvNext", "ViT", "BiT", "CLIP", "DeiT", "MobileNetV2")
+PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2")
+SHORT_SIDE = ("Bit", "CLIP", "MobileNetV2")  # a size that is one number is that of the short side
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 IGNORED = frozenset(
-    {"_valid_processor_keys", "data_format", "device", "disable_grouping", "input_data_format", "processor_class",
-     "return_tensors", "transformers_version"}
+    {"_valid_processor_keys", "data_format", "device", "disable_grouping", "do_reduce_labels", "input_data_format",
+     "processor_class", "return_tensors", "transformers_version"}
 )  # fmt: skip
 _READ = (
     "crop_pct", "crop_size", "do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize",
     "feature_extractor_type", "image_mean", "image_processor_type", "image_std", "resample", "rescale_factor", "size",
 )  # fmt: skip
+TIMM = {
+    "input_size": [3, 224, 224], "crop_pct": 0.875, "crop_mode": "center", "interpolation": "bicubic",
+    "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+}  # fmt: skip
+"""What decides a pixel in timm's `pretrained_cfg`, with its defaults."""
+TIMM_FILE = "config.json (pretrained_cfg)"
 _WHOLE = 384  # ConvNextImageProcessor crops below this size only
 
 
@@ -46,12 +55,12 @@ def read_preprocessor(beside: Beside) -> Preprocessor | None:
     config = beside[PREPROCESSOR]
     if not isinstance(config, dict):
         raise InputError(f"{PREPROCESSOR} holds {type(config).__name__}; expected an object of settings")
+    kind = _kind(config)
     if unknown := sorted(set(config) - {*_READ, *IGNORED}):
         raise InputError(
             f"{PREPROCESSOR} says {unknown[0]} = {config[unknown[0]]!r}, which is not supported; take it out of the "
             "file if it changes no pixel"
         )
-    kind = _kind(config)
     for key, wanted in (("do_resize", True), ("do_rescale", True), ("do_normalize", True)):
         _expect(config, key, config.get(key, wanted) in (wanted, None), "true")
     factor = config.get("rescale_factor")
@@ -72,11 +81,36 @@ def with_preprocessor(image: ImageInput, beside: Beside) -> ImageInput:
     return dataclasses.replace(image, resize=resize, **wanted._asdict())
 
 
-def _expect(config: Mapping[str, Any], key: str, right: bool, expected: str) -> None:
+def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
+    """A CNN's input as timm's config.json says in `pretrained_cfg`, or itself where it is old; else `image`."""
+    given = config.get("pretrained_cfg", config)
+    if not isinstance(given, dict):
+        raise InputError(f"config.json says pretrained_cfg = {given!r}; expected an object of settings")
+    given = {key: value for key, value in given.items() if key in TIMM and value is not None}
+    if not given:
+        return image
+    recipe = TIMM | given
+    size, share = recipe["input_size"], recipe["crop_pct"]
+    square = isinstance(size, (list, tuple)) and len(size) == 3 and size[0] == 3 and size[1] == size[2]
+    _expect(recipe, "input_size", square and _is_length(size[1]), "[3, pixels, pixels]", file=TIMM_FILE)
+    _expect(recipe, "crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1", file=TIMM_FILE)
+    _expect(recipe, "crop_mode", recipe["crop_mode"] == "center", "'center'", file=TIMM_FILE)
+    filters = list(FILTERS.values())
+    _expect(recipe, "interpolation", recipe["interpolation"] in filters, f"one of {filters}", file=TIMM_FILE)
+    return dataclasses.replace(
+        image,
+        size=(size[1], size[1]),
+        resize="crop",
+        short_side=math.floor(size[1] / share),
+        resample=recipe["interpolation"],
+        mean=_colours(recipe, "mean", least=0.0, file=TIMM_FILE),
+        deviation=_colours(recipe, "std", least=1e-6, file=TIMM_FILE),
+    )
+
+
+def _expect(config: Mapping[str, Any], key: str, right: bool, expected: str, *, file: str = PREPROCESSOR) -> None:
     if not right:
-        raise InputError(
-            f"{PREPROCESSOR} says {key} = {config.get(key)!r}, which is not supported; expected {expected}"
-        )
+        raise InputError(f"{file} says {key} = {config.get(key)!r}, which is not supported; expected {expected}")
 
 
 def _kind(config: Mapping[str, Any]) -> str:
@@ -99,6 +133,8 @@ def _sizes(config: Mapping[str, Any], kind: str) -> tuple[tuple[int, int], int |
         _expect(config, "do_center_crop", not config.get("do_center_crop"), "none beside crop_pct")
         return (side, side), (int(side / share) if side < _WHOLE else None)
     _expect(config, "crop_pct", config.get("crop_pct") is None, "null")
+    if kind in SHORT_SIDE and not isinstance(size, dict):
+        size = {"shortest_edge": size}
     if isinstance(size, dict) and set(size) == {"shortest_edge"}:
         _expect(config, "size", _is_length(size["shortest_edge"]), "a number of pixels")
         _expect(config, "do_center_crop", config.get("do_center_crop", True) is True, "true beside shortest_edge")
@@ -116,10 +152,12 @@ def _rectangle(config: Mapping[str, Any], key: str) -> tuple[int, int]:
     return sides
 
 
-def _colours(config: Mapping[str, Any], key: str, *, least: float) -> tuple[float, float, float]:
+def _colours(
+    config: Mapping[str, Any], key: str, *, least: float, file: str = PREPROCESSOR
+) -> tuple[float, float, float]:
     values = config.get(key)
     right = isinstance(values, list) and len(values) == 3 and all(_is_real(x) and least <= x <= 1 for x in values)
-    _expect(config, key, right, f"three numbers from {least} to 1")
+    _expect(config, key, right, f"three numbers from {least} to 1", file=file)
     return tuple(map(float, values))
 
 

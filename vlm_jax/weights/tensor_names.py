@@ -74,6 +74,11 @@ def _shown(names: Iterable[str]) -> str:
 def refuse_adapters(source: Source) -> None:
     """`InputError` where a file holds an adapter beside the weights that it changes."""
     found = [name for name in source.tensors if ADAPTER.search(f".{name}")]
+    if found and len(found) == len(source.tensors):
+        raise InputError(
+            f"{source.name} holds an adapter alone ({found[0]}, ...), without the weights that it changes: load both, "
+            "merge them (peft: merge_and_unload) and save the whole"
+        )
     if found:
         raise InputError(
             f"{source.name} holds {len(found)} tensors of an adapter that is not merged ({found[0]}, ...): merge it "

@@ -97,6 +97,10 @@ class TextEncoder:
         Without such files it is the mean of the last layer over all tokens (Reimers and Gurevych 2019, section 3),
         made of length 1, so that a product of two is their cosine. `normalize` and `max_length` come before the files.
         """
+        if max_length is not None and max_length < 3:
+            raise InputError(
+                f"max_length is {max_length}; expected a number of tokens from 3, [CLS] and [SEP] included"
+            )
         settings = self.sentences
         longest = settings.longest if max_length is None else max_length
         rows = []
