@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.ablation.plan import plan, power
     from vlm_jax.ablation.study_report import write_report
     from vlm_jax.interrupts import print_line, stop_requests
-    from vlm_jax.run_folder import locked
+    from vlm_jax.run_claim import locked
 
     jax.config.update("jax_platforms", "cpu")  # the runs have the accelerators; this process only counts
     study = studies.load_study(arguments.study)

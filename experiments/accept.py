@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
 
     arguments = parse(Accept, argv, prog="python -m experiments.accept")
 
-    from vlm_jax.run_folder import locked, open_run
+    from vlm_jax.run_claim import locked
+    from vlm_jax.run_folder import open_run
     from vlm_jax.training.acceptance import accept, differing
 
     folder = open_run(arguments.run)

@@ -215,7 +215,7 @@ def test_a_folder_that_is_no_run_is_named(trained, pictures):
 
 
 def test_the_step_is_compiled_once(data_directory, tmp_path):
-    from vlm_jax.run_folder import claim
+    from vlm_jax.run_claim import claim
     from vlm_jax.training.loop import Trainer
 
     preset = runpy.run_path(str(ROOT / "configs" / "tiny.py"))["get_config"]()

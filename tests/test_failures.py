@@ -19,7 +19,8 @@ from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError, MachineError
 from vlm_jax.failures import explained
-from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny.py")

@@ -26,7 +26,8 @@ from vlm_jax.config import (
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json, with_overrides
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder
 from vlm_jax.setting_kinds import Kind
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.going_on import record_data

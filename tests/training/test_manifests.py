@@ -20,7 +20,8 @@ from vlm_jax.data.sources import open_split
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import facts_below, matches_digests, read_manifest, write_digests, write_manifest
-from vlm_jax.run_folder import RunFolder, claim, open_run
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.training import checkpoint_manifest
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.pretrained import open_pretrained, text_side_of_run, tokenizer_source
