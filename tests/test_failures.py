@@ -150,6 +150,17 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path, platform):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="it is there")
+@pytest.mark.parametrize("first", ["jax.random.key(0)", "jax.numpy.zeros(2)", "jax.jit(lambda x: x)(1)"])
+def test_a_platform_that_is_not_there_is_one_line_wherever_it_is_first_used(first):
+    """Most commands compute before they ask for devices, and JAX leaves out frames of its own."""
+    code = f"import jax\nfrom vlm_jax.command_line import run_command\nrun_command(lambda _: {first}, [])"
+    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
+    (line,) = answer.stderr.splitlines()
+    assert answer.returncode == 2 and "cannot start the platform 'cuda' of JAX_PLATFORMS" in line
+
+
 def test_output_that_cannot_be_written_is_one_line(trained):
     command = f"{sys.executable} -m experiments.evaluate {trained} > /dev/full"
     answer = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
