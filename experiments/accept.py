@@ -30,27 +30,27 @@ def main(argv: list[str]) -> int:
     from vlm_jax.run_claim import locked
     from vlm_jax.run_folder import open_run
     from vlm_jax.training.acceptance import accept, differing
+    from vlm_jax.training.checkpoint_manifest import damaged
     from vlm_jax.training.going_on import data_now, keep_data, other_data
 
     folder = open_run(arguments.run)
     with locked(folder.path):
-        files = differing(folder)
-        for name, why in files.items():
-            print(f"{name} {why}")
+        found = [f"{name} {why}" for name, why in differing(folder).items()]
         if arguments.yes:
-            for line in accept(folder):
-                print(line)
-        if arguments.data and files and not arguments.yes:
-            print("the data was not looked at: its places are in these files")
+            found += accept(folder)
+        if arguments.data and found and not arguments.yes:
+            found.append("the data was not looked at: one of these files says where it is")
         elif arguments.data:
             digests = data_now(folder)
-            for split, what in other_data(folder, digests).items():
-                print(f"{split} split: {what}")
+            found += [f"{split} split: {what}" for split, what in other_data(folder, digests).items()]
             if arguments.yes:
                 keep_data(folder, digests)
+        found += damaged(folder.checkpoints)
+    for line in found or ["everything is as it was written"]:
+        print(line)
     if arguments.yes:
         print(f"{folder.path} is taken as it is")
-    else:
+    elif found:
         print(f"nothing was changed; to take {folder.path} as it is, add --yes")
     return 0
 
