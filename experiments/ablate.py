@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vlm_jax.command_line import check_writable_name, parse, run_command
+from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
+from vlm_jax.failures import check_writable_name
 
 if TYPE_CHECKING:
     from vlm_jax.ablation.running import StudyFolder

@@ -177,6 +177,8 @@ def test_a_folder_whose_name_is_not_text_is_refused(tmp_path):
     study = str(ROOT / "configs" / "ablations" / "tiny.py")
     with pytest.raises(InputError, match=r"bad\\udcff is not UTF-8"):
         ablate.main([study, "--workdir", f"{tmp_path}/bad\udcff"])
+    with pytest.raises(InputError, match=r"the run .*bad\\udcff is not UTF-8"):
+        evaluate.main([f"{tmp_path}/bad\udcff"])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError, MachineError
@@ -58,6 +59,15 @@ def os_failure(error: OSError, text: str) -> InputError | MachineError:
     number = error.errno or 0
     why = MACHINE.get(number) or GIVEN.get(number) or error.strerror or str(error)
     return (MachineError if number in MACHINE else InputError)(f"{text}: {why}" if text else why)
+
+
+def check_writable_name(path: Path, option: str) -> None:
+    """Raises `InputError` where a folder's whole path is not UTF-8: libraries that write files take no other."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode("ascii", "backslashreplace").decode()
+        raise InputError(f"{option} {shown} is not UTF-8; give a folder whose path is") from None
 
 
 def quiet_libraries() -> None:

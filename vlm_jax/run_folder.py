@@ -11,6 +11,7 @@ from typing import Any
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError, nearest
+from vlm_jax.failures import check_writable_name
 from vlm_jax.identity import Change, changes
 from vlm_jax.integrity import MANIFEST, change, facts_of, read_manifest, write_manifest
 
@@ -222,6 +223,7 @@ def _finite(value: Any) -> Any:
 
 def open_run(path: Path) -> RunFolder:
     """A run's folder for reading; `InputError` names the nearest run beside it where this is none."""
+    check_writable_name(path, "the run")
     if (path / CONFIG).is_file():
         return RunFolder(path)
     inside = next((parent for parent in path.parents if (parent / CONFIG).is_file()), None)
