@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vlm_jax.command_line import check_writable_name, parse, run_command
+from vlm_jax.command_line import parse, run_command
 from vlm_jax.errors import InputError
+from vlm_jax.failures import check_writable_name
 
 if TYPE_CHECKING:
     from vlm_jax.ablation.running import StudyFolder
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.ablation.plan import plan, power
     from vlm_jax.ablation.study_report import write_report
     from vlm_jax.interrupts import print_line, stop_requests
-    from vlm_jax.run_folder import locked
+    from vlm_jax.run_claim import locked
 
     jax.config.update("jax_platforms", "cpu")  # the runs have the accelerators; this process only counts
     study = studies.load_study(arguments.study)

@@ -1,7 +1,7 @@
 """Take a run whose files were changed on purpose as it is now: `python -m experiments.accept runs/a`.
 
 Each file is held against the run's `manifest.json` where it is read, and a run with another one is refused. This shows
-what differs; with `--yes` the manifests say afterwards what is there.
+what differs; with `--yes` the manifests say afterwards what is there. `--data` does the same for the images and texts.
 """
 
 from dataclasses import dataclass
@@ -20,24 +20,38 @@ def main(argv: list[str]) -> int:
 
         run: Annotated[Path, tyro.conf.Positional]
         """Folder of a run."""
+        data: bool = False
+        """The images, texts and answers that it is trained on, too: those in the places that its config names."""
         yes: bool = False
         """Take them; the checkpoints become those of the run as it is now."""
 
     arguments = parse(Accept, argv, prog="python -m experiments.accept")
 
-    from vlm_jax.run_folder import locked, open_run
+    from vlm_jax.run_claim import locked
+    from vlm_jax.run_folder import open_run
     from vlm_jax.training.acceptance import accept, differing
+    from vlm_jax.training.checkpoint_manifest import damaged
+    from vlm_jax.training.going_on import data_now, keep_data, other_data
 
     folder = open_run(arguments.run)
     with locked(folder.path):
-        for name, why in differing(folder).items():
-            print(f"{name} {why}")
-        if not arguments.yes:
-            print(f"nothing was changed; to take {folder.path} as it is, add --yes")
-            return 0
-        for line in accept(folder):
-            print(line)
-    print(f"{folder.path} is taken as it is")
+        found = [f"{name} {why}" for name, why in differing(folder).items()]
+        if arguments.yes:
+            found += accept(folder)
+        if arguments.data and found and not arguments.yes:
+            found.append("the data was not looked at: one of these files says where it is")
+        elif arguments.data:
+            digests = data_now(folder)
+            found += [f"{split} split: {what}" for split, what in other_data(folder, digests).items()]
+            if arguments.yes:
+                keep_data(folder, digests)
+        found += damaged(folder.checkpoints)
+    for line in found or ["everything is as it was written"]:
+        print(line)
+    if arguments.yes:
+        print(f"{folder.path} is taken as it is")
+    elif found:
+        print(f"nothing was changed; to take {folder.path} as it is, add --yes")
     return 0
 
 

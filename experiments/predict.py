@@ -21,7 +21,8 @@ DRAWN = (
     *("revisions", "revision_temperature"),
 )
 AT_ONCE = 64  # pictures, candidates too
-SHOWN = 200  # characters of a text that a note shows
+SHOWN = 200  # characters of a text or of words that a note shows
+LOOKED_AT = 10_000  # characters whose words a note can be about; all of them would take all memory
 NOT_RASTER = ("steps", "revision_temperature")
 # The options of each task, beside those that all have.
 OPTIONS = {
@@ -246,21 +247,27 @@ def _rows(pictures, questions, encode):
 
 def _notes(text, encode, config):
     """Which part of a text does not reach the model, or was not among what it learned from; printed to stderr too."""
-    words, notes = encode.tokenizer.words(text), []
+    words, notes = encode.tokenizer.words(text.strip()[:LOOKED_AT]), []
     if not words:
-        notes.append(f"no word is in {text!r}: the model is asked nothing")
+        notes.append(f"no word is in {text[:SHOWN]!r}: the model is asked nothing")
     unknown = [word for word, ids in words if encode.tokenizer.unknown_id in ids]
     if unknown:
-        notes.append(f"the model cannot read {', '.join(map(repr, unknown))}")
+        notes.append(f"the model cannot read {_listed(unknown)}")
     # A vocabulary built from the training questions holds their words whole.
     new = [word for word, ids in words if len(ids) > 1] if config.model.text.tokenizer is None else []
     if new:
-        notes.append(f"not a word of the training texts: {', '.join(map(repr, new))}")
+        notes.append(f"not a word of the training texts: {_listed(new)}")
     if encode.tokenizer.truncated([text], encode.max_length):
         notes.append(f"only the first {encode.max_length - 2} tokens are read of {text[:SHOWN]!r}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     return notes
+
+
+def _listed(words):
+    """Each word once, as many as fit a line."""
+    said = ", ".join(map(repr, dict.fromkeys(words)))
+    return said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
 
 
 def _line(prediction):

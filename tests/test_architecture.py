@@ -18,7 +18,7 @@ RANKS = (
     ("config_checks", "identity"),
     ("config_json",),
     ("command_line", "run_folder", "figures", "data"),
-    ("models",),
+    ("models", "run_claim"),
     ("decoding", "weights"),
     ("tasks",),
     ("training",),

@@ -19,7 +19,8 @@ from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError, MachineError
 from vlm_jax.failures import explained
-from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny.py")
@@ -149,6 +150,17 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path, platform):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="it is there")
+@pytest.mark.parametrize("first", ["jax.random.key(0)", "jax.numpy.zeros(2)", "jax.jit(lambda x: x)(1)"])
+def test_a_platform_that_is_not_there_is_one_line_wherever_it_is_first_used(first):
+    """Most commands compute before they ask for devices, and JAX leaves out frames of its own."""
+    code = f"import jax\nfrom vlm_jax.command_line import run_command\nrun_command(lambda _: {first}, [])"
+    environment = os.environ | {"JAX_PLATFORMS": "cuda"}
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=environment)
+    (line,) = answer.stderr.splitlines()
+    assert answer.returncode == 2 and "cannot start the platform 'cuda' of JAX_PLATFORMS" in line
+
+
 def test_output_that_cannot_be_written_is_one_line(trained):
     command = f"{sys.executable} -m experiments.evaluate {trained} > /dev/full"
     answer = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -165,6 +177,8 @@ def test_a_folder_whose_name_is_not_text_is_refused(tmp_path):
     study = str(ROOT / "configs" / "ablations" / "tiny.py")
     with pytest.raises(InputError, match=r"bad\\udcff is not UTF-8"):
         ablate.main([study, "--workdir", f"{tmp_path}/bad\udcff"])
+    with pytest.raises(InputError, match=r"the run .*bad\\udcff is not UTF-8"):
+        evaluate.main([f"{tmp_path}/bad\udcff"])
 
 
 @pytest.mark.parametrize(

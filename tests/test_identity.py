@@ -14,7 +14,8 @@ from vlm_jax.config_checks import check
 from vlm_jax.config_json import with_overrides
 from vlm_jax.errors import InputError
 from vlm_jax.identity import changes, forbidden, same_schedule, with_settings_of
-from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder
 from vlm_jax.setting_kinds import Identity, Kind, Speed, kinds_of
 from vlm_jax.training.optimizer import learning_rate_schedule
 
@@ -86,7 +87,7 @@ HINTS = dict(hints_of(Config))
 @pytest.mark.parametrize("setting", HINTS)
 def test_a_run_goes_on_with_another_value_of_a_setting_or_refuses_it_by_name(setting, tmp_path, monkeypatch):
     """`check` is left out: whether a value goes with others is not the question."""
-    monkeypatch.setattr("vlm_jax.run_folder.check", lambda config: config)
+    monkeypatch.setattr("vlm_jax.run_claim.check", lambda config: config)
     base = with_overrides(CONFIG, [(name, "a source") for name in MAY_CHANGE[Kind.SOURCE]])
     monkeypatch.setattr(RunFolder, "config", lambda folder: base)
     other = with_overrides(base, [(setting, another(HINTS[setting], leaves(base)[setting]))])

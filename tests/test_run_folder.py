@@ -17,7 +17,8 @@ from vlm_jax.config import Config, Data, Model
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import RunFolder, claim, open_run
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder, open_run
 
 CONFIG = check(Config(name="run"))
 ROOT = Path(__file__).parent.parent
@@ -33,7 +34,7 @@ HOLD = """
     import sys, time
     from pathlib import Path
     from vlm_jax.config import Config
-    from vlm_jax.run_folder import claim
+    from vlm_jax.run_claim import claim
     with claim(Path(sys.argv[1]), Config(name="run")):
         print("held", flush=True)
         time.sleep(60)
@@ -128,7 +129,7 @@ def test_of_processes_that_start_together_exactly_one_gets_the_folder(tmp_path):
         from pathlib import Path
         from vlm_jax.config import Config
         from vlm_jax.errors import InputError
-        from vlm_jax.run_folder import claim
+        from vlm_jax.run_claim import claim
         while time.time() < float(sys.argv[3]):
             pass
         try:
@@ -193,7 +194,7 @@ def test_files_are_readable_by_others_and_leave_no_parts(tmp_path):
     assert "größer" in (tmp_path / "result.json").read_text(encoding="utf-8")
     with pytest.raises(TypeError):
         folder.write_json("result.json", {"answer": object()})
-    assert folder.result() == {"answer": "größer"}
+    assert folder.read_json("result.json") == {"answer": "größer"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]
 
 
@@ -226,7 +227,7 @@ def test_a_kill_while_writing_leaves_a_whole_file(tmp_path):
         time.sleep(random.Random(trial).uniform(0, 0.2))
         process.kill()
         process.communicate()
-        result = RunFolder(tmp_path).result()
+        result = RunFolder(tmp_path).read_json("result.json")
         assert set(result["many"]) == {result["number"]}
         assert len(result["many"]) == 50_000
 

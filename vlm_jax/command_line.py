@@ -15,7 +15,7 @@ from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import as_meant, from_dict, to_dict
 from vlm_jax.errors import InputError, nearest
-from vlm_jax.failures import explained, quiet_end, quiet_libraries
+from vlm_jax.failures import check_writable_name, explained, quiet_end, quiet_libraries
 from vlm_jax.interrupts import discard, installed
 
 Arguments = TypeVar("Arguments")
@@ -97,15 +97,6 @@ def parse_train(argv: list[str]) -> tuple[Config, Path]:
     check_writable_name(workdir, "--workdir")
     check_writable_name(Path(config.data.directory).expanduser(), "data.directory")
     return config, workdir
-
-
-def check_writable_name(path: Path, option: str) -> None:
-    """Raises `InputError` where a folder's whole path is not UTF-8: libraries that write files take no other."""
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:
-        shown = str(path).encode("ascii", "backslashreplace").decode()
-        raise InputError(f"{option} {shown} is not UTF-8; give a folder whose path is") from None
 
 
 def parse_config(argv: list[str], options: Arguments, *, prog: str, description: str) -> tuple[Config, Arguments]:

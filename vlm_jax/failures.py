@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
-from types import TracebackType
+from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError, MachineError
@@ -41,7 +41,6 @@ GIVEN = {
 _NUMBER = re.compile(r"os[ _]error(?: |_code=')(\d+)", re.IGNORECASE)
 _CLOSED = "Event loop is closed"  # what TensorStore prints for each write that Orbax no longer waits for
 _QUOTED = re.compile(r"\"(/[^\"]+)\"")
-_PLATFORMS = "jax/_src/xla_bridge.py"
 
 
 def explained(error: BaseException) -> InputError | MachineError | None:
@@ -60,6 +59,15 @@ def os_failure(error: OSError, text: str) -> InputError | MachineError:
     number = error.errno or 0
     why = MACHINE.get(number) or GIVEN.get(number) or error.strerror or str(error)
     return (MachineError if number in MACHINE else InputError)(f"{text}: {why}" if text else why)
+
+
+def check_writable_name(path: Path, option: str) -> None:
+    """Raises `InputError` where a folder's whole path is not UTF-8: libraries that write files take no other."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode("ascii", "backslashreplace").decode()
+        raise InputError(f"{option} {shown} is not UTF-8; give a folder whose path is") from None
 
 
 def quiet_libraries() -> None:
@@ -123,17 +131,15 @@ def _memory(error: BaseException) -> MachineError | None:
 
 
 def _platform(error: BaseException) -> InputError | None:
-    """JAX has no such platform: it asserts, or raises a RuntimeError."""
-    if not isinstance(error, AssertionError | RuntimeError) or not _raised_in(error.__traceback__, _PLATFORMS):
+    """JAX has no such platform: it asserts, or raises a RuntimeError, in frames that it may have left out."""
+    jax = sys.modules.get("jax")
+    wanted = jax and jax.config.jax_platforms
+    if not wanted or not isinstance(error, AssertionError | RuntimeError):
         return None
-    import jax
-
-    said = str(error).partition("\n")[0] or "no such device is here"
-    wanted = jax.config.jax_platforms
-    return InputError(f"JAX cannot start the platform {wanted!r} of JAX_PLATFORMS: {said}; leave it unset, or give cpu")
-
-
-def _raised_in(traceback: TracebackType | None, file: str) -> bool:
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_code.co_filename.endswith(file)
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as failure:
+        said = str(failure).partition("\n")[0] or "no such device is here"
+        text = f"JAX cannot start the platform {wanted!r} of JAX_PLATFORMS: {said}; leave it unset, or give cpu"
+        return InputError(text)
+    return None

@@ -36,7 +36,8 @@ from vlm_jax.config import (
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder
 from vlm_jax.training.loop import Trainer
 
 STUDY = """

@@ -18,7 +18,8 @@ from vlm_jax.config import (
     TextEncoder,
     Training,
 )
-from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder
 from vlm_jax.training.loop import Trainer
 
 CODES = ImageCodes(levels=(4, 4, 3), patch_size=4, widths=(16, 32), depths=(1, 1))

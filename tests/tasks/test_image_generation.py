@@ -28,14 +28,16 @@ from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.sources import open_split
 from vlm_jax.decoding import hide
 from vlm_jax.errors import InputError
+from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
-from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.run_folder import RunFolder
 from vlm_jax.tasks.image_codes import TrainedTokenizer
 from vlm_jax.tasks.image_generation import HIDE, ImageGeneration, code_losses
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
 from vlm_jax.training import loop
 from vlm_jax.training.loop import Trainer
 from vlm_jax.training.setup import load_trained, make_encoder
+from vlm_jax.training.stops import Interrupted
 from vlm_jax.types import Example
 
 
@@ -296,7 +298,7 @@ def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
                 first = Trainer(folder.config(), folder)
                 with monkeypatch.context() as patch:
                     patch.setattr(loop, "stop_requests", lambda: nullcontext(stop_after(10)))
-                    with pytest.raises(loop.Interrupted, match="after optimizer step 10 "):
+                    with pytest.raises(Interrupted, match="after optimizer step 10 "):
                         first.run()
             Trainer(folder.config(), folder).run()
             _, params, step = load_trained(folder.config(), folder, make_encoder(config, folder), which="latest")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import compare, evaluate, predict
+from experiments import accept, compare, evaluate, predict
 from experiments.train import main as train
 from vlm_jax.config import (
     KINDS,
@@ -26,10 +26,10 @@ from vlm_jax.config import (
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json, with_overrides
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import RunFolder, claim
+from vlm_jax.run_claim import claim
+from vlm_jax.run_folder import RunFolder
 from vlm_jax.setting_kinds import Kind
 from vlm_jax.training.checkpoint import Checkpoints
-from vlm_jax.training.going_on import record_data
 from vlm_jax.training.loop import Trainer
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.setup import make_encoder, make_task
@@ -259,10 +259,18 @@ def test_with_other_data_a_run_does_not_go_on(copy, moved, change, message):
         assert {name: (copy / name).read_bytes() for name in names} == before and not (copy / "history.json").exists()
 
 
-def test_data_that_were_changed_on_purpose_can_be_recorded(copy, moved):
-    answer("train", moved)
+def test_data_that_were_changed_on_purpose_are_accepted_as_the_message_says(copy, moved, capsys):
     config = config_of(moved, steps=STEPS + 1)
-    record_data(RunFolder(copy), config)
+    RunFolder(copy).write_text("config.json", to_json(config))
+    answer("train", moved)
+    with pytest.raises(InputError, match=r"another train split.*'1.png'") as refused:
+        go(config, copy)
+    before, arguments = (copy / "data.json").read_bytes(), [str(copy), "--data"]
+    assert accept.main(arguments) == 0 and "train split: 1 image with another" in capsys.readouterr().out
+    assert (copy / "data.json").read_bytes() == before
+    assert f"python -m experiments.accept {' '.join(arguments)} --yes" in str(refused.value)
+    assert accept.main([*arguments, "--yes"]) == 0 and "train split" in capsys.readouterr().out
+    assert accept.main(arguments) == 0 and "split" not in capsys.readouterr().out
     said, _ = go(config, copy)
     assert any("resuming" in line for line in said)
 

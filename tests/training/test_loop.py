@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from experiments import train
-from vlm_jax.training.loop import Interval
+from vlm_jax.training.interval import Interval
 
 TINY = str(Path(__file__).parent.parent.parent / "configs" / "tiny.py")
 

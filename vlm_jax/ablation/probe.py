@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(argv[1])])  # before anything starts threads
     from vlm_jax.allocator import keep_freed_memory
     from vlm_jax.data.sources import open_split
-    from vlm_jax.run_folder import claim
+    from vlm_jax.run_claim import claim
     from vlm_jax.training.evaluation import peak_memory
     from vlm_jax.training.loop import Trainer
 

@@ -26,7 +26,7 @@ def differing(folder: RunFolder) -> dict[str, str]:
 
 
 def accept(folder: RunFolder) -> list[str]:
-    """Take all that `differing` names as it is; a line for each checkpoint that becomes one of the run, or cannot.
+    """Take all that `differing` names as it is; a line for each checkpoint that becomes one of the run.
 
     Raises `InputError`, and changes nothing, where the config cannot be used. The arrays of a checkpoint are never
     taken as they are: a damaged one stays out of use.

@@ -66,6 +66,12 @@ def fault(folder: Path, made_with: Mapping[str, Any] | None) -> str | None:
     return None
 
 
+def damaged(folder: Path) -> list[str]:
+    """The checkpoints of a run whose files are not as they were written, a line each."""
+    found = {step: fault(folder / str(step), None) for step in steps(folder)}
+    return [f"checkpoint {step} stays out of use: {why}" for step, why in found.items() if why is not None]
+
+
 def other_than(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The names of what a checkpoint was trained with and the run has no longer."""
     return [name for name, value in then.items() if now.get(name) != value]
@@ -74,7 +80,7 @@ def other_than(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def accept(folder: Path, made_with: Mapping[str, Any]) -> list[str]:
     """Make the checkpoints of a run those of the run as it is now; a line for each that was not.
 
-    Where none has a manifest, each that Orbax committed gets one. A damaged checkpoint stays as it is.
+    Where none has a manifest, each that Orbax committed gets one. Those that are `damaged` stay as they are.
     """
     said = []
     for place in [] if steps(folder) else unsealed(folder):
@@ -83,8 +89,7 @@ def accept(folder: Path, made_with: Mapping[str, Any]) -> list[str]:
             said.append(f"checkpoint {place.name} had no {MANIFEST}")
     for step in steps(folder):
         place = folder / str(step)
-        if (why := fault(place, None)) is not None:  # what trained numbers were, nobody can tell
-            said.append(f"checkpoint {step} stays out of use: {why}")
+        if fault(place, None) is not None:
             continue
         manifest = read_manifest(place / MANIFEST)
         if apart := other_than(manifest["made_with"], made_with):

@@ -29,16 +29,27 @@ MEANS = {
 
 def check_data(config: Config, folder: RunFolder, splits: Mapping[str, Sequence[Example]]) -> dict[str, SplitDigest]:
     """The digests of splits as they are now; `InputError` names what is not as the run began with."""
-    known, found = folder.data(), {}
-    for split, examples in splits.items():
-        now = digest_split(examples, config.data, split)
-        if split in known and (what := what_differs(from_row(known[split]), now)):
-            raise InputError(
-                f"{folder.path} began with another {split} split: {what}; give the data that it began with, or "
-                "another --workdir"
-            )
-        found[split] = now
+    found = {split: digest_split(examples, config.data, split) for split, examples in splits.items()}
+    for split, what in other_data(folder, found).items():
+        raise InputError(
+            f"{folder.path} began with another {split} split: {what}; give the data that it began with or another "
+            f"--workdir, or take a deliberate change with python -m experiments.accept {folder.path} --data --yes"
+        )
     return found
+
+
+def other_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> dict[str, str]:
+    """What of each split is not as the run began with, in words."""
+    known = folder.data()
+    found = {split: what_differs(from_row(known[split]), now) for split, now in digests.items() if split in known}
+    return {split: what for split, what in found.items() if what is not None}
+
+
+def data_now(folder: RunFolder) -> dict[str, SplitDigest]:
+    """The digests of the splits that a run has used, as they are now in the places that its config names."""
+    data = folder.config().data
+    splits = {"train", "validation"} | set(folder.data())
+    return {split: digest_split(open_split(data, split), data, split) for split in sorted(splits)}
 
 
 def keep_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> None:
@@ -47,12 +58,6 @@ def keep_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> None:
     new = known | {split: its._asdict() for split, its in digests.items()}
     if new != known:
         folder.write_json(DATA, new)
-
-
-def record_data(folder: RunFolder, config: Config) -> None:
-    """Write `data.json` anew from the data as it is now: for somebody who has changed it on purpose."""
-    splits = {"train", "validation"} | set(folder.data())
-    keep_data(folder, {name: digest_split(open_split(config.data, name), config.data, name) for name in sorted(splits)})
 
 
 def shown_digests(rows: Mapping[str, Any]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 
@@ -18,6 +18,7 @@ from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.evaluation import code, commit, draw_sheet, evaluate_run
 from vlm_jax.training.going_on import adopt, check_data, check_sources, keep_data, shown_digests
 from vlm_jax.training.initialization import describe, start
+from vlm_jax.training.interval import Interval
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
@@ -25,19 +26,8 @@ from vlm_jax.training.selection import Selection
 from vlm_jax.training.setup import make_encoder, make_task, saved_steps
 from vlm_jax.training.state import Parameters, create_state
 from vlm_jax.training.step import make_step
+from vlm_jax.training.stops import Interrupted, NotFinite
 from vlm_jax.types import Batch, Example
-
-
-class Interrupted(Exception):
-    """The run was asked to stop by a signal, and its state is saved."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.number = number
-
-
-class NotFinite(Exception):
-    """Loss or gradient is not finite; the state before that step is saved."""
 
 
 class Taken(NamedTuple):
@@ -249,16 +239,10 @@ class Trainer:
         checkpoints.save(state, kept, scores)
         self._saved = int(state.step)
 
-    def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> None:
-        ids = [question for picture in taken.question_ids for question in picture if question]
-        kept = "nothing was trained before it"
+    def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> NoReturn:
         if step > 1:
             self._save(checkpoints, taken.before, None)
-            kept = f"the state before it is saved as step {step - 1}"
-        shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
-        raise NotFinite(
-            f"loss or gradient is not finite at optimizer step {step}; {kept}; texts of that batch: {shown}"
-        )
+        raise NotFinite(step, [question for picture in taken.question_ids for question in picture if question])
 
     def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
         began = time.perf_counter()
@@ -297,41 +281,3 @@ class Trainer:
             "compile_seconds": totals["compile_seconds"],
             "waited_seconds": totals["waited_seconds"],
         }
-
-
-class Interval:
-    """Means over the steps since the last report, from sums."""
-
-    def __init__(self) -> None:
-        self._restart()
-
-    def _restart(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._seconds = self._timed = 0.0
-
-    def add(self, metrics: dict[str, Any], seconds: float) -> None:
-        """Count one optimizer step; one that took no seconds (it compiled) does not count towards the speed."""
-        if seconds:
-            self._seconds += seconds
-            self._timed += float(metrics["examples"])
-        for name in {"loss", "weight", "correct"} & set(metrics):
-            self._sums[name] = self._sums.get(name, 0.0) + float(metrics[name])
-        self._last = {name: float(metrics[name]) for name in ("gradient_norm", "learning_rate")}
-
-    def sums(self) -> dict[str, float]:
-        """What a checkpoint keeps, so that an interval in which a run was stopped is reported whole."""
-        return dict(self._sums)
-
-    def restore(self, sums: dict[str, float]) -> None:
-        """Go on from the `sums` of a checkpoint."""
-        self._sums = dict(sums)
-
-    def close(self) -> dict[str, float]:
-        """The report; a new interval begins."""
-        sums, weight = self._sums, max(self._sums["weight"], 1.0)
-        values = {"loss": sums["loss"] / weight}
-        if "correct" in sums:
-            values["accuracy"] = sums["correct"] / weight
-        values |= self._last | {"examples_per_second": self._timed / max(self._seconds, 1e-9)}
-        self._restart()
-        return values
