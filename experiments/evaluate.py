@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     for name, value in result["metrics"].items():
         print(f"{name:28s} {'missing' if value is None else f'{value:.4f}'}")
     for remark in result.get("remarks", ()):
-        print(f"note: {remark}")
+        print(f"warning: {remark}")
     return 0
 
 

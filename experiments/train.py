@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     for name, value in result["metrics"].items():
         print(f"{name:28s} {value:.4f}")
     for remark in result["remarks"]:
-        print(f"note: {remark}")
+        print(f"warning: {remark}")
     print(f"saved in {folder.path}: result.json, predictions.jsonl, predictions.png")
     return 0
 

@@ -152,11 +152,23 @@ def test_a_second_start_opens_no_image_and_a_third_those_that_changed(place):
     assert set(opened(place, start)) == {str(file)}, "of another time it may be another one"
 
 
-def test_a_damaged_memory_is_made_anew(place):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: "nonsense\n\x00 \n",
+        lambda _: "",
+        lambda text: text[:-9],
+        lambda text: text[:-9] + ("0" if text[-9] != "0" else "1") + text[-8:],
+    ],
+    ids=["nonsense", "empty", "cut", "one digit"],
+)
+def test_a_damaged_memory_is_made_anew(place, damage):
+    """It would say that an image is another one."""
     before = digest_of(place)
     for file in (place.parent / "kept").rglob("*.txt"):
-        file.write_text("nonsense\n\x00 \n", encoding="utf-8")
+        file.write_text(damage(file.read_text(encoding="utf-8")), encoding="utf-8")
     assert digest_of(place) == before
+    assert opened(place, lambda: digest_of(place)) == [], "and remembered again"
 
 
 def test_a_prepared_data_set_is_read_through_once(data_directory, tmp_path, monkeypatch):

@@ -66,7 +66,7 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
     capsys.readouterr()
     changes = ["generation.samples=2", "generation.temperature=0.0001", "generation.choice_temperature=0.0"]
     assert evaluate.main([str(drawing_run.path), "--split", "held_out", "--change", *changes]) == 0
-    assert "note: all samples of a prompt are the same picture" in capsys.readouterr().out
+    assert "warning: all samples of a prompt are the same picture" in capsys.readouterr().out
 
 
 def test_a_judge_keeps_the_candidate_that_it_likes_best(drawing_run):

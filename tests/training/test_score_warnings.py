@@ -1,6 +1,7 @@
 """What a run says of scores that mean little: before training, during it, at its end and in its result."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from experiments import train
+from vlm_jax.training import loop
 
 TINY = str(Path(__file__).parent.parent.parent / "configs" / "tiny.py")
 SMALL = [
@@ -35,32 +37,22 @@ def options(tmp_path):
     return [TINY, *SMALL, "--data.name", "jsonl", "--data.directory", str(tmp_path / "kept"), *given]
 
 
-def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_path, capsys):
-    folder = tmp_path / "run"
-    assert train.main([*options, "--data.accuracy", "vqa", "--workdir", str(folder)]) == 0
-    output = capsys.readouterr().out
-    assert "training questions have 1 answer" in output and "can reach 0.0000" in output
-    assert "set data.accuracy share" in output
-    remarks = json.loads((folder / "result.json").read_text())["remarks"]
-    (same,) = [text for text in remarks if "in a row" in text]
-    assert "0.0000 at 4 validations" in same and "steps 1 to 4" in same and same in output
-    (left_out,) = [text for text in remarks if "image_shuffled is left out" in text]
-    assert left_out in output
-    assert any("majority" in text for text in remarks)
-
-
-def test_validations_before_a_stop_count(options, tmp_path, monkeypatch, capsys):
-    """Two validations, a stop, and two more: four in a row."""
-    from contextlib import nullcontext
-
-    from vlm_jax.training import loop
-
-    folder, given = tmp_path / "run", [*options, "--data.accuracy", "vqa"]
+def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_path, monkeypatch, capsys):
+    """Also over a stop: two validations, and two more."""
+    folder, command = tmp_path / "run", [*options, "--data.accuracy", "vqa", "--workdir", str(tmp_path / "run")]
     answers = iter([False, True, *[False] * 9])
     with monkeypatch.context() as patch:
         patch.setattr(loop, "stop_requests", lambda: nullcontext(lambda: next(answers)))
-        train.main([*given, "--workdir", str(folder)])
+        train.main(command)
     assert not (folder / "result.json").exists()
-    assert train.main([*given, "--workdir", str(folder)]) == 0
+    output = capsys.readouterr().out
+    assert "training questions have 1 answer" in output and "can reach 0.0000" in output
+    assert "set data.accuracy share" in output and "could not choose" not in output
+    assert train.main(command) == 0
+    output = capsys.readouterr().out
     remarks = json.loads((folder / "result.json").read_text())["remarks"]
-    assert any("at 4 validations in a row, steps 1 to 4" in text for text in remarks)
+    (same,) = [text for text in remarks if "could not choose" in text]
+    assert "0.0000 at 4 validations" in same and "steps 1 to 4" in same and f"warning: {same}" in output
+    (left_out,) = [text for text in remarks if "image_shuffled is left out" in text]
+    assert f"warning: {left_out}" in output
+    assert any("majority" in text for text in remarks)

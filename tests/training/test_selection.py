@@ -28,7 +28,15 @@ def test_the_third_of_the_same_is_warned_of(restart_after):
     assert whole == each[4]
 
 
-@pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5], [0.5, 0.5, 0.4, 0.4, 0.5, 0.5], [0.1, 0.2, 0.3]])
+@pytest.mark.parametrize("restart_after", [None, 1, 3, 4])
+def test_they_need_not_be_in_a_row(restart_after):
+    each, whole = run([0.5, 0.4, 0.5, 0.4, 0.5, 0.3], restart_after)
+    assert [len(warnings) for warnings in each] == [0, 0, 0, 0, 1, 0]
+    assert "0.5000" in each[4][0] and "3 validations" in each[4][0] and "steps 10 to 50" in each[4][0]
+    assert whole == each[4]
+
+
+@pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5], [0.5, 0.5, 0.4, 0.4, 0.3], [0.1, 0.2, 0.3]])
 def test_fewer_are_not(scores):
     each, whole = run(scores)
     assert not any(each) and whole == []

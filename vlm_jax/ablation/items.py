@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.errors import InputError
+from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.run_folder import PREDICTIONS, RunFolder
 from vlm_jax.text_lines import read_lines
 
@@ -41,9 +42,10 @@ def _answered(line: dict[str, Any]) -> Item:
 
 
 def _captioned(line: dict[str, Any]) -> Item:
-    """Right by rule where the scene is known, otherwise where it is one of the references, word for word."""
+    """Right by rule where the scene is known, otherwise where it is one of the references in the official spelling."""
     said, references = line["captions"][0]["caption"], tuple(line["references"])
-    right = line["check"]["true"] if "check" in line else said in references
+    words = [ptb_tokenize(text) for text in (said, *references)]
+    right = line["check"]["true"] if "check" in line else words[0] in words[1:]
     return Item(line["image_id"], "", "", references, said, float(right))
 
 

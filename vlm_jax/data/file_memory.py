@@ -24,19 +24,24 @@ def digest(text: str) -> str:
 
 
 def recall(memory: Path) -> set[str]:
-    """The lines that were remembered; none where there is no such memory, or it is damaged."""
+    """The lines that were remembered; none where there is no such memory, or it is not as it was written."""
     try:
-        return set(read_lines(memory)) - {""}
+        first, *lines = read_lines(memory)
     except (OSError, ValueError):
         return set()
+    return set(lines) if first == digest("\n".join(lines)) else set()
 
 
 def remember(memory: Path, lines: Iterable[str]) -> None:
-    """Written beside and renamed, so that a second process reads a whole file; without a place, it is not kept."""
+    """Written beside and renamed, so that a second process reads a whole file; without a place, it is not kept.
+
+    The first line is the digest of the others: a damaged memory would say that data is another one.
+    """
+    text = "\n".join(sorted(lines))
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         beside = memory.with_suffix(f".{os.getpid()}")
-        beside.write_text("\n".join(sorted(lines)) + "\n", encoding="ascii")
+        beside.write_text(f"{digest(text)}\n{text}\n", encoding="ascii")
         beside.replace(memory)
     except OSError as error:
         print(f"note: cannot keep what is known of images in {memory}: {error.strerror}", file=sys.stderr)

@@ -59,7 +59,7 @@ def _shuffled_warnings(metrics: Mapping[str, float], metric: str, shuffled: str)
         return []
     interval = "" if math.isnan(low) else f", {LEVEL:.0%} interval {low:+.4f} to {high:+.4f}, clustered by image"
     return [
-        f"{metric} is not higher with the right {what}s than with shuffled ones "
+        f"{metric} is not certainly higher with the right {what}s than with shuffled ones "
         f"(difference {difference:+.4f}{interval}): the scores do not show that the model uses its {what}s"
     ]
 

@@ -220,7 +220,7 @@ class Trainer:
         log.write(step, {f"validation/{name}": value for name, value in scores.items()})
         progress.note(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
         for remark in [*self.task.remarks(predictions, scores), *self.selection.add(step, scores[self.task.metric])]:
-            progress.note(f"note: {remark}")
+            progress.note(f"warning: {remark}")
         if self.task.sheets:
             title = f"{self.config.name}, validation after step {step}: {self.task.title(scores)}"
             file = self.folder.path / f"validation-{step}.png"

@@ -1,48 +1,46 @@
-"""The validation scores that choose a checkpoint: whether they ever differ."""
+"""The validation scores that choose a checkpoint: whether they tell validations apart."""
 
 import math
 from typing import Any
 
-ENOUGH = 3  # validations in a row with the same score, from which on a person should know
+ENOUGH = 3  # validations with the same score, from which on a person should know
 
 
 class Selection:
-    """Counts validations in a row whose score is the same."""
+    """Counts validations by their score."""
 
     def __init__(self, metric: str) -> None:
         self._metric = metric
-        self._now: dict[str, Any] = {"count": 0, "score": None, "first": 0, "last": 0}
-        self._longest = self._now
+        self._rows: list[dict[str, Any]] = []
+        """One a score, in the order in which they came."""
 
     def add(self, step: int, score: float) -> list[str]:
-        """Count a validation; a warning where at least `ENOUGH` in a row had its score."""
-        kept = score if math.isfinite(score) else None  # a score that is no number is the same as another one
-        now = self._now
-        if now["count"] and now["score"] == kept:
-            self._now = now | {"count": now["count"] + 1, "last": step}
-        else:
-            self._now = {"count": 1, "score": kept, "first": step, "last": step}
-        if self._now["count"] >= self._longest["count"]:
-            self._longest = self._now
-        return self._warnings(self._now)
+        """Count a validation; a warning where at least `ENOUGH` had its score."""
+        known = score if math.isfinite(score) else None  # a score that is no number is the same as another one
+        row = next((row for row in self._rows if row["score"] == known), None)
+        if row is None:
+            row = {"score": known, "count": 0, "first": step}
+            self._rows.append(row)
+        row |= {"count": row["count"] + 1, "last": step}
+        return self._warnings(row)
 
     def warnings(self) -> list[str]:
-        """Of the whole run: the longest row of validations with the same score, where it has at least `ENOUGH`."""
-        return self._warnings(self._longest)
+        """Of the whole run: the score that most validations had, the last of several, where at least `ENOUGH` had."""
+        return self._warnings(max(reversed(self._rows), key=lambda row: row["count"])) if self._rows else []
 
     def _warnings(self, row: dict[str, Any]) -> list[str]:
         if row["count"] < ENOUGH:
             return []
         value = "not a finite number" if row["score"] is None else f"{row['score']:.4f}"
         return [
-            f"validation {self._metric} was {value} at {row['count']} validations in a row, steps {row['first']} to "
+            f"validation {self._metric} was {value} at {row['count']} validations, steps {row['first']} to "
             f"{row['last']}: it could not choose among their checkpoints"
         ]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> list[dict[str, Any]]:
         """What a checkpoint keeps, as JSON."""
-        return {"now": self._now, "longest": self._longest}
+        return self._rows
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: list[dict[str, Any]]) -> None:
         """Go on from the `state` of a checkpoint."""
-        self._now, self._longest = state["now"], state["longest"]
+        self._rows = [dict(row) for row in state]
