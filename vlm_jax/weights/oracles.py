@@ -61,9 +61,8 @@ def _unlike(ported: Ported, name: str, missing: set[str], shaped: set[str], unex
     heads = {tensor for tensors in family.heads.values() for tensor in tensors} - ported_heads
     behind = set(ported.published.left_behind) if ported.published else set()
     problems = []
-    for what, keys, allowed in (
-        ("finds missing", missing, heads), ("has in another shape", shaped, heads), ("does not know", unexpected, behind)
-    ):  # fmt: skip
+    found = {"finds missing": (missing, heads), "has in another shape": (shaped, heads)}
+    for what, (keys, allowed) in (found | {"does not know": (unexpected, behind)}).items():
         names = [family.aliases.get(key.removeprefix(f"{family.prefix}."), key) for key in sorted(keys)]
         names = [key.removeprefix(f"{family.prefix}.") for key in names]
         wrong = [key for key in names if key not in allowed and not (left and key.startswith(left))]
