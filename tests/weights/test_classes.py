@@ -80,6 +80,19 @@ def test_two_biases_of_a_tied_decoder_are_refused(tmp_path):
         read(str(folder))
 
 
+def test_an_untied_decoder_that_equals_the_words_stays_one(tmp_path):
+    """As before its first step: tied, it would train as another model."""
+    fixture = fixtures.BY_NAME["bert_masked_untied"].fixtures[-1]
+    tensors = fixtures.tensors(fixture)
+    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
+    ported = read(str(fixtures.write(tmp_path / "published", tensors, fixtures.config(fixture.case))))
+    assert ported.architecture.parts == ("words", "decoder")
+    export(trained(ported, "text/word/embedding", lambda x: x + 1), tmp_path / "out")
+    back = load_file(tmp_path / "out" / "model.safetensors")
+    assert np.array_equal(back["cls.predictions.decoder.weight"], tensors["cls.predictions.decoder.weight"])
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
 # BertForNextSentencePrediction
 
 

@@ -100,10 +100,12 @@ def same_files(one, other):
     return True
 
 
-def verified(folder):
-    """The names of what was compared; all of it is equal, and nothing that the port has is left out."""
+def verified(folder, lacking=()):
+    """The names of what was compared; all of it is equal, and nothing but `lacking` is left out."""
     checks = list(verify(str(folder)))
-    assert not [check for check in checks if check.status in ("FAIL", "not compared")]
+    assert [(check.name, check.status) for check in checks if check.status in ("FAIL", "not compared")] == [
+        (name, "not compared") for name in lacking
+    ]
     return [check.name for check in checks if check.status == "ok"]
 
 
@@ -114,7 +116,8 @@ def test_a_port_is_verified(fixture, published):
     expected = {name.removeprefix(start) for name in fixtures.goldens() if name.startswith(start)}
     expected |= {"KL of masked words"} if "words" in fixture.case.parts else set()
     expected |= {"pooled"} if "pooler" in fixture.case.parts else set()
-    assert set(verified(published(fixture))) == expected | {"exported again"}
+    lacking = ("pooled",) if fixture.case.name == "bert_no_pooler" else ()
+    assert set(verified(published(fixture), lacking)) == expected | {"exported again"}
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=str)

@@ -178,7 +178,7 @@ BERT = Family(
     trunk_names=BERT_TRUNK,
     classes={
         "BertModel": PublishedClass(("pooler",)),
-        "BertForMaskedLM": PublishedClass(("words",), alone=True),
+        "BertForMaskedLM": PublishedClass(("words",)),  # the same names as BertLMHeadModel, which sees the past alone
         "BertForPreTraining": PublishedClass(("pooler", "words", "pairs"), alone=True),
         "BertForNextSentencePrediction": PublishedClass(("pooler", "pairs"), alone=True),
         "BertForSequenceClassification": PublishedClass(("pooler",), LABELS),

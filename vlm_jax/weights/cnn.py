@@ -124,7 +124,11 @@ def _resnet_settings(
     firsts = [name for name in names if name.endswith(".layer.0.convolution.weight")]
     counts = [sum(name.startswith(f"encoder.stages.{stage}.") for name in firsts) for stage in range(4)]
     three = "encoder.stages.0.layers.0.layer.2.convolution.weight" in names
-    return _frozen(_resnet_of(tuple(counts), 3 if three else 2), names, tensors, parts, "classifier.1", IMAGENET)
+    cnn = _resnet_of(tuple(counts), 3 if three else 2)
+    for key, found in (_resnet_shape(cnn) | {"num_channels": 3}).items():
+        if config.get(key, found) != found:
+            raise InputError(f"config.json says {key} = {config[key]!r}; its tensors are those of a {cnn}: {found!r}")
+    return _frozen(cnn, names, tensors, parts, "classifier.1", IMAGENET)
 
 
 def _resnet_rows(architecture: Architecture) -> list[Row]:
@@ -144,14 +148,19 @@ def _resnet_rows(architecture: Architecture) -> list[Row]:
     return rows + _classifier(architecture, "classifier.1")
 
 
-def _resnet_config(architecture: Architecture) -> dict[str, Any]:
-    cnn = architecture.model.cnn
+def _resnet_shape(cnn: str) -> dict[str, Any]:
+    """Settings that the shapes of the tensors decide."""
     bottleneck = _convolutions(cnn) == 3
     return {
         "depths": list(RESNETS[cnn][1]),
         "layer_type": "bottleneck" if bottleneck else "basic",
         "embedding_size": 64,
         "hidden_sizes": [64 * 2**stage * (4 if bottleneck else 1) for stage in range(4)],
+    }
+
+
+def _resnet_config(architecture: Architecture) -> dict[str, Any]:
+    return _resnet_shape(architecture.model.cnn) | {
         "hidden_act": "relu",
         "downsample_in_bottleneck": False,
         "downsample_in_first_stage": False,

@@ -47,6 +47,11 @@ def class_of(source: Source, given: str | None = None) -> Named:
 
     Raises `InputError` where that is no supported class, or more than one.
     """
+    if quantized := source.config.get("quantization_config"):
+        raise InputError(
+            f"{source.name}: config.json says quantization_config = {quantized!r}: its class computes with rounded "
+            "weights, which is not supported; take it out of the file where the weights shall be used as they are"
+        )
     family, named = _family_of_model_type(source), _architectures(source, given) or _timm(source)
     if named and family and named.family is not family:
         raise InputError(
@@ -183,8 +188,7 @@ def _fitting(source: Source, family: Family) -> Iterable[Named]:
         mine = _tensors(family, known) | set(family.heads["decoder"] if "words" in known.parts else ())
         needed = set() if name == family.trunk else _tensors(family, known)
         left = {head for head in heads if known.left and head.startswith(known.left)}
-        whole = all(any(head.startswith(beginning) for head in heads) for beginning in known.left)
-        fits = set(heads) <= mine | left and needed <= names.keys() and whole
+        fits = set(heads) <= mine | left and needed <= names.keys() and _whole(known, heads)
         if fits and (family.in_transformers or _has_shape(source, family, name, names)):
             yield Named(family, name, "the names of the tensors", known.left)
 
@@ -204,17 +208,18 @@ def _stands_alone(source: Source, named: Named) -> bool:
     return known.alone and (headless or any(name.startswith(f"{family.prefix}.") for name in source.tensors))
 
 
-def _tensors(family: Family, known: PublishedClass) -> set[str]:
-    return {tensor for part in known.parts for tensor in family.heads[part]}
+def _tensors(family: Family, known: PublishedClass, *, untied: bool = False) -> set[str]:
+    return {tensor for part in known.parts for tensor in family.tensors_of(part, untied=untied)}
 
 
-def contents_of(named: Named, names: Names) -> tuple[tuple[Part, ...], Published]:
+def contents_of(named: Named, names: Names, *, untied: bool = False) -> tuple[tuple[Part, ...], Published]:
     """The heads to port, and what of the class is missing or left behind.
 
     A head that the file does not hold whole is not ported, and then no other is: the trunk alone, with its pooler.
+    An `untied` decoder is a part of its head.
     """
     family, known = named.family, named.family.classes[named.name]
-    missing = _tensors(family, known) - names.keys()
+    missing = _tensors(family, known, untied=untied) - names.keys()
     wanted = family.classes[family.trunk].parts if missing and family.in_transformers else known.parts
     parts = tuple(part for part in wanted if names.keys() >= set(family.heads[part]))
     if "words" in parts and names.keys() >= set(family.heads["decoder"]):
@@ -227,10 +232,17 @@ def contents_of(named: Named, names: Names) -> tuple[tuple[Part, ...], Published
 
 
 def _larger_classes(family: Family, parts: tuple[Part, ...], left: set[str]) -> tuple[str, ...]:
-    """Classes whose further heads lie among what is left behind."""
+    """Classes whose further heads lie among what is left behind, and that no other class's heads may be."""
+    others = [beginning for each in family.classes.values() if _whole(each, left) for beginning in each.left]
     larger = []
     for name, known in family.classes.items():
-        more = set(known.parts) - set(parts)
-        if more and not known.left and set(known.parts) >= set(parts) - {"decoder"}:
-            larger += [name] if all(set(family.heads[part]) <= left for part in more) else []
+        further = {tensor for part in set(known.parts) - set(parts) for tensor in family.heads[part]}
+        wider = further and not known.left and set(known.parts) >= set(parts) - {"decoder"}
+        if wider and further <= left and not any(tensor.startswith(tuple(others)) for tensor in further):
+            larger.append(name)
     return tuple(larger)
+
+
+def _whole(known: PublishedClass, tensors: Iterable[str]) -> bool:
+    """Whether each head that a class leaves behind is among the tensors."""
+    return all(any(tensor.startswith(beginning) for tensor in tensors) for beginning in known.left)

@@ -86,6 +86,10 @@ class Family:
         """The classes that are ported whole."""
         return ", ".join(name for name, known in self.classes.items() if not known.left)
 
+    def tensors_of(self, part: Part, *, untied: bool = False) -> tuple[str, ...]:
+        """The tensors of a head; with those of a decoder of its own where that is not tied."""
+        return self.heads[part] + (self.heads["decoder"] if untied and part == "words" else ())
+
     def class_of(self, architecture: Architecture) -> str:
         """The class whose heads an architecture has, so the class of its export."""
         if isinstance(architecture.model, ImageEncoder) and architecture.model.cnn in self.classes:
@@ -114,8 +118,16 @@ Names = dict[str, str]
 """The table's name of each tensor and the file's."""
 
 
-def table_names(tensors: Tensors, family: Family) -> Names:
-    """The tensors of a file by the names of the family's table: without prefix, gamma and beta as weight and bias."""
+def says_untied(config: Mapping[str, Any]) -> bool:
+    """Whether config.json says that the decoder is a table of its own, whatever it holds."""
+    return config.get("tie_word_embeddings") is False
+
+
+def table_names(tensors: Tensors, family: Family, *, untied: bool = False) -> Names:
+    """The tensors of a file by the names of the family's table: without prefix, gamma and beta as weight and bias.
+
+    A decoder that equals the word table is the table, unless it is `untied`.
+    """
     names: Names = {}
     for name in tensors:
         ours = name.removeprefix(f"{family.prefix}.") if family.prefix else name
@@ -128,7 +140,7 @@ def table_names(tensors: Tensors, family: Family) -> Names:
             names[ours] = _of_two(tensors, family, names[ours], name)
             continue
         names[ours] = name
-    if family.tied and family.tied[0] in names and not unused_biases(tensors, family, names):
+    if not untied and family.tied and family.tied[0] in names and not unused_biases(tensors, family, names):
         decoder, words = (names.get(name) for name in family.tied)
         if words and tensors[decoder].shape == tensors[words].shape and _equal(tensors, decoder, words):
             del names[family.tied[0]]

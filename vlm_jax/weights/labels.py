@@ -9,10 +9,14 @@ from vlm_jax.errors import InputError
 def labels_of(config: Mapping[str, Any], classes: int) -> tuple[str, ...]:
     """The names of the classes in order; none where config.json has none, or only transformers' LABEL_0, LABEL_1, ...
 
-    Raises `InputError` where it names another number of classes than the head has.
+    Raises `InputError` where it names or counts another number of classes than the head has.
     """
     named = config.get("id2label")
-    if not classes or named is None:
+    if not classes:
+        return ()
+    if (count := config.get("num_labels")) not in (None, classes):
+        raise InputError(f"config.json says num_labels = {count!r}, and the head has {classes} classes")
+    if named is None:
         return ()
     if not isinstance(named, Mapping) or not all(isinstance(label, str) for label in named.values()):
         raise InputError("config.json says id2label, but not a label for each class; expected {'0': 'cat', ...}")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vlm_jax.text_lines import first_line
 from vlm_jax.weights.ported import Ported
 from vlm_jax.weights.source import CONFIG, WEIGHTS, Source
 from vlm_jax.weights.torch_cnns import run_published
@@ -15,8 +16,8 @@ from vlm_jax.weights.torch_cnns import run_published
 def load_oracle(ported: Ported, source: Source, name: str, folder: Path) -> tuple[Any, str]:
     """transformers' class `name` from the published files, and what in them does not fit the port, if anything.
 
-    transformers draws tensors that a file lacks at random. So each tensor that it misses must be of a head that is not
-    ported, and each that it does not know must be left behind.
+    transformers draws tensors at random that a file lacks, or has in another shape. So each of these must be of a head
+    that is not ported, and each that it does not know must be left behind.
     """
     import transformers
 
@@ -29,25 +30,30 @@ def load_oracle(ported: Ported, source: Source, name: str, folder: Path) -> tupl
         if file.name == CONFIG or file.name.endswith("index.json"):
             shutil.copyfile(file, folder / file.name)
     options = family.load_options(ported.architecture) if name == family.trunk else {}
-    model, info = getattr(transformers, name).from_pretrained(
-        folder,
-        dtype=torch.float64,
-        attn_implementation="eager",
-        output_loading_info=True,
-        local_files_only=True,
-        **options,
-    )
+    try:
+        model, info = getattr(transformers, name).from_pretrained(
+            folder,
+            dtype=torch.float64,
+            attn_implementation="eager",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            **options,
+        )
+    except Exception as error:  # settings that the class refuses end in a dozen kinds of errors
+        return None, f"cannot load the file: {first_line(error)}"
     missing = set(info["missing_keys"])
     for pair in family.aliases.items():  # transformers 5 wants both names of an untied bias, 4 took either
         for here, there in (pair, pair[::-1]):
             if here in missing and there not in missing:
                 model.get_parameter(here).data.copy_(model.get_parameter(there).data)
                 missing.remove(here)
-    return model.eval(), _unlike(ported, name, missing, set(info["unexpected_keys"]))
+    shaped = {key for key, *_ in info["mismatched_keys"]}
+    return model.eval(), _unlike(ported, name, missing - shaped, shaped, set(info["unexpected_keys"]))
 
 
-def _unlike(ported: Ported, name: str, missing: set[str], unexpected: set[str]) -> str:
-    """Tensors that the class misses, or does not know, though the port computes with them."""
+def _unlike(ported: Ported, name: str, missing: set[str], shaped: set[str], unexpected: set[str]) -> str:
+    """Tensors that the class misses, has in another shape, or does not know, though the port computes with them."""
     family, left = ported.family, ported.family.classes[name].left
     ported_heads = {tensor for part in ported.architecture.parts for tensor in family.heads[part]}
     if ported.architecture.classes and "classifier" in family.heads:
@@ -55,7 +61,8 @@ def _unlike(ported: Ported, name: str, missing: set[str], unexpected: set[str]) 
     heads = {tensor for tensors in family.heads.values() for tensor in tensors} - ported_heads
     behind = set(ported.published.left_behind) if ported.published else set()
     problems = []
-    for what, keys, allowed in (("finds missing", missing, heads), ("does not know", unexpected, behind)):
+    found = {"finds missing": (missing, heads), "has in another shape": (shaped, heads)}
+    for what, (keys, allowed) in (found | {"does not know": (unexpected, behind)}).items():
         names = [family.aliases.get(key.removeprefix(f"{family.prefix}."), key) for key in sorted(keys)]
         names = [key.removeprefix(f"{family.prefix}.") for key in names]
         wrong = [key for key in names if key not in allowed and not (left and key.startswith(left))]
@@ -93,12 +100,17 @@ def encoder_outputs(ported: Ported, model: Any, inputs: dict[str, np.ndarray]) -
 
 def cnn_outputs(
     ported: Ported, source: Source, name: str, folder: Path, pixels: np.ndarray
-) -> tuple[tuple[np.ndarray, np.ndarray | None], str]:
-    """Pooled features [B, C] and logits (None without a classifier) of pixels [B, h, w, 3], and what does not fit."""
+) -> tuple[tuple[np.ndarray | None, np.ndarray | None], str]:
+    """Pooled features [B, C] and logits (None without a classifier) of pixels [B, h, w, 3], and what does not fit.
+
+    Both are None where something does not.
+    """
     image = torch.tensor(pixels).permute(0, 3, 1, 2).double()
     unlike = ""
     if ported.family.in_transformers:
         model, unlike = load_oracle(ported, source, name, folder)
+        if unlike:
+            return (None, None), unlike
         with torch.no_grad():
             features = getattr(model, ported.family.prefix, model)(image).pooler_output.flatten(1)
             logits = model(image).logits if ported.architecture.classes else None

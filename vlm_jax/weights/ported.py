@@ -25,7 +25,7 @@ from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.beside import Beside, read_beside, write_beside
 from vlm_jax.weights.evidence import Published, class_of, contents_of, require_own_prefix
 from vlm_jax.weights.families import FAMILIES
-from vlm_jax.weights.family import Architecture, Family, table_names, unused_biases
+from vlm_jax.weights.family import Architecture, Family, says_untied, table_names, unused_biases
 from vlm_jax.weights.labels import labels_of
 from vlm_jax.weights.preprocessor import with_preprocessor
 from vlm_jax.weights.report import class_lines, port_report
@@ -134,8 +134,9 @@ def convert(source: Source, *, given_class: str | None = None) -> Ported:
     refuse_adapters(source)
     named = class_of(source, given_class)
     require_own_prefix(source)
-    family, names = named.family, table_names(source.tensors, named.family)
-    parts, published = contents_of(named, names)
+    family, untied = named.family, says_untied(source.config)
+    names = table_names(source.tensors, family, untied=untied)
+    parts, published = contents_of(named, names, untied=untied)
     names = {ours: name for ours, name in names.items() if ours not in published.left_behind}
     unused = unused_biases(source.tensors, family, names)
     architecture = family.settings(source.config, names, source.tensors, named.name, parts)
