@@ -52,6 +52,8 @@ TENSORSTORE = (
     "RESOURCE_EXHAUSTED: Error writing local file \"/there/x\": Failed [OS error {0}: {1}] [os_error_code='{0}']"
 )
 
+ARRAY_RECORD = 'Failed to finalize writing of split "train": write() failed: {}; writing /there/x; at byte 4096; Failed'
+
 
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
@@ -67,6 +69,8 @@ TENSORSTORE = (
         (Exception("No space left on device (os error 28)"), MachineError, "no space is left"),
         (ValueError(TENSORSTORE.format(28, "ENOSPC")), MachineError, "/there/x: no space is left"),
         (ValueError(TENSORSTORE.format(30, "EROFS")), InputError, "/there/x: the file system is read-only"),
+        (RuntimeError(ARRAY_RECORD.format("No space left on device")), MachineError, "/there/x: no space is left"),
+        (RuntimeError(ARRAY_RECORD.format("Read-only file system")), InputError, "/there/x: the file system is read"),
         (MemoryError(), MachineError, "no memory is left"),
         (
             JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore"),

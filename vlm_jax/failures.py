@@ -39,6 +39,8 @@ GIVEN = {
 }
 # As TensorStore and Rust's libraries spell a number: "[OS error 28: ...]", "[os_error_code='28']", "(os error 28)".
 _NUMBER = re.compile(r"os[ _]error(?: |_code=')(\d+)", re.IGNORECASE)
+# As ArrayRecord spells it: "write() failed: No space left on device; writing /data/file; at byte 4096".
+_CALL = re.compile(r"\w\(\) failed: ([^;]+); (?:reading|writing) ([^;]+)")
 _CLOSED = "Event loop is closed"  # what TensorStore prints for each write that Orbax no longer waits for
 _QUOTED = re.compile(r"\"(/[^\"]+)\"")
 
@@ -110,12 +112,16 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _operating_system(error: BaseException) -> InputError | MachineError | None:
-    spelled = _NUMBER.search(str(error))
-    number = error.errno if isinstance(error, OSError) else int(spelled[1]) if spelled else None
+    call = _CALL.search(str(error))
+    if isinstance(error, OSError):
+        number, name = error.errno, error.filename
+    elif call:
+        number, name = next((each for each in (*MACHINE, *GIVEN) if os.strerror(each) == call[1]), None), call[2]
+    else:
+        spelled, quoted = _NUMBER.search(str(error)), _QUOTED.search(str(error))
+        number, name = int(spelled[1]) if spelled else None, quoted and quoted[1]
     if number not in MACHINE and number not in GIVEN:
         return None
-    quoted = _QUOTED.search(str(error))
-    name = error.filename if isinstance(error, OSError) else quoted and quoted[1]
     name = os.fsdecode(name) if isinstance(name, bytes) else name
     return os_failure(OSError(number, os.strerror(number)), str(name or ""))
 

@@ -2,9 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from experiments import train
 from vlm_jax.training.interval import Interval
+from vlm_jax.training.loop import Trainer
 
 TINY = str(Path(__file__).parent.parent.parent / "configs" / "tiny.py")
 
@@ -47,3 +51,18 @@ def test_a_first_step_that_is_not_finite_promises_no_state(data_directory, tmp_p
     assert train.main([TINY, *options, "--data.image.deviation", "1e-30", "1e-30", "1e-30"]) == 1
     assert "not finite at optimizer step 1; nothing was trained before it; texts" in capsys.readouterr().err
     assert not list((folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("saved", "finished", "said"),
+    [
+        (0, False, "nothing was trained or saved"),
+        (4, True, "saved is optimizer step 4; the same command resumes there"),  # a longer training of a run that ended
+        (8, False, "trained to the end and saved, and not scored yet; the same command scores it"),
+        (8, True, "trained and scored"),
+    ],
+)
+def test_who_interrupts_is_told_what_is_kept(saved, finished, said):
+    config = SimpleNamespace(training=SimpleNamespace(steps=8))
+    trainer = SimpleNamespace(config=config, folder=SimpleNamespace(finished=finished), _saved=saved)
+    assert Trainer._stands(trainer) == said

@@ -117,9 +117,9 @@ class Trainer:
 
     def _stands(self) -> str:
         """What a person who interrupts is told of what is kept."""
-        if self.folder.finished:
-            return "trained and scored"
         if self._saved == self.config.training.steps:
+            if self.folder.finished:
+                return "trained and scored"
             return "trained to the end and saved, and not scored yet; the same command scores it"
         if self._saved:
             return f"saved is optimizer step {self._saved}; the same command resumes there"
