@@ -1,6 +1,5 @@
 """Signals: before training a process leaves at once and takes back what it began; in training it saves first."""
 
-import fcntl
 import os
 import pty
 import random
@@ -9,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -28,8 +26,8 @@ BEGINS = "compiling the train step ..."
 def start(data_directory):
     """Start `experiments.train` on a folder; programs come from the tests' cache where they are the same."""
 
-    def start(folder, *options, stdout=subprocess.PIPE, cache=True, **more):
-        command = [sys.executable, "-m", "experiments.train", "configs/tiny.py", *SMALL]
+    def start(folder, *options, before=(), stdout=subprocess.PIPE, cache=True, **more):
+        command = [*before, sys.executable, "-m", "experiments.train", "configs/tiny.py", *SMALL]
         command += ["--workdir", str(folder), "--data.directory", data_directory, *options]
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         if cache:
@@ -164,7 +162,7 @@ def test_a_closed_terminal_saves_first(start, tmp_path):
     folder, (master, terminal) = tmp_path / "run", pty.openpty()
     ends = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
     options = ("--training.steps", "3000")
-    process = start(folder, *options, **ends, start_new_session=True, preexec_fn=take_terminal)
+    process = start(folder, *options, before=("setsid", "--ctty"), **ends)
     os.close(terminal)
     said = b""
     while not re.search(rb"step \d+/3000 ", said):
@@ -174,10 +172,6 @@ def test_a_closed_terminal_saves_first(start, tmp_path):
     assert [entry.name.isdigit() for entry in (folder / "checkpoints").iterdir()] == [True]
 
 
-def take_terminal():
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 def read(master, so_far):
     try:
         return os.read(master, 1024)
@@ -185,11 +179,11 @@ def read(master, so_far):
         raise AssertionError(so_far[-1000:]) from None
 
 
-def script(body, *, number=signal.SIGINT, **options):
+def script(body, *, number=signal.SIGINT, before=()):
     """What a program said that used `interrupts`, and got a signal when it said "now"; and its exit code."""
     text = "import os, signal, sys, time\nfrom pathlib import Path\nfrom vlm_jax.interrupts import *\n" + body
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", text], cwd=ROOT, **pipes, **options)
+    process = subprocess.Popen([*before, sys.executable, "-c", text], cwd=ROOT, **pipes)
     said = ""
     while "now" not in said and (line := process.stdout.readline()):
         said += line
@@ -232,8 +226,8 @@ def test_leaving_never_hangs():
 
 def test_nohup_is_respected():
     body = "install()\nprint('now', flush=True)\ntime.sleep(0.5)\nprint('went on')"
-    ignoring = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
-    assert script(body, number=signal.SIGHUP, preexec_fn=ignoring) == (0, "now\nwent on\n")
+    ignoring = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    assert script(body, number=signal.SIGHUP, before=ignoring) == (0, "now\nwent on\n")
 
 
 def test_a_forked_child_has_its_own_signals():

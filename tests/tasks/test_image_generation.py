@@ -25,7 +25,9 @@ from vlm_jax.config import (
 )
 from vlm_jax.config_checks import check
 from vlm_jax.data.batches import Row, make_batch
+from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.sources import open_split
+from vlm_jax.data.text import Tokenizer
 from vlm_jax.decoding import hide
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
@@ -107,7 +109,9 @@ def test_codes_that_were_changed_on_disk_are_computed_again(tmp_path, monkeypatc
     right = np.arange(8, dtype=np.int32).reshape(2, 2, 2)
     monkeypatch.setattr(tokenizer, "encode", lambda *_: right, raising=False)
     examples = [Example(str(place), b"picture") for place in range(2)]
-    tokenizer.cached(examples, None, Data(directory=str(tmp_path)))
+    words, data = Tokenizer.build(["a circle"], 30), Data(directory=str(tmp_path))
+    encode = ExampleEncoder(words, None, data.image, max_length=4, questions_per_image=1)
+    tokenizer.cached(examples, encode, data)
     (file,), (manifest,) = tmp_path.rglob("*.npy"), tmp_path.rglob("*.json")
     if damage == "flipped":
         content = bytearray(file.read_bytes())
@@ -120,7 +124,7 @@ def test_codes_that_were_changed_on_disk_are_computed_again(tmp_path, monkeypatc
         manifest.write_text(manifest.read_text().replace('"bytes": 1', '"bytes": 2'))
         np.save(file, right + 1)
     for _ in range(2):
-        np.testing.assert_array_equal(tokenizer.cached(examples, None, Data(directory=str(tmp_path))), right)
+        np.testing.assert_array_equal(tokenizer.cached(examples, encode, data), right)
 
 
 def test_a_tokenizer_has_nothing_to_predict(tokenizer_run):

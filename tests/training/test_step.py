@@ -234,7 +234,7 @@ def test_a_pattern_that_matches_nothing_is_refused(setting):
     pattern = "hed/classifier/kernel"
     value = ((pattern, 2.0),) if setting == "multipliers" else (pattern,)
     with pytest.raises(
-        InputError, match=rf"optimizer.{setting} '{pattern}' matches no parameter.*'head/classifier/kernel'"
+        InputError, match=rf"optimizer.{setting} '{pattern}' matches no parameter; choose one of: .*head/classifier, "
     ):
         start(with_optimizer(name="adamw", **{setting: value}))
     with pytest.raises(InputError, match="not a regular expression"):
