@@ -168,15 +168,6 @@ def test_what_is_missing_says_so(tmp_path):
     assert "No finding has been written down yet." in empty
 
 
-def test_what_an_older_version_did_not_write_down_is_no_difference():
-    old, new = record(0.9), record(0.8)
-    old.result["machine"], new.result["machine"] = {"cpu_cores": 2}, {"cpu_cores": 2, "processor": "x"}
-    rows = [row(name, [each], ("accuracy",), planned=1, cost=COST) for name, each in (("a", old), ("b", new))]
-    assert "Runs differ in machine" not in markdown(report(table(*rows)))
-    new.result["machine"]["cpu_cores"] = 1
-    assert "Runs differ in machine" in markdown(report(table(*rows)))
-
-
 def test_a_finding_is_of_all_runs(tmp_path):
     given = report(CLEAR, finding="Cross is better.")
     assert "As the study's file says of its authors' runs: Cross is better." in markdown(given)
