@@ -227,10 +227,8 @@ def test_a_run_without_its_manifest_is_refused_and_accepted(run, capsys):
     assert read(run) == before
 
 
-def test_a_run_of_another_version_is_refused_in_one_line(run, capsys):
-    values = json.loads((run / "config.json").read_text())
-    values["model"]["former"] = values["model"].pop("fusion")
-    (run / "config.json").write_text(json.dumps(values))
+def test_a_run_of_another_version_is_refused_in_one_line(run):
+    edit_json(run / "config.json", lambda config: config["model"].update(former=config["model"].pop("fusion")))
     RunFolder(run).seal("config.json")
     for command in (lambda: read(run), lambda: report.main([str(run)]), lambda: accept.main([str(run), "--yes"])):
         with pytest.raises(
