@@ -17,14 +17,11 @@ from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 
 # Settings of `generation`.
-DRAWN = (
-    *("samples", "candidates", "judge", "temperature", "steps", "guidance"),
-    *("revisions", "revision_temperature"),
-)
+DRAWN = ("samples", "candidates", "judge", "temperature", "steps", "guidance", "revisions")
 AT_ONCE = 64  # pictures, candidates too
 SHOWN = 200  # characters of a text or of words that a note shows
 LOOKED_AT = 10_000  # characters whose words a note can be about; all of them would take all memory
-NOT_RASTER = ("steps", "revision_temperature")
+NOT_RASTER = ("steps",)
 # The options of each task, beside those that all have.
 OPTIONS = {
     "vqa": ("image", "question", "output"),
@@ -51,7 +48,7 @@ class Predict(Group):
     samples: int | None = None
     """Captions: so many of a picture, drawn at random; with --beam, so many of the best. Pictures of a prompt."""
     temperature: float | None = None
-    """Captions and pictures: above 1 the draws vary more, below 1 less. What --revisions draw has its own."""
+    """Captions and pictures: above 1 the draws vary more, below 1 less. --revisions have one of their own, 0.5."""
     top_p: float | None = None
     """Captions: draw among the likeliest words that together have this probability."""
     prefix: str | None = None
@@ -62,8 +59,6 @@ class Predict(Group):
     """Pictures: steps in which one is drawn."""
     revisions: int | None = None
     """Pictures: rounds in which each of their codes is then drawn anew."""
-    revision_temperature: float | None = None
-    """Pictures: what --temperature is, for those rounds."""
     guidance: float | None = None
     """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
     candidates: int | None = None
@@ -196,10 +191,6 @@ def _draw(folder, config, arguments):
     if arguments.candidates == 1 and arguments.judge is None:
         changes["judge"] = None  # nothing is left to choose among
     settings = dataclasses.replace(config.generation, **changes)
-    if arguments.revision_temperature is not None and settings.revisions == 0:
-        raise InputError(
-            "--revision-temperature is for --revisions, of which there are none; give some, or leave it out"
-        )
     many = len(arguments.prompt) * settings.samples * settings.candidates
     most = max(AT_ONCE, config.training.evaluation_batch_images)
     at_once = dataclasses.replace(config.training, evaluation_batch_images=most)

@@ -1,7 +1,6 @@
 """Settings from the command line: every kind of value, help at once, and errors that name the nearest choice."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 from vlm_jax.command_line import load_preset, parse_train, run_command
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_dict, to_json
+from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -162,16 +161,6 @@ def test_a_file_that_is_no_preset_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("hello, world!", encoding="utf-8")
     with pytest.raises(InputError, match=r"README.md is no Python file"):
         load_preset(tmp_path / "README.md")
-
-
-def test_the_config_of_an_older_drawing_run_means_what_it_meant_then(tmp_path):
-    values = to_dict(Config(task="image_generation"))
-    del values["generation"]["blocks"], values["model"]["codes"]["look_around"]
-    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    config = load_preset(tmp_path / "config.json")
-    assert (config.generation.blocks, config.model.codes.look_around) == (0.0, False)
-    (tmp_path / "config.json").write_text(json.dumps(values | {"task": "captioning"}), encoding="utf-8")
-    assert load_preset(tmp_path / "config.json").generation.blocks == Config().generation.blocks
 
 
 def test_a_runs_config_is_one_to_start_from(tmp_path):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 from vlm_jax.config import Config
 from vlm_jax.config_checks import check
-from vlm_jax.config_json import as_meant, from_dict, to_dict
+from vlm_jax.config_json import from_dict, to_dict
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.failures import check_writable_name, explained, quiet_end, quiet_libraries
 from vlm_jax.interrupts import discard, installed
@@ -71,7 +71,7 @@ def call_file(path: Path, function: str, kind: type[Made], *, example: str) -> M
 
 def _load_json(path: Path) -> Config:
     try:
-        return from_dict(as_meant(json.loads(path.read_text(encoding="utf-8"))))
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:  # not JSON, or no config of this version
         raise InputError(f"{path} cannot be used: {error}") from None
 
