@@ -4,14 +4,11 @@ import dataclasses
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import pytest
-import tyro
 
-from vlm_jax.command_line import load_preset, parse, parse_train, run_command
+from vlm_jax.command_line import load_preset, parse_train, run_command
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import to_json
@@ -186,25 +183,6 @@ def test_lists_in_a_preset_become_tuples(tmp_path):
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert answer.stdout == "(8, 16)\n", answer.stderr
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Score a run."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    split: str = "test"
-    """Which split."""
-
-
-def test_other_commands_parse_dataclasses(capsys):
-    arguments = parse(Evaluate, ["runs/a", "--split", "validation"], prog="python -m experiments.evaluate")
-    assert arguments == Evaluate(Path("runs/a"), "validation")
-    with pytest.raises(SystemExit) as stop:
-        parse(Evaluate, ["runs/a", "--splt", "test"], prog="python -m experiments.evaluate")
-    assert stop.value.code == 2
-    assert "--split" in capsys.readouterr().err
 
 
 def raising(error):

@@ -6,7 +6,6 @@ import logging
 import re
 import runpy
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -131,16 +130,6 @@ def _preset_place(argv: list[str]) -> int | None:
     if argv and not argv[0].startswith("-"):
         return 0
     return next((place for place, argument in enumerate(argv) if argument.endswith((".py", ".json"))), None)
-
-
-def parse(arguments: Callable[..., Arguments] | types.UnionType, argv: list[str], *, prog: str) -> Arguments:
-    """Options and positional arguments by the signature of a dataclass or function; what it makes of them.
-
-    A union of dataclasses is a choice of subcommands.
-    """
-    import tyro
-
-    return tyro.cli(arguments, args=argv, prog=prog)
 
 
 def run_command(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:

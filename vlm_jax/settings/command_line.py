@@ -1,6 +1,7 @@
 """Settings as options: `configs/quickstart.py --model.image.kind resnet --model.image.depth 50`."""
 
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_origin
@@ -79,7 +80,9 @@ def parse_options(argv: list[str], options: type[Options], *, prog: str, descrip
     if asks_help:
         places = [name.upper() for name, field in options.model_fields.items() if POSITIONAL in field.metadata]
         usage = " ".join([prog, *places, "[--OPTION VALUE ...]"])
-        _exit_with_help(usage, description or help.summary(options), help.Section("Options", options, tree))
+        _exit_with_help(
+            usage, description or inspect.cleandoc(options.__doc__ or ""), help.Section("Options", options, tree)
+        )
     return checked(options, tree, strict=False)
 
 
@@ -127,6 +130,7 @@ def split(argv: list[str], options: type[Group] | None = None) -> tuple[list[str
         if word == "-h" or word.startswith("--"):
             name, sign, value = word.lstrip("-").partition("=")
             name = "help" if name == "h" else name.replace("-", "_")
+            name = f"{name}_" if f"{name}_" in fields else name  # a field that pydantic's own name would hide
             field = fields.get(name)
             earlier = words[name].words if field and REPEATED in field.metadata and name in words else ()
             words[name] = Words((*earlier, value) if sign else earlier)

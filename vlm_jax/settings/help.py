@@ -58,7 +58,7 @@ def _add(parser: argparse.ArgumentParser, section: Section) -> None:
 
 
 def _option(lines: Any, name: str, short: str, text: str) -> None:
-    lines.add_argument(f"--{name.replace('_', '-')}", metavar=short, help=text.replace("%", "%%"))
+    lines.add_argument(f"--{name.rstrip('_').replace('_', '-')}", metavar=short, help=text.replace("%", "%%"))
 
 
 def summary(group: type[Group]) -> str:
