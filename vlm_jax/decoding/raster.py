@@ -30,7 +30,7 @@ def draw(decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, 
         logits, memory = decoder.model.apply(
             params, prompt, memory, decoder.twice(last[:, None]), decoder.grid, method="next_code_logits"
         )
-        logits = decoder.guided(logits[:, 0], (number + 1) / cells)[:, 0] / s.temperature
+        logits = decoder.guided(logits[:, 0])[:, 0] / s.temperature
         step_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
         drawn = jax.vmap(jax.random.categorical)(step_keys, logits)
         return (memory, drawn), drawn
