@@ -25,6 +25,7 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
         "pillow>=12,<14",
+        "pydantic>=2.12,<3",
         "rich>=14,<16",
         "safetensors>=0.7,<0.9",
         "scipy>=1.11,<2",

@@ -52,6 +52,5 @@ def get_config() -> Config:
             steps=32,
             guidance=1.0,
             revisions=4,
-            revision_temperature=0.5,
         ),
     )

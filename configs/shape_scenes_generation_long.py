@@ -44,7 +44,5 @@ def get_config() -> Config:
         ),
         optimizer=Optimizer(name="muon", learning_rate=2e-3, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999),
         training=Training(steps=8_000, batch_images=128, evaluate_every=2_000, log_every=100),
-        generation=Generation(
-            tokenizer="runs/shape_scenes_tokenizer", steps=32, guidance=1.0, revisions=4, revision_temperature=0.5
-        ),
+        generation=Generation(tokenizer="runs/shape_scenes_tokenizer", steps=32, guidance=1.0, revisions=4),
     )

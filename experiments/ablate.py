@@ -7,13 +7,14 @@ missing.
 
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
 from vlm_jax.failures import check_writable_name
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
 
 if TYPE_CHECKING:
     from vlm_jax.ablation.running import StudyFolder
@@ -22,33 +23,31 @@ if TYPE_CHECKING:
 TRAIN = (sys.executable, "-m", "experiments.train")
 
 
+class Ablate(Group):
+    """Train the variants of a study over seeds, then write report.md and report.html."""
+
+    study: Annotated[Path, POSITIONAL]
+    """A file in configs/ablations/."""
+    workdir: Path | None = None
+    """Folder of the study (default: runs/NAME-study)."""
+    seeds: tuple[int, ...] = ()
+    """Train with these seeds, be they the study's or others; the report has all of both."""
+    only: tuple[str, ...] = ()
+    """Do only the runs whose name has one of these in it, such as `fusion=cross`."""
+    jobs: int = 1
+    """Runs at a time, each with its share of the cores."""
+    devices: tuple[str, ...] = ()
+    """CUDA devices by number, one for each job at a time."""
+    retry: bool = False
+    """Start runs that failed again."""
+    dry_run: bool = False
+    """Show every run with parameters, FLOPs, memory and time, from two steps of each variant; train nothing."""
+    power: float | None = None
+    """Train nothing: how many seeds a difference of this size needs, by the spread of the runs that are there."""
+
+
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class Ablate:
-        """Train the variants of a study over seeds, then write report.md and report.html."""
-
-        study: Annotated[Path, tyro.conf.Positional]
-        """A file in configs/ablations/."""
-        workdir: Path | None = None
-        """Folder of the study (default: runs/NAME-study)."""
-        seeds: tuple[int, ...] = ()
-        """Train with these seeds, be they the study's or others; the report has all of both."""
-        only: tuple[str, ...] = ()
-        """Do only the runs whose name has one of these in it, such as `fusion=cross`."""
-        jobs: int = 1
-        """Runs at a time, each with its share of the cores."""
-        devices: tuple[str, ...] = ()
-        """CUDA devices by number, one for each job at a time."""
-        retry: bool = False
-        """Start runs that failed again."""
-        dry_run: bool = False
-        """Show every run with parameters, FLOPs, memory and time, from two steps of each variant; train nothing."""
-        power: float | None = None
-        """Train nothing: how many seeds a difference of this size needs, by the spread of the runs that are there."""
-
-    arguments = parse(Ablate, argv, prog="python -m experiments.ablate")
+    arguments = parse_options(argv, Ablate, prog="python -m experiments.ablate")
 
     from dataclasses import replace
 

@@ -4,28 +4,27 @@ Each file is held against the run's `manifest.json` where it is read, and a run 
 what differs; with `--yes` the manifests say afterwards what is there. `--data` does the same for the images and texts.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
+
+
+class Accept(Group):
+    """Show which files of a run are not as they were written, and with --yes take them as they are."""
+
+    run: Annotated[Path, POSITIONAL]
+    """Folder of a run."""
+    data: bool = False
+    """The images, texts and answers that it is trained on, too: those in the places that its config names."""
+    yes: bool = False
+    """Take them; the checkpoints become those of the run as it is now."""
 
 
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class Accept:
-        """Show which files of a run are not as they were written, and with --yes take them as they are."""
-
-        run: Annotated[Path, tyro.conf.Positional]
-        """Folder of a run."""
-        data: bool = False
-        """The images, texts and answers that it is trained on, too: those in the places that its config names."""
-        yes: bool = False
-        """Take them; the checkpoints become those of the run as it is now."""
-
-    arguments = parse(Accept, argv, prog="python -m experiments.accept")
+    arguments = parse_options(argv, Accept, prog="python -m experiments.accept")
 
     from vlm_jax.run_claim import locked
     from vlm_jax.run_folder import open_run

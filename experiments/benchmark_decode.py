@@ -21,9 +21,11 @@ from typing import Any, Literal
 import numpy as np
 
 from experiments.benchmark_sides import Child, by_path, shaken
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
 from vlm_jax.config import Decoding, ImageEncoder, Model, TextEncoder
 from vlm_jax.errors import InputError
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import Group
 
 CELLS, FEATURES = 49, 512
 WIDTHS = {"small": (256, 4, 4), "base": (768, 12, 12)}  # width, layers, heads
@@ -94,38 +96,38 @@ class Case:
         return np.random.default_rng(0).normal(size=(self.batch, CELLS, FEATURES)).astype(np.float32)
 
 
+class Benchmark(Group):
+    """Median seconds to decode a batch, ours and transformers', greedily and with beams."""
+
+    size: Literal["small", "base"] = "small"
+    """4 layers of width 256, or 12 of 768."""
+    words: int = 20
+    """Words that are said; no text ends before."""
+    vocabulary: int = 30_522
+    """Words to choose from."""
+    batches: tuple[int, ...] = (1, 16)
+    """Pictures at once."""
+    beams: tuple[int, ...] = (1, 5)
+    """1 is greedy."""
+    rounds: int = 7
+    """Samples of each side."""
+    json_: bool = False
+    """One line of JSON a row instead of text."""
+
+
 def main(argv: list[str]) -> int:
-    @dataclass(frozen=True)
-    class Benchmark:
-        """Median seconds to decode a batch, ours and transformers', greedily and with beams."""
-
-        size: Literal["small", "base"] = "small"
-        """4 layers of width 256, or 12 of 768."""
-        words: int = 20
-        """Words that are said; no text ends before."""
-        vocabulary: int = 30_522
-        """Words to choose from."""
-        batches: tuple[int, ...] = (1, 16)
-        """Pictures at once."""
-        beams: tuple[int, ...] = (1, 5)
-        """1 is greedy."""
-        rounds: int = 7
-        """Samples of each side."""
-        json: bool = False
-        """One line of JSON a row instead of text."""
-
-    arguments = parse(Benchmark, argv, prog="python -m experiments.benchmark_decode")
+    arguments = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_decode")
     if not 1 <= arguments.words <= POSITIONS - 2:
         raise InputError(f"--words is {arguments.words}; it must be 1 to {POSITIONS - 2}")
     if importlib.util.find_spec("torch") is None:
         raise InputError("transformers' generate needs PyTorch; install it with: pip install torch==2.13.0")
-    if not arguments.json:
+    if not arguments.json_:
         print(f"{'size':6s}{'batch':>6s}{'beams':>6s}{'ours':>10s}{'theirs':>10s}{'ratio':>7s}  compiled in")
     for batch in arguments.batches:
         for beams in arguments.beams:
             case = Case(arguments.size, arguments.words, arguments.vocabulary, batch, beams)
             row = measure(case, arguments.rounds)
-            print(json.dumps(row) if arguments.json else _text(row), flush=True)
+            print(json.dumps(row) if arguments.json_ else _text(row), flush=True)
     return 0
 
 

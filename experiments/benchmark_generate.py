@@ -11,39 +11,38 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from vlm_jax.command_line import load_preset, parse, run_command
+from vlm_jax.command_line import load_preset, run_command
 from vlm_jax.config import Config, Generation
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
 
 SAMPLE_SECONDS = 0.5
 
 
+class Benchmark(Group):
+    """Pictures a second by steps, guidance and batch, and those of the raster row with its cache."""
+
+    config: Annotated[Path, POSITIONAL]
+    """A config file of the task image_generation."""
+    steps: tuple[int, ...] = (4, 8, 12, 16, 32)
+    """Numbers of steps of masked decoding."""
+    guidance: tuple[float, ...] = (0.0, 2.0)
+    """Weights of guidance; all above 0 cost the same, twice that of 0."""
+    batch: tuple[int, ...] = (1, 16)
+    """Pictures drawn at a time."""
+    rounds: int = 7
+    """Samples of each way."""
+    json_: bool = False
+    """One line of JSON instead of a table."""
+
+
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class Benchmark:
-        """Pictures a second by steps, guidance and batch, and those of the raster row with its cache."""
-
-        config: Annotated[Path, tyro.conf.Positional]
-        """A config file of the task image_generation."""
-        steps: tuple[int, ...] = (4, 8, 12, 16, 32)
-        """Numbers of steps of masked decoding."""
-        guidance: tuple[float, ...] = (0.0, 2.0)
-        """Weights of guidance; all above 0 cost the same, twice that of 0."""
-        batch: tuple[int, ...] = (1, 16)
-        """Pictures drawn at a time."""
-        rounds: int = 7
-        """Samples of each way."""
-        json: bool = False
-        """One line of JSON instead of a table."""
-
-    arguments = parse(Benchmark, argv, prog="python -m experiments.benchmark_generate")
+    arguments = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_generate")
     for name in ("steps", "batch", "rounds"):
         value = getattr(arguments, name)
         if min(value if isinstance(value, tuple) else (value,), default=0) < 1:
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
         for batch in arguments.batch
         for row in measure(config, batch, arguments.steps, arguments.guidance, arguments.rounds)
     ]
-    print(json.dumps(rows) if arguments.json else _table(rows))
+    print(json.dumps(rows) if arguments.json_ else _table(rows))
     return 0
 
 

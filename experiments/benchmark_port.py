@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import Group
 
 SETTINGS = {
     "model_type": "bert", "vocab_size": 30_522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -23,15 +24,15 @@ SETTINGS = {
 MIB = 2**20
 
 
+class Benchmark(Group):
+    """Measure `port_weights import` on a random BERT of base size."""
+
+    runs: int = 3
+    """Imports, of which the median counts."""
+
+
 def main(argv: list[str]) -> int:
-    @dataclass(frozen=True)
-    class Benchmark:
-        """Measure `port_weights import` on a random BERT of base size."""
-
-        runs: int = 3
-        """Imports, of which the median counts."""
-
-    options = parse(Benchmark, argv, prog="python -m experiments.benchmark_port")
+    options = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_port")
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary) / "source"
         size = _write_model(source)

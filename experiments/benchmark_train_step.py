@@ -11,43 +11,42 @@ import os
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from experiments.benchmark_sides import Child, Ours, Theirs, furthest
-from vlm_jax.command_line import load_preset, parse, run_command
+from vlm_jax.command_line import load_preset, run_command
 from vlm_jax.config import Config
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
 
 TOLERANCE = 2e-5  # of logits, relative to the largest one or 1: the project's bound for a port
 SAMPLE_SECONDS = 1.0
 
 
+class Benchmark(Group):
+    """Median optimizer steps a second and peak memory, ours and PyTorch's, on the same random batch."""
+
+    config: Annotated[Path, POSITIONAL]
+    """A config file."""
+    steps: int | None = None
+    """Optimizer steps of a sample; without it, as many as take about a second."""
+    batch_images: int | None = None
+    """Pictures of a step; without it the config's, or 2 with a ResNet-50."""
+    rounds: int | None = None
+    """Samples of each side; without it 9, or 5 with a ResNet-50."""
+    tf32: bool = False
+    """On a GPU, products in TF32 on both sides instead of float32."""
+    compile: bool = False
+    """Let torch.compile compile the peer, which needs a C++ compiler."""
+    json_: bool = False
+    """One line of JSON instead of text."""
+
+
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class Benchmark:
-        """Median optimizer steps a second and peak memory, ours and PyTorch's, on the same random batch."""
-
-        config: Annotated[Path, tyro.conf.Positional]
-        """A config file."""
-        steps: int | None = None
-        """Optimizer steps of a sample; without it, as many as take about a second."""
-        batch_images: int | None = None
-        """Pictures of a step; without it the config's, or 2 with a ResNet-50."""
-        rounds: int | None = None
-        """Samples of each side; without it 9, or 5 with a ResNet-50."""
-        tf32: bool = False
-        """On a GPU, products in TF32 on both sides instead of float32."""
-        compile: bool = False
-        """Let torch.compile compile the peer, which needs a C++ compiler."""
-        json: bool = False
-        """One line of JSON instead of text."""
-
-    arguments = parse(Benchmark, argv, prog="python -m experiments.benchmark_train_step")
+    arguments = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_train_step")
     config = _comparable(load_preset(arguments.config), arguments.batch_images)
     if importlib.util.find_spec("torch") is None:
         raise InputError("the peer needs PyTorch; install it with: pip install torch==2.13.0")
@@ -56,11 +55,11 @@ def main(argv: list[str]) -> int:
     if apart > TOLERANCE:
         print(f"error: the logits differ by {apart:.1e} relative, over {TOLERANCE:.0e}: not one model", file=sys.stderr)
         return 1
-    if not arguments.json:
+    if not arguments.json_:
         print(f"logits differ by {apart:.1e} relative, within {TOLERANCE:.0e}: the same model", flush=True)
     rounds = arguments.rounds or (5 if config.model.image.cnn == "resnet50" else 9)
     result = {**_described(config), "logits_apart": apart, **measure(ours, peer, steps=arguments.steps, rounds=rounds)}
-    print(json.dumps(result) if arguments.json else _text(result))
+    print(json.dumps(result) if arguments.json_ else _text(result))
     return 0
 
 

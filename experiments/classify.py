@@ -5,34 +5,33 @@ SOURCE is a CNN with its classifier, as `port_weights` takes it. The five likeli
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
 from vlm_jax.text_lines import split_lines
 
 TOP, BATCH = 5, 16
 
 
+class Classify(Group):
+    """Name what is in pictures, with the five likeliest classes of a ported CNN."""
+
+    source: Annotated[str, POSITIONAL]
+    """The CNN: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
+    image: tuple[Path, ...]
+    """Picture files, or folders of them."""
+    classes: Path | None = None
+    """Names of the classes in order: a JSON list, or a line each. Without it those of config.json, or numbers."""
+    output: Path | None = None
+    """A PNG that shows the pictures with their classes."""
+
+
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class Classify:
-        """Name what is in pictures, with the five likeliest classes of a ported CNN."""
-
-        source: Annotated[str, tyro.conf.Positional]
-        """The CNN: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
-        image: tuple[Path, ...]
-        """Picture files, or folders of them."""
-        classes: Path | None = None
-        """Names of the classes in order: a JSON list, or a line each. Without it those of config.json, or numbers."""
-        output: Path | None = None
-        """A PNG that shows the pictures with their classes."""
-
-    options = parse(Classify, argv, prog="python -m experiments.classify")
+    options = parse_options(argv, Classify, prog="python -m experiments.classify")
     if not options.image:
         raise InputError("--image is empty; give at least one picture file")
     names = _names(options.classes) if options.classes else None

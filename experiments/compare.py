@@ -4,12 +4,13 @@ Item by item, with the picture as the unit, since questions about one picture ar
 about these two checkpoints. Whether a way to train is better needs several seeds of each: experiments.ablate.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,19 +36,17 @@ UNITS = {
 }
 
 
+class Compare(Group):
+    """Compare two finished runs on the items of the test split that both predicted."""
+
+    run_a: Annotated[Path, POSITIONAL]
+    """Folder of a finished run."""
+    run_b: Annotated[Path, POSITIONAL]
+    """Folder of another one, on the same data."""
+
+
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class Compare:
-        """Compare two finished runs on the items of the test split that both predicted."""
-
-        run_a: Annotated[Path, tyro.conf.Positional]
-        """Folder of a finished run."""
-        run_b: Annotated[Path, tyro.conf.Positional]
-        """Folder of another one, on the same data."""
-
-    arguments = parse(Compare, argv, prog="python -m experiments.compare")
+    arguments = parse_options(argv, Compare, prog="python -m experiments.compare")
 
     from vlm_jax.ablation.items import read_items
     from vlm_jax.ablation.statistics import holm

@@ -8,36 +8,35 @@ import contextlib
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
 REDRAWN = ("generation.masking",)  # of what is learned with: a picture may be drawn with another one
-NOT_RASTER = tuple(f"generation.{name}" for name in ("masking", "steps", "choice_temperature", "revision_temperature"))
+NOT_RASTER = tuple(f"generation.{name}" for name in ("masking", "steps", "choice_temperature"))
+
+
+class Evaluate(Group):
+    """Score a trained model on a split, with controls; write predictions, a sheet of pictures and the result."""
+
+    run: Annotated[Path, POSITIONAL]
+    """Folder of a run."""
+    split: str = "test"
+    """Split of the run's data set; `test` is scored once."""
+    checkpoint: str = "best"
+    """`best` by the validation score, `latest`, or an optimizer step that was kept."""
+    change: tuple[str, ...] = ()
+    """What is otherwise than in the run: how texts are said or pictures drawn (`generation.steps=4
+    decoding.beams=3`), where the data is (`data.files.images=FOLDER`). Not for the test split."""
 
 
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class Evaluate:
-        """Score a trained model on a split, with controls; write predictions, a sheet of pictures and the result."""
-
-        run: Annotated[Path, tyro.conf.Positional]
-        """Folder of a run."""
-        split: str = "test"
-        """Split of the run's data set; `test` is scored once."""
-        checkpoint: str = "best"
-        """`best` by the validation score, `latest`, or an optimizer step that was kept."""
-        change: tuple[str, ...] = ()
-        """What is otherwise than in the run: how texts are said or pictures drawn (`generation.steps=4
-        decoding.beams=3`), where the data is (`data.files.images=FOLDER`). Not for the test split."""
-
-    arguments = parse(Evaluate, argv, prog="python -m experiments.evaluate")
+    arguments = parse_options(argv, Evaluate, prog="python -m experiments.evaluate")
 
     from vlm_jax.run_folder import open_run
 
@@ -77,10 +76,7 @@ def _changed(config, changes):
     from vlm_jax.config_json import with_overrides
 
     overrides = [_override(config, change) for change in changes]
-    changed = check(with_overrides(config, overrides))
-    if "generation.revision_temperature" in dict(overrides) and changed.generation.revisions == 0:
-        raise InputError("--change generation.revision_temperature is for revisions, of which the run has none")
-    return changed
+    return check(with_overrides(config, overrides))
 
 
 def _override(config, change):

@@ -4,77 +4,82 @@ A SOURCE is a folder with model.safetensors (or shards and their index) and conf
 (owner/name@revision) or package:NAME/folder inside an installed Python package.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
+from vlm_jax.settings.command_line import parse_subcommand
+from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group
+
+DESCRIPTION = "Bring published weights in, prove them, hand them back."
+
+
+class Names(Group):
+    """What a source does not say itself, and names of tensors that are not as the published class has them."""
+
+    source: Annotated[str, POSITIONAL]
+    """Where the weights are: a folder, a .safetensors file, owner/name@revision, or package:NAME/folder."""
+    architecture: str | None = None
+    """The class, such as BertModel or resnet50, for weights that do not name it."""
+    strip_prefix: str = ""
+    """A beginning of names that is taken off, as `module.` or `base_model.model.`."""
+    drop_tensors: Annotated[tuple[str, ...], REPEATED] = ()
+    """A regular expression: tensors whose whole name matches it, without the prefix, are left out and recorded.
+    Give it once for each message that names one."""
+
+
+class Import(Names):
+    """Port published weights into a folder: parameters (Orbax), tokenizer and port_report.md."""
+
+    output: Path
+    """Folder that is written; it must not be there yet."""
+
+
+class Verify(Names):
+    """Compare our model with the published one on the same input.
+
+    Exit code 0 for PASS, 1 for FAIL, 3 for NOT COMPARED.
+    """
+
+    source: Annotated[str, POSITIONAL]
+    """Where the weights are, or the folder of an import."""
+
+
+class Export(Group):
+    """Write a folder that the matching transformers class loads."""
+
+    source: Annotated[str, POSITIONAL]
+    """Folder of an import, or of a run, whose text side is taken."""
+    output: Path
+    """Folder that is written; it must not be there yet."""
+
+
+class Convert(Group):
+    """Take the tensors out of a pickled PyTorch checkpoint; nothing else in it is run. Needs torch."""
+
+    source: Annotated[Path, POSITIONAL]
+    """A .bin, .pt, .pth or .ckpt file."""
+    output: Path
+    """The .safetensors file that is written."""
+
+
+class List(Group):
+    """Say what can be ported."""
 
 
 def main(argv: list[str]) -> int:
-    import tyro
-
-    Place = Annotated[str, tyro.conf.Positional]
-
-    @dataclass(frozen=True, kw_only=True)
-    class Names:
-        """What a source does not say itself, and names of tensors that are not as the published class has them."""
-
-        architecture: str | None = None
-        """The class, such as BertModel or resnet50, for weights that do not name it."""
-        strip_prefix: str = ""
-        """A beginning of names that is taken off, as `module.` or `base_model.model.`."""
-        drop_tensors: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-        """A regular expression: tensors whose whole name matches it, without the prefix, are left out and recorded.
-        Give it once for each message that names one."""
-
-    @dataclass(frozen=True)
-    class Import(Names):
-        """Port published weights into a folder: parameters (Orbax), tokenizer and port_report.md."""
-
-        source: Place
-        """Where the weights are: a folder, a .safetensors file, owner/name@revision, or package:NAME/folder."""
-        output: Path
-        """Folder that is written; it must not be there yet."""
-
-    @dataclass(frozen=True)
-    class Verify(Names):
-        """Compare our model with the published one on the same input.
-
-        Exit code 0 for PASS, 1 for FAIL, 3 for NOT COMPARED.
-        """
-
-        source: Place
-        """Where the weights are, or the folder of an import."""
-
-    @dataclass(frozen=True)
-    class Export:
-        """Write a folder that the matching transformers class loads."""
-
-        source: Place
-        """Folder of an import, or of a run, whose text side is taken."""
-        output: Path
-        """Folder that is written; it must not be there yet."""
-
-    @dataclass(frozen=True)
-    class Convert:
-        """Take the tensors out of a pickled PyTorch checkpoint; nothing else in it is run. Needs torch."""
-
-        source: Annotated[Path, tyro.conf.Positional]
-        """A .bin, .pt, .pth or .ckpt file."""
-        output: Path
-        """The .safetensors file that is written."""
-
-    @dataclass(frozen=True)
-    class List:
-        """Say what can be ported."""
-
-    commands: dict[type, Callable[..., int]] = {
-        Import: _import, Verify: _verify, Export: _export, Convert: _convert, List: _list,
-    }  # fmt: skip
-    chosen = parse(Import | Verify | Export | Convert | List, argv, prog="python -m experiments.port_weights")
-    return commands[type(chosen)](chosen)
+    commands = {"import": Import, "verify": Verify, "export": Export, "convert": Convert, "list": List}
+    options = parse_subcommand(argv, commands, prog="python -m experiments.port_weights", description=DESCRIPTION)
+    match options:
+        case Import():
+            return _import(options)
+        case Verify():
+            return _verify(options)
+        case Export():
+            return _export(options)
+        case Convert():
+            return _convert(options)
+    return _list()
 
 
 def _import(options):
@@ -142,7 +147,7 @@ def _convert(options):
     return 0
 
 
-def _list(options):
+def _list():
     from vlm_jax.weights.families import FAMILIES
 
     for family in FAMILIES.values():

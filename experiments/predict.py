@@ -8,22 +8,20 @@ import dataclasses
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
 
 # Settings of `generation`.
-DRAWN = (
-    *("samples", "candidates", "judge", "temperature", "steps", "guidance"),
-    *("revisions", "revision_temperature"),
-)
+DRAWN = ("samples", "candidates", "judge", "temperature", "steps", "guidance", "revisions")
 AT_ONCE = 64  # pictures, candidates too
 SHOWN = 200  # characters of a text or of words that a note shows
 LOOKED_AT = 10_000  # characters whose words a note can be about; all of them would take all memory
-NOT_RASTER = ("steps", "revision_temperature")
+NOT_RASTER = ("steps",)
 # The options of each task, beside those that all have.
 OPTIONS = {
     "vqa": ("image", "question", "output"),
@@ -33,56 +31,52 @@ OPTIONS = {
 DOES = {"vqa": "answers questions", "captioning": "writes captions", "image_generation": "draws pictures"}
 
 
+class Predict(Group):
+    """Answer every question about every picture, with the likeliest five answers and their probabilities; say what
+    is in it, with the log-probability of what was said; or draw what is asked for."""
+
+    run: Annotated[Path, POSITIONAL]
+    """Folder of a run."""
+    image: tuple[Path, ...] | None = None
+    """Picture files, or folders of them."""
+    question: tuple[str, ...] | None = None
+    """Questions, for a model that answers them."""
+    prompt: tuple[str, ...] | None = None
+    """What to draw, for a model that draws."""
+    beam: int | None = None
+    """Captions: search with so many beams, and show the best."""
+    samples: int | None = None
+    """Captions: so many of a picture, drawn at random; with --beam, so many of the best. Pictures of a prompt."""
+    temperature: float | None = None
+    """Captions and pictures: above 1 the draws vary more, below 1 less. --revisions have one of their own, 0.5."""
+    top_p: float | None = None
+    """Captions: draw among the likeliest words that together have this probability."""
+    prefix: str | None = None
+    """Captions: words with which each begins."""
+    choices: tuple[str, ...] | None = None
+    """Captions: the only texts to choose from."""
+    steps: int | None = None
+    """Pictures: steps in which one is drawn."""
+    revisions: int | None = None
+    """Pictures: rounds in which each of their codes is then drawn anew."""
+    guidance: float | None = None
+    """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
+    candidates: int | None = None
+    """Pictures: each is the best of so many that are drawn."""
+    judge: str | None = None
+    """Pictures: folder of a captioning run that chooses among the candidates."""
+    seed: int | None = None
+    """Other captions or pictures than those of the run's seed; with the same one they are the same again."""
+    output: Path | None = None
+    """A PNG that shows the pictures with what was said of them, or all that were drawn."""
+    checkpoint: str = "best"
+    """`best` by the validation score, `latest`, or an optimizer step that was kept."""
+    json_: bool = False
+    """One line of JSON an answer or picture instead of text."""
+
+
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class Predict:
-        """Answer every question about every picture, with the likeliest five answers and their probabilities; say what
-        is in it, with the log-probability of what was said; or draw what is asked for."""
-
-        run: Annotated[Path, tyro.conf.Positional]
-        """Folder of a run."""
-        image: tuple[Path, ...] | None = None
-        """Picture files, or folders of them."""
-        question: tuple[str, ...] | None = None
-        """Questions, for a model that answers them."""
-        prompt: tuple[str, ...] | None = None
-        """What to draw, for a model that draws."""
-        beam: int | None = None
-        """Captions: search with so many beams, and show the best."""
-        samples: int | None = None
-        """Captions: so many of a picture, drawn at random; with --beam, so many of the best. Pictures of a prompt."""
-        temperature: float | None = None
-        """Captions and pictures: above 1 the draws vary more, below 1 less. What --revisions draw has its own."""
-        top_p: float | None = None
-        """Captions: draw among the likeliest words that together have this probability."""
-        prefix: str | None = None
-        """Captions: words with which each begins."""
-        choices: tuple[str, ...] | None = None
-        """Captions: the only texts to choose from."""
-        steps: int | None = None
-        """Pictures: steps in which one is drawn."""
-        revisions: int | None = None
-        """Pictures: rounds in which each of their codes is then drawn anew."""
-        revision_temperature: float | None = None
-        """Pictures: what --temperature is, for those rounds."""
-        guidance: float | None = None
-        """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
-        candidates: int | None = None
-        """Pictures: each is the best of so many that are drawn."""
-        judge: str | None = None
-        """Pictures: folder of a captioning run that chooses among the candidates."""
-        seed: int | None = None
-        """Other captions or pictures than those of the run's seed; with the same one they are the same again."""
-        output: Path | None = None
-        """A PNG that shows the pictures with what was said of them, or all that were drawn."""
-        checkpoint: str = "best"
-        """`best` by the validation score, `latest`, or an optimizer step that was kept."""
-        json: bool = False
-        """One line of JSON an answer or picture instead of text."""
-
-    arguments = parse(Predict, argv, prog="python -m experiments.predict")
+    arguments = parse_options(argv, Predict, prog="python -m experiments.predict")
     from vlm_jax.run_folder import open_run
 
     folder = open_run(arguments.run)
@@ -127,7 +121,7 @@ def _answer(folder, config, arguments):
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
     predictions = task.predict(params, examples, batch_images=_rows(len(examples), len(questions), encode))
     for prediction in predictions:
-        if arguments.json:
+        if arguments.json_:
             line = _line(prediction) | {"notes": notes[prediction.question.text]}
             print(json.dumps(line, ensure_ascii=False))
         else:
@@ -158,7 +152,7 @@ def _say_captions(folder, config, arguments):
     options = {"decoding": decoding, "choices": arguments.choices or (), "batch_images": size}
     captions = task.predict(params, examples, **options)
     for caption in captions:
-        if arguments.json:
+        if arguments.json_:
             said = [each.as_dict() for each in caption.said]
             print(json.dumps({"image": caption.image_id, "captions": said, "notes": []}, ensure_ascii=False))
         else:
@@ -197,10 +191,6 @@ def _draw(folder, config, arguments):
     if arguments.candidates == 1 and arguments.judge is None:
         changes["judge"] = None  # nothing is left to choose among
     settings = dataclasses.replace(config.generation, **changes)
-    if arguments.revision_temperature is not None and settings.revisions == 0:
-        raise InputError(
-            "--revision-temperature is for --revisions, of which there are none; give some, or leave it out"
-        )
     many = len(arguments.prompt) * settings.samples * settings.candidates
     most = max(AT_ONCE, config.training.evaluation_batch_images)
     at_once = dataclasses.replace(config.training, evaluation_batch_images=most)
@@ -216,7 +206,7 @@ def _draw(folder, config, arguments):
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
     items = [SheetItem(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
     predictions_sheet(items, arguments.output, title=config.name)
-    if arguments.json:
+    if arguments.json_:
         for place, (prompt, _) in enumerate(rows, 1):
             line = {"sheet": str(arguments.output), "place": place, "prompt": prompt, "notes": notes[prompt]}
             print(json.dumps(line, ensure_ascii=False))

@@ -1,28 +1,27 @@
 """Emoji drawings from npm's packages: `python -m experiments.prepare_emoji node_modules --output emoji`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from vlm_jax.command_line import parse, run_command
+from vlm_jax.command_line import run_command
+from vlm_jax.settings.command_line import parse_options
+from vlm_jax.settings.groups import POSITIONAL, Group
+
+
+class PrepareEmoji(Group):
+    """Make the folder that the data set `emoji` reads: every named drawing of Noto's, and Fluent's of the same.
+
+    First: npm install emojibase-data emoji-datasource-google @lobehub/fluent-emoji-3d
+    """
+
+    packages: Annotated[Path, POSITIONAL]
+    """The `node_modules` that the three packages are in."""
+    output: Path = Path("emoji")
+    """The folder to make."""
 
 
 def main(argv: list[str]) -> int:
-    import tyro
-
-    @dataclass(frozen=True)
-    class PrepareEmoji:
-        """Make the folder that the data set `emoji` reads: every named drawing of Noto's, and Fluent's of the same.
-
-        First: npm install emojibase-data emoji-datasource-google @lobehub/fluent-emoji-3d
-        """
-
-        packages: Annotated[Path, tyro.conf.Positional]
-        """The `node_modules` that the three packages are in."""
-        output: Path = Path("emoji")
-        """The folder to make."""
-
-    arguments = parse(PrepareEmoji, argv, prog="python -m experiments.prepare_emoji")
+    arguments = parse_options(argv, PrepareEmoji, prog="python -m experiments.prepare_emoji")
     from vlm_jax.data.emoji_packages import prepare_emoji
 
     counts = prepare_emoji(arguments.packages, arguments.output)

@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "vlm_jax").rglob("*.py"))
 # Each row may import the rows above it, and its own package. The table stands in docs/architecture.md too.
 RANKS = (
     ("allocator", "errors", "interrupts", "setting_kinds", "text_lines", "types"),
-    ("config", "failures", "metrics", "trees", "integrity", "packages", "scenes"),
+    ("config", "failures", "metrics", "trees", "integrity", "packages", "scenes", "settings"),
     ("config_checks", "identity"),
     ("config_json",),
     ("command_line", "run_folder", "figures", "data"),

@@ -1,21 +1,17 @@
 """Settings from the command line: every kind of value, help at once, and errors that name the nearest choice."""
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import pytest
-import tyro
 
-from vlm_jax.command_line import load_preset, parse, parse_train, run_command
+from vlm_jax.command_line import load_preset, parse_train, run_command
 from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_dict, to_json
+from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -167,16 +163,6 @@ def test_a_file_that_is_no_preset_is_refused(tmp_path):
         load_preset(tmp_path / "README.md")
 
 
-def test_the_config_of_an_older_drawing_run_means_what_it_meant_then(tmp_path):
-    values = to_dict(Config(task="image_generation"))
-    del values["generation"]["blocks"], values["model"]["codes"]["look_around"]
-    (tmp_path / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    config = load_preset(tmp_path / "config.json")
-    assert (config.generation.blocks, config.model.codes.look_around) == (0.0, False)
-    (tmp_path / "config.json").write_text(json.dumps(values | {"task": "captioning"}), encoding="utf-8")
-    assert load_preset(tmp_path / "config.json").generation.blocks == Config().generation.blocks
-
-
 def test_a_runs_config_is_one_to_start_from(tmp_path):
     config, _ = parse_train([TINY, "--model.fusion", "late"])
     (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")
@@ -197,25 +183,6 @@ def test_lists_in_a_preset_become_tuples(tmp_path):
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert answer.stdout == "(8, 16)\n", answer.stderr
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Score a run."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
-    split: str = "test"
-    """Which split."""
-
-
-def test_other_commands_parse_dataclasses(capsys):
-    arguments = parse(Evaluate, ["runs/a", "--split", "validation"], prog="python -m experiments.evaluate")
-    assert arguments == Evaluate(Path("runs/a"), "validation")
-    with pytest.raises(SystemExit) as stop:
-        parse(Evaluate, ["runs/a", "--splt", "test"], prog="python -m experiments.evaluate")
-    assert stop.value.code == 2
-    assert "--split" in capsys.readouterr().err
 
 
 def raising(error):

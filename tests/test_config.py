@@ -28,7 +28,7 @@ from vlm_jax.config import (
     Training,
 )
 from vlm_jax.config_checks import RULES, check
-from vlm_jax.config_json import BEFORE, from_dict, from_json, to_dict, to_json
+from vlm_jax.config_json import from_dict, from_json, to_dict, to_json
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.identity import changes
 
@@ -195,20 +195,16 @@ def test_a_saved_config_is_checked_when_read():
         from_json(json.dumps(values))
 
 
-def test_a_config_that_an_older_version_saved_means_what_it_meant_then():
-    (preset,) = (path for path in PRESETS if path.stem == "shape_scenes_generation")
-    values = to_dict(runpy.run_path(str(preset))["get_config"]())
-    for setting in BEFORE:
-        *groups, name = setting
-        group = functools.reduce(dict.get, groups, values)
-        assert group.pop(name) != BEFORE[setting], "its default is another one, or it would need no row"
-    old = from_json(json.dumps(values))
-    assert not old.model.codes.look_around and not old.generation.start_from_looks and old.generation.blocks == 0
-    assert from_json(to_json(old)) == old
+@pytest.mark.parametrize("group", [(), ("model", "image")])
+def test_a_saved_config_has_every_setting_and_no_other(group):
     values = to_dict(Config())
-    for *groups, name in BEFORE:
-        functools.reduce(dict.get, groups, values).pop(name)
-    assert from_json(json.dumps(values)) == check(Config()), "of no meaning to a model that draws nothing"
+    level = functools.reduce(dict.get, group, values)
+    name, value = level.popitem()
+    with pytest.raises(InputError, match=f"{'.'.join([*group, name])}.* is missing"):
+        from_json(json.dumps(values))
+    level |= {name: value, "former": 1}
+    with pytest.raises(InputError, match=f"no setting '{'.'.join([*group, 'former'])}'"):
+        from_json(json.dumps(values))
 
 
 def test_each_changed_setting_is_named_once():

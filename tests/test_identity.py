@@ -31,8 +31,8 @@ MAY_CHANGE = {
     Kind.USE: {
         *("data.accuracy", "data.evaluation_limit", "training.evaluate_every"),
         *(name for name in leaves(Config()) if name.startswith("decoding.")),
-        *("generation.steps", "generation.revisions", "generation.revision_temperature", "generation.guidance"),
-        *("generation.guidance_schedule", "generation.temperature", "generation.choice_temperature"),
+        *("generation.steps", "generation.revisions", "generation.guidance"),
+        *("generation.temperature", "generation.choice_temperature"),
         *("generation.samples", "generation.candidates", "generation.judge", "generation.features"),
         "generation.features_sha256",
     },

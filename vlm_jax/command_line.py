@@ -6,14 +6,13 @@ import logging
 import re
 import runpy
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from vlm_jax.config import Config
 from vlm_jax.config_checks import check
-from vlm_jax.config_json import as_meant, from_dict, to_dict
+from vlm_jax.config_json import from_dict, to_dict
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.failures import check_writable_name, explained, quiet_end, quiet_libraries
 from vlm_jax.interrupts import discard, installed
@@ -72,7 +71,7 @@ def call_file(path: Path, function: str, kind: type[Made], *, example: str) -> M
 
 def _load_json(path: Path) -> Config:
     try:
-        return from_dict(as_meant(json.loads(path.read_text(encoding="utf-8"))))
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:  # not JSON, or no config of this version
         raise InputError(f"{path} cannot be used: {error}") from None
 
@@ -131,16 +130,6 @@ def _preset_place(argv: list[str]) -> int | None:
     if argv and not argv[0].startswith("-"):
         return 0
     return next((place for place, argument in enumerate(argv) if argument.endswith((".py", ".json"))), None)
-
-
-def parse(arguments: Callable[..., Arguments] | types.UnionType, argv: list[str], *, prog: str) -> Arguments:
-    """Options and positional arguments by the signature of a dataclass or function; what it makes of them.
-
-    A union of dataclasses is a choice of subcommands.
-    """
-    import tyro
-
-    return tyro.cli(arguments, args=argv, prog=prog)
 
 
 def run_command(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:

@@ -203,12 +203,6 @@ class ImageCodes:
     """With `cells` a cell's code is of what is in it alone; with `neighbours` the encoder looks around it as well."""
     encoder_noise: Identity[float] = 0.0
     """Noise (levels of 255, standard deviation) on what the encoder learns from: codes follow it less."""
-    shared_digits: Identity[bool] = True
-    """In image generation: codes of the scalar quantizer that are alike share a part of their vectors."""
-    look_around: Identity[bool] = True
-    """In image generation: a cell takes in those around it before the trunk (3x3 convolution); not with `raster`."""
-    revival: Identity[float] = 0.25
-    """Weight of the loss that draws codes which nothing took to features of the batch (learned codebook)."""
     patch_size: Identity[int] = 4
     """Side in pixels of the squares that the first stage sees; each later stage halves height and width."""
     widths: Identity[tuple[int, ...]] = (64, 128)
@@ -352,10 +346,6 @@ class Generation:
     masking: Identity[Literal["cosine", "linear", "square"]] = "cosine"
     """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps.
     This, `steps` and `choice_temperature` are not for `raster`."""
-    blocks: Identity[float] = 0.5
-    """Share of training pictures whose hidden codes lie together, whole things among them; not with `raster`."""
-    start_from_looks: Identity[bool] = True
-    """Codes that look alike start with like vectors, so that what is learned of one is learned of all of them."""
     drop_prompt: Identity[float] = 0.1
     """Share of training pictures that are learned without their prompt, for guidance."""
     per_picture: Identity[bool] = False
@@ -368,12 +358,8 @@ class Generation:
     """Steps in which the codes of a picture are drawn."""
     revisions: Use[int] = 0
     """Rounds in which each code of a whole picture is then drawn anew, an eighth at a time; not with `raster`."""
-    revision_temperature: Use[float] = 0.5
-    """Divides the logits before a code is drawn anew."""
     guidance: Use[float] = 2.0
     """How far logits are pushed from those without the prompt towards those with it; 0 draws with the prompt alone."""
-    guidance_schedule: Use[Literal["constant", "rising"]] = "constant"
-    """`rising` grows linearly, step by step, to guidance in full."""
     temperature: Use[float] = 1.0
     """Divides the logits before a code is drawn."""
     choice_temperature: Use[float] = 4.5

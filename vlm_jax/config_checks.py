@@ -81,7 +81,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ("at least 2", lambda value: value >= 2, ("model.codes.size",)),  # one code says nothing of an image
     ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram",)),
     ("above 0 and at most 1", lambda value: 0 < value <= 1, ("decoding.top_p",)),
-    ("0 to 1", lambda value: 0 <= value <= 1, ("generation.blocks", "generation.rare_codes")),
+    ("0 to 1", lambda value: 0 <= value <= 1, ("generation.rare_codes",)),
     ("finite", math.isfinite, ("data.image.mean",)),
     (
         "at least 0 and finite",
@@ -92,7 +92,6 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "decoding.length_penalty",
             "model.codes.commitment",
             "model.codes.encoder_noise",
-            "model.codes.revival",
             "generation.guidance",
             "generation.choice_temperature",
         ),
@@ -107,7 +106,6 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "optimizer.clip_norm",
             "decoding.temperature",
             "generation.temperature",
-            "generation.revision_temperature",
         ),
     ),
     (

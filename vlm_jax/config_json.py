@@ -7,17 +7,9 @@ import typing
 from collections.abc import Iterable
 from typing import Any, Literal, Union
 
-from vlm_jax.config import Config
+from vlm_jax.config import Config, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError, nearest, one_of
-
-# What a setting of image generation amounted to before there was one, where its default is something else: by its group
-# and name. A saved config that has the group and lacks the setting is of a run from before.
-BEFORE = {
-    ("model", "codes", "look_around"): False,
-    ("generation", "start_from_looks"): False,
-    ("generation", "blocks"): 0.0,
-}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -69,20 +61,20 @@ def _leaf(value: Any, kind: Any, path: str) -> Any:
 
 
 def from_json(text: str) -> Config:
-    """The config that `to_json` wrote, checked; one that an older version wrote means what it meant then."""
-    return check(from_dict(as_meant(json.loads(text))))
+    """The config that `to_json` wrote, checked; `InputError` where a setting of it is missing or unknown."""
+    return check(from_saved(json.loads(text), Config))
 
 
-def as_meant(values: Any) -> Any:
-    """A saved config, as JSON has it, with what an older version did without saying so."""
-    drawing = isinstance(values, dict) and values.get("task") == "image_generation"
-    for (*groups, name), value in BEFORE.items() if drawing else ():
-        group = values
-        for each in groups:
-            group = group.get(each) if isinstance(group, dict) else None
-        if isinstance(group, dict):
-            group.setdefault(name, value)
-    return values
+def from_saved(values: Any, kind: Any) -> Any:
+    """The typed group of settings of which `to_dict` wrote every one; `InputError` names the first that is missing."""
+    group = from_dict(values, kind)
+    for setting in leaves(group):
+        level = values
+        for name in setting.split("."):
+            if name not in level:
+                raise InputError(f"setting {setting!r} is missing")
+            level = level[name]
+    return group
 
 
 def with_overrides(config: Config, overrides: Iterable[tuple[str, Any]]) -> Config:

@@ -69,7 +69,7 @@ class RunFolder:
             except InputError as error:
                 raise InputError(f"{error}; {_way_out(self.path)}") from None
         if any(self.checkpoints.glob("[0-9]*/_CHECKPOINT_METADATA")):
-            raise InputError(f"{self.path} holds checkpoints and no {MANIFEST}; {_way_out(self.path)}")
+            raise InputError(f"{self.path} holds checkpoints and no {MANIFEST}; {_way_out(self.path)}, or train again")
         return None
 
     def file(self, name: str) -> Path:
@@ -113,11 +113,7 @@ class RunFolder:
 
     def config(self) -> Config:
         """The resolved config that the run has now; `InputError` names the file where it is not readable."""
-        file = self.file(CONFIG)
-        try:
-            return from_json(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError, RecursionError) as error:  # not JSON, or settings of another version
-            raise InputError(f"{file} cannot be used: {error}") from None
+        return read_config(self.file(CONFIG))
 
     def read_json(self, name: str, kind: type = dict) -> Any:
         """What a file holds, as the manifest knows it; `InputError` where it is no JSON, or another `kind` of value."""
@@ -150,7 +146,7 @@ class RunFolder:
         return self.read_json(TRAINED_AS).get("run") if self.file(TRAINED_AS).is_file() else None
 
     def data(self) -> dict[str, Any]:
-        """What `data.json` says of each split's images and texts; empty of a run that began before it was kept."""
+        """What `data.json` says of each split's images and texts; empty until it is written."""
         return self.read_json(DATA) if self.file(DATA).is_file() else {}
 
     def history(self) -> list[dict[str, Any]]:
@@ -203,6 +199,14 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON, whole or not at all; numbers that are not finite become null."""
         self.write_text(name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_config(file: Path) -> Config:
+    """The config in a run's `config.json`; `InputError` where this version did not write it."""
+    try:
+        return from_json(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError, RecursionError) as error:  # not JSON, or settings of another version
+        raise InputError(f"{file} cannot be used: {error}; train again") from None
 
 
 def _way_out(path: Path) -> str:

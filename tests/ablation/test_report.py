@@ -168,15 +168,6 @@ def test_what_is_missing_says_so(tmp_path):
     assert "No finding has been written down yet." in empty
 
 
-def test_what_an_older_version_did_not_write_down_is_no_difference():
-    old, new = record(0.9), record(0.8)
-    old.result["machine"], new.result["machine"] = {"cpu_cores": 2}, {"cpu_cores": 2, "processor": "x"}
-    rows = [row(name, [each], ("accuracy",), planned=1, cost=COST) for name, each in (("a", old), ("b", new))]
-    assert "Runs differ in machine" not in markdown(report(table(*rows)))
-    new.result["machine"]["cpu_cores"] = 1
-    assert "Runs differ in machine" in markdown(report(table(*rows)))
-
-
 def test_a_finding_is_of_all_runs(tmp_path):
     given = report(CLEAR, finding="Cross is better.")
     assert "As the study's file says of its authors' runs: Cross is better." in markdown(given)
@@ -217,13 +208,13 @@ def drawn(label, scores, *, evaluate_every=100, scored_alone=False, **generation
 def test_ways_to_draw_are_compared_seed_by_seed_where_one_training_drew_them():
     base = drawn("12 steps", {0: 0.5, 1: 0.6, 2: 0.9})
     few = drawn("4 steps", {2: 0.91, 1: 0.62}, steps=4, scored_alone=True)
-    whole = drawn("whole", {0: 0.51, 1: 0.6, 2: 0.88}, blocks=0.0)
+    whole = drawn("whole", {0: 0.51, 1: 0.6, 2: 0.88}, drop_prompt=0.0)
     found = table(base, few, whole)
     one, other = (found.differences["accuracy"][label] for label in ("4 steps", "whole"))
     assert one.paired and not other.paired and one.n == 2
     assert one.difference == pytest.approx(0.015), "of the seeds that both have, whatever their order"
     text = markdown(report(found))
-    assert "| 4 steps | steps=4; trained as another, scored alone |" in text and "| whole | blocks=0.0 |" in text
+    assert "| 4 steps | steps=4; trained as another, scored alone |" in text and "| whole | drop_prompt=0.0 |" in text
     (differing,) = [block for block in tables_of(text) if "test" in block[0]]
     assert "seed by seed" in differing[2] and "Welch's" in differing[3]
     (costs,) = [block for block in tables_of(text) if "wall time" in block[0]]

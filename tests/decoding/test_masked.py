@@ -110,24 +110,23 @@ def test_chance_among_the_surest_falls_with_the_steps(monkeypatch):
     assert drawn.tolist() == [1] * (CELLS // 2) + [2] * (CELLS // 2)
 
 
-@pytest.mark.parametrize(("schedule", "parts"), [("constant", (1, 1, 1)), ("rising", (1 / 3, 2 / 3, 1))])
-def test_guidance_goes_from_without_the_prompt_towards_with_it(schedule, parts):
+def test_guidance_goes_from_without_the_prompt_towards_with_it():
     seen = []
 
     def of(codes, word):
         return jnp.where(word[:, None, None] == EMPTY[0][1], 1.0, 3.0) * jnp.ones((len(codes), CELLS, CODES))
 
     class Watched(CodeDecoder):
-        def guided(self, logits, part):
-            found = super().guided(logits, part)
+        def guided(self, logits):
+            found = super().guided(logits)
             jax.debug.callback(lambda value: seen.append(float(value)), found[0, 0, 0])
             return found
 
-    settings = Generation(steps=3, guidance=2.0, guidance_schedule=schedule)
+    settings = Generation(steps=3, guidance=2.0)
     drawn = Watched(Known(of), settings, grid=GRID, codes=CODES, empty=EMPTY)({}, *prompts(5), keys(1))
     drawn.block_until_ready()
     jax.effects_barrier()
-    np.testing.assert_allclose(seen, [3 + 2.0 * part * (3 - 1) for part in parts], rtol=1e-6)
+    np.testing.assert_allclose(seen, [3 + 2.0 * (3 - 1)] * 3, rtol=1e-6)
 
 
 def flat(codes, word):
@@ -159,8 +158,9 @@ def test_low_temperature_takes_the_likeliest():
 
 
 @pytest.mark.parametrize("blocks", [0.0, 0.5, 1.0])
-def test_a_random_share_is_hidden_by_key_alone(blocks):
-    settings = {"schedule": "cosine", "mask_code": CODES, "blocks": blocks}
+def test_a_random_share_is_hidden_by_key_alone(monkeypatch, blocks):
+    monkeypatch.setattr(masked, "SHARE_OF_BLOCKS", blocks)
+    settings = {"schedule": "cosine", "mask_code": CODES}
     codes = jnp.asarray(np.random.default_rng(0).integers(0, CODES, (400, *GRID)))
     shown, hidden = hide(codes, keys(400), **settings)
     assert bool((shown[hidden] == CODES).all()) and bool((shown[~hidden] == codes[~hidden]).all())
@@ -175,24 +175,29 @@ def test_a_random_share_is_hidden_by_key_alone(blocks):
     np.testing.assert_array_equal(part[1], hidden[7:9])
 
 
-def test_blocks_hide_what_lies_together_in_their_share_of_the_pictures():
+def test_blocks_hide_what_lies_together_in_half_of_the_pictures(monkeypatch):
     """A block of cells has less of an edge to what is shown than cells anywhere."""
     codes = jnp.zeros((600, 8, 8), jnp.int32)
 
-    def edges(blocks):
-        _, hidden = hide(codes, keys(600), schedule="cosine", mask_code=CODES, blocks=blocks)
+    def edges():
+        _, hidden = hide(codes, keys(600), schedule="cosine", mask_code=CODES)
         hidden = np.asarray(hidden)
         some = hidden[(hidden.sum((1, 2)) >= 16) & (hidden.sum((1, 2)) <= 40)]  # with an inside
         return (some[:, 1:] != some[:, :-1]).sum((1, 2)) + (some[:, :, 1:] != some[:, :, :-1]).sum((1, 2))
 
-    anywhere, half, together = edges(0.0), edges(0.5), edges(1.0)
+    half = edges()
+    monkeypatch.setattr(masked, "SHARE_OF_BLOCKS", 0.0)
+    anywhere = edges()
+    monkeypatch.setattr(masked, "SHARE_OF_BLOCKS", 1.0)
+    together = edges()
     assert anywhere.min() > together.max()  # no picture can be taken for one of the others
     assert np.mean(half <= together.max()) == pytest.approx(0.5, abs=0.1)
 
 
-def test_blocks_lie_around_one_to_three_places():
+def test_blocks_lie_around_one_to_three_places(monkeypatch):
     """A disc around each, of which some run into each other: never more pieces than places, and often fewer."""
-    _, hidden = hide(jnp.zeros((600, 8, 8), jnp.int32), keys(600), schedule="cosine", mask_code=CODES, blocks=1.0)
+    monkeypatch.setattr(masked, "SHARE_OF_BLOCKS", 1.0)
+    _, hidden = hide(jnp.zeros((600, 8, 8), jnp.int32), keys(600), schedule="cosine", mask_code=CODES)
     few = [each for each in np.asarray(hidden) if each.sum() <= 12]
     pieces = [ndimage.label(each)[1] for each in few]
     assert set(pieces) == {1, 2, 3}
@@ -250,16 +255,18 @@ def test_revisions_draw_every_code_anew():
     assert not np.array_equal(drawn[0], drawn[1]), "every picture's eighths are its own"
 
 
-def test_revisions_make_codes_agree():
+def test_revisions_make_codes_agree(monkeypatch):
     """Those of a half that were drawn at the same time did not know of each other."""
-    settings = {"steps": 1, "guidance": 0.0, "revision_temperature": 1.0}
+    monkeypatch.setattr(masked, "REVISION_TEMPERATURE", 1.0)
+    settings = {"steps": 1, "guidance": 0.0}
     found = [decoder(halves, revisions=n, **settings)({}, *prompts(*[1] * 40), keys(40)) for n in (0, 1, 3)]
     none, one, three = (agreement(codes).mean() for codes in found)
     assert none < 0.8 and one > none + 0.1 and three > 0.97
-    hot = decoder(halves, revisions=3, **settings | {"revision_temperature": 50.0})({}, *prompts(*[1] * 40), keys(40))
-    assert np.isin(hot, (1, 2)).mean() < 0.5 < np.isin(found[2], (1, 2)).mean()
     alone = decoder(halves, revisions=3, **settings)({}, *prompts(1), keys(40)[7:8])
     np.testing.assert_array_equal(alone[0], found[2][7])
+    monkeypatch.setattr(masked, "REVISION_TEMPERATURE", 50.0)
+    hot = decoder(halves, revisions=3, **settings)({}, *prompts(*[1] * 40), keys(40))
+    assert np.isin(hot, (1, 2)).mean() < 0.5 < np.isin(found[2], (1, 2)).mean()
 
 
 def test_a_picture_is_judged_a_quarter_at_a_time_given_the_rest():

@@ -14,12 +14,11 @@ MODEL = Model(width=8, image=ImageEncoder(cnn="codes"), codes=ImageCodes(levels=
 
 
 @pytest.mark.parametrize(
-    ("pattern", "look_around", "reach"),
-    [("text_to_image", True, 1), ("text_to_image", False, 0), ("raster", True, 0)],
+    ("pattern", "reach"),
+    [("text_to_image", 1), ("raster", 0)],
 )
-def test_a_cell_takes_in_those_around_it(pattern, look_around, reach):
-    codes = dataclasses.replace(MODEL.codes, look_around=look_around)
-    module = CodeEmbedding(dataclasses.replace(MODEL, pattern=pattern, codes=codes))
+def test_a_cell_takes_in_those_around_it(pattern, reach):
+    module = CodeEmbedding(dataclasses.replace(MODEL, pattern=pattern))
     one = jnp.asarray(np.random.default_rng(0).integers(0, 24, (1, 5, 6)))
     variables = module.init(jax.random.key(0), one)
     other = one.at[0, 2, 3].set(24)  # hidden

@@ -50,14 +50,13 @@ def test_what_is_learned_of_a_code_is_learned_of_those_like_it():
     assert {name: rows.tolist() for name, rows in moved.items()} == {f"digits_{place}": [0] for place in range(3)}
 
 
-@pytest.mark.parametrize("settings", [{"shared_digits": False}, {"quantizer": "codebook", "size": 24}])
-def test_otherwise_each_code_has_its_own_alone(settings):
-    module, variables = made(**settings)
+def test_of_a_codebook_each_code_has_its_own_alone():
+    module, variables = made(quantizer="codebook", size=24)
     assert set(variables["params"]) == {"embedding"}
     np.testing.assert_array_equal(module.apply(variables, method="table"), variables["params"]["embedding"])
 
 
-@pytest.mark.parametrize("settings", [{}, {"shared_digits": False}])
+@pytest.mark.parametrize("settings", [{}, {"quantizer": "codebook", "size": 200}])
 def test_codes_that_look_alike_start_alike(settings):
     """The codes here look like one of two things; the hidden code, which looks like nothing, keeps its vector."""
     config = ImageCodes(levels=(8, 5, 5), **settings)

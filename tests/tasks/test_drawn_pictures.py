@@ -189,7 +189,6 @@ def test_a_distance_is_none_where_pictures_are_the_same(tmp_path):
         (["--split", "held_out", "--change", "generation.stepss=4"], "did you mean 'steps'"),
         (["--split", "held_out", "--change", "generation.steps=0"], "generation.steps is 0"),
         (["--split", "held_out", "--change", "generation.drop_prompt=0.5"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "generation.blocks=0.1"], "nothing that was learned"),
         (["--split", "held_out", "--change", "generation.rare_codes=0.1"], "nothing that was learned"),
         (["--split", "held_out", "--change", "generation.per_picture=true"], "nothing that was learned"),
         (["--split", "held_out", "--change", "model.width=64"], "nothing that was learned"),
@@ -212,7 +211,6 @@ def test_what_cannot_be_changed_is_refused(drawing_run, options, message):
         (["--prompt", "a red circle", "--output", "x.png", "--steps", "0"], "generation.steps is 0"),
         (["--prompt", "a red circle", "--output", "x.png", "--candidates", "0"], "generation.candidates is 0"),
         (["--prompt", "a red circle", "--output", "x.png", "--samples", "-1"], "generation.samples is -1"),
-        (["--prompt", "a red circle", "--output", "x.png", "--revision-temperature", "1"], "there are none; give some"),
     ],
 )
 def test_what_does_not_go_with_drawing_is_refused(drawing_run, options, message):

@@ -170,13 +170,11 @@ def test_what_a_code_looks_like_is_read_off_the_middle_of_it(drawing_run, monkey
     np.testing.assert_allclose(looks[:, 2:], -looks[:, :2])
 
 
-def test_codes_start_from_what_they_look_like_unless_told_otherwise(drawing_run):
+def test_codes_start_from_what_they_look_like(drawing_run):
     config, key = drawing_run.config(), jax.random.key(0)
     tokenizer, encode = TrainedTokenizer(drawing_run.path / TOKENIZER), make_encoder(config, drawing_run)
-    plain = dataclasses.replace(config, generation=dataclasses.replace(config.generation, start_from_looks=False))
-    task, other = (ImageGeneration(each, encode, tokenizer) for each in (config, plain))
+    task = ImageGeneration(config, encode, tokenizer)
     fresh = task.init_params(key)
-    assert other.start(fresh, key) is fresh
     started, looks = task.start(fresh, key), tokenizer.looks()
     off = ~np.eye(len(looks), dtype=bool)
     for place in ("image", "head"):
@@ -207,7 +205,7 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
     keys = jax.random.split(jax.random.key(1), 4)
     sums = task.loss_sums(params, batch, keys)
     places = jax.vmap(lambda key: jax.random.fold_in(key, HIDE))(keys)
-    shown, hidden = hide(jnp.asarray(batch.image), places, schedule="cosine", mask_code=48, blocks=0.5)
+    shown, hidden = hide(jnp.asarray(batch.image), places, schedule="cosine", mask_code=48)
     inputs = (shown, jnp.asarray(batch.input_ids), jnp.asarray(batch.text_mask))
     logits = np.asarray(task.model.apply({"params": params}, *inputs, method="code_logits"), np.float64)
     log_p = logits + np.log(weights) - np.log((weights * np.exp(logits)).sum(-1, keepdims=True))

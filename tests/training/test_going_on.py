@@ -64,9 +64,7 @@ CHANGED = {
     "decoding.prefix": "a",
     "generation.steps": 3,
     "generation.revisions": 1,
-    "generation.revision_temperature": 0.7,
     "generation.guidance": 1.0,
-    "generation.guidance_schedule": "rising",
     "generation.temperature": 0.9,
     "generation.choice_temperature": 1.0,
     "generation.samples": 2,
@@ -275,14 +273,6 @@ def test_data_that_were_changed_on_purpose_are_accepted_as_the_message_says(copy
     assert accept.main(arguments) == 0 and "split" not in capsys.readouterr().out
     said, _ = go(config, copy)
     assert any("resuming" in line for line in said)
-
-
-def test_a_run_of_before_there_were_digests_says_so_and_keeps_them_from_now_on(data, copy):
-    (copy / "data.json").unlink()
-    (copy / "result.json").unlink()
-    RunFolder(copy).seal("data.json")
-    said, result = go(config_of(data), copy)
-    assert any("before digests of data were kept" in line for line in said) and set(result["data"]) == set(SPLITS)
 
 
 def test_after_a_move_a_run_is_evaluated_asked_and_compared(copy, data, moved, tmp_path, capsys):

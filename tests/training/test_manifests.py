@@ -216,16 +216,25 @@ def test_a_token_beyond_the_table_is_named(run):
         read(run)
 
 
-def test_a_run_of_before_manifests_is_refused_and_accepted(run, capsys):
-    config = RunFolder(run).config()
-    for file in (run / "manifest.json", *run.glob("checkpoints/*/manifest.json")):
-        file.unlink()
+def test_a_run_without_its_manifest_is_refused_and_accepted(run, capsys):
+    config, before = RunFolder(run).config(), read(run)
+    (run / "manifest.json").unlink()
     for command in (lambda: read(run), lambda: resume(run, config), lambda: report.main([str(run)])):
         with pytest.raises(InputError, match=rf"holds checkpoints and no manifest\.json.*accept {run} --yes"):
             command()
     assert accept.main([str(run), "--yes"]) == 0
     assert "config.json is in no manifest.json" in capsys.readouterr().out
-    assert read(run)[0] == resume(run, config)[0]  # their scores went with their manifests
+    assert read(run) == before
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(run):
+    edit_json(run / "config.json", lambda config: config["model"].update(former=config["model"].pop("fusion")))
+    RunFolder(run).seal("config.json")
+    for command in (lambda: read(run), lambda: report.main([str(run)]), lambda: accept.main([str(run), "--yes"])):
+        with pytest.raises(
+            InputError, match=r"config\.json cannot be used: no setting 'model\.former'.*; train again$"
+        ):
+            command()
 
 
 def test_the_record_of_a_run_needs_no_manifest(run, tmp_path):

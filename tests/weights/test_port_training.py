@@ -13,7 +13,7 @@ from tests.weights.fixtures import BY_NAME
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights.export import export
-from vlm_jax.weights.ported import read, read_import, write_import
+from vlm_jax.weights.ported import read
 from vlm_jax.weights.verify import BOUND, CNN_BOUND, score
 
 STEPS, RATE = 3, 0.1
@@ -166,31 +166,6 @@ def test_padding_gets_no_gradient_from_texts(tmp_path):
     for table, row in (("word", 5), ("position", pad + 1)):
         rows = np.abs(gradient[table]["embedding"]).max(1)
         assert rows[pad] == 0 and rows[row] > 0, table
-
-
-def test_an_import_that_holds_text_fc_is_read(tmp_path):
-    """Imports from before have it: the identity, which goes; a file without a record of changes is read too."""
-    import json
-
-    from vlm_jax.integrity import write_digests
-
-    ported = read(str(fixtures.publish(BY_NAME["bert"].fixtures[0], tmp_path / "published")))
-    width = ported.architecture.model.width
-    leaves = dict(flatten(ported.params))
-    leaves |= {
-        "embed/text_fc/kernel": np.eye(width, dtype=np.float32),
-        "embed/text_fc/bias": np.zeros(width, np.float32),
-    }
-    write_import(dataclasses.replace(ported, params=unflatten(leaves)), tmp_path / "import")
-    about = json.loads((tmp_path / "import" / "port.json").read_text())
-    del about["changes"], about["pad_id"]
-    (tmp_path / "import" / "port.json").write_text(json.dumps(about))
-    (tmp_path / "import" / "digests.json").unlink()
-    write_digests(tmp_path / "import", tmp_path / "import" / "digests.json")
-    again = read_import(tmp_path / "import")
-    assert again.architecture == ported.architecture and again.changes == ported.changes
-    here, there = flatten(again.params), flatten(ported.params)
-    assert here.keys() == there.keys() and all(np.array_equal(here[path], there[path]) for path in here)
 
 
 def test_what_is_not_a_number_is_not_exported(tmp_path):

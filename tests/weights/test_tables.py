@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.weights import own
 from vlm_jax.errors import InputError
+from vlm_jax.integrity import write_digests
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights.export import export
 from vlm_jax.weights.ported import read, read_import, write_import
@@ -172,6 +173,28 @@ def test_an_import_whose_digests_are_lost_or_changed_is_refused(tmp_path, how):
     else:
         file.write_text(json.dumps({name: facts["sha256"] for name, facts in listed["files"].items()}))
     with pytest.raises(InputError, match=r"is damaged: .*digests\.json"):
+        read(str(folder))
+
+
+@pytest.mark.parametrize("how", ["a setting less", "another setting", "a record less", "other parameters"])
+def test_an_import_of_another_version_is_refused_in_one_line(tmp_path, how):
+    folder = tmp_path / "import"
+    ported = read(str(own.write(tmp_path / "bert")))
+    if how == "other parameters":
+        identity = {"embed/text_fc/bias": np.zeros(ported.architecture.model.width, np.float32)}
+        ported = dataclasses.replace(ported, params=unflatten(dict(flatten(ported.params)) | identity))
+    write_import(ported, folder)
+    about = json.loads((folder / "port.json").read_text())
+    if how == "a record less":
+        del about["published"]
+    elif how == "another setting":
+        about["model"]["text"]["former"] = 1
+    elif how == "a setting less":
+        del about["model"]["text"]["segments"]
+    (folder / "port.json").write_text(json.dumps(about))
+    (folder / "digests.json").unlink()
+    write_digests(folder, folder / "digests.json")
+    with pytest.raises(InputError, match=r"^[^\n]*; import again$"):
         read(str(folder))
 
 

@@ -17,7 +17,7 @@ from vlm_jax.text_lines import split_lines
 MARKS = {True: "✓", False: "✗", None: ""}
 ALONE = "one variant, nothing to compare it with"
 NO_FINDING = "No finding has been written down yet."
-FIGURES = "Figures are on the page beside this text."
+FIGURES = "`report.html`, which the same command writes, has the figures."
 LEFT_OUT = "Runs are missing: what the study's file says was found is left out."
 CHOSEN = "By the first seed that all variants have; where about half of them are right comes first."
 WRITTEN = "As the study's file says of its authors' runs:"

@@ -1,7 +1,7 @@
 """The tables of a comparison as plain text cells, for the text report and for the page: both say the same."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from vlm_jax.ablation import wording
 from vlm_jax.ablation.costs import TOLERANCE
@@ -57,20 +57,11 @@ def _mixed(findings: Findings) -> Iterator[str]:
     ):
         which: dict[str, list[str]] = {}
         runs = [(f"{row.label} {record.config.seed}", record) for row in findings.rows for record in row.records]
-        known = _comparable([record.result.get(fact) for _, record in runs])
-        for (name, _), value in zip(runs, known, strict=True):
-            which.setdefault(wording.fact(value), []).append(name)
+        for name, record in runs:
+            which.setdefault(wording.fact(record.result.get(fact)), []).append(name)
         if len(which) > 1:
             groups = "; ".join(f"{name} ({_few(names)})" for name, names in which.items())
             yield f". Runs differ in {fact}{means}: {groups}"
-
-
-def _comparable(facts: Sequence[Any]) -> Sequence[Any]:
-    """Without entries that some lack: older versions wrote down fewer."""
-    if not facts or not all(isinstance(fact, dict) for fact in facts):
-        return facts
-    shared = set.intersection(*map(set, facts)) or set().union(*facts)
-    return [{name: value for name, value in fact.items() if name in shared} for fact in facts]
 
 
 def _few(runs: list[str]) -> str:

@@ -62,11 +62,7 @@ def _intact(
     if not builder.is_prepared():
         return None
     if final not in _looked_into:
-        digests = _digests(final)
-        if not digests.exists():  # of an earlier version
-            with contextlib.suppress(OSError):
-                write_digests(final, digests)
-        elif not matches_digests(final, digests):
+        if not matches_digests(final, _digests(final)):
             return None
         _looked_into.add(final)
     return builder

@@ -80,10 +80,9 @@ class CodeDecoder:
         """One for each prompt that was read: with guidance the same again."""
         return jnp.concatenate([x, x]) if self.settings.guidance > 0 else x
 
-    def guided(self, logits: Float[Array, "J n V"], part: Float[Array, ""] | float) -> Float[Array, "I n V"]:
-        """Guided by w, (1 + w) given - w free (Ho and Salimans 2022, eq. 6), after a part of the way, 0 to 1."""
-        s = self.settings
-        if s.guidance == 0:
+    def guided(self, logits: Float[Array, "J n V"]) -> Float[Array, "I n V"]:
+        """Guided by w, (1 + w) given - w free (Ho and Salimans 2022, eq. 6)."""
+        if self.settings.guidance == 0:
             return logits
         given, free = jnp.split(logits, 2)
-        return given + s.guidance * (part if s.guidance_schedule == "rising" else 1.0) * (given - free)
+        return given + self.settings.guidance * (given - free)

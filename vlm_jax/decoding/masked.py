@@ -22,17 +22,19 @@ MASKING = {
 
 PARTS = 4  # of a picture, each judged by what the rest of it says
 REVISED = 8  # parts of a picture, each drawn anew by what the rest of it says
+SHARE_OF_BLOCKS = 0.5  # of training pictures, whose hidden codes lie together
+REVISION_TEMPERATURE = 0.5
 MOST_HOLES = 3  # as many things as pictures of two or three have, and a gap
 
 
 def hide(
-    codes: Int[Array, "I gh gw"], keys: Key[jax.Array, " I"], *, schedule: str, mask_code: int, blocks: float
+    codes: Int[Array, "I gh gw"], keys: Key[jax.Array, " I"], *, schedule: str, mask_code: int
 ) -> tuple[Int[Array, "I gh gw"], Bool[Array, "I gh gw"]]:
     """Codes with a random share hidden, at least one of each picture, and which they are.
 
-    Those hidden are anywhere or, in a share `blocks` of the pictures, the ones nearest to one, two or three random
-    places: there things are gone whole and what surrounds them is known, as in drawing, so that only the prompt tells
-    what they were (as images are masked by Bao et al. 2021, BEiT, section 2.3, though by rectangles). A cell in the
+    Those hidden are anywhere or, in a share `SHARE_OF_BLOCKS` of the pictures, the ones nearest to one, two or three
+    random places: there things are gone whole and what surrounds them is known, so that only the prompt tells what they
+    were (as images are masked by Bao et al. 2021, BEiT, section 2.3, though by rectangles). A cell in the
     middle is near to more places than one in a corner, and hidden more often.
     """
     shape = codes.shape[1:]
@@ -45,7 +47,7 @@ def hide(
         apart = jnp.sum(jnp.square(cells[:, :, None] - middles[None, None]), axis=-1)
         there = jnp.arange(MOST_HOLES) < jax.random.randint(holes, (), 1, MOST_HOLES + 1)
         nearest = jnp.min(jnp.where(there[None, None], apart, jnp.inf), axis=-1)
-        order = jnp.where(jax.random.bernoulli(block, blocks), nearest, jax.random.uniform(places, shape))
+        order = jnp.where(jax.random.bernoulli(block, SHARE_OF_BLOCKS), nearest, jax.random.uniform(places, shape))
         return (jnp.argsort(jnp.argsort(order.ravel())) < jnp.maximum(count, 1)).reshape(shape)
 
     hidden = jax.vmap(of_picture)(keys)
@@ -63,7 +65,7 @@ def draw(decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, 
         part = (number + 1) / s.steps
         pictures = decoder.twice(codes.reshape(-1, *decoder.grid))
         logits = decoder.model.apply(params, prompt, pictures, method="prompted_code_logits")[:, 0]
-        logits = decoder.guided(logits, part)
+        logits = decoder.guided(logits)
         logits = jax.nn.log_softmax(logits / s.temperature)
         step_keys = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, number)))(keys)
         drawn = jax.vmap(jax.random.categorical)(step_keys[:, 0], logits)
@@ -102,9 +104,9 @@ def revise(
         fresh = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, s.steps)))(keys)  # draw took those before
         hidden = jax.vmap(chosen)(fresh[:, 0])
         shown = decoder.twice(jnp.where(hidden, decoder.codes, codes))
-        logits = decoder.guided(decoder.model.apply(params, prompt, shown, method="prompted_code_logits")[:, 0], 1.0)
+        logits = decoder.guided(decoder.model.apply(params, prompt, shown, method="prompted_code_logits")[:, 0])
         step_keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(fresh[:, 1])
-        drawn = jax.vmap(jax.random.categorical)(step_keys, logits / s.revision_temperature)
+        drawn = jax.vmap(jax.random.categorical)(step_keys, logits / REVISION_TEMPERATURE)
         return jnp.where(hidden, drawn.reshape(codes.shape), codes)
 
     return jax.lax.fori_loop(0, s.revisions * REVISED, again, codes)

@@ -5,11 +5,8 @@ at least one reference. A score of each item comes with every score of the corpu
 """
 
 import math
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module, util
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -126,47 +123,6 @@ def distinct_n(hypotheses: Sequence[str], n: int) -> float:
     words = [hypothesis.split() for hypothesis in hypotheses]
     ngrams = [ngram for caption in words for ngram in _ngrams_of(caption, n)]
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
-
-
-def official_extras(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[dict[str, float], list[str]]:
-    """`meteor` and `spice` as far as the official package can compute them here, and why each other is missing.
-
-    Both run Java programs of `pycocoevalcap`. Nothing is downloaded: SPICE needs the models beside it already.
-    """
-    _check(hypotheses, references)
-    scores, missing = {}, []
-    for name, scorer in _EXTRAS.items():
-        if reason := _obstacle(name):
-            missing.append(f"{name}: {reason}")
-            continue
-        module, _, kind = scorer.partition(":")
-        truth = {place: list(item) for place, item in enumerate(references)}
-        try:
-            score, _ = getattr(import_module(module), kind)().compute_score(
-                truth, {place: [one] for place, one in enumerate(hypotheses)}
-            )
-            scores[name] = float(score)
-        except Exception as error:  # whatever an external program may do wrong, the other scores are still good
-            missing.append(f"{name}: the official scorer failed ({type(error).__name__}: {error})")
-    return scores, missing
-
-
-_EXTRAS = {"meteor": "pycocoevalcap.meteor.meteor:Meteor", "spice": "pycocoevalcap.spice.spice:Spice"}
-_SPICE_MODELS = "spice/lib/stanford-corenlp-3.6.0-models.jar"
-
-
-def _obstacle(name: str) -> str | None:
-    package = util.find_spec("pycocoevalcap")
-    if package is None:
-        return "the package pycocoevalcap is not installed"
-    if shutil.which("java") is None:
-        return "no java on the path"
-    models = [Path(folder) / _SPICE_MODELS for folder in package.submodule_search_locations or ()]
-    if name == "spice" and not any(path.exists() for path in models):
-        return "its models are missing; pycocoevalcap.spice.get_stanford_models downloads them"
-    return None
 
 
 def _check(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:

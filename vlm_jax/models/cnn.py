@@ -62,7 +62,7 @@ class Patches(nn.Module):
 class CodeEmbedding(nn.Module):
     """A vector for each code of an image tokenizer, in a grid or in a row; the last one is that of a hidden code.
 
-    With `look_around` a cell takes in the eight around it before the trunk: that edges go on from cell to cell is
+    A cell takes in the eight around it before the trunk: that edges go on from cell to cell is
     learned there much sooner than by attention, which first has to find out which cells are near (convolutions before
     a transformer do the same for pixels: Xiao et al. 2021, Early convolutions help transformers see better). Cells of a
     `raster` may not look ahead, and do not look around.
@@ -76,7 +76,7 @@ class CodeEmbedding(nn.Module):
         # Of the size of the positions that are added.
         vectors = CodeVectors(s.codes, s.width, deviation=1.0, hidden=True, name="codes")
         x = vectors.look_up(codes).astype(dtype)
-        if not s.codes.look_around or s.pattern == "raster":
+        if s.pattern == "raster":
             return x
         around = Conv(s.width, 3, 1, s.codes.convolution, dtype, name="around")(x)
         return x + nn.Dense(s.width, dtype=dtype, name="mix")(jax.nn.relu(around))

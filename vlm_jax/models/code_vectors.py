@@ -18,7 +18,7 @@ class CodeVectors(nn.Module):
     """A table of the codes and, where one is `hidden`, of that one as well, as the last.
 
     A code of the scalar quantizer is a few digits, one for each number, and codes that differ in one of them look
-    alike. With `shared_digits` a code's vector is the sum of its own and of one for each digit, so that what is learned
+    alike. So a code's vector is the sum of its own and of one for each digit, so that what is learned
     of a code is learned of those like it (as tokens are taken apart by Yu et al. 2023, arXiv:2310.05737, section 3.2).
     """
 
@@ -30,7 +30,7 @@ class CodeVectors(nn.Module):
 
     def setup(self) -> None:
         s = self.settings
-        self._digits = code_digits(s) if s.quantizer == "scalar" and s.shared_digits else None
+        self._digits = code_digits(s) if s.quantizer == "scalar" else None
         levels = s.levels if self._digits is not None else ()
         init = nn.initializers.normal(self.deviation / (1 + len(levels)) ** 0.5)
         self.embedding = self.param("embedding", init, (code_count(s) + self.hidden, self.width))

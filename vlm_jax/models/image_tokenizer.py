@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int
 from vlm_jax.config import ImageCodes
 from vlm_jax.models.convolution import Conv
 
+REVIVAL = 0.25  # weight of the loss that draws codes which nothing took to features of the batch
+
 Features = Float[Array, "B gh gw d"]
 Codes = Int[Array, "B gh gw"]
 
@@ -120,13 +122,13 @@ class CodebookQuantizer(nn.Module):
         to_code = jnp.square(jax.lax.stop_gradient(features) - taken).sum((1, 2, 3))
         to_feature = jnp.square(features - jax.lax.stop_gradient(taken)).sum((1, 2, 3))
         loss = (to_code + s.commitment * to_feature) / (features[0].size)
-        if revive and s.revival:
+        if revive:
             seen = jax.lax.stop_gradient(flat)
             away = jax.random.normal(jax.random.key(0), self.codebook.shape)
             places = seen.mean(0)[None] + seen.std(0)[None] * away
             dead = jnp.ones(s.size, bool).at[codes].set(False)
             apart = jnp.square(seen[_nearest(places, seen)] - self.codebook).mean(-1)
-            loss += s.revival * jnp.sum(apart * dead) / s.size
+            loss += REVIVAL * jnp.sum(apart * dead) / s.size
         rounded = features + jax.lax.stop_gradient(taken - features)
         return Quantized(rounded, codes.reshape(features.shape[:-1]), loss)
 

@@ -159,8 +159,8 @@ def _depthwise_conv(module, output, _):
 
 
 def _to_codebook(module, output, features, **_):
-    """How far features are from each code, by their products; with revival, places from features as well."""
-    return 2 * features.size * module.settings.size * (2 if module.settings.revival else 1)
+    """How far features are from each code, by their products, and places from features as well (`revive`)."""
+    return 2 * 2 * features.size * module.settings.size
 
 
 def _tied(module, output, x):

@@ -40,7 +40,7 @@ class TrainedTokenizer:
                 config = from_json(opened.metadata()["config"])
                 params = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
         except Exception as error:
-            raise InputError(f"{file} is no image tokenizer: {error}") from None
+            raise InputError(f"{file} is no image tokenizer: {error}; train again") from None
         self.digest, self.config = sha256(file), config
         self.settings: ImageCodes = config.model.codes
         self.image: ImageInput = config.data.image

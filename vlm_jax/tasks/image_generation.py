@@ -94,9 +94,7 @@ class ImageGeneration(Task):
         return self.model.init(key, codes, ids, jnp.ones(ids.shape, bool), method="code_logits")["params"]
 
     def start(self, params: dict[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
-        """With vectors that are alike where codes look alike, if so wished."""
-        if not self.config.generation.start_from_looks:
-            return params
+        """With vectors that are alike where codes look alike: what is learned of one is learned of all of them."""
         looks = jnp.asarray(self.tokenizer.looks())
         for number, place in enumerate(("image", "head")):
             vectors = starting_alike(params[place]["codes"], looks, key=jax.random.fold_in(key, number))
@@ -142,13 +140,7 @@ class ImageGeneration(Task):
         if self._raster:
             codes, hidden = before(batch.image, mask_code=self.tokenizer.codes), jnp.ones(batch.image.shape, bool)
         else:
-            codes, hidden = hide(
-                batch.image,
-                places,
-                schedule=settings.masking,
-                mask_code=self.tokenizer.codes,
-                blocks=settings.blocks,
-            )
+            codes, hidden = hide(batch.image, places, schedule=settings.masking, mask_code=self.tokenizer.codes)
         logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
         target = jnp.broadcast_to(batch.image.reshape(len(codes), 1, -1), logits.shape[:-1])
         assert self._weights is not None or not settings.rare_codes, "learn_from was not called"

@@ -21,7 +21,7 @@ from vlm_jax.types import Batch, Example
 
 FEW_CODES = 0.1  # share of the codes in use below which something is wrong
 DYING = {
-    "codebook": "the codebook is dying; raise model.codes.revival, or choose the scalar quantizer",
+    "codebook": "the codebook is dying; choose the scalar quantizer",
     "scalar": "pictures are alike, or too few numbers change; train on, or choose fewer model.codes.levels",
 }
 ENCODE = 0  # what a picture's key is used for

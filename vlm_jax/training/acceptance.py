@@ -1,9 +1,8 @@
 """A run as it is now, changed on purpose, taken for the run that it was: its manifests are written anew."""
 
-from vlm_jax.config_json import from_json
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import MANIFEST, change, read_manifest
-from vlm_jax.run_folder import CONFIG, RESULTS, SETUP, RunFolder
+from vlm_jax.run_folder import CONFIG, RESULTS, SETUP, RunFolder, read_config
 from vlm_jax.training import checkpoint_manifest
 
 
@@ -31,11 +30,7 @@ def accept(folder: RunFolder) -> list[str]:
     Raises `InputError`, and changes nothing, where the config cannot be used. The arrays of a checkpoint are never
     taken as they are: a damaged one stays out of use.
     """
-    config = folder.path / CONFIG
-    try:
-        from_json(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{config} cannot be used: {error}") from None
+    read_config(folder.path / CONFIG)
     file, names = folder.path / MANIFEST, differing(folder)
     try:
         read_manifest(file)

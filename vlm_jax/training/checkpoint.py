@@ -154,8 +154,8 @@ class Checkpoints:
         lost = [place.name for place in there if manifests.committed(place)]
         if len(lost) > 1 and not self._steps():  # a kill leaves one at most
             raise InputError(
-                f"none of the checkpoints {', '.join(lost)} in {self._folder} has a {MANIFEST}; put it back, or take "
-                f"them as they are with python -m experiments.accept {self._folder.parent} --yes"
+                f"none of the checkpoints {', '.join(lost)} in {self._folder} has a {MANIFEST}; put it back, or "
+                "train again with another --workdir"
             )
         for place in there:
             if not any(place.iterdir()):

@@ -3,7 +3,6 @@
 It lies in the checkpoint's own folder, and is copied, moved and removed with it.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +28,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def unsealed(folder: Path) -> list[Path]:
-    """Folders named as a number without a manifest: half a checkpoint, one of another version, something else."""
+    """Folders named as a number without a manifest: half a checkpoint, or something else."""
     there = (each for each in folder.glob("[0-9]*") if each.name.isdigit() and each.is_dir())
     return sorted(each for each in there if not (each / MANIFEST).is_file())
 
@@ -80,13 +79,9 @@ def other_than(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def accept(folder: Path, made_with: Mapping[str, Any]) -> list[str]:
     """Make the checkpoints of a run those of the run as it is now; a line for each that was not.
 
-    Where none has a manifest, each that Orbax committed gets one. Those that are `damaged` stay as they are.
+    Those that are `damaged` stay as they are.
     """
     said = []
-    for place in [] if steps(folder) else unsealed(folder):
-        if committed(place):
-            seal(place, _score_of_before(place), made_with)
-            said.append(f"checkpoint {place.name} had no {MANIFEST}")
     for step in steps(folder):
         place = folder / str(step)
         if fault(place, None) is not None:
@@ -101,13 +96,3 @@ def accept(folder: Path, made_with: Mapping[str, Any]) -> list[str]:
 def digest(folder: Path) -> str:
     """The SHA-256 of a step's manifest, and so of all its files."""
     return sha256(folder / MANIFEST)
-
-
-def _score_of_before(folder: Path) -> float | None:
-    """As versions without manifests kept it."""
-    try:
-        kept = json.loads((folder / "metrics" / "metrics").read_text(encoding="utf-8"))
-        value = float(kept["score"] if "score" in kept else kept["accuracy"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return value if math.isfinite(value) else None

@@ -81,8 +81,6 @@ class Trainer:
 
     def _keep_data(self, splits: dict[str, Sequence[Example]]) -> None:
         """Refuse data that is not what the run began with; what is new of it is kept."""
-        if saved_steps(self.folder) and not self.folder.data():
-            self.say("note: this run began before digests of data were kept; those of the data as it is now are kept")
         keep_data(self.folder, check_data(self.config, self.folder, splits))
 
     def _initial_params(self) -> Parameters:
@@ -131,10 +129,9 @@ class Trainer:
             self.state, position = checkpoints.restore(self.state)
             self.loader.restore(position["loader"])
             self.totals |= position["totals"]
-            self._devices_before = position.get("devices")
+            self._devices_before = position["devices"]
             self.interval.restore(position["interval"])
-            if "selection" in position:  # runs of older versions did not keep it
-                self.selection.restore(position["selection"])
+            self.selection.restore(position["selection"])
             self.loader.seconds_waited = self.totals["waited_seconds"]
             self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
             self._check_reached(int(self.state.step))

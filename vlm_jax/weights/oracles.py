@@ -59,7 +59,7 @@ def _unlike(ported: Ported, name: str, missing: set[str], shaped: set[str], unex
     if ported.architecture.classes and "classifier" in family.heads:
         ported_heads |= set(family.heads["classifier"])
     heads = {tensor for tensors in family.heads.values() for tensor in tensors} - ported_heads
-    behind = set(ported.published.left_behind) if ported.published else set()
+    behind = set(ported.published.left_behind)
     problems = []
     found = {"finds missing": (missing, heads), "has in another shape": (shaped, heads)}
     for what, (keys, allowed) in (found | {"does not know": (unexpected, behind)}).items():

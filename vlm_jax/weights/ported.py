@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from vlm_jax.config import ImageEncoder, ImageInput, Model
-from vlm_jax.config_json import from_dict, to_dict
+from vlm_jax.config_json import from_saved, to_dict
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
@@ -197,7 +197,7 @@ def write_import(ported: Ported, folder: Path) -> None:
 
 def read_import(folder: Path) -> Ported:
     """What `write_import` wrote; `InputError` where a file is not as it was written."""
-    again = "import the source again"
+    again = "import again"
     try:
         listed = read_manifest(folder / DIGESTS)["files"]
     except InputError as error:
@@ -209,19 +209,20 @@ def read_import(folder: Path) -> Ported:
         family = FAMILIES[about["family"]]
         kind = ImageEncoder if about["kind"] == "cnn" else Model
         architecture = Architecture(
-            from_dict(about["model"], kind),
+            from_saved(about["model"], kind),
             tuple(about["parts"]),
             about["classes"],
-            from_dict(about["input"], ImageInput) if about["input"] else None,
-            about["pad_id"] if "pad_id" in about else about["config"].get("pad_token_id"),  # imports from before
+            from_saved(about["input"], ImageInput) if about["input"] else None,
+            about["pad_id"],
         )
         origin = Origin(**about["origin"])
-        published = _published(about.get("published"))
-        recorded = about.get("changes", {})  # imports from before have none
-        changes = Changes(**{name: tuple(x) if isinstance(x, list) else x for name, x in recorded.items()})
+        published, changes = Published(**_tuples(about["published"])), Changes(**_tuples(about["changes"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / ABOUT} cannot be used: {type(error).__name__} {error}") from None
-    params = _restore(folder, shapes(architecture))
+        raise InputError(f"{folder / ABOUT} cannot be used: {type(error).__name__} {error}; {again}") from None
+    try:
+        params = _restore(folder, shapes(architecture))
+    except InputError as error:
+        raise InputError(f"{error}; {again}") from None
     kept = load_file(folder / KEPT) if KEPT in listed else {}
     files = tuple(folder / name for name in about["tokenizer"])
     return Ported(
@@ -239,22 +240,17 @@ def read_import(folder: Path) -> Ported:
     )
 
 
-def _published(about: dict[str, Any] | None) -> Published | None:
-    """As `write_import` wrote it; None in the folders of imports before there was such a record."""
-    if about is None:
-        return None
-    return Published(**{key: tuple(value) if isinstance(value, list) else value for key, value in about.items()})
+def _tuples(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of JSON with its lists as they were before."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
 
 
 def _restore(folder: Path, want: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
-    """The parameters of an import; `text_fc`, the identity that imports from before hold, is left out."""
+    """The parameters of an import."""
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
         saved = checkpointer.metadata(folder.absolute() / PARAMS).item_metadata.tree
-        identity = {path: leaf for path, leaf in flatten(saved).items() if path.startswith("embed/text_fc/")}
-        whole = unflatten(want | {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in identity.items()})
-        compare_trees(saved, whole, what=f"parameters in {folder}")
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), whole)
-        params = checkpointer.restore(folder.absolute() / PARAMS, target)
-    return unflatten({path: leaf for path, leaf in flatten(params).items() if path not in identity})
+        compare_trees(saved, unflatten(want), what=f"parameters in {folder}")
+        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), unflatten(want))
+        return checkpointer.restore(folder.absolute() / PARAMS, target)

@@ -18,7 +18,7 @@ from vlm_jax.config import ImageEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.text_lines import first_line
 from vlm_jax.weights.export import export, write_export
-from vlm_jax.weights.family import Names, PublishedClass, says_untied, table_names, unused_biases
+from vlm_jax.weights.family import Names, says_untied, table_names, unused_biases
 from vlm_jax.weights.ported import ABOUT, Ported, convert, read
 from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
 from vlm_jax.weights.tensor_names import renamed, written
@@ -88,8 +88,6 @@ def verify(
             if source.changes.lines():
                 source = written(source, place / "renamed")
             oracle = ported.published.name
-        if ported.published is None:
-            yield Check("class", "this import does not record it; import the source again", "not compared")
         for line in ported.class_lines:
             key, _, value = line.partition(": ")
             yield Check(key, value, "note")
@@ -106,7 +104,7 @@ def _round_trip(ported: Ported, source: Source, folder: Path) -> Check:
     """Whether an export holds the tensors that the source holds, bit for bit, but for what was left behind."""
     write_export(ported, folder)
     back = Tensors([folder / WEIGHTS])
-    left = ported.published.left_behind if ported.published else ()
+    left = ported.published.left_behind
     there, here = _all_names(source.tensors, ported, left), _all_names(back, ported)
     different = sorted(set(there) ^ set(here))
     for name in set(there) & set(here):
@@ -129,7 +127,7 @@ def _all_names(tensors: Tensors, ported: Ported, left: tuple[str, ...] = ()) -> 
 def _absent(ported: Ported) -> Iterator[Check]:
     """Outputs of the class that the port does not have: its file lacks tensors of theirs, or they were left behind."""
     published, family = ported.published, ported.family
-    known = family.classes[published.name] if published else PublishedClass()
+    known = family.classes[published.name]
     there = {*ported.architecture.parts, *(("classifier",) if ported.architecture.classes else ())}
     for part in known.parts:
         lacks = [name for name in family.tensors_of(part, untied=True) if name in published.missing]

@@ -1,0 +1,1 @@
+"""Settings as frozen pydantic models: dotted names, choices, changes, JSON, one-line errors and `--help`."""

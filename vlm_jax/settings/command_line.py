@@ -1,0 +1,155 @@
+"""Settings as options: `configs/quickstart.py --model.image.kind resnet --model.image.depth 50`."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NoReturn, TypeVar, get_origin
+
+from vlm_jax.errors import InputError, one_of
+from vlm_jax.settings import help
+from vlm_jax.settings.changes import Words, change, checked
+from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group, fields_of, members, names, tree_of
+from vlm_jax.settings.presets import PRESETS, load_preset, presets_in
+
+Config = TypeVar("Config", bound=Group)
+Options = TypeVar("Options", bound=Group)
+
+
+def parse_config(
+    argv: list[str], options: Options, tasks: Mapping[str, type[Config]], *, prog: str, description: str
+) -> tuple[Config, Options]:
+    """A checked config and a command's own options from `configs/NAME.py --setting value ...`.
+
+    A task's name may stand for the file. `options` has the defaults. `--help` prints a page and exits.
+    """
+    place = _preset_place(argv)
+    words = {} if place is None else _only_options([*argv[:place], *argv[place + 1 :]])
+    if place is None:
+        _no_preset(argv, options, tasks, prog=prog, description=description)
+    start, asks_help = argv[place], words.pop("help", None) is not None
+    config = tasks[start].model_construct() if start in tasks else load_preset(Path(start), tasks)
+    own, tree = tree_of(options), tree_of(config)
+    _check_spelling(words, type(options), type(config))
+    fields = type(options).model_fields
+    change(type(options), own, {name: value for name, value in words.items() if name.split(".")[0] in fields})
+    change(type(config), tree, {name: value for name, value in words.items() if name.split(".")[0] not in fields})
+    if asks_help:
+        title = f"The task {tree.get('task')}: {help.summary(type(config))}"
+        sections = (help.Section("This command", type(options), own), help.Section(title, type(config), tree))
+        _exit_with_help(f"{prog} {start} [--SETTING VALUE ...]", description, *sections)
+    return checked(type(config), tree, strict=False), checked(type(options), own, strict=False)
+
+
+def _preset_place(argv: list[str]) -> int | None:
+    """The preset comes first; after options it is known by its ending, since an option's values may precede it."""
+    if argv and not argv[0].startswith("-"):
+        return 0
+    return next((place for place, word in enumerate(argv) if word.endswith((".py", ".json"))), None)
+
+
+def _only_options(argv: list[str]) -> dict[str, Words]:
+    positional, words = split(argv)
+    if positional:
+        raise InputError(f"{positional[0]!r} follows no option; options look like --optimizer.learning-rate 1e-3")
+    return words
+
+
+def _no_preset(argv: list[str], options: Group, tasks: Iterable[str], *, prog: str, description: str) -> NoReturn:
+    start = f"start from one of: {', '.join([*tasks, *presets_in(PRESETS)])}"
+    if {"-h", "--help"} & {*argv}:
+        section = help.Section("This command", type(options), tree_of(options))
+        usage = f"{prog} CONFIG [--SETTING VALUE ...]"
+        _exit_with_help(usage, f"{description} CONFIG --help shows its settings; {start}", section)
+    raise InputError(f"no config file; {start}")
+
+
+def _check_spelling(words: Mapping[str, Words], options: type[Group], config: type[Group]) -> None:
+    """Raise `InputError` for a name that is near an option of the command and is no setting."""
+    for name in words.keys() - names(config) - {*names(options)}:
+        if close := difflib.get_close_matches(name, names(options), n=1, cutoff=0.8):
+            raise InputError(f"no setting {name!r}; did you mean {close[0]}?")
+
+
+def parse_options(argv: list[str], options: type[Options], *, prog: str, description: str = "") -> Options:
+    """A command's options: `POSITIONAL` ones by their place, the others by name. `--help` prints a page and exits."""
+    positional, words = split(argv, options)
+    asks_help = words.pop("help", None) is not None
+    tree = tree_of(options.model_construct())
+    change(options, tree, _by_place(positional, options) | words)
+    if asks_help:
+        places = [name.upper() for name, field in options.model_fields.items() if POSITIONAL in field.metadata]
+        usage = " ".join([prog, *places, "[--OPTION VALUE ...]"])
+        _exit_with_help(
+            usage, description or inspect.cleandoc(options.__doc__ or ""), help.Section("Options", options, tree)
+        )
+    return checked(options, tree, strict=False)
+
+
+def _by_place(words: list[str], options: type[Group]) -> dict[str, Words]:
+    """The positional options; one that takes several values takes all that are left."""
+    values: dict[str, Words] = {}
+    for name, field in options.model_fields.items():
+        if POSITIONAL in field.metadata and words:
+            several = any(get_origin(member) is tuple for member in members(field.annotation))
+            values[name], words = Words(tuple(words if several else words[:1])), [] if several else words[1:]
+    if words:
+        raise InputError(f"{words[0]!r} follows no option; see --help")
+    return values
+
+
+def parse_subcommand(argv: list[str], commands: Mapping[str, type[Options]], *, prog: str, description: str) -> Options:
+    """The options of the subcommand that the first word names."""
+    if argv and argv[0] in commands:
+        return parse_options(argv[1:], commands[argv[0]], prog=f"{prog} {argv[0]}")
+    if {"-h", "--help"} & {*argv[:1]}:
+        lines = "; ".join(f"{name}: {help.summary(options)}" for name, options in commands.items())
+        _exit_with_help(f"{prog} COMMAND ...", f"{description} {lines}. COMMAND --help shows its options.")
+    name = f"no command {argv[0]!r}" if argv else "no command"
+    raise InputError(f"{name}; {one_of(commands)}")
+
+
+def _exit_with_help(usage: str, description: str, *sections: help.Section) -> NoReturn:
+    print(help.page(usage, description, *sections), end="")
+    raise SystemExit(0)
+
+
+def split(argv: list[str], options: type[Group] | None = None) -> tuple[list[str], dict[str, Words]]:
+    """Words without an option, and `--a.b-c x y --d=z` as names with their words.
+
+    Of an option that comes twice the last counts, unless it is `REPEATED`. An option whose type takes one value leaves
+    further words without an option. Where `options` does not have it, an option takes all words up to the next one.
+    """
+    fields = dict(fields_of(options)) if options else {}
+    positional: list[str] = []
+    words: dict[str, Words] = {}
+    name = ""
+    for word in argv:
+        if word != word.encode(errors="ignore").decode():
+            raise InputError(f"{word!r} is not UTF-8")
+        if word == "-h" or word.startswith("--"):
+            name, sign, value = word.lstrip("-").partition("=")
+            name = "help" if name == "h" else name.replace("-", "_")
+            name = f"{name}_" if f"{name}_" in fields else name  # a field that pydantic's own name would hide
+            field = fields.get(name)
+            earlier = words[name].words if field and REPEATED in field.metadata and name in words else ()
+            words[name] = Words((*earlier, value) if sign else earlier)
+        elif name and (name not in fields or _has_room(fields[name].annotation, words[name].words, word)):
+            words[name] = Words((*words[name].words, word))
+        else:
+            positional.append(word)
+    return positional, words
+
+
+def _has_room(hint: object, words: tuple[str, ...], word: str) -> bool:
+    """Whether an option of a type takes a word after those that it has."""
+    if any(get_origin(member) is tuple for member in members(hint)):
+        return True
+    return not words and (bool not in members(hint) or word in ("true", "false"))
+
+
+def parse_changes(texts: tuple[str, ...]) -> dict[str, Words]:
+    """`optimizer.kind=muon` and the like, as `--change` takes them."""
+    if wrong := [text for text in texts if "=" not in text]:
+        raise InputError(f"--change is {wrong[0]!r}; it looks like optimizer.kind=muon")
+    return split([f"--{text}" for text in texts])[1]

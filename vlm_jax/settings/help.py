@@ -1,0 +1,85 @@
+"""The page of `--help`: the settings of a tree by groups, each with its documentation, its value and its choices."""
+
+import argparse
+import functools
+import shlex
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from vlm_jax.settings.groups import POSITIONAL, Group, Tree, choices, group_in
+
+SHORT = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH", NoneType: "none"}
+
+
+class Section(NamedTuple):
+    """A titled part of the page: the settings of a tree."""
+
+    title: str
+    group: type[Group]
+    tree: Tree
+    prefix: str = ""
+    """What the names of the group's settings begin with."""
+    field: FieldInfo | None = None
+    """The field that the group is in."""
+
+
+def page(usage: str, description: str, *sections: Section) -> str:
+    """The page, which argparse lays out."""
+    formatter = functools.partial(argparse.HelpFormatter, max_help_position=42)
+    parser = argparse.ArgumentParser(usage=usage, description=description, add_help=False, formatter_class=formatter)
+    for section in sections:
+        _add(parser, section)
+    return parser.format_help()
+
+
+def _add(parser: argparse.ArgumentParser, section: Section) -> None:
+    title, group, tree, prefix, field = section
+    lines, inner = parser.add_argument_group(title), []
+    if field and (kinds := choices(field)):
+        others = [kind for kind, member in kinds.items() if member is not group and len(member.model_fields) > 1]
+        more = f" Settings of another: --help --{prefix}kind {'|'.join(others)}" if others else ""
+        _option(lines, f"{prefix}kind", f"{{{','.join(kinds)}}}", f"{field.description} [{tree['kind']}]{more}")
+    for name, entry in group.model_fields.items():
+        if member := group_in(entry, tree.get(name)):
+            heading = f"{prefix}{name}: {summary(member) or entry.description}"
+            inner.append(Section(heading, member, tree[name], f"{prefix}{name}.", entry))
+        elif name not in ("kind", "task"):
+            value = f"[{_spelled(tree[name])}]" if name in tree else "(required)"
+            text = f"{entry.description} {value}"
+            if POSITIONAL in entry.metadata:
+                lines.add_argument(name, metavar=name.upper(), help=text.replace("%", "%%"))
+            else:
+                _option(lines, prefix + name, _short(entry.annotation), text)
+    for below in inner:
+        _add(parser, below)
+
+
+def _option(lines: Any, name: str, short: str, text: str) -> None:
+    lines.add_argument(f"--{name.rstrip('_').replace('_', '-')}", metavar=short, help=text.replace("%", "%%"))
+
+
+def summary(group: type[Group]) -> str:
+    """The first line of a class's own documentation; argparse puts a colon after it."""
+    return (group.__dict__.get("__doc__") or "").partition("\n")[0].removesuffix(".")
+
+
+def _short(hint: Any) -> str:
+    """What stands for a value: `INT`, `{gelu,relu}`, `PATH|none`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _short(arguments[0])
+    if origin is Literal:
+        return f"{{{','.join(map(str, arguments))}}}"
+    if origin is tuple:
+        return " ".join("..." if entry is Ellipsis else _short(entry) for entry in arguments)
+    return "|".join(map(_short, arguments)) if arguments else SHORT[hint]
+
+
+def _spelled(value: object) -> str:
+    """A value as one would type it after its option."""
+    if isinstance(value, tuple):
+        return " ".join(map(_spelled, value)) or "(nothing)"
+    return str(value).lower() if value is None or isinstance(value, bool) else shlex.quote(str(value))
