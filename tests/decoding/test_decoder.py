@@ -36,13 +36,16 @@ def build(fusion, pattern="prefix"):
     """A model with weights large enough that every part of it matters, and its parameters."""
     module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern), 1)
     ids = jnp.zeros((3, 1, 4), jnp.int32)
-    params = jax.jit(lambda key: module.init(key, IMAGE, ids, jnp.ones(ids.shape, bool), method="word_logits"))(
-        jax.random.key(0)
-    )
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(9), len(leaves))
-    shaken = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return module, structure.unflatten(shaken)
+
+    @jax.jit
+    def shaken(key):
+        params = module.init(key, IMAGE, ids, jnp.ones(ids.shape, bool), method="word_logits")
+        leaves, structure = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.key(9), len(leaves))
+        moved = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+        return structure.unflatten(moved)
+
+    return module, shaken(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")

@@ -33,11 +33,15 @@ MASK = jnp.array([[[True] * 5], [[True] * 3 + [False] * 2]])
 def model(request):
     fusion, pattern = request.param
     module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern), CODES)
-    params = module.init(jax.random.key(0), PICTURES, IDS, MASK, method="code_logits")
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(9), len(leaves))
-    shaken = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return jax.jit(module.apply, static_argnames=("method", "grid")), structure.unflatten(shaken), module
+
+    @jax.jit
+    def shaken(key):
+        leaves, structure = jax.tree.flatten(module.init(key, PICTURES, IDS, MASK, method="code_logits"))
+        keys = jax.random.split(jax.random.key(9), len(leaves))
+        moved = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+        return structure.unflatten(moved)
+
+    return jax.jit(module.apply, static_argnames=("method", "grid")), shaken(jax.random.key(0)), module
 
 
 def test_each_cell_is_asked_for_by_the_code_before_it():
@@ -77,15 +81,15 @@ def test_the_cache_changes_nothing_and_no_code_peeks(model):
 @pytest.mark.parametrize("model", [("concat", "raster")], indirect=True)
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_a_cold_drawing_is_the_likeliest_code_each_time(model, guidance):
-    _, params, module = model
+    apply, params, module = model
     empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
     settings = Generation(guidance=guidance, temperature=1e-6)
     draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, raster=True)
     drawn = draw(params, IDS[:, 0], MASK[:, 0], jax.random.split(jax.random.key(4), 2))
     shown = before(drawn, mask_code=CODES)
-    given = module.apply(params, shown, IDS, MASK, method="code_logits")[:, 0]
+    given = apply(params, shown, IDS, MASK, method="code_logits")[:, 0]
     nothing = [jnp.broadcast_to(row, (2, 1, 5)) for row in empty]
-    free = module.apply(params, shown, *nothing, method="code_logits")[:, 0]
+    free = apply(params, shown, *nothing, method="code_logits")[:, 0]
     likeliest = jnp.argmax((1 + guidance) * given - guidance * free, axis=-1)
     np.testing.assert_array_equal(drawn.reshape(2, -1), likeliest)
 

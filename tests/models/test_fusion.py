@@ -1,6 +1,7 @@
 """Who sees whom, in every fusion: no word peeks, padding is invisible, and the shared image side."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +44,14 @@ def shaken(tree, std=0.2):
     return structure.unflatten([x + std * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)])
 
 
+@functools.cache
 def build(fusion, pattern, **changes):
+    """The compiled model and its parameters, shared by all tests of the same model."""
     head = PAIRINGS["vqa"][fusion][1][0]
     settings = dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern, **{"head": head, **changes})
     model = VisualLanguageModel(settings, 5)
     apply = jax.jit(model.apply, static_argnames="method")
-    return apply, shaken(jax.jit(model.init)(jax.random.key(0), IMAGE, IDS, MASK))
+    return apply, jax.jit(lambda key: shaken(model.init(key, IMAGE, IDS, MASK)))(jax.random.key(0))
 
 
 @pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
@@ -140,7 +143,7 @@ def test_the_shared_image_side_equals_the_concatenated_one(pattern, monkeypatch)
     apply, params = build("concat", pattern)
     shared = apply(params, IMAGE, IDS, MASK)
     monkeypatch.setattr("vlm_jax.models.fusion.NONE", -1)  # never take the shared way
-    apply, _ = build("concat", pattern)
+    apply, _ = build.__wrapped__("concat", pattern)
     whole = apply(params, IMAGE, IDS, MASK)
     assert shared.image.shape[1] == 1 and whole.image.shape[1] == 3
     np.testing.assert_allclose(shared.logits, whole.logits, atol=2e-5)
