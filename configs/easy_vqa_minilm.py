@@ -12,7 +12,7 @@ from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimi
 def get_config() -> Config:
     return Config(
         name="easy_vqa_minilm",
-        data=Data(questions_per_image=5, image=ImageInput(size=(64, 64), flip=True, shift=4)),
+        data=Data(texts_per_image=5, image=ImageInput(size=(64, 64), flip=True, shift=4)),
         # What MiniLM is: width, heads, layers, feed-forward width, vocabulary, positions.
         model=Model(
             width=384,

@@ -18,9 +18,9 @@ def get_config() -> Config:
         data=Data(
             name="emoji",
             texts="first_caption",
-            questions_per_image=1,
+            texts_per_image=1,
             # Twice the drawings' size, for a grid of 4x4 cells; no flips, which make other letters, flags and arrows.
-            image=ImageInput(size=(128, 128), mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3, shift=8),
+            image=ImageInput(size=(128, 128), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, shift=8),
         ),
         # What MiniLM is: width, heads, layers, feed-forward width, vocabulary, positions.
         model=Model(

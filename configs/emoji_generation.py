@@ -28,7 +28,7 @@ def get_config() -> Config:
         name="emoji_generation",
         task="image_generation",
         # A drawing's label or one of its tags, another one each time.
-        data=Data(name="emoji", texts="captions", questions_per_image=1, image=ImageInput(size=(64, 64))),
+        data=Data(name="emoji", texts="captions", texts_per_image=1, image=ImageInput(size=(64, 64))),
         model=Model(
             width=128,
             heads=4,

@@ -11,7 +11,7 @@ from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimi
 def get_config() -> Config:
     return Config(
         name="quickstart",
-        data=Data(questions_per_image=10, image=ImageInput(size=(64, 64), flip=True, shift=8)),
+        data=Data(texts_per_image=10, image=ImageInput(size=(64, 64), flip=True, shift=8)),
         model=Model(
             width=128,
             heads=4,

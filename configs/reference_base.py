@@ -12,8 +12,8 @@ def get_config() -> Config:
     return Config(
         name="reference_base",
         data=Data(
-            questions_per_image=1,
-            image=ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225), flip=True),
+            texts_per_image=1,
+            image=ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), flip=True),
         ),
         model=Model(
             fusion="concat",

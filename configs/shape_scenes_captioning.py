@@ -13,7 +13,7 @@ def get_config() -> Config:
         name="shape_scenes_captioning",
         task="captioning",
         data=Data(
-            name="shape_scenes", texts="first_caption", questions_per_image=1, image=ImageInput(size=(64, 64), shift=3)
+            name="shape_scenes", texts="first_caption", texts_per_image=1, image=ImageInput(size=(64, 64), shift=3)
         ),
         model=Model(
             width=128,

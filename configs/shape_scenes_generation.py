@@ -30,7 +30,7 @@ def get_config() -> Config:
             name="shape_scenes",
             drawing_things=(1, 2),
             texts="first_caption",
-            questions_per_image=1,
+            texts_per_image=1,
             image=ImageInput(size=(64, 64)),
         ),
         model=Model(

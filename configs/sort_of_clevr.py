@@ -12,7 +12,7 @@ def get_config() -> Config:
     return Config(
         name="sort_of_clevr",
         # White becomes zero. No flips and shifts: they would change what is left and what is at the top.
-        data=Data(name="sort_of_clevr", questions_per_image=20, image=ImageInput(size=(75, 75), mean=(1.0, 1.0, 1.0))),
+        data=Data(name="sort_of_clevr", texts_per_image=20, image=ImageInput(size=(75, 75), mean=(1.0, 1.0, 1.0))),
         model=Model(
             width=96,
             heads=4,

@@ -11,7 +11,7 @@ from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimi
 def get_config() -> Config:
     return Config(
         name="tiny",
-        data=Data(questions_per_image=4, limit=64, image=ImageInput(size=(16, 16))),
+        data=Data(texts_per_image=4, limit=64, image=ImageInput(size=(16, 16))),
         model=Model(
             width=32,
             heads=2,

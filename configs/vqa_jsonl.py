@@ -14,7 +14,7 @@ def get_config() -> Config:
         name="vqa_jsonl",
         data=Data(
             name="jsonl",
-            questions_per_image=8,
+            texts_per_image=8,
             image=ImageInput(size=(96, 96), resize="pad", shift=6),
         ),
         model=Model(

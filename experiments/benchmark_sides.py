@@ -149,7 +149,7 @@ def task_of(config: Config) -> Any:
         AnswerVocabulary(map(str, range(classes_of(config)))),
         config.data.image,
         max_length=config.model.text.max_length,
-        questions_per_image=config.data.questions_per_image,
+        texts_per_image=config.data.texts_per_image,
     )
     return TASKS[config.task](config, encode)
 
@@ -157,7 +157,7 @@ def task_of(config: Config) -> Any:
 def random_batch(config: Config) -> dict[str, np.ndarray]:
     """Noise for pictures, questions of different lengths, two accepted answers each; by the names of `Batch`."""
     random, text = np.random.default_rng(0), config.model.text
-    pictures, shape = config.training.batch_images, (config.training.batch_images, config.data.questions_per_image)
+    pictures, shape = config.training.batch_images, (config.training.batch_images, config.data.texts_per_image)
     return {
         "image": random.normal(size=(pictures, *config.data.image.size, 3)).astype(np.float32),
         "input_ids": random.integers(0, text.vocabulary_size, (*shape, text.max_length)).astype(np.int32),

@@ -129,7 +129,7 @@ def _described(config: Config) -> dict[str, Any]:
     return {
         "config": config.name,
         "batch_images": config.training.batch_images,
-        "questions_per_image": config.data.questions_per_image,
+        "texts_per_image": config.data.texts_per_image,
         "cores": os.cpu_count(),
         "environment": {
             k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "GLIBC_", "XLA_", "OMP_", "MKL_"))
@@ -153,7 +153,7 @@ def _text(result: dict[str, Any]) -> str:
     lines += [
         f"time of ours / torch: {result['ratio']:.3f} (below 1, ours is faster), medians of {result['rounds']} samples "
         f"of {result['steps_a_sample']} steps",
-        f"{result['config']}, {result['batch_images']} pictures x {result['questions_per_image']} questions, on "
+        f"{result['config']}, {result['batch_images']} pictures x {result['texts_per_image']} questions, on "
         f"{ours['device']}: {result['cores']} cores, {peer['threads']} torch threads, products in {ours['products']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items()),
     ]

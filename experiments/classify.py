@@ -1,7 +1,7 @@
 """What a ported CNN sees: `python -m experiments.classify SOURCE --image cat.jpg --classes names.json`.
 
-SOURCE is a CNN with its classifier, as `port_weights` takes it. The five likeliest classes of each picture are printed;
-`--output sheet.png` draws them beside the pictures.
+SOURCE is a CNN with its classifier, as `port_weights` takes it. The five likeliest classes of each image are printed;
+`--output sheet.png` draws them beside the images.
 """
 
 import json
@@ -18,62 +18,62 @@ TOP, BATCH = 5, 16
 
 
 class Classify(Group):
-    """Name what is in pictures, with the five likeliest classes of a ported CNN."""
+    """Name what is in images, with the five likeliest classes of a ported CNN."""
 
     source: Annotated[str, POSITIONAL]
     """The CNN: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
     image: tuple[Path, ...]
-    """Picture files, or folders of them."""
+    """Image files, or folders of them."""
     classes: Path | None = None
     """Names of the classes in order: a JSON list, or a line each. Without it those of config.json, or numbers."""
     output: Path | None = None
-    """A PNG that shows the pictures with their classes."""
+    """A PNG that shows the images with their classes."""
 
 
 def main(argv: list[str]) -> int:
     options = parse_options(argv, Classify, prog="python -m experiments.classify")
     if not options.image:
-        raise InputError("--image is empty; give at least one picture file")
+        raise InputError("--image is empty; give at least one image file")
     names = _names(options.classes) if options.classes else None
 
     import jax
     import numpy as np
 
     from vlm_jax.config import ImageEncoder
-    from vlm_jax.data.given_pictures import given_pictures
     from vlm_jax.data.images import decode_image, normalise, resize_image
-    from vlm_jax.figures import SheetItem, predictions_sheet
+    from vlm_jax.data.input_images import input_images
+    from vlm_jax.figures import Card, plot_contact_sheet
     from vlm_jax.weights.ported import read
 
-    ported = read(options.source)
-    architecture = ported.architecture
+    converted = read(options.source)
+    architecture = converted.architecture
     if not isinstance(architecture.model, ImageEncoder) or not architecture.classes:
         raise InputError(f"{options.source} is no CNN with a classifier; experiments.port_weights list names some")
-    names = names if names is not None else ported.labels or None
+    names = names if names is not None else converted.labels or None
     if names is not None and len(names) != architecture.classes:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")
-    settings, module = architecture.input, ported.module
+    settings, module = architecture.input, converted.module
     run = jax.jit(lambda params, x: jax.lax.top_k(jax.nn.softmax(module.apply({"params": params}, x)[1]), TOP))
-    given, items = list(given_pictures(options.image, max_pixels=settings.max_pixels)), []
-    for begin in range(0, len(given), BATCH):
-        paths = [name for name, _ in given[begin : begin + BATCH]]
-        pictures = [
-            decode_image(picture, name=name, max_pixels=settings.max_pixels)
-            for name, picture in given[begin : begin + BATCH]
+    inputs, items = list(input_images(options.image, max_pixels=settings.max_pixels)), []
+    for begin in range(0, len(inputs), BATCH):
+        paths = [name for name, _ in inputs[begin : begin + BATCH]]
+        images = [
+            decode_image(image, name=name, max_pixels=settings.max_pixels)
+            for name, image in inputs[begin : begin + BATCH]
         ]
         batch = np.zeros((BATCH, *settings.size, 3), np.float32)
-        for row, picture in enumerate(pictures):
-            batch[row] = normalise(resize_image(picture, settings), settings)
-        for path, picture, probabilities, classes in zip(
-            paths, pictures, *jax.device_get(run(ported.params, batch)), strict=False
+        for row, image in enumerate(images):
+            batch[row] = normalise(resize_image(image, settings), settings)
+        for path, image, probabilities, classes in zip(
+            paths, images, *jax.device_get(run(converted.params, batch)), strict=False
         ):
             labels = [names[c] if names else f"class {c}" for c in classes]
             guesses = [f"{label} {p:.0%}" for label, p in zip(labels, probabilities, strict=True)]
             print(f"{path}: {', '.join(guesses)}")
-            items.append(SheetItem(picture, ", ".join(guesses[1:]), labels[0], float(probabilities[0]), (), None))
+            items.append(Card(image, ", ".join(guesses[1:]), labels[0], float(probabilities[0]), (), None))
     if options.output:
         title = f"{architecture.model.cnn}, ported from {Path(options.source).name}: likeliest class and runners-up"
-        predictions_sheet(items, options.output, title=title)
+        plot_contact_sheet(items, options.output, title=title)
     return 0
 
 

@@ -122,11 +122,11 @@ def _what(item: "Item") -> tuple[Any, ...]:
 
 def _line(name: str, found: "Paired", p: float | None, *, adjusted: bool = False) -> str:
     counts = (
-        f"{found.questions:,} items on {found.pictures:,} pictures, b better on {found.wins:,}, a on {found.losses:,}"
+        f"{found.questions:,} items on {found.images:,} pictures, b better on {found.wins:,}, a on {found.losses:,}"
     )
     text = f"{name}: a {found.a:.4f}, b {found.b:.4f}, b - a {found.difference:+.4f}"
     if found.low is None:
-        why = "one picture" if found.pictures == 1 else "no spread between pictures"
+        why = "one picture" if found.images == 1 else "no spread between pictures"
         return f"{text} ({why}: no interval); {counts}"
     differ = "these checkpoints differ" if p is not None and p <= 0.05 else "not distinguishable"
     called = "adjusted p" if adjusted else "p"

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     rows = inspect(
         config.model,
         image_size=config.data.image.size,
-        questions=config.data.questions_per_image,
+        questions=config.data.texts_per_image,
         classes=classes,
         text_length=config.model.text.max_length,
     )
@@ -84,10 +84,10 @@ def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, 
     return "\n".join(
         [
             f"{config.name}: {model.fusion}, {model.pattern}, {model.head}, images by {model.image.cnn}",
-            f"example: one picture of {height} x {width} pixels, {texts}s: {data.questions_per_image} of "
+            f"example: one picture of {height} x {width} pixels, {texts}s: {data.texts_per_image} of "
             f"{model.text.max_length} tokens, {answers}",
             *_modules(rows, depth),
-            f"{f'FLOPs of a {texts}':21s}{round(rows[0].flops / data.questions_per_image):,}",
+            f"{f'FLOPs of a {texts}':21s}{round(rows[0].flops / data.texts_per_image):,}",
         ]
     )
 

@@ -105,13 +105,13 @@ def main(argv: list[str]) -> int:
 
 
 def _answer(folder, config, arguments):
-    from vlm_jax.data.given_pictures import given_pictures
+    from vlm_jax.data.input_images import input_images
     from vlm_jax.types import Example, Question
 
     questions = tuple(Question(question_id=text, text=text, answers=(), kind="") for text in arguments.question)
     examples = [
         Example(name, data, questions)
-        for name, data in given_pictures(arguments.image, max_pixels=config.data.image.max_pixels)
+        for name, data in input_images(arguments.image, max_pixels=config.data.image.max_pixels)
     ]
 
     from vlm_jax.training.setup import load_trained, make_encoder
@@ -132,7 +132,7 @@ def _answer(folder, config, arguments):
 
 def _say_captions(folder, config, arguments):
     from vlm_jax.config_checks import check
-    from vlm_jax.data.given_pictures import given_pictures
+    from vlm_jax.data.input_images import input_images
     from vlm_jax.types import Example
 
     decoding = check(dataclasses.replace(config, decoding=_decoding(config.decoding, arguments))).decoding
@@ -141,7 +141,7 @@ def _say_captions(folder, config, arguments):
             "--seed is for captions that are drawn at random; give --samples or --temperature, or leave it out"
         )
     examples = [
-        Example(name, data) for name, data in given_pictures(arguments.image, max_pixels=config.data.image.max_pixels)
+        Example(name, data) for name, data in input_images(arguments.image, max_pixels=config.data.image.max_pixels)
     ]
 
     from vlm_jax.training.setup import load_trained, make_encoder
@@ -166,21 +166,21 @@ def _sheet(config, predictions, examples, output):
     if output is None:
         return
     from vlm_jax.data.images import decode_image
-    from vlm_jax.figures import predictions_sheet, thumbnail
+    from vlm_jax.figures import plot_contact_sheet, thumbnail
 
     most = config.data.image.max_pixels
     small = {
         example.image_id: thumbnail(decode_image(example.image, name=example.image_id, max_pixels=most))
         for example in examples
     }
-    predictions_sheet([each.card(small[each.image_id]) for each in predictions], output, title=config.name)
+    plot_contact_sheet([each.card(small[each.image_id]) for each in predictions], output, title=config.name)
 
 
 def _draw(folder, config, arguments):
     import numpy as np
 
     from vlm_jax.config_checks import check
-    from vlm_jax.figures import SheetItem, predictions_sheet
+    from vlm_jax.figures import Card, plot_contact_sheet
 
     for name in NOT_RASTER if config.model.pattern == "raster" else ():
         if getattr(arguments, name) is not None:
@@ -204,8 +204,8 @@ def _draw(folder, config, arguments):
     size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if settings.judge else settings.candidates)
     pictures = task.draw(params, arguments.prompt, settings, batch=size)
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
-    items = [SheetItem(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
-    predictions_sheet(items, arguments.output, title=config.name)
+    items = [Card(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
+    plot_contact_sheet(items, arguments.output, title=config.name)
     if arguments.json_:
         for place, (prompt, _) in enumerate(rows, 1):
             line = {"sheet": str(arguments.output), "place": place, "prompt": prompt, "notes": notes[prompt]}
@@ -232,7 +232,7 @@ def _decoding(settings, arguments):
 
 def _rows(pictures, questions, encode):
     """Enough for all of them in one batch, within reason; a picture takes a row for every K questions."""
-    return min(AT_ONCE, pictures * -(-questions // encode.questions_per_image))
+    return min(AT_ONCE, pictures * -(-questions // encode.texts_per_image))
 
 
 def _notes(text, encode, config):

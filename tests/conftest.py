@@ -35,7 +35,7 @@ def few_scenes():
     def few(data, directory):
         from vlm_jax.data.builders.shape_scenes import ShapeScenes
 
-        return ShapeScenes(pictures=SCENES, data_dir=str(directory), file_format="array_record")
+        return ShapeScenes(num_images=SCENES, data_dir=str(directory), file_format="array_record")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sources.BUILDERS, "shape_scenes", few)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.parity
 
 SMALL = ImageEncoder(stem_width=8, widths=(8, 16), blocks=(0, 1))
 CONFIG = Config(
-    data=Data(questions_per_image=3, image=ImageInput(size=(16, 16))),
+    data=Data(texts_per_image=3, image=ImageInput(size=(16, 16))),
     model=Model(
         pattern="image_to_text", head="answers", width=32, heads=4, layers=3, mlp_width=48, classes=7,
         image=SMALL, text=TextEncoder(vocabulary_size=50, width=24, max_length=7),

@@ -129,12 +129,12 @@ def test_a_whole_number_may_stand_for_a_float():
         ("training", {"accumulation": 0}, r"training.accumulation is 0; it must be at least 1"),
         ("training", {"steps": 0}, r"training.steps is 0"),
         ("training", {"label_smoothing": -0.1}, r"training.label_smoothing is -0.1"),
-        ("data", {"questions_per_image": 0}, r"data.questions_per_image is 0"),
+        ("data", {"texts_per_image": 0}, r"data.texts_per_image is 0"),
         ("data", {"image": ImageInput(size=(0, 4))}, r"data.image.size is \(0, 4\); it must be at least 1"),
         ("data", {"image": ImageInput(short_side=0)}, "data.image.short_side is 0; it must be at least 1"),
         ("data", {"image": ImageInput(size=(64, 80), short_side=79)}, "the smallest is 80"),
         ("data", {"image": ImageInput(short_side=80, resize="pad")}, "needs data.image.resize crop, not pad"),
-        ("data", {"image": ImageInput(deviation=(1.0, 0.0, 1.0))}, r"data.image.deviation is .*; it must be above 0"),
+        ("data", {"image": ImageInput(std=(1.0, 0.0, 1.0))}, r"data.image.std is .*; it must be above 0"),
         (
             "model",
             {"image": ImageEncoder(cnn="features")},
@@ -242,7 +242,7 @@ def test_only_names_of_settings_and_files_are_hinted_by_spelling():
         "vlm_jax/ablation/study.py",  # a study's file
         "vlm_jax/command_line.py",  # a config file, a setting
         "vlm_jax/config_json.py",  # a setting
-        "vlm_jax/data/given_files.py",  # a file
+        "vlm_jax/data/split_files.py",  # a file
         "vlm_jax/data/json_files.py",  # a key
         "vlm_jax/run_folder.py",  # a run
         "vlm_jax/scenes/scene.py",  # a key

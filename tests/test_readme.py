@@ -53,7 +53,7 @@ def run(command, folder, data_directory):
     if module == "experiments.ablate":
         arguments += ["--seeds", "0", "--only", "fusion=concat", "--workdir", f"{folder}/study"]
     if module == "experiments.inspect_data":
-        arguments += ["--sheet", f"{folder}/sheet.png", "--data.directory", data_directory]
+        arguments += ["--contact-sheet", f"{folder}/sheet.png", "--data.directory", data_directory]
     if module == "experiments.benchmark_train_step":
         arguments += ["--rounds", "1", "--steps", "1", "--batch-images", "2"]
     try:

@@ -47,7 +47,7 @@ class ImageInput:
     """Pillow's filter that scales, always antialiased."""
     mean: Identity[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, on a scale of 0 to 1."""
-    deviation: Identity[tuple[float, float, float]] = (0.5, 0.5, 0.5)
+    std: Identity[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     """Divides each colour channel afterwards."""
     flip: Identity[bool] = False
     """Mirror half of the training pictures left to right."""
@@ -86,8 +86,8 @@ class Data:
     Whichever it is, captions of pictures of your own are scored by all that a file has."""
     min_answer_count: Identity[int] = 1
     """An answer joins the vocabulary when it was given this often in training."""
-    accuracy: Use[Literal["share", "vqa"] | None] = None
-    """`share` of people who gave the answer, or the official `vqa` accuracy (the default of vqa_v2)."""
+    accuracy: Use[Literal["soft", "vqa"] | None] = None
+    """`soft`: the share of people who gave the answer, or the official `vqa` accuracy (the default of vqa_v2)."""
     directory: Place[str] = "~/.cache/vlm_jax"
     """Folder in which data sets are prepared once and then read."""
     drawing_seed: Identity[int] = 0
@@ -96,7 +96,7 @@ class Data:
     """Side of the pictures of shape_scenes, in pixels."""
     drawing_things: Identity[tuple[int, int]] = (1, 4)
     """The fewest and the most things in a scene of shape_scenes."""
-    questions_per_image: Identity[int] = 10
+    texts_per_image: Identity[int] = 10
     """Question slots of a picture in a batch (K); more questions than slots are sampled anew each time."""
     limit: Identity[int | None] = None
     """Use only this many pictures of each split (for a quick look)."""

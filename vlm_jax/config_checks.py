@@ -17,7 +17,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         "at least 1",
         lambda value: value >= 1,
         (
-            "data.questions_per_image",
+            "data.texts_per_image",
             "data.limit",
             "data.evaluation_limit",
             "data.min_answer_count",
@@ -100,7 +100,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         "above 0 and finite",
         lambda value: 0 < value < math.inf,
         (
-            "data.image.deviation",
+            "data.image.std",
             "model.norm_epsilon",
             "optimizer.epsilon",
             "optimizer.clip_norm",
@@ -321,7 +321,7 @@ def _choose(config: Config) -> Config:
 def _choose_texts(config: Config) -> Config:
     """The config with what its data set is read for chosen."""
     data, task = config.data, config.task
-    accuracy = data.accuracy or ("vqa" if data.name == "vqa_v2" else "share")
+    accuracy = data.accuracy or ("vqa" if data.name == "vqa_v2" else "soft")
     asked = data.name in ("easy_vqa", "sort_of_clevr", "vqa_v2")  # no captions there
     by_task = {"vqa": "questions", "image_tokenizer": "questions" if asked else "captions"}
     texts = data.texts or by_task.get(task, "captions")

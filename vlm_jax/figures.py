@@ -1,4 +1,4 @@
-"""Pictures a person would like to look at: a sheet of questions and answers."""
+"""Images a person would like to look at: a contact sheet of questions and answers."""
 
 import bisect
 import unicodedata
@@ -13,15 +13,15 @@ from jaxtyping import UInt8
 RIGHT, WRONG, INK, FAINT = "#1a7f37", "#c62828", "#1f2328", "#6e7781"
 PAPER, CARD, EDGE, MAT = "#f6f8fa", "white", "#d0d7de", "#eaeef2"
 COLUMNS = 6
-# Inches. A card is a square picture above two lines of question, the answer and the reference.
+# Inches. A card is a square image above two lines of question, the answer and the reference.
 CARD_WIDTH, TEXT_HEIGHT, GAP, HEADER, PADDING = 2.0, 1.0, 0.16, 0.62, 0.1
 LINE, DPI = 0.165, 110
 # matplotlib brings DejaVu Sans; where one of these is installed, it draws what that lacks.
 WIDER_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai")
 
 
-class SheetItem(NamedTuple):
-    """One picture and what was said of it."""
+class Card(NamedTuple):
+    """One image and what was said of it."""
 
     image: UInt8[np.ndarray, "h w 3"]
     question: str
@@ -33,8 +33,8 @@ class SheetItem(NamedTuple):
     correct: bool | None
 
 
-def predictions_sheet(items: Sequence[SheetItem], path: Path, *, title: str) -> None:
-    """Write a PNG of cards: a picture, its question, the answer given, right or wrong, and the reference answer."""
+def plot_contact_sheet(items: Sequence[Card], path: Path, *, title: str) -> None:
+    """Write a PNG of cards: an image, its question, the answer given, right or wrong, and the reference answer."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -45,31 +45,31 @@ def predictions_sheet(items: Sequence[SheetItem], path: Path, *, title: str) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that no font has is drawn as a box
         figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
-        sheet = _Sheet(figure, FigureCanvasAgg(figure).get_renderer())
-        sheet.text(title, GAP, height - 0.42, room=width - 2 * GAP, size=14.0, colour=INK, bold=True)
+        canvas = _Canvas(figure, FigureCanvasAgg(figure).get_renderer())
+        canvas.text(title, GAP, height - 0.42, max_width=width - 2 * GAP, size=14.0, colour=INK, bold=True)
         for number, item in enumerate(items):
             row, column = divmod(number, columns)
             left = GAP + column * (CARD_WIDTH + GAP)
-            sheet.card(item, left, height - HEADER - (row + 1) * (CARD_WIDTH + TEXT_HEIGHT + GAP) + GAP)
+            canvas.card(item, left, height - HEADER - (row + 1) * (CARD_WIDTH + TEXT_HEIGHT + GAP) + GAP)
         figure.savefig(path)
 
 
-def thumbnail(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The picture at twice the size that a card shows, or as it is where it is smaller: less to hold in memory."""
+def thumbnail(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The image at twice the size that a card shows, or as it is where it is smaller: less to hold in memory."""
     from PIL import Image
 
-    image = Image.fromarray(picture)
+    image = Image.fromarray(pixels)
     image.thumbnail((2 * round(CARD_WIDTH * DPI),) * 2)
     return np.asarray(image)
 
 
-def side_by_side(*pictures: UInt8[np.ndarray, "h _ 3"]) -> UInt8[np.ndarray, "h _ 3"]:
-    """Pictures of one height in a row, with a white gap between them."""
-    gap = np.full((len(pictures[0]), max(1, len(pictures[0]) // 16), 3), 255, np.uint8)
-    return np.concatenate([part for picture in pictures for part in (gap, picture)][1:], axis=1)
+def side_by_side(*images: UInt8[np.ndarray, "h _ 3"]) -> UInt8[np.ndarray, "h _ 3"]:
+    """Images of one height in a row, with a white gap between them."""
+    gap = np.full((len(images[0]), max(1, len(images[0]) // 16), 3), 255, np.uint8)
+    return np.concatenate([part for image in images for part in (gap, image)][1:], axis=1)
 
 
-class _Sheet:
+class _Canvas:
     """A figure whose coordinates are inches from its lower left corner."""
 
     def __init__(self, figure: Any, renderer: Any) -> None:
@@ -79,26 +79,36 @@ class _Sheet:
         installed = set(get_font_names())
         self._fonts = ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)]
 
-    def card(self, item: SheetItem, left: float, bottom: float) -> None:
+    def card(self, item: Card, left: float, bottom: float) -> None:
         """One item, its lower left corner at the given place."""
         colour = {True: RIGHT, False: WRONG, None: FAINT}[item.correct]
         below = bottom + TEXT_HEIGHT
         self._box(left, bottom, CARD_WIDTH, CARD_WIDTH + TEXT_HEIGHT, CARD, edge=EDGE)
         self._box(left, below, CARD_WIDTH, CARD_WIDTH, MAT)
-        self._picture(item.image, left, below)
+        self._image(item.image, left, below)
         self._box(left, below - 0.05, CARD_WIDTH, 0.05, colour)
-        place = {"left": left + PADDING, "room": CARD_WIDTH - 2 * PADDING}
+        place = {"left": left + PADDING, "max_width": CARD_WIDTH - 2 * PADDING}
         mark = {True: "✓ ", False: "✗ ", None: ""}[item.correct]
         sure = "" if item.probability is None else f"{item.probability:.0%}"
-        room = place["room"] - 0.36 * bool(sure)
+        max_width = place["max_width"] - 0.36 * bool(sure)
         ink = INK if item.correct is None else colour
         if item.question:
             self.text(item.question, bottom=below - 0.23, size=8.5, colour=INK, lines=2, **place)
             answer = {"colour": ink, "lines": 1 if item.answers else 2}
-            self.text(mark + item.prediction, place["left"], bottom + 0.32, room=room, size=10.0, bold=True, **answer)
+            self.text(
+                mark + item.prediction,
+                place["left"],
+                bottom + 0.32,
+                max_width=max_width,
+                size=10.0,
+                bold=True,
+                **answer,
+            )
         else:
             self.text(mark + item.prediction, bottom=below - 0.22, size=8.5, colour=ink, lines=3, **place)
-        self.text(sure, left + CARD_WIDTH - PADDING, bottom + 0.32, room=0.6, size=8.5, colour=FAINT, align="right")
+        self.text(
+            sure, left + CARD_WIDTH - PADDING, bottom + 0.32, max_width=0.6, size=8.5, colour=FAINT, align="right"
+        )
         if item.answers:
             reference = max(set(item.answers), key=lambda answer: (item.answers.count(answer), answer))
             lines = 1 if item.question else 2
@@ -111,7 +121,7 @@ class _Sheet:
         left: float,
         bottom: float,
         *,
-        room: float,
+        max_width: float,
         size: float,
         colour: str,
         bold: bool = False,
@@ -125,13 +135,13 @@ class _Sheet:
 
         def fits(line: str) -> bool:
             pixels = self._renderer.get_text_width_height_descent(line, font, ismath=False)[0]
-            return pixels <= room * self.figure.dpi
+            return pixels <= max_width * self.figure.dpi
 
         for number, line in enumerate(wrap(text, fits, lines=lines)):
             x, y = self._place(left, bottom - number * LINE)
             self.figure.text(x, y, line, fontproperties=font, color=colour, ha=align, va="baseline", parse_math=False)
 
-    def _picture(self, image: np.ndarray, left: float, bottom: float) -> None:
+    def _image(self, image: np.ndarray, left: float, bottom: float) -> None:
         axes = self.figure.add_axes((*self._place(left, bottom), *self._place(CARD_WIDTH, CARD_WIDTH)))
         axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 128 else "antialiased")
         axes.axis("off")
@@ -140,7 +150,7 @@ class _Sheet:
         from matplotlib.patches import Rectangle
 
         corner, size = self._place(left, bottom), self._place(width, height)
-        # Below zero: behind the pictures, which are axes of order 0.
+        # Below zero: behind the images, which are axes of order 0.
         self.figure.add_artist(Rectangle(corner, *size, facecolor=colour, edgecolor=edge, linewidth=0.8, zorder=-1))
 
     def _place(self, x: float, y: float) -> tuple[float, float]:
@@ -167,5 +177,5 @@ def wrap(text: str, fits: Callable[[str], bool], *, lines: int) -> list[str]:
 
 def visible(text: str) -> str:
     """The text on one line: runs of white space as one space, nothing that cannot be drawn."""
-    drawn = ("" if unicodedata.category(c) == "Cf" else c if c.isprintable() else " " for c in text)
-    return " ".join("".join(drawn).split())
+    printable = ("" if unicodedata.category(c) == "Cf" else c if c.isprintable() else " " for c in text)
+    return " ".join("".join(printable).split())

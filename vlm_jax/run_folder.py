@@ -27,7 +27,7 @@ SETUP = (CONFIG, *VOCABULARIES, DATA, WEIGHTS, TRAINED_AS, HISTORY)
 RESULTS = (RESULT, PREDICTIONS, METRICS)
 # Settings of `model` that say where something came from, not what the model computes.
 _SOURCES = ("model.init_from", "model.text.init_from", "model.image.init_from", "model.text.tokenizer")
-_PICTURES = ("data.image.size", "data.image.resize", "data.image.mean", "data.image.deviation")
+_PICTURES = ("data.image.size", "data.image.resize", "data.image.mean", "data.image.std")
 REPEAT = "remove it, and the command that trained the run makes it again"
 
 

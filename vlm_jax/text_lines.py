@@ -9,10 +9,10 @@ from pathlib import Path
 
 def split_lines(text: str) -> list[str]:
     """The lines of a text without their ends; what follows the last end is a line unless it is empty."""
-    found = text.split("\n")
-    if not found[-1]:
-        found.pop()
-    return [line.removesuffix("\r") for line in found]
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
 
 
 def read_lines(file: Path, *, errors: str = "strict") -> list[str]:

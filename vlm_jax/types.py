@@ -1,7 +1,7 @@
 """The structures that cross module borders, with their shapes.
 
-Axis letters used everywhere: `I` pictures in a batch, `K` question slots of a picture, `T` text
-tokens, `G` image grid cells, `C` image feature channels, `E` text embedding width, `D` trunk width,
+Axis letters used everywhere: `I` images in a batch, `K` question slots of an image, `T` text
+tokens, `G` image grid positions, `C` image feature channels, `E` text embedding width, `D` trunk width,
 `A` answers, `R` accepted answers of a question, `H` attention heads.
 """
 
@@ -16,7 +16,7 @@ Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX 
 
 
 class Question(NamedTuple):
-    """One text about one picture, as people wrote it: a question, or a caption, which has no answers."""
+    """One text about one image, as people wrote it: a question, or a caption, which has no answers."""
 
     question_id: str
     text: str
@@ -27,11 +27,11 @@ class Question(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One picture and everything that was said about it: what a data set yields, still undecoded."""
+    """One image and everything that was said about it: what a data set yields, still undecoded."""
 
     image_id: str
     image: bytes | Path | Int[np.ndarray, "gh gw"] | UInt8[np.ndarray, "h w 3"]
-    """The encoded picture file (PNG, JPEG, ...), or where it is: read when it is decoded. Or its codes; or, of one that
+    """The encoded image file (PNG, JPEG, ...), or where it is: read when it is decoded. Or its codes; or, of one that
     was drawn, its pixels, at the model's size."""
     questions: tuple[Question, ...] = ()
     scene: str | None = None
@@ -39,7 +39,7 @@ class Example(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a model sees: `I` pictures with `K` question slots each. One question a picture is K = 1."""
+    """What a model sees: `I` images with `K` question slots each. One question an image is K = 1."""
 
     image: Float[Array, "I h w 3"] | Float[Array, "I G C"] | Int[Array, "I gh gw"]
     """Normalised pixels, or precomputed grid features, or an image tokenizer's codes."""
@@ -51,9 +51,9 @@ class Batch(NamedTuple):
     answer_weights: Float[Array, "I K R"]
     """The soft target's share on each answer; all 0 where no accepted answer is in the vocabulary."""
     weight: Float[Array, "I K"]
-    """1 for a real question, 0 for an empty slot or a picture that only fills the batch."""
+    """1 for a real question, 0 for an empty slot or an image that only fills the batch."""
     index: Int[Array, " I"]
-    """Position of the picture in the global batch: the seed of its randomness."""
+    """Position of the image in the global batch: the seed of its randomness."""
 
 
 class LoadedBatch(NamedTuple):
@@ -65,7 +65,7 @@ class LoadedBatch(NamedTuple):
 
 
 class ModelOutput(NamedTuple):
-    """What the model computed. The image stream has one copy a picture where no text reaches it (k = 1), else k = K."""
+    """What the model computed. The image stream has one copy an image where no text reaches it (k = 1), else k = K."""
 
     logits: Float[Array, "I K A"] | Float[Array, "I K N A"] | Float[Array, "I N A"] | Float[Array, "I A"]
     """From [CLS], or at every position with the image's G positions first (N = G + T)."""

@@ -16,7 +16,7 @@ TEXT = {
 }
 PORTED = TEXT | {"model.text.init_from": WORDS, "model.text.init_trunk": False}
 # Pixels as the CNN's authors scale them, for the fresh one as well.
-SCALE = {"data.image.mean": [127 / 255] * 3, "data.image.deviation": [128 / 255] * 3}
+SCALE = {"data.image.mean": [127 / 255] * 3, "data.image.std": [128 / 255] * 3}
 CNN = {"model.image.cnn": "efficientnet_lite0", "data.image.size": [96, 96]} | SCALE
 # Its batch norms are fixed numbers; those of a fresh one would do nothing, and it learns with group norm.
 PHOTOGRAPHS = CNN | {"model.image.init_from": "ports/efficientnet_lite0.safetensors", "model.image.norm": "frozen"}

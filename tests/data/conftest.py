@@ -28,7 +28,7 @@ def encoder(splits):
     image = ImageInput(size=(32, 32), flip=True, shift=3)
 
     def make(**changes):
-        default = ExampleEncoder(tokenizer, answers, image, max_length=16, questions_per_image=10)
+        default = ExampleEncoder(tokenizer, answers, image, max_length=16, texts_per_image=10)
         return dataclasses.replace(default, _tokens={}, _targets={}, **changes)
 
     return make

@@ -8,7 +8,7 @@ from vlm_jax.types import Example, Question
 
 
 def example(*answers):
-    return Example("1", b"", tuple(Question("q", "what?", given, "open") for given in answers))
+    return Example("1", b"", tuple(Question("q", "what?", references, "open") for references in answers))
 
 
 def test_common_answers_come_first_and_ties_are_alphabetical():
@@ -25,7 +25,7 @@ def test_one_answer_however_spelled():
     assert [vocabulary.index(answer) for answer in ("cat!", "Two", "an x-ray", "A")] == [1, 0, 3, None]
 
 
-def test_rare_answers_can_be_left_out():
+def test_infrequent_answers_can_be_left_out():
     examples = [example(("no",), ("yes", "yes", "Yes"), ("no",), ("maybe",))]
     assert AnswerVocabulary.build(examples, min_count=2).answers == ("yes", "no")
     with pytest.raises(InputError, match=r"no answer was given 4 times; set data.min_answer_count to 3 or less"):

@@ -1,4 +1,4 @@
-"""Captions in three layouts: every caption is used or named with a reason, no path leaves the folder of pictures."""
+"""Captions in three layouts: every caption is used or named with a reason, no path leaves the folder of images."""
 
 import dataclasses
 import json
@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from vlm_jax.config import Data, Files
-from vlm_jax.data import own_files
-from vlm_jax.data.own_files import read_split
+from vlm_jax.data import user_dataset
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
+from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "coco_photos.tar"  # beside a checkout, if at all
@@ -21,9 +21,9 @@ PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "coco_photos.tar"  # be
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with pictures, some in folders, and a secret beside it."""
+    """A folder with images, some in folders, and a secret beside it."""
     names = ["a.png", "b.png", "sub/c.png", "train2017/000000000009.jpg", "val2014/COCO_val2014_000000000042.jpg"]
-    for name in (*(f"pictures/{name}" for name in names), "secret.png"):
+    for name in (*(f"images/{name}" for name in names), "secret.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4), "red").save(tmp_path / name)
     return tmp_path
@@ -38,9 +38,9 @@ def write(path, content):
 
 def data_of(place, *names, name="jsonl", texts="captions", bad_rows="refuse", **splits):
     """Settings for files in `place`, of one split in all three places where a data set has one file a split."""
-    paths = tuple(str(place / each) for each in names)
+    paths = tuple(str(place / record) for record in names)
     others = {} if name == "karpathy" else {"validation": paths, "test": paths}
-    files = Files(images=str(place / "pictures"), train=paths, bad_rows=bad_rows, **others | splits)
+    files = Files(images=str(place / "images"), train=paths, bad_rows=bad_rows, **others | splits)
     return Data(name=name, texts=texts, directory=str(place / "kept"), files=files)
 
 
@@ -61,7 +61,7 @@ def row(**changes):
     return {key: value for key, value in values.items() if value is not ...}
 
 
-def test_lines_about_a_picture_add_up_in_order(place):
+def test_lines_about_an_image_add_up_in_order(place):
     reading = lines_of(
         place,
         row(image="sub//./c.png", captions=["a cat", "a cat", "Zwei 猫"]),
@@ -70,7 +70,7 @@ def test_lines_about_a_picture_add_up_in_order(place):
     )
     first, second = reading.examples
     assert reading.bad_rows == () and (first.image_id, second.image_id) == ("sub/c.png", "a.png")
-    assert first.image == place / "pictures" / "sub" / "c.png"
+    assert first.image == place / "images" / "sub" / "c.png"
     assert [tuple(caption) for caption in first.questions] == [
         ("rows.jsonl:1#1", "a cat", (), "caption"),
         ("rows.jsonl:1#2", "a cat", (), "caption"),
@@ -79,7 +79,7 @@ def test_lines_about_a_picture_add_up_in_order(place):
     ]
 
 
-def test_the_first_caption_of_a_picture_alone(place):
+def test_the_first_caption_of_an_image_alone(place):
     rows = row(captions=["a cat", "a pet"]), row(image="b.png", captions=["a dog"]), row(captions=["later"])
     assert texts_of(lines_of(place, *rows, texts="first_caption").examples) == {"a.png": ["a cat"], "b.png": ["a dog"]}
     assert texts_of(lines_of(place, *rows).examples)["a.png"] == ["a cat", "a pet", "later"]
@@ -111,11 +111,11 @@ BAD_LINES = {
     "a number": (row(captions=["a", 2]), r"caption 2 must be a text, not 2"),
     "null": (row(captions=[None]), r"caption 1 must be a text, not null"),
     "half an emoji": (row(captions=["\ud83d"]), r"caption 1 holds half a surrogate pair"),
-    "missing": (row(image="z.png"), r"no picture 'z.png'"),
+    "missing": (row(image="z.png"), r"no image 'z.png'"),
     "up and out": (row(image="../secret.png"), r"holds '\.\.'; it may not leave the folder"),
     "absolute": (row(image="/etc/passwd"), r"'/etc/passwd' is absolute"),
-    "link out": (row(image="out.png"), r"'out.png' leads outside the folder of pictures"),
-    "a number as path": (row(image=5), r"the picture path must be a text, not 5"),
+    "link out": (row(image="out.png"), r"'out.png' leads outside the folder of images"),
+    "a number as path": (row(image=5), r"the image path must be a text, not 5"),
     "no JSON": (b"{'image': 1}", r"the line is not JSON"),
     "no UTF-8": (b'{"image": "\xff"}', r"the line is not UTF-8: byte 0xff"),
     "long": (b'{"image": "' + b"a" * 10_000_000 + b'"}', r"longer than 10,000,000 bytes"),
@@ -126,18 +126,18 @@ BAD_LINES = {
 
 @pytest.mark.parametrize("name", BAD_LINES)
 def test_a_bad_line_is_named_and_the_others_live(place, name):
-    (place / "pictures" / "out.png").symlink_to("../secret.png")
+    (place / "images" / "out.png").symlink_to("../secret.png")
     bad, reason = BAD_LINES[name]
     reading = lines_of(place, row(), bad, row(image="b.png"))
     assert texts_of(reading.examples) == {"a.png": ["a cat"], "b.png": ["a cat"]}
-    (found,) = reading.bad_rows
-    assert (found.file, found.place) == (str(place / "rows.jsonl"), 2)
-    assert re.search(reason, found.reason), found.reason
-    assert str(found).isprintable() and len(found.reason) < 200
+    (bad_row,) = reading.bad_rows
+    assert (bad_row.file, bad_row.place) == (str(place / "rows.jsonl"), 2)
+    assert re.search(reason, bad_row.reason), bad_row.reason
+    assert str(bad_row).isprintable() and len(bad_row.reason) < 200
 
 
-def test_a_damaged_picture_is_a_bad_row_of_its_captions(place):
-    (place / "pictures" / "b.png").write_bytes(b"broken")
+def test_a_damaged_image_is_a_bad_row_of_its_captions(place):
+    (place / "images" / "b.png").write_bytes(b"broken")
     write(place / "rows.jsonl", [row(), row(image="b.png", captions=["one", "two"])])
     with pytest.raises(
         InputError, match=r"^1 bad row, the first .*b\.png, 2 captions: rows.jsonl:2#1, rows.jsonl:2#2: "
@@ -148,14 +148,12 @@ def test_a_damaged_picture_is_a_bad_row_of_its_captions(place):
 # COCO's published captions
 
 
-def published(*captions, pictures=((9, "000000000009.jpg"), (42, "COCO_val2014_000000000042.jpg"))):
-    """COCO's layout; captions are (id, picture, text)."""
+def published(*captions, images=((9, "000000000009.jpg"), (42, "COCO_val2014_000000000042.jpg"))):
+    """COCO's layout; captions are (id, image, text)."""
     return {
         "info": {"year": 2017},
         "licenses": [],
-        "images": [
-            {"license": 3, "file_name": name, "id": number, "height": 4, "width": 4} for number, name in pictures
-        ],
+        "images": [{"license": 3, "file_name": name, "id": number, "height": 4, "width": 4} for number, name in images],
         "annotations": [{"image_id": image, "id": number, "caption": text} for number, image, text in captions],
     }
 
@@ -170,7 +168,7 @@ def coco_of(place, *contents):
     return data_of(place, *names, name="coco_captions")
 
 
-def test_coco_captions_by_the_number_of_their_picture(place):
+def test_coco_captions_by_the_number_of_their_image(place):
     examples = open_split(coco_of(place, published(*CAPTIONS)), "train")
     assert [example.image_id for example in examples] == ["42", "9"]
     assert [example.image.name for example in examples] == ["COCO_val2014_000000000042.jpg", "000000000009.jpg"]
@@ -187,16 +185,16 @@ def test_coco_captions_by_the_number_of_their_picture(place):
     ["COCO_train2014_000000000009.jpg", "000000000009.jpg", "train2017/000000000009.jpg", "train2014/COCO_train2014_"
      "000000000009.jpg"],
 )  # fmt: skip
-def test_a_picture_of_2014_is_found_under_its_name_of_2017(place, name):
-    (example,) = open_split(coco_of(place, published((1, 9, "a dog"), pictures=[(9, name)])), "train")
-    assert example.image == place / "pictures" / "train2017" / "000000000009.jpg"
+def test_an_image_of_2014_is_found_under_its_name_of_2017(place, name):
+    (example,) = open_split(coco_of(place, published((1, 9, "a dog"), images=[(9, name)])), "train")
+    assert example.image == place / "images" / "train2017" / "000000000009.jpg"
 
 
-def test_several_files_are_one_split_and_a_picture_in_two_is_one(place):
-    second = published((5, 9, "more"), pictures=[(9, "000000000009.jpg")])
+def test_several_files_are_one_split_and_an_image_in_two_is_one(place):
+    second = published((5, 9, "more"), images=[(9, "000000000009.jpg")])
     data = coco_of(place, published(*CAPTIONS), second)
     assert texts_of(open_split(data, "train")) == {"42": ["A cat.", "Two cats\n"], "9": ["a dog", "more"]}
-    other = published((6, 9, "no"), pictures=[(9, "a.png")])
+    other = published((6, 9, "no"), images=[(9, "a.png")])
     reading = read_split(coco_of(place, published(*CAPTIONS), other), "train")
     assert [str(bad) for bad in reading.bad_rows] == [
         f"{place}/captions_1.json, image 9: the file_name is 'a.png', in an earlier file '000000000009.jpg'"
@@ -204,12 +202,12 @@ def test_several_files_are_one_split_and_a_picture_in_two_is_one(place):
     assert texts_of(reading.examples)["9"] == ["a dog"]
 
 
-def test_a_missing_picture_is_named_once_with_the_number_of_its_captions(place):
-    content = published(*CAPTIONS, pictures=[(9, "000000000009.jpg"), (42, "gone.jpg")])
+def test_a_missing_image_is_named_once_with_the_number_of_its_captions(place):
+    content = published(*CAPTIONS, images=[(9, "000000000009.jpg"), (42, "gone.jpg")])
     reading = read_split(coco_of(place, content), "train")
     assert list(texts_of(reading.examples)) == ["9"]
     assert [str(bad) for bad in reading.bad_rows] == [
-        f"{place}/captions_0.json, image 42: no picture 'gone.jpg'; its 2 captions cannot be used"
+        f"{place}/captions_0.json, image 42: no image 'gone.jpg'; its 2 captions cannot be used"
     ]
 
 
@@ -228,11 +226,11 @@ BAD_COCO = {
     ),
     "text": ("annotations", {"id": 1, "image_id": "9", "caption": "x"}, "caption 1", r"image_id must be .*, not '9'"),
     "no object": ("annotations", [1], "annotations entry 4", r"the entry is no object"),
-    "picture twice": ("images", {"id": 9, "file_name": "a.png"}, "image 9", r"an earlier entry has the same id"),
+    "image twice": ("images", {"id": 9, "file_name": "a.png"}, "image 9", r"an earlier entry has the same id"),
     "no caption": ("images", {"id": 8, "file_name": "a.png"}, "image 8", r"no caption has this image_id"),
     "large": ("images", {"id": 10**12, "file_name": "a.png"}, "image 1000000000000", r"at most 12 digits"),
     "negative": ("images", {"id": -1, "file_name": "a.png"}, "image -1", r"id must be .*not -1"),
-    "picture no object": ("images", 5, "images entry 3", r"the entry is no object"),
+    "image no object": ("images", 5, "images entry 3", r"the entry is no object"),
 }
 
 
@@ -242,8 +240,8 @@ def test_a_bad_entry_of_coco_is_named_and_the_others_live(place, name):
     content = published(*CAPTIONS)
     content[kind].append(entry)
     reading = read_split(coco_of(place, content), "train")
-    (found,) = reading.bad_rows
-    assert found.place == where and re.search(reason, found.reason), found
+    (bad_row,) = reading.bad_rows
+    assert bad_row.place == where and re.search(reason, bad_row.reason), bad_row
     assert texts_of(reading.examples) == {"42": ["A cat.", "Two cats\n"], "9": ["a dog"]}
 
 
@@ -252,7 +250,7 @@ def test_a_bad_entry_of_coco_is_named_and_the_others_live(place, name):
     [
         ("../secret.png", r"holds '\.\.'"),
         ("/etc/passwd", r"'/etc/passwd' is absolute"),
-        ("~/secret.png", r"no picture '~/secret.png'"),
+        ("~/secret.png", r"no image '~/secret.png'"),
         ("sub", r"'sub' is no regular file"),
         ("out.png", r"leads outside"),
         ("x\0.png", r"holds a NUL"),
@@ -262,12 +260,12 @@ def test_a_bad_entry_of_coco_is_named_and_the_others_live(place, name):
     ],
 )
 def test_no_path_of_coco_leaves_the_folder(place, file_name, reason):
-    (place / "pictures" / "out.png").symlink_to("../secret.png")
-    content = published(*CAPTIONS, pictures=[(9, "000000000009.jpg"), (42, file_name)])
+    (place / "images" / "out.png").symlink_to("../secret.png")
+    content = published(*CAPTIONS, images=[(9, "000000000009.jpg"), (42, file_name)])
     reading = read_split(coco_of(place, content), "train")
-    (found,) = reading.bad_rows
-    assert found.place == "image 42" and re.search(reason, found.reason), found
-    assert list(texts_of(reading.examples)) == ["9"] and str(found).isprintable()
+    (bad_row,) = reading.bad_rows
+    assert bad_row.place == "image 42" and re.search(reason, bad_row.reason), bad_row
+    assert list(texts_of(reading.examples)) == ["9"] and str(bad_row).isprintable()
 
 
 # Karpathy's splits
@@ -280,7 +278,7 @@ def entry(number, filename, split="train", *, texts=SENTENCES, **changes):
         {"tokens": text.split(), "raw": text, "imgid": number, "sentid": 10 * number + place}
         for place, text in enumerate(texts)
     ]
-    identity = {"sentids": [each["sentid"] for each in sentences], "imgid": number, "filename": filename}
+    identity = {"sentids": [record["sentid"] for record in sentences], "imgid": number, "filename": filename}
     return {**identity, "sentences": sentences, "split": split, **changes}
 
 
@@ -304,21 +302,21 @@ def test_one_karpathy_file_serves_every_split(place):
         ("10", "a cat", (), "caption"),
         ("11", "a pet", (), "caption"),
     ]
-    assert validation[0].image == place / "pictures" / "val2014" / "COCO_val2014_000000000042.jpg"
+    assert validation[0].image == place / "images" / "val2014" / "COCO_val2014_000000000042.jpg"
     first = dataclasses.replace(data, texts="first_caption")
     assert texts_of(open_split(first, "train")) == {"a.png": ["a cat"], "9": ["A cat."]}
     assert open_split(first, "test") == test
 
 
 def test_no_tenth_is_taken_from_a_karpathy_file(place):
-    """Not even of pictures whose hash would put them there."""
+    """Not even of images whose hash would put them there."""
     names = [f"{number}.png" for number in range(100) if tenth(f"{number}.png") < 2]
     for name in names:
-        Image.new("RGB", (4, 4)).save(place / "pictures" / name)
+        Image.new("RGB", (4, 4)).save(place / "images" / name)
     data = karpathy_of(place, *(entry(number, name) for number, name in enumerate(names)))
     assert len(names) > 10 and len(read_split(data, "train").examples) == len(names)
     assert read_split(data, "validation").examples == () == read_split(data, "test").examples
-    with pytest.raises(InputError, match=r"^the validation split is empty: no picture for it in .*dataset.json$"):
+    with pytest.raises(InputError, match=r"^the validation split is empty: no image for it in .*dataset.json$"):
         open_split(data, "train")
 
 
@@ -328,19 +326,19 @@ def test_a_karpathy_file_in_a_flat_folder(place):
 
 
 BAD_KARPATHY = {
-    "no split": (entry(2, "b.png", None), "picture 'b.png'", r"split must be a text, not null"),
-    "other split": (entry(2, "b.png", "trian"), "picture 'b.png'", r"split is 'trian'; expected one of train, restval"),
-    "a list": (entry(2, "b.png", ["train"]), "picture 'b.png'", r"split must be a text, not a list"),
-    "twice": (entry(2, "./a.png", "test"), "picture './a.png'", r"an earlier entry is about the same picture"),
-    "no sentence": (entry(2, "b.png", texts=()), "picture 'b.png'", r"sentences must be a list of at least one"),
-    "sentences": (entry(2, "b.png", sentences="x"), "picture 'b.png'", r"sentences must be a list .*not 'x'"),
-    "missing": (entry(2, "z.png"), "picture 'z.png'", r"no picture 'z.png'"),
-    "out": (entry(2, "secret.png", filepath=".."), "picture 'secret.png'", r"holds '\.\.'"),
-    "out by name": (entry(2, "../secret.png"), "picture '../secret.png'", r"holds '\.\.'"),
-    "absolute": (entry(2, "/etc/passwd", filepath="sub"), "picture '/etc/passwd'", r"'/etc/passwd' is absolute"),
-    "path": (entry(2, "b.png", filepath=3), "picture 'b.png'", r"filepath must be a text, not 3"),
+    "no split": (entry(2, "b.png", None), "image 'b.png'", r"split must be a text, not null"),
+    "other split": (entry(2, "b.png", "trian"), "image 'b.png'", r"split is 'trian'; expected one of train, restval"),
+    "a list": (entry(2, "b.png", ["train"]), "image 'b.png'", r"split must be a text, not a list"),
+    "twice": (entry(2, "./a.png", "test"), "image './a.png'", r"an earlier entry is about the same image"),
+    "no sentence": (entry(2, "b.png", texts=()), "image 'b.png'", r"sentences must be a list of at least one"),
+    "sentences": (entry(2, "b.png", sentences="x"), "image 'b.png'", r"sentences must be a list .*not 'x'"),
+    "missing": (entry(2, "z.png"), "image 'z.png'", r"no image 'z.png'"),
+    "out": (entry(2, "secret.png", filepath=".."), "image 'secret.png'", r"holds '\.\.'"),
+    "out by name": (entry(2, "../secret.png"), "image '../secret.png'", r"holds '\.\.'"),
+    "absolute": (entry(2, "/etc/passwd", filepath="sub"), "image '/etc/passwd'", r"'/etc/passwd' is absolute"),
+    "path": (entry(2, "b.png", filepath=3), "image 'b.png'", r"filepath must be a text, not 3"),
     "name": (entry(2, 7), "images entry 2", r"filename must be a text, not 7"),
-    "cocoid": (entry(2, "b.png", cocoid="x"), "picture 'b.png'", r"cocoid must be a whole number"),
+    "cocoid": (entry(2, "b.png", cocoid="x"), "image 'b.png'", r"cocoid must be a whole number"),
     "no object": (None, "images entry 2", r"the entry is no object"),
 }
 
@@ -349,8 +347,8 @@ BAD_KARPATHY = {
 def test_a_bad_image_of_karpathy_is_named_and_the_others_live(place, name):
     bad, where, reason = BAD_KARPATHY[name]
     reading = read_split(karpathy_of(place, entry(1, "a.png"), bad, entry(3, "sub/c.png")), "train")
-    (found,) = reading.bad_rows
-    assert found.place == where and re.search(reason, found.reason), found
+    (bad_row,) = reading.bad_rows
+    assert bad_row.place == where and re.search(reason, bad_row.reason), bad_row
     assert texts_of(reading.examples) == {"a.png": ["A cat.", "a pet"], "sub/c.png": ["A cat.", "a pet"]}
 
 
@@ -364,12 +362,12 @@ def test_a_bad_image_of_karpathy_is_named_and_the_others_live(place, name):
         ("a", r"the sentence is no object"),
     ],
 )
-def test_a_bad_sentence_leaves_the_others_of_its_picture(place, sentence, reason):
+def test_a_bad_sentence_leaves_the_others_of_its_image(place, sentence, reason):
     image = entry(1, "a.png")
     image["sentences"].append(sentence)
     reading = read_split(karpathy_of(place, image), "train")
-    (found,) = reading.bad_rows
-    assert found.place == "picture 'a.png', sentence 3" and re.search(reason, found.reason), found
+    (bad_row,) = reading.bad_rows
+    assert bad_row.place == "image 'a.png', sentence 3" and re.search(reason, bad_row.reason), bad_row
     assert texts_of(reading.examples) == {"a.png": ["A cat.", "a pet"]}
 
 
@@ -388,7 +386,7 @@ def test_a_bad_sentence_leaves_the_others_of_its_picture(place, sentence, reason
         (b'{"images": "\xff"}', r"x.json is not UTF-8: byte 13"),
         (b'{"images": ' + b"[" * 200_000, r"x.json is nested too deeply; expected"),
         (b'{"images": [' + b"9" * 5000 + b"]}", r"x.json is not JSON: Exceeds the limit"),
-        (b'{"images": [], "annotations": []}', r"the train split is empty: no picture for it in .*x.json$"),
+        (b'{"images": [], "annotations": []}', r"the train split is empty: no image for it in .*x.json$"),
     ],
 )
 def test_files_that_are_none_are_named(place, name, content, message):
@@ -429,9 +427,9 @@ def test_a_key_twice_spoils_its_entry_only(place):
     ],
 )
 def test_texts_that_files_do_not_hold_are_refused_before_they_are_opened(place, name, texts, message):
-    for look in (open_split, read_split):
+    for opener in (open_split, read_split):
         with pytest.raises(InputError, match=message):
-            look(data_of(place, "nowhere.json", name=name, texts=texts), "train")
+            opener(data_of(place, "nowhere.json", name=name, texts=texts), "train")
 
 
 @pytest.mark.parametrize(
@@ -455,10 +453,10 @@ def test_other_files_beside_karpathys_are_refused(place, changes, message):
 def test_a_karpathy_file_is_read_once_for_all_splits_until_it_changes(place):
     images = [entry(1, "a.png"), entry(2, "b.png", "val"), entry(3, "sub/c.png", "test")]
     data = karpathy_of(place, *images)
-    before = own_files._read.cache_info().misses
+    before = user_dataset._read.cache_info().misses
     for split, texts in (("train", "captions"), ("validation", "captions"), ("test", "first_caption")):
         assert len(open_split(dataclasses.replace(data, texts=texts), split)) == 1
-    assert own_files._read.cache_info().misses == before + 1
+    assert user_dataset._read.cache_info().misses == before + 1
     data = karpathy_of(place, *images, entry(4, "000000000009.jpg"))
     assert len(open_split(data, "train")) == 2
 
@@ -469,18 +467,20 @@ def test_real_photographs(tmp_path):
     with tarfile.open(PHOTOS) as tar:
         tar.extractall(tmp_path, filter="data")
     listed = json.loads((tmp_path / "captions.json").read_text(encoding="utf-8"))
-    write(tmp_path / "rows.jsonl", [{"image": each["file"], "captions": each["captions"]} for each in listed])
-    numbered = [(n, each["id"], text) for n, (each, text) in enumerate((e, t) for e in listed for t in e["captions"])]
-    pictures = [(each["id"], f"COCO_{each['split']}_{each['file']}") for each in listed]
-    write(tmp_path / "coco.json", published(*numbered, pictures=pictures))
-    images = [entry(each["id"], each["file"], "restval", texts=each["captions"]) for each in listed]
+    write(tmp_path / "rows.jsonl", [{"image": record["file"], "captions": record["captions"]} for record in listed])
+    numbered = [
+        (n, record["id"], text) for n, (record, text) in enumerate((e, t) for e in listed for t in e["captions"])
+    ]
+    images = [(record["id"], f"COCO_{record['split']}_{record['file']}") for record in listed]
+    write(tmp_path / "coco.json", published(*numbered, images=images))
+    images = [entry(record["id"], record["file"], "restval", texts=record["captions"]) for record in listed]
     write(tmp_path / "karpathy.json", {"images": images})
-    found = []
+    texts_by_layout = []
     for name, file in (("jsonl", "rows.jsonl"), ("coco_captions", "coco.json"), ("karpathy", "karpathy.json")):
         data = data_of(tmp_path, file, name=name)
         data = dataclasses.replace(data, files=dataclasses.replace(data.files, images=str(tmp_path / "images")))
         reading = read_split(data, "train")
         assert reading.bad_rows == ()
-        found.append([(e.image, [question.text for question in e.questions]) for e in reading.examples])
-    assert found[0] == found[1] == found[2] and len(found[0]) == 111
-    assert sum(len(texts) for _, texts in found[0]) == 555
+        texts_by_layout.append([(e.image, [question.text for question in e.questions]) for e in reading.examples])
+    assert texts_by_layout[0] == texts_by_layout[1] == texts_by_layout[2] and len(texts_by_layout[0]) == 111
+    assert sum(len(texts) for _, texts in texts_by_layout[0]) == 555

@@ -61,10 +61,10 @@ def digest_of(place, split="train", **settings):
 
 def test_it_is_of_content_and_not_of_places(place):
     moved = shutil.copytree(place, place.parent / "there" / "deep")
-    one, other = digest_of(place), digest_of(moved)
-    assert one == other and what_differs(one, other) is None
-    assert (one.images, one.texts, list(one.items)) == (6, 12, [f"{n}.png" for n in range(6)])
-    assert {len(item) for item in one.items.values()} == {DIGITS} and len(one.sha256) == 64
+    before, after = digest_of(place), digest_of(moved)
+    assert before == after and what_differs(before, after) is None
+    assert (before.images, before.texts, list(before.items)) == (6, 12, [f"{n}.png" for n in range(6)])
+    assert {len(item) for item in before.items.values()} == {DIGITS} and len(before.sha256) == 64
 
 
 def test_ids_of_images_are_no_content(place):
@@ -76,10 +76,10 @@ def test_ids_of_images_are_no_content(place):
 
 
 def swapped(place):
-    one, other = place / "images" / "1.png", place / "images" / "4.png"
-    first = one.read_bytes()
-    one.write_bytes(other.read_bytes())
-    other.write_bytes(first)
+    changed_file, source_file = place / "images" / "1.png", place / "images" / "4.png"
+    first = changed_file.read_bytes()
+    changed_file.write_bytes(source_file.read_bytes())
+    source_file.write_bytes(first)
 
 
 def changed_rows(**changes):
@@ -115,13 +115,13 @@ def test_another_order_of_images_is_another_split(place):
 
 
 @pytest.mark.parametrize("limits", [(None, 4), (4, None), (2, 4)])
-def test_where_less_was_asked_for_only_that_is_compared(place, limits):
-    one, other = (digest_of(place, "test", evaluation_limit=limit) for limit in limits)
-    assert one.sha256 != other.sha256 and what_differs(one, other) is None
+def test_smaller_limits_compare_the_common_images(place, limits):
+    before, after = (digest_of(place, "test", evaluation_limit=limit) for limit in limits)
+    assert before.sha256 != after.sha256 and what_differs(before, after) is None
     write_rows(place, [ROWS[0] | {"answers": ["no"]}, *ROWS[1:]])
-    assert "1 image with another" in what_differs(one, digest_of(place, "test", evaluation_limit=limits[1]))
+    assert "1 image with another" in what_differs(before, digest_of(place, "test", evaluation_limit=limits[1]))
     write_rows(place, ROWS[1:5])
-    assert what_differs(one, digest_of(place, "test", evaluation_limit=limits[1])) is not None
+    assert what_differs(before, digest_of(place, "test", evaluation_limit=limits[1])) is not None
 
 
 def opened(place, call):
@@ -162,7 +162,7 @@ def test_a_second_start_opens_no_image_and_a_third_those_that_changed(place):
     ],
     ids=["nonsense", "empty", "cut", "one digit"],
 )
-def test_a_damaged_memory_is_made_anew(place, damage):
+def test_a_damaged_cache_is_rebuilt(place, damage):
     """It would say that an image is another one."""
     before = digest_of(place)
     for file in (place.parent / "kept").rglob("*.txt"):
@@ -173,12 +173,12 @@ def test_a_damaged_memory_is_made_anew(place, damage):
 
 def test_a_prepared_data_set_is_read_through_once(data_directory, tmp_path, monkeypatch):
     data = Data(directory=data_directory, limit=20)
-    found = digest_split(open_split(data, "train"), data, "train")
+    split_digest = digest_split(open_split(data, "train"), data, "train")
     monkeypatch.setattr("vlm_jax.data.digests.image_digests", lambda *_: pytest.fail("read again"))
-    assert digest_split(open_split(data, "train"), data, "train") == found
+    assert digest_split(open_split(data, "train"), data, "train") == split_digest
     monkeypatch.undo()
     moved = shutil.copytree(data_directory, tmp_path / "moved", ignore=shutil.ignore_patterns("split_digests"))
     data = Data(directory=str(moved), limit=20)
-    assert digest_split(open_split(data, "train"), data, "train") == found
+    assert digest_split(open_split(data, "train"), data, "train") == split_digest
     images = image_digests(open_split(data, "train"), data)
-    assert len(images) == 20 == found.images and len(set(images)) == 20
+    assert len(images) == 20 == split_digest.images and len(set(images)) == 20

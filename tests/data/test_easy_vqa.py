@@ -39,7 +39,7 @@ def test_counts_are_the_published_ones(splits):
     assert len(AnswerVocabulary.build(splits["train"])) == 13
 
 
-def test_no_picture_and_no_question_is_in_two_splits(splits):
+def test_no_image_and_no_question_is_in_two_splits(splits):
     examples = [example for split in splits.values() for example in split]
     assert len({example.image_id for example in examples}) == 5000
     assert len({example.image for example in examples}) == 5000
@@ -73,16 +73,16 @@ def test_the_validation_split_is_pinned(splits):
 
 
 def test_random_access_and_limit(data, splits):
-    some = open_split(dataclasses.replace(data, limit=7), "test")
-    assert len(some) == 7 and some[6] == splits["test"][6] == some[-1]
-    assert list(some) == splits["test"][:7]
+    limited = open_split(dataclasses.replace(data, limit=7), "test")
+    assert len(limited) == 7 and limited[6] == splits["test"][6] == limited[-1]
+    assert list(limited) == splits["test"][:7]
     for index in (7, -8):
         with pytest.raises(IndexError):
-            some[index]
+            limited[index]
     assert len(open_split(dataclasses.replace(data, limit=10**6), "test")) == 1000
     scored = dataclasses.replace(data, limit=9, evaluation_limit=4)
     assert [len(open_split(scored, split)) for split in ("train", "validation", "test")] == [9, 4, 4]
-    assert decode_image(some[0].image, max_pixels=64 * 64).shape == (64, 64, 3)
+    assert decode_image(limited[0].image, max_pixels=64 * 64).shape == (64, 64, 3)
 
 
 def test_mistakes_are_named(data):
@@ -94,7 +94,7 @@ def test_mistakes_are_named(data):
         open_split(other, "test")
 
 
-def test_a_missing_package_says_how_to_install_it(tmp_path, monkeypatch):
+def test_a_missing_package_names_its_install_command(tmp_path, monkeypatch):
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from vlm_jax.config import Data, Files
 from vlm_jax.data.emoji import SPLITS
-from vlm_jax.data.own_files import read_split
 from vlm_jax.data.sources import open_split
+from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "emoji64.tar"  # beside a checkout, if at all
@@ -90,7 +90,7 @@ BAD = {
     "a rendering": (emoji(OTHER_TRAIN, styles=[[]]), f"emoji '{OTHER_TRAIN}'", r"rendering 1 must be a text, not a li"),
     "twice": (emoji(TRAIN), f"emoji '{TRAIN}'", r"an earlier entry has the same code"),
     "twice by path": (emoji(f"./{TRAIN}"), f"emoji './{TRAIN}'", r"an earlier entry has the same code"),
-    "missing": (emoji("1f999"), "emoji '1f999'", r"no picture 'google/1f999.png'"),
+    "missing": (emoji("1f999"), "emoji '1f999'", r"no image 'google/1f999.png'"),
     "out": (emoji("../../secret"), "emoji '../../secret'", r"holds '\.\.'; it may not leave the folder"),
     "link": (emoji("link"), "emoji 'link'", r"'google/link.png' leads outside the folder"),
     "NUL": (emoji("1f\0"), r"emoji '1f\x00'", r"holds a NUL"),
@@ -105,13 +105,13 @@ def test_a_bad_entry_is_named_and_the_others_live(folder, name):
     (folder / "google" / "link.png").symlink_to("../../secret.png")
     bad, place, reason = BAD[name]
     reading = read_split(data_of(folder, ALL[0], bad, *ALL[2:]), "train")
-    (found,) = reading.bad_rows
-    assert (found.file, found.place) == (str(folder / "captions.json"), place)
-    assert re.search(reason, found.reason) and str(found).isprintable(), found
+    (bad_row,) = reading.bad_rows
+    assert (bad_row.file, bad_row.place) == (str(folder / "captions.json"), place)
+    assert re.search(reason, bad_row.reason) and str(bad_row).isprintable(), bad_row
     assert [example.image_id for example in reading.examples] == [f"google/{TRAIN}.png"]
 
 
-def test_a_drawing_named_twice_is_one_and_other_hands_are_left_alone(folder):
+def test_a_rendering_named_twice_is_one_and_other_hands_are_left_alone(folder):
     data = data_of(folder, emoji(TRAIN, styles=["google", "google", "nobody", "../.."]))
     assert [example.image_id for example in read_split(data, "train").examples] == [f"google/{TRAIN}.png"]
     assert read_split(data, "train").bad_rows == ()
@@ -124,7 +124,7 @@ def test_a_drawing_named_twice_is_one_and_other_hands_are_left_alone(folder):
         (b"{}", r"captions.json holds an object; expected a list of emoji with their labels"),
         (b"[", r"captions.json is not JSON"),
         (b'["\xff"]', r"captions.json is not UTF-8: byte 3"),
-        (b"[]", r"the train split is empty: no picture for it in .*emoji$"),
+        (b"[]", r"the train split is empty: no image for it in .*emoji$"),
     ],
 )
 def test_a_list_that_is_none_is_named(folder, content, message):
@@ -153,7 +153,7 @@ def test_mistakes_are_named(folder, changes, message):
         open_split(dataclasses.replace(data, texts="questions"), "train")
 
 
-def test_real_drawings(tmp_path):
+def test_real_renderings(tmp_path):
     if not REAL.exists():
         pytest.skip("the drawings are not beside this checkout")
     with tarfile.open(REAL) as tar:

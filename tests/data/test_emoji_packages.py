@@ -8,8 +8,8 @@ from PIL import Image
 
 from experiments import prepare_emoji
 from vlm_jax.config import Data, Files
-from vlm_jax.data.emoji_packages import DRAWINGS, NAMES
-from vlm_jax.data.own_files import read_split
+from vlm_jax.data.emoji_packages import NAMES, RENDERINGS
+from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
 
 NAMED = [
@@ -25,17 +25,17 @@ def packages(tmp_path):
     root = tmp_path / "node_modules"
     (root / NAMES).parent.mkdir(parents=True)
     (root / NAMES).write_text(json.dumps(NAMED), encoding="utf-8")
-    drawn = {"google": ["1f600", "2764-fe0f", "1f44b", "1f44b-1f3fb"], "fluent3d": ["1f600", "2764-fe0f"]}
-    for hand, (folder, ending) in DRAWINGS.items():
+    renderings = {"google": ["1f600", "2764-fe0f", "1f44b", "1f44b-1f3fb"], "fluent3d": ["1f600", "2764-fe0f"]}
+    for hand, (folder, ending) in RENDERINGS.items():
         (root / folder).mkdir(parents=True)
-        for code in drawn[hand]:
-            picture = Image.new("RGBA", (64, 64) if hand == "google" else (256, 256), (0, 0, 0, 0))
-            picture.paste((200, 30, 40, 255), (0, 0, picture.width, picture.height // 2))
-            picture.save(root / folder / f"{code}{ending}", lossless=True)
+        for code in renderings[hand]:
+            image = Image.new("RGBA", (64, 64) if hand == "google" else (256, 256), (0, 0, 0, 0))
+            image.paste((200, 30, 40, 255), (0, 0, image.width, image.height // 2))
+            image.save(root / folder / f"{code}{ending}", lossless=True)
     return root
 
 
-def test_drawings_and_names_come_together(packages, tmp_path, capsys):
+def test_renderings_and_names_come_together(packages, tmp_path, capsys):
     output = tmp_path / "new" / "emoji"
     assert prepare_emoji.main([str(packages), "--output", str(output)]) == 0
     assert capsys.readouterr().out == f"{output}: 3 drawings in google/, 2 drawings in fluent3d/\n"
@@ -44,11 +44,11 @@ def test_drawings_and_names_come_together(packages, tmp_path, capsys):
         {"code": "2764-fe0f", "label": "red heart", "tags": [], "renderings": ["google", "fluent3d"]},
         {"code": "1f44b", "label": "waving hand", "tags": [], "renderings": ["google"]},
     ]
-    for hand in DRAWINGS:
-        with Image.open(output / hand / "1f600.png") as picture:
-            assert (picture.mode, picture.size) == ("RGB", (64, 64))
-            assert np.asarray(picture)[:20].reshape(-1, 3).tolist() == [[200, 30, 40]] * 20 * 64
-            assert (np.asarray(picture)[44:] == 255).all(), "what is transparent is white"
+    for hand in RENDERINGS:
+        with Image.open(output / hand / "1f600.png") as image:
+            assert (image.mode, image.size) == ("RGB", (64, 64))
+            assert np.asarray(image)[:20].reshape(-1, 3).tolist() == [[200, 30, 40]] * 20 * 64
+            assert (np.asarray(image)[44:] == 255).all(), "what is transparent is white"
     data = Data(name="emoji", texts="captions", files=Files(images=str(output)), directory=str(tmp_path / "kept"))
     reading = read_split(data, "train")
     assert reading.examples[0].questions[0].text == "grinning face" and not reading.bad_rows
@@ -60,7 +60,7 @@ def test_what_is_missing_or_broken_is_named_and_nothing_is_left(packages, tmp_pa
         prepare_emoji.main([str(packages), "--output", str(packages / NAMES / "emoji")])
     with pytest.raises(InputError, match=r"has no emojibase-data, .*; run: npm install emojibase-data "):
         prepare_emoji.main([str(tmp_path), "--output", str(output)])
-    broken = packages / DRAWINGS["fluent3d"][0] / "2764-fe0f.webp"
+    broken = packages / RENDERINGS["fluent3d"][0] / "2764-fe0f.webp"
     broken.write_bytes(broken.read_bytes()[:40])
     with pytest.raises(InputError, match=r"2764-fe0f.webp"):
         prepare_emoji.main([str(packages), "--output", str(output)])

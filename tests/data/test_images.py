@@ -1,4 +1,4 @@
-"""Pictures of every kind come out as a person sees them, and everything else is refused by name."""
+"""Images of every kind come out as a person sees them, and everything else is refused by name."""
 
 import io
 import struct
@@ -54,9 +54,9 @@ def test_exif_rotation_is_applied(orientation, format):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 100, "subsampling": 0} if format == "JPEG" else {}
-    picture = decode(encoded(np.ascontiguousarray(stored), format, exif=exif, **options))
-    assert picture.shape == PHOTO.shape
-    assert np.abs(picture.astype(int) - PHOTO).max() <= (8 if format == "JPEG" else 0)
+    image = decode(encoded(np.ascontiguousarray(stored), format, exif=exif, **options))
+    assert image.shape == PHOTO.shape
+    assert np.abs(image.astype(int) - PHOTO).max() <= (8 if format == "JPEG" else 0)
 
 
 def test_damaged_exif_still_gives_the_pixels():
@@ -72,13 +72,13 @@ def test_grey_palette_and_bilevel():
     np.testing.assert_array_equal(decode(encoded(grey > 100))[..., 1], np.where(grey > 100, 255, 0))
 
 
-def test_transparency_shows_white_not_hidden_colour():
+def test_transparency_is_white():
     rgba = np.full((2, 3, 4), (200, 10, 20, 0), np.uint8)
     rgba[0, 0, 3], rgba[1, 1, 3] = 255, 128
-    picture = decode(encoded(rgba))
-    np.testing.assert_array_equal(picture[0, 0], (200, 10, 20))
-    np.testing.assert_array_equal(picture[0, 2], (255, 255, 255))
-    np.testing.assert_allclose(picture[1, 1], (227, 132, 137), atol=1)
+    image = decode(encoded(rgba))
+    np.testing.assert_array_equal(image[0, 0], (200, 10, 20))
+    np.testing.assert_array_equal(image[0, 2], (255, 255, 255))
+    np.testing.assert_allclose(image[1, 1], (227, 132, 137), atol=1)
     assert (decode(encoded(rgba[..., [0, 3]]))[1, 2] == 255).all()  # grey with alpha
     palette = Image.new("P", (2, 1), 1)
     palette.putpalette([0, 0, 0, 9, 8, 7])
@@ -88,7 +88,7 @@ def test_transparency_shows_white_not_hidden_colour():
     np.testing.assert_array_equal(decode(encoded(keyed, transparency=(1, 2, 3)))[0], [(255, 255, 255), (4, 5, 6)])
 
 
-def test_deep_pictures_are_scaled_not_clipped():
+def test_deep_images_are_scaled_not_clipped():
     ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None]
     for format in ("PNG", "TIFF"):
         np.testing.assert_array_equal(decode(encoded(ramp, format))[0, :, 0], np.arange(256))
@@ -101,7 +101,7 @@ def test_deep_pictures_are_scaled_not_clipped():
     np.testing.assert_array_equal(decode(header)[0, :, 0], (0, 1, 128, 255))
 
 
-def test_cmyk_animation_and_phone_pictures():
+def test_cmyk_animation_and_phone_images():
     cmyk = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
     assert (decode(cmyk)[0, 0] > (200, -1, -1)).all() and decode(cmyk)[0, 0, 1] < 60
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
@@ -119,10 +119,10 @@ def test_a_truncated_file_is_named(format):
 
 
 @pytest.mark.parametrize(
-    "data, said", [(b"", "empty"), (b"not a picture at all", "not a picture"), (b"\0" * 99, "not")]
+    "data, message", [(b"", "empty"), (b"not an image at all", "not an image"), (b"\0" * 99, "not")]
 )
-def test_what_is_no_picture_is_named(data, said):
-    with pytest.raises(InputError, match=f"cat.png is {said}"):
+def test_what_is_no_image_is_named(data, message):
+    with pytest.raises(InputError, match=f"cat.png is {message}"):
         decode(data, name="cat.png")
 
 
@@ -139,7 +139,7 @@ def test_paths(tmp_path):
 
 
 def bomb(width, height):
-    """A valid PNG of one bit a pixel, written row by row: the file is small, the picture is not."""
+    """A valid PNG of one bit a pixel, written row by row: the file is small, the image is not."""
     packer = zlib.compressobj(9)
     row = b"\0" + b"\0" * ((width + 7) // 8)
     pixels = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
@@ -152,7 +152,7 @@ def bomb(width, height):
 
 
 @pytest.mark.parametrize("side", [10_000, 14_000])  # below and above what Pillow itself refuses
-def test_a_huge_picture_is_refused_before_it_takes_memory(side):
+def test_a_huge_image_is_refused_before_allocation(side):
     import tracemalloc
 
     data = bomb(side, side)
@@ -210,13 +210,13 @@ def test_resize_of_extreme_shapes(resize, shape):
 
 def scaled_and_cut(image, short_side, size, resample):
     """torchvision's Resize(short_side) and CenterCrop(size) on Pillow images, step by step."""
-    picture = Image.fromarray(image)
-    width, height = picture.size
+    pil_image = Image.fromarray(image)
+    width, height = pil_image.size
     short, long = min(width, height), max(width, height)
     longer = int(short_side * long / short)
-    picture = picture.resize((short_side, longer) if width <= height else (longer, short_side), resample)
-    top, left = round((picture.height - size[0]) / 2.0), round((picture.width - size[1]) / 2.0)
-    return np.asarray(picture.crop((left, top, left + size[1], top + size[0])))
+    pil_image = pil_image.resize((short_side, longer) if width <= height else (longer, short_side), resample)
+    top, left = round((pil_image.height - size[0]) / 2.0), round((pil_image.width - size[1]) / 2.0)
+    return np.asarray(pil_image.crop((left, top, left + size[1], top + size[0])))
 
 
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic", "lanczos"])
@@ -226,13 +226,13 @@ def test_a_published_crop(shape, size, resample):
     """Cutting first and scaling then leaves the pixels of scaling first and cutting then."""
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     ours = resize_image(image, ImageInput(size=size, short_side=32, resample=resample))
-    theirs = scaled_and_cut(image, 32, size, Image.Resampling[resample.upper()])
-    assert ours.shape == theirs.shape and np.abs(ours.astype(int) - theirs).max() <= 1
-    whole = resize_image(image, ImageInput(size=size, resample=resample))
-    assert np.abs(whole.astype(int) - theirs).max() > 20
+    expected = scaled_and_cut(image, 32, size, Image.Resampling[resample.upper()])
+    assert ours.shape == expected.shape and np.abs(ours.astype(int) - expected).max() <= 1
+    resized = resize_image(image, ImageInput(size=size, resample=resample))
+    assert np.abs(resized.astype(int) - expected).max() > 20
 
 
-def test_a_published_crop_takes_no_memory():
+def test_a_published_crop_allocates_little():
     resize_image(np.zeros((1, 5_000_000, 3), np.uint8), ImageInput(size=(28, 28), short_side=32))
 
 
@@ -243,16 +243,16 @@ def test_shrinking_is_antialiased():
     assert np.abs(small[:, 2:-2].astype(int) - 127).max() < 16
 
 
-def test_normalisation_is_exact_whatever_stands_before_the_picture():
-    settings = ImageInput(size=(30, 50), mean=(0.5, 0.4, 0.3), deviation=(0.2, 0.3, 0.4))
-    expected = (PHOTO / 255 - np.array(settings.mean)) / np.array(settings.deviation)
-    one = normalise(resize_image(PHOTO, settings), settings)  # already of that size, so unchanged
-    assert one.dtype == np.float32
-    np.testing.assert_allclose(one, expected, atol=1e-6)
-    np.testing.assert_array_equal(normalise(np.stack([PHOTO, PHOTO[::-1]])[None], settings)[0, 1], one[::-1])
+def test_normalisation_is_exact_whatever_stands_before_the_image():
+    settings = ImageInput(size=(30, 50), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    expected = (PHOTO / 255 - np.array(settings.mean)) / np.array(settings.std)
+    normalised = normalise(resize_image(PHOTO, settings), settings)  # already of that size, so unchanged
+    assert normalised.dtype == np.float32
+    np.testing.assert_allclose(normalised, expected, atol=1e-6)
+    np.testing.assert_array_equal(normalise(np.stack([PHOTO, PHOTO[::-1]])[None], settings)[0, 1], normalised[::-1])
 
 
-def test_flip_and_shift_do_what_they_say():
+def test_flip_and_shift():
     flip = ImageInput(size=(30, 50), flip=True)
     seen = [augment_image(PHOTO, flip, np.random.default_rng(seed)) for seed in range(200)]
     mirrored = [np.array_equal(image, PHOTO[:, ::-1]) for image in seen]
@@ -294,12 +294,12 @@ MUCH = zlib.compress(b"x" * 3_000_000)  # Pillow takes a megabyte of a chunk
     ids=["profile", "text", "xmp", "texts"],
 )
 @pytest.mark.parametrize("place", [33, -12])
-def test_what_a_png_says_beside_its_pixels_does_not_matter(chunks, place):
+def test_png_metadata_does_not_matter(chunks, place):
     """Before the pixels, or after them; the orientation is still read."""
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     stream, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(stream, "PNG", exif=exif)
     data = stream.getvalue()
-    found = decode_image(data[:place] + chunks + data[place:], max_pixels=100)
-    np.testing.assert_array_equal(found, np.rot90(pixels, -1))
+    decoded = decode_image(data[:place] + chunks + data[place:], max_pixels=100)
+    np.testing.assert_array_equal(decoded, np.rot90(pixels, -1))

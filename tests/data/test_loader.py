@@ -20,9 +20,9 @@ def take(loader, count):
     return list(itertools.islice(loader, count))
 
 
-def assert_equal(one, two):
-    assert len(one) == len(two)
-    for a, b in zip(one, two, strict=True):
+def assert_equal(batches_a, batches_b):
+    assert len(batches_a) == len(batches_b)
+    for a, b in zip(batches_a, batches_b, strict=True):
         assert a.question_ids == b.question_ids
         for name in a.batch._fields:
             np.testing.assert_array_equal(getattr(a.batch, name), getattr(b.batch, name), err_msg=name)
@@ -77,8 +77,8 @@ def test_a_slot_holds_its_question(make, splits, encoder):
                 assert mask[0].sum() == 2
 
 
-def test_an_epoch_visits_every_picture_and_epochs_differ(make, splits, encoder):
-    loader = make(encode=encoder(questions_per_image=25), batch_images=10)
+def test_an_epoch_visits_every_image_and_epochs_differ(make, splits, encoder):
+    loader = make(encode=encoder(texts_per_image=25), batch_images=10)
     epochs = [[name for loaded in take(loader, 5) for row in loaded.question_ids for name in row] for _ in range(3)]
     every = Counter(question.question_id for example in splits["train"][:50] for question in example.questions)
     for epoch in epochs:
@@ -88,7 +88,7 @@ def test_an_epoch_visits_every_picture_and_epochs_differ(make, splits, encoder):
 
 def test_questions_are_sampled_anew_without_replacement(make, splits, encoder):
     full = max(splits["train"][:50], key=lambda example: len(example.questions))
-    loader = make([full], encoder(questions_per_image=4), batch_images=1)
+    loader = make([full], encoder(texts_per_image=4), batch_images=1)
     rows = [loaded.question_ids[0] for loaded in take(loader, 60)]
     assert all(len(set(row)) == 4 for row in rows)
     counts = Counter(name for row in rows for name in row)
@@ -119,7 +119,7 @@ def test_augmentation_is_in_the_batch_and_changes(make, splits, encoder):
 
 @pytest.mark.parametrize("taken", [0, 1, 9, 23])
 def test_restoring_is_exact_while_reading_ahead(make, taken):
-    whole = take(make(), 35)
+    batches = take(make(), 35)
     loader = make(read_ahead=8)
     take(loader, taken)
     time.sleep(0.1)  # let the threads run ahead
@@ -129,9 +129,9 @@ def test_restoring_is_exact_while_reading_ahead(make, taken):
     fresh = make(read_ahead=2)
     take(fresh, 5)  # a loader already in use can go anywhere, too
     fresh.restore(state)
-    assert_equal(take(fresh, 12), whole[taken : taken + 12])
+    assert_equal(take(fresh, 12), batches[taken : taken + 12])
     loader.restore(state)
-    assert_equal(take(loader, 12), whole[taken : taken + 12])
+    assert_equal(take(loader, 12), batches[taken : taken + 12])
     assert loader.state()["step"] == taken + 12
 
 
@@ -140,7 +140,7 @@ def test_restoring_another_order_is_refused(make, splits):
     for change, name in (
         ({"seed": 4}, "seed"),
         ({"batch_images": 16}, "batch_images"),
-        ({"examples": splits["train"][:49]}, "pictures"),
+        ({"examples": splits["train"][:49]}, "images"),
     ):
         with pytest.raises(InputError, match=name):
             make(**change).restore(state)
@@ -150,9 +150,9 @@ def test_restoring_another_order_is_refused(make, splits):
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_the_global_batch(make, processes):
-    whole = take(make(), 9)
+    batches = take(make(), 9)
     parts = [take(make(process_index=index, process_count=processes), 9) for index in range(processes)]
-    for step, loaded in enumerate(whole):
+    for step, loaded in enumerate(batches):
         mine = [part[step] for part in parts]
         assert [row for part in mine for row in part.question_ids] == loaded.question_ids
         for name in loaded.batch._fields:
@@ -161,17 +161,17 @@ def test_processes_share_the_global_batch(make, processes):
 
 
 def test_impossible_loaders_are_refused(make):
-    for options, said in (
+    for options, message in (
         ({"process_count": 3}, "3 processes; the nearest batch is 9"),
-        ({"examples": []}, "no picture"),
+        ({"examples": []}, "no image"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             make(**options)
 
 
 def test_a_batch_may_be_larger_than_the_data(make, splits):
     loaded = take(make(splits["train"][:3], batch_images=8), 2)
-    assert [len(each.question_ids) for each in loaded] == [8, 8]
+    assert [len(loaded_batch.question_ids) for loaded_batch in loaded] == [8, 8]
 
 
 def test_waiting_is_counted_and_close_stops_the_threads(make):
@@ -187,9 +187,9 @@ def test_waiting_is_counted_and_close_stops_the_threads(make):
     assert not any(thread.is_alive() for thread in own)
 
 
-def test_a_damaged_picture_is_named_by_both_loaders(make, splits, encoder):
+def test_a_damaged_image_is_named_by_both_loaders(make, splits, encoder):
     examples = [splits["train"][0], splits["train"][1]._replace(image=splits["train"][1].image[:120])]
-    name = f"picture {examples[1].image_id} is"
+    name = f"image {examples[1].image_id} is"
     with pytest.raises(InputError, match=name):
         take(make(examples), 2)
     with pytest.raises(InputError, match=name):
@@ -208,22 +208,24 @@ def triples(loaded_batches, examples, answers):
 
 
 @pytest.mark.parametrize("batch_images", [1, 7, 64])
-def test_evaluation_asks_every_question_once_in_order(splits, encoder, batch_images):
-    examples, encode = splits["validation"][:30], encoder(questions_per_image=4)
+def test_evaluation_has_every_question_once_in_order(splits, encoder, batch_images):
+    examples, encode = splits["validation"][:30], encoder(texts_per_image=4)
     batches = evaluation_batches(examples, encode, batch_images=batch_images)
     for _ in range(2):  # can be run again
         loaded = list(batches)
-        asked = [name for each in loaded for row in each.question_ids for name in row if name]
-        assert asked == [question.question_id for example in examples for question in example.questions]
+        question_ids = [name for loaded_batch in loaded for row in loaded_batch.question_ids for name in row if name]
+        assert question_ids == [question.question_id for example in examples for question in example.questions]
         assert len(loaded) == len(batches)
-        assert {each.batch.image.shape for each in loaded} == {(batch_images, 32, 32, 3)}
-    for each in loaded:
-        np.testing.assert_array_equal(each.batch.weight, [[bool(name) for name in row] for row in each.question_ids])
-        assert (each.batch.text_mask.sum(-1) >= 2).all()
+        assert {loaded_batch.batch.image.shape for loaded_batch in loaded} == {(batch_images, 32, 32, 3)}
+    for loaded_batch in loaded:
+        np.testing.assert_array_equal(
+            loaded_batch.batch.weight, [[bool(name) for name in row] for row in loaded_batch.question_ids]
+        )
+        assert (loaded_batch.batch.text_mask.sum(-1) >= 2).all()
 
 
-def test_evaluation_shows_the_right_picture_unaugmented(splits, encoder):
-    examples, encode = splits["validation"][:9], encoder(questions_per_image=3)
+def test_evaluation_shows_the_right_image_unaugmented(splits, encoder):
+    examples, encode = splits["validation"][:9], encoder(texts_per_image=3)
     home = {question.question_id: example for example in examples for question in example.questions}
     for loaded in evaluation_batches(examples, encode, batch_images=4):
         for image, row in zip(loaded.batch.image, loaded.question_ids, strict=True):
@@ -232,17 +234,17 @@ def test_evaluation_shows_the_right_picture_unaugmented(splits, encoder):
                 np.testing.assert_array_equal(image, normalise(resize_image(pixels, encode.image), encode.image))
 
 
-def test_the_number_of_slots_does_not_change_what_is_asked(splits, encoder):
+def test_the_number_of_slots_does_not_change_the_questions(splits, encoder):
     examples = splits["validation"][:40]
     seen = [
         triples(evaluation_batches(examples, encode, batch_images=16), examples, encode.answers)
-        for encode in (encoder(questions_per_image=k) for k in (1, 3, 10, 25))
+        for encode in (encoder(texts_per_image=k) for k in (1, 3, 10, 25))
     ]
     assert seen[0] == seen[1] == seen[2] == seen[3] and max(seen[0].values()) == 1
 
 
 def test_the_last_batch_is_filled_with_weight_zero(splits, encoder):
-    *_, last = evaluation_batches(splits["validation"][:10], encoder(questions_per_image=25), batch_images=8)
+    *_, last = evaluation_batches(splits["validation"][:10], encoder(texts_per_image=25), batch_images=8)
     np.testing.assert_array_equal(last.batch.weight.sum(1) > 0, [True] * 2 + [False] * 6)
     assert (last.batch.answer_weights[2:] == 0).all() and last.question_ids[2:] == [[""] * 25] * 6
 
@@ -259,14 +261,14 @@ def test_abandoned_evaluation_leaves_no_thread(splits, encoder):
 
 
 def test_several_answers_become_shares(splits, encoder):
-    given = ("yes",) * 5 + ("no",) * 3 + ("unheard of",) * 2
+    answers = ("yes",) * 5 + ("no",) * 3 + ("unheard of",) * 2
     questions = (
-        Question("a", "is there a circle?", given, "yes_no"),
+        Question("a", "is there a circle?", answers, "yes_no"),
         Question("b", "what is it?", ("unheard of",), "open"),
         Question("c", "silent", (), "open"),
     )
     examples = [Example("x", splits["test"][0].image, questions)]
-    encode = encoder(questions_per_image=4)  # made for one answer a question: evaluation makes room for this split's
+    encode = encoder(texts_per_image=4)  # made for one answer a question: evaluation makes room for this split's
     (loaded,) = evaluation_batches(examples, encode, batch_images=1)
     np.testing.assert_allclose(loaded.batch.answer_weights[0], [[0.5, 0.3, 0], [0] * 3, [0] * 3, [0] * 3], atol=1e-6)
     assert loaded.batch.answers[0, 0].tolist() == [encode.answers.index("yes"), encode.answers.index("no"), 0]
@@ -278,11 +280,11 @@ def test_several_answers_become_shares(splits, encoder):
 def test_a_data_set_too_large_to_keep_gives_the_same(make, monkeypatch):
     from vlm_jax.data import encoding
 
-    kept = take(make(), 10)
+    expected = take(make(), 10)
     monkeypatch.setattr(encoding, "KEEP_BYTES", 0)
     loader = make()
-    assert loader._examples._kept is None
-    assert_equal(take(loader, 10), kept)
+    assert loader._examples._encoded is None
+    assert_equal(take(loader, 10), expected)
 
 
 def test_grain_brings_no_tensorflow():

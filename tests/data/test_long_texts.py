@@ -51,10 +51,10 @@ def test_a_cut_text_has_the_ids_of_the_whole(tokenizer, pieces, repeat, most, si
         cut = tokenizer.truncated([text], most)
         patch.setattr(module, "LONG_TEXT", 10**9)
         ids, mask = tokenizer.encode([text, "short", text], most)
-        whole = tokenizer.truncated([text], most)
+        expected = tokenizer.truncated([text], most)
     np.testing.assert_array_equal(cut_ids, ids)
     np.testing.assert_array_equal(cut_mask, mask)
-    assert cut == whole
+    assert cut == expected
 
 
 def test_a_hundred_million_characters_fit(tmp_path):

@@ -13,7 +13,7 @@ from vlm_jax.errors import InputError, MachineError
 
 def open_builder(directory):
     counts = dict.fromkeys(("train", "validation", "test", "held_out", "unseen_prompts"), 4)
-    return ShapeScenes(pictures=counts, data_dir=str(directory), file_format="array_record")
+    return ShapeScenes(num_images=counts, data_dir=str(directory), file_format="array_record")
 
 
 def again(directory, monkeypatch):
@@ -44,14 +44,14 @@ def flip(path):
 )
 def test_what_is_damaged_is_named_and_prepared_again(tmp_path, monkeypatch, capsys, pattern, harm):
     folder = Path(prepare(open_builder, tmp_path).data_dir)
-    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
     capsys.readouterr()
     again(tmp_path, monkeypatch)
     assert capsys.readouterr().err == "", "it is whole"
     harm(next(folder.glob(pattern)))
     builder = again(tmp_path, monkeypatch)
     assert f"the prepared data set in {folder} is damaged" in capsys.readouterr().err
-    records = {name: content for name, content in whole.items() if "array_record" in name}
+    records = {name: content for name, content in contents.items() if "array_record" in name}
     assert records and all((folder / name).read_bytes() == content for name, content in records.items())
     assert len(builder.as_data_source(split="train")) == 4
     again(tmp_path, monkeypatch)

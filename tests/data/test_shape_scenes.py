@@ -11,12 +11,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.scenes.reading import read_off
-from vlm_jax.data.builders.shape_scenes import PICTURES, ShapeScenes
+from vlm_jax.data.builders.shape_scenes import NUM_IMAGES, ShapeScenes
 from vlm_jax.data.preparation import prepare
 from vlm_jax.data.sources import Examples
 from vlm_jax.errors import InputError
-from vlm_jax.scenes.drawing import draw
 from vlm_jax.scenes.language import caption
+from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS
 from vlm_jax.scenes.scene import from_json
@@ -25,7 +25,7 @@ FEW = {"train": 150, "validation": 25, "test": 25, "held_out": 40, "unseen_promp
 
 
 def prepared(folder, **settings):
-    """The records of each split by their id, with pictures still encoded."""
+    """The records of each split by their id, with images still encoded."""
 
     def build(directory):
         return ShapeScenes(data_dir=str(directory), file_format="array_record", **settings)
@@ -38,7 +38,7 @@ def prepared(folder, **settings):
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    return prepared(tmp_path_factory.mktemp("shape_scenes"), pictures=FEW)
+    return prepared(tmp_path_factory.mktemp("shape_scenes"), num_images=FEW)
 
 
 def pixels(record):
@@ -53,20 +53,20 @@ def scene_of(record):
     return from_json(record["scene"].decode())
 
 
-def test_how_many_pictures_there_are(splits, tmp_path):
+def test_how_many_images_there_are(splits, tmp_path):
     assert {split: len(records) for split, records in splits.items()} == FEW
-    assert PICTURES == {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
+    assert NUM_IMAGES == {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
     name = ShapeScenes(data_dir=str(tmp_path), file_format="array_record").builder_config.name
-    assert name == "size_64_things_1_to_4_pictures_12000_500_1000_500_500_seed_0"
+    assert name == "size_64_objects_1_to_4_images_12000_500_1000_500_500_seed_0"
 
 
 def test_records_agree_with_their_pixels(splits):
     for record in itertools.chain(*(records.values() for records in splits.values())):
-        scene, picture = scene_of(record), pixels(record)
-        assert picture.shape == (64, 64, 3) and 1 <= len(scene.things) <= 4
-        seen = sorted(thing[:3] for thing in read_off(picture))
-        assert seen == sorted((thing.size, thing.color, thing.shape) for thing in scene.things)
-        assert (picture == draw(scene)).all()
+        scene, image = scene_of(record), pixels(record)
+        assert image.shape == (64, 64, 3) and 1 <= len(scene.objects) <= 4
+        seen = sorted(obj[:3] for obj in read_off(image))
+        assert seen == sorted((obj.size, obj.color, obj.shape) for obj in scene.objects)
+        assert (image == render(scene)).all()
         first, *others = texts(record)
         assert first == caption(scene) and len({first, *others}) == 5
         assert all(check_caption(text, scene).true for text in (first, *others))
@@ -76,8 +76,8 @@ def test_records_agree_with_their_pixels(splits):
             kinds
         )
         for kind in ("relation", "existence"):
-            given = [answer for answer, of in zip(answers, kinds, strict=True) if of == kind]
-            assert sorted(given) == (["no", "yes"] if kind == "existence" or len(scene.things) > 1 else [])
+            yes_no = [answer for answer, of in zip(answers, kinds, strict=True) if of == kind]
+            assert sorted(yes_no) == (["no", "yes"] if kind == "existence" or len(scene.objects) > 1 else [])
 
 
 def test_records_are_examples(splits):
@@ -88,78 +88,78 @@ def test_records_are_examples(splits):
     assert len(example.questions) == len(record["questions"]["text"])
 
 
-def test_no_picture_is_in_two_splits(splits):
+def test_no_image_is_in_two_splits(splits):
     shown = {split: {pixels(record).tobytes() for record in records.values()} for split, records in splits.items()}
-    placed = {split: {scene_of(record).things for record in records.values()} for split, records in splits.items()}
-    for one, other in itertools.combinations(FEW, 2):
-        assert not shown[one] & shown[other] and not placed[one] & placed[other]
+    placed = {split: {scene_of(record).objects for record in records.values()} for split, records in splits.items()}
+    for split, other in itertools.combinations(FEW, 2):
+        assert not shown[split] & shown[other] and not placed[split] & placed[other]
     assert sum(map(len, shown.values())) == sum(map(len, placed.values())) == sum(FEW.values())
 
 
-def test_scenes_of_one_thing_do_not_repeat(tmp_path, monkeypatch):
-    """With one kind of thing and few places, the same scene is drawn again and again, and left out."""
+def test_scenes_of_one_object_do_not_repeat(tmp_path, monkeypatch):
+    """With one kind of object and few places, the same scene is drawn again and again, and left out."""
     monkeypatch.setattr("vlm_jax.scenes.scene.SIZES", {"large": 31, "small": 31})
     monkeypatch.setattr("vlm_jax.scenes.sampling.SIZES", {"large": 31, "small": 31})
-    splits = prepared(tmp_path, most=1, pictures=dict(zip(FEW, (60, 10, 10, 10, 10), strict=True)))
-    assert "unseen_prompts" not in splits, "every caption of one thing is known"
-    things = [scene_of(record).things for records in splits.values() for record in records.values()]
-    assert len(set(things)) == 90
+    splits = prepared(tmp_path, most=1, num_images=dict(zip(FEW, (60, 10, 10, 10, 10), strict=True)))
+    assert "unseen_prompts" not in splits, "every caption of one object is known"
+    objects = [scene_of(record).objects for records in splits.values() for record in records.values()]
+    assert len(set(objects)) == 90
 
 
-def test_unseen_prompts_are_of_no_training_picture(tmp_path):
-    splits = prepared(tmp_path, most=2, pictures=dict(zip(FEW, (2_000, 2, 2, 2, 40), strict=True)))
+def test_unseen_prompts_are_of_no_training_image(tmp_path):
+    splits = prepared(tmp_path, most=2, num_images=dict(zip(FEW, (2_000, 2, 2, 2, 40), strict=True)))
     known = {texts(record)[0] for record in splits["train"].values()}
     assert len(splits["unseen_prompts"]) == 40
     assert not known & {texts(record)[0] for record in splits["unseen_prompts"].values()}
 
 
-def test_held_out_pairs_are_in_every_picture_of_their_split_and_nowhere_else(splits):
+def test_held_out_pairs_are_in_every_image_of_their_split_and_nowhere_else(splits):
     def pairs(text):
         phrases = re.split(r" (?:and|with|is|left|right|above|below|over|under|no) |[,?]", text)
         return {pair for phrase in phrases for pair in ALL_PAIRS if set(pair) <= set(phrase.split())}
 
     for split, records in splits.items():
         for record in records.values():
-            shown = {tuple(thing[1:3]) for thing in read_off(pixels(record))}
-            asked = [text.decode() for text in record["questions"]["text"]]
-            said = set().union(*(pairs(text) for text in (*texts(record), *asked)))
+            shown = {tuple(obj[1:3]) for obj in read_off(pixels(record))}
+            questions = [text.decode() for text in record["questions"]["text"]]
+            stated = set().union(*(pairs(text) for text in (*texts(record), *questions)))
             if split == "held_out":
                 assert shown & set(HELD_OUT_PAIRS)
             else:
-                assert not (shown | said) & set(HELD_OUT_PAIRS), (texts(record), asked)
+                assert not (shown | stated) & set(HELD_OUT_PAIRS), (texts(record), questions)
     seen = {pair for record in splits["train"].values() for pair in pairs(texts(record)[0])}
     assert seen == set(ALL_PAIRS) - set(HELD_OUT_PAIRS)
 
 
-def test_one_seed_gives_the_same_bits_and_another_other_pictures(splits, tmp_path):
+def test_one_seed_gives_the_same_bits_and_another_other_images(splits, tmp_path):
     few = dict(zip(FEW, (20, 5, 5, 5, 5), strict=True))
-    again, other = (prepared(tmp_path, pictures=few, seed=seed) for seed in (0, 7))
+    again, other = (prepared(tmp_path, num_images=few, seed=seed) for seed in (0, 7))
     del again["unseen_prompts"]  # what is unseen depends on how much is seen
     for split, records in again.items():
         for image_id, record in records.items():
-            whole = splits[split][image_id]
-            assert json.dumps(record, default=str) == json.dumps(whole, default=str)
-            assert record["image"] == whole["image"] and texts(record) == texts(whole)
+            expected = splits[split][image_id]
+            assert json.dumps(record, default=str) == json.dumps(expected, default=str)
+            assert record["image"] == expected["image"] and texts(record) == texts(expected)
             assert record["image"] != other[split][image_id]["image"]
     assert {text for record in other["test"].values() for text in texts(record)} != {
         text for record in again["test"].values() for text in texts(record)
     }
 
 
-def test_sizes_and_numbers_of_things_are_arguments(tmp_path):
+def test_sizes_and_numbers_of_objects_are_arguments(tmp_path):
     few = dict(zip(FEW, (12, 2, 2, 2, 2), strict=True))
-    splits = prepared(tmp_path, size=128, fewest=2, most=3, pictures=few)
+    splits = prepared(tmp_path, size=128, fewest=2, most=3, num_images=few)
     for record in itertools.chain(*(records.values() for records in splits.values())):
-        assert pixels(record).shape == (128, 128, 3) and len(scene_of(record).things) in (2, 3)
+        assert pixels(record).shape == (128, 128, 3) and len(scene_of(record).objects) in (2, 3)
 
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
         ({"size": 65}, "multiple of 64"),
-        ({"most": 7}, "1 to 6 things"),
+        ({"most": 7}, "1 to 6 objects"),
         ({"fewest": 3, "most": 2}, "at least 3 and at most 2"),
-        ({"pictures": {"train": 5}}, "number of pictures of train, validation, test, held_out, unseen_prompts"),
+        ({"num_images": {"train": 5}}, "number of images of train, validation, test, held_out, unseen_prompts"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path, settings, reason):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vlm_jax.config import Data
-from vlm_jax.data.builders.sort_of_clevr import COLOURS, NON_RELATIONAL, RELATIONAL, Scene, draw_scene, paint
+from vlm_jax.data.builders.sort_of_clevr import COLOURS, NON_RELATIONAL, RELATIONAL, Scene, paint, sample_scene
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
 
@@ -27,11 +27,11 @@ def pixels(example):
     return np.asarray(Image.open(io.BytesIO(example.image)))
 
 
-def read_off(picture):
+def read_off(image):
     """The scene as the pixels show it: of each colour, the middle of its pixels, and whether corners are missing."""
     centres, circles = [], []
     for colour in COLOURS.values():
-        down, across = np.nonzero((picture == colour).all(-1))
+        down, across = np.nonzero((image == colour).all(-1))
         assert (np.ptp(down), np.ptp(across)) == (9, 9)
         centres.append(((across.min() + across.max() + 1) / 2, (down.min() + down.max() + 1) / 2))
         circles.append(len(down) < 100)
@@ -43,12 +43,12 @@ def expected(example, question):
     centres, circles = read_off(pixels(example))
     words = question.text.lower().strip("?.").split()
     (this,) = [number for number, colour in enumerate(COLOURS) if colour in words]
-    apart = np.linalg.norm(centres - centres[this], axis=1)
+    distances = np.linalg.norm(centres - centres[this], axis=1)
     shape = ["circle" if circle else "square" for circle in circles]
     if {"closest", "nearest"} & set(words):
-        return shape[min((distance, i) for i, distance in enumerate(apart) if i != this)[1]]
+        return shape[min((distance, i) for i, distance in enumerate(distances) if i != this)[1]]
     if {"furthest", "farthest"} & set(words):
-        return shape[int(apart.argmax())]
+        return shape[int(distances.argmax())]
     if {"many", "count"} & set(words):
         return str(shape.count(shape[this]))
     if "left" in words:
@@ -78,17 +78,17 @@ def test_every_answer_is_true_of_the_pixels(clevr):
     assert 0.45 < answers["circle"] / (answers["circle"] + answers["square"]) < 0.55
 
 
-def test_every_wording_is_asked_about_every_colour(clevr):
-    asked = {question.text for example in clevr["train"] for question in example.questions}
+def test_every_wording_occurs_with_every_colour(clevr):
+    questions = {question.text for example in clevr["train"] for question in example.questions}
     wordings = [w for topics in (RELATIONAL, NON_RELATIONAL) for listed in topics.values() for w in listed]
-    assert asked == {wording.format(colour) for wording in wordings for colour in COLOURS}
+    assert questions == {wording.format(colour) for wording in wordings for colour in COLOURS}
     assert len(set(wordings)) == len(wordings) == 18
 
 
-def test_no_picture_is_in_two_splits(clevr):
+def test_no_image_is_in_two_splits(clevr):
     shown = {split: {pixels(example).tobytes() for example in examples} for split, examples in clevr.items()}
-    for one, other in itertools.combinations(SPLITS, 2):
-        assert not shown[one] & shown[other]
+    for split, other in itertools.combinations(SPLITS, 2):
+        assert not shown[split] & shown[other]
     assert sum(map(len, shown.values())) == 10_000
     assert all(tenth(example.image_id) == 0 for example in clevr["validation"])
 
@@ -96,31 +96,31 @@ def test_no_picture_is_in_two_splits(clevr):
 def test_no_answer_is_a_toss_up():
     random = np.random.default_rng(1)
     for _ in range(200):
-        centres = draw_scene(random).centres
+        centres = sample_scene(random).centres
         for this in range(6):
-            apart = np.sort(np.square(centres - centres[this]).sum(1))
-            assert apart[1] < apart[2] and apart[4] < apart[5]
+            distances = np.sort(np.square(centres - centres[this]).sum(1))
+            assert distances[1] < distances[2] and distances[4] < distances[5]
             assert centres.min() >= 5 and centres.max() <= 70
 
 
 def test_shapes_do_not_overlap():
     """Squares that touch at their sides keep all their pixels."""
     centres = np.array([[5, 5], [15, 5], [15, 15], [40, 40], [70, 70], [60, 20]])
-    picture = paint(Scene(centres, (False, False, False, True, False, False)))
-    covered = [int((picture == colour).all(-1).sum()) for colour in COLOURS.values()]
+    image = paint(Scene(centres, (False, False, False, True, False, False)))
+    covered = [int((image == colour).all(-1).sum()) for colour in COLOURS.values()]
     assert covered[:3] == [100, 100, 100] and covered[4:] == [100, 100] and 70 < covered[3] < 90
 
 
-def test_one_seed_gives_the_same_bits_and_another_other_pictures(clevr, tmp_path, monkeypatch):
-    monkeypatch.setattr("vlm_jax.data.builders.sort_of_clevr.PICTURES", {"train": 30, "test": 5})
+def test_one_seed_gives_the_same_bits_and_another_other_images(clevr, tmp_path, monkeypatch):
+    monkeypatch.setattr("vlm_jax.data.builders.sort_of_clevr.NUM_IMAGES", {"train": 30, "test": 5})
 
-    def draw(name, seed):
+    def generate(name, seed):
         data = Data(name="sort_of_clevr", directory=str(tmp_path / name), drawing_seed=seed)
         return {example.image_id: example for split in SPLITS for example in open_split(data, split)}
 
-    again, other = draw("again", 0), draw("other", 7)
-    whole = {example.image_id: example for examples in clevr.values() for example in examples}
-    assert all(whole[image_id] == example for image_id, example in again.items())
+    again, other = generate("again", 0), generate("other", 7)
+    examples_by_id = {example.image_id: example for examples in clevr.values() for example in examples}
+    assert all(examples_by_id[image_id] == example for image_id, example in again.items())
     assert len(again) == len(other) == 35
     assert not {example.image for example in again.values()} & {example.image for example in other.values()}
     listed = json.dumps([question._asdict() for question in other["test/0"].questions])

@@ -27,23 +27,25 @@ def test_few_images_are_counted_off_by_their_hashes():
     images = names(60)
     order = sorted(images, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     expected = {"validation": set(order[:6]), "test": set(order[6:12]), "train": set(order[12:])}
-    found = divide(images)
-    assert {split: {n for n, its in zip(images, found, strict=True) if its == split} for split in expected} == expected
+    assigned = divide(images)
+    assert {
+        split: {n for n, its in zip(images, assigned, strict=True) if its == split} for split in expected
+    } == expected
 
 
 def test_many_images_are_divided_by_their_own_hash_alone():
     images = names(EXACT_BELOW + 400)
-    found = divide(images)
-    assert found == [{0: "validation", 1: "test"}.get(tenth(name), "train") for name in images]
-    assert divide(images[:EXACT_BELOW]) == found[:EXACT_BELOW]  # those added move none
+    assigned = divide(images)
+    assert assigned == [{0: "validation", 1: "test"}.get(tenth(name), "train") for name in images]
+    assert divide(images[:EXACT_BELOW]) == assigned[:EXACT_BELOW]  # those added move none
 
 
 @pytest.mark.parametrize("count", [12, 100, EXACT_BELOW])
 def test_the_order_of_the_file_does_not_matter(count):
     images, groups = names(count), [(str(number // 3),) if number % 2 else () for number in range(count)]
     order = np.random.default_rng(0).permutation(count)
-    found, other = divide(images, groups), divide([images[i] for i in order], [groups[i] for i in order])
-    assert [found[i] for i in order] == other
+    assigned, other = divide(images, groups), divide([images[i] for i in order], [groups[i] for i in order])
+    assert [assigned[i] for i in order] == other
 
 
 def test_one_more_of_few_images_moves_hardly_any():
@@ -62,28 +64,28 @@ def test_one_more_of_few_images_moves_hardly_any():
 def test_images_joined_by_groups_are_in_one_split(groups, many):
     """Compared with joining by repeated merging of sets."""
     groups = groups * (EXACT_BELOW // len(groups) + 1) if many else groups
-    found = divide(names(len(groups)), groups)
+    assigned = divide(names(len(groups)), groups)
     parts = [{name} for name in "abcdefghij"]
     for mine in groups:
         touched = [part for part in parts if part & set(mine)]
         if touched:
             parts = [part for part in parts if part not in touched] + [set().union(*touched)]
     for part in parts:
-        assert len({split for split, mine in zip(found, groups, strict=True) if part & set(mine)}) <= 1
+        assert len({split for split, mine in zip(assigned, groups, strict=True) if part & set(mine)}) <= 1
 
 
 def test_groups_fill_a_tenth_as_far_as_they_fit():
     groups = [("big",)] * 40 + [(f"pair {number // 2}",) for number in range(50)] + [()] * 10
     counts = Counter(divide(names(100), groups))
     assert counts == {"train": 80, "validation": 10, "test": 10}
-    whole = dict(zip(groups, divide(names(100), groups), strict=True))
-    assert whole["big",] == "train"
+    splits = dict(zip(groups, divide(names(100), groups), strict=True))
+    assert splits["big",] == "train"
 
 
 def test_only_large_groups_give_the_smallest():
     groups = [("a",)] * 30 + [("b",)] * 40 + [("c",)] * 20
-    found = dict(zip(groups, divide(names(90), groups), strict=True))
-    assert found == {("c",): "validation", ("a",): "test", ("b",): "train"}
+    assigned = dict(zip(groups, divide(names(90), groups), strict=True))
+    assert assigned == {("c",): "validation", ("a",): "test", ("b",): "train"}
 
 
 def test_a_group_is_no_image_of_that_name():

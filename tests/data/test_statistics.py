@@ -1,4 +1,4 @@
-"""Counts of a data set by hand, shared and unreadable pictures, histograms, and their text."""
+"""Counts of a data set by hand, shared and unreadable images, histograms, and their text."""
 
 import hashlib
 import io
@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from vlm_jax.data.report import caption_report, listing, plain, report
-from vlm_jax.data.statistics import answers_of, describe, describe_captions, histogram, inspect_pictures, shared
+from vlm_jax.data.statistics import answers_of, describe, describe_captions, histogram, inspect_images, shared
 from vlm_jax.types import Example, Question
 
 
 def example(image_id, *answers, image=b"", text="what is it?"):
-    questions = tuple(Question(f"{image_id}/{n}", text, given, "open") for n, given in enumerate(answers))
+    questions = tuple(Question(f"{image_id}/{n}", text, references, "open") for n, references in enumerate(answers))
     return Example(image_id, image, questions)
 
 
@@ -32,7 +32,7 @@ def test_counts_are_those_made_by_hand():
     seen = answers_of(TRAIN)
     assert seen == {"fat cat", "cat", "no"}
     train, test = describe(TRAIN, seen), describe(TEST, seen)
-    assert (train.pictures, train.questions, train.questions_of_a_picture) == (2, 3, Counter({2: 1, 1: 1}))
+    assert (train.images, train.questions, train.questions_per_image) == (2, 3, Counter({2: 1, 1: 1}))
     assert train.answers == Counter({"fat cat": 2, "cat": 1, "no": 2}) and train.kinds == Counter(open=3)
     assert train.question_words == Counter({3: 2, 2: 1}) and train.answer_words == Counter({2: 2, 1: 3})
     assert (train.some_answer_unseen, train.every_answer_unseen) == (0, 0)
@@ -50,7 +50,7 @@ def test_shared_names_every_pair():
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_every_picture_is_hashed_and_decoded(tmp_path, threads):
+def test_every_image_is_hashed_and_decoded(tmp_path, threads):
     (tmp_path / "red.png").write_bytes(png("red"))
     (tmp_path / "half.png").write_bytes(png("red")[:45])
     examples = [
@@ -60,13 +60,13 @@ def test_every_picture_is_hashed_and_decoded(tmp_path, threads):
         example("3", image=tmp_path / "missing.png"),
         example("4", image=b"none"),
     ]
-    found = inspect_pictures(examples, max_pixels=100, threads=threads)
-    assert found.digests["0"] == found.digests["1"] == hashlib.sha256(png("red")).hexdigest()
-    assert list(found.digests) == ["0", "1", "2", "4"] and list(found.unreadable) == ["2", "3", "4"]
-    assert found.unreadable["2"].startswith(f"{tmp_path}/half.png is ")
-    assert found.unreadable["3"] == f"no picture file {tmp_path}/missing.png"
-    assert found.unreadable["4"].startswith("picture 4 is not a picture")
-    assert inspect_pictures(examples[:1], max_pixels=15).unreadable["0"].startswith("picture 0 has 4 x 4 pixels, over")
+    inspection = inspect_images(examples, max_pixels=100, threads=threads)
+    assert inspection.digests["0"] == inspection.digests["1"] == hashlib.sha256(png("red")).hexdigest()
+    assert list(inspection.digests) == ["0", "1", "2", "4"] and list(inspection.unreadable) == ["2", "3", "4"]
+    assert inspection.unreadable["2"].startswith(f"{tmp_path}/half.png is ")
+    assert inspection.unreadable["3"] == f"no image file {tmp_path}/missing.png"
+    assert inspection.unreadable["4"].startswith("image 4 is not an image")
+    assert inspect_images(examples[:1], max_pixels=15).unreadable["0"].startswith("image 0 has 4 x 4 pixels, over")
 
 
 def test_a_histogram_has_equal_bins_without_gaps():
@@ -85,7 +85,7 @@ def test_a_histogram_loses_nothing():
         assert sum(row[0] for _, row in table) == sum(counts.values()) and len(table) <= most
 
 
-def test_the_report_says_it_all():
+def test_the_report():
     seen = answers_of(TRAIN)
     splits = {"train": describe(TRAIN, seen), "validation": describe([], seen), "test": describe(TEST, seen)}
     ids = {"train": ["1", "2"], "validation": [], "test": ["2"]}
@@ -93,9 +93,9 @@ def test_the_report_says_it_all():
     rows = {" ".join(line.split()) for line in lines}
     assert {
         "train validation test",
-        "pictures 2 0 1",
+        "images 2 0 1",
         "questions 3 0 4",
-        "questions of a picture, mean 1.5 0.0 4.0",
+        "questions of an image, mean 1.5 0.0 4.0",
         "the most 2 0 4",
         "distinct answers 3 0 3",
         "an answer unseen in training 0.0% 0.0% 50.0%",
@@ -120,7 +120,7 @@ OTHERS = [captioned("3", "A zebra sits, a zebra!", "a cat", "...")]
 
 def test_counts_of_captions_are_those_made_by_hand():
     train = describe_captions(CAPTIONED, None)
-    assert (train.pictures, train.captions_of_a_picture) == (2, Counter({3: 1, 1: 1}))
+    assert (train.images, train.captions_per_image) == (2, Counter({3: 1, 1: 1}))
     assert train.kinds == Counter(caption=3, tag=1)
     assert train.captions == Counter({"a cat": 2, "two cats sit": 1, "a dog": 1}), "cut as the scores cut them"
     assert train.words == Counter(a=3, cat=2, two=1, cats=1, sit=1, dog=1)
@@ -128,10 +128,10 @@ def test_counts_of_captions_are_those_made_by_hand():
     test = describe_captions(OTHERS, train.words)
     assert test.words == Counter(a=3, zebra=2, sits=1, cat=1) and test.unseen == 3
     assert test.caption_words == Counter({5: 1, 2: 1, 0: 1})
-    assert describe_captions([], train.words).pictures == 0
+    assert describe_captions([], train.words).images == 0
 
 
-def test_the_report_of_captions_says_it_all():
+def test_the_caption_report():
     train = describe_captions(CAPTIONED, None)
     others = {"validation": [], "test_style_unseen": OTHERS}
     splits = {"train": train, **{split: describe_captions(those, train.words) for split, those in others.items()}}
@@ -140,11 +140,11 @@ def test_the_report_of_captions_says_it_all():
     assert lines[0].split() == ["test_style_"] and lines[1].split() == ["train", "validation", "unseen"]
     assert {len(line) for line in lines[:11]} == {34 + 3 * 12}, "columns stand below their names"
     assert {
-        "pictures 2 0 1",
+        "images 2 0 1",
         "captions 4 0 3",
         "caption 3 0 3",
         "tag 1 0 0",
-        "captions of a picture, mean 2.0 0.0 3.0",
+        "captions of an image, mean 2.0 0.0 3.0",
         "distinct captions 3 0 3",
         "words 9 0 7",
         "distinct words 6 0 4",

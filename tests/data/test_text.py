@@ -52,8 +52,8 @@ def test_every_process_builds_the_same_vocabulary():
 
 
 def test_order_of_texts_does_not_matter():
-    one, two = (Tokenizer.build(texts, 100) for texts in (TIES, TIES[::-1]))
-    assert one._inner.to_str() == two._inner.to_str()
+    first, second = (Tokenizer.build(texts, 100) for texts in (TIES, TIES[::-1]))
+    assert first._inner.to_str() == second._inner.to_str()
 
 
 @pytest.mark.parametrize("size", [6, 20, 60, 1000])
@@ -112,8 +112,8 @@ def test_save_and_load_switch_off_what_the_file_carries(tokenizer, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(packed))
     for source in (tmp_path, tmp_path / "tokenizer.json", str(tmp_path)):
         loaded = Tokenizer.load(source)
-        for one, two in zip(loaded.encode(QUESTIONS, 12), expected, strict=True):
-            np.testing.assert_array_equal(one, two)
+        for first, second in zip(loaded.encode(QUESTIONS, 12), expected, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 def write_vocabulary(folder, tokenizer, **settings):
@@ -128,10 +128,10 @@ def test_a_vocabulary_file_tokenizes_as_bert_does(tokenizer, tmp_path, settings)
     from transformers import BertTokenizer
 
     write_vocabulary(tmp_path, tokenizer, **settings)
-    theirs = BertTokenizer(vocab=str(tmp_path / "vocab.txt"), **settings)
+    reference = BertTokenizer(vocab=str(tmp_path / "vocab.txt"), **settings)
     texts = [*QUESTIONS, "Is it RED?", "naïve, it's 日本 (red)...", "a [MASK] circle", "", "unaffable", "x" * 150]
     ids, mask = Tokenizer.load(tmp_path).encode(texts, 32)
-    expected = theirs(texts, padding="max_length", max_length=32, truncation=True)
+    expected = reference(texts, padding="max_length", max_length=32, truncation=True)
     np.testing.assert_array_equal(ids, expected["input_ids"])
     np.testing.assert_array_equal(mask, expected["attention_mask"])
     alone = Tokenizer.load(tmp_path / "vocab.txt").encode(texts, 32)[0]
@@ -228,9 +228,9 @@ def test_roberta_cuts_as_transformers_does(roberta):
     pytest.importorskip("torch", reason="torch is the oracle's mark")
     from transformers import RobertaTokenizer
 
-    theirs = RobertaTokenizer(vocab=str(roberta / "vocab.json"), merges=str(roberta / "merges.txt"))
+    reference = RobertaTokenizer(vocab=str(roberta / "vocab.json"), merges=str(roberta / "merges.txt"))
     for text in ("the quick fox", "it's 4:21 naïve", " two  spaces ", "日本 שלום 🙂", "UPPER", ""):
-        assert Tokenizer.load(roberta).tokens([text])[0] == theirs.encode(text, add_special_tokens=False), text
+        assert Tokenizer.load(roberta).tokens([text])[0] == reference.encode(text, add_special_tokens=False), text
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,14 @@ def copied(source, folder):
     return folder
 
 
-def assert_equal(ours, theirs):
+def assert_equal(ours, reference):
     """The same ids for every text, one by one, so that a failure names it."""
     for text, ids in zip(TEXTS, ours.tokens(TEXTS), strict=True):
-        assert ids == theirs.encode(text, add_special_tokens=False), repr(text)
+        assert ids == reference.encode(text, add_special_tokens=False), repr(text)
 
 
-def differing(one, two):
-    return sum(a != b for a, b in zip(one.tokens(TEXTS), two.tokens(TEXTS), strict=True))
+def differing(first, second):
+    return sum(a != b for a, b in zip(first.tokens(TEXTS), second.tokens(TEXTS), strict=True))
 
 
 COMBINATIONS = list(itertools.product((True, False), (None, True, False), (True, False)))
@@ -47,22 +47,24 @@ COMBINATIONS = list(itertools.product((True, False), (None, True, False), (True,
 def test_every_combination_cuts_as_transformers_does(lower, strip, chinese, wordpiece, tmp_path):
     from transformers import BertTokenizer
 
-    given = {"do_lower_case": lower, "strip_accents": strip, "tokenize_chinese_chars": chinese}
-    ours = Tokenizer.load(settings(copied(wordpiece, tmp_path / "bert"), **given))
-    theirs = BertTokenizer(vocab=str(wordpiece / "vocab.txt"), **given)
-    assert theirs.vocab_size == ours.vocabulary_size
-    assert_equal(ours, theirs)
-    if given != {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}:
-        seen = sum(given[name] != value for name, value in (("do_lower_case", True), ("tokenize_chinese_chars", True)))
-        assert (differing(ours, Tokenizer.load(wordpiece)) > 0) == (seen > 0 or strip is False), given
+    options = {"do_lower_case": lower, "strip_accents": strip, "tokenize_chinese_chars": chinese}
+    ours = Tokenizer.load(settings(copied(wordpiece, tmp_path / "bert"), **options))
+    reference = BertTokenizer(vocab=str(wordpiece / "vocab.txt"), **options)
+    assert reference.vocab_size == ours.vocabulary_size
+    assert_equal(ours, reference)
+    if options != {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}:
+        seen = sum(
+            options[name] != value for name, value in (("do_lower_case", True), ("tokenize_chinese_chars", True))
+        )
+        assert (differing(ours, Tokenizer.load(wordpiece)) > 0) == (seen > 0 or strip is False), options
 
 
-@pytest.mark.parametrize("given", [{"do_lower_case": False}, {"model_max_length": 9}, {"strip_accents": False}])
-def test_a_key_that_is_left_out_has_its_default(given, wordpiece, tmp_path):
+@pytest.mark.parametrize("options", [{"do_lower_case": False}, {"model_max_length": 9}, {"strip_accents": False}])
+def test_a_key_that_is_left_out_has_its_default(options, wordpiece, tmp_path):
     from transformers import BertTokenizer
 
-    ours = Tokenizer.load(settings(copied(wordpiece, tmp_path / "bert"), **given))
-    assert_equal(ours, BertTokenizer(vocab=str(wordpiece / "vocab.txt"), **given))
+    ours = Tokenizer.load(settings(copied(wordpiece, tmp_path / "bert"), **options))
+    assert_equal(ours, BertTokenizer(vocab=str(wordpiece / "vocab.txt"), **options))
 
 
 @pytest.mark.parametrize(("lower", "strip", "chinese"), COMBINATIONS[::3])
@@ -75,8 +77,8 @@ def test_settings_count_beside_a_tokenizer_json_too(lower, strip, chinese, wordp
         str(tmp_path / "tokenizer.json")
     )
     alone = Tokenizer.load(tmp_path)
-    given = {"do_lower_case": lower, "strip_accents": strip, "tokenize_chinese_chars": chinese}
-    settings(tmp_path, tokenizer_class="BertTokenizer", **given)
+    options = {"do_lower_case": lower, "strip_accents": strip, "tokenize_chinese_chars": chinese}
+    settings(tmp_path, tokenizer_class="BertTokenizer", **options)
     ours = Tokenizer.load(tmp_path)
     assert_equal(ours, BertTokenizer.from_pretrained(tmp_path))
     assert differing(ours, alone) > 0
@@ -89,16 +91,16 @@ def test_roberta_obeys_its_prefix_space(prefix, byte_level, tmp_path):
     from tokenizers import AddedToken
     from transformers import RobertaTokenizer
 
-    given = {} if prefix is None else {"add_prefix_space": prefix}
-    ours = Tokenizer.load(settings(copied(byte_level, tmp_path / "roberta"), **given))
+    options = {} if prefix is None else {"add_prefix_space": prefix}
+    ours = Tokenizer.load(settings(copied(byte_level, tmp_path / "roberta"), **options))
     mask = AddedToken("<mask>", lstrip=True, special=True)  # as RoBERTa was trained
     files = {"vocab": str(byte_level / "vocab.json"), "merges": str(byte_level / "merges.txt")}
-    assert_equal(ours, RobertaTokenizer(**files, mask_token=mask, **given))
+    assert_equal(ours, RobertaTokenizer(**files, mask_token=mask, **options))
     assert (differing(ours, Tokenizer.load(byte_level)) > 0) == bool(prefix)
     ours.save(tmp_path / "json")  # beside a tokenizer.json, too
     settings(tmp_path / "json", tokenizer_class="RobertaTokenizer", add_prefix_space=not prefix)
-    theirs = RobertaTokenizer.from_pretrained(tmp_path / "json", mask_token=mask)
-    assert_equal(Tokenizer.load(tmp_path / "json"), theirs)
+    reference = RobertaTokenizer.from_pretrained(tmp_path / "json", mask_token=mask)
+    assert_equal(Tokenizer.load(tmp_path / "json"), reference)
 
 
 ADDED = {"content": "[CAR]", "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
@@ -122,9 +124,9 @@ def test_added_tokens_are_found_in_a_text(name, values, wordpiece, tmp_path):
     size = Tokenizer.load(wordpiece).vocabulary_size
     text = json.dumps(values).replace('"next"', str(size) if name == "added_tokens.json" else f'"{size}"')
     settings(copied(wordpiece, tmp_path), name, **json.loads(text))
-    ours, theirs = Tokenizer.load(tmp_path), BertTokenizer.from_pretrained(tmp_path)
+    ours, reference = Tokenizer.load(tmp_path), BertTokenizer.from_pretrained(tmp_path)
     for text in ("a [CAR] b", "a[CAR]b", "a [MASK] b", "a  [car]"):
-        assert ours.tokens([text])[0] == theirs.encode(text, add_special_tokens=False), text
+        assert ours.tokens([text])[0] == reference.encode(text, add_special_tokens=False), text
     if "[MASK]" not in str(values):
         assert size in ours.tokens(["a [CAR] b"])[0] and ours.vocabulary_size == size + 1
 
@@ -149,9 +151,9 @@ def test_files_that_transformers_no_longer_reads_count_for_nothing(config, other
     size = Tokenizer.load(wordpiece).vocabulary_size
     for name, values in others.items():
         settings(tmp_path, name, **{key: size if value == "next" else value for key, value in values.items()})
-    ours, theirs = Tokenizer.load(tmp_path), BertTokenizer.from_pretrained(tmp_path)
+    ours, reference = Tokenizer.load(tmp_path), BertTokenizer.from_pretrained(tmp_path)
     for text in ("a [CAR] b", "a [MASK] b"):
-        assert ours.tokens([text])[0] == theirs.encode(text, add_special_tokens=False), text
+        assert ours.tokens([text])[0] == reference.encode(text, add_special_tokens=False), text
     assert ours.vocabulary_size == size
 
 
@@ -159,12 +161,12 @@ def test_files_that_transformers_no_longer_reads_count_for_nothing(config, other
 def test_tokens_by_name_are_read_as_transformers_saves_them(key, wordpiece, tmp_path):
     from transformers import BertTokenizer
 
-    given = {key: {"car_token": "[CAR]"}, "tokenizer_class": "BertTokenizer"}
-    theirs = BertTokenizer.from_pretrained(settings(copied(wordpiece, tmp_path / "bert"), **given))
-    theirs.save_pretrained(tmp_path / "saved")  # with `car_token` beside the list
+    options = {key: {"car_token": "[CAR]"}, "tokenizer_class": "BertTokenizer"}
+    reference = BertTokenizer.from_pretrained(settings(copied(wordpiece, tmp_path / "bert"), **options))
+    reference.save_pretrained(tmp_path / "saved")  # with `car_token` beside the list
     for folder in ("bert", "saved"):
         ids = Tokenizer.load(tmp_path / folder).tokens(["a [CAR] b"])[0]
-        assert ids == theirs.encode("a [CAR] b", add_special_tokens=False) and len(ids) == 3, folder
+        assert ids == reference.encode("a [CAR] b", add_special_tokens=False) and len(ids) == 3, folder
 
 
 @pytest.mark.parametrize(
@@ -184,8 +186,8 @@ def test_lists_that_differ_are_refused_until_one_is_left(config, special, wordpi
 
 
 def test_a_tokenizer_that_was_configured_stays_so_when_it_is_saved(wordpiece, tmp_path):
-    given = {"strip_accents": False, "tokenize_chinese_chars": False, "additional_special_tokens": ["[CAR]"]}
-    ours = Tokenizer.load(settings(copied(wordpiece, tmp_path / "bert"), **given))
+    options = {"strip_accents": False, "tokenize_chinese_chars": False, "additional_special_tokens": ["[CAR]"]}
+    ours = Tokenizer.load(settings(copied(wordpiece, tmp_path / "bert"), **options))
     ours.save(tmp_path / "run")
     again = Tokenizer.load(tmp_path / "run")
     assert differing(again, ours) == 0 and again.tokens(["a [CAR]"]) == ours.tokens(["a [CAR]"])
@@ -277,13 +279,13 @@ def test_the_classes_that_are_told_to_be_alike_are():
             assert issubclass(made, transformers.BertTokenizer), name
 
 
-@pytest.mark.parametrize("given", [{"do_lower_case": False}, {"do_lower_case": False, "strip_accents": True}, {}])
-def test_transformers_reads_what_was_saved_with_its_settings(given, wordpiece, byte_level, tmp_path):
+@pytest.mark.parametrize("options", [{"do_lower_case": False}, {"do_lower_case": False, "strip_accents": True}, {}])
+def test_transformers_reads_what_was_saved_with_its_settings(options, wordpiece, byte_level, tmp_path):
     """tokenizer.json alone was lower-cased by transformers, whatever it says itself."""
     from transformers import BertTokenizer, RobertaTokenizer
 
-    for source, kind, more in ((wordpiece, BertTokenizer, given), (byte_level, RobertaTokenizer, {})):
-        more = {"add_prefix_space": "do_lower_case" in given} if kind is RobertaTokenizer else more
+    for source, kind, more in ((wordpiece, BertTokenizer, options), (byte_level, RobertaTokenizer, {})):
+        more = {"add_prefix_space": "do_lower_case" in options} if kind is RobertaTokenizer else more
         ours = Tokenizer.load(settings(copied(source, tmp_path / f"{kind.__name__} published"), **more))
         ours.save(tmp_path / kind.__name__)
         settings(tmp_path / kind.__name__, **ours.settings())

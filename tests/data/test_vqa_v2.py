@@ -1,4 +1,4 @@
-"""VQA v2's official files, in the published layout: pairs by content, pictures by COCO's names, bad entries by id."""
+"""VQA v2's official files, in the published layout: pairs by content, images by COCO's names, bad entries by id."""
 
 import json
 import re
@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from vlm_jax.config import Data, Files
-from vlm_jax.data.own_files import read_split
 from vlm_jax.data.sources import open_split
+from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
 
 ANSWERS = ("net", "net", "net", "netting", "net", "mesh", "net", "net ", "Net", "")
@@ -16,7 +16,7 @@ HEAD = {"info": {"version": "2.0", "year": 2017}, "license": {"name": "CC BY 4.0
 
 
 def published(subtype="train2014"):
-    """Three questions about two pictures."""
+    """Three questions about two images."""
     rows = [
         (458752, 458752000, "what?", "other"),
         (9, 9001, "how many?", "number"),
@@ -45,17 +45,17 @@ def write(folder, questions, annotations, *, prefix=""):
     return tuple(map(str, paths))
 
 
-def picture(path):
+def image(path):
     Image.new("RGB", (4, 4), "red").save(path)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder in which the pictures are where COCO's archives put them."""
+    """A folder in which the images are where COCO's archives put them."""
     for subtype in ("train2014", "val2014"):
         (tmp_path / "coco" / subtype).mkdir(parents=True)
         for number in (9, 458752):
-            picture(tmp_path / "coco" / subtype / f"COCO_{subtype}_{number:012d}.jpg")
+            image(tmp_path / "coco" / subtype / f"COCO_{subtype}_{number:012d}.jpg")
     return tmp_path
 
 
@@ -83,13 +83,13 @@ def test_a_pair_in_either_order(folder, backwards):
     ["COCO_train2014_000000000009.jpg", "train2014/COCO_train2014_000000000009.jpg", "000000000009.jpg",
      "train2014/000000000009.jpg"],
 )  # fmt: skip
-def test_pictures_under_every_name_of_coco(folder, name):
-    pictures = folder / "flat"
-    (pictures / "train2014").mkdir(parents=True)
+def test_images_under_every_name_of_coco(folder, name):
+    images = folder / "flat"
+    (images / "train2014").mkdir(parents=True)
     for file in (name, name.replace("000000000009", "000000458752")):
-        picture(pictures / file)
+        image(images / file)
     examples = open_split(data_of(folder, write(folder, *published()), images="flat"), "train")
-    assert [example.image for example in examples][1] == pictures / name
+    assert [example.image for example in examples][1] == images / name
 
 
 def test_several_pairs_are_one_split(folder):
@@ -117,19 +117,19 @@ def put(side, **values):
 BAD = {
     "no annotation": (lambda q, a: a.pop(1), "questions", "question 9001", "no annotation has this question_id"),
     "no question": (lambda q, a: q.pop(1), "annotations", "question 9001", "no question has this question_id"),
-    "other picture": (put(1, image_id=8), "questions", "question 9001", "about picture 9, its annotation about 8"),
+    "other image": (put(1, image_id=8), "questions", "question 9001", "about image 9, its annotation about 8"),
     "question twice": (lambda q, a: q.append(q[0]), "questions", "question 458752000", "belongs to an earlier row"),
     "annotation twice": (lambda q, a: a.append(a[0]), "annotations", "question 458752000", "an earlier annotation"),
     "no object": (lambda q, a: q.append([1]), "questions", "entry 4", "the entry is no object"),
     "no id": (lambda q, a: q.append({"question": "x"}), "questions", "entry 4", "question_id must be .*, not null"),
     "true as id": (lambda q, a: a.append({"question_id": True}), "annotations", "question true", "question_id must be"),
     "empty question": (put(0, question=" "), "questions", "question 9001", "the question is empty"),
-    "text as picture": (put(0, image_id="9"), "questions", "question 9001", "image_id must be a whole number .*'9'"),
+    "text as image": (put(0, image_id="9"), "questions", "question 9001", "image_id must be a whole number .*'9'"),
     "way out": (put(0, image_id="../9"), "questions", "question 9001", r"image_id must be .*'\.\./9'"),
-    "large picture": (put(0, image_id=10**12), "questions", "question 9001", "image_id must be a whole number of at"),
-    "negative picture": (put(0, image_id=-9), "questions", "question 9001", "image_id must be .*not -9"),
-    "no picture": (lambda q, a: (q[1].update(image_id=7), a[1].update(image_id=7)), "questions", "question 9001",
-                   "no picture 'COCO_train2014_000000000007.jpg'"),
+    "large image": (put(0, image_id=10**12), "questions", "question 9001", "image_id must be a whole number of at"),
+    "negative image": (put(0, image_id=-9), "questions", "question 9001", "image_id must be .*not -9"),
+    "no image": (lambda q, a: (q[1].update(image_id=7), a[1].update(image_id=7)), "questions", "question 9001",
+                   "no image 'COCO_train2014_000000000007.jpg'"),
     "no answers": (put(1, answers=[]), "questions", "question 9001", "answers must be a list of at least one answer"),
     "answers as text": (put(1, answers="net"), "questions", "question 9001", "answers must be a list .*not 'net'"),
     "answer without text": (put(1, answers=[{"answer": 3}]), "questions", "question 9001", "answer 1 has no text"),
@@ -143,12 +143,12 @@ BAD = {
 def test_a_bad_entry_is_named_and_the_others_live(folder, name):
     change, file, place, reason = BAD[name]
     reading = read_split(data_of(folder, write(folder, *spoil(change))), "train")
-    (found,) = reading.bad_rows
-    assert (found.file, found.place) == (str(folder / f"{file}.json"), place)
-    assert re.search(reason, found.reason), found.reason
-    assert str(found).startswith(f"{folder}/{file}.json, {place}: ")
-    kept = {question.question_id for example in reading.examples for question in example.questions}
-    assert kept >= {"458752000", "458752001"}
+    (bad_row,) = reading.bad_rows
+    assert (bad_row.file, bad_row.place) == (str(folder / f"{file}.json"), place)
+    assert re.search(reason, bad_row.reason), bad_row.reason
+    assert str(bad_row).startswith(f"{folder}/{file}.json, {place}: ")
+    question_ids = {question.question_id for example in reading.examples for question in example.questions}
+    assert question_ids >= {"458752000", "458752001"}
 
 
 def test_a_key_twice_spoils_its_entry_only(folder):

@@ -74,8 +74,8 @@ def test_more_than_a_thousand_captions_are_cut_as_the_original_cuts_them():
     assert len(captions) > 1000
     for order in orders(len(captions)):
         shuffled = [captions[place] for place in order]
-        theirs = official.tokenize({place: [{"caption": one}] for place, one in enumerate(shuffled)})
-        assert ptb_tokenize_all(shuffled) == [theirs[place][0] for place in range(len(shuffled))]
+        expected = official.tokenize({place: [{"caption": caption}] for place, caption in enumerate(shuffled)})
+        assert ptb_tokenize_all(shuffled) == [expected[place][0] for place in range(len(shuffled))]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_more_than_a_thousand_captions_are_cut_as_the_original_cuts_them():
         (["3", "1/2"], ["3", "1/2"]),
     ],
 )
-def test_each_rule_that_looks_over_the_end_of_a_line(captions, words):
+def test_rules_across_line_ends(captions, words):
     assert ptb_tokenize_all(captions) == words
 
 
@@ -114,7 +114,9 @@ def test_any_captions_keep_their_number(captions):
     words = ptb_tokenize_all(captions)
     assert len(words) == len(captions)
     assert ptb_tokenize_all([*captions, ""])[:-1] == ptb_tokenize_all([*captions, "", ""])[:-2]
-    assert [ptb_tokenize(one) for one in captions] == [ptb_tokenize_all([one, "", "x"])[0] for one in captions]
+    assert [ptb_tokenize(caption) for caption in captions] == [
+        ptb_tokenize_all([caption, "", "x"])[0] for caption in captions
+    ]
 
 
 def test_scores_of_raw_captions_are_the_official_ones(golden):
@@ -124,7 +126,10 @@ def test_scores_of_raw_captions_are_the_official_ones(golden):
     assert {name: scores[name] for name in golden["corpus"]["scores"]} == pytest.approx(
         golden["corpus"]["scores"], abs=1e-12
     )
-    alone = [ptb_tokenize(one) for one in hypotheses], [[ptb_tokenize(one) for one in item] for item in references]
+    alone = (
+        [ptb_tokenize(caption) for caption in hypotheses],
+        [[ptb_tokenize(caption) for caption in item] for item in references],
+    )
     assert abs(scores["cider_d"] - cider_d(*alone)) > 0.05
     items = cider_d_per_item(*official_tokens(hypotheses, references))
     assert items.mean() == pytest.approx(scores["cider_d"], abs=1e-12)

@@ -40,8 +40,8 @@ def official():
 
 def test_every_official_score_of_the_corpus_is_met_from_raw_captions(official):
     scores = score_captions(official["hypotheses"], official["references"])
-    for ours, theirs in NAMES.items():
-        assert scores[ours] == pytest.approx(official["corpus"][theirs], abs=1e-12), ours
+    for ours, official_name in NAMES.items():
+        assert scores[ours] == pytest.approx(official["corpus"][official_name], abs=1e-12), ours
     statistics = ["distinct_1", "distinct_2", "vocabulary", "mean_length", "identical_share"]
     assert list(scores) == [*NAMES, "exact_match", *statistics]
 
@@ -58,16 +58,16 @@ def test_every_official_score_of_an_item_is_met(official):
     both = official["hypotheses_ptb"], official["references_ptb"]
     ours = dict(zip(NAMES, bleu_per_item(*both).T, strict=False))
     ours |= {"rouge_l": rouge_l_per_item(*both), "cider_d": cider_d_per_item(*both)}
-    for name, theirs in NAMES.items():
-        np.testing.assert_allclose(ours[name], official["per_item"][theirs], rtol=0, atol=1e-12, err_msg=name)
+    for name, official_name in NAMES.items():
+        np.testing.assert_allclose(ours[name], official["per_item"][official_name], rtol=0, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_bleu_is_that_of_sacrebleu_where_nothing_is_smoothed(official, order):
     sacrebleu = pytest.importorskip("sacrebleu")
     hypotheses, references = official["hypotheses_ptb"][:300], official["references_ptb"][:300]
-    theirs = sacrebleu.BLEU(tokenize="none", smooth_method="none", max_ngram_order=order, force=True)
-    expected = theirs.corpus_score(hypotheses, list(zip(*references, strict=True))).score / 100
+    scorer = sacrebleu.BLEU(tokenize="none", smooth_method="none", max_ngram_order=order, force=True)
+    expected = scorer.corpus_score(hypotheses, list(zip(*references, strict=True))).score / 100
     assert corpus_bleu(hypotheses, references)[order - 1] == pytest.approx(expected, abs=1e-9)
 
 
@@ -104,7 +104,7 @@ def test_rouge_takes_the_best_of_both_and_knows_the_empty_word():
 def test_cider_needs_a_corpus():
     assert cider_d(["a b"], [["a b"]]) == 0
     same = ["a dog runs far away", "one cat sleeps right here"]
-    np.testing.assert_allclose(cider_d_per_item(same, [[one] for one in same]), [10, 10])
+    np.testing.assert_allclose(cider_d_per_item(same, [[caption] for caption in same]), [10, 10])
     half = cider_d_per_item(same, [[same[0], "z"], [same[1]]])  # the mean over references
     np.testing.assert_allclose(half, [5, 10])
     np.testing.assert_array_equal(cider_d_per_item(["", "a"], [[""], ["a"]]), [0, 2.5])  # one order of four
@@ -124,23 +124,25 @@ ITEMS = st.lists(st.tuples(CAPTIONS, st.lists(CAPTIONS, min_size=1, max_size=3))
 @settings(max_examples=40, deadline=None)
 @given(ITEMS, st.randoms())
 def test_order_means_nothing(items, random):
-    shuffled = [(one, random.sample(item, len(item))) for one, item in items]
+    shuffled = [(hypothesis, random.sample(item, len(item))) for hypothesis, item in items]
     random.shuffle(shuffled)
     for score in (corpus_bleu, rouge_l, cider_d):
-        before, after = (score([one for one, _ in each], [item for _, item in each]) for each in (items, shuffled))
+        before, after = (
+            score([hypothesis for hypothesis, _ in pairs], [item for _, item in pairs]) for pairs in (items, shuffled)
+        )
         np.testing.assert_allclose(after, before, rtol=1e-9, atol=1e-12)
         assert np.all(np.asarray(before) >= 0) and np.all(np.asarray(before) <= (10 if score is cider_d else 1) + 1e-9)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=9), st.lists(st.sampled_from("abc"), max_size=9))
-def test_common_subsequence_is_that_of_the_textbook(one, other):
-    table = np.zeros((len(one) + 1, len(other) + 1), int)
-    for row, word in enumerate(one):
+def test_common_subsequence_is_that_of_the_textbook(hypothesis, other):
+    table = np.zeros((len(hypothesis) + 1, len(other) + 1), int)
+    for row, word in enumerate(hypothesis):
         for column, against in enumerate(other):
             longer = max(table[row, column + 1], table[row + 1, column])
             table[row + 1, column + 1] = table[row, column] + 1 if word == against else longer
-    assert captions._common_subsequence(one, other) == table[-1, -1]
+    assert captions._common_subsequence(hypothesis, other) == table[-1, -1]
 
 
 def test_statistics_by_hand():
@@ -185,7 +187,7 @@ def test_bad_input_of_statistics():
 def test_speed(official):
     """Ten thousand captions with five references take under 20 seconds; here a twentieth of them, a quarter of that."""
     hypotheses = official["hypotheses"][:500]
-    references = [[*item, one] for one, item in zip(hypotheses, official["references"], strict=False)]
+    references = [[*item, hypothesis] for hypothesis, item in zip(hypotheses, official["references"], strict=False)]
     begin = time.perf_counter()
     score_captions(hypotheses, references)
     assert time.perf_counter() - begin < 5

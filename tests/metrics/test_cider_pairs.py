@@ -36,19 +36,19 @@ def test_pairs_have_the_scores_of_the_corpus(hypotheses, items):
 def test_a_score_by_hand():
     pairs = CiderPairs(["a b", "a b a", "c"], np.array([0, 1, 2]))
     # "a" and "b" weigh log(3/2), "b a" log(3); clipped products over norms, of orders 1 and 2; one word apart.
-    one, both, three = np.log(3 / 2), np.log(3 / 2), np.log(3)
-    first = (one * 2 * one + one * one) / (np.sqrt(2) * one * np.sqrt(5) * one)
+    log_ratio, both, three = np.log(3 / 2), np.log(3 / 2), np.log(3)
+    first = (log_ratio * 2 * log_ratio + log_ratio * log_ratio) / (np.sqrt(2) * log_ratio * np.sqrt(5) * log_ratio)
     second = both * both / (both * np.hypot(both, three))
     expected = 10 / 4 * (first + second) * np.exp(-1 / 72)
     assert pairs(np.array([0]), np.array([1]))[0, 0] == pytest.approx(expected, rel=1e-12)
     assert pairs(np.array([2, 0]), np.array([1, 2, 0]))[0].tolist() == [0, 2.5, 0]
 
 
-def test_what_is_asked_for_is_in_the_order_of_the_places():
+def test_scores_follow_the_order_of_the_indices():
     captions = ["a b c d e", "a b", "", "c d e", "a b c"]
     pairs = CiderPairs(captions, np.array([0, 0, 1, 2, -1]))
-    every, some = pairs(np.arange(5), np.arange(5)), pairs(np.array([4, 0, 0]), np.array([3, 1, 2]))
-    np.testing.assert_allclose(some, every[[4, 0, 0]][:, [3, 1, 2]])
+    every, subset = pairs(np.arange(5), np.arange(5)), pairs(np.array([4, 0, 0]), np.array([3, 1, 2]))
+    np.testing.assert_allclose(subset, every[[4, 0, 0]][:, [3, 1, 2]])
     assert (every[2] == 0).all() and every[0, 0] == pytest.approx(10)
     assert pairs(np.array([], int), np.array([1])).shape == (0, 1)
     assert pairs(np.array([2]), np.array([0, 1])).tolist() == [[0, 0]]

@@ -23,7 +23,7 @@ def read(path):
 
 
 def wrong(pairs):
-    return [(raw, ptb_tokenize(raw), theirs) for raw, theirs in pairs if ptb_tokenize(raw) != theirs]
+    return [(raw, ptb_tokenize(raw), official) for raw, official in pairs if ptb_tokenize(raw) != official]
 
 
 @pytest.mark.parametrize("kind, count", [("pairs", 903), ("made", 256), ("mixed", 2997)])
@@ -38,7 +38,9 @@ def test_the_words_that_keep_their_full_stop_are_those_of_the_original(place, te
     full_stops = read(GOLDENS)["full_stops"]
     short = ["".join(letters) for size in (1, 2, 3) for letters in product(ascii_lowercase, repeat=size)]
     words = [*short, *full_stops["longer"], *full_stops["capitals"]]
-    assert [one for one in words if ptb_tokenize(text.format(one)).split()[1][-1] == "."] == full_stops[place]
+    assert [caption for caption in words if ptb_tokenize(text.format(caption)).split()[1][-1] == "."] == full_stops[
+        place
+    ]
 
 
 def test_all_golden_captions():

@@ -30,7 +30,7 @@ def test_every_official_accuracy_is_met_exactly(official):
 
 def test_every_official_normalisation_is_met_exactly(official):
     pairs = official["normalise"]
-    wrong = [(raw, normalize_answer(raw), theirs) for raw, theirs in pairs if normalize_answer(raw) != theirs]
+    wrong = [(raw, normalize_answer(raw), expected) for raw, expected in pairs if normalize_answer(raw) != expected]
     assert len(pairs) == 1467 and not wrong, wrong[:5]
 
 

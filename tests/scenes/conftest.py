@@ -1,4 +1,4 @@
-"""Scenes of both sides, of few and many things, with and without held-out pairs."""
+"""Scenes of both sides, of few and many objects, with and without held-out pairs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What can be read off a picture of a scene, without the code that drew it."""
+"""What can be read off an image of a scene, without the code that drew it."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from vlm_jax.scenes.scene import COLOURS
 
 
 class Seen(NamedTuple):
-    """A thing as pixels show it, places in pixels."""
+    """An object as pixels show it, places in pixels."""
 
     size: str
     color: str
@@ -27,23 +27,23 @@ def shape_of(mask):
     return "triangle" if mask.sum(1).argmax() > 0.7 * len(mask) else "star"
 
 
-def read_off(picture):
-    """What is on a picture, from left to right."""
-    picture = picture.astype(float)
-    ground = np.median(picture.reshape(-1, 3), axis=0)
-    labels, count = ndimage.label(np.abs(picture - ground).max(-1) > 60, np.ones((3, 3)))
-    seen = []
+def read_off(image):
+    """What is on an image, from left to right."""
+    image = image.astype(float)
+    ground = np.median(image.reshape(-1, 3), axis=0)
+    labels, count = ndimage.label(np.abs(image - ground).max(-1) > 60, np.ones((3, 3)))
+    detected = []
     for number in range(1, count + 1):
         palette = np.array(list(COLOURS.values()))
-        middle = np.median(picture[labels == number], axis=0)
+        middle = np.median(image[labels == number], axis=0)
         nearest = int(np.abs(palette - middle).sum(-1).argmin())
         color, rgb = list(COLOURS)[nearest], palette[nearest]
-        share = ((picture - ground) @ (rgb - ground)) / ((rgb - ground) @ (rgb - ground))  # of the thing in a pixel
+        share = ((image - ground) @ (rgb - ground)) / ((rgb - ground) @ (rgb - ground))  # of the object in a pixel
         down, across = np.nonzero((labels == number) & (share > 0.45))
         frame = slice(down.min(), down.max() + 1), slice(across.min(), across.max() + 1)
-        width = (across.max() + 1 - across.min()) * 64 / len(picture)
+        width = (across.max() + 1 - across.min()) * 64 / len(image)
         assert not 13 < width < 18, "neither small nor large"
-        seen.append(
+        detected.append(
             Seen(
                 "small" if width < 15 else "large",
                 color,
@@ -52,4 +52,4 @@ def read_off(picture):
                 (down.min() + down.max() + 1) / 2,
             )
         )
-    return sorted(seen, key=lambda thing: (thing.x, thing.y))
+    return sorted(detected, key=lambda obj: (obj.x, obj.y))

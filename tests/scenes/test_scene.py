@@ -17,52 +17,52 @@ from vlm_jax.scenes.scene import (
     SHAPES,
     SIZES,
     Scene,
-    Thing,
+    SceneObject,
     clearest_relation,
     from_json,
     holds,
     to_json,
 )
 
-ONE = Thing("circle", "red", "small", 20, 30)
-OTHER = Thing("square", "blue", "large", 44, 40)
+ONE = SceneObject("circle", "red", "small", 20, 30)
+OTHER = SceneObject("square", "blue", "large", 44, 40)
 
 
-def test_every_number_size_colour_and_shape_is_drawn_about_equally_often():
+def test_sampling_is_uniform():
     random = np.random.default_rng(0)
     scenes = [sample_scene(random, Sampling(first=ALL_PAIRS, others=ALL_PAIRS)) for _ in range(1_200)]
-    things = [thing for scene in scenes for thing in scene.things]
+    objects = [obj for scene in scenes for obj in scene.objects]
     for values, choices in (
-        ([len(scene.things) for scene in scenes], range(1, 5)),
-        ([thing.size for thing in things], SIZES),
-        ([thing.color for thing in things], COLOURS),
-        ([thing.shape for thing in things], SHAPES),
-        ([clearest_relation(*scene.things[:2]) for scene in scenes if len(scene.things) > 1], RELATIONS),
+        ([len(scene.objects) for scene in scenes], range(1, 5)),
+        ([obj.size for obj in objects], SIZES),
+        ([obj.color for obj in objects], COLOURS),
+        ([obj.shape for obj in objects], SHAPES),
+        ([clearest_relation(*scene.objects[:2]) for scene in scenes if len(scene.objects) > 1], RELATIONS),
     ):
         counts = Counter(values)
         assert set(counts) == set(choices)
         assert max(counts.values()) < 1.25 * min(counts.values()), counts
     four = [sample_scene(random, Sampling(fewest=4)) for _ in range(500)]
-    crowded = sum(all(thing.size == "large" for thing in scene.things) for scene in four)
-    assert 0.045 < crowded / len(four) < 0.085  # a sixteenth: four large things are not drawn again for want of room
+    crowded = sum(all(obj.size == "large" for obj in scene.objects) for scene in four)
+    assert 0.045 < crowded / len(four) < 0.085  # a sixteenth: four large objects are not drawn again for want of room
 
 
 def test_the_first_relation_is_no_toss_up(scenes):
     for scene in scenes:
-        for one, other in itertools.combinations(scene.things, 2):
-            assert holds(clearest_relation(one, other), one, other, size=scene.size)
-        if len(scene.things) > 1:
-            one, other = scene.things[:2]
-            across, down = abs(one.x - other.x), abs(one.y - other.y)
+        for subject, reference in itertools.combinations(scene.objects, 2):
+            assert holds(clearest_relation(subject, reference), subject, reference, size=scene.size)
+        if len(scene.objects) > 1:
+            subject, reference = scene.objects[:2]
+            across, down = abs(subject.x - reference.x), abs(subject.y - reference.y)
             assert abs(across - down) >= 4 * scene.size // 64
 
 
 def test_a_relation_needs_eight_pixels():
     for relation, (x, y) in {"left of": (8, 0), "right of": (-8, 0), "above": (0, 8), "below": (0, -8)}.items():
         for far, true in ((1, True), (0.875, False), (-1, False)):
-            other = Thing("circle", "red", "small", 30 + int(far * x), 30 + int(far * y))
-            assert holds(relation, Thing("star", "red", "small", 30, 30), other, size=64) == true
-            assert not holds(relation, Thing("star", "red", "small", 30, 30), other, size=128)
+            reference = SceneObject("circle", "red", "small", 30 + int(far * x), 30 + int(far * y))
+            assert holds(relation, SceneObject("star", "red", "small", 30, 30), reference, size=64) == true
+            assert not holds(relation, SceneObject("star", "red", "small", 30, 30), reference, size=128)
 
 
 def test_held_out_pairs_leave_every_colour_and_shape_with_others():
@@ -71,11 +71,11 @@ def test_held_out_pairs_leave_every_colour_and_shape_with_others():
     assert len(SEEN_PAIRS) == len(COLOURS) * len(SHAPES) - 5 and not set(SEEN_PAIRS) & set(HELD_OUT_PAIRS)
     random = np.random.default_rng(0)
     usual = [sample_scene(random, Sampling(most=6)) for _ in range(300)]
-    assert {(thing.color, thing.shape) for scene in usual for thing in scene.things} == set(SEEN_PAIRS)
+    assert {(obj.color, obj.shape) for scene in usual for obj in scene.objects} == set(SEEN_PAIRS)
     sampling = Sampling(first=HELD_OUT_PAIRS, others=ALL_PAIRS)
     for _ in range(100):
-        things = sample_scene(random, sampling).things
-        assert any((thing.color, thing.shape) in HELD_OUT_PAIRS for thing in things)
+        objects = sample_scene(random, sampling).objects
+        assert any((obj.color, obj.shape) in HELD_OUT_PAIRS for obj in objects)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from((64, 128, 192)), st.integers(1, 6), st.integers(0, 5))
@@ -84,11 +84,11 @@ def test_json_gives_back_the_scene(seed, size, fewest, more):
     sampling = Sampling(size=size, fewest=fewest, most=min(6, fewest + more))
     scene = sample_scene(np.random.default_rng(seed), sampling)
     assert scene == sample_scene(np.random.default_rng(seed), sampling)
-    assert sampling.fewest <= len(scene.things) <= sampling.most and scene.size == size
+    assert sampling.fewest <= len(scene.objects) <= sampling.most and scene.size == size
     text = to_json(scene)
     assert from_json(text) == scene and "\n" not in text
     backwards = json.loads(text)
-    backwards["things"].reverse()
+    backwards["objects"].reverse()
     assert from_json(json.dumps(backwards)) == scene
 
 
@@ -96,15 +96,15 @@ def changed(**changes):
     return json.dumps(json.loads(to_json(Scene(64, (ONE, OTHER)))) | changes)
 
 
-def with_thing(**changes):
+def with_object(**changes):
     values = json.loads(to_json(Scene(64, (ONE, OTHER))))
-    values["things"][1] |= changes  # the small red circle
+    values["objects"][1] |= changes  # the small red circle
     return json.dumps(values)
 
 
-def without(name, *, of_thing=False):
+def without(name, *, of_object=False):
     values = json.loads(to_json(Scene(64, (ONE, OTHER))))
-    del (values["things"][0] if of_thing else values)[name]
+    del (values["objects"][0] if of_object else values)[name]
     return json.dumps(values)
 
 
@@ -113,12 +113,12 @@ BAD = {
     "{": "must be JSON",
     "[" * 100_000: "must be JSON",
     "1" * 5_000: "must be JSON",
-    "[]": "must be an object with size, things",
+    "[]": "must be an object with size, objects",
     "null": "must be an object",
     '{"size": 64, "size": 64}': "appears twice",
     changed(sise=64): "has no 'sise'; did you mean 'size'?",
     without("noise"): "lacks 'noise'",
-    without("color", of_thing=True): "a thing lacks 'color'",
+    without("color", of_object=True): "a scene object lacks 'color'",
     changed(size="64"): "size of a scene must be a whole number, not '64'",
     changed(size=64.0): "must be a whole number",
     changed(size=65): "multiple of 64 up to 512 pixels, not 65",
@@ -131,20 +131,20 @@ BAD = {
     changed(background=240): "three whole numbers",
     changed(background=[240, 240, "x\ny"]): "three whole numbers",
     changed(background=[240, 240, 0]): "levels from 222 to 249",
-    changed(things={}): "must be a list",
-    changed(things=[]): "1 to 6 things, not 0",
-    changed(things=["circle"]): "a thing must be an object",
-    with_thing(colour="red"): "has no 'colour'; did you mean 'color'?",
-    with_thing(color="rad"): "no color 'rad'; choose one of: red,",
-    with_thing(shape="circles"): "no shape 'circles'; choose one of: circle, ",
-    with_thing(size="tiny\nlittle"): "choose one of: large, small",
-    with_thing(shape=1): "shape of a thing must be a word, not 1",
-    with_thing(x=3.5): "x of a thing must be a whole number",
-    with_thing(x=float("nan")): "x of a thing must be a whole number",
-    with_thing(x=5): "does not lie inside a picture of 64 pixels",
-    with_thing(y=59): "does not lie inside",
-    with_thing(x=44, y=22): "are less than 2 pixels apart",
-    with_thing(x=20, y=20, shape="square", color="blue", size="large"): "only one large blue square",
+    changed(objects={}): "must be a list",
+    changed(objects=[]): "1 to 6 objects, not 0",
+    changed(objects=["circle"]): "a scene object must be an object",
+    with_object(colour="red"): "has no 'colour'; did you mean 'color'?",
+    with_object(color="rad"): "no color 'rad'; choose one of: red,",
+    with_object(shape="circles"): "no shape 'circles'; choose one of: circle, ",
+    with_object(size="tiny\nlittle"): "choose one of: large, small",
+    with_object(shape=1): "shape of a scene object must be a word, not 1",
+    with_object(x=3.5): "x of a scene object must be a whole number",
+    with_object(x=float("nan")): "x of a scene object must be a whole number",
+    with_object(x=5): "does not lie inside an image of 64 pixels",
+    with_object(y=59): "does not lie inside",
+    with_object(x=44, y=22): "are less than 2 pixels apart",
+    with_object(x=20, y=20, shape="square", color="blue", size="large"): "only one large blue square",
 }
 
 
@@ -160,5 +160,5 @@ def test_other_json_is_refused_in_one_line(text):
     "sampling", [Sampling(size=100), Sampling(fewest=0), Sampling(most=7), Sampling(fewest=3, most=2)]
 )
 def test_what_cannot_be_sampled_is_refused(sampling):
-    with pytest.raises(InputError, match=r"multiple of 64|1 to 6 things"):
+    with pytest.raises(InputError, match=r"multiple of 64|1 to 6 objects"):
         sample_scene(np.random.default_rng(0), sampling)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.scenes.reading import read_off
-from vlm_jax.scenes.drawing import draw
 from vlm_jax.scenes.language import Mention, caption, free_captions, mention
 from vlm_jax.scenes.parsing import Relation, Statements, parse_caption
+from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS, Sampling, sample_scene
-from vlm_jax.scenes.scene import COLOURS, RELATIONS, SHAPES, SIZES, Scene, Thing
+from vlm_jax.scenes.scene import COLOURS, RELATIONS, SHAPES, SIZES, Scene, SceneObject
 
 ADJECTIVE = rf"(?:large|big|small|little|{'|'.join(COLOURS)})"
 SHAPE = rf"(?:{'|'.join(SHAPES)})"
@@ -25,28 +25,28 @@ THE = re.compile(
 THREE = Scene(
     64,
     (
-        Thing("circle", "red", "small", 10, 12),
-        Thing("square", "blue", "large", 45, 20),
-        Thing("star", "red", "small", 20, 50),
+        SceneObject("circle", "red", "small", 10, 12),
+        SceneObject("square", "blue", "large", 45, 20),
+        SceneObject("star", "red", "small", 20, 50),
     ),
 )
 
 
 def test_the_complete_caption():
     assert caption(THREE) == "a large blue square right of a small red circle and a small red star"
-    assert caption(Scene(64, THREE.things[1:2])) == "a small red circle"
-    assert caption(Scene(64, THREE.things[1:])) == "a small red circle above a small red star"
-    assert caption(Scene(64, THREE.things[::2])) == "a large blue square above a small red star"
+    assert caption(Scene(64, THREE.objects[1:2])) == "a small red circle"
+    assert caption(Scene(64, THREE.objects[1:])) == "a small red circle above a small red star"
+    assert caption(Scene(64, THREE.objects[::2])) == "a large blue square above a small red star"
 
 
 def test_the_complete_caption_is_read_off_the_pixels(scenes):
     """Written again from what the pixels show, word by word."""
     for scene in scenes:
-        seen = read_off(draw(scene))
-        seen.sort(key=lambda t: (t.size == "small", list(COLOURS).index(t.color), SHAPES.index(t.shape)))
-        words = [f"a {thing.size} {thing.color} {thing.shape}" for thing in seen]
-        if len(seen) > 1:
-            across, down = seen[1].x - seen[0].x, seen[1].y - seen[0].y
+        detected = read_off(render(scene))
+        detected.sort(key=lambda t: (t.size == "small", list(COLOURS).index(t.color), SHAPES.index(t.shape)))
+        words = [f"a {obj.size} {obj.color} {obj.shape}" for obj in detected]
+        if len(detected) > 1:
+            across, down = detected[1].x - detected[0].x, detected[1].y - detected[0].y
             sideways = ("left of" if across > 0 else "right of") if abs(across) >= abs(down) else None
             words[:2] = [f"{words[0]} {sideways or ('above' if down > 0 else 'below')} {words[1]}"]
         assert caption(scene) == " and ".join(words)
@@ -56,17 +56,19 @@ def test_the_complete_caption_is_read_off_the_pixels(scenes):
 @settings(max_examples=200, deadline=None)
 def test_parsing_the_complete_caption_recovers_all_of_it(seed, most):
     scene = sample_scene(np.random.default_rng(seed), Sampling(most=most, first=ALL_PAIRS, others=ALL_PAIRS))
-    said = parse_caption(caption(scene))
-    assert said.mentions == tuple(mention(thing) for thing in scene.things)
-    assert said.unknown == said.counts == ()
-    if len(scene.things) == 1:
-        assert said.relations == ()
+    statements = parse_caption(caption(scene))
+    assert statements.mentions == tuple(mention(obj) for obj in scene.objects)
+    assert statements.unknown == statements.counts == ()
+    if len(scene.objects) == 1:
+        assert statements.relations == ()
     else:
-        ((subject, name, object_),) = said.relations
+        ((subject, name, object_),) = statements.relations
         assert (subject, object_) == (0, 1)
         across, down = RELATIONS[name]
-        one, other = scene.things[:2]
-        assert across * (one.x - other.x) + down * (one.y - other.y) == max(abs(one.x - other.x), abs(one.y - other.y))
+        subject, reference = scene.objects[:2]
+        assert across * (subject.x - reference.x) + down * (subject.y - reference.y) == max(
+            abs(subject.x - reference.x), abs(subject.y - reference.y)
+        )
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
@@ -78,24 +80,24 @@ def test_freer_captions_are_four_different_ones_that_are_understood(seed, most):
     assert texts == free_captions(scene, np.random.default_rng(seed))
     assert len({*texts, caption(scene)}) == 5
     for text in texts:
-        said = parse_caption(text)
-        assert said.mentions and not said.unknown, text
+        statements = parse_caption(text)
+        assert statements.mentions and not statements.unknown, text
         stated = sum(bool(ATTRIBUTE.fullmatch(word)) for word in re.findall(r"\w+", text))
-        assert stated == sum(value is not None for each in said.mentions for value in each[:3]), text
+        assert stated == sum(value is not None for phrase in statements.mentions for value in phrase[:3]), text
 
 
 def test_freer_captions_vary_and_tell_nothing_of_held_out_pairs(scenes):
     random = np.random.default_rng(0)
     words, forms = Counter(), Counter()
     for scene in scenes:
-        pairs = {(thing.color, thing.shape) for thing in scene.things}
+        pairs = {(obj.color, obj.shape) for obj in scene.objects}
         for text in free_captions(scene, random):
-            said = parse_caption(text)
+            statements = parse_caption(text)
             words.update(re.findall(r"\w+", text))
-            forms[len(said.mentions), len(said.relations), len(said.counts)] += 1
-            for each in said.mentions:
-                if (each.color, each.shape) in HELD_OUT_PAIRS:
-                    assert (each.color, each.shape) in pairs, text
+            forms[len(statements.mentions), len(statements.relations), len(statements.counts)] += 1
+            for phrase in statements.mentions:
+                if (phrase.color, phrase.shape) in HELD_OUT_PAIRS:
+                    assert (phrase.color, phrase.shape) in pairs, text
             for words_of_one in THE.findall(text):
                 assert parse_caption(f"a {words_of_one}").mentions[0].only_one(scene), text
     assert {"big", "large", "little", "small", "over", "above", "under", "below", "left", "right"} <= set(words)
@@ -169,8 +171,8 @@ def test_what_is_understood(text):
     ],
 )
 def test_what_is_not_understood_is_reported(text, unknown, mentions):
-    said = parse_caption(text)
-    assert said.unknown == unknown and len(said.mentions) == mentions
+    statements = parse_caption(text)
+    assert statements.unknown == unknown and len(statements.mentions) == mentions
 
 
 WORDS = sorted({*COLOURS, *SHAPES, *SIZES, "big", "thing", "stars", "a", "the", "is", "that", "and", ",", ".", "with"})
@@ -181,17 +183,17 @@ WORDS += ["left", "of", "left of", "above", "to", "no", "two", "there is", "i se
 @settings(max_examples=200, deadline=None)
 def test_any_words_are_taken_apart(words):
     """Positions are of mentions, and every word that states an attribute is stated or not understood."""
-    said = parse_caption(" ".join(words))
-    for subject, name, object_ in said.relations:
-        assert name in RELATIONS and 0 <= subject < object_ < len(said.mentions)
+    statements = parse_caption(" ".join(words))
+    for subject, name, object_ in statements.relations:
+        assert name in RELATIONS and 0 <= subject < object_ < len(statements.mentions)
     given_words = Counter(" ".join(words).split())
-    left = Counter(itertools.chain(*(text.split() for text in said.unknown)))
+    left = Counter(itertools.chain(*(text.split() for text in statements.unknown)))
     for color in COLOURS:
-        assert given_words[color] == left[color] + sum(each.color == color for each in said.mentions)
+        assert given_words[color] == left[color] + sum(phrase.color == color for phrase in statements.mentions)
 
 
 @given(st.text(max_size=80))
 @settings(max_examples=100, deadline=None)
 def test_any_text_is_taken(text):
-    said = parse_caption(text)
-    assert not said.mentions or re.search(r"[a-z]", text.lower())
+    statements = parse_caption(text)
+    assert not statements.mentions or re.search(r"[a-z]", text.lower())

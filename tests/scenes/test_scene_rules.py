@@ -12,15 +12,15 @@ from vlm_jax.scenes.language import caption, free_captions
 from vlm_jax.scenes.parsing import parse_caption
 from vlm_jax.scenes.rules import CaptionCheck, check_caption
 from vlm_jax.scenes.sampling import ALL_PAIRS, Sampling, sample_scene
-from vlm_jax.scenes.scene import COLOURS, OPPOSITE, SHAPES, SIZES, Scene, Thing
+from vlm_jax.scenes.scene import COLOURS, OPPOSITE, SHAPES, SIZES, Scene, SceneObject
 
 # A large red circle and a small one, side by side below a small blue star.
 SCENE = Scene(
     64,
     (
-        Thing("circle", "red", "large", 15, 45),
-        Thing("circle", "red", "small", 50, 45),
-        Thing("star", "blue", "small", 40, 10),
+        SceneObject("circle", "red", "large", 15, 45),
+        SceneObject("circle", "red", "small", 50, 45),
+        SceneObject("star", "blue", "small", 40, 10),
     ),
 )
 
@@ -77,7 +77,7 @@ def test_each_figure_of_a_check(text, true, named, attributes, hallucinated, rel
 
 def test_a_relation_needs_its_margin():
     def scene(x):
-        return Scene(64, (Thing("circle", "red", "small", 20, 15), Thing("star", "blue", "small", x, 45)))
+        return Scene(64, (SceneObject("circle", "red", "small", 20, 15), SceneObject("star", "blue", "small", x, 45)))
 
     assert check_caption("a circle left of a star", scene(28)).true
     assert not check_caption("a circle left of a star", scene(27)).true
@@ -90,7 +90,7 @@ def test_a_relation_needs_its_margin():
 def test_every_caption_of_a_scene_is_true_of_it(seed, most, size):
     random = np.random.default_rng(seed)
     scene = sample_scene(random, Sampling(size=size, most=most, first=ALL_PAIRS, others=ALL_PAIRS))
-    count = len(scene.things)
+    count = len(scene.objects)
     assert check_caption(caption(scene), scene) == CaptionCheck(
         True, 1.0, 3 * count, 0, int(count > 1), int(count > 1), True
     )
@@ -102,25 +102,27 @@ def test_every_caption_of_a_scene_is_true_of_it(seed, most, size):
 
 def by_brute_force(text, scene):
     """Truth from the words of the text alone, for captions without numbers: some things stand in for the phrases."""
-    said = parse_caption(text)
+    statements = parse_caption(text)
 
-    def stands(name, one, other):
+    def stands(name, subject, reference):
         far = {
-            "left of": other.x - one.x,
-            "right of": one.x - other.x,
-            "above": other.y - one.y,
-            "below": one.y - other.y,
+            "left of": reference.x - subject.x,
+            "right of": subject.x - reference.x,
+            "above": reference.y - subject.y,
+            "below": subject.y - reference.y,
         }
         return far[name] * 64 >= 8 * scene.size
 
-    for chosen in itertools.permutations(scene.things, len(said.mentions)):
+    for chosen in itertools.permutations(scene.objects, len(statements.mentions)):
         fits = all(
-            value in (None, getattr(thing, name))
-            for each, thing in zip(said.mentions, chosen, strict=True)
-            for name, value in each._asdict().items()
+            value in (None, getattr(obj, name))
+            for phrase, obj in zip(statements.mentions, chosen, strict=True)
+            for name, value in phrase._asdict().items()
             if name != "number"
         )
-        if fits and all(stands(name, chosen[one], chosen[other]) for one, name, other in said.relations):
+        if fits and all(
+            stands(name, chosen[subject], chosen[reference]) for subject, name, reference in statements.relations
+        ):
             return True
     return False
 
@@ -128,8 +130,8 @@ def by_brute_force(text, scene):
 def test_captions_of_other_scenes_are_true_only_where_they_fit(scenes):
     """Truth agrees with trying everything out; both true and false ones come up."""
     random, seen = np.random.default_rng(0), []
-    for scene, other in itertools.pairwise(scenes[::2]):
-        for text in free_captions(other, random):
+    for scene, reference in itertools.pairwise(scenes[::2]):
+        for text in free_captions(reference, random):
             if not parse_caption(text).counts:
                 seen.append(by_brute_force(text, scene))
                 assert check_caption(text, scene).true == seen[-1], text
@@ -138,7 +140,7 @@ def test_captions_of_other_scenes_are_true_only_where_they_fit(scenes):
 
 def planted(text, scene, random):
     """The complete caption with one error of each kind."""
-    which = int(random.integers(len(scene.things)))
+    which = int(random.integers(len(scene.objects)))
     phrases = re.findall(r"a \w+ \w+ \w+", text)
     size, color, shape = phrases[which].split()[1:]
     for old, choices in ((size, SIZES), (color, COLOURS), (shape, SHAPES)):
@@ -150,26 +152,26 @@ def planted(text, scene, random):
     for relation, opposite in OPPOSITE.items():
         if relation in text:
             yield "relation", text.replace(relation, opposite)
-            one, other = phrases[:2]
-            yield "relation", text.replace(f"{one} {relation} {other}", f"{other} {relation} {one}")
+            subject, reference = phrases[:2]
+            yield "relation", text.replace(f"{subject} {relation} {reference}", f"{reference} {relation} {subject}")
     yield "extra", f"{text} and {phrases[which]}"
     for new in ("a large green star", "a small black cross", "a thing"):
         yield "extra", f"{text} and {new}"
     if len(phrases) > 2:
         yield "missing", text.removesuffix(f" and {phrases[-1]}")
     for number, word in enumerate(("no", "one", "two", "three", "four", "five", "six")):
-        if number != len(scene.things):
+        if number != len(scene.objects):
             yield "count", f"{word} {'thing' if number < 2 else 'things'}"
 
 
 def test_planted_errors_are_found(scenes):
-    random, found = np.random.default_rng(0), dict.fromkeys(("attribute", "relation", "extra", "missing", "count"), 0)
+    random, noticed = np.random.default_rng(0), dict.fromkeys(("attribute", "relation", "extra", "missing", "count"), 0)
     for scene in scenes[::5]:
-        text, count = caption(scene), len(scene.things)
+        text, count = caption(scene), len(scene.objects)
         for kind, wrong in planted(text, scene, random):
             check = check_caption(wrong, scene)
             assert check.understood, wrong
-            found[kind] += 1
+            noticed[kind] += 1
             if kind == "missing":
                 assert check.true and check.objects_named == (count - 1) / count, wrong
                 continue
@@ -180,4 +182,4 @@ def test_planted_errors_are_found(scenes):
                 assert (check.hallucinated, check.relations, check.relations_true) == (0, 1, 0), wrong
             elif kind == "extra":
                 assert check.hallucinated == 1 and check.objects_named == 1, wrong
-    assert min(found.values()) > 20, found
+    assert min(noticed.values()) > 20, noticed

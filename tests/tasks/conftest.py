@@ -45,7 +45,7 @@ def drawing_config(directory, tokenizer, **generation):
             name="shape_scenes",
             directory=str(directory),
             texts="first_caption",
-            questions_per_image=1,
+            texts_per_image=1,
             image=ImageInput(size=(64, 64)),
         ),
         model=Model(

@@ -26,8 +26,8 @@ from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import score_captions
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.scenes.drawing import draw
 from vlm_jax.scenes.language import caption
+from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
@@ -65,7 +65,7 @@ def examples(count):
     for number, scene in enumerate(scenes(count)):
         texts = (caption(scene), f"a picture with number {number}")
         questions = tuple(Question(f"{number}#{n}", text, (), "caption") for n, text in enumerate(texts, 1))
-        made.append(Example(str(number), png(draw(scene)), questions, to_json(scene)))
+        made.append(Example(str(number), png(render(scene)), questions, to_json(scene)))
     return made
 
 
@@ -74,7 +74,7 @@ def task():
     config = check(
         Config(
             task="captioning",
-            data=Data(name="shape_scenes", questions_per_image=2, threads=1, image=ImageInput(size=(16, 16))),
+            data=Data(name="shape_scenes", texts_per_image=2, threads=1, image=ImageInput(size=(16, 16))),
             model=Model(
                 width=16, heads=2, layers=1, mlp_width=16, image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
                 text=TextEncoder(vocabulary_size=128, width=16, max_length=12),
@@ -83,7 +83,7 @@ def task():
         )
     )  # fmt: skip
     texts = [question.text for example in examples(10) for question in example.questions]
-    encode = ExampleEncoder(Tokenizer.build(texts, 128), None, config.data.image, max_length=12, questions_per_image=2)
+    encode = ExampleEncoder(Tokenizer.build(texts, 128), None, config.data.image, max_length=12, texts_per_image=2)
     return Captioning(config, encode)
 
 
@@ -203,7 +203,7 @@ def test_the_nearest_training_picture_lends_its_first_caption(task, params):
     train = examples(9)
     asked = []
     for number in (7, 2, 5, 2, 8):  # more than a batch, in another order, one of them twice
-        pixels = draw(scenes(number + 1)[-1]).copy()
+        pixels = render(scenes(number + 1)[-1]).copy()
         pixels[:2, :2] += 1
         label, other = train[number].questions
         references = (label, other._replace(text="no such text"))
@@ -232,7 +232,7 @@ def test_the_five_nearest_training_pictures_agree_on_a_caption(task, params):
     """Of five copies of each drawing four have one caption, which the first, the drawing itself, lacks."""
     train, asked = [], []
     for number, scene in enumerate(scenes(4)):
-        pixels = draw(scene).copy()
+        pixels = render(scene).copy()
         asked.append(Example(f"asked {number}", png(pixels), (Question("", f"thing number {number}", (), "caption"),)))
         for copy in range(5):
             pixels[:4, :4] = 0 if copy else pixels[:4, :4]
@@ -362,7 +362,7 @@ def emoji(tmp_path_factory):
         code = f"{0x1F600 + number:x}"
         for style in ("google", "fluent3d"):
             (folder / style).mkdir(exist_ok=True)
-            Image.fromarray(draw(scene)).save(folder / style / f"{code}.png")
+            Image.fromarray(render(scene)).save(folder / style / f"{code}.png")
         tags = [f"tag {number}", "drawing"]
         entries.append({"code": code, "label": caption(scene), "tags": tags, "renderings": ["google", "fluent3d"]})
     (folder / "captions.json").write_text(json.dumps(entries), encoding="utf-8")
@@ -405,7 +405,7 @@ def pictures(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, scene in enumerate(scenes(3)):
-        Image.fromarray(draw(scene)).save(folder / f"{number}.png")
+        Image.fromarray(render(scene)).save(folder / f"{number}.png")
     (folder / "notes.txt").write_text("no picture")
     return folder
 
@@ -420,7 +420,7 @@ def test_predict_says_what_is_in_files_and_folders(run, pictures, monkeypatch, c
     assert [line["image"] for line in lines] == [str(pictures / f"{n}.png") for n in (0, 1, 2, 1)]
     assert all(len(line["captions"]) == 1 for line in lines) and lines[1]["captions"] == lines[3]["captions"]
     drawn = []
-    monkeypatch.setattr(vlm_jax.figures, "predictions_sheet", lambda items, path, title: drawn.append((items, path)))
+    monkeypatch.setattr(vlm_jax.figures, "plot_contact_sheet", lambda items, path, title: drawn.append((items, path)))
     assert predict.main([str(run), "--image", str(pictures), "--output", str(pictures.parent / "sheet.png")]) == 0
     assert lines[0]["captions"][0]["caption"] in capsys.readouterr().out
     ((items, path),) = drawn

@@ -160,7 +160,7 @@ def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path, monk
     for name, split in (("real", "validation"), ("train", "train")):
         wanted = [encode(example).image for example in open_split(config.data, split)]
         np.testing.assert_array_equal(given[name], wanted)
-    codes = tokenizer.encode(open_split(config.data, "validation"), dataclasses.replace(encode, questions_per_image=1))
+    codes = tokenizer.encode(open_split(config.data, "validation"), dataclasses.replace(encode, texts_per_image=1))
     np.testing.assert_array_equal(given["decoded"], tokenizer.decode(codes))
     assert np.shape(given["drawn"]) == np.shape(given["real"])
 

@@ -67,7 +67,7 @@ def test_the_encoder_learns_from_noise_and_what_it_is_held_against_has_none(toke
     batch, keys = jax.device_put(batch), jax.random.split(jax.random.key(1), 4)
     own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
     noise = task._noise(own, batch.image.shape[1:], 20.0)
-    assert float(noise.std()) == pytest.approx(20 / 255 / config.data.image.deviation[0], rel=0.02)
+    assert float(noise.std()) == pytest.approx(20 / 255 / config.data.image.std[0], rel=0.02)
     assert len({float(each.sum()) for each in noise}) == 4
     seen = task.model.apply({"params": params}, batch.image + noise)
     wanted = float(jnp.square(seen.image - batch.image).mean((1, 2, 3)).sum())
@@ -91,7 +91,7 @@ def test_a_run_keeps_its_tokenizer(drawing_run, tokenizer_run, directory):
 def test_a_data_sets_codes_are_computed_once(drawing_run, directory, monkeypatch):
     tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
     config = drawing_run.config()
-    encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=1)
+    encode = dataclasses.replace(make_encoder(config, drawing_run), texts_per_image=1)
     test = open_split(config.data, "test")
     data = dataclasses.replace(config.data, directory=str(directory))
     first = tokenizer.cached(test, encode, data)
@@ -110,7 +110,7 @@ def test_codes_that_were_changed_on_disk_are_computed_again(tmp_path, monkeypatc
     monkeypatch.setattr(tokenizer, "encode", lambda *_: right, raising=False)
     examples = [Example(str(place), b"picture") for place in range(2)]
     words, data = Tokenizer.build(["a circle"], 30), Data(directory=str(tmp_path))
-    encode = ExampleEncoder(words, None, data.image, max_length=4, questions_per_image=1)
+    encode = ExampleEncoder(words, None, data.image, max_length=4, texts_per_image=1)
     tokenizer.cached(examples, encode, data)
     (file,), (manifest,) = tmp_path.rglob("*.npy"), tmp_path.rglob("*.json")
     if damage == "flipped":
@@ -192,7 +192,7 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
     training = dataclasses.replace(config.training, label_smoothing=smoothing)
     generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0, rare_codes=power, per_picture=even)
     config = dataclasses.replace(config, training=training, generation=generation)
-    encode = dataclasses.replace(make_encoder(config, drawing_run), questions_per_image=slots)
+    encode = dataclasses.replace(make_encoder(config, drawing_run), texts_per_image=slots)
     task = ImageGeneration(config, encode, TrainedTokenizer(drawing_run.path / TOKENIZER))
     train = task.prepare(open_split(config.data, "train"))
     task.learn_from(train)

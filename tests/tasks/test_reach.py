@@ -21,7 +21,7 @@ def asked(*answers):
     return [Example(str(n), b"", (Question(str(n), "what?", given, "open"),)) for n, given in enumerate(answers)]
 
 
-def lines(train, validation, accuracy="share", **vocabulary):
+def lines(train, validation, accuracy="soft", **vocabulary):
     return answer_reach(train, validation, AnswerVocabulary.build(train, **vocabulary), accuracy=accuracy)
 
 
@@ -48,16 +48,16 @@ def test_one_answer_a_question_is_never_right_by_the_official_accuracy():
     train = asked(("red",), ("blue",))
     found = lines(train, asked(("red",), ("blue",)), "vqa")
     assert "have 1 answer" in found[0] and reached(found) == (0, 0)
-    assert len(warned(found)) == 1 and "data.accuracy share" in warned(found)[0]
-    assert reached(lines(train, asked(("red",), ("blue",)), "share")) == (1, 1)  # the remedy
+    assert len(warned(found)) == 1 and "data.accuracy soft" in warned(found)[0]
+    assert reached(lines(train, asked(("red",), ("blue",)), "soft")) == (1, 1)  # the remedy
 
 
 def test_capitals_that_the_official_accuracy_compares_are_found():
     """A hundred per cent "Yes": the model says yes, and the official evaluation calls that wrong."""
     train = asked(("Yes",) * 10, ("No",) * 10)
     found = lines(train, train, "vqa")
-    assert reached(found) == (0, 1) and "data.accuracy share" in warned(found)[0]
-    assert reached(lines(train, train, "share")) == (1, 1)
+    assert reached(found) == (0, 1) and "data.accuracy soft" in warned(found)[0]
+    assert reached(lines(train, train, "soft")) == (1, 1)
 
 
 def test_answers_that_training_lacks_are_found():
@@ -106,7 +106,7 @@ def captioned(*captions, scenes=None):
 def encoder(examples, *, max_length=12, vocabulary=128):
     texts = [question.text for each in examples for question in each.questions]
     tokenizer = Tokenizer.build(texts, vocabulary)
-    return ExampleEncoder(tokenizer, None, ImageInput(size=(8, 8)), max_length=max_length, questions_per_image=1)
+    return ExampleEncoder(tokenizer, None, ImageInput(size=(8, 8)), max_length=max_length, texts_per_image=1)
 
 
 def value(found):
@@ -151,11 +151,11 @@ def test_words_that_the_model_lacks_are_found():
 
 
 def test_codes_that_lose_the_objects_are_found():
-    from vlm_jax.scenes.drawing import draw
+    from vlm_jax.scenes.rendering import render
 
     scenes = [sample_scene(np.random.default_rng(seed), Sampling(64, 1, 2)) for seed in range(3)]
     rows = [Example(str(n), np.full((2, 2), n, np.int32), (), to_json(scene)) for n, scene in enumerate(scenes)]
-    drawn = np.stack([draw(scene) for scene in scenes])
+    drawn = np.stack([render(scene) for scene in scenes])
     found = code_reach(rows, lambda codes: drawn[codes[:, 0, 0]], metric="objects_right")
     assert value(found) == 1 and warned(found) == []
     grey = code_reach(rows, lambda codes: np.full_like(drawn, 128), metric="objects_right")

@@ -17,14 +17,14 @@ from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, share_of
+from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, soft_accuracy
 from vlm_jax.tasks.baselines import baseline_warnings, shuffled_difference
 from vlm_jax.tasks.shared import shuffled_images
 from vlm_jax.tasks.vqa import VisualQuestionAnswering, batch_sums
 from vlm_jax.types import Batch, Example, Question
 
 CONFIG = Config(
-    data=Data(questions_per_image=3, threads=1),
+    data=Data(texts_per_image=3, threads=1),
     model=Model(
         width=16, heads=2, mlp_width=32, layers=2, classes=12, pattern="bidirectional", head="answers",
         image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
@@ -73,7 +73,7 @@ def encoder(slots):
         AnswerVocabulary.build(TRAIN),
         ImageInput(size=(8, 8)),
         max_length=8,
-        questions_per_image=slots,
+        texts_per_image=slots,
         accepted_answers=2,
     )
 
@@ -191,7 +191,7 @@ def test_predictions_are_every_question_in_order(task, params):
         # Weights this large amplify rounding: batches of another size are 6e-6 apart here, each within 4e-6 of float64.
         np.testing.assert_allclose(shares, probabilities[order], rtol=0, atol=2e-5)
         assert all(a >= b for a, b in itertools.pairwise(shares)) and 0 < sum(shares) < 1
-        assert prediction.score == share_of(names[0], prediction.question.answers)
+        assert prediction.score == soft_accuracy(names[0], prediction.question.answers)
     assert len({prediction.top for prediction in predictions}) == len(QUESTIONS)
 
 
@@ -286,11 +286,11 @@ def test_accuracy_overall_and_by_kind():
 
 
 def test_a_score_is_the_share_of_people():
-    assert share_of("red", ("red",)) == 1
-    assert share_of("red", ("blue", "red", "red", "teal")) == 0.5
-    assert share_of("red", ("blue",)) == share_of("red", ()) == 0
-    assert share_of("two", ("2", "Two.", "a two", "three")) == 0.75  # one answer in three spellings
-    assert share_of("The dogs!", ("dogs", "dog")) == 0.5 and share_of("a", ("a", "the")) == 0.5
+    assert soft_accuracy("red", ("red",)) == 1
+    assert soft_accuracy("red", ("blue", "red", "red", "teal")) == 0.5
+    assert soft_accuracy("red", ("blue",)) == soft_accuracy("red", ()) == 0
+    assert soft_accuracy("two", ("2", "Two.", "a two", "three")) == 0.75  # one answer in three spellings
+    assert soft_accuracy("The dogs!", ("dogs", "dog")) == 0.5 and soft_accuracy("a", ("a", "the")) == 0.5
 
 
 def test_the_blind_prior_counts_training_answers():

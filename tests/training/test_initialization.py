@@ -131,7 +131,7 @@ def test_a_cnn_brings_its_preprocessing(tmp_path):
     fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
     source = str(fixtures.publish(fixture, tmp_path / "resnet"))
     image = {"cnn": "resnet18", "norm": "frozen", "init_from": source}
-    right = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225), "size": (32, 32)}
+    right = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "size": (32, 32)}
     params, record = started(config(image=image, data=right))
     theirs = flatten(read(source).params)
     assert all(np.array_equal(params[p], x) for p, x in theirs.items() if p.startswith("image/"))

@@ -93,13 +93,13 @@ def make_task(name):
     config = check(dataclasses.replace(config, generation=Generation(tokenizer="a run")))
     answers = AnswerVocabulary(tuple("abcde")) if name == "vqa" else None
     tokenizer = Tokenizer.build(["abcdefgh"], 20)
-    encode = ExampleEncoder(tokenizer, answers, config.data.image, max_length=6, questions_per_image=3)
+    encode = ExampleEncoder(tokenizer, answers, config.data.image, max_length=6, texts_per_image=3)
     if name != "image_generation":
         return TASKS[name](config, encode)
     with tempfile.TemporaryDirectory() as folder:
         file, codes = Path(folder) / "tokenizer.safetensors", TASKS["image_tokenizer"](config, encode)
         save_tokenizer(file, config, codes.init_params(jax.random.key(0)))
-        return TASKS[name](config, dataclasses.replace(encode, questions_per_image=1), TrainedTokenizer(file))
+        return TASKS[name](config, dataclasses.replace(encode, texts_per_image=1), TrainedTokenizer(file))
 
 
 def changed(*, images=8, accumulation=1, **parallel):

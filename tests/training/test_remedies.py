@@ -156,7 +156,7 @@ def resnet(tmp_path_factory):
 
 
 def test_weights_in_the_wrong_place_are_sent_to_the_right_one(resnet, bert):
-    right = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225), "size": (32, 32)}
+    right = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "size": (32, 32)}
     image = {"cnn": "resnet18", "norm": "frozen"}
     message = refusal(config(resnet, image=image, data=right))
     assert "model.image.init_from" in message and "tokenizer" not in message
@@ -169,7 +169,7 @@ def test_weights_in_the_wrong_place_are_sent_to_the_right_one(resnet, bert):
 def test_a_cnn_says_what_it_needs(resnet, tmp_path):
     settings = config(image={"init_from": resnet}, data={"size": (32, 32)})
     messages, settings = follow(settings, tmp_path / "run")
-    assert len(messages) == 3 and settings.data.image.deviation == (0.229, 0.224, 0.225)
+    assert len(messages) == 3 and settings.data.image.std == (0.229, 0.224, 0.225)
 
 
 def test_a_whole_model_says_what_it_needs(tmp_path):

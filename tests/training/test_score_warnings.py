@@ -47,7 +47,7 @@ def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_pat
     assert not (folder / "result.json").exists()
     output = capsys.readouterr().out
     assert "training questions have 1 answer" in output and "can reach 0.0000" in output
-    assert "set data.accuracy share" in output and "could not choose" not in output
+    assert "set data.accuracy soft" in output and "could not choose" not in output
     assert train.main(command) == 0
     output = capsys.readouterr().out
     remarks = json.loads((folder / "result.json").read_text())["remarks"]

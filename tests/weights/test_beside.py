@@ -288,7 +288,7 @@ def test_transformers_reads_the_same_sizes():
     picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     assert theirs(picture, return_tensors="np")["pixel_values"].shape[2:] == preprocessor(RESNET).size
     ours = with_preprocessor(ImageInput(), {"preprocessor_config.json": RESNET})
-    assert (ours.size, ours.mean, ours.deviation) == ((224, 224), tuple(theirs.image_mean), tuple(theirs.image_std))
+    assert (ours.size, ours.mean, ours.std) == ((224, 224), tuple(theirs.image_mean), tuple(theirs.image_std))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_the_recipe_becomes_the_input_of_the_network():
     family = ImageInput(size=(9, 9), resize="pad", short_side=12, resample="lanczos", mean=(0.1,) * 3)
     ours = with_preprocessor(family, {"preprocessor_config.json": RESNET})
     assert (ours.size, ours.resize, ours.short_side, ours.resample) == ((224, 224), "crop", 256, "bicubic")
-    assert (ours.mean, ours.deviation) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (ours.mean, ours.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     ours = with_preprocessor(family, {"preprocessor_config.json": SQUARE})
     assert (ours.size, ours.resize, ours.short_side, ours.resample) == ((96, 128), "stretch", None, "bilinear")
     assert with_preprocessor(family, {}) == family

@@ -118,7 +118,7 @@ def test_cnn(package, place, name, tmp_path):
     ported = read(source)
     pixels = gold["cnn_input_uint8"].transpose(0, 2, 3, 1).astype(np.float32) / 255
     settings = ported.architecture.input
-    pixels = (pixels - np.float32(settings.mean)) / np.float32(settings.deviation)
+    pixels = (pixels - np.float32(settings.mean)) / np.float32(settings.std)
     features, logits = jax.jit(lambda params, x: ported.module.apply({"params": params}, x))(ported.params, pixels)
     assert score(np.asarray(features), gold[f"{name}_feat"]) <= 1e-4
     assert score(np.asarray(logits), gold[f"{name}_logits"]) <= 1e-4

@@ -16,8 +16,8 @@ from vlm_jax.training.initialization import start
 from vlm_jax.weights.ported import read, read_import, write_import
 from vlm_jax.weights.preprocessor import with_timm
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "deviation": (0.229, 0.224, 0.225)}
-LITE = {"mean": (127 / 255,) * 3, "deviation": (128 / 255,) * 3}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 CUT = {"size": (224, 224), "resize": "crop", "short_side": 256}
 RECIPES = {
     "resnet18": ImageInput(**CUT, **IMAGENET, resample="bicubic"),
@@ -52,7 +52,7 @@ TIMM = {  # as timm/resnet18.a1_in1k has it
         ({"pretrained_cfg": {"input_size": [3, 288, 288]}},
          {"size": (288, 288), "short_side": 329, "resample": "bicubic"}),
         ({"pretrained_cfg": {"interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.25] * 3}},
-         {"mean": (0.5,) * 3, "deviation": (0.25,) * 3}),
+         {"mean": (0.5,) * 3, "std": (0.25,) * 3}),
         ({"pretrained_cfg": {"num_classes": 1000}}, {}),
         ({}, {}),
     ],

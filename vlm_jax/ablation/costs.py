@@ -74,7 +74,7 @@ def _sizes(config: Config) -> dict[str, Any]:
         classes = config.model.classes or (_classes(config.data) if config.data.texts == "questions" else 1)
     return {
         "image_size": config.data.image.size,
-        "questions": config.data.questions_per_image,
+        "questions": config.data.texts_per_image,
         "classes": classes,
         "text_length": config.model.text.max_length,
     }

@@ -29,7 +29,7 @@ MATCHED = {
 }
 SHARED, TO_SCORE = "trained as another", ", to score"
 FEW = 4  # runs that are named
-BUDGET = ("training.steps", "training.batch_images", "data.questions_per_image")  # what "steps" has to mean
+BUDGET = ("training.steps", "training.batch_images", "data.texts_per_image")  # what "steps" has to mean
 
 
 def alike(findings: Findings) -> str:

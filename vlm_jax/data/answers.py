@@ -27,11 +27,11 @@ class AnswerVocabulary:
         counts = Counter(
             canonical(answer) for example in examples for question in example.questions for answer in question.answers
         )
-        kept = [answer for answer, count in counts.items() if count >= min_count]
-        if counts and not kept:
+        frequent = [answer for answer, count in counts.items() if count >= min_count]
+        if counts and not frequent:
             most = max(counts.values())
             raise InputError(f"no answer was given {min_count} times; set data.min_answer_count to {most} or less")
-        return cls(sorted(kept, key=lambda answer: (-counts[answer], answer)))
+        return cls(sorted(frequent, key=lambda answer: (-counts[answer], answer)))
 
     def index(self, answer: str) -> int | None:
         """The class of `answer`, however spelled, or None for one that is not in the vocabulary."""

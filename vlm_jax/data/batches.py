@@ -1,4 +1,4 @@
-"""Rows (a picture and which of its questions) to batches of fixed shape."""
+"""Rows (an image and which of its questions) to batches of fixed shape."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from vlm_jax.types import Batch, LoadedBatch
 
 
 class Row(NamedTuple):
-    """One picture of a batch."""
+    """One image of a batch."""
 
     example: EncodedExample
     questions: Sequence[int]
@@ -21,14 +21,16 @@ class Row(NamedTuple):
 
 
 def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start: int = 0) -> LoadedBatch:
-    """A batch of `size` pictures, numbered from `start` in the global batch.
+    """A batch of `size` images, numbered from `start` in the global batch.
 
-    Slots without a question, and pictures beyond `rows`, have weight 0, an empty text ([CLS] [SEP], so that no
+    Slots without a question, and images beyond `rows`, have weight 0, an empty text ([CLS] [SEP], so that no
     attention row is empty) and the empty question id.
     """
-    slots = encode.questions_per_image
+    slots = encode.texts_per_image
     empty_ids, empty_mask = encode.encode_texts([""])
-    pictures = np.zeros((size, *(encode.codes or (*encode.image.size, 3))), np.int32 if encode.codes else np.uint8)
+    images = np.zeros(
+        (size, *(encode.image_token_grid or (*encode.image.size, 3))), np.int32 if encode.image_token_grid else np.uint8
+    )
     input_ids = np.tile(empty_ids, (size, slots, 1))
     text_mask = np.tile(empty_mask, (size, slots, 1))
     answers = np.zeros((size, slots, encode.accepted_answers), np.int32)
@@ -36,8 +38,8 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     weight = np.zeros((size, slots), np.float32)
     question_ids = [[""] * slots for _ in range(size)]
     for place, (example, questions, random) in enumerate(rows):
-        changed = random is not None and encode.codes is None
-        pictures[place] = augment_image(example.image, encode.image, random) if changed else example.image
+        changed = random is not None and encode.image_token_grid is None
+        images[place] = augment_image(example.image, encode.image, random) if changed else example.image
         count, chosen = len(questions), list(questions)
         input_ids[place, :count] = example.input_ids[chosen]
         text_mask[place, :count] = example.text_mask[chosen]
@@ -46,6 +48,6 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
         weight[place, :count] = 1
         question_ids[place][:count] = [example.question_ids[question] for question in chosen]
     index = np.arange(start, start + size, dtype=np.int32)
-    image = normalise(pictures, encode.image) if encode.codes is None else pictures
+    image = normalise(images, encode.image) if encode.image_token_grid is None else images
     batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index)
     return LoadedBatch(batch, question_ids)

@@ -1,6 +1,6 @@
 """COCO's published captions: `captions_train2017.json` and the like, 2014 or 2017, several files a split if wanted.
 
-Layout: https://cocodataset.org/#format-data. A picture's id is its COCO number, as the format of results wants it.
+Layout: https://cocodataset.org/#format-data. An image's id is its COCO number, as the format of results wants it.
 """
 
 import posixpath
@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import load_json
-from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_text, counted, plain_object, shown
 from vlm_jax.errors import InputError
 from vlm_jax.types import Question
 
-# The folder of pictures itself, or one that unpacked archives lie in.
+# The folder of images itself, or one that unpacked archives lie in.
 FOLDERS = ("", "train2017/", "val2017/", "train2014/", "val2014/")
 
 
-def read_coco_captions(paths: Sequence[Path], pictures: PictureFolder) -> Reading:
-    """The captions by picture in the files' order; a picture that is not there is one bad row, however many captions.
+def read_coco_captions(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """The captions by image in the files' order; an image that is not there is one bad row, however many captions.
 
-    A picture in several files is one picture.
+    An image in several files is one image.
     """
     rows, names = Rows(id_name="id"), {}
     for path in paths:
@@ -37,13 +37,13 @@ def read_coco_captions(paths: Sequence[Path], pictures: PictureFolder) -> Readin
                 image = checked_coco_id(fields, "id")
                 if image in files:
                     raise UnusableError("an earlier entry has the same id")
-                files[image] = None  # a picture that cannot be used is named once, its captions are not
+                files[image] = None  # an image that cannot be used is named once, its captions are not
                 name = checked_text(fields.get("file_name"), "file_name")
                 if names.setdefault(image, name) != name:
                     raise UnusableError(f"the file_name is {shown(name)}, in an earlier file {shown(names[image])}")
                 if not captions[image]:
                     raise UnusableError("no caption has this image_id")
-                files[image] = _found(name, captions[image], pictures)
+                files[image] = _found(name, captions[image], image_folder)
             except UnusableError as error:
                 rows.refuse(path, place, error)
         for place, fields in _entries(content, "annotations", "caption"):
@@ -54,18 +54,18 @@ def read_coco_captions(paths: Sequence[Path], pictures: PictureFolder) -> Readin
     return rows.reading()
 
 
-def find_coco_picture(name: str, pictures: PictureFolder) -> tuple[str, Path] | None:
+def find_coco_image(name: str, image_folder: ImageFolder) -> tuple[str, Path] | None:
     """Its path and file: as named or, of `COCO_val2014_NUMBER.jpg`, as COCO 2017 names it; here or in its archive's."""
     of_2014 = re.fullmatch(r"COCO_\w+_(\d{12}\.jpg)", posixpath.basename(name))
     names = [name, of_2014[1]] if of_2014 else [name]
-    for candidate in (folder + each for each in names for folder in FOLDERS):
-        if (found := pictures.find(candidate)) is not None:
-            return found
+    for candidate in (folder + alias for alias in names for folder in FOLDERS):
+        if (image_file := image_folder.find(candidate)) is not None:
+            return image_file
     return None
 
 
 def checked_coco_id(fields: dict[str, Any], key: str) -> int:
-    """The number of a picture; `UnusableError` for anything else."""
+    """The number of an image; `UnusableError` for anything else."""
     value = fields.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**12:
         raise UnusableError(f"{key} must be a whole number of at most 12 digits, not {shown(value)}")
@@ -76,7 +76,7 @@ def _content(path: Path) -> dict[str, Any]:
     expected = "COCO's captions, with lists 'images' and 'annotations'"
     content = load_json(path, expected=expected, object_hook=plain_object)
     lists = [content.get(name) for name in ("images", "annotations")] if isinstance(content, dict) else [None]
-    if not all(isinstance(each, list) for each in lists):
+    if not all(isinstance(entries, list) for entries in lists):
         raise InputError(f"{path} has no such lists; expected {expected}")
     return content
 
@@ -94,15 +94,15 @@ def _image_id_or_none(fields: Any) -> int | None:
     return image if isinstance(image, int) else None
 
 
-def _found(name: str, captions: int, pictures: PictureFolder) -> Path:
+def _found(name: str, captions: int, image_folder: ImageFolder) -> Path:
     lost = f"; its {counted(captions, 'caption')} cannot be used"
     try:
-        found = find_coco_picture(name, pictures)
+        image_file = find_coco_image(name, image_folder)
     except UnusableError as error:
         raise UnusableError(f"{error}{lost}") from None
-    if found is None:
-        raise UnusableError(f"no picture {shown(name)}{lost}")
-    return found[1]
+    if image_file is None:
+        raise UnusableError(f"no image {shown(name)}{lost}")
+    return image_file[1]
 
 
 def _add(fields: Any, files: dict[int, Path | None], rows: Rows) -> None:

@@ -32,18 +32,18 @@ def configured(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -
 
     Raises `InputError` with the key that the tokenizer cannot obey.
     """
-    if not (settings.there or settings.roles or settings.added):
+    if not (settings.exists or settings.roles or settings.added):
         return tokenizer
     from tokenizers import Tokenizer
 
     packed = json.loads(tokenizer.to_str())
     before = json.dumps(packed)
     kind = _check_kind(packed, settings)
-    if kind == "bert" and settings.there:
+    if kind == "bert" and settings.exists:
         packed["normalizer"] |= {
             inner: settings.switches.get(name, default) for name, (inner, default) in _BERT.items()
         }
-    if kind == "roberta" and settings.there:
+    if kind == "roberta" and settings.exists:
         packed["pre_tokenizer"]["add_prefix_space"] = bool(settings.switches.get("add_prefix_space"))
     names = dict(zip(_ROLES, special_names(tokenizer), strict=True))
     for role, name in names.items():
@@ -72,7 +72,7 @@ def _check_kind(packed: dict[str, Any], settings: TokenizerSettings) -> Kind:
     if kind != "file" and not shapes[kind]:
         raise InputError(f"{settings.file} names a tokenizer_class of {kind!r}, and the tokenizer beside it is none")
     inner = normalizer if shapes["bert"] else {}
-    own = {name: inner.get(there) for name, (there, _) in _BERT.items()}
+    own = {name: inner.get(key) for name, (key, _) in _BERT.items()}
     own["add_prefix_space"] = splitter.get("add_prefix_space")
     obeyed = {"bert": set(_BERT), "roberta": {"add_prefix_space"}, "file": set()}[kind]
     for name, value in settings.switches.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.config import Data, limit_of
-from vlm_jax.data.file_memory import digest, mark, recall, remember
+from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.rows import counted
 from vlm_jax.data.sources import Examples
 from vlm_jax.errors import InputError
@@ -46,33 +46,34 @@ def digest_split(examples: Sequence[Example], data: Data, split: str) -> SplitDi
     limit = limit_of(data, split)
     if not isinstance(examples, Examples):
         return _digest_items(examples, image_digests(examples, data), limit)
-    marks = [FORMAT, limit, data.texts, *map(mark, examples.files)]
-    memory = _folder(data) / "split_digests" / f"{digest(json.dumps(marks))}.json"
+    fingerprints = [FORMAT, limit, data.texts, *map(fingerprint, examples.files)]
+    cache_file = _folder(data) / "split_digests" / f"{digest(json.dumps(fingerprints))}.json"
     try:
-        return SplitDigest(**json.loads("".join(recall(memory))))
+        return SplitDigest(**json.loads("".join(read_cache(cache_file))))
     except (ValueError, TypeError):
-        found = _digest_items(examples, image_digests(examples, data), limit)
-    remember(memory, [json.dumps(found._asdict())])
-    return found
+        split_digest = _digest_items(examples, image_digests(examples, data), limit)
+    write_cache(cache_file, [json.dumps(split_digest._asdict())])
+    return split_digest
 
 
 def image_digests(examples: Sequence[Example], data: Data) -> list[str]:
     """The SHA-256 of each image's file, in order; a file that has not changed since it was read is not opened."""
     images = [
-        each.image if isinstance(each.image, Path) else hashlib.sha256(each.image).hexdigest() for each in examples
+        example.image if isinstance(example.image, Path) else hashlib.sha256(example.image).hexdigest()
+        for example in examples
     ]
     files = {image for image in images if isinstance(image, Path)}
-    memory = _folder(data) / "image_digests" / f"{digest(data.files.images)}.txt"
-    lines = recall(memory) if files else set()
+    cache_file = _folder(data) / "image_digests" / f"{digest(data.files.images)}.txt"
+    lines = read_cache(cache_file) if files else set()
     known = {its: value for its, _, value in (line.rpartition(" ") for line in lines)}
-    marks = {file: mark(file) for file in files}
-    new = [file for file in files if marks[file] not in known]
+    fingerprints = {file: fingerprint(file) for file in files}
+    new = [file for file in files if fingerprints[file] not in known]
     if new:
         with ThreadPoolExecutor(data.threads) as pool:
-            fresh = dict(zip((marks[file] for file in new), pool.map(_sha256, new), strict=True))
+            fresh = dict(zip((fingerprints[file] for file in new), pool.map(_sha256, new), strict=True))
         known |= fresh
-        remember(memory, lines | {f"{its} {value}" for its, value in fresh.items()})
-    return [known[marks[image]] if isinstance(image, Path) else image for image in images]
+        write_cache(cache_file, lines | {f"{its} {value}" for its, value in fresh.items()})
+    return [known[fingerprints[image]] if isinstance(image, Path) else image for image in images]
 
 
 def what_differs(before: SplitDigest, now: SplitDigest) -> str | None:
@@ -89,16 +90,16 @@ def what_differs(before: SplitDigest, now: SplitDigest) -> str | None:
     missing = [name for name in before.items if name not in now.items]
     new = [name for name in now.items if name not in before.items]
     parts = (("with another image, text or answer", changed), ("missing", missing), ("new", new))
-    said = [f"{counted(len(names), 'image')} {what}, the first {names[0]!r}" for what, names in parts if names]
-    return "; ".join(said) or "its images are in another order"
+    differences = [f"{counted(len(names), 'image')} {what}, the first {names[0]!r}" for what, names in parts if names]
+    return "; ".join(differences) or "its images are in another order"
 
 
 def _digest_items(examples: Sequence[Example], images: Sequence[str], limit: int | None) -> SplitDigest:
     items, texts = {}, 0
     for example, image in zip(examples, images, strict=True):
-        said = [[question.text, question.answers] for question in example.questions]
-        items[example.image_id] = hashlib.sha256(json.dumps([image, said]).encode()).hexdigest()[:DIGITS]
-        texts += len(said)
+        content = [[question.text, question.answers] for question in example.questions]
+        items[example.image_id] = hashlib.sha256(json.dumps([image, content]).encode()).hexdigest()[:DIGITS]
+        texts += len(content)
     return SplitDigest(_of(items.values()), len(items), texts, limit, items)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import load_json
-from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_text, plain_object, shown
 from vlm_jax.errors import InputError
 from vlm_jax.types import Question
@@ -33,21 +33,21 @@ def part_of(code: str) -> str:
     return {0: "test", 1: "validation"}.get(zlib.crc32(code.encode()) % 10, "train")
 
 
-def read_emoji(paths: Sequence[Path], pictures: PictureFolder) -> Reading:
-    """A drawing's label (of the kind `caption`) and then its tags (`tag`); a picture's id is FOLDER/CODE.png."""
+def read_emoji(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """A drawing's label (of the kind `caption`) and then its tags (`tag`); an image's id is FOLDER/CODE.png."""
     rows, splits = Rows(id_name="id"), {}
     for path in paths:
         for number, fields in enumerate(_list(path), 1):
             code = fields.get("code") if isinstance(fields, dict) else None
             place = f"emoji {shown(code)}" if isinstance(code, str) else f"entry {number}"
             try:
-                texts, drawings = _texts(fields), list(_drawings(fields, pictures))
-                if any(image_id in splits for _, image_id, _ in drawings):
+                texts, renderings = _texts(fields), list(_renderings(fields, image_folder))
+                if any(image_id in splits for _, image_id, _ in renderings):
                     raise UnusableError("an earlier entry has the same code")
             except UnusableError as error:
                 rows.refuse(path, place, error)
                 continue
-            for split, image_id, file in drawings:
+            for split, image_id, file in renderings:
                 splits[image_id] = split
                 for n, (kind, text) in enumerate(texts, 1):
                     rows.add(image_id, file, Question(f"{image_id}#{n}", text, (), kind))
@@ -71,21 +71,21 @@ def _texts(fields: Any) -> list[tuple[str, str]]:
     return [("caption", label), *tags]
 
 
-def _drawings(fields: dict[str, Any], pictures: PictureFolder) -> Iterator[tuple[str, str, Path]]:
+def _renderings(fields: dict[str, Any], image_folder: ImageFolder) -> Iterator[tuple[str, str, Path]]:
     """Split, id and file of each drawing that a split has."""
     code = checked_text(fields.get("code"), "code")
     for _, folder in dict.fromkeys(_checked_texts(fields, "renderings", "rendering")):
         split = SPLIT_OF.get((folder, part_of(code)))
         if split is None:
             continue
-        found = pictures.find(f"{folder}/{code}.png")
-        if found is None:
-            raise UnusableError(f"no picture {shown(f'{folder}/{code}.png')}")
-        yield split, *found
+        image_file = image_folder.find(f"{folder}/{code}.png")
+        if image_file is None:
+            raise UnusableError(f"no image {shown(f'{folder}/{code}.png')}")
+        yield split, *image_file
 
 
-def _checked_texts(fields: dict[str, Any], key: str, one: str) -> list[tuple[str, str]]:
+def _checked_texts(fields: dict[str, Any], key: str, kind: str) -> list[tuple[str, str]]:
     values = fields.get(key)
     if not isinstance(values, list):
         raise UnusableError(f"{key} must be a list, not {shown(values)}")
-    return [(one, checked_text(value, f"{one} {number}")) for number, value in enumerate(values, 1)]
+    return [(kind, checked_text(value, f"{kind} {number}")) for number, value in enumerate(values, 1)]

@@ -15,7 +15,7 @@ from vlm_jax.failures import os_failure
 
 NAMES = "emojibase-data/en/data.json"
 # The folder of a hand's drawings here, where its package has them, and the ending of their files.
-DRAWINGS = {
+RENDERINGS = {
     "google": ("emoji-datasource-google/img/google/64", ".png"),
     "fluent3d": ("@lobehub/fluent-emoji-3d/assets", ".webp"),
 }
@@ -49,24 +49,24 @@ def prepare_emoji(packages: Path, output: Path) -> dict[str, int]:
 
 
 def _write(packages: Path, output: Path) -> dict[str, int]:
-    drawn = {hand: _by_code(packages / folder, ending) for hand, (folder, ending) in DRAWINGS.items()}
-    first = next(iter(drawn.values()))
-    entries, counts = [], dict.fromkeys(drawn, 0)
-    for hand in drawn:
+    renderings = {hand: _by_code(packages / folder, ending) for hand, (folder, ending) in RENDERINGS.items()}
+    first = next(iter(renderings.values()))
+    entries, counts = [], dict.fromkeys(renderings, 0)
+    for hand in renderings:
         (output / hand).mkdir(parents=True, exist_ok=True)
     for names in _named(packages / NAMES):
         code = _bare(names["hexcode"])
         if code not in first:
             continue
-        hands = [hand for hand, files in drawn.items() if code in files]
+        hands = [hand for hand, files in renderings.items() if code in files]
         for hand in hands:
-            _draw(drawn[hand][code], output / hand / f"{first[code].stem}.png")
+            _write_image(renderings[hand][code], output / hand / f"{first[code].stem}.png")
             counts[hand] += 1
         label, tags = names["label"].lower(), names.get("tags", [])
         entries.append({"code": first[code].stem, "label": label, "tags": tags, "renderings": hands})
     for hand, count in counts.items():
         if not count:
-            raise InputError(f"{packages / DRAWINGS[hand][0]} has no drawing of what {packages / NAMES} names")
+            raise InputError(f"{packages / RENDERINGS[hand][0]} has no drawing of what {packages / NAMES} names")
     (output / CAPTIONS).write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return counts
 
@@ -93,8 +93,8 @@ def _bare(code: str) -> str:
     return "-".join(part for part in code.lower().split("-") if part != _PRESENTATION)
 
 
-def _draw(source: Path, target: Path) -> None:
+def _write_image(source: Path, target: Path) -> None:
     from PIL import Image
 
-    picture = Image.fromarray(decode_image(source, max_pixels=_MOST_PIXELS))
-    picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(target)
+    image = Image.fromarray(decode_image(source, max_pixels=_MOST_PIXELS))
+    image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(target)

@@ -17,13 +17,13 @@ from vlm_jax.errors import InputError
 from vlm_jax.types import Example, Question
 
 KEEP_BYTES = 2**30
-"""Data sets whose resized pictures take less than this are decoded once and stay in memory."""
+"""Data sets whose resized images take less than this are decoded once and stay in memory."""
 
 _REMEMBERED = 100_000  # distinct questions, and answer sets, whose arrays are remembered: some 30 MB
 
 
 class EncodedExample(NamedTuple):
-    """A picture at the model's size, not yet augmented, with all its `Q` questions."""
+    """An image at the model's size, not yet augmented, with all its `Q` questions."""
 
     image: UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]
     """Pixels, or codes."""
@@ -44,17 +44,17 @@ class ExampleEncoder:
     image: ImageInput
     max_length: int
     """Tokens of a text (T)."""
-    questions_per_image: int
-    """Question slots of a picture (K)."""
+    texts_per_image: int
+    """Question slots of an image (K)."""
     accepted_answers: int = 1
     """Distinct answers that a question can have (R)."""
-    codes: tuple[int, int] | None = None
-    """Rows and columns of a picture's codes, where pictures come as codes."""
+    image_token_grid: tuple[int, int] | None = None
+    """Rows and columns of an image's tokens, where images come as image tokens."""
     _tokens: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
     _targets: dict[tuple[str, ...], list[tuple[int, float]]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, example: Example) -> EncodedExample:
-        """The arrays of one example; `InputError` names the picture that cannot be read."""
+        """The arrays of one example; `InputError` names the image that cannot be read."""
         count = len(example.questions)
         answers = np.zeros((count, self.accepted_answers), np.int32)
         weights = np.zeros((count, self.accepted_answers), np.float32)
@@ -63,12 +63,12 @@ class ExampleEncoder:
                 answers[row, column], weights[row, column] = answer, share
         input_ids, text_mask = self.encode_texts([question.text for question in example.questions])
         ids = tuple(question.question_id for question in example.questions)
-        return EncodedExample(self._picture(example), input_ids, text_mask, answers, weights, ids)
+        return EncodedExample(self._load_image(example), input_ids, text_mask, answers, weights, ids)
 
-    def _picture(self, example: Example) -> UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]:
+    def _load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]:
         if isinstance(example.image, np.ndarray):
             return example.image
-        name = str(example.image) if isinstance(example.image, Path) else f"picture {example.image_id}"
+        name = str(example.image) if isinstance(example.image, Path) else f"image {example.image_id}"
         return resize_image(decode_image(example.image, name=name, max_pixels=self.image.max_pixels), self.image)
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
@@ -107,17 +107,17 @@ class EncodedExamples:
     def __init__(self, examples: Sequence[Example], encode: ExampleEncoder):
         self._examples, self._encode = examples, encode
         height, width = encode.image.size
-        self._kept: list[EncodedExample | None] | None = None
+        self._encoded: list[EncodedExample | None] | None = None
         if len(examples) * height * width * 3 < KEEP_BYTES:
-            self._kept = [None] * len(examples)
+            self._encoded = [None] * len(examples)
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> EncodedExample:
-        if self._kept is None:
+        if self._encoded is None:
             return self._encode(self._examples[index])
-        encoded = self._kept[index]
+        encoded = self._encoded[index]
         if encoded is None:  # two threads may both do this, with the same result
-            encoded = self._kept[index] = self._encode(self._examples[index])
+            encoded = self._encoded[index] = self._encode(self._examples[index])
         return encoded

@@ -1,4 +1,4 @@
-"""Picture files to pixels as a person sees them, and pixels to the model's input."""
+"""Image files to pixels as a person sees them, and pixels to the model's input."""
 
 import io
 import re
@@ -33,16 +33,16 @@ _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # as `warn
 
 
 def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture as a person sees it: upright, in colour, transparency on white, 16 bits scaled to 8.
+    """The image as a person sees it: upright, in colour, transparency on white, 16 bits scaled to 8.
 
-    `source` is an encoded picture or its path; of an animation the first frame counts. Raises
-    `InputError` with `name` (by default the path) for anything that is not a whole picture, and for one of
+    `source` is an encoded image or its path; of an animation the first frame counts. Raises
+    `InputError` with `name` (by default the path) for anything that is not a whole image, and for one of
     more than `max_pixels` pixels, before its pixels take memory.
     """
-    name = _one_line(name or ("picture" if isinstance(source, bytes) else str(source)))
-    data = source if isinstance(source, bytes) else read_picture(Path(source), name=name)
+    name = _one_line(name or ("image" if isinstance(source, bytes) else str(source)))
+    data = source if isinstance(source, bytes) else read_image_file(Path(source), name=name)
     if not data:
-        raise InputError(f"{name} is empty (0 bytes); expected a picture file")
+        raise InputError(f"{name} is empty (0 bytes); expected an image file")
     _silence_pillow()
     try:
         try:
@@ -56,9 +56,9 @@ def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pix
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is too large to decode: {error}") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{name} is not a picture; expected one of {', '.join(_FORMATS)}") from None
+        raise InputError(f"{name} is not an image; expected one of {', '.join(_FORMATS)}") from None
     except Exception as error:  # Pillow answers a damaged file with nearly any exception
-        raise InputError(f"{name} is a damaged picture: {error or type(error).__name__}") from None
+        raise InputError(f"{name} is a damaged image: {error or type(error).__name__}") from None
 
 
 def _decode(data: bytes, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -73,30 +73,30 @@ def _without_texts(data: bytes) -> bytes:
 
     A chunk is its length, its type, its content and a checksum (PNG specification, section 5.3).
     """
-    kept, place = [_PNG], len(_PNG)
+    chunks, place = [_PNG], len(_PNG)
     while place < len(data):
         length = int.from_bytes(data[place : place + 4], "big")
         end = place + 12 + length
         if data[place + 4 : place + 8] not in (b"iCCP", b"iTXt", b"tEXt", b"zTXt"):
-            kept.append(data[place:end])
+            chunks.append(data[place:end])
         place = end
-    return b"".join(kept)
+    return b"".join(chunks)
 
 
-def read_picture(path: Path, *, name: str | None = None) -> bytes:
-    """The bytes of a picture file; `InputError` with `name` (by default the path) where there are none to read."""
+def read_image_file(path: Path, *, name: str | None = None) -> bytes:
+    """The bytes of an image file; `InputError` with `name` (by default the path) where there are none to read."""
     name = _one_line(name or str(path))
     try:
         path = path.expanduser()
         if path.is_file() or path.is_dir() or not path.exists():
             return path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"no picture file {name}") from None
+        raise InputError(f"no image file {name}") from None
     except IsADirectoryError:
-        raise InputError(f"{name} is a folder; expected a picture file") from None
+        raise InputError(f"{name} is a folder; expected an image file") from None
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: ~stranger
-        raise InputError(f"cannot read the picture {name}: {getattr(error, 'strerror', None) or error}") from None
-    raise InputError(f"{name} is a pipe or a device, which may never end; expected a picture file")
+        raise InputError(f"cannot read the image {name}: {getattr(error, 'strerror', None) or error}") from None
+    raise InputError(f"{name} is a pipe or a device, which may never end; expected an image file")
 
 
 def _one_line(name: str) -> str:
@@ -105,9 +105,9 @@ def _one_line(name: str) -> str:
 
 
 def _silence_pillow() -> None:
-    """Keep Pillow's remarks about odd files to itself.
+    """Keep Pillow's warnings about odd files to itself.
 
-    `warnings.catch_warnings` is not thread-safe before Python 3.14 and pictures are decoded in threads,
+    `warnings.catch_warnings` is not thread-safe before Python 3.14 and images are decoded in threads,
     so the filter stays; it is looked up each time because others reset the list.
     """
     if _PILLOW_WARNINGS not in warnings.filters:
@@ -157,55 +157,55 @@ def _to_eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "h w"]:
 
 
 def resize_image(image: UInt8[np.ndarray, "H W 3"], settings: ImageInput) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture at `settings.size`, by antialiased resampling; `pad` fills with the mean colour."""
+    """The image at `settings.size`, by antialiased resampling; `pad` fills with the mean colour."""
     height, width = settings.size
     cut = settings.resize == "crop" and settings.short_side is not None
     if image.shape[:2] == (height, width) and not cut:
         return image
-    picture, resample = Image.fromarray(image), Image.Resampling[settings.resample.upper()]
+    pil_image, resample = Image.fromarray(image), Image.Resampling[settings.resample.upper()]
     if settings.resize == "pad":
-        scale = min(height / picture.height, width / picture.width)
-        inner = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        scale = min(height / pil_image.height, width / pil_image.width)
+        inner = (max(1, round(pil_image.width * scale)), max(1, round(pil_image.height * scale)))
         fill = tuple(round(255 * channel) for channel in settings.mean)
         canvas = Image.new("RGB", (width, height), fill)
         corner = ((width - inner[0]) // 2, (height - inner[1]) // 2)
-        canvas.paste(picture.resize(inner, resample), corner)
+        canvas.paste(pil_image.resize(inner, resample), corner)
         return np.asarray(canvas)
-    # Cutting before scaling: a picture of 1 x 50,000,000 would grow first otherwise.
+    # Cutting before scaling: an image of 1 x 50,000,000 would grow first otherwise.
     box = None
     if settings.resize == "crop":
-        box = _centre_of_scaled(picture, settings) if cut else _largest_centre(picture, settings.size)
-    return np.asarray(picture.resize((width, height), resample, box=box))
+        box = _centre_of_scaled(pil_image, settings) if cut else _largest_centre(pil_image, settings.size)
+    return np.asarray(pil_image.resize((width, height), resample, box=box))
 
 
-def _largest_centre(picture: Image.Image, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _largest_centre(pil_image: Image.Image, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """The largest box of the shape of `size` around the centre."""
-    scale = min(picture.height / size[0], picture.width / size[1])
-    left, top = (picture.width - size[1] * scale) / 2, (picture.height - size[0] * scale) / 2
+    scale = min(pil_image.height / size[0], pil_image.width / size[1])
+    left, top = (pil_image.width - size[1] * scale) / 2, (pil_image.height - size[0] * scale) / 2
     box = (left, top, left + size[1] * scale, top + size[0] * scale)
-    return max(0.0, box[0]), max(0.0, box[1]), min(float(picture.width), box[2]), min(float(picture.height), box[3])
+    return max(0.0, box[0]), max(0.0, box[1]), min(float(pil_image.width), box[2]), min(float(pil_image.height), box[3])
 
 
-def _centre_of_scaled(picture: Image.Image, settings: ImageInput) -> tuple[float, float, float, float]:
+def _centre_of_scaled(pil_image: Image.Image, settings: ImageInput) -> tuple[float, float, float, float]:
     """The box whose pixels are those that torchvision's Resize(short_side) and CenterCrop(size) leave.
 
     The long side loses its fraction of a pixel and the corner is rounded, as in `_compute_resized_output_size` and
     `center_crop` of torchvision.transforms.functional.
     """
-    short = min(picture.size)
+    short = min(pil_image.size)
     box = []
-    for side, length in zip((settings.size[1], settings.size[0]), picture.size, strict=True):
+    for side, length in zip((settings.size[1], settings.size[0]), pil_image.size, strict=True):
         scaled = settings.short_side if length == short else int(settings.short_side * length / short)
         first = round((scaled - side) / 2)
         box.append((first * length / scaled, (first + side) * length / scaled))
     (left, right), (top, bottom) = box
-    return left, top, min(right, float(picture.width)), min(bottom, float(picture.height))
+    return left, top, min(right, float(pil_image.width)), min(bottom, float(pil_image.height))
 
 
 def augment_image(
     image: UInt8[np.ndarray, "h w 3"], settings: ImageInput, random: np.random.Generator
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture, perhaps mirrored, and moved by up to `shift` pixels each way with its border repeated."""
+    """The image, perhaps mirrored, and moved by up to `shift` pixels each way with its border repeated."""
     if settings.flip and random.random() < 0.5:
         image = image[:, ::-1]
     if settings.shift:
@@ -228,12 +228,12 @@ def _move_down(image: UInt8[np.ndarray, "h w 3"], by: int) -> UInt8[np.ndarray, 
 
 
 def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -> Float[np.ndarray, "*batch h w 3"]:
-    """(pixel / 255 - mean) / deviation, as float32."""
+    """(pixel / 255 - mean) / std, as float32."""
     width = pixels.shape[-2]
-    mean, deviation = np.float64(settings.mean), np.float64(settings.deviation)
+    mean, std = np.float64(settings.mean), np.float64(settings.std)
     # A whole row at a time: NumPy is five times slower on an inner axis of three channels.
-    scale = np.tile(1 / (255 * deviation), width).astype(np.float32)
-    offset = np.tile(-mean / deviation, width).astype(np.float32)
+    scale = np.tile(1 / (255 * std), width).astype(np.float32)
+    offset = np.tile(-mean / std, width).astype(np.float32)
     rows = np.multiply(pixels.reshape(*pixels.shape[:-2], width * 3), scale, dtype=np.float32)
     rows += offset
     return rows.reshape(pixels.shape)
@@ -241,5 +241,5 @@ def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -
 
 def denormalise(image: Float[np.ndarray, "*batch h w 3"], settings: ImageInput) -> UInt8[np.ndarray, "*batch h w 3"]:
     """The pixels that `normalise` made these values of; what no pixel can be becomes the nearest that one can."""
-    levels = 255 * (np.asarray(image) * np.float32(settings.deviation) + np.float32(settings.mean))
+    levels = 255 * (np.asarray(image) * np.float32(settings.std) + np.float32(settings.mean))
     return np.rint(levels).clip(0, 255).astype(np.uint8)

@@ -9,26 +9,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import lines, parsed_line
-from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_kind, checked_text, shown
 from vlm_jax.metrics.vqa import canonical
 from vlm_jax.types import Question
 
 
-def read_jsonl(paths: Sequence[Path], pictures: PictureFolder) -> Reading:
-    """The questions by picture, and the lines that cannot be used; a picture's id is its normalised relative path."""
-    return read_lines(paths, pictures, keys=("image", "question", "answers"), texts_of=_question)
+def read_jsonl(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """The questions by image, and the lines that cannot be used; an image's id is its normalised relative path."""
+    return read_lines(paths, image_folder, keys=("image", "question", "answers"), texts_of=_question)
 
 
 def read_lines(
     paths: Sequence[Path],
-    pictures: PictureFolder,
+    image_folder: ImageFolder,
     *,
     keys: Sequence[str],
     texts_of: Callable[[dict[str, Any], str], Sequence[Question]],
 ) -> Reading:
-    """What lines with `keys`, `image` among them, say about pictures; `texts_of` reads a row and its FILE NAME:LINE."""
+    """What lines with `keys`, `image` among them, say about images; `texts_of` reads a row and its FILE NAME:LINE."""
     rows = Rows()
     for path, file in zip(paths, _file_names(paths), strict=True):
         for number, line in lines(path):
@@ -37,13 +37,13 @@ def read_lines(
                     raise line
                 row = parsed_line(line, keys)
                 texts = texts_of(row, f"{file}:{number}")
-                name = checked_text(row["image"], "the picture path")
-                found = pictures.find(name)
-                if found is None:
-                    raise UnusableError(f"no picture {shown(name)}")
+                name = checked_text(row["image"], "the image path")
+                image_file = image_folder.find(name)
+                if image_file is None:
+                    raise UnusableError(f"no image {shown(name)}")
                 group = None if row.get("group") is None else checked_id(row["group"], "group")
                 for text in texts:
-                    rows.add(*found, text, group=group)
+                    rows.add(*image_file, text, group=group)
             except UnusableError as error:
                 rows.refuse(path, number, error)
     return rows.reading()
@@ -63,12 +63,12 @@ def _file_names(paths: Sequence[Path]) -> list[str]:
 
 def checked_list(row: dict[str, Any], key: str) -> tuple[str, ...]:
     """The texts of a list such as `answers`; `UnusableError` unless there is at least one and all are texts."""
-    values, one = row[key], key.removesuffix("s")
+    values, singular = row[key], key.removesuffix("s")
     if not isinstance(values, list):
         raise UnusableError(f"{key} must be a list, not {shown(values)}")
     if not values:
-        raise UnusableError(f"{key} is empty; give at least one {one}")
-    return tuple(checked_text(value, f"{one} {number}") for number, value in enumerate(values, 1))
+        raise UnusableError(f"{key} is empty; give at least one {singular}")
+    return tuple(checked_text(value, f"{singular} {number}") for number, value in enumerate(values, 1))
 
 
 def _question(row: dict[str, Any], default_id: str) -> tuple[Question]:

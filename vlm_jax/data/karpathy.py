@@ -8,28 +8,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.coco_captions import checked_coco_id, find_coco_picture
+from vlm_jax.data.coco_captions import checked_coco_id, find_coco_image
+from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import load_json
-from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_text, plain_object, shown
 from vlm_jax.errors import InputError
 from vlm_jax.types import Question
 
-# COCO's `restval` are validation pictures that nothing is measured on; all train on them.
+# COCO's `restval` are validation images that nothing is measured on; all train on them.
 SPLIT_OF = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 
 
-def read_karpathy(paths: Sequence[Path], pictures: PictureFolder) -> Reading:
-    """The captions by picture, with the split of each; a picture's id is its COCO number, or else its path."""
+def read_karpathy(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """The captions by image, with the split of each; an image's id is its COCO number, or else its path."""
     rows, splits = Rows(id_name="sentid"), {}
     for path in paths:
         for number, fields in enumerate(_images(path), 1):
             name = fields.get("filename") if isinstance(fields, dict) else None
-            place = f"picture {shown(name)}" if isinstance(name, str) else f"images entry {number}"
+            place = f"image {shown(name)}" if isinstance(name, str) else f"images entry {number}"
             try:
-                image_id, file, split = _picture(fields, pictures)
+                image_id, file, split = _checked_image(fields, image_folder)
                 if image_id in splits:
-                    raise UnusableError("an earlier entry is about the same picture")
+                    raise UnusableError("an earlier entry is about the same image")
                 splits[image_id] = split
             except UnusableError as error:
                 rows.refuse(path, place, error)
@@ -60,7 +60,7 @@ def _without_tokens(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
     return fields
 
 
-def _picture(fields: Any, pictures: PictureFolder) -> tuple[str, Path, str]:
+def _checked_image(fields: Any, image_folder: ImageFolder) -> tuple[str, Path, str]:
     """Id, file and split of an image whose sentences are a list."""
     if not isinstance(fields, dict):
         raise UnusableError("the entry is no object with keys that differ")
@@ -74,10 +74,10 @@ def _picture(fields: Any, pictures: PictureFolder) -> tuple[str, Path, str]:
     if not isinstance(sentences, list) or not sentences:
         raise UnusableError(f"sentences must be a list of at least one sentence, not {shown(sentences)}")
     number = None if fields.get("cocoid") is None else checked_coco_id(fields, "cocoid")
-    found = find_coco_picture(name, pictures) or find_coco_picture(fields["filename"], pictures)
-    if found is None:
-        raise UnusableError(f"no picture {shown(name)}")
-    return found[0] if number is None else str(number), found[1], SPLIT_OF[split]
+    image_file = find_coco_image(name, image_folder) or find_coco_image(fields["filename"], image_folder)
+    if image_file is None:
+        raise UnusableError(f"no image {shown(name)}")
+    return image_file[0] if number is None else str(number), image_file[1], SPLIT_OF[split]
 
 
 def _caption(sentence: Any) -> Question:

@@ -19,7 +19,7 @@ class TrainLoader(Iterator[LoadedBatch]):
     """Shuffled training batches without end; their content is a function of seed and step alone.
 
     Every process computes the same order and prepares its own contiguous slice of each global batch of
-    `batch_images` pictures. Threads prepare `read_ahead` batches ahead of the caller.
+    `batch_images` images. Threads prepare `read_ahead` batches ahead of the caller.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         read_ahead: int = 8,
     ):
         if not len(examples):
-            raise InputError("the training split holds no picture")
+            raise InputError("the training split holds no image")
         if batch_images % process_count:
             raise InputError(
                 f"training.batch_images {batch_images} does not divide into {process_count} processes; the nearest "
@@ -44,7 +44,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         self._examples, self._encode = EncodedExamples(examples, encode), encode
         self._size = batch_images // process_count
         self._start = process_index * self._size
-        self._identity = {"seed": seed, "batch_images": batch_images, "pictures": len(examples)}
+        self._identity = {"seed": seed, "batch_images": batch_images, "images": len(examples)}
         self._step = 0
         self.seconds_waited = 0.0
         """Time that the caller has spent waiting for batches."""
@@ -61,17 +61,17 @@ class TrainLoader(Iterator[LoadedBatch]):
             .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead))
         )
 
-    def _load(self, pictures: tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]) -> LoadedBatch:
+    def _load(self, order: tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]) -> LoadedBatch:
         mine = slice(self._start, self._start + self._size)
         rows = []
-        for position, seed in zip(*(column[mine].tolist() for column in pictures), strict=True):
+        for position, seed in zip(*(column[mine].tolist() for column in order), strict=True):
             example, random = self._examples[position], np.random.Generator(np.random.PCG64(seed))
             rows.append(Row(example, self._choose(len(example.question_ids), random), random))
         return make_batch(rows, self._encode, size=self._size, start=self._start)
 
     def _choose(self, questions: int, random: np.random.Generator) -> Sequence[int]:
         """All questions where they fit, else a new sample of them without replacement."""
-        slots = self._encode.questions_per_image
+        slots = self._encode.texts_per_image
         return range(questions) if questions <= slots else random.permutation(questions)[:slots].tolist()
 
     def __next__(self) -> LoadedBatch:
@@ -107,7 +107,7 @@ def _with_seeds(
 class EvaluationBatches:
     """Every question of a split exactly once and in order, in batches of one shape; can be iterated again.
 
-    A picture with more than K questions takes several rows; the last batch is filled with rows of weight 0.
+    An image with more than K questions takes several rows; the last batch is filled with rows of weight 0.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class EvaluationBatches:
         encode = dataclasses.replace(encode, accepted_answers=most_answers(examples))
         self._examples, self._encode = EncodedExamples(examples, encode), encode
         self._batch_images, self._threads, self._read_ahead = batch_images, threads, read_ahead
-        slots = encode.questions_per_image
+        slots = encode.texts_per_image
         self._rows = [
             (position, range(first, min(first + slots, len(example.questions))))
             for position, example in enumerate(examples)

@@ -96,7 +96,7 @@ def _write(builder: "tfds.core.DatasetBuilder") -> None:
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         )
     counts = ", ".join(f"{name} {split.num_examples:,}" for name, split in builder.info.splits.items())
-    print(f"prepared {builder.name}: {counts} pictures", file=sys.stderr, flush=True)
+    print(f"prepared {builder.name}: {counts} images", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ def report(
     files: Mapping[str, Iterable[str]],
     groups: Mapping[str, Counter[str]] | None = None,
 ) -> str:
-    """Everything about the splits, `train` first; `ids` and `files` (hashes) tell which pictures splits share.
+    """Everything about the splits, `train` first; `ids` and `files` (hashes) tell which images splits share.
 
     `groups` counts the images of each group; it is left out where no row has a group.
     """
@@ -51,7 +51,7 @@ def caption_report(
             _repeated({name: split.captions for name, split in splits.items()}),
             _common("word", {name: split.words for name, split in splits.items()}),
             _lengths("words of a caption", [split.caption_words for split in columns]),
-            _lengths("captions of a picture", [split.captions_of_a_picture for split in columns]),
+            _lengths("captions of an image", [split.captions_per_image for split in columns]),
         ]
     )
 
@@ -70,13 +70,11 @@ def _counts(splits: Mapping[str, SplitStatistics]) -> str:
     return "\n".join(
         [
             _header("", splits),
-            _row("pictures", (f"{split.pictures:,}" for split in columns)),
+            _row("images", (f"{split.images:,}" for split in columns)),
             _row("questions", (f"{split.questions:,}" for split in columns)),
             *(_row(f"  {plain(kind)}", (f"{split.kinds[kind]:,}" for split in columns)) for kind in kinds),
-            _row(
-                "questions of a picture, mean", (f"{split.questions / max(1, split.pictures):.1f}" for split in columns)
-            ),
-            _row("  the most", (f"{max(split.questions_of_a_picture, default=0):,}" for split in columns)),
+            _row("questions of an image, mean", (f"{split.questions / max(1, split.images):.1f}" for split in columns)),
+            _row("  the most", (f"{max(split.questions_per_image, default=0):,}" for split in columns)),
             _row("distinct answers", (f"{len(split.answers):,}" for split in columns)),
             _row("an answer unseen in training", (_share(s.some_answer_unseen, s.questions) for s in columns)),
             _row("every answer unseen", (_share(s.every_answer_unseen, s.questions) for s in columns)),
@@ -90,12 +88,12 @@ def _caption_counts(splits: Mapping[str, CaptionStatistics]) -> str:
     return "\n".join(
         [
             _header("", splits),
-            _row("pictures", (f"{split.pictures:,}" for split in columns)),
+            _row("images", (f"{split.images:,}" for split in columns)),
             _row("captions", (f"{split.kinds.total():,}" for split in columns)),
             *(_row(f"  {plain(kind)}", (f"{split.kinds[kind]:,}" for split in columns)) for kind in kinds),
             _row(
-                "captions of a picture, mean",
-                (f"{split.kinds.total() / max(1, split.pictures):.1f}" for split in columns),
+                "captions of an image, mean",
+                (f"{split.kinds.total() / max(1, split.images):.1f}" for split in columns),
             ),
             _row("distinct captions", (f"{len(split.captions):,}" for split in columns)),
             _row("words", (f"{split.words.total():,}" for split in columns)),
@@ -107,7 +105,7 @@ def _caption_counts(splits: Mapping[str, CaptionStatistics]) -> str:
 
 def _shared(ids: Mapping[tuple[str, str], Sequence[str]], files: Mapping[tuple[str, str], Sequence[str]]) -> str:
     rows = (_row("  " + " and ".join(pair), (f"{len(ids[pair]):,}", f"{len(files[pair]):,}")) for pair in ids)
-    return "\n".join([_row("pictures in two splits", ("same id", "same file")), *rows])
+    return "\n".join([_row("images in two splits", ("same id", "same file")), *rows])
 
 
 def _known(texts: Mapping[str, Mapping[str, Counter[str]]], groups: Mapping[str, Counter[str]] | None) -> str:
@@ -167,12 +165,12 @@ def _header(label: str, splits: Iterable[str]) -> str:
     return f"{_row('', begin)}\n{last}" if any(begin) else last
 
 
-def _row(label: str, cells: Iterable[str]) -> str:
-    return f"{label:{LABEL}s}" + "".join(f"{cell:>{COLUMN}s}" for cell in cells)
+def _row(label: str, values: Iterable[str]) -> str:
+    return f"{label:{LABEL}s}" + "".join(f"{value:>{COLUMN}s}" for value in values)
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part / max(1, whole):.1%}"
+def _share(part: int, total: int) -> str:
+    return f"{part / max(1, total):.1%}"
 
 
 def plain(text: str) -> str:

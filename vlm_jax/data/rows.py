@@ -1,4 +1,4 @@
-"""Rows of your own files: gathered by picture where they can be used, named with a reason where they cannot."""
+"""Rows of your own files: gathered by image where they can be used, named with a reason where they cannot."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +38,7 @@ class UnusableError(Exception):
 
 
 class Rows:
-    """Questions gathered by picture, both in the order in which they first appeared; equal texts are kept once.
+    """Questions gathered by image, both in the order in which they first appeared; equal texts are kept once.
 
     `id_name` is what the files call a question's id.
     """
@@ -46,7 +46,7 @@ class Rows:
     def __init__(self, id_name: str = "question_id") -> None:
         self.bad: list[BadRow] = []
         self._id_name = id_name
-        self._pictures: dict[str, tuple[Path, list[Question]]] = {}
+        self._images: dict[str, tuple[Path, list[Question]]] = {}
         self._groups: dict[str, dict[str, None]] = {}
         self._ids: set[str] = set()
         self._known: dict[Any, Any] = {}
@@ -57,8 +57,10 @@ class Rows:
             raise UnusableError(f"the {self._id_name} {shown(question.question_id)} belongs to an earlier row")
         self._ids.add(question.question_id)
         answers = tuple(self._once(answer) for answer in question.answers)
-        kept = Question(question.question_id, self._once(question.text), self._once(answers), self._once(question.kind))
-        self._pictures.setdefault(image_id, (image, []))[1].append(kept)
+        stored = Question(
+            question.question_id, self._once(question.text), self._once(answers), self._once(question.kind)
+        )
+        self._images.setdefault(image_id, (image, []))[1].append(stored)
         if group is not None:
             self._groups.setdefault(image_id, {})[group] = None
 
@@ -68,9 +70,9 @@ class Rows:
 
     def reading(self) -> Reading:
         """All that was gathered."""
-        pictures = self._pictures.items()
-        examples = tuple(Example(image_id, image, tuple(questions)) for image_id, (image, questions) in pictures)
-        groups = tuple(tuple(self._groups.get(image_id, ())) for image_id in self._pictures) if self._groups else ()
+        images = self._images.items()
+        examples = tuple(Example(image_id, image, tuple(questions)) for image_id, (image, questions) in images)
+        groups = tuple(tuple(self._groups.get(image_id, ())) for image_id in self._images) if self._groups else ()
         return Reading(examples, tuple(self.bad), groups=groups)
 
     def _once(self, value: Any) -> Any:
@@ -115,12 +117,12 @@ def checked_id(value: object, name: str) -> str:
 
 def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; `UnusableError` where a key stands in it twice."""
-    found: dict[str, Any] = {}
+    unique: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in unique:
             raise UnusableError(f"the key {shown(key)} stands in it twice")
-        found[key] = value
-    return found
+        unique[key] = value
+    return unique
 
 
 def plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
@@ -139,5 +141,5 @@ def shown(value: object) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """`1 picture`, `2 pictures`."""
+    """`1 image`, `2 images`."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlm_jax.config import Data, limit_of
-from vlm_jax.data.own_files import READERS, open_own
 from vlm_jax.data.preparation import prepare
+from vlm_jax.data.user_dataset import READERS, open_user_dataset
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.types import Example, Question
 
@@ -71,7 +71,7 @@ def open_split(data: Data, split: str) -> Sequence[Example]:
     They are your own files' (`jsonl`, `vqa_v2`), or a data set's that is prepared under `data.directory` on first use.
     """
     if data.name in READERS:
-        return open_own(data, split)
+        return open_user_dataset(data, split)
     if data.name not in BUILDERS:
         raise InputError(f"no data set {data.name!r}; {one_of(sorted(BUILDERS | READERS))}")
     import tensorflow_datasets as tfds

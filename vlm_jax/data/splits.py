@@ -12,7 +12,7 @@ HELD_OUT = ("validation", "test")  # the first tenth, the second one
 
 
 def tenth(image_id: str) -> int:
-    """0 to 9, SHA-256 of the id modulo ten. Of training pictures, those of 0 are the validation split."""
+    """0 to 9, SHA-256 of the id modulo ten. Of training images, those of 0 are the validation split."""
     return int(_digest(image_id), 16) % 10
 
 
@@ -41,12 +41,12 @@ def _counted_off(units: dict[str, list[int]], images: int) -> dict[str, int]:
     size, taken = max(1, (images + 5) // 10), {}
     order = sorted(units, key=_digest)
     for number in range(len(HELD_OUT)):
-        room, left = size, [unit for unit in order if unit not in taken]
+        free, left = size, [unit for unit in order if unit not in taken]
         for unit in left:
-            if len(units[unit]) <= room:
+            if len(units[unit]) <= free:
                 taken[unit] = number
-                room -= len(units[unit])
-        if room == size and left:
+                free -= len(units[unit])
+        if free == size and left:
             taken[min(left, key=lambda unit: len(units[unit]))] = number
     return taken
 

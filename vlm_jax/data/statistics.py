@@ -1,4 +1,4 @@
-"""What is in a data set: counts of a split, pictures that splits share, pictures that cannot be read."""
+"""What is in a data set: counts of a split, images that splits share, images that cannot be read."""
 
 import hashlib
 import itertools
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from vlm_jax.data.images import decode_image, read_picture
+from vlm_jax.data.images import decode_image, read_image_file
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.metrics.vqa import canonical
@@ -17,10 +17,10 @@ from vlm_jax.types import Example
 class SplitStatistics(NamedTuple):
     """Counts of one split."""
 
-    pictures: int
+    images: int
     questions: int
-    questions_of_a_picture: Counter[int]
-    """Pictures by how many questions they have."""
+    questions_per_image: Counter[int]
+    """Images by how many questions they have."""
     kinds: Counter[str]
     """Questions by type."""
     answers: Counter[str]
@@ -39,24 +39,24 @@ class SplitStatistics(NamedTuple):
 
 def describe(examples: Iterable[Example], seen: Collection[str]) -> SplitStatistics:
     """Counts of a split; `seen` are the answers of training, as `answers_of` gives them."""
-    found = SplitStatistics(0, 0, Counter(), Counter(), Counter(), Counter(), Counter(), 0, 0, Counter())
-    pictures = some = every = 0
+    stats = SplitStatistics(0, 0, Counter(), Counter(), Counter(), Counter(), Counter(), 0, 0, Counter())
+    images = any_unseen = all_unseen = 0
     for example in examples:
-        pictures += 1
-        found.questions_of_a_picture[len(example.questions)] += 1
+        images += 1
+        stats.questions_per_image[len(example.questions)] += 1
         for question in example.questions:
-            found.kinds[question.kind] += 1
-            found.texts[" ".join(question.text.lower().split())] += 1
+            stats.kinds[question.kind] += 1
+            stats.texts[" ".join(question.text.lower().split())] += 1
             answers = [canonical(answer) for answer in question.answers]
-            found.answers.update(answers)
-            found.question_words[len(question.text.split())] += 1
+            stats.answers.update(answers)
+            stats.question_words[len(question.text.split())] += 1
             unseen = [answer not in seen for answer in answers]
-            some += any(unseen)
-            every += bool(unseen) and all(unseen)
-    for answer, count in found.answers.items():
-        found.answer_words[len(answer.split())] += count
-    return found._replace(
-        pictures=pictures, questions=found.kinds.total(), some_answer_unseen=some, every_answer_unseen=every
+            any_unseen += any(unseen)
+            all_unseen += bool(unseen) and all(unseen)
+    for answer, count in stats.answers.items():
+        stats.answer_words[len(answer.split())] += count
+    return stats._replace(
+        images=images, questions=stats.kinds.total(), some_answer_unseen=any_unseen, every_answer_unseen=all_unseen
     )
 
 
@@ -68,9 +68,9 @@ def answers_of(examples: Iterable[Example]) -> set[str]:
 class CaptionStatistics(NamedTuple):
     """Counts of one split that has captions."""
 
-    pictures: int
-    captions_of_a_picture: Counter[int]
-    """Pictures by how many captions they have."""
+    images: int
+    captions_per_image: Counter[int]
+    """Images by how many captions they have."""
     kinds: Counter[str]
     """Captions by kind."""
     captions: Counter[str]
@@ -85,17 +85,17 @@ class CaptionStatistics(NamedTuple):
 
 def describe_captions(examples: Iterable[Example], seen: Collection[str] | None) -> CaptionStatistics:
     """Counts of a split; `seen` are the words of training, None for training itself."""
-    found = CaptionStatistics(0, Counter(), Counter(), Counter(), Counter(), Counter(), 0)
+    stats = CaptionStatistics(0, Counter(), Counter(), Counter(), Counter(), Counter(), 0)
     for example in examples:
-        found.captions_of_a_picture[len(example.questions)] += 1
+        stats.captions_per_image[len(example.questions)] += 1
         for caption in example.questions:
             words = [word for word in ptb_tokenize(caption.text).split(" ") if word]
-            found.kinds[caption.kind] += 1
-            found.captions[" ".join(words)] += 1
-            found.words.update(words)
-            found.caption_words[len(words)] += 1
-    unseen = 0 if seen is None else sum(count for word, count in found.words.items() if word not in seen)
-    return found._replace(pictures=found.captions_of_a_picture.total(), unseen=unseen)
+            stats.kinds[caption.kind] += 1
+            stats.captions[" ".join(words)] += 1
+            stats.words.update(words)
+            stats.caption_words[len(words)] += 1
+    unseen = 0 if seen is None else sum(count for word, count in stats.words.items() if word not in seen)
+    return stats._replace(images=stats.captions_per_image.total(), unseen=unseen)
 
 
 def shared(names: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], list[str]]:
@@ -104,44 +104,44 @@ def shared(names: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], list[str
     return {(a, b): sorted(sets[a] & sets[b]) for a, b in itertools.combinations(sets, 2)}
 
 
-class Pictures(NamedTuple):
-    """What a look into every picture file found."""
+class ImageInspection(NamedTuple):
+    """What a look into every image file found."""
 
     digests: dict[str, str]
     """SHA-256 of the file, by image id; of all that could be read as files."""
     unreadable: dict[str, str]
-    """Why a picture cannot be decoded, by image id."""
+    """Why an image cannot be decoded, by image id."""
 
 
-def inspect_pictures(examples: Sequence[Example], *, max_pixels: int, threads: int = 2) -> Pictures:
-    """Read and decode every picture, in threads."""
+def inspect_images(examples: Sequence[Example], *, max_pixels: int, threads: int = 2) -> ImageInspection:
+    """Read and decode every image, in threads."""
 
-    def look(position: int) -> tuple[str, str | None, str | None]:
+    def inspect(position: int) -> tuple[str, str | None, str | None]:
         example, digest = examples[position], None
         try:
-            data = example.image if isinstance(example.image, bytes) else read_picture(example.image)
+            data = example.image if isinstance(example.image, bytes) else read_image_file(example.image)
             digest = hashlib.sha256(data).hexdigest()
             decode_image(data, name=name_of(example), max_pixels=max_pixels)
         except InputError as error:
             return example.image_id, digest, str(error)
         return example.image_id, digest, None
 
-    found = Pictures({}, {})
+    inspection = ImageInspection({}, {})
     pool = ThreadPoolExecutor(threads)
     try:
-        for image_id, digest, reason in pool.map(look, range(len(examples))):
+        for image_id, digest, reason in pool.map(inspect, range(len(examples))):
             if digest is not None:
-                found.digests[image_id] = digest
+                inspection.digests[image_id] = digest
             if reason is not None:
-                found.unreadable[image_id] = reason
+                inspection.unreadable[image_id] = reason
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted look ends at once
-    return found
+    return inspection
 
 
 def name_of(example: Example) -> str:
-    """What a message calls a picture: its file, or its id where it has none of its own."""
-    return f"picture {example.image_id}" if isinstance(example.image, bytes) else str(example.image)
+    """What a message calls an image: its file, or its id where it has none of its own."""
+    return f"image {example.image_id}" if isinstance(example.image, bytes) else str(example.image)
 
 
 def histogram(counts: Sequence[Mapping[int, int]], most: int = 10) -> list[tuple[str, list[int]]]:
@@ -149,7 +149,7 @@ def histogram(counts: Sequence[Mapping[int, int]], most: int = 10) -> list[tuple
 
     Bins are of equal width, without gaps; the last takes the largest hundredth, so that one outlier spoils nothing.
     """
-    total = sum((Counter(each) for each in counts), Counter())
+    total = sum((Counter(split_counts) for split_counts in counts), Counter())
     if not total:
         return []
     values = sorted(total)
@@ -159,8 +159,8 @@ def histogram(counts: Sequence[Mapping[int, int]], most: int = 10) -> list[tuple
     width = -(-(high - low + 1) // most)
     size = -(-(high - low + 1) // width)
     table = [[0] * len(counts) for _ in range(size)]
-    for column, each in enumerate(counts):
-        for value, count in each.items():
+    for column, split_counts in enumerate(counts):
+        for value, count in split_counts.items():
             table[min((value - low) // width, size - 1)][column] += count
     labels = [str(first) if width == 1 else f"{first}-{first + width - 1}" for first in range(low, high + 1, width)]
     last = low + (size - 1) * width

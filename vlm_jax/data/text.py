@@ -37,7 +37,7 @@ class Tokenizer:
         inner.no_truncation()
         names = special_names(inner)
         pad, unknown, first, last, mask = (inner.token_to_id(token) for token in names)
-        missing = [token for token, there in zip(names, (pad, 0, first, last), strict=False) if there is None]
+        missing = [token for token, token_id in zip(names, (pad, 0, first, last), strict=False) if token_id is None]
         if missing:
             raise InputError(f"the tokenizer {name} has no {missing[0]} token; expected a BERT tokenizer or RoBERTa's")
         self._inner, self._name = inner, name
@@ -143,8 +143,8 @@ class Tokenizer:
         That is guessed: `can ' t`, `well - dressed` and `1, 000` become one word each.
         """
         text = self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
-        for pattern, whole in _TAKEN_APART:
-            text = pattern.sub(whole, text)
+        for pattern, joined in _TAKEN_APART:
+            text = pattern.sub(joined, text)
         return text
 
 

@@ -73,7 +73,7 @@ class TokenizerSettings:
 
     file: Path
     """tokenizer_config.json; it need not be there."""
-    there: bool = False
+    exists: bool = False
     """Whether it is."""
     kind: Kind | None = None
     """None where no class is named."""
@@ -153,27 +153,27 @@ def _roles(config: dict[str, Any], special: dict[str, Any]) -> dict[str, Any]:
     return {role: value for role in ROLES if (value := special.get(role, config.get(role))) is not None}
 
 
-def _token(value: Any, file: Path, key: str, **given: Any) -> AddedToken:
+def _token(value: Any, file: Path, key: str, **overrides: Any) -> AddedToken:
     """A token of a file: its text, or an object with its text and flags."""
     if isinstance(value, str) and value:
-        return AddedToken(value, **given)
+        return AddedToken(value, **overrides)
     if not isinstance(value, dict) or not isinstance(value.get("content"), str) or not value["content"]:
         raise InputError(f"{file} says {key} = {value!r}; expected a token's text")
     flags = tuple((name, bool(value[name])) for name in _FLAGS if name in value)
-    return AddedToken(value["content"], **{"special": bool(value.get("special", True)), "flags": flags} | given)
+    return AddedToken(value["content"], **{"special": bool(value.get("special", True)), "flags": flags} | overrides)
 
 
 def _by_id(config: dict[str, Any], extra: dict[str, Any], folder: Path) -> tuple[AddedToken, ...]:
     """Tokens whose ids a file gives: `DECODER` of tokenizer_config.json, else added_tokens.json."""
     listed = config.get(DECODER)
     path = folder / (CONFIG if listed else ADDED)
-    given = {} if listed else {"special": False}
+    overrides = {} if listed else {"special": False}
     try:
         by_id = {int(index): token for index, token in (listed or {}).items()}
         by_id |= {int(index): token for token, index in extra.items()}
     except (ValueError, TypeError, AttributeError):
         raise InputError(f"{path} lists no tokens with their ids") from None
-    return tuple(_token(value, path, f"token {index}", id=index, **given) for index, value in sorted(by_id.items()))
+    return tuple(_token(value, path, f"token {index}", id=index, **overrides) for index, value in sorted(by_id.items()))
 
 
 def _listed(config: dict[str, Any], special: dict[str, Any], file: Path) -> tuple[AddedToken, ...]:

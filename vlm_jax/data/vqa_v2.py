@@ -1,4 +1,4 @@
-"""The official files of VQA v2: questions in one, the ten answers to each in the other, pictures from COCO.
+"""The official files of VQA v2: questions in one, the ten answers to each in the other, images from COCO.
 
 Layout: https://visualqa.org/download.html. A file is known by its content, so the order in which they are given does
 not matter, and several pairs are read as one split.
@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import load_json
-from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import (
     Reading,
     Rows,
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
     file: Path
     number: int
     subtype: str
-    """Such as `train2014`; part of the names of pictures."""
+    """Such as `train2014`; part of the names of images."""
     fields: Any
 
     @property
@@ -42,13 +42,15 @@ class Entry(NamedTuple):
         return f"entry {self.number}" if name is None else f"question {shown(name)}"
 
 
-def read_vqa_v2(paths: Sequence[Path], pictures: PictureFolder) -> Reading:
-    """The questions by picture, with all their answers as people gave them; a picture's id is its COCO number."""
+def read_vqa_v2(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """The questions by image, with all their answers as people gave them; an image's id is its COCO number."""
     contents = {path: _content(path) for path in paths}
     for name in ("questions", "annotations"):
         if not any(name in content for content in contents.values()):
-            given = ", ".join(map(str, paths))
-            raise InputError(f"no {name} in {given}; a split of vqa_v2 takes the questions and the annotations file")
+            file_names = ", ".join(map(str, paths))
+            raise InputError(
+                f"no {name} in {file_names}; a split of vqa_v2 takes the questions and the annotations file"
+            )
     rows = Rows()
     annotations: dict[str, Entry] = {}
     for entry in _entries(contents, "annotations"):
@@ -64,7 +66,7 @@ def read_vqa_v2(paths: Sequence[Path], pictures: PictureFolder) -> Reading:
         try:
             question_id = _question_id(entry)
             matched.add(question_id)
-            _add(entry, annotations.get(question_id), question_id, pictures, rows)
+            _add(entry, annotations.get(question_id), question_id, image_folder, rows)
         except UnusableError as error:
             rows.refuse(entry.file, entry.place, error)
     for question_id, entry in annotations.items():
@@ -105,13 +107,13 @@ def _question_id(entry: Entry) -> str:
     return checked_id(entry.fields.get("question_id"), "question_id")
 
 
-def _add(entry: Entry, annotation: Entry | None, question_id: str, pictures: PictureFolder, rows: Rows) -> None:
+def _add(entry: Entry, annotation: Entry | None, question_id: str, image_folder: ImageFolder, rows: Rows) -> None:
     text = checked_text(entry.fields.get("question"), "the question")
     image = _image_id(entry)
     if annotation is None:
         raise UnusableError("no annotation has this question_id")
     if _image_id(annotation) != image:
-        raise UnusableError(f"the question is about picture {image}, its annotation about {_image_id(annotation)}")
+        raise UnusableError(f"the question is about image {image}, its annotation about {_image_id(annotation)}")
     answers = annotation.fields.get("answers")
     if not isinstance(answers, list) or not answers:
         raise UnusableError(f"answers must be a list of at least one answer, not {shown(answers)}")
@@ -122,7 +124,7 @@ def _add(entry: Entry, annotation: Entry | None, question_id: str, pictures: Pic
     if not any(answer.strip() for answer in answers):
         raise UnusableError("every answer is empty")
     kind = checked_kind(annotation.fields.get("answer_type"), "answer_type")
-    file = _picture(image, entry.subtype or annotation.subtype, pictures)
+    file = _find_image(image, entry.subtype or annotation.subtype, image_folder)
     rows.add(str(image), file, Question(question_id, text, tuple(answers), kind))
 
 
@@ -133,12 +135,12 @@ def _image_id(entry: Entry) -> int:
     return image
 
 
-def _picture(image: int, subtype: str, pictures: PictureFolder) -> Path:
-    """The file of a picture, named as in COCO 2014 or as in COCO 2017, in the folder or the subtype's folder in it."""
+def _find_image(image: int, subtype: str, image_folder: ImageFolder) -> Path:
+    """The file of an image, named as in COCO 2014 or as in COCO 2017, in the folder or the subtype's folder in it."""
     plain = f"{image:012d}.jpg"
     names = [f"COCO_{subtype}_{plain}", plain] if subtype else [plain]
     folders = ["", f"{subtype}/"] if subtype else [""]
     for name in (folder + name for name in names for folder in folders):
-        if (found := pictures.find(name)) is not None:
-            return found[1]
-    raise UnusableError(f"no picture {names[0]!r}")
+        if (image_file := image_folder.find(name)) is not None:
+            return image_file[1]
+    raise UnusableError(f"no image {names[0]!r}")

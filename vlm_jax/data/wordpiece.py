@@ -60,8 +60,8 @@ def train_vocabulary(texts: Iterable[str], vocabulary_size: int) -> dict[str, in
     )
     tokenizer = bert_tokenizer({token: i for i, token in enumerate(SPECIAL_TOKENS)}, lower_case=True)
     known = set(alphabet)
-    kept = sorted(word for word in words if all(character in known for character in _characters(word)))
-    tokenizer.train_from_iterator((" ".join([word] * words[word]) for word in kept), trainer)
+    known_words = sorted(word for word in words if all(character in known for character in _characters(word)))
+    tokenizer.train_from_iterator((" ".join([word] * words[word]) for word in known_words), trainer)
     return tokenizer.get_vocab(with_added_tokens=True)
 
 
@@ -81,12 +81,12 @@ def _characters(word: str) -> list[str]:
     return [word[0], *("##" + character for character in word[1:])]
 
 
-def _alphabet(words: Counter[str], room: int) -> list[str]:
+def _alphabet(words: Counter[str], size: int) -> list[str]:
     counts: Counter[str] = Counter()
     for word, times in words.items():
         for character in _characters(word):
             counts[character] += times
-    return sorted(sorted(counts, key=lambda character: (-counts[character], character))[:room])
+    return sorted(sorted(counts, key=lambda character: (-counts[character], character))[:size])
 
 
 def read_tokenizer(source: str | Path) -> "tokenizers.Tokenizer":
@@ -134,10 +134,10 @@ def _byte_level(vocabulary: Path, merges: Path) -> "tokenizers.Tokenizer":
         raise InputError(f"{vocabulary} and {merges.name} are no byte-level vocabulary: {error}") from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    there = tokenizer.get_vocab()
+    vocab = tokenizer.get_vocab()
     # The mask takes the space before it, as RoBERTa was trained.
     tokenizer.add_special_tokens(
-        [AddedToken(t, special=True, lstrip=t == ROBERTA_TOKENS[-1]) for t in ROBERTA_TOKENS if t in there]
+        [AddedToken(t, special=True, lstrip=t == ROBERTA_TOKENS[-1]) for t in ROBERTA_TOKENS if t in vocab]
     )
     return tokenizer
 

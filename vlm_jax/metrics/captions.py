@@ -70,7 +70,7 @@ def rouge_l_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[st
     Split at every single space, so no words are one empty word: an empty hypothesis matches an empty reference.
     """
     _check(hypotheses, references)
-    return np.array([_rouge(one, item) for one, item in zip(hypotheses, references, strict=True)])
+    return np.array([_rouge(hypothesis, item) for hypothesis, item in zip(hypotheses, references, strict=True)])
 
 
 def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -89,13 +89,13 @@ def cider_d_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[st
         seen.update({ngram for reference in item for ngram in _ngrams(reference)})
     rarity = {ngram: math.log(len(hypotheses) / count) for ngram, count in seen.items()}
     vector = _Vectors(rarity, math.log(len(hypotheses)))
-    return np.array([_cider(one, item, vector) for one, item in zip(hypotheses, references, strict=True)])
+    return np.array([_cider(hypothesis, item, vector) for hypothesis, item in zip(hypotheses, references, strict=True)])
 
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Share of items whose hypothesis is one of their references, 0 to 1; no score of the official evaluation's."""
     _check(hypotheses, references)
-    return sum(one in item for one, item in zip(hypotheses, references, strict=True)) / len(hypotheses)
+    return sum(hypothesis in item for hypothesis, item in zip(hypotheses, references, strict=True)) / len(hypotheses)
 
 
 def caption_statistics(hypotheses: Sequence[str]) -> dict[str, float]:
@@ -150,7 +150,9 @@ def _ngrams(caption: str) -> Ngrams:
 def _bleu_sums(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 10"]:
     """Of each item: four counts of matching n-grams, four of n-grams, its length, the length to compare with."""
     _check(hypotheses, references)
-    return np.array([_bleu_sum(one, item) for one, item in zip(hypotheses, references, strict=True)], float)
+    return np.array(
+        [_bleu_sum(hypothesis, item) for hypothesis, item in zip(hypotheses, references, strict=True)], float
+    )
 
 
 def _bleu_sum(hypothesis: str, references: Sequence[str]) -> list[int]:
@@ -183,17 +185,17 @@ def _rouge(hypothesis: str, references: Sequence[str]) -> float:
     return (1 + _BETA_SQUARED) * precision * recall / (recall + _BETA_SQUARED * precision)
 
 
-def _common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a bit for each word of `one` (Hyyro, 2004): zeros are its members."""
+def _common_subsequence(hypothesis: Sequence[str], other: Sequence[str]) -> int:
+    """Length of the longest common subsequence: zero bits mark its members in `hypothesis` (Hyyro, 2004)."""
     places: dict[str, int] = {}
-    for place, word in enumerate(one):
+    for place, word in enumerate(hypothesis):
         places[word] = places.get(word, 0) | 1 << place
-    every = (1 << len(one)) - 1
+    every = (1 << len(hypothesis)) - 1
     state = every
     for word in other:
-        kept = state & places.get(word, 0)
-        state = (state + kept | state - kept) & every
-    return len(one) - state.bit_count()
+        matched = state & places.get(word, 0)
+        state = (state + matched | state - matched) & every
+    return len(hypothesis) - state.bit_count()
 
 
 class _Vectors:
@@ -219,7 +221,7 @@ def _cider(hypothesis: str, references: Sequence[str], vector: _Vectors) -> floa
         for ngram, weight in weights.items():
             if other := others.get(ngram):
                 products[len(ngram) - 1] += min(weight, other) * other
-        scales = [one * other for one, other in zip(norms, other_norms, strict=True)]
+        scales = [norm * other_norm for norm, other_norm in zip(norms, other_norms, strict=True)]
         cosines = sum(product / scale for product, scale in zip(products, scales, strict=True) if scale)
         total += cosines * math.exp(-((length - other_length) ** 2) / (2 * _SIGMA**2))
     return 10 * total / len(_ORDERS) / len(references)

@@ -25,7 +25,7 @@ class CiderPairs:
         if len(captions) != len(item_of):
             raise InputError(f"{len(item_of)} items for {len(captions)} captions: expected one for each caption")
         words = [caption.split() for caption in captions]
-        self._lengths = np.array([len(each) for each in words], np.int64)
+        self._lengths = np.array([len(caption) for caption in words], np.int64)
         owner, ngram, order = _ngrams(words, self._lengths)
         rarity = _rarity(ngram, item_of[owner], len(np.unique(item_of[item_of >= 0])))
         # Sorted by caption and n-gram, equal n-grams of a caption stand together.
@@ -35,8 +35,8 @@ class CiderPairs:
         starts, group = np.flatnonzero(first), np.cumsum(first) - 1
         count = np.diff(np.append(starts, len(owner)))[group]
         repetition, weight = np.arange(len(owner)) - starts[group], rarity[ngram]
-        cell = owner * _ORDERS + order
-        norms = np.sqrt(np.bincount(cell, count * weight**2, minlength=len(words) * _ORDERS))[cell]
+        norm_index = owner * _ORDERS + order
+        norms = np.sqrt(np.bincount(norm_index, count * weight**2, minlength=len(words) * _ORDERS))[norm_index]
         self._as_hypothesis = np.divide(weight, norms, out=np.zeros_like(weight), where=norms > 0)
         self._as_reference = count * self._as_hypothesis
         self._column = ngram + repetition * len(rarity)
@@ -47,10 +47,15 @@ class CiderPairs:
     ) -> Float[np.ndarray, "H R"]:
         """CIDEr-D, 0 to 10, of each hypothesis with each reference alone, both by their place among the captions."""
         columns = _distinct(self._column[self._entries(hypotheses)])
-        one = self._matrix(hypotheses, self._as_hypothesis, columns)
-        other = self._matrix(references, self._as_reference, columns)
+        hypothesis_matrix = self._matrix(hypotheses, self._as_hypothesis, columns)
+        reference_matrix = self._matrix(references, self._as_reference, columns)
         difference = self._lengths[hypotheses][:, None] - self._lengths[references]
-        return 10 / _ORDERS * (one @ other.T).toarray() * np.exp(-(difference**2) / (2 * _SIGMA**2))
+        return (
+            10
+            / _ORDERS
+            * (hypothesis_matrix @ reference_matrix.T).toarray()
+            * np.exp(-(difference**2) / (2 * _SIGMA**2))
+        )
 
     def _entries(self, places: Int[np.ndarray, " P"]) -> Int[np.ndarray, " E"]:
         """Where the entries of some captions stand, one caption after the other."""
@@ -76,19 +81,19 @@ def _ngrams(
 ) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, " A"], Int[np.ndarray, " A"]]:
     """Of each n-gram of one to four words, as often as it occurs: its caption, its number, and n - 1."""
     numbers: dict[str, int] = {}
-    word = np.array([numbers.setdefault(each, len(numbers)) for caption in words for each in caption], np.int64)
+    word = np.array([numbers.setdefault(token, len(numbers)) for caption in words for token in caption], np.int64)
     owner = np.repeat(np.arange(len(words)), lengths)
     left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(word))  # words from here to the caption's end
     place, number, met = np.arange(len(word)), word, 0
-    found = []
+    parts = []
     for order in range(_ORDERS):
         inside = left[place] > order
         place = place[inside]
         keys = number[inside] * max(1, len(numbers)) + word[place + order] if order else word
         distinct, number = np.unique(keys, return_inverse=True)
-        found.append((owner[place], met + number, np.full(len(place), order)))
+        parts.append((owner[place], met + number, np.full(len(place), order)))
         met += len(distinct)
-    owners, ngrams, orders = (np.concatenate(column) for column in zip(*found, strict=True))
+    owners, ngrams, orders = (np.concatenate(column) for column in zip(*parts, strict=True))
     return owners, ngrams, orders
 
 

@@ -112,7 +112,7 @@ def _constant(word: str) -> Callable[[str], str]:
 
 def _replace(table: dict[str, str]) -> Callable[[str], str]:
     either = re.compile("|".join(map(re.escape, table)), re.IGNORECASE)
-    return lambda word: either.sub(lambda found: table[found[0].lower()], word)
+    return lambda word: either.sub(lambda match: table[match[0].lower()], word)
 
 
 def _without_soft_hyphens(word: str) -> str:

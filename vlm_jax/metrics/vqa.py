@@ -17,8 +17,8 @@ def accuracy_by_kind(scores: Float[np.ndarray, " Q"], kinds: Sequence[str]) -> d
     if not kinds:
         return {}
     named = np.asarray(kinds)
-    each = {f"accuracy/{kind}": float(scores[named == kind].mean()) for kind in sorted(set(kinds))}
-    return {"accuracy": float(scores.mean()), **each}
+    by_kind = {f"accuracy/{kind}": float(scores[named == kind].mean()) for kind in sorted(set(kinds))}
+    return {"accuracy": float(scores.mean()), **by_kind}
 
 
 @lru_cache(maxsize=2**17)
@@ -27,12 +27,12 @@ def canonical(answer: str) -> str:
     return normalize_answer(answer) or answer
 
 
-def share_of(prediction: str, answers: Sequence[str]) -> float:
+def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """The share of people who gave this answer, however spelled; with one answer a question, plain accuracy."""
     return sum(canonical(answer) == canonical(prediction) for answer in answers) / max(1, len(answers))
 
 
-ACCURACIES = {"share": share_of, "vqa": vqa_accuracy}
+ACCURACIES = {"soft": soft_accuracy, "vqa": vqa_accuracy}
 
 
 class BlindPrior:

@@ -29,7 +29,7 @@ from vlm_jax.scenes.scene import COLOURS, SHAPES
 
 
 class Relation(NamedTuple):
-    """Where one thing stands as seen from another; both are positions in `Statements.mentions`."""
+    """Where one object stands as seen from another; both are positions in `Statements.mentions`."""
 
     subject: int
     name: str
@@ -103,34 +103,34 @@ def parse_caption(text: str) -> Statements:
 
 def _clause(text: str, start: int, *, first: int) -> _Clause | None:
     """The clause that begins at `start`, whose first phrase is the mention at `first`; None if there is none."""
-    if found := _COUNT.match(text, start):
-        number = NUMBERS.index(found["number"])
+    if match := _COUNT.match(text, start):
+        number = NUMBERS.index(match["number"])
         nouns = {0: _SINGULAR | _PLURAL, 1: _SINGULAR}.get(number, _PLURAL)
-        mention = _mention(found, nouns=nouns, number=number)
-        return _Clause([mention], [], found.end()) if mention else None
+        mention = _mention(match, nouns=nouns, number=number)
+        return _Clause([mention], [], match.end()) if mention else None
     mentions: list[Mention] = []
     relations: list[Relation] = []
     relation = None
     while True:
-        found = _PHRASE.match(text, start)
-        mention = _mention(found) if found else None
-        if found is None or mention is None:
+        match = _PHRASE.match(text, start)
+        mention = _mention(match) if match else None
+        if match is None or mention is None:
             return None
         if relation:
             relations.append(Relation(first, _RELATIONS[relation["name"]], first + len(mentions)))
         mentions.append(mention)
-        relation = (_NEXT_RELATION if relations else _FIRST_RELATION).match(text, found.end())
+        relation = (_NEXT_RELATION if relations else _FIRST_RELATION).match(text, match.end())
         if relation is None:
-            return _Clause(mentions, relations, found.end())
+            return _Clause(mentions, relations, match.end())
         start = relation.end()
 
 
 def _mention(
-    found: re.Match[str], *, nouns: dict[str, str | None] = _SINGULAR, number: int | None = None
+    match: re.Match[str], *, nouns: dict[str, str | None] = _SINGULAR, number: int | None = None
 ) -> Mention | None:
     """What a phrase says; None where it says an attribute twice or its noun does not go with the number."""
-    words = [found["size"], found["color"], *(found.groupdict().get("behind") or "").split(" and ")]
+    words = [match["size"], match["color"], *(match.groupdict().get("behind") or "").split(" and ")]
     sizes, colors = [_SIZES[word] for word in words if word in _SIZES], [word for word in words if word in COLOURS]
-    if len(sizes) > 1 or len(colors) > 1 or found["noun"] not in nouns:
+    if len(sizes) > 1 or len(colors) > 1 or match["noun"] not in nouns:
         return None
-    return Mention(*sizes or [None], *colors or [None], nouns[found["noun"]], number)
+    return Mention(*sizes or [None], *colors or [None], nouns[match["noun"]], number)

@@ -12,12 +12,12 @@ from vlm_jax.scenes.scene import (
     COLOURS,
     GAP,
     LIGHT,
-    MOST_THINGS,
+    MAX_OBJECTS,
     NOISES,
     SHAPES,
     SIZES,
     Scene,
-    Thing,
+    SceneObject,
     check_side,
     pixels,
     radius,
@@ -26,8 +26,8 @@ from vlm_jax.scenes.scene import (
 
 Choice = TypeVar("Choice")
 
-CLEARER = 4  # pixels by which the first two things of a sampled scene are further apart along one axis than the other
-TRIES = 100  # placements of the same things before others are drawn, which are smaller more often than not
+CLEARER = 4  # pixels by which the first two objects of a sampled scene are further apart along one axis than the other
+TRIES = 100  # placements of the same objects before others are drawn, which are smaller more often than not
 Pair = tuple[str, str]
 """A colour and a shape."""
 HELD_OUT_PAIRS: tuple[Pair, ...] = (
@@ -53,30 +53,30 @@ class Sampling(NamedTuple):
     fewest: int = 1
     most: int = 4
     first: tuple[Pair, ...] = SEEN_PAIRS
-    """Colours and shapes that one thing of each scene is drawn from."""
+    """Colours and shapes that one object of each scene is drawn from."""
     others: tuple[Pair, ...] = SEEN_PAIRS
 
 
 def check_sampling(sampling: Sampling) -> None:
     """Refuse what no scene can have."""
     check_side(sampling.size)
-    if not 1 <= sampling.fewest <= sampling.most <= MOST_THINGS:
+    if not 1 <= sampling.fewest <= sampling.most <= MAX_OBJECTS:
         raise InputError(
-            f"a scene has 1 to {MOST_THINGS} things; got at least {sampling.fewest} and at most {sampling.most}"
+            f"a scene has 1 to {MAX_OBJECTS} objects; got at least {sampling.fewest} and at most {sampling.most}"
         )
 
 
 def sample_scene(random: np.random.Generator, sampling: Sampling) -> Scene:
-    """A scene with each number of things equally likely, and each place that is left."""
+    """A scene with each number of objects equally likely, and each place that is left."""
     check_sampling(sampling)
     count = int(random.integers(sampling.fewest, sampling.most + 1))
     while True:
         kinds = _kinds(random, sampling, count)
         for _ in range(TRIES):
-            things = _placed(random, kinds, sampling.size)
-            if things and _one_axis_is_clearer(things, sampling.size):
+            objects = _placed(random, kinds, sampling.size)
+            if objects and _one_axis_is_clearer(objects, sampling.size):
                 red, green, blue = (int(level) for level in random.integers(*LIGHT, 3))
-                return Scene(sampling.size, things, (red, green, blue), int(random.integers(NOISES)))
+                return Scene(sampling.size, objects, (red, green, blue), int(random.integers(NOISES)))
 
 
 def _kinds(random: np.random.Generator, sampling: Sampling, count: int) -> list[tuple[str, Pair]]:
@@ -90,27 +90,27 @@ def _kinds(random: np.random.Generator, sampling: Sampling, count: int) -> list[
     return sorted(kinds, key=lambda kind: -SIZES[kind[0]])
 
 
-def _placed(random: np.random.Generator, kinds: list[tuple[str, Pair]], size: int) -> tuple[Thing, ...]:
-    """The things where they fit, one after the other; none where a place for one is missing."""
-    things: list[Thing] = []
+def _placed(random: np.random.Generator, kinds: list[tuple[str, Pair]], size: int) -> tuple[SceneObject, ...]:
+    """The objects where they fit, one after the other; none where a place for one is missing."""
+    objects: list[SceneObject] = []
     for kind, (color, shape) in kinds:
         reach = pixels(SIZES[kind], size)
         free = np.zeros((size + 1, size + 1), bool)  # rows are y
         free[reach : size - reach + 1, reach : size - reach + 1] = True
-        for thing in things:
-            near = reach + radius(thing, size) + pixels(GAP, size) - 1
-            free[max(0, thing.y - near) : thing.y + near + 1, max(0, thing.x - near) : thing.x + near + 1] = False
+        for obj in objects:
+            near = reach + radius(obj, size) + pixels(GAP, size) - 1
+            free[max(0, obj.y - near) : obj.y + near + 1, max(0, obj.x - near) : obj.x + near + 1] = False
         places = np.flatnonzero(free)
         if not len(places):
             return ()
         y, x = divmod(int(random.choice(places)), size + 1)
-        things.append(Thing(shape, color, kind, x, y))
-    return tuple(things)
+        objects.append(SceneObject(shape, color, kind, x, y))
+    return tuple(objects)
 
 
-def _one_axis_is_clearer(things: tuple[Thing, ...], size: int) -> bool:
-    """Whether the relation between the first two things is no toss-up."""
-    if len(things) < 2:
+def _one_axis_is_clearer(objects: tuple[SceneObject, ...], size: int) -> bool:
+    """Whether the relation between the first two objects is no toss-up."""
+    if len(objects) < 2:
         return True
-    one, other = sorted(things, key=rank)[:2]
-    return abs(abs(one.x - other.x) - abs(one.y - other.y)) >= pixels(CLEARER, size)
+    subject, reference = sorted(objects, key=rank)[:2]
+    return abs(abs(subject.x - reference.x) - abs(subject.y - reference.y)) >= pixels(CLEARER, size)

@@ -1,6 +1,6 @@
-"""A drawn world: one to six coloured shapes on a square picture, what is where, and both kept as JSON.
+"""A drawn world: one to six coloured shapes on a square image, what is where, and both kept as JSON.
 
-Places and lengths are whole pixels from the upper left corner. Lengths are stated for a picture of 64 pixels and grow
+Places and lengths are whole pixels from the upper left corner. Lengths are stated for an image of 64 pixels and grow
 with it, so a scene of 128 pixels looks the same, only finer.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from vlm_jax.errors import InputError, nearest, one_of
 
 BASE = 64  # pixels: the side for which the lengths below are stated; a side is a multiple of it
-SIZES = {"large": 11, "small": 6}  # pixels: half the side of the box that holds a thing
+SIZES = {"large": 11, "small": 6}  # pixels: half the side of the box that holds an object
 COLOURS = {
     "red": (220, 30, 35),
     "yellow": (250, 205, 20),
@@ -24,8 +24,8 @@ COLOURS = {
     "black": (25, 25, 25),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
-MOST_THINGS = 6
-GAP = 2  # pixels that stay empty between the boxes of two things
+MAX_OBJECTS = 6
+GAP = 2  # pixels that stay empty between the boxes of two objects
 MARGIN = 8  # pixels between two middles from which "left of", "right of", "above" and "below" clearly hold
 LIGHT = (222, 250)  # the darkest level that a background may have, and the one above its lightest
 NOISES = 2**32  # how many seeds of noise there are
@@ -35,7 +35,7 @@ OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "bel
 
 
 @dataclasses.dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One shape; `x` and `y` are the middle of its box, a corner of four pixels."""
 
     shape: str
@@ -48,63 +48,67 @@ class Thing:
         for name, choices in (("shape", SHAPES), ("color", COLOURS), ("size", SIZES)):
             value = getattr(self, name)
             if value not in choices:
-                raise InputError(f"a thing has no {name} {reprlib.repr(value)}; {one_of(choices)}")
+                raise InputError(f"a scene object has no {name} {reprlib.repr(value)}; {one_of(choices)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Things on a light background, in one order: large before small, then by the order of colours, then of shapes.
+    """Objects on a light background, in one order: large before small, then by the order of colours, then of shapes.
 
-    No two things are the same in size, colour and shape, all lie inside the picture, and boxes are `GAP` pixels apart;
+    No two objects are the same in size, colour and shape, all lie inside the image, and boxes are `GAP` pixels apart;
     raises `InputError` where that is not so.
     """
 
     size: int
     """Pixels a side."""
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     background: tuple[int, int, int] = (240, 240, 240)
     noise: int = 0
-    """The seed of the noise, so that a scene is always the same picture."""
+    """The seed of the noise, so that a scene is always the same image."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "things", tuple(sorted(self.things, key=rank)))
+        object.__setattr__(self, "objects", tuple(sorted(self.objects, key=rank)))
         _check(self)
 
 
-def rank(thing: Thing) -> tuple[int, int, int]:
-    """What things are ordered by."""
-    return list(SIZES).index(thing.size), list(COLOURS).index(thing.color), SHAPES.index(thing.shape)
+def rank(obj: SceneObject) -> tuple[int, int, int]:
+    """What objects are ordered by."""
+    return list(SIZES).index(obj.size), list(COLOURS).index(obj.color), SHAPES.index(obj.shape)
 
 
 def pixels(length: int, size: int) -> int:
-    """A length that is stated for `BASE` pixels, in a picture of `size` pixels."""
+    """A length that is stated for `BASE` pixels, in an image of `size` pixels."""
     return length * size // BASE
 
 
-def radius(thing: Thing, size: int) -> int:
-    """Half the side of the thing's box in a picture of `size` pixels."""
-    return pixels(SIZES[thing.size], size)
+def radius(obj: SceneObject, size: int) -> int:
+    """Half the side of the object's box in an image of `size` pixels."""
+    return pixels(SIZES[obj.size], size)
 
 
 def _check(scene: Scene) -> None:
     check_side(scene.size)
-    if not 1 <= len(scene.things) <= MOST_THINGS:
-        raise InputError(f"a scene has 1 to {MOST_THINGS} things, not {len(scene.things)}")
+    if not 1 <= len(scene.objects) <= MAX_OBJECTS:
+        raise InputError(f"a scene has 1 to {MAX_OBJECTS} objects, not {len(scene.objects)}")
     if not all(LIGHT[0] <= level < LIGHT[1] for level in scene.background):
         raise InputError(f"a background has levels from {LIGHT[0]} to {LIGHT[1] - 1}, not {scene.background}")
     if not 0 <= scene.noise < NOISES:
         raise InputError(f"the seed of the noise must be at least 0 and below {NOISES}, not {scene.noise}")
-    for thing in scene.things:
-        reach = radius(thing, scene.size)
-        if not (reach <= thing.x <= scene.size - reach and reach <= thing.y <= scene.size - reach):
-            raise InputError(f"the {_named(thing)} does not lie inside a picture of {scene.size} pixels")
+    for obj in scene.objects:
+        reach = radius(obj, scene.size)
+        if not (reach <= obj.x <= scene.size - reach and reach <= obj.y <= scene.size - reach):
+            raise InputError(f"the {_named(obj)} does not lie inside an image of {scene.size} pixels")
     gap = pixels(GAP, scene.size)
-    for one, other in itertools.combinations(scene.things, 2):
-        if rank(one) == rank(other):
-            raise InputError(f"a scene has only one {one.size} {one.color} {one.shape}")
-        apart = max(abs(one.x - other.x), abs(one.y - other.y)) - radius(one, scene.size) - radius(other, scene.size)
-        if apart < gap:
-            raise InputError(f"the {_named(one)} and the {_named(other)} are less than {gap} pixels apart")
+    for first, second in itertools.combinations(scene.objects, 2):
+        if rank(first) == rank(second):
+            raise InputError(f"a scene has only one {first.size} {first.color} {first.shape}")
+        distance = (
+            max(abs(first.x - second.x), abs(first.y - second.y))
+            - radius(first, scene.size)
+            - radius(second, scene.size)
+        )
+        if distance < gap:
+            raise InputError(f"the {_named(first)} and the {_named(second)} are less than {gap} pixels apart")
 
 
 def check_side(size: int) -> None:
@@ -113,19 +117,19 @@ def check_side(size: int) -> None:
         raise InputError(f"the side of a scene must be a multiple of {BASE} up to {8 * BASE} pixels, not {size}")
 
 
-def _named(thing: Thing) -> str:
-    return f"{thing.size} {thing.color} {thing.shape} at ({thing.x}, {thing.y})"
+def _named(obj: SceneObject) -> str:
+    return f"{obj.size} {obj.color} {obj.shape} at ({obj.x}, {obj.y})"
 
 
-def holds(relation: str, one: Thing, other: Thing, *, size: int) -> bool:
-    """Whether the middle of `one` is at least `MARGIN` pixels to that side of the middle of `other`."""
+def holds(relation: str, first: SceneObject, second: SceneObject, *, size: int) -> bool:
+    """Whether the middle of `first` is at least `MARGIN` pixels to that side of the middle of `second`."""
     across, down = RELATIONS[relation]
-    return across * (one.x - other.x) + down * (one.y - other.y) >= pixels(MARGIN, size)
+    return across * (first.x - second.x) + down * (first.y - second.y) >= pixels(MARGIN, size)
 
 
-def clearest_relation(one: Thing, other: Thing) -> str:
+def clearest_relation(first: SceneObject, second: SceneObject) -> str:
     """The relation along the axis on which the two are further apart; it always holds, since boxes do not touch."""
-    across, down = one.x - other.x, one.y - other.y
+    across, down = first.x - second.x, first.y - second.y
     if abs(across) >= abs(down):
         return "left of" if across < 0 else "right of"
     return "above" if down < 0 else "below"
@@ -147,14 +151,14 @@ def from_json(text: str) -> Scene:
     except RecursionError:
         raise InputError("a scene must be JSON: it is nested too deeply") from None
     fields = _fields(values, Scene, "a scene")
-    things = fields.pop("things")
-    if not isinstance(things, list):
-        raise InputError(f"things of a scene must be a list, not {reprlib.repr(things)}")
+    objects = fields.pop("objects")
+    if not isinstance(objects, list):
+        raise InputError(f"objects of a scene must be a list, not {reprlib.repr(objects)}")
     background = fields.pop("background")
     if not (isinstance(background, list) and [type(level) for level in background] == [int] * 3):
         raise InputError(f"background of a scene must be three whole numbers, not {reprlib.repr(background)}")
     return Scene(
-        things=tuple(Thing(**_fields(thing, Thing, "a thing")) for thing in things),
+        objects=tuple(SceneObject(**_fields(obj, SceneObject, "a scene object")) for obj in objects),
         background=tuple(background),
         **fields,
     )

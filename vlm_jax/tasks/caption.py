@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vlm_jax.figures import SheetItem
+from vlm_jax.figures import Card
 from vlm_jax.scenes.rules import CaptionCheck
 
 
@@ -53,9 +53,9 @@ class Caption(NamedTuple):
         found["references"] = list(self.references)
         return found | ({"check": self.check._asdict()} if self.check else {})
 
-    def card(self, image: np.ndarray) -> SheetItem:
+    def card(self, image: np.ndarray) -> Card:
         """For a sheet of pictures."""
-        return SheetItem(image, "", self.text, None, self.references[:1], self.right)
+        return Card(image, "", self.text, None, self.references[:1], self.right)
 
 
 def rule_scores(checks: Sequence[CaptionCheck]) -> dict[str, float]:

@@ -97,7 +97,7 @@ class Captioning(Task):
             each._replace(questions=(Question(each.image_id, text, (), ""),))
             for each, text in zip(examples, texts, strict=True)
         ]
-        encode = dataclasses.replace(self.encode, questions_per_image=1)
+        encode = dataclasses.replace(self.encode, texts_per_image=1)
         size, threads = self.config.training.evaluation_batch_images, self.config.data.threads
         found = []
         for loaded in evaluation_batches(asked, encode, batch_images=size, threads=threads):
@@ -164,7 +164,7 @@ class Captioning(Task):
 
     def _images(self, examples: Sequence[Example], size: int) -> Iterator[Float[Array, "I h w 3"]]:
         """The pictures on the devices, `size` at a time; the last batch is filled up."""
-        encode = dataclasses.replace(self.encode, questions_per_image=1)
+        encode = dataclasses.replace(self.encode, texts_per_image=1)
         pictures, threads = without_texts(examples), self.config.data.threads
         for loaded in evaluation_batches(pictures, encode, batch_images=size, threads=threads):
             yield jax.device_put(loaded.batch.image)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vlm_jax.figures import SheetItem, side_by_side
+from vlm_jax.figures import Card, side_by_side
 from vlm_jax.metrics.images import difference_per_pair
-from vlm_jax.scenes.picture_rules import PictureCheck, check_picture
-from vlm_jax.scenes.pictures import read_picture
+from vlm_jax.scenes.detector import detect_scene
+from vlm_jax.scenes.image_check import ImageCheck, check_image
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.shared import PLAIN
 from vlm_jax.types import Example
@@ -26,7 +26,7 @@ class Drawn(NamedTuple):
     image_id: str
     prompt: str
     pictures: UInt8[np.ndarray, "S h w 3"]
-    checks: tuple[PictureCheck, ...]
+    checks: tuple[ImageCheck, ...]
     """Each picture held against the scene of the prompt; none where nobody knows."""
     log_likelihood: float
     """Mean log-probability of a code of the true picture, in nats: all hidden or, with `raster`, given those before."""
@@ -53,17 +53,17 @@ class Drawn(NamedTuple):
         found = {"image_id": self.image_id, "prompt": self.prompt, "log_likelihood": self.log_likelihood}
         return found | {"prompt_gain": gain, "checks": [check._asdict() for check in self.checks]}
 
-    def card(self, image: np.ndarray | None) -> SheetItem:
+    def card(self, image: np.ndarray | None) -> Card:
         """For a sheet: the first pictures under their prompt, which the first of them is right or wrong about."""
-        return SheetItem(side_by_side(*self.pictures[:SHOWN]), "", self.prompt, None, (), self.right)
+        return Card(side_by_side(*self.pictures[:SHOWN]), "", self.prompt, None, (), self.right)
 
 
-def check_drawn(example: Example, pictures: UInt8[np.ndarray, "S h w 3"]) -> tuple[PictureCheck, ...]:
+def check_drawn(example: Example, pictures: UInt8[np.ndarray, "S h w 3"]) -> tuple[ImageCheck, ...]:
     """Each picture held against the example's scene; none where it has no scene."""
     if example.scene is None:
         return ()
     scene = from_json(example.scene)
-    return tuple(check_picture(read_picture(picture), scene) for picture in pictures)
+    return tuple(check_image(detect_scene(picture), scene) for picture in pictures)
 
 
 def score_drawn(drawn: Sequence[Drawn]) -> dict[str, float]:
@@ -122,7 +122,7 @@ def log_frequency(codes: Sequence[Int[np.ndarray, "gh gw"]]) -> float:
     return float(np.sum(shares * np.log(shares)))
 
 
-def picture_scores(checks: Sequence[PictureCheck]) -> dict[str, float]:
+def picture_scores(checks: Sequence[ImageCheck]) -> dict[str, float]:
     """Means over pictures of known scenes; nothing where there are none."""
     if not checks:
         return {}

@@ -26,7 +26,7 @@ from vlm_jax.types import Example
 
 BATCH = 64
 SQUARES = 4  # along each side of a cell at most, by whose colours codes are told to look alike
-PICTURE = ("size", "resize", "mean", "deviation")  # how a picture file becomes what is encoded
+PICTURE = ("size", "resize", "mean", "std")  # how a picture file becomes what is encoded
 
 
 class TrainedTokenizer:

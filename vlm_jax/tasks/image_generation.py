@@ -77,8 +77,8 @@ class ImageGeneration(Task):
         if apart := differing(config, tokenizer.config):
             raise InputError(f"the image tokenizer has {apart}, and the config says otherwise; give the same")
         self.config, self.tokenizer, self.judge = config, tokenizer, judge
-        self._pixels = dataclasses.replace(encode, image=tokenizer.image, questions_per_image=1)
-        self.encode = dataclasses.replace(encode, codes=tokenizer.grid)
+        self._pixels = dataclasses.replace(encode, image=tokenizer.image, texts_per_image=1)
+        self.encode = dataclasses.replace(encode, image_token_grid=tokenizer.grid)
         self.model = VisualLanguageModel(config.model, tokenizer.codes)
         self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))

@@ -13,7 +13,7 @@ from vlm_jax.config import Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
-from vlm_jax.figures import SheetItem, side_by_side
+from vlm_jax.figures import Card, side_by_side
 from vlm_jax.metrics.images import codebook_use, psnr, ssim
 from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction, code_count
 from vlm_jax.tasks.shared import PLAIN, Task, without_texts
@@ -55,10 +55,10 @@ class Reconstructed(NamedTuple):
         """One line of `predictions.jsonl`."""
         return {"image_id": self.image_id, "psnr": self.psnr, "ssim": self.ssim, "codes": self.codes.tolist()}
 
-    def card(self, image: np.ndarray) -> SheetItem:
+    def card(self, image: np.ndarray) -> Card:
         """For a sheet: the original on the left, its reconstruction on the right."""
         said = f"{self.psnr:.1f} dB, SSIM {self.ssim:.3f}"
-        return SheetItem(side_by_side(self.original, self.picture), "", said, None, (), None)
+        return Card(side_by_side(self.original, self.picture), "", said, None, (), None)
 
 
 class ImageTokenization(Task):
@@ -70,7 +70,7 @@ class ImageTokenization(Task):
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         self.config = config
-        self.encode = dataclasses.replace(encode, questions_per_image=1)  # texts are not looked at
+        self.encode = dataclasses.replace(encode, texts_per_image=1)  # texts are not looked at
         self.model = ImageTokenizer(config.model.codes)
         self._reconstruct = jax.jit(self._through_codes)
 
@@ -103,7 +103,7 @@ class ImageTokenization(Task):
 
     def _noise(self, keys: Key[Array, " n"], shape: tuple[int, ...], levels: float) -> Float[Array, "n h w 3"]:
         """For each key a picture of noise, in the normalised levels that the model sees."""
-        deviation = levels / 255 / np.array(self.encode.image.deviation, np.float32)[None, None, None]
+        deviation = levels / 255 / np.array(self.encode.image.std, np.float32)[None, None, None]
         return jax.vmap(lambda key: jax.random.normal(key, shape))(keys) * deviation
 
     def predict(self, params: dict[str, Any], examples: Sequence[Example]) -> list[Reconstructed]:

@@ -10,7 +10,7 @@ from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.rows import counted
 from vlm_jax.metrics.captions import score_captions
-from vlm_jax.metrics.vqa import ACCURACIES, canonical, share_of
+from vlm_jax.metrics.vqa import ACCURACIES, canonical, soft_accuracy
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.drawn import check_drawn, picture_scores
@@ -47,8 +47,8 @@ def answer_reach(
         f"vocabulary, {open_best:.4f} with any answer"
     )
     if not best:
-        cure = "set data.accuracy share"
-        if not _best(asked, share_of, known)[0]:
+        cure = "set data.accuracy soft"
+        if not _best(asked, soft_accuracy, known)[0]:
             cure = "no answer of validation is in the vocabulary: lower data.min_answer_count, or check the files"
         elif open_best:
             cure = f"the official accuracy compares spelling where all people agree: {cure}"
@@ -59,7 +59,7 @@ def answer_reach(
     if accuracy == "vqa" and best and few:
         found.append(
             f"note: {few:.1%} of the validation questions have fewer than {FEWEST} answers, for which the official "
-            "accuracy is always below 1; data.accuracy share has no such limit"
+            "accuracy is always below 1; data.accuracy soft has no such limit"
         )
     return found
 

@@ -12,7 +12,7 @@ from vlm_jax.config import Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
-from vlm_jax.figures import SheetItem
+from vlm_jax.figures import Card
 from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind, lenient_vqa_accuracy
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
@@ -38,10 +38,10 @@ class Prediction(NamedTuple):
         """Whether half of the people or more gave this answer; None where nobody was asked."""
         return self.score >= 0.5 if self.question.answers else None
 
-    def card(self, image: np.ndarray) -> SheetItem:
+    def card(self, image: np.ndarray) -> Card:
         """For a sheet of pictures."""
         answer, probability = self.top[0]
-        return SheetItem(image, self.question.text, answer, probability, self.question.answers, self.right)
+        return Card(image, self.question.text, answer, probability, self.question.answers, self.right)
 
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
@@ -91,7 +91,7 @@ class VisualQuestionAnswering(Task):
             )
         self.config, self.encode, self.answers = config, encode, encode.answers.answers
         self.model = VisualLanguageModel(config.model, classes)
-        self._accuracy = ACCURACIES[config.data.accuracy or "share"]
+        self._accuracy = ACCURACIES[config.data.accuracy or "soft"]
         self._predict = jax.jit(self._predict_batch)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class VisualQuestionAnswering(Task):
 
     def reach(self, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
         """How many answers questions have, and the best accuracy of any answer."""
-        return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy or "share")
+        return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy or "soft")
 
     def remarks(self, predictions: Sequence[Prediction], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""

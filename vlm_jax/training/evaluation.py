@@ -18,7 +18,7 @@ import numpy as np
 from vlm_jax.config import Config
 from vlm_jax.config_json import to_dict
 from vlm_jax.data.images import decode_image
-from vlm_jax.figures import predictions_sheet
+from vlm_jax.figures import plot_contact_sheet
 from vlm_jax.run_folder import RESULT, RunFolder
 from vlm_jax.tasks.baselines import baseline_warnings
 from vlm_jax.training.state import Parameters
@@ -123,7 +123,7 @@ def draw_sheet(
 
     items = [p.card(shown(p.image_id)) for p in [*right[: SHEET_ITEMS - len(wrong)], *wrong]]
     title = f"{title}; mistakes shown more often than they occur" if right and wrong else title
-    predictions_sheet(items, path, title=title)
+    plot_contact_sheet(items, path, title=title)
 
 
 def parameter_count(params: Parameters) -> int:

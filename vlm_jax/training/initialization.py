@@ -165,7 +165,7 @@ def _image_side(
     wrong = {f"image.{setting}": theirs[setting] for setting in relevant if ours[setting] != theirs[setting]}
     if wrong:
         raise InputError(f"model.image.init_from {name} needs {_options(wrong)}")
-    for setting in ("mean", "deviation"):
+    for setting in ("mean", "std"):
         value = getattr(source.input, setting)
         if not np.allclose(getattr(config.data.image, setting), value, atol=1e-4):
             shown = " ".join(f"{x:.6g}" for x in value)

@@ -52,7 +52,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         answers=AnswerVocabulary.load(folder.file(ANSWERS)) if asks else None,
         image=config.data.image,
         max_length=config.model.text.max_length,
-        questions_per_image=config.data.questions_per_image,
+        texts_per_image=config.data.texts_per_image,
         accepted_answers=most_answers(train) if train is not None else 1,
     )
 

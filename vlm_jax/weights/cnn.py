@@ -21,12 +21,12 @@ TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d
 LITE_EPSILON = 1e-3  # EfficientNet's batch norms
 # torchvision's presets.ImageClassification: Resize(256), CenterCrop(224), bilinear.
 TORCHVISION = ImageInput(
-    size=(224, 224), short_side=256, resample="bilinear", mean=(0.485, 0.456, 0.406), deviation=(0.229, 0.224, 0.225)
+    size=(224, 224), short_side=256, resample="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 )
 # preprocessor_config.json of microsoft/resnet-18 to -101: crop_pct 0.875, bicubic.
 IMAGENET = replace(TORCHVISION, resample="bicubic")
 # TensorFlow's EfficientNet-Lite: CROP_PADDING 32, so that 224 of 256 are cut out; bicubic; (x - 127) / 128.
-LITE = ImageInput(size=(224, 224), short_side=256, mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)
+LITE = ImageInput(size=(224, 224), short_side=256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
 Parts = tuple[Part, ...]

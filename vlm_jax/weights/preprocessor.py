@@ -44,8 +44,8 @@ class Preprocessor(NamedTuple):
     resample: str
     """Of `FILTERS`."""
     mean: tuple[float, float, float]
-    """On a scale of 0 to 1, as `deviation`."""
-    deviation: tuple[float, float, float]
+    """On a scale of 0 to 1, as `std`."""
+    std: tuple[float, float, float]
 
 
 def read_preprocessor(beside: Beside) -> Preprocessor | None:
@@ -104,7 +104,7 @@ def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
         short_side=math.floor(size[1] / share),
         resample=recipe["interpolation"],
         mean=_colours(recipe, "mean", least=0.0, file=TIMM_FILE),
-        deviation=_colours(recipe, "std", least=1e-6, file=TIMM_FILE),
+        std=_colours(recipe, "std", least=1e-6, file=TIMM_FILE),
     )
 
 

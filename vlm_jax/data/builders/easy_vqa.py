@@ -1,6 +1,6 @@
-"""easy-VQA (Victor Zhou, 2019, MIT): 5,000 pictures of one shape each, 48,248 questions, 13 answers.
+"""easy-VQA (Victor Zhou, 2019, MIT): 5,000 images of one shape each, 48,248 questions, 13 answers.
 
-The PyPI package `easy_vqa` carries the pictures and questions; nothing is downloaded.
+The PyPI package `easy_vqa` carries the images and questions; nothing is downloaded.
 """
 
 import importlib.util
@@ -11,19 +11,19 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from vlm_jax.data.builders.features import picture_with_questions
+from vlm_jax.data.builders.features import image_with_questions
 from vlm_jax.data.splits import tenth
 from vlm_jax.errors import InputError
 
 
 class EasyVqa(tfds.core.GeneratorBasedBuilder):
-    """One record a picture with all its questions, in array_record files that need no TensorFlow."""
+    """One record an image with all its questions, in array_record files that need no TensorFlow."""
 
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=picture_with_questions((64, 64)),
+            features=image_with_questions((64, 64)),
             description="easy-VQA: shapes and colours",
             homepage="https://github.com/vzhou842/easy-VQA",
         )
@@ -54,7 +54,7 @@ def _records(part: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _package_folder() -> Path:
-    found = importlib.util.find_spec("easy_vqa")  # not imported: only its data is wanted
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("easy_vqa")  # not imported: only its data is wanted
+    if spec is None or spec.origin is None:
         raise InputError("the data set easy_vqa needs the package easy_vqa; run: pip install easy-vqa==1.0")
-    return Path(found.origin).parent
+    return Path(spec.origin).parent

@@ -1,10 +1,10 @@
-"""The record that every builder writes: a picture with all its questions."""
+"""The record that every builder writes: an image with all its questions."""
 
 import tensorflow_datasets as tfds
 
 
-def picture_with_questions(size: tuple[int, int]) -> tfds.features.FeaturesDict:
-    """Features of one picture of `size` (height, width) pixels, encoded as PNG, and its questions."""
+def image_with_questions(size: tuple[int, int]) -> tfds.features.FeaturesDict:
+    """Features of one image of `size` (height, width) pixels, encoded as PNG, and its questions."""
     text = tfds.features.Text()
     return tfds.features.FeaturesDict(
         {

@@ -1,8 +1,8 @@
 """Shape scenes: coloured shapes on a light background, with captions, questions and the scene itself.
 
-Drawn here, nothing is downloaded: `vlm_jax/scenes/` says what a scene is and what is true of it. Every picture of the
-split `held_out` has a pair of colour and shape that the other splits never show, name or ask for. No picture of the
-split `unseen_prompts` has a complete caption that a training picture has.
+Drawn here, nothing is downloaded: `vlm_jax/scenes/` says what a scene is and what is true of it. Every image of the
+split `held_out` has a pair of colour and shape that the other splits never show, name or ask for. No image of the
+split `unseen_prompts` has a complete caption that a training image has.
 """
 
 import io
@@ -14,22 +14,22 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
 
-from vlm_jax.data.builders.features import picture_with_questions
+from vlm_jax.data.builders.features import image_with_questions
 from vlm_jax.errors import InputError
-from vlm_jax.scenes.drawing import draw
 from vlm_jax.scenes.language import caption, free_captions
-from vlm_jax.scenes.questions import ask
+from vlm_jax.scenes.questions import generate_questions
+from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS, Sampling, check_sampling, sample_scene
-from vlm_jax.scenes.scene import Scene, Thing, to_json
+from vlm_jax.scenes.scene import Scene, SceneObject, to_json
 
-PICTURES = {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
+NUM_IMAGES = {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
 
 
 class ShapeScenes(tfds.core.GeneratorBasedBuilder):
-    """One record a picture: five captions, the complete one first, up to eight questions, and the scene as JSON.
+    """One record an image: five captions, the complete one first, up to eight questions, and the scene as JSON.
 
-    `size` is the side of a picture in pixels, which has `fewest` to `most` things. All depends on `seed` alone. Where
-    there is one thing in each, training has every caption: then there is no split `unseen_prompts`.
+    `size` is the side of an image in pixels, which has `fewest` to `most` objects. All depends on `seed` alone. Where
+    there is one object in each, training has every caption: then there is no split `unseen_prompts`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -41,18 +41,18 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
         size: int = 64,
         fewest: int = 1,
         most: int = 4,
-        pictures: Mapping[str, int] = PICTURES,
+        num_images: Mapping[str, int] = NUM_IMAGES,
         **options: Any,
     ) -> None:
-        self._seed, self._pictures = seed, pictures
+        self._seed, self._num_images = seed, num_images
         self._sampling = Sampling(size, fewest, most)
         check_sampling(self._sampling)
-        if list(pictures) != list(PICTURES):
+        if list(num_images) != list(NUM_IMAGES):
             raise InputError(
-                f"shape_scenes needs the number of pictures of {', '.join(PICTURES)}, not {list(pictures)}"
+                f"shape_scenes needs the number of images of {', '.join(NUM_IMAGES)}, not {list(num_images)}"
             )
-        counts = "_".join(str(count) for count in pictures.values())
-        name = f"size_{size}_things_{fewest}_to_{most}_pictures_{counts}_seed_{seed}"
+        counts = "_".join(str(count) for count in num_images.values())
+        name = f"size_{size}_objects_{fewest}_to_{most}_images_{counts}_seed_{seed}"
         super().__init__(config=tfds.core.BuilderConfig(name=name, version=self.VERSION), **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -60,14 +60,14 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
         also = {"scene": text, "captions": tfds.features.Sequence(text)}
         size = self._sampling.size
         return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict({**picture_with_questions((size, size)), **also}),
+            features=tfds.features.FeaturesDict({**image_with_questions((size, size)), **also}),
             description="Shape scenes: coloured shapes, captions and questions that are true of them",
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        seen: set[tuple[Thing, ...]] = set()
+        seen: set[tuple[SceneObject, ...]] = set()
         scenes: dict[str, list[Scene]] = {}
-        for part in self._pictures:
+        for part in self._num_images:
             if part != "unseen_prompts":
                 scenes[part] = list(self._scenes(part, seen, set()))
             elif self._sampling.most > 1:
@@ -77,17 +77,17 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
         raise NotImplementedError  # `_split_generators` gives every split its own records
 
-    def _scenes(self, part: str, seen: set[tuple[Thing, ...]], known: set[str]) -> Iterator[Scene]:
-        """The scenes of a split: their things were not seen at these places, their complete captions are not known."""
+    def _scenes(self, part: str, seen: set[tuple[SceneObject, ...]], known: set[str]) -> Iterator[Scene]:
+        """The scenes of a split: their objects were not seen at these places, their complete captions are not known."""
         sampling = self._sampling
         if part == "held_out":
             sampling = sampling._replace(first=HELD_OUT_PAIRS, others=ALL_PAIRS)
-        for number in range(self._pictures[part]):
+        for number in range(self._num_images[part]):
             random = self._random(part, number, 0)
             scene = sample_scene(random, sampling)
-            while scene.things in seen or caption(scene) in known:
+            while scene.objects in seen or caption(scene) in known:
                 scene = sample_scene(random, sampling)
-            seen.add(scene.things)
+            seen.add(scene.objects)
             yield scene
 
     def _records(self, part: str, scenes: list[Scene]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -98,7 +98,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
                 image_id,
                 {
                     "image_id": image_id,
-                    "image": _png(draw(scene)),
+                    "image": _png(render(scene)),
                     "scene": to_json(scene),
                     "captions": [caption(scene), *free_captions(scene, random)],
                     "questions": _questions(scene, image_id, random),
@@ -106,18 +106,23 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
             )
 
     def _random(self, part: str, number: int, purpose: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed, list(PICTURES).index(part), number, purpose])
+        return np.random.default_rng([self._seed, list(NUM_IMAGES).index(part), number, purpose])
 
 
 def _questions(scene: Scene, image_id: str, random: np.random.Generator) -> list[dict[str, str]]:
     return [
-        {"question_id": f"{image_id}/{number}", "text": asked.text, "answers": asked.answer, "kind": asked.kind}
-        for number, asked in enumerate(ask(scene, random))
+        {
+            "question_id": f"{image_id}/{number}",
+            "text": question.text,
+            "answers": question.answer,
+            "kind": question.kind,
+        }
+        for number, question in enumerate(generate_questions(scene, random))
     ]
 
 
-def _png(picture: UInt8[np.ndarray, "h w 3"]) -> io.BytesIO:
+def _png(image: UInt8[np.ndarray, "h w 3"]) -> io.BytesIO:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG")
     file.seek(0)
     return file

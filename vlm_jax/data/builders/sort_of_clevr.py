@@ -1,7 +1,7 @@
 """Sort-of-CLEVR (Santoro et al. 2017, section 4.2 and supplement): coloured squares and circles, and how they relate.
 
-Drawn here, nothing is downloaded: 9,800 training and 200 test pictures of 75 x 75 pixels with six objects, one of each
-colour. Ten relational and ten other questions a picture, asked in English sentences of several wordings.
+Drawn here, nothing is downloaded: 9,800 training and 200 test images of 75 x 75 pixels with six objects, one of each
+colour. Ten relational and ten other questions an image, asked in English sentences of several wordings.
 """
 
 import io
@@ -13,10 +13,10 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from vlm_jax.data.builders.features import picture_with_questions
+from vlm_jax.data.builders.features import image_with_questions
 from vlm_jax.data.splits import tenth
 
-SIZE, HALF = 75, 5  # pixels: side of the picture, half the side of a square and the radius of a circle
+SIZE, HALF = 75, 5  # pixels: side of the image, half the side of a square and the radius of a circle
 COLOURS = {
     "red": (255, 0, 0),
     "green": (0, 128, 0),
@@ -25,7 +25,7 @@ COLOURS = {
     "gray": (128, 128, 128),
     "yellow": (255, 255, 0),
 }
-PICTURES = {"train": 9_800, "test": 200}
+NUM_IMAGES = {"train": 9_800, "test": 200}
 QUESTIONS = 10  # of either kind
 
 # What can be asked about the object of a colour, and how. All wordings of a topic ask the same, as one code does in the
@@ -76,7 +76,7 @@ class Scene(NamedTuple):
 
 
 class SortOfClevr(tfds.core.GeneratorBasedBuilder):
-    """One record a picture with its twenty questions; pictures and questions depend on `seed` alone."""
+    """One record an image with its twenty questions; images and questions depend on `seed` alone."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -87,14 +87,14 @@ class SortOfClevr(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=picture_with_questions((SIZE, SIZE)),
+            features=image_with_questions((SIZE, SIZE)),
             description="Sort-of-CLEVR: squares and circles of six colours, relational and other questions",
             homepage="https://arxiv.org/abs/1706.01427",
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         seen: set[tuple[bytes, tuple[bool, ...]]] = set()
-        parts = {part: list(_records(part, count, self._seed, seen)) for part, count in PICTURES.items()}
+        parts = {part: list(_records(part, count, self._seed, seen)) for part, count in NUM_IMAGES.items()}
         return {
             "train": iter([record for record in parts["train"] if tenth(record[0]) != 0]),
             "validation": iter([record for record in parts["train"] if tenth(record[0]) == 0]),
@@ -109,16 +109,23 @@ def _records(
     part: str, count: int, seed: int, seen: set[tuple[bytes, tuple[bool, ...]]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for number in range(count):
-        random = np.random.default_rng([seed, list(PICTURES).index(part), number])
-        scene = draw_scene(random)
-        while (key := (scene.centres.tobytes(), scene.circles)) in seen:  # no picture twice, in whatever split
-            scene = draw_scene(random)
+        random = np.random.default_rng([seed, list(NUM_IMAGES).index(part), number])
+        scene = sample_scene(random)
+        while (key := (scene.centres.tobytes(), scene.circles)) in seen:  # no image twice, in whatever split
+            scene = sample_scene(random)
         seen.add(key)
         image_id = f"{part}/{number}"
-        yield image_id, {"image_id": image_id, "image": _png(paint(scene)), "questions": ask(scene, image_id, random)}
+        yield (
+            image_id,
+            {
+                "image_id": image_id,
+                "image": _png(paint(scene)),
+                "questions": generate_questions(scene, image_id, random),
+            },
+        )
 
 
-def draw_scene(random: np.random.Generator) -> Scene:
+def sample_scene(random: np.random.Generator) -> Scene:
     """Objects that do not overlap, and of which each has one closest and one furthest other: no answer is a toss-up."""
     while True:
         centres = np.empty((0, 2), np.int64)
@@ -138,23 +145,23 @@ def _distances(centres: Int[np.ndarray, "6 2"]) -> Int[np.ndarray, "6 6"]:
 
 def paint(scene: Scene) -> UInt8[np.ndarray, "75 75 3"]:
     """The scene on white; a centre lies on the corner of four pixels, so that shapes are symmetric about it."""
-    picture = np.full((SIZE, SIZE, 3), 255, np.uint8)
+    image = np.full((SIZE, SIZE, 3), 255, np.uint8)
     middles = np.arange(SIZE) + 0.5
     for (x, y), circle, colour in zip(scene.centres, scene.circles, COLOURS.values(), strict=True):
         across, down = np.abs(middles - x)[None], np.abs(middles - y)[:, None]
         inside = across**2 + down**2 < HALF**2 if circle else np.maximum(across, down) < HALF
-        picture[inside] = colour
-    return picture
+        image[inside] = colour
+    return image
 
 
-def _png(picture: UInt8[np.ndarray, "h w 3"]) -> io.BytesIO:
+def _png(image: UInt8[np.ndarray, "h w 3"]) -> io.BytesIO:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG")
     file.seek(0)
     return file
 
 
-def ask(scene: Scene, image_id: str, random: np.random.Generator) -> list[dict[str, str]]:
+def generate_questions(scene: Scene, image_id: str, random: np.random.Generator) -> list[dict[str, str]]:
     """Ten different relational questions and ten different others, each in one of its wordings."""
     questions = []
     for kind, wordings in (("relational", RELATIONAL), ("non_relational", NON_RELATIONAL)):

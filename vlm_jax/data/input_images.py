@@ -1,29 +1,29 @@
-"""Pictures that a person names on a command line: files, or folders of them."""
+"""Images that a person names on a command line: files, or folders of them."""
 
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vlm_jax.data.images import decode_image, read_picture
+from vlm_jax.data.images import decode_image, read_image_file
 from vlm_jax.errors import InputError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 
 
-def given_pictures(paths: Sequence[Path], *, max_pixels: int) -> Iterator[tuple[str, bytes | Path]]:
-    """Every picture with its name; of a folder, those of its files that are named as pictures are, by their paths.
+def input_images(paths: Sequence[Path], *, max_pixels: int) -> Iterator[tuple[str, bytes | Path]]:
+    """Every image with its name; of a folder, those of its files that are named as images are, by their paths.
 
-    A picture of a folder that cannot be decoded is left out, with a note that says why: the others are worth having.
-    `InputError` for a file that cannot be read and for a folder without pictures.
+    An image of a folder that cannot be decoded is left out, with a note that says why: the others are worth having.
+    `InputError` for a file that cannot be read and for a folder without images.
     """
     for path in paths:
         names = _names_in(path)
         if names is None:
-            yield str(path), read_picture(path)
+            yield str(path), read_image_file(path)
         elif names:
             yield from _decodable(path, names, max_pixels)
         else:
-            raise InputError(f"{path} is a folder without a picture ({', '.join(ENDINGS)})")
+            raise InputError(f"{path} is a folder without an image ({', '.join(ENDINGS)})")
 
 
 def _decodable(folder: Path, names: Sequence[str], max_pixels: int) -> Iterator[tuple[str, Path]]:
@@ -38,11 +38,11 @@ def _decodable(folder: Path, names: Sequence[str], max_pixels: int) -> Iterator[
         else:
             yield str(folder / name), file
     if left_out == len(names):
-        raise InputError(f"none of the {left_out} pictures in {folder} can be decoded")
+        raise InputError(f"none of the {left_out} images in {folder} can be decoded")
 
 
 def _names_in(path: Path) -> list[str] | None:
-    """The picture files of a folder; None for what is no folder."""
+    """The image files of a folder; None for what is no folder."""
     try:
         folder = path.expanduser()
         if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Your own files: every row is used or named with a reason, no path leaves the folder, no picture is in two splits."""
+"""Your own files: every row is used or named with a reason, no path leaves the folder, no image is in two splits."""
 
 import dataclasses
 import json
@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from vlm_jax.config import Data, Files, ImageInput
-from vlm_jax.data import checked_pictures, own_files
+from vlm_jax.data import image_validation, user_dataset
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.own_files import read_split
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import divide
 from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
 
 GOOD = {"image": "a.png", "question": "what is it?", "answers": ["a cat"]}
@@ -24,11 +24,11 @@ GOOD = {"image": "a.png", "question": "what is it?", "answers": ["a cat"]}
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with pictures, and a secret beside it."""
-    pictures = tmp_path / "pictures"
-    (pictures / "sub").mkdir(parents=True)
+    """A folder with images, and a secret beside it."""
+    images = tmp_path / "images"
+    (images / "sub").mkdir(parents=True)
     for name in ("a.png", "b.png", "sub/c.png", "größe 猫.png"):
-        Image.new("RGB", (4, 4), "red").save(pictures / name)
+        Image.new("RGB", (4, 4), "red").save(images / name)
     Image.new("RGB", (4, 4), "blue").save(tmp_path / "secret.png")
     return tmp_path
 
@@ -41,10 +41,10 @@ def write(path, *rows):
 
 
 def data_of(place, train="rows.jsonl", *, name="jsonl", bad_rows="refuse", **splits):
-    """Settings for files in `place`; pictures in its folder `pictures`."""
+    """Settings for files in `place`; images in its folder `images`."""
     names = {"train": train, **splits}
-    paths = {split: tuple(str(place / file) for file in str(given).split()) for split, given in names.items()}
-    files = Files(images=str(place / "pictures"), bad_rows=bad_rows, **paths)
+    paths = {split: tuple(str(place / file) for file in str(file_names).split()) for split, file_names in names.items()}
+    files = Files(images=str(place / "images"), bad_rows=bad_rows, **paths)
     return Data(name=name, directory=str(place / "kept"), files=files)
 
 
@@ -62,7 +62,7 @@ def text(**changes):
     return json.dumps(row(**changes)).encode()
 
 
-def test_rows_of_a_picture_become_one_example_in_order(place):
+def test_rows_of_an_image_become_one_example_in_order(place):
     reading = read(
         place,
         row(image="sub//./c.png", question_id=7, answers=["yes", "no", "yes"]),
@@ -71,7 +71,7 @@ def test_rows_of_a_picture_become_one_example_in_order(place):
     )
     assert reading.bad_rows == () and [example.image_id for example in reading.examples] == ["sub/c.png", "a.png"]
     first, second = reading.examples
-    assert first.image == place / "pictures" / "sub" / "c.png"
+    assert first.image == place / "images" / "sub" / "c.png"
     assert [(q.question_id, q.text, q.answers, q.kind) for q in first.questions] == [
         ("7", "what is it?", ("yes", "no", "yes"), "yes_no"),
         ("rows.jsonl:3", "how many?", ("2",), "number"),
@@ -126,24 +126,24 @@ BAD = {
     "empty kind": (row(answer_type=""), r"answer_type is empty"),
     "long kind": (row(answer_type="x" * 101), r"answer_type must be at most 100 printable characters, not 'xxx"),
     "kind of two lines": (row(answer_type="a\nb"), r"answer_type must be at most 100 printable characters"),
-    "empty path": (row(image=""), r"the picture path is empty"),
-    "a number as path": (row(image=5), r"the picture path must be a text, not 5"),
+    "empty path": (row(image=""), r"the image path is empty"),
+    "a number as path": (row(image=5), r"the image path must be a text, not 5"),
     "NUL in the path": (row(image="a.png\0"), r"holds a NUL"),
     "absolute": (row(image="/etc/passwd"), r"'/etc/passwd' is absolute"),
     "up and out": (row(image="../secret.png"), r"'../secret.png' holds '\.\.'; it may not leave the folder"),
     "down, up and out": (row(image="sub/../../secret.png"), r"holds '\.\.'"),
     "up and back": (row(image="sub/../a.png"), r"holds '\.\.'"),
-    "home": (row(image="~/secret.png"), r"no picture '~/secret.png'"),
-    "missing": (row(image="z.png"), r"no picture 'z.png'"),
-    "missing folder": (row(image="z/a.png"), r"no picture 'z/a.png'"),
-    "a file as folder": (row(image="a.png/b.png"), r"no picture 'a.png/b.png'"),
+    "home": (row(image="~/secret.png"), r"no image '~/secret.png'"),
+    "missing": (row(image="z.png"), r"no image 'z.png'"),
+    "missing folder": (row(image="z/a.png"), r"no image 'z/a.png'"),
+    "a file as folder": (row(image="a.png/b.png"), r"no image 'a.png/b.png'"),
     "a folder": (row(image="sub"), r"'sub' is no regular file"),
     "the folder": (row(image="."), r"'\.' is no regular file"),
-    "a long name": (row(image="x" * 5000), r"no picture 'x{60}'\.\.\.$"),
+    "a long name": (row(image="x" * 5000), r"no image 'x{60}'\.\.\.$"),
     "a long folder": (row(image="x" * 5000 + "/a.png"), r"cannot read 'x{60}'\.\.\.: File name too long"),
     "a pipe": (row(image="pipe"), r"'pipe' is no regular file"),
-    "link out": (row(image="out.png"), r"'out.png' leads outside the folder of pictures"),
-    "folder link out": (row(image="out/secret.png"), r"leads outside the folder of pictures"),
+    "link out": (row(image="out.png"), r"'out.png' leads outside the folder of images"),
+    "folder link out": (row(image="out/secret.png"), r"leads outside the folder of images"),
     "device": (row(image="zero"), r"leads outside"),
     "dangling link": (row(image="dangling"), r"'dangling' is a link that leads nowhere"),
     "links in a circle": (row(image="circle"), r"'circle' is a link that leads nowhere"),
@@ -153,37 +153,37 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_row_is_named_and_the_others_live(place, name):
-    pictures = place / "pictures"
-    os.mkfifo(pictures / "pipe")
+    images = place / "images"
+    os.mkfifo(images / "pipe")
     for link, target in {"out.png": "../secret.png", "out": "..", "zero": "/dev/zero", "circle": "circle"}.items():
-        (pictures / link).symlink_to(target)
-    (pictures / "dangling").symlink_to("nothing")
+        (images / link).symlink_to(target)
+    (images / "dangling").symlink_to("nothing")
     bad, reason = BAD[name]
     reading = read(place, row(question_id="first"), bad, row(image="b.png"))
     assert [example.image_id for example in reading.examples] == ["a.png", "b.png"]
-    (found,) = reading.bad_rows
-    assert (found.file, found.place) == (str(place / "rows.jsonl"), 2)
-    assert re.search(reason, found.reason), found.reason
-    assert str(found).startswith(f"{place / 'rows.jsonl'}:2: ")
-    assert str(found).isprintable() and len(found.reason) < 200
+    (bad_row,) = reading.bad_rows
+    assert (bad_row.file, bad_row.place) == (str(place / "rows.jsonl"), 2)
+    assert re.search(reason, bad_row.reason), bad_row.reason
+    assert str(bad_row).startswith(f"{place / 'rows.jsonl'}:2: ")
+    assert str(bad_row).isprintable() and len(bad_row.reason) < 200
 
 
 def test_a_home_in_a_path_is_never_expanded(place, monkeypatch):
-    """With a relative folder of pictures a path may begin with "~", which readers of pictures expand."""
+    """With a relative folder of images a path may begin with "~", which readers of images expand."""
     monkeypatch.setenv("HOME", str(place))
-    monkeypatch.chdir(place / "pictures")
-    (place / "pictures" / "~").mkdir()
-    Image.new("RGB", (1, 1)).save(place / "pictures" / "~" / "secret.png")
+    monkeypatch.chdir(place / "images")
+    (place / "images" / "~").mkdir()
+    Image.new("RGB", (1, 1)).save(place / "images" / "~" / "secret.png")
     rows = write(place / "rows.jsonl", row(image="~/secret.png"))
     data = Data(name="jsonl", files=Files(images=".", train=(rows,), validation=(rows,), test=(rows,)))
     (example,) = open_split(data, "train")
-    assert example.image == place / "pictures" / "~" / "secret.png"
+    assert example.image == place / "images" / "~" / "secret.png"
 
 
 def test_links_inside_the_folder_are_fine(place):
-    (place / "pictures" / "link.png").symlink_to("sub/c.png")
-    (place / "pictures" / "folder").symlink_to("sub")
-    (place / "elsewhere").symlink_to("pictures")
+    (place / "images" / "link.png").symlink_to("sub/c.png")
+    (place / "images" / "folder").symlink_to("sub")
+    (place / "elsewhere").symlink_to("images")
     rows = write(place / "rows.jsonl", row(image="link.png"), row(image="folder/c.png"), row(image="größe 猫.png"))
     files = Files(images=str(place / "elsewhere"), train=(rows,), validation=(rows,), test=(rows,))
     examples = open_split(Data(name="jsonl", files=files), "train")
@@ -204,23 +204,23 @@ def test_any_text_is_kept_and_can_be_encoded(place):
     (example,) = reading.examples
     assert [(question.text, question.answers) for question in example.questions] == [(text, (text,)) for text in TEXTS]
     tokenizer, answers = Tokenizer.build(["what is it?"], 100), AnswerVocabulary(["a cat"])
-    encode = ExampleEncoder(tokenizer, answers, ImageInput(size=(8, 8)), max_length=8, questions_per_image=2)
+    encode = ExampleEncoder(tokenizer, answers, ImageInput(size=(8, 8)), max_length=8, texts_per_image=2)
     encoded = encode(example)
     assert encoded.input_ids.shape == (len(TEXTS), 8) and encoded.image.shape == (8, 8, 3)
 
 
-def test_pictures_are_read_when_decoded_and_named_by_file(place):
-    (place / "pictures" / "a.png").write_bytes(b"not a picture")
+def test_images_are_read_when_decoded_and_named_by_file(place):
+    (place / "images" / "a.png").write_bytes(b"not an image")
     (example,) = read(place, row()).examples
     tokenizer, answers = Tokenizer.build(["what is it?"], 100), AnswerVocabulary(["a cat"])
-    encode = ExampleEncoder(tokenizer, answers, ImageInput(size=(8, 8)), max_length=8, questions_per_image=2)
-    with pytest.raises(InputError, match=rf"^{re.escape(str(place))}/pictures/a\.png is not a picture"):
+    encode = ExampleEncoder(tokenizer, answers, ImageInput(size=(8, 8)), max_length=8, texts_per_image=2)
+    with pytest.raises(InputError, match=rf"^{re.escape(str(place))}/images/a\.png is not an image"):
         encode(example)
-    (place / "pictures" / "a.png").unlink()
-    with pytest.raises(InputError, match=r"no picture file .*pictures/a\.png"):
+    (place / "images" / "a.png").unlink()
+    with pytest.raises(InputError, match=r"no image file .*images/a\.png"):
         encode(example)
-    with pytest.raises(InputError, match=r"^picture 5 is not a picture"):
-        encode(example._replace(image_id="5", image=b"not a picture"))
+    with pytest.raises(InputError, match=r"^image 5 is not an image"):
+        encode(example._replace(image_id="5", image=b"not an image"))
 
 
 def test_equal_texts_are_kept_once(place):
@@ -273,37 +273,37 @@ def damage(file):
     file.write_bytes(data)
 
 
-def test_a_damaged_picture_is_a_bad_row_of_every_question_about_it(place, capfd):
-    damage(place / "pictures" / "b.png")
+def test_a_damaged_image_is_a_bad_row_of_every_question_about_it(place, capfd):
+    damage(place / "images" / "b.png")
     for name in ("rows", "more"):
-        asked = [row(image="a.png"), *(row(image="b.png", question=f"{n}?", question_id=f"q{n}") for n in range(5))]
-        write(place / f"{name}.jsonl", *asked)
+        rows = [row(image="a.png"), *(row(image="b.png", question=f"{n}?", question_id=f"q{n}") for n in range(5))]
+        write(place / f"{name}.jsonl", *rows)
     files = {"validation": "more.jsonl", "test": "more.jsonl"}
     with pytest.raises(
         InputError, match=r"^1 bad row, the first .*b\.png, 5 questions: q0, q1, q2 and 2 more: .*damaged"
     ):
         open_split(data_of(place, **files), "train")
     for split in ("train", "validation", "test"):
-        (kept,) = open_split(data_of(place, bad_rows="skip", **files), split)
-        assert kept.image_id == "a.png"
+        (example,) = open_split(data_of(place, bad_rows="skip", **files), split)
+        assert example.image_id == "a.png"
     assert "1 bad row left out" in capfd.readouterr().err
 
 
-def test_pictures_are_looked_into_once_until_they_change(place, monkeypatch):
-    looks = []
-    decode = checked_pictures.decode_image
+def test_images_are_checked_once_until_they_change(place, monkeypatch):
+    decoded = []
+    decode = image_validation.decode_image
     monkeypatch.setattr(
-        checked_pictures, "decode_image", lambda path, **options: looks.append(path.name) or decode(path, **options)
+        image_validation, "decode_image", lambda path, **options: decoded.append(path.name) or decode(path, **options)
     )
     write(place / "rows.jsonl", row(image="a.png"), row(image="b.png"))
     data = data_of(place, validation="rows.jsonl", test="rows.jsonl")
     open_split(data, "train")
     open_split(data, "test")
-    assert sorted(looks) == ["a.png", "b.png"]
-    Image.new("RGB", (5, 5), "green").save(place / "pictures" / "b.png")
+    assert sorted(decoded) == ["a.png", "b.png"]
+    Image.new("RGB", (5, 5), "green").save(place / "images" / "b.png")
     open_split(data, "test")
-    assert sorted(looks) == ["a.png", "b.png", "b.png"]
-    damage(place / "pictures" / "b.png")
+    assert sorted(decoded) == ["a.png", "b.png", "b.png"]
+    damage(place / "images" / "b.png")
     for _ in range(2):  # what is bad is not remembered as good
         with pytest.raises(InputError, match=r"b\.png"):
             open_split(data, "test")
@@ -312,14 +312,14 @@ def test_pictures_are_looked_into_once_until_they_change(place, monkeypatch):
 
 @pytest.fixture
 def many(place):
-    """200 pictures with two questions each."""
+    """200 images with two questions each."""
     for number in range(200):
-        Image.new("RGB", (4, 4), (number, 0, 0)).save(place / "pictures" / f"{number}.png")
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(place / "images" / f"{number}.png")
     write(place / "many.jsonl", *(row(image=f"{number}.png") for _ in range(2) for number in range(200)))
     return place
 
 
-def test_splits_by_hash_share_no_picture(many):
+def test_splits_by_hash_share_no_image(many):
     splits = {split: open_split(data_of(many, "many.jsonl"), split) for split in ("train", "validation", "test")}
     ids = {split: [example.image_id for example in examples] for split, examples in splits.items()}
     assert sum(map(len, ids.values())) == 200 == len(set().union(*ids.values()))
@@ -330,7 +330,7 @@ def test_splits_by_hash_share_no_picture(many):
     assert all(len(example.questions) == 2 for examples in splits.values() for example in examples)
 
 
-def test_a_split_with_a_file_takes_none_of_the_training_pictures(many):
+def test_a_split_with_a_file_takes_none_of_the_training_images(many):
     write(many / "rows.jsonl", row())
     with_test = data_of(many, "many.jsonl", test="rows.jsonl")
     assert [example.image_id for example in open_split(with_test, "test")] == ["a.png"]
@@ -344,7 +344,7 @@ def test_a_split_with_a_file_takes_none_of_the_training_pictures(many):
 def test_few_images_have_a_part_in_every_split_and_a_note(place, capsys):
     names = [f"{number}.png" for number in range(30)]
     for name in names:
-        Image.new("RGB", (4, 4)).save(place / "pictures" / name)
+        Image.new("RGB", (4, 4)).save(place / "images" / name)
     for count, held_out in ((3, 1), (10, 1), (29, 3), (30, 3)):
         write(place / f"{count}.jsonl", *(row(image=name) for name in names[:count]))
         data = data_of(place, f"{count}.jsonl")
@@ -403,10 +403,10 @@ def test_limit_takes_the_first(many):
 
 def test_a_file_is_read_once_until_it_changes(many):
     data = data_of(many, "many.jsonl")
-    before = own_files._read.cache_info().misses
+    before = user_dataset._read.cache_info().misses
     for split in ("train", "validation", "test", "train"):
         open_split(data, split)
-    assert own_files._read.cache_info().misses == before + 1
+    assert user_dataset._read.cache_info().misses == before + 1
     write(many / "many.jsonl", *(row(image=f"{number}.png") for number in range(100)))
     assert sum(len(open_split(data, split)) for split in ("train", "validation", "test")) == 100
 
@@ -421,12 +421,12 @@ def test_a_file_is_read_once_until_it_changes(many):
         ({"images": "many.jsonl"}, r"data.files.images '.*many.jsonl' is no folder"),
         ({"train": ("manny.jsonl",)}, r"data.files.train: no file '.*manny.jsonl'; did you mean 'many.jsonl'\?"),
         ({"test": ("none/x.jsonl",)}, r"data.files.test: no file '.*x.jsonl', and no folder '.*none'"),
-        ({"validation": ("pictures/x.jsonl",)}, r"data.files.validation: no file .*; its folder holds no .json or"),
-        ({"train": ("pictures",)}, r"data.files.train: .*pictures is no regular file"),
+        ({"validation": ("images/x.jsonl",)}, r"data.files.validation: no file .*; its folder holds no .json or"),
+        ({"train": ("images",)}, r"data.files.train: .*images is no regular file"),
         ({"train": ("many.jsonl", "many.jsonl")}, r"data.files.train gives a file twice"),
         ({"train": ("x" * 5000,)}, r"cannot read .*File name too long"),
         ({"train": ("~nobody-of-that-name/x.jsonl",)}, r"no file '~nobody-of-that-name/x.jsonl'"),
-        ({"train": ("empty.jsonl",)}, r"the train split is empty: no picture for it in .*empty.jsonl; .* at least 3 "),
+        ({"train": ("empty.jsonl",)}, r"the train split is empty: no image for it in .*empty.jsonl; .* at least 3 "),
         ({"train": ("few.jsonl",)}, r"the train split is empty: .*few.jsonl; .* 3 images .*files.validation FILE$"),
         ({"train": ("few.jsonl",), "validation": ("few.jsonl",)}, r"the test split is .* 2 .*--data.files.test FILE$"),
         ({"test": ("bad.jsonl",), "bad_rows": "skip"}, r"the test split is .*bad.jsonl; 1 bad row, the first .*:1:"),
@@ -436,7 +436,7 @@ def test_mistakes_are_named(many, changes, message, monkeypatch):
     monkeypatch.chdir(many)
     for name, rows in {"empty.jsonl": (), "few.jsonl": (row(image="0.png"),), "bad.jsonl": (b"{",)}.items():
         write(many / name, *rows)
-    files = dataclasses.replace(Files(images="pictures", train=("many.jsonl",)), **changes)
+    files = dataclasses.replace(Files(images="images", train=("many.jsonl",)), **changes)
     with pytest.raises(InputError, match=message) as error:
         open_split(Data(name="jsonl", files=files), "train")
     assert "\n" not in str(error.value)
@@ -444,7 +444,7 @@ def test_mistakes_are_named(many, changes, message, monkeypatch):
 
 def test_a_home_is_expanded_in_settings_and_other_splits_are_named(many, monkeypatch):
     monkeypatch.setenv("HOME", str(many))
-    data = Data(name="jsonl", files=Files(images="~/pictures", train=("~/many.jsonl",)))
+    data = Data(name="jsonl", files=Files(images="~/images", train=("~/many.jsonl",)))
     assert len(open_split(data, "train")) > 100
     with pytest.raises(InputError, match=r"jsonl has no split 'tests'; choose one of: .*test"):
         open_split(data, "tests")

@@ -1,4 +1,4 @@
-"""A folder of pictures that paths from untrusted files cannot leave."""
+"""A folder of images that paths from untrusted files cannot leave."""
 
 import os
 import posixpath
@@ -7,10 +7,10 @@ from pathlib import Path
 from vlm_jax.data.rows import UnusableError, shown
 
 
-class PictureFolder:
-    """Finds picture files below one folder.
+class ImageFolder:
+    """Finds image files below one folder.
 
-    A folder is listed once, so that a picture in it costs no call to the file system; only symbolic links are
+    A folder is listed once, so that an image in it costs no call to the file system; only symbolic links are
     followed and checked, each by itself.
     """
 
@@ -26,11 +26,11 @@ class PictureFolder:
         Raises `UnusableError` for a path that leaves the folder and for what is no regular file.
         """
         if "\0" in path:
-            raise UnusableError(f"the picture path {shown(path)} holds a NUL")
+            raise UnusableError(f"the image path {shown(path)} holds a NUL")
         if posixpath.isabs(path) or Path(path).is_absolute():
-            raise UnusableError(f"the picture path {shown(path)} is absolute; it must be relative to the folder")
+            raise UnusableError(f"the image path {shown(path)} is absolute; it must be relative to the folder")
         if ".." in path.split("/"):
-            raise UnusableError(f"the picture path {shown(path)} holds '..'; it may not leave the folder")
+            raise UnusableError(f"the image path {shown(path)} holds '..'; it may not leave the folder")
         normal = posixpath.normpath(path)
         folder, name = posixpath.split(normal)
         file = self._root / normal
@@ -50,10 +50,10 @@ class PictureFolder:
             try:
                 place = self._real(self._root / folder, folder)
                 with os.scandir(place) as entries:
-                    found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+                    listing = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
             except (FileNotFoundError, NotADirectoryError):
-                found = {}
-            self._listings[folder] = found
+                listing = {}
+            self._listings[folder] = listing
         return self._listings[folder]
 
     def _real(self, place: Path, path: str) -> Path:
@@ -67,5 +67,5 @@ class PictureFolder:
                 raise UnusableError(f"{shown(path)} is a link that leads nowhere: {error.strerror}") from None
             raise
         if not real.is_relative_to(self._real_root):
-            raise UnusableError(f"{shown(path)} leads outside the folder of pictures")
+            raise UnusableError(f"{shown(path)} leads outside the folder of images")
         return real

@@ -1,7 +1,7 @@
-"""A zoo of picture files: what a folder of pictures may hold, and what comes of each.
+"""A zoo of image files: what a folder of images may hold, and what comes of each.
 
-A picture is described by its size and by the colours in the middle of its cells, row by row. Most show the same flag of
-red, green and blue over white, black and grey, 20 pixels a cell: "60 x 40 rgb/wk-".
+An image is described by its size and the colours in the middle of its squares, row by row. Most show the same flag of
+red, green and blue over white, black and grey, 20 pixels a square: "60 x 40 rgb/wk-".
 """
 
 import fnmatch
@@ -34,17 +34,17 @@ COLOURS = {
 }
 
 
-def paint(rows, cell=20):
-    cells = np.uint8([[COLOURS[letter] for letter in row] for row in rows.split("/")])
-    return cells.repeat(cell, axis=0).repeat(cell, axis=1)
+def paint(rows, side=20):
+    squares = np.uint8([[COLOURS[letter] for letter in row] for row in rows.split("/")])
+    return squares.repeat(side, axis=0).repeat(side, axis=1)
 
 
-def describe(picture, size):
-    """`size` and a letter for each cell of 20 pixels, at most three each way; `?` is a colour without a letter."""
+def describe(image, size):
+    """`size` and a letter for each square of 20 pixels, at most three each way; `?` is a colour without a letter."""
     down, across = (min(3, max(1, side // 20)) for side in size[:2])
-    rows = [picture.shape[0] * (2 * row + 1) // (2 * down) for row in range(down)]
-    columns = [picture.shape[1] * (2 * column + 1) // (2 * across) for column in range(across)]
-    letters = "/".join("".join(letter_of(picture[row, column]) for column in columns) for row in rows)
+    rows = [image.shape[0] * (2 * row + 1) // (2 * down) for row in range(down)]
+    columns = [image.shape[1] * (2 * column + 1) // (2 * across) for column in range(across)]
+    letters = "/".join("".join(letter_of(image[row, column]) for column in columns) for row in rows)
     return f"{size[1]} x {size[0]} {letters}"
 
 
@@ -86,7 +86,7 @@ def deep(image, colour, *extra):
 
 
 def bits(width, height):
-    """One black bit a pixel, written row by row: the file is small, the picture is not."""
+    """One black bit a pixel, written row by row: the file is small, the image is not."""
     return png((width, height), 1, 0, (bytes((width + 7) // 8) for _ in range(height)))
 
 
@@ -98,7 +98,7 @@ def held_upright():
 
 
 def clear(image, *columns):
-    """`image` with those columns of cells fully transparent, their colour still stored beneath."""
+    """`image` with those columns of squares fully transparent, their colour still stored beneath."""
     alpha = np.full((*image.shape[:2], 1), 255, np.uint8)
     for column in columns:
         alpha[:, 20 * column : 20 * column + 20] = 0
@@ -145,22 +145,22 @@ ZOO = [
     ("moving.png", moving("PNG"), "60 x 40 rgb/wk-"),
     ("in truth a JPEG.png", file(FLAG, "JPEG", quality=95, subsampling=0), "60 x 40 rgb/wk-"),
     # Damaged: PNG has a checksum, JPEG has none
-    ("one byte wrong.png", one_byte_wrong(file(NOISE), 0.5), "{path} is a damaged picture: ?*"),
+    ("one byte wrong.png", one_byte_wrong(file(NOISE), 0.5), "{path} is a damaged image: ?*"),
     ("one byte wrong.jpg", one_byte_wrong(file(FLAG, "JPEG", subsampling=0), 0.95), "60 x 40 rgb/???"),
-    ("half.png", file(NOISE)[:2000], "{path} is a damaged picture: image file is truncated*"),
-    ("half.jpg", file(NOISE, "JPEG")[:2000], "{path} is a damaged picture: image file is truncated*"),
-    # No picture at all
-    ("words.png", b"hello, I am a picture", "{path} is not a picture; expected one of PNG, JPEG, *"),
-    ("empty.png", b"", "{path} is empty (0 bytes); expected a picture file"),
-    ("folder.png", Path.mkdir, "{path} is a folder; expected a picture file"),
-    ("missing.png", no_file, "no picture file {path}"),
-    ("file/below.png", lambda path: path.parent.touch(), "cannot read the picture {path}: Not a directory"),
-    ("to itself.png", lambda path: path.symlink_to(path), "cannot read the picture {path}: Too many levels of *"),
+    ("half.png", file(NOISE)[:2000], "{path} is a damaged image: image file is truncated*"),
+    ("half.jpg", file(NOISE, "JPEG")[:2000], "{path} is a damaged image: image file is truncated*"),
+    # No image at all
+    ("words.png", b"hello, I am an image", "{path} is not an image; expected one of PNG, JPEG, *"),
+    ("empty.png", b"", "{path} is empty (0 bytes); expected an image file"),
+    ("folder.png", Path.mkdir, "{path} is a folder; expected an image file"),
+    ("missing.png", no_file, "no image file {path}"),
+    ("file/below.png", lambda path: path.parent.touch(), "cannot read the image {path}: Not a directory"),
+    ("to itself.png", lambda path: path.symlink_to(path), "cannot read the image {path}: Too many levels of *"),
     # Names
-    ("long" * 99, no_file, "cannot read the picture {path}: File name too long"),
-    ("nul\0.png", no_file, r"cannot read the picture {folder}/nul\x00.png: embedded null byte"),
-    ("two\nlines.png", b"", r"{folder}/two\nlines.png is empty (0 bytes); expected a picture file"),
-    (os.fsdecode(b"no text \xff.png"), b"", r"{folder}/no text \udcff.png is empty (0 bytes); expected a picture file"),
+    ("long" * 99, no_file, "cannot read the image {path}: File name too long"),
+    ("nul\0.png", no_file, r"cannot read the image {folder}/nul\x00.png: embedded null byte"),
+    ("two\nlines.png", b"", r"{folder}/two\nlines.png is empty (0 bytes); expected an image file"),
+    (os.fsdecode(b"no text \xff.png"), b"", r"{folder}/no text \udcff.png is empty (0 bytes); expected an image file"),
 ]
 
 
@@ -169,20 +169,20 @@ def test_what_comes_of_each_file(name, content, outcome, tmp_path):
     path = tmp_path / name
     content(path) if callable(content) else path.write_bytes(content)
     try:
-        picture = decode_image(path, max_pixels=LIMIT)
+        image = decode_image(path, max_pixels=LIMIT)
     except InputError as error:
-        said = str(error)
-        assert "\n" not in said
+        outcome_text = str(error)
+        assert "\n" not in outcome_text
     else:
-        said = describe(picture, picture.shape)
-        resized = {how: resize_image(picture, ImageInput(resize=how)) for how in ("crop", "pad", "stretch")}
+        outcome_text = describe(image, image.shape)
+        resized = {how: resize_image(image, ImageInput(resize=how)) for how in ("crop", "pad", "stretch")}
         assert {(image.shape, image.dtype.name) for image in resized.values()} == {((64, 64, 3), "uint8")}
-        assert describe(resized["stretch"], picture.shape) == said, "stretched, it shows the same cells"
-    assert fnmatch.fnmatchcase(said, outcome.format(path=path, folder=tmp_path)), said
+        assert describe(resized["stretch"], image.shape) == outcome_text, "stretched, it shows the same squares"
+    assert fnmatch.fnmatchcase(outcome_text, outcome.format(path=path, folder=tmp_path)), outcome_text
 
 
 def test_a_user_who_is_not_there():
-    with pytest.raises(InputError, match=r"^cannot read the picture ~nobody-here/cat\.png: .*home directory"):
+    with pytest.raises(InputError, match=r"^cannot read the image ~nobody-here/cat\.png: .*home directory"):
         decode_image("~nobody-here/cat.png", max_pixels=LIMIT)
 
 
@@ -202,7 +202,7 @@ print(most() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_refused_picture_takes_no_memory(tmp_path):
+def test_a_refused_image_allocates_nothing(tmp_path):
     """In a process of its own. Its `ru_maxrss` would not do: a child inherits that of pytest, so nothing would show."""
 
     def weigh(side):
@@ -212,11 +212,11 @@ def test_a_refused_picture_takes_no_memory(tmp_path):
         command = [sys.executable, "-c", WEIGH, str(path), str(LIMIT)]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert answer.returncode == 0, answer.stderr
-        said, megabytes = answer.stdout.splitlines()
-        return said.replace(str(path), "it"), int(megabytes)
+        outcome_text, megabytes = answer.stdout.splitlines()
+        return outcome_text.replace(str(path), "it"), int(megabytes)
 
-    said, megabytes = weigh(10_000)
-    assert said.startswith("it has 10000 x 10000 pixels, over the limit of 50,000,000; ")
+    outcome_text, megabytes = weigh(10_000)
+    assert outcome_text.startswith("it has 10000 x 10000 pixels, over the limit of 50,000,000; ")
     assert megabytes < 20
-    said, megabytes = weigh(6_000)
-    assert said == "decoded" and megabytes > 100, "the scales show a picture that is decoded"
+    outcome_text, megabytes = weigh(6_000)
+    assert outcome_text == "decoded" and megabytes > 100, "the scales show an image that is decoded"

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from vlm_jax.scenes.scene import COLOURS, Scene, Thing, radius
+from vlm_jax.scenes.scene import COLOURS, Scene, SceneObject, radius
 
 FINE = 8  # samples a pixel along each axis
 NOISE = 4.0  # levels of 255: standard deviation
@@ -13,41 +13,41 @@ NOISE = 4.0  # levels of 255: standard deviation
 SQUARE, TRIANGLE, ARM, STAR, NOTCH = 0.88, 0.87, 0.34, 1.05, 0.46
 
 
-def draw(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
-    """The picture of a scene; the same bits whenever it is drawn."""
+def render(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
+    """The image of a scene; the same bits whenever it is drawn."""
     noise = np.random.default_rng(scene.noise).normal(0, NOISE, (scene.size, scene.size, 3))
     return _levels(_paint(scene) + noise)
 
 
-def draw_clean(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
-    """The picture without its noise."""
+def render_clean(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
+    """The image without its noise."""
     return _levels(_paint(scene))
 
 
-def coverage(thing: Thing, size: int) -> Float[np.ndarray, "s s"]:
-    """The share of each pixel that the thing covers, in a picture of `size` pixels."""
-    picture = np.zeros((size, size))
-    picture[_box(thing, size)] = _stamp(thing.shape, radius(thing, size))
-    return picture
+def coverage(obj: SceneObject, size: int) -> Float[np.ndarray, "s s"]:
+    """The share of each pixel that the object covers, in an image of `size` pixels."""
+    image = np.zeros((size, size))
+    image[_box(obj, size)] = _stamp(obj.shape, radius(obj, size))
+    return image
 
 
 def _paint(scene: Scene) -> Float[np.ndarray, "s s 3"]:
-    picture = np.empty((scene.size, scene.size, 3))
-    picture[:] = scene.background
-    for thing in scene.things:
-        covered = _stamp(thing.shape, radius(thing, scene.size))[..., None]
-        box = _box(thing, scene.size)
-        picture[box] += covered * (np.array(COLOURS[thing.color]) - picture[box])
-    return picture
+    image = np.empty((scene.size, scene.size, 3))
+    image[:] = scene.background
+    for obj in scene.objects:
+        covered = _stamp(obj.shape, radius(obj, scene.size))[..., None]
+        box = _box(obj, scene.size)
+        image[box] += covered * (np.array(COLOURS[obj.color]) - image[box])
+    return image
 
 
-def _levels(picture: Float[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "s s 3"]:
-    return picture.round().clip(0, 255).astype(np.uint8)
+def _levels(image: Float[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "s s 3"]:
+    return image.round().clip(0, 255).astype(np.uint8)
 
 
-def _box(thing: Thing, size: int) -> tuple[slice, slice]:
-    reach = radius(thing, size)
-    return slice(thing.y - reach, thing.y + reach), slice(thing.x - reach, thing.x + reach)
+def _box(obj: SceneObject, size: int) -> tuple[slice, slice]:
+    reach = radius(obj, size)
+    return slice(obj.y - reach, obj.y + reach), slice(obj.x - reach, obj.x + reach)
 
 
 @lru_cache

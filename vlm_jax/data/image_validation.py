@@ -1,4 +1,4 @@
-"""Which pictures of your own can be decoded: looked into once, then remembered until a file changes."""
+"""Which images of your own can be decoded: looked into once, then remembered until a file changes."""
 
 import sys
 from collections.abc import Sequence
@@ -6,54 +6,54 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vlm_jax.config import Data
-from vlm_jax.data.file_memory import digest, mark, recall, remember
+from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.rows import BadRow, Reading, counted
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example
 
-ANNOUNCED = 2000  # pictures; fewer take a few seconds
+ANNOUNCED = 2000  # images; fewer take a few seconds
 
 
 def without_unreadable(reading: Reading, data: Data) -> Reading:
-    """The reading without pictures that cannot be decoded, each of which has become a bad row with its questions' ids.
+    """The reading without images that cannot be decoded, each of which has become a bad row with its questions' ids.
 
-    A damaged picture would stop a training in its midst otherwise. What was found good is remembered below
+    A damaged image would stop a training in its midst otherwise. What was found good is remembered below
     `data.directory`, by size and time of the file.
     """
-    memory = (
+    cache_file = (
         Path(data.directory).expanduser()
-        / "checked_pictures"
+        / "checked_images"
         / f"{digest(data.files.images)}-{data.image.max_pixels}.txt"
     )
-    known = recall(memory)
-    marks = [mark(_file(example)) for example in reading.examples]
-    new = [example for example, its in zip(reading.examples, marks, strict=True) if its not in known]
+    known = read_cache(cache_file)
+    fingerprints = [fingerprint(_file(example)) for example in reading.examples]
+    new = [example for example, its in zip(reading.examples, fingerprints, strict=True) if its not in known]
     if not new:
         return reading
     if len(new) > ANNOUNCED:
-        print(f"looking into {len(new):,} pictures (once)", file=sys.stderr, flush=True)
-    reasons = _look(new, data)
-    remember(memory, known | {mark(_file(example)) for example in new if example.image_id not in reasons})
+        print(f"looking into {len(new):,} images (once)", file=sys.stderr, flush=True)
+    reasons = _decode_errors(new, data)
+    write_cache(cache_file, known | {fingerprint(_file(example)) for example in new if example.image_id not in reasons})
     good = tuple(example for example in reading.examples if example.image_id not in reasons)
     bad = [_bad_row(example, reasons[example.image_id]) for example in new if example.image_id in reasons]
     return Reading(good, (*reading.bad_rows, *bad))
 
 
-def _look(examples: Sequence[Example], data: Data) -> dict[str, str]:
-    """Why a picture cannot be decoded, by its id."""
+def _decode_errors(examples: Sequence[Example], data: Data) -> dict[str, str]:
+    """Why an image cannot be decoded, by its id."""
 
     def reason(example: Example) -> str | None:
         try:
-            decode_image(example.image, name="the picture", max_pixels=data.image.max_pixels)
+            decode_image(example.image, name="the image", max_pixels=data.image.max_pixels)
         except InputError as error:
             return str(error)
         return None
 
     pool = ThreadPoolExecutor(data.threads)
     try:
-        found = zip(examples, pool.map(reason, examples), strict=True)
-        return {example.image_id: why for example, why in found if why is not None}
+        results = zip(examples, pool.map(reason, examples), strict=True)
+        return {example.image_id: why for example, why in results if why is not None}
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupted look ends at once
 

@@ -7,7 +7,7 @@ from vlm_jax.data import emoji
 from vlm_jax.errors import InputError, nearest
 
 SPLITS = ("train", "validation", "test")
-# Data sets whose one file says which split a picture is in.
+# Data sets whose one file says which split an image is in.
 DIVIDED: dict[str, tuple[str, ...]] = {"karpathy": SPLITS, "emoji": emoji.SPLITS}
 
 
@@ -25,28 +25,28 @@ def checked_files(data: Data) -> Files:
     if data.name in DIVIDED:
         _check_divided(data.name, files)
     images = _expanded(files.images)
-    found = {split: tuple(map(_expanded, getattr(files, split))) for split in SPLITS}
+    split_paths = {split: tuple(map(_expanded, getattr(files, split))) for split in SPLITS}
     if data.name == "emoji":
-        found["train"] = (str(Path(images) / emoji.CAPTIONS),)
+        split_paths["train"] = (str(Path(images) / emoji.CAPTIONS),)
     try:
         if not Path(images).is_dir():
             what = "is no folder" if Path(images).exists() else "does not exist"
-            raise InputError(f"data.files.images {files.images!r} {what}; give the folder of the pictures")
-        for split, paths in found.items():
+            raise InputError(f"data.files.images {files.images!r} {what}; give the folder of the images")
+        for split, paths in split_paths.items():
             for path in paths:
                 _check_file(Path(path), "data.files.images" if data.name == "emoji" else f"data.files.{split}")
             if len(set(paths)) < len(paths):
                 raise InputError(f"data.files.{split} gives a file twice: {', '.join(paths)}")
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
-    return Files(images, bad_rows=files.bad_rows, **found)
+    return Files(images, bad_rows=files.bad_rows, **split_paths)
 
 
 def _check_divided(name: str, files: Files) -> None:
-    """No more files than a data set has that says itself which split a picture is in."""
+    """No more files than a data set has that says itself which split an image is in."""
     for split in SPLITS:
-        given = getattr(files, split)
-        if given and (split != "train" or name == "emoji"):
+        paths = getattr(files, split)
+        if paths and (split != "train" or name == "emoji"):
             place = f"{emoji.CAPTIONS} in data.files.images" if name == "emoji" else "the file of data.files.train"
             raise InputError(
                 f"data.files.{split} is given, but {place} holds every split of the data set {name}; leave it out"

@@ -1,4 +1,4 @@
-"""Your own texts and pictures: which files make up a split, and what happens to rows that cannot be used."""
+"""Your own texts and images: which files make up a split, and what happens to rows that cannot be used."""
 
 import functools
 import sys
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from vlm_jax.config import Data, Files, limit_of
 from vlm_jax.data.caption_files import read_caption_lines
-from vlm_jax.data.checked_pictures import without_unreadable
 from vlm_jax.data.coco_captions import read_coco_captions
 from vlm_jax.data.emoji import read_emoji
-from vlm_jax.data.given_files import DIVIDED, SPLITS, checked_files, splits_of
+from vlm_jax.data.image_folder import ImageFolder
+from vlm_jax.data.image_validation import without_unreadable
 from vlm_jax.data.jsonl import read_jsonl
 from vlm_jax.data.karpathy import read_karpathy
-from vlm_jax.data.picture_folder import PictureFolder
 from vlm_jax.data.rows import BadRow, Reading, counted
+from vlm_jax.data.split_files import DIVIDED, SPLITS, checked_files, splits_of
 from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.vqa_v2 import read_vqa_v2
 from vlm_jax.errors import InputError, one_of
@@ -25,12 +25,12 @@ NAMED = 5  # bad rows named in a note
 FEW = 30  # images; scores on a tenth of fewer say little
 
 
-def open_own(data: Data, split: str) -> Sequence[Example]:
+def open_user_dataset(data: Data, split: str) -> Sequence[Example]:
     """The examples of a split of your own files; at most `limit_of` it.
 
     Whatever the split, files that are missing are named. With `train`, every split is read and what is wrong with any
-    of them named, since a training should not end with that; a picture that cannot be decoded is a bad row. Files that
-    have not changed are read once a process, pictures once.
+    of them named, since a training should not end with that; an image that cannot be decoded is a bad row. Files that
+    have not changed are read once a process, images once.
     """
     names = SPLITS if split == "train" else (split,)
     readings = {name: _usable(data, name) for name in names}
@@ -43,12 +43,12 @@ def open_own(data: Data, split: str) -> Sequence[Example]:
     for name, reading in readings.items():
         _check_not_empty(data, name, reading)
         if reading.bad_rows:
-            _say_skipped(reading.bad_rows)
+            _warn_skipped(reading.bad_rows)
     return readings[split].examples
 
 
 def _usable(data: Data, split: str) -> Reading:
-    """At most `limit_of` a split's examples, those whose pictures can be decoded."""
+    """At most `limit_of` a split's examples, those whose images can be decoded."""
     reading = read_split(data, split)
     limited = reading._replace(examples=reading.examples[: limit_of(data, split)], groups=())
     return without_unreadable(limited, data)
@@ -57,7 +57,7 @@ def _usable(data: Data, split: str) -> Reading:
 def read_split(data: Data, split: str) -> Reading:
     """All examples of a split, and the rows that cannot be used of the files it comes from.
 
-    With `first_caption` nothing else is learned of a picture; what other splits have is what captions are scored by,
+    With `first_caption` nothing else is learned of an image; what other splits have is what captions are scored by,
     and stays whole.
     """
     if split not in (splits := splits_of(data.name)):
@@ -66,11 +66,13 @@ def read_split(data: Data, split: str) -> Reading:
     reading = _of_split(data.name, _kind(texts), checked_files(data), split)
     if texts != "first_caption" or split != "train":
         return reading
-    return reading._replace(examples=tuple(each._replace(questions=each.questions[:1]) for each in reading.examples))
+    return reading._replace(
+        examples=tuple(example._replace(questions=example.questions[:1]) for example in reading.examples)
+    )
 
 
 def texts_of(data: Data) -> str:
-    """Which texts of a picture are wanted; `InputError` where the files have none of them."""
+    """Which texts of an image are wanted; `InputError` where the files have none of them."""
     readers = READERS[data.name]
     texts = data.texts or next(iter(readers))
     if _kind(texts) in readers:
@@ -89,19 +91,19 @@ def _kind(texts: str) -> str:
 def _of_split(name: str, texts: str, files: Files, split: str) -> Reading:
     """A split as its files say, or in part by hash."""
     if name in DIVIDED:
-        whole = _read(name, texts, files.images, files.train, _state(files, "train"))
-        divided = zip(whole.examples, whole.splits, strict=True)
-        return Reading(tuple(example for example, its in divided if its == split), whole.bad_rows)
+        full_reading = _read(name, texts, files.images, files.train, _state(files, "train"))
+        divided = zip(full_reading.examples, full_reading.splits, strict=True)
+        return Reading(tuple(example for example, its in divided if its == split), full_reading.bad_rows)
     taken = [name for name in HELD_OUT if not getattr(files, name)]
     source = "train" if split in taken else split
     reading = _read(name, texts, files.images, getattr(files, source), _state(files, source))
     if source != "train" or not taken:
         return reading
-    found = divide([example.image_id for example in reading.examples], reading.groups)
-    its = [name if name in taken else "train" for name in found]
+    splits = divide([example.image_id for example in reading.examples], reading.groups)
+    its = [name if name in taken else "train" for name in splits]
     counts = tuple((name, its.count(name)) for name in ("train", *taken))
     if 0 < len(its) < FEW:
-        _say_few(files.train, counts)
+        _warn_few(files.train, counts)
     mine = [place for place, name in enumerate(its) if name == split]
     groups = tuple(reading.groups[place] for place in mine) if reading.groups else ()
     return reading._replace(examples=tuple(reading.examples[place] for place in mine), groups=groups)
@@ -121,25 +123,25 @@ def _check_not_empty(data: Data, split: str, reading: Reading) -> None:
             f"; {shares} share the images of data.files.train: give at least {len(taken) + 1} images "
             f"(or groups of images), or --data.files.{taken[0]} FILE"
         )
-    raise InputError(f"the {split} split is empty: no picture for it in {files}{remedy}{bad}")
+    raise InputError(f"the {split} split is empty: no image for it in {files}{remedy}{bad}")
 
 
 @functools.lru_cache(maxsize=len(SPLITS))
 def _read(name: str, texts: str, images: str, paths: tuple[str, ...], state: tuple[tuple[int, int], ...]) -> Reading:
     """`state` makes it read again what has changed."""
     try:
-        return READERS[name][texts]([Path(path) for path in paths], PictureFolder(Path(images)))
+        return READERS[name][texts]([Path(path) for path in paths], ImageFolder(Path(images)))
     except OSError as error:
         raise InputError(f"cannot read {error.filename or ', '.join(paths)}: {error.strerror}") from None
 
 
 def _state(files: Files, source: str) -> tuple[tuple[int, int], ...]:
-    found = [Path(path).stat() for path in (files.images, *getattr(files, source))]
-    return tuple((entry.st_size, entry.st_mtime_ns) for entry in found)
+    entries = [Path(path).stat() for path in (files.images, *getattr(files, source))]
+    return tuple((entry.st_size, entry.st_mtime_ns) for entry in entries)
 
 
 @functools.cache
-def _say_skipped(bad_rows: tuple[BadRow, ...]) -> None:
+def _warn_skipped(bad_rows: tuple[BadRow, ...]) -> None:
     """Once for the same rows: how many rows are left out, and the first of them."""
     named = "; ".join(map(str, bad_rows[:NAMED]))
     more = f"; and {len(bad_rows) - NAMED:,} more" if len(bad_rows) > NAMED else ""
@@ -147,7 +149,7 @@ def _say_skipped(bad_rows: tuple[BadRow, ...]) -> None:
 
 
 @functools.cache
-def _say_few(files: tuple[str, ...], counts: tuple[tuple[str, int], ...]) -> None:
+def _warn_few(files: tuple[str, ...], counts: tuple[tuple[str, int], ...]) -> None:
     """Once for the same files: how few images the splits have."""
     shares = ", ".join(f"{name} {count}" for name, count in counts)
     print(
@@ -157,7 +159,7 @@ def _say_few(files: tuple[str, ...], counts: tuple[tuple[str, int], ...]) -> Non
     )
 
 
-Reader = Callable[[Sequence[Path], PictureFolder], Reading]
+Reader = Callable[[Sequence[Path], ImageFolder], Reading]
 
 # By the texts that files hold, those of a data set that is asked for none first.
 READERS: dict[str, dict[str, Reader]] = {
