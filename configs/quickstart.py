@@ -13,12 +13,12 @@ def get_config() -> Config:
         name="quickstart",
         data=Data(texts_per_image=10, image=ImageInput(size=(64, 64), flip=True, shift=8)),
         model=Model(
-            width=128,
-            heads=4,
-            layers=2,
-            mlp_width=256,
+            hidden_size=128,
+            num_attention_heads=4,
+            num_layers=2,
+            intermediate_size=256,
             image=ImageEncoder(stem_width=16, stem_stride=1, widths=(32, 64, 128), blocks=(0, 1, 1)),
-            text=TextEncoder(vocabulary_size=128, width=128, max_length=12),
+            text=TextEncoder(vocab_size=128, feature_size=128, max_length=12),
         ),
         # Above some 6e-4 the post-norm trunk settles for colours and never looks at shapes.
         optimizer=Optimizer(learning_rate=5e-4, warmup_steps=200, b2=0.999, weight_decay=0.05, ema=0.99),

@@ -16,12 +16,12 @@ def get_config() -> Config:
             name="shape_scenes", texts="first_caption", texts_per_image=1, image=ImageInput(size=(64, 64), shift=3)
         ),
         model=Model(
-            width=128,
-            heads=4,
-            layers=3,
-            mlp_width=256,
+            hidden_size=128,
+            num_attention_heads=4,
+            num_layers=3,
+            intermediate_size=256,
             image=ImageEncoder(stem_width=16, widths=(32, 64, 128), blocks=(0, 1, 1), positions="grid"),
-            text=TextEncoder(vocabulary_size=128, width=128, max_length=24),
+            text=TextEncoder(vocab_size=128, feature_size=128, max_length=24),
         ),
         optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, b2=0.98, weight_decay=0.05, ema=0.99),
         training=Training(steps=3_000, batch_images=32, evaluate_every=500, log_every=50),

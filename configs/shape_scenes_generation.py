@@ -12,9 +12,9 @@ from vlm_jax.config import (
     Config,
     Data,
     Generation,
-    ImageCodes,
     ImageEncoder,
     ImageInput,
+    ImageTokenizerSettings,
     Model,
     Optimizer,
     TextEncoder,
@@ -34,23 +34,25 @@ def get_config() -> Config:
             image=ImageInput(size=(64, 64)),
         ),
         model=Model(
-            width=128,
-            heads=4,
-            layers=4,
-            mlp_width=512,
-            codes=ImageCodes(levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)),  # the tokenizer's
+            hidden_size=128,
+            num_attention_heads=4,
+            num_layers=4,
+            intermediate_size=512,
+            image_tokenizer=ImageTokenizerSettings(
+                levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)
+            ),  # the tokenizer's
             image=ImageEncoder(positions="grid"),
-            text=TextEncoder(vocabulary_size=128, width=128, max_length=16),
+            text=TextEncoder(vocab_size=128, feature_size=128, max_length=16),
         ),
         optimizer=Optimizer(name="muon", learning_rate=1.4e-3, warmup_steps=200, b2=0.98, weight_decay=0.05, ema=0.995),
         training=Training(steps=6_500, batch_images=64, evaluate_every=3_250, log_every=50),
         generation=Generation(
             tokenizer="runs/shape_scenes_tokenizer",
-            masking="linear",
-            per_picture=True,
-            rare_codes=0.5,
-            steps=32,
+            mask_schedule="linear",
+            loss_weighting="elbo",
+            token_frequency_power=0.5,
+            num_decoding_steps=32,
             guidance=1.0,
-            revisions=4,
+            num_refinement_rounds=4,
         ),
     )

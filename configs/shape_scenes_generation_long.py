@@ -12,9 +12,9 @@ from vlm_jax.config import (
     Config,
     Data,
     Generation,
-    ImageCodes,
     ImageEncoder,
     ImageInput,
+    ImageTokenizerSettings,
     Model,
     Optimizer,
     TextEncoder,
@@ -34,15 +34,19 @@ def get_config() -> Config:
             image=ImageInput(size=(64, 64)),
         ),
         model=Model(
-            width=128,
-            heads=4,
-            layers=6,
-            mlp_width=512,
-            codes=ImageCodes(levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)),  # the tokenizer's
+            hidden_size=128,
+            num_attention_heads=4,
+            num_layers=6,
+            intermediate_size=512,
+            image_tokenizer=ImageTokenizerSettings(
+                levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)
+            ),  # the tokenizer's
             image=ImageEncoder(positions="grid"),
-            text=TextEncoder(vocabulary_size=128, width=128, max_length=32),
+            text=TextEncoder(vocab_size=128, feature_size=128, max_length=32),
         ),
         optimizer=Optimizer(name="muon", learning_rate=2e-3, warmup_steps=500, b2=0.98, weight_decay=0.05, ema=0.999),
         training=Training(steps=8_000, batch_images=128, evaluate_every=2_000, log_every=100),
-        generation=Generation(tokenizer="runs/shape_scenes_tokenizer", steps=32, guidance=1.0, revisions=4),
+        generation=Generation(
+            tokenizer="runs/shape_scenes_tokenizer", num_decoding_steps=32, guidance=1.0, num_refinement_rounds=4
+        ),
     )

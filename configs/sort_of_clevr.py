@@ -14,14 +14,14 @@ def get_config() -> Config:
         # White becomes zero. No flips and shifts: they would change what is left and what is at the top.
         data=Data(name="sort_of_clevr", texts_per_image=20, image=ImageInput(size=(75, 75), mean=(1.0, 1.0, 1.0))),
         model=Model(
-            width=96,
-            heads=4,
-            layers=4,
-            mlp_width=192,
+            hidden_size=96,
+            num_attention_heads=4,
+            num_layers=4,
+            intermediate_size=192,
             image=ImageEncoder(
                 stem_width=32, stem_stride=2, widths=(64, 128), blocks=(0, 0), norm="frozen", positions="grid"
             ),
-            text=TextEncoder(vocabulary_size=256, width=96, max_length=16),
+            text=TextEncoder(vocab_size=256, feature_size=96, max_length=16),
         ),
         # The CNN at a part of the rate: at the full one it wanders while nothing is learned yet, and what its features
         # say of colours, or of shapes, is lost before it is needed.

@@ -80,14 +80,14 @@ class Case:
         width, layers, heads = WIDTHS[self.size]
         return Model(
             fusion="cross",
-            pattern="prefix",
-            head="next_word",
-            width=width,
-            layers=layers,
-            heads=heads,
-            mlp_width=4 * width,
-            image=ImageEncoder(cnn="features", features=FEATURES, max_positions=CELLS),
-            text=TextEncoder(vocabulary_size=self.vocabulary, width=width, max_positions=POSITIONS),
+            attention_pattern="prefix",
+            head="lm",
+            hidden_size=width,
+            num_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            image=ImageEncoder(cnn="features", feature_size=FEATURES, max_position_embeddings=CELLS),
+            text=TextEncoder(vocab_size=self.vocabulary, feature_size=width, max_position_embeddings=POSITIONS),
         )
 
     @property
@@ -179,7 +179,7 @@ class Ours:
         params["embed"]["text_fc"] = fresh  # the identity, which BERT has not
         np.savez(file, **by_path(params))
         method = "beam" if case.beams > 1 else "greedy"
-        settings = Decoding(method=method, beams=case.beams, min_length=case.words)
+        settings = Decoding(method=method, num_beams=case.beams, min_length=case.words)
         self._decoder = Decoder(model, settings, Special(BEGIN, END, PAD), room=case.words)
         self._inputs, self._jax = ({"params": params}, image), jax
         began = time.perf_counter()

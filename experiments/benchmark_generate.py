@@ -1,7 +1,8 @@
 """Pictures a second: masked parallel decoding against one code after the other with a cache.
 
 `python -m experiments.benchmark_generate configs/shape_scenes_generation.py`: the config's model with fresh weights,
-which are as fast as trained ones, under the patterns `text_to_image` and `raster`, and drawn as the config says, one
+which are as fast as trained ones, under the patterns `text_to_image` and `autoregressive`, and drawn as the config
+says, one
 candidate each. All ways take turns, so that whatever else the machine does slows each; figures are medians. Codes only:
 pixels cost all ways the same. A round of revisions costs as much as eight steps.
 """
@@ -25,7 +26,7 @@ SAMPLE_SECONDS = 0.5
 
 
 class Benchmark(Group):
-    """Pictures a second by steps, guidance and batch, and those of the raster row with its cache."""
+    """Pictures a second by steps, guidance and batch, and those of the autoregressive row with its cache."""
 
     config: Annotated[Path, POSITIONAL]
     """A config file of the task image_generation."""
@@ -63,26 +64,26 @@ def measure(
     config: Config, batch: int, steps: Sequence[int], guidance: Sequence[float], rounds: int
 ) -> list[dict[str, Any]]:
     """A row for each way of drawing `batch` pictures: seconds (median, least, most) and pictures a second."""
-    ways = [("masked", Generation(steps=count, guidance=weight)) for weight in guidance for count in steps]
-    ways += [("raster", Generation(guidance=weight)) for weight in guidance]
-    ways += [("config", dataclasses.replace(config.generation, candidates=1, judge=None))]
+    ways = [("masked", Generation(num_decoding_steps=count, guidance=weight)) for weight in guidance for count in steps]
+    ways += [("autoregressive", Generation(guidance=weight)) for weight in guidance]
+    ways += [("config", dataclasses.replace(config.generation, num_candidates=1, reranker=None))]
     calls = [_drawing(config, batch, *way) for way in ways]
     compile_seconds = [_seconds(call, 1) for call in calls]
     repeats = [max(1, round(SAMPLE_SECONDS / _seconds(call, 1))) for call in calls]
     samples = [[_seconds(call, count) for call, count in zip(calls, repeats, strict=True)] for _ in range(rounds)]
     rows = []
     for (way, settings), compiled, seconds in zip(ways, compile_seconds, zip(*samples, strict=True), strict=True):
-        median, masked = statistics.median(seconds), _pattern(config, way) != "raster"
-        names = {"way": way, "steps": settings.steps if masked else None, "guidance": settings.guidance}
-        names["revisions"] = settings.revisions
+        median, masked = statistics.median(seconds), _pattern(config, way) != "autoregressive"
+        names = {"way": way, "steps": settings.num_decoding_steps if masked else None, "guidance": settings.guidance}
+        names["num_refinement_rounds"] = settings.num_refinement_rounds
         times = {"seconds": median, "least": min(seconds), "most": max(seconds), "compile_seconds": compiled}
         rows.append({"batch": batch, **names, "pictures_per_second": batch / median, **times})
     return rows
 
 
 def _pattern(config: Config, way: str) -> str:
-    patterns = {"masked": "text_to_image", "raster": "raster"}
-    return patterns.get(way, check(config).model.pattern)
+    patterns = {"masked": "text_to_image", "autoregressive": "autoregressive"}
+    return patterns.get(way, check(config).model.attention_pattern)
 
 
 def _drawing(config: Config, batch: int, way: str, drawn: Generation) -> Callable[[], None]:
@@ -93,11 +94,11 @@ def _drawing(config: Config, batch: int, way: str, drawn: Generation) -> Callabl
     from vlm_jax.models.image_tokenizer import code_count, grid_size
     from vlm_jax.models.vlm import VisualLanguageModel
 
-    pattern = _pattern(config, way)
-    plain = dataclasses.replace(config.generation, revisions=0, per_picture=False)
-    model = dataclasses.replace(config.model, pattern=pattern)
+    attention_pattern = _pattern(config, way)
+    plain = dataclasses.replace(config.generation, num_refinement_rounds=0, loss_weighting="uniform")
+    model = dataclasses.replace(config.model, attention_pattern=attention_pattern)
     settings = check(dataclasses.replace(config, model=model, generation=plain)).model
-    codes, grid = code_count(settings.codes), grid_size(settings.codes, config.data.image.size)
+    codes, grid = code_count(settings.image_tokenizer), grid_size(settings.image_tokenizer, config.data.image.size)
     model = VisualLanguageModel(settings, codes)
     ids = jnp.ones((batch, settings.text.max_length), jnp.int32)
     shown = ids.astype(bool)
@@ -105,7 +106,9 @@ def _drawing(config: Config, batch: int, way: str, drawn: Generation) -> Callabl
         lambda key: model.init(key, jnp.zeros((1, *grid), int), ids[:1, None], shown[:1, None], method="code_logits")
     )
     empty = (ids[0] * 0, jnp.arange(ids.shape[1]) < 2)
-    draw = CodeDecoder(model, drawn, grid=grid, codes=codes, empty=empty, raster=pattern == "raster")
+    draw = CodeDecoder(
+        model, drawn, grid=grid, codes=codes, empty=empty, autoregressive=attention_pattern == "autoregressive"
+    )
     given = (init(jax.random.key(0)), ids, shown, jax.random.split(jax.random.key(1), batch))
     return lambda: jax.block_until_ready(draw(*given))
 
@@ -122,14 +125,14 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     import jax
 
     lines = [
-        f"{'batch':>5s}  {'way':6s}  {'steps':>5s}  {'guidance':>8s}  {'revisions':>9s}  {'pictures/s':>10s}  "
+        f"{'batch':>5s}  {'way':6s}  {'steps':>5s}  {'guidance':>8s}  {'refined':>9s}  {'pictures/s':>10s}  "
         f"{'ms a picture':>12s}  range"
     ]
     for row in rows:
         median, least, most = (1000 * row[name] / row["batch"] for name in ("seconds", "least", "most"))
         lines.append(
             f"{row['batch']:5d}  {row['way']:6s}  {row['steps'] or '-':>5}  {row['guidance']:8g}  "
-            f"{row['revisions']:9d}  "
+            f"{row['num_refinement_rounds']:9d}  "
             f"{row['pictures_per_second']:10.1f}  {median:12.2f}  {least:.2f} to {most:.2f}"
         )
     return "\n".join([*lines, f"on {jax.devices()[0].device_kind}, compile time apart"])

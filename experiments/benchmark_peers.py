@@ -151,9 +151,9 @@ class TextEmbeddings(nn.Module):
 
     def __init__(self, s: TextEncoder) -> None:
         super().__init__()
-        self.word = nn.Embedding(s.vocabulary_size, s.width)
-        self.position = nn.Embedding(s.max_positions, s.width)
-        self.segment = nn.Embedding(s.segments, s.width)
+        self.word = nn.Embedding(s.vocab_size, s.feature_size)
+        self.position = nn.Embedding(s.max_position_embeddings, s.feature_size)
+        self.segment = nn.Embedding(s.type_vocab_size, s.feature_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.word(ids) + (self.position.weight[: ids.shape[-1]] + self.segment.weight[0])
@@ -164,10 +164,10 @@ class FeatureFusion(nn.Module):
 
     def __init__(self, s: Model, channels: int) -> None:
         super().__init__()
-        self.image_fc, self.text_fc = nn.Linear(channels, s.width), nn.Linear(s.text.width, s.width)
-        self.image_position = nn.Embedding(s.image.max_positions, s.width)
-        self.image_segment = nn.Parameter(torch.zeros(1, s.width))
-        self.norm, self.dropout = nn.LayerNorm(s.width, eps=s.norm_epsilon), dropout(s.dropout)
+        self.image_fc, self.text_fc = nn.Linear(channels, s.hidden_size), nn.Linear(s.text.feature_size, s.hidden_size)
+        self.image_position = nn.Embedding(s.image.max_position_embeddings, s.hidden_size)
+        self.image_segment = nn.Parameter(torch.zeros(1, s.hidden_size))
+        self.norm, self.dropout = nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps), dropout(s.hidden_dropout_prob)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         image = self.image_fc(image) + (self.image_position.weight[: image.shape[1]] + self.image_segment[-1])
@@ -179,9 +179,9 @@ class SelfAttention(nn.Module):
 
     def __init__(self, s: Model) -> None:
         super().__init__()
-        self.count, self.rate = s.heads, s.attention_dropout
-        self.query, self.key = nn.Linear(s.width, s.width), nn.Linear(s.width, s.width)
-        self.value, self.output = nn.Linear(s.width, s.width), nn.Linear(s.width, s.width)
+        self.count, self.rate = s.num_attention_heads, s.attention_probs_dropout_prob
+        self.query, self.key = nn.Linear(s.hidden_size, s.hidden_size), nn.Linear(s.hidden_size, s.hidden_size)
+        self.value, self.output = nn.Linear(s.hidden_size, s.hidden_size), nn.Linear(s.hidden_size, s.hidden_size)
 
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.count, -1)).transpose(-2, -3)
@@ -223,9 +223,15 @@ class BertLayer(nn.Module):
 
     def __init__(self, s: Model) -> None:
         super().__init__()
-        self.attention, self.attention_norm = SelfAttention(s), nn.LayerNorm(s.width, eps=s.norm_epsilon)
-        self.intermediate, self.output = nn.Linear(s.width, s.mlp_width), nn.Linear(s.mlp_width, s.width)
-        self.output_norm, self.dropout = nn.LayerNorm(s.width, eps=s.norm_epsilon), dropout(s.dropout)
+        self.attention, self.attention_norm = SelfAttention(s), nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps)
+        self.intermediate, self.output = (
+            nn.Linear(s.hidden_size, s.intermediate_size),
+            nn.Linear(s.intermediate_size, s.hidden_size),
+        )
+        self.output_norm, self.dropout = (
+            nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps),
+            dropout(s.hidden_dropout_prob),
+        )
         self.activation = ACTIVATIONS[s.activation]
 
     def forward(
@@ -240,8 +246,8 @@ class Trunk(nn.ModuleDict):
     """BERT layers; the last one computes [CLS] alone, as ours does: [I, K, D]."""
 
     def __init__(self, s: Model) -> None:
-        super().__init__({f"layer_{i}": BertLayer(s) for i in range(s.layers)})
-        self.pattern = s.pattern
+        super().__init__({f"layer_{i}": BertLayer(s) for i in range(s.num_layers)})
+        self.pattern = s.attention_pattern
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         run = {"bidirectional": self.whole, "image_to_text": self.shared}[self.pattern]
@@ -267,12 +273,12 @@ class Trunk(nn.ModuleDict):
 
 
 class Head(nn.Module):
-    """With `answers` BERT's pooler before the classifier."""
+    """With `cls` BERT's pooler before the classifier."""
 
     def __init__(self, s: Model, classes: int) -> None:
         super().__init__()
-        self.pooler = nn.Linear(s.width, s.width) if s.head == "answers" else None
-        self.classifier, self.dropout = nn.Linear(s.width, classes), dropout(s.dropout)
+        self.pooler = nn.Linear(s.hidden_size, s.hidden_size) if s.head == "cls" else None
+        self.classifier, self.dropout = nn.Linear(s.hidden_size, classes), dropout(s.hidden_dropout_prob)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.dropout(torch.tanh(self.pooler(x))) if self.pooler else x)

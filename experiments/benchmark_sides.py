@@ -160,7 +160,7 @@ def random_batch(config: Config) -> dict[str, np.ndarray]:
     pictures, shape = config.training.batch_images, (config.training.batch_images, config.data.texts_per_image)
     return {
         "image": random.normal(size=(pictures, *config.data.image.size, 3)).astype(np.float32),
-        "input_ids": random.integers(0, text.vocabulary_size, (*shape, text.max_length)).astype(np.int32),
+        "input_ids": random.integers(0, text.vocab_size, (*shape, text.max_length)).astype(np.int32),
         "text_mask": np.arange(text.max_length)
         < random.integers(text.max_length // 2, text.max_length + 1, (*shape, 1)),
         "answers": random.integers(0, classes_of(config), (*shape, 2)).astype(np.int32),

@@ -27,7 +27,10 @@ SAME_SCALE = {
     "vqa": ("data.accuracy",),
     "image_tokenizer": ("data.image.size", "data.image.resize"),
 }
-LIKELIHOODS = ("generation.tokenizer", "model.pattern")  # and of drawn pictures of which nobody knows what is right
+LIKELIHOODS = (
+    "generation.tokenizer",
+    "model.attention_pattern",
+)  # and of drawn pictures of which nobody knows what is right
 UNITS = {
     "vqa": "accuracy",
     "captioning": "captions that are right (by rule, or word for word)",

@@ -17,12 +17,12 @@ from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
-REDRAWN = ("generation.masking",)  # of what is learned with: a picture may be drawn with another one
-NOT_RASTER = tuple(f"generation.{name}" for name in ("masking", "steps", "choice_temperature"))
+REDRAWN = ("generation.mask_schedule",)  # of what is learned with: a picture may be drawn with another one
+MASKED_ONLY = tuple(f"generation.{name}" for name in ("mask_schedule", "num_decoding_steps", "choice_temperature"))
 
 
 class Evaluate(Group):
-    """Score a trained model on a split, with controls; write predictions, a sheet of pictures and the result."""
+    """Score a trained model on a split, with baselines; write predictions, a sheet of pictures and the result."""
 
     run: Annotated[Path, POSITIONAL]
     """Folder of a run."""
@@ -31,8 +31,8 @@ class Evaluate(Group):
     checkpoint: str = "best"
     """`best` by the validation score, `latest`, or an optimizer step that was kept."""
     change: tuple[str, ...] = ()
-    """What is otherwise than in the run: how texts are said or pictures drawn (`generation.steps=4
-    decoding.beams=3`), where the data is (`data.files.images=FOLDER`). Not for the test split."""
+    """What is otherwise than in the run: how texts are said or pictures drawn (`generation.num_decoding_steps=4
+    decoding.num_beams=3`), where the data is (`data.files.images=FOLDER`). Not for the test split."""
 
 
 def main(argv: list[str]) -> int:
@@ -84,11 +84,14 @@ def _override(config, change):
     from vlm_jax.config import leaves
 
     setting, sign, value = change.partition("=")
-    if setting in NOT_RASTER and config.model.pattern == "raster":
-        raise InputError(f"--change is {change!r}, and a raster run draws one code after the other; leave it out")
+    if setting in MASKED_ONLY and config.model.attention_pattern == "autoregressive":
+        raise InputError(
+            f"--change is {change!r}, and an autoregressive run draws one code after the other; leave it out"
+        )
     if not sign or not _may_change(config, setting):
         raise InputError(
-            f"--change is {change!r}; it looks like decoding.beams=3 (captioning) or generation.steps=4 "
+            f"--change is {change!r}; it looks like decoding.num_beams=3 (captioning) or "
+            f"generation.num_decoding_steps=4 "
             "(image_generation), data.directory=FOLDER or data.threads=4, and is about nothing that was learned"
         )
     with contextlib.suppress(ValueError):  # a text without its quotes

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     if config.task == "image_tokenizer":
         if options.classes is not None:
             raise InputError(f"{config.name} is an image tokenizer, which answers nothing; leave --classes out")
-        rows = inspect_image_tokenizer(config.model.codes, image_size=config.data.image.size)
+        rows = inspect_image_tokenizer(config.model.image_tokenizer, image_size=config.data.image.size)
         print("\n".join([*_of_codes(config), *_modules(rows, options.depth)]))
         return 0
     classes = _classes(config, options)
@@ -69,7 +69,7 @@ def _classes(config: Config, options: Options) -> int:
     if config.task == "image_generation":
         from vlm_jax.models.image_tokenizer import code_count
 
-        return code_count(config.model.codes)
+        return code_count(config.model.image_tokenizer)
     return config.model.classes or options.classes or ASSUMED_CLASSES
 
 
@@ -77,13 +77,13 @@ def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, 
     data, model = config.data, config.model
     height, width = data.image.size
     texts = {"captioning": "caption", "image_generation": "prompt"}.get(config.task, "question")
-    kinds = {"captioning": f"{model.text.vocabulary_size:,} words", "image_generation": f"{classes:,} codes"}
+    kinds = {"captioning": f"{model.text.vocab_size:,} words", "image_generation": f"{classes:,} codes"}
     answers = kinds.get(config.task, f"{classes:,} answers")
     if assumed and config.task == "vqa":
         answers += " (assumed, since the config leaves them to the data; --classes sets them)"
     return "\n".join(
         [
-            f"{config.name}: {model.fusion}, {model.pattern}, {model.head}, images by {model.image.cnn}",
+            f"{config.name}: {model.fusion}, {model.attention_pattern}, {model.head}, images by {model.image.cnn}",
             f"example: one picture of {height} x {width} pixels, {texts}s: {data.texts_per_image} of "
             f"{model.text.max_length} tokens, {answers}",
             *_modules(rows, depth),
@@ -95,7 +95,7 @@ def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, 
 def _of_codes(config: Config) -> list[str]:
     from vlm_jax.models.image_tokenizer import code_count, grid_size
 
-    (height, width), codes = config.data.image.size, config.model.codes
+    (height, width), codes = config.data.image.size, config.model.image_tokenizer
     rows, columns = grid_size(codes, config.data.image.size)
     return [
         f"{config.name}: an image tokenizer, {code_count(codes):,} codes ({codes.quantizer})",

@@ -17,11 +17,19 @@ from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 
 # Settings of `generation`.
-DRAWN = ("samples", "candidates", "judge", "temperature", "steps", "guidance", "revisions")
+DRAWN = (
+    "samples",
+    "num_candidates",
+    "reranker",
+    "temperature",
+    "num_decoding_steps",
+    "guidance",
+    "num_refinement_rounds",
+)
 AT_ONCE = 64  # pictures, candidates too
 SHOWN = 200  # characters of a text or of words that a note shows
 LOOKED_AT = 10_000  # characters whose words a note can be about; all of them would take all memory
-NOT_RASTER = ("steps",)
+MASKED_ONLY = ("num_decoding_steps",)
 # The options of each task, beside those that all have.
 OPTIONS = {
     "vqa": ("image", "question", "output"),
@@ -48,7 +56,8 @@ class Predict(Group):
     samples: int | None = None
     """Captions: so many of a picture, drawn at random; with --beam, so many of the best. Pictures of a prompt."""
     temperature: float | None = None
-    """Captions and pictures: above 1 the draws vary more, below 1 less. --revisions have one of their own, 0.5."""
+    """Captions and pictures: above 1 the draws vary more, below 1 less. --num-refinement-rounds have one of their own,
+    0.5."""
     top_p: float | None = None
     """Captions: draw among the likeliest words that together have this probability."""
     prefix: str | None = None
@@ -57,7 +66,7 @@ class Predict(Group):
     """Captions: the only texts to choose from."""
     steps: int | None = None
     """Pictures: steps in which one is drawn."""
-    revisions: int | None = None
+    num_refinement_rounds: int | None = None
     """Pictures: rounds in which each of their codes is then drawn anew."""
     guidance: float | None = None
     """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
@@ -182,16 +191,18 @@ def _draw(folder, config, arguments):
     from vlm_jax.config_checks import check
     from vlm_jax.figures import Card, plot_contact_sheet
 
-    for name in NOT_RASTER if config.model.pattern == "raster" else ():
+    for name in MASKED_ONLY if config.model.attention_pattern == "autoregressive" else ():
         if getattr(arguments, name) is not None:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{folder.path} draws one code after the other (pattern raster); leave {option} out")
+            raise InputError(
+                f"{folder.path} draws one code after the other (attention_pattern autoregressive); leave {option} out"
+            )
     given = {name: getattr(arguments, name) for name in DRAWN}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if arguments.candidates == 1 and arguments.judge is None:
-        changes["judge"] = None  # nothing is left to choose among
+    changes = {"num_images" if name == "samples" else name: value for name, value in given.items() if value is not None}
+    if arguments.num_candidates == 1 and arguments.reranker is None:
+        changes["reranker"] = None  # nothing is left to choose among
     settings = dataclasses.replace(config.generation, **changes)
-    many = len(arguments.prompt) * settings.samples * settings.candidates
+    many = len(arguments.prompt) * settings.num_images * settings.num_candidates
     most = max(AT_ONCE, config.training.evaluation_batch_images)
     at_once = dataclasses.replace(config.training, evaluation_batch_images=most)
     config = check(dataclasses.replace(config, generation=settings, training=at_once))
@@ -201,7 +212,7 @@ def _draw(folder, config, arguments):
     encode = make_encoder(config, folder)
     notes = {prompt: _notes(prompt, encode, config) for prompt in dict.fromkeys(arguments.prompt)}
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
-    size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if settings.judge else settings.candidates)
+    size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if settings.reranker else settings.num_candidates)
     pictures = task.draw(params, arguments.prompt, settings, batch=size)
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
     items = [Card(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
@@ -221,9 +232,9 @@ def _decoding(settings, arguments):
         raise InputError("--temperature and --top-p are for --samples without --beam; leave out either")
     if arguments.beam is not None or arguments.samples is not None or drawn:
         method = "sample" if arguments.beam is None else "beam"
-        kept = settings.texts if settings.method == method else 1
-        changes = {"method": method, "texts": kept if arguments.samples is None else arguments.samples}
-        changes |= {} if arguments.beam is None else {"beams": arguments.beam}
+        kept = settings.num_return_sequences if settings.method == method else 1
+        changes = {"method": method, "num_return_sequences": kept if arguments.samples is None else arguments.samples}
+        changes |= {} if arguments.beam is None else {"num_beams": arguments.beam}
     for name in ("temperature", "top_p", "prefix"):
         if getattr(arguments, name) is not None:
             changes[name] = getattr(arguments, name)

@@ -26,17 +26,21 @@ SMALL = ImageEncoder(stem_width=8, widths=(8, 16), blocks=(0, 1))
 CONFIG = Config(
     data=Data(texts_per_image=3, image=ImageInput(size=(16, 16))),
     model=Model(
-        pattern="image_to_text", head="answers", width=32, heads=4, layers=3, mlp_width=48, classes=7,
-        image=SMALL, text=TextEncoder(vocabulary_size=50, width=24, max_length=7),
+        attention_pattern="image_to_text", head="cls", hidden_size=32, num_attention_heads=4, num_layers=3,
+        intermediate_size=48, classes=7,
+        image=SMALL, text=TextEncoder(vocab_size=50, feature_size=24, max_length=7),
     ),
     training=Training(batch_images=4, label_smoothing=0.1),
 )  # fmt: skip
 REFERENCE = dataclasses.replace(
-    CONFIG.model, pattern="bidirectional", head="every_position", image=ImageEncoder(cnn="resnet50", max_positions=9)
+    CONFIG.model,
+    attention_pattern="bidirectional",
+    head="per_token",
+    image=ImageEncoder(cnn="resnet50", max_position_embeddings=9),
 )
 MODELS = {
     "image_to_text": CONFIG.model,
-    "bidirectional": dataclasses.replace(CONFIG.model, pattern="bidirectional", activation="gelu_new"),
+    "bidirectional": dataclasses.replace(CONFIG.model, attention_pattern="bidirectional", activation="gelu_new"),
     "resnet50": REFERENCE,
     "frozen_norm": dataclasses.replace(CONFIG.model, image=dataclasses.replace(SMALL, norm="frozen")),
 }
@@ -92,7 +96,13 @@ def test_logits_loss_and_gradients_agree(name):
 
 
 @pytest.mark.parametrize(
-    "mistake", [{"activation": "gelu_new"}, {"heads": 2}, {"norm_epsilon": 1e-6}, {"pattern": "bidirectional"}]
+    "mistake",
+    [
+        {"activation": "gelu_new"},
+        {"num_attention_heads": 2},
+        {"layer_norm_eps": 1e-6},
+        {"attention_pattern": "bidirectional"},
+    ],
 )
 def test_another_model_would_show(mistake):
     (logits, *_), peer = both(CONFIG.model, dataclasses.replace(CONFIG.model, **mistake))

@@ -62,8 +62,8 @@ def test_the_preset_alone_is_the_config_and_names_the_folder():
 
 
 def test_the_preset_may_follow_options():
-    config, workdir = parse_train(["--workdir", "there", "--seed", "4", TINY, "--model.layers", "3"])
-    assert (config.name, config.seed, config.model.layers, workdir) == ("tiny", 4, 3, Path("there"))
+    config, workdir = parse_train(["--workdir", "there", "--seed", "4", TINY, "--model.num-layers", "3"])
+    assert (config.name, config.seed, config.model.num_layers, workdir) == ("tiny", 4, 3, Path("there"))
 
 
 def test_a_home_folder_is_understood():
@@ -71,8 +71,8 @@ def test_a_home_folder_is_understood():
 
 
 def test_settings_are_checked_after_parsing():
-    with pytest.raises(InputError, match=r"model.width 33 is not a multiple"):
-        parse_train([TINY, "--model.width", "33"])
+    with pytest.raises(InputError, match=r"model.hidden_size 33 is not a multiple"):
+        parse_train([TINY, "--model.hidden-size", "33"])
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_settings_are_checked_after_parsing():
         (["--optimizer.learning-rat", "1"], "--optimizer.learning-rate"),
         (["--optimiser.learning-rate", "1"], "--optimizer.learning-rate"),
         (["--model.fusion", "concta"], "concat"),
-        (["--model.width", "wide"], "wide"),
+        (["--model.hidden-size", "wide"], "wide"),
         (["--data.image.size", "3"], "--data.image.size"),
         (["configs/quickstart.py"], "configs/quickstart.py"),
     ],
@@ -134,8 +134,8 @@ def test_a_missing_preset_suggests_the_nearest(monkeypatch):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("Config(model=Model(widht=3))", "{}: Model has no setting 'widht'; did you mean 'width'?"),
-        ("Config(model=Model(width='3'))", "{}: setting 'model.width' must be int, not '3'"),
+        ("Config(model=Model(hiden_size=3))", "{}: Model has no setting 'hiden_size'; did you mean 'hidden_size'?"),
+        ("Config(model=Model(hidden_size='3'))", "{}: setting 'model.hidden_size' must be int, not '3'"),
         (
             "Config(model=Model(fusion='concta'))",
             "{}: setting 'model.fusion' is 'concta'; choose one of: concat, cross, co_attention, late",
@@ -154,7 +154,7 @@ def test_a_file_that_is_no_preset_is_refused(tmp_path):
     (tmp_path / "empty.py").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"empty.py defines no get_config\(\)"):
         load_preset(tmp_path / "empty.py")
-    for text in ("[1, 2", '{"model": {"widht": 3}}', "[1]", "[" * 100_000):
+    for text in ("[1, 2", '{"model": {"hiden_size": 3}}', "[1]", "[" * 100_000):
         (tmp_path / "config.json").write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=r"config.json cannot be used: "):
             load_preset(tmp_path / "config.json")

@@ -40,13 +40,13 @@ def test_a_result_says_everything(trained):
     result = json.loads((trained / "result.json").read_text(encoding="utf-8"))
     assert (result["task"], result["split"], result["seed"]) == ("vqa", "test", 0)
     assert set(result["metrics"]) == {
-        "accuracy", "accuracy/yes_no", "accuracy/open", "control/question_only", "control/image_shuffled",
-        "control/question_prior", "control/majority",
-        *(f"control/image_shuffled/{row}/accuracy" for row in ("difference", "difference_low", "difference_high")),
+        "accuracy", "accuracy/yes_no", "accuracy/open", "baseline/question_only", "baseline/shuffled_images",
+        "baseline/answer_prior", "baseline/majority",
+        *(f"baseline/shuffled_images/{row}/accuracy" for row in ("difference", "difference_low", "difference_high")),
     }  # fmt: skip
     assert all(0 <= value <= 1 for name, value in result["metrics"].items() if "/difference" not in name)
     low, middle, high = (
-        result["metrics"][f"control/image_shuffled/{row}/accuracy"]
+        result["metrics"][f"baseline/shuffled_images/{row}/accuracy"]
         for row in ("difference_low", "difference", "difference_high")
     )
     assert -1 <= low <= middle <= high <= 1
@@ -79,7 +79,7 @@ def test_the_test_split_is_scored_once(trained, capsys):
     before = contents(trained)
     assert evaluate.main([str(trained)]) == 0
     said = capsys.readouterr().out
-    assert "scored once" in said and "control/question_only" in said
+    assert "scored once" in said and "baseline/question_only" in said
     assert contents(trained) == before
 
 

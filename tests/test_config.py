@@ -18,9 +18,9 @@ from vlm_jax.config import (
     Fusion,
     Generation,
     Head,
-    ImageCodes,
     ImageEncoder,
     ImageInput,
+    ImageTokenizerSettings,
     Model,
     Optimizer,
     Task,
@@ -68,9 +68,9 @@ def test_tuples_come_back_as_tuples():
         ("model.fusoin", "concat", r"no setting 'model.fusoin'; did you mean 'fusion'\?"),
         ("data.image.sise", 3, r"no setting 'data.image.sise'; did you mean 'size'\?"),
         ("model.fusion", "concatt", r"setting 'model.fusion' is 'concatt'; choose one of: concat, cross"),
-        ("model.width", "128", r"setting 'model.width' must be int, not '128'"),
-        ("model.width", 1.5, r"setting 'model.width' must be int, not 1.5"),
-        ("model.width", True, r"setting 'model.width' must be int, not True"),
+        ("model.hidden_size", "128", r"setting 'model.hidden_size' must be int, not '128'"),
+        ("model.hidden_size", 1.5, r"setting 'model.hidden_size' must be int, not 1.5"),
+        ("model.hidden_size", True, r"setting 'model.hidden_size' must be int, not True"),
         ("optimizer.learning_rate", True, r"setting 'optimizer.learning_rate' must be float, not True"),
         ("optimizer.learning_rate", None, r"setting 'optimizer.learning_rate' must be float, not None"),
         ("model.remat", 1, r"setting 'model.remat' must be bool, not 1"),
@@ -103,28 +103,32 @@ def test_a_whole_number_may_stand_for_a_float():
     [
         (
             "model",
-            {"pattern": "prefix"},
+            {"attention_pattern": "prefix"},
             r"'prefix' does not go with model.fusion 'concat' in the task 'vqa'; choose one",
         ),
         (
             "model",
-            {"fusion": "late", "head": "answers"},
-            r"model.head 'answers' .* 'late' .*: product, concatenation, or",
+            {"fusion": "late", "head": "cls"},
+            r"model.head 'cls' .* 'late' .*: product, concatenation, or",
         ),
         (
             "model",
-            {"fusion": "cross", "pattern": "bidirectional"},
+            {"fusion": "cross", "attention_pattern": "bidirectional"},
             r"'cross' .*; choose one of: image_to_text, or leave",
         ),
         (
             "model",
-            {"fusion": "co_attention", "pattern": "dual_encoder"},
+            {"fusion": "co_attention", "attention_pattern": "dual_encoder"},
             r"choose one of: bidirectional, or leave it out",
         ),
-        ("model", {"width": 130}, r"model.width 130 is not a multiple of model.heads 4; the nearest width is 128"),
-        ("model", {"heads": 0}, r"model.heads is 0; it must be at least 1"),
-        ("model", {"dropout": 1.0}, r"model.dropout is 1.0; it must be at least 0 and below 1"),
-        ("model", {"layers": 0}, r"model.layers is 0"),
+        (
+            "model",
+            {"hidden_size": 130},
+            r"model.hidden_size 130 is not a multiple of model.num_attention_heads 4; the nearest hidden_size is 128",
+        ),
+        ("model", {"num_attention_heads": 0}, r"model.num_attention_heads is 0; it must be at least 1"),
+        ("model", {"hidden_dropout_prob": 1.0}, r"model.hidden_dropout_prob is 1.0; it must be at least 0 and below 1"),
+        ("model", {"num_layers": 0}, r"model.num_layers is 0"),
         ("training", {"accumulation": 5}, r"training.batch_images 32 does not divide .* nearest batch is 30"),
         ("training", {"accumulation": 0}, r"training.accumulation is 0; it must be at least 1"),
         ("training", {"steps": 0}, r"training.steps is 0"),
@@ -156,7 +160,7 @@ def test_impossible_settings_are_refused_with_the_remedy(group, values, message)
 @pytest.mark.parametrize(("task", "fusion"), [(task, fusion) for task in PAIRINGS for fusion in PAIRINGS[task]])
 def test_a_fusion_alone_chooses_what_goes_with_it(task, fusion):
     model = check(Config(task=task, model=Model(fusion=fusion), generation=Generation(tokenizer="run"))).model
-    assert (model.pattern, model.head) == tuple(allowed[0] for allowed in PAIRINGS[task][fusion])
+    assert (model.attention_pattern, model.head) == tuple(allowed[0] for allowed in PAIRINGS[task][fusion])
 
 
 def test_every_fusion_pattern_and_head_has_its_place():
@@ -190,8 +194,8 @@ def test_settings_inside_the_encoders_are_checked_too():
 
 def test_a_saved_config_is_checked_when_read():
     values = to_dict(Config())
-    values["model"]["width"] = 130
-    with pytest.raises(InputError, match=r"model.width 130"):
+    values["model"]["hidden_size"] = 130
+    with pytest.raises(InputError, match=r"model.hidden_size 130"):
         from_json(json.dumps(values))
 
 
@@ -209,11 +213,11 @@ def test_a_saved_config_has_every_setting_and_no_other(group):
 
 def test_each_changed_setting_is_named_once():
     assert changes(Config(), Config()) == []
-    new = Config(seed=1, model=Model(width=64), data=Data(image=ImageInput(size=(32, 48))))
+    new = Config(seed=1, model=Model(hidden_size=64), data=Data(image=ImageInput(size=(32, 48))))
     assert list(map(str, changes(Config(), new))) == [
         "seed: 0 -> 1",
         "data.image.size: (64, 64) -> (32, 48)",
-        "model.width: 128 -> 64",
+        "model.hidden_size: 128 -> 64",
     ]
     assert changes(check(Config()), from_json(to_json(Config()))) == []
 
@@ -221,7 +225,7 @@ def test_each_changed_setting_is_named_once():
 def test_every_setting_has_a_meaning():
     """The line under a field is what `--help` shows."""
     source = (Path(__file__).parent.parent / "vlm_jax" / "config.py").read_text(encoding="utf-8")
-    for group in (Config, Data, ImageInput, Model, ImageCodes, Optimizer, Training, Generation):
+    for group in (Config, Data, ImageInput, Model, ImageTokenizerSettings, Optimizer, Training, Generation):
         body = source.split(f"class {group.__name__}:")[1].split("\n\n\n")[0]
         for field in dataclasses.fields(group):
             if not dataclasses.is_dataclass(field.type):

@@ -24,7 +24,7 @@ from vlm_jax.run_folder import RunFolder
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny.py")
 SMALL = (
-    "--data.limit", "16", "--model.layers", "1", "--model.image.widths", "16", "--model.image.blocks", "0",
+    "--data.limit", "16", "--model.num-layers", "1", "--model.image.widths", "16", "--model.image.blocks", "0",
     "--training.steps", "300", "--training.evaluate-every", "2", "--training.log-every", "1",
 )  # fmt: skip
 

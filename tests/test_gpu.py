@@ -25,11 +25,11 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="needs a GP
 
 CONFIG = Config(
     model=Model(
-        pattern="image_to_text",
-        head="answers",
-        dropout=0.1,
+        attention_pattern="image_to_text",
+        head="cls",
+        hidden_dropout_prob=0.1,
         image=ImageEncoder(),
-        text=TextEncoder(vocabulary_size=50),
+        text=TextEncoder(vocab_size=50),
     ),
     optimizer=Optimizer(name="sgd", learning_rate=0.1, warmup_steps=0, schedule="constant"),
     training=Training(steps=10, batch_images=8),

@@ -31,9 +31,9 @@ MAY_CHANGE = {
     Kind.USE: {
         *("data.accuracy", "data.evaluation_limit", "training.evaluate_every"),
         *(name for name in leaves(Config()) if name.startswith("decoding.")),
-        *("generation.steps", "generation.revisions", "generation.guidance"),
+        *("generation.num_decoding_steps", "generation.num_refinement_rounds", "generation.guidance"),
         *("generation.temperature", "generation.choice_temperature"),
-        *("generation.samples", "generation.candidates", "generation.judge", "generation.features"),
+        *("generation.num_images", "generation.num_candidates", "generation.reranker", "generation.features"),
         "generation.features_sha256",
     },
     Kind.SOURCE: {

@@ -73,7 +73,9 @@ def test_classes_are_those_of_the_config_or_given(capsys):
 
 
 def test_settings_are_options(capsys):
-    _, rows, text = shown(capsys, "--model.fusion", "late", "--model.pattern", "None", "--data.image.size", "32", "48")
+    _, rows, text = shown(
+        capsys, "--model.fusion", "late", "--model.attention_pattern", "None", "--data.image.size", "32", "48"
+    )
     assert "late, dual_encoder, product" in text and "32 x 48 pixels" in text
     assert {"trunk/image_layer_0", "trunk/text_layer_1", "head/image_pooler"} <= rows.keys()
 
@@ -91,7 +93,7 @@ def test_an_image_tokenizer_is_inspected_too(capsys):
 
 def test_modules_that_training_never_calls_are_marked(capsys):
     """The last layer's image side, where the answer is read at the first word."""
-    options = ["--model.fusion", "co_attention", "--model.pattern", "None", "--depth", "3"]
+    options = ["--model.fusion", "co_attention", "--model.attention_pattern", "None", "--depth", "3"]
     _, rows, _ = shown(capsys, *options)
     assert rows["trunk/layer_1/image"][1:] == ["0", "not", "called"]
 
@@ -104,8 +106,11 @@ def test_modules_that_training_never_calls_are_marked(capsys):
         ([TINY, "--depth", "-1"], r"--depth is -1; it must be at least 0"),
         ([TINY, "--classes", "0"], r"--classes is 0; it must be at least 1"),
         ([TINY, "--classes", "3", "--model.classes", "4"], r"--classes is 3, and the config has model.classes 4"),
-        ([TINY, "--model.width", "33"], r"model.width 33 is not a multiple"),
-        ([TINY, "--data.image.size", "160", "160"], r"1600 cells, model.image.max_positions is 256; raise the latter"),
+        ([TINY, "--model.hidden-size", "33"], r"model.hidden_size 33 is not a multiple"),
+        (
+            [TINY, "--data.image.size", "160", "160"],
+            r"1600 cells, model.image.max_position_embeddings is 256; raise the latter",
+        ),
     ],
 )
 def test_wrong_input_is_one_line(arguments, message, capsys):
@@ -153,7 +158,7 @@ def test_help_imports_nothing_heavy():
 
 def test_a_mistake_in_a_config_exits_with_2(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("from vlm_jax.config import *\ndef get_config(): return Config(model=Model(widht=3))\n")
+    path.write_text("from vlm_jax.config import *\ndef get_config(): return Config(model=Model(hiden_size=3))\n")
     answer = command("-m", "experiments.inspect_model", str(path))
-    line = f"error: {path}: Model has no setting 'widht'; did you mean 'width'?\n"
+    line = f"error: {path}: Model has no setting 'hiden_size'; did you mean 'hidden_size'?\n"
     assert (answer.returncode, answer.stderr) == (2, line)

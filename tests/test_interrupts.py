@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
-    "--data.limit", "16", "--model.layers", "1", "--model.image.widths", "16", "--model.image.blocks", "0",
+    "--data.limit", "16", "--model.num-layers", "1", "--model.image.widths", "16", "--model.image.blocks", "0",
     "--training.steps", "300", "--training.evaluate-every", "300", "--training.log-every", "1",
 )  # fmt: skip
 NAMED = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}

@@ -18,6 +18,6 @@ def test_the_quickstart_learns_and_looks(data_directory, tmp_path):
     metrics = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics["accuracy"] >= 0.95
     assert metrics["accuracy/open"] >= 0.95
-    assert metrics["control/question_prior"] == pytest.approx(0.669, abs=0.001)
-    assert metrics["control/question_only"] <= BLIND
-    assert metrics["control/image_shuffled"] <= BLIND
+    assert metrics["baseline/answer_prior"] == pytest.approx(0.669, abs=0.001)
+    assert metrics["baseline/question_only"] <= BLIND
+    assert metrics["baseline/shuffled_images"] <= BLIND

@@ -176,7 +176,7 @@ def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     from transformers import BertModel
 
-    settings = own.config(fusion=fusion, text={"width": width})
+    settings = own.config(fusion=fusion, text={"feature_size": width})
     saved = own.save_run(tmp_path / "run", settings)
     assert port_weights.main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 0
     pooler = fusion != "late"

@@ -74,10 +74,10 @@ def test_another_config_is_refused_with_the_difference_and_a_free_folder(tmp_pat
         pass
     (tmp_path / "run-2").mkdir()
     before = (tmp_path / "run" / "config.json").read_bytes()
-    other = Config(name="run", model=Model(width=64), data=Data(limit=3))
+    other = Config(name="run", model=Model(hidden_size=64), data=Data(limit=3))
     with pytest.raises(InputError) as refused, claim(tmp_path / "run", other):
         pass
-    assert "data.limit: None -> 3; model.width: 128 -> 64" in str(refused.value)
+    assert "data.limit: None -> 3; model.hidden_size: 128 -> 64" in str(refused.value)
     assert f"--workdir {tmp_path / 'run-3'}" in str(refused.value)
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
@@ -176,7 +176,7 @@ def test_checkpoints_survive_a_failure_of_the_first_start(tmp_path):
     assert open_run(tmp_path / "run").config() == CONFIG
 
 
-@pytest.mark.parametrize("text", ["", '{"name": ', '{"nmae": "run"}', '{"model": {"width": 130}}', "\x80\xff"])
+@pytest.mark.parametrize("text", ["", '{"name": ', '{"nmae": "run"}', '{"model": {"hidden_size": 130}}', "\x80\xff"])
 def test_a_config_that_cannot_be_read_is_named(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=rf"{tmp_path}/config.json cannot be used"), claim(tmp_path, CONFIG):

@@ -11,24 +11,26 @@ from vlm_jax.setting_kinds import Identity, Kind, Length, Place, Rounding, Sourc
 Task = Literal["vqa", "captioning", "image_tokenizer", "image_generation"]
 DataSet = Literal["easy_vqa", "sort_of_clevr", "shape_scenes", "jsonl", "vqa_v2", "coco_captions", "karpathy", "emoji"]
 Fusion = Literal["concat", "cross", "co_attention", "late"]
-Pattern = Literal["bidirectional", "image_to_text", "prefix", "causal", "text_to_image", "raster", "dual_encoder"]
-Head = Literal["answers", "last_word", "product", "concatenation", "every_position", "next_word", "image_codes"]
+Pattern = Literal[
+    "bidirectional", "image_to_text", "prefix", "causal", "text_to_image", "autoregressive", "dual_encoder"
+]
+Head = Literal["cls", "token_before_sep", "product", "concatenation", "per_token", "lm", "image_tokens"]
 
 # What each task with a trunk runs on: the patterns of a fusion, and the heads that can read it, the default first.
 PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
     "vqa": {
-        "concat": (("image_to_text", "bidirectional"), ("answers", "last_word", "every_position")),
-        "cross": (("image_to_text",), ("answers", "every_position")),
-        "co_attention": (("bidirectional",), ("answers", "every_position")),
+        "concat": (("image_to_text", "bidirectional"), ("cls", "token_before_sep", "per_token")),
+        "cross": (("image_to_text",), ("cls", "per_token")),
+        "co_attention": (("bidirectional",), ("cls", "per_token")),
         "late": (("dual_encoder",), ("product", "concatenation")),
     },
     "captioning": {
-        "concat": (("prefix", "causal"), ("next_word",)),
-        "cross": (("prefix", "causal"), ("next_word",)),
+        "concat": (("prefix", "causal"), ("lm",)),
+        "cross": (("prefix", "causal"), ("lm",)),
     },
     "image_generation": {
-        "concat": (("text_to_image", "raster"), ("image_codes",)),
-        "cross": (("text_to_image", "raster"), ("image_codes",)),
+        "concat": (("text_to_image", "autoregressive"), ("image_tokens",)),
+        "cross": (("text_to_image", "autoregressive"), ("image_tokens",)),
     },
 }
 
@@ -125,11 +127,11 @@ class ImageEncoder:
             "efficientnet_lite0",
             "patches",
             "features",
-            "codes",
+            "image_tokens",
         ]
     ] = "small"
     """`small` is a plain residual CNN, `patches` cuts the picture up as ViLT does, `features` takes grid features.
-    `codes` takes those of an image tokenizer, as image generation does by itself.
+    `image_tokens` takes those of an image tokenizer, as image generation does by itself.
     `mobilenet_v2` and `efficientnet_lite0` are light: depthwise convolutions, 1280 channels at 1/32 of the size."""
     patch_size: Identity[int] = 16
     """Side of a patch in pixels (`cnn: patches` only)."""
@@ -143,13 +145,13 @@ class ImageEncoder:
     """Residual blocks of each stage of the small CNN, after its strided convolution."""
     norm: Identity[Literal["group", "frozen"]] = "group"
     """Group norm from scratch; `frozen` is a ported batch norm folded into a fixed scale and bias."""
-    features: Identity[int] = 2048
+    feature_size: Identity[int] = 2048
     """Width of the precomputed grid features (`cnn: features` only)."""
     positions: Identity[Literal["sequence", "grid", "shared"]] = "sequence"
     """A vector for each cell in reading order, the sum of its row's and its column's, or one for all (VisualBERT)."""
-    max_positions: Identity[int] = 256
+    max_position_embeddings: Identity[int] = 256
     """Rows of each table of positions."""
-    segments: Identity[int] = 1
+    modality_type_vocab_size: Identity[int] = 1
     """Rows of the image's segment table, the last of which is used (VisualBERT has two)."""
     projection: Identity[Literal["linear", "mlp"]] = "linear"
     """From the grid to the trunk's width: one matrix, or two with a GELU between them as in LLaVA-1.5."""
@@ -165,42 +167,43 @@ class TextEncoder:
 
     tokenizer: Source[str | None] = None
     """A tokenizer's folder, vocabulary file, `package:NAME/folder` or hub id; without one, WordPiece is built."""
-    vocabulary_size: Identity[int] = 256
+    vocab_size: Identity[int] = 256
     """Rows of the word table. The vocabulary may be smaller: rows of no token are never predicted."""
-    width: Identity[int] = 128
+    feature_size: Identity[int] = 128
     """Embedding width (E)."""
     max_length: Identity[int] = 16
     """Tokens of a text with [CLS] and [SEP]; longer ones lose their end, [SEP] stays."""
-    max_positions: Identity[int] = 512
+    max_position_embeddings: Identity[int] = 512
     """Rows of the position table."""
     first_position: Identity[int] = 0
     """Row of the position table that the first token has; 2 in RoBERTa."""
-    segments: Identity[int] = 2
+    type_vocab_size: Identity[int] = 2
     """Rows of the segment table, text being segment 0; with 0 there is no such table (DistilBERT)."""
     init_from: Source[str | None] = None
     """Pretrained weights of the text side to start from, given like `model.image.init_from`."""
     init_trunk: Identity[bool] = True
     """Start the trunk's text layers from `init_from` as well, or the embeddings alone."""
     init_positions: Identity[Literal["exact", "cut", "interpolate"]] = "exact"
-    """What to do where the pretrained position table has another length than `max_positions`."""
+    """What to do where the pretrained position table has another length than `max_position_embeddings`."""
 
 
 @dataclass(frozen=True)
-class ImageCodes:
+class ImageTokenizerSettings:
     """The image tokenizer: a picture as a small grid of codes, and back (tasks image_tokenizer, image_generation)."""
 
-    quantizer: Identity[Literal["scalar", "codebook"]] = "scalar"
-    """`scalar` rounds a few numbers to a few levels each, `codebook` takes the nearest of learned vectors."""
+    quantizer: Identity[Literal["fsq", "vq"]] = "fsq"
+    """`fsq` rounds a few numbers to a few levels each, `vq` takes the nearest of learned vectors."""
     levels: Identity[tuple[int, ...]] = (8, 5, 5, 5)
     """Levels of each number of the scalar quantizer; their product is how many codes there are."""
-    size: Identity[int] = 1000
+    codebook_size: Identity[int] = 1000
     """How many codes a learned codebook has."""
-    code_width: Identity[int] = 16
+    embedding_size: Identity[int] = 16
     """Width of the vectors of a learned codebook."""
     commitment: Identity[float] = 0.25
     """Weight of the loss that keeps features near their code (learned codebook)."""
-    encoder: Identity[Literal["cells", "neighbours"]] = "cells"
-    """With `cells` a cell's code is of what is in it alone; with `neighbours` the encoder looks around it as well."""
+    encoder: Identity[Literal["patchwise", "convolutional"]] = "patchwise"
+    """With `patchwise` a cell's code is of what is in it alone; with `convolutional` the encoder looks around it as
+    well."""
     encoder_noise: Identity[float] = 0.0
     """Noise (levels of 255, standard deviation) on what the encoder learns from: codes follow it less."""
     patch_size: Identity[int] = 4
@@ -219,33 +222,34 @@ class Model:
 
     fusion: Identity[Fusion] = "concat"
     """`concat`: one sequence; `cross`: one side asks the other; `co_attention`: both ask; `late`: in the head."""
-    pattern: Identity[Pattern | None] = None
+    attention_pattern: Identity[Pattern | None] = None
     """Who may see whom, by default the fusion's own; with `image_to_text` questions share their picture's side."""
-    width: Identity[int] = 128
+    hidden_size: Identity[int] = 128
     """Trunk width (D)."""
-    heads: Identity[int] = 4
+    num_attention_heads: Identity[int] = 4
     """Attention heads."""
-    layers: Identity[int] = 2
+    num_layers: Identity[int] = 2
     """Trunk layers."""
-    mlp_width: Identity[int] = 512
+    intermediate_size: Identity[int] = 512
     """Width of the feed-forward layers."""
     activation: Identity[Literal["gelu", "gelu_new", "relu"]] = "gelu"
     """Feed-forward activation; `gelu` is the exact one, as in BERT, `gelu_new` the tanh approximation."""
-    norm_epsilon: Identity[float] = 1e-12
+    layer_norm_eps: Identity[float] = 1e-12
     """Epsilon of every layer norm (BERT's)."""
-    dropout: Identity[float] = 0.0
+    hidden_dropout_prob: Identity[float] = 0.0
     """Dropout after embeddings, attention and feed-forward layers."""
-    attention_dropout: Identity[float] = 0.0
+    attention_probs_dropout_prob: Identity[float] = 0.0
     """Dropout on attention weights."""
     head: Identity[Head | None] = None
-    """`answers` reads [CLS], `last_word` VisualBERT's place, `product` and `concatenation` join [CLS] and mean cell."""
+    """`cls` reads [CLS], `token_before_sep` VisualBERT's place, `product` and `concatenation` join [CLS] and mean
+    cell."""
     classes: Identity[int | None] = None
     """Classes of the head; by default the size of the answer vocabulary."""
     image: ImageEncoder = field(default_factory=ImageEncoder)
     """The image side."""
     text: TextEncoder = field(default_factory=TextEncoder)
     """The text side."""
-    codes: ImageCodes = field(default_factory=ImageCodes)
+    image_tokenizer: ImageTokenizerSettings = field(default_factory=ImageTokenizerSettings)
     """The image tokenizer; image generation must have that of the run `generation.tokenizer`."""
     init_from: Source[str | None] = None
     """Pretrained weights of the whole model to start from: VisualBERT's, or a run's."""
@@ -315,14 +319,14 @@ class Decoding:
 
     method: Use[Literal["greedy", "sample", "beam"]] = "greedy"
     """The likeliest word each time, one drawn at random, or the likeliest whole text that a search finds."""
-    texts: Use[int] = 1
+    num_return_sequences: Use[int] = 1
     """Texts of a picture: so many draws, or the best of the search; `greedy` has one."""
-    beams: Use[int] = 5
+    num_beams: Use[int] = 5
     """Texts that the search follows side by side."""
     length_penalty: Use[float] = 0.0
     """Power (alpha) of GNMT's length penalty: above 0 the search likes longer texts."""
     early_stopping: Use[bool] = False
-    """End the search when `beams` texts have ended, not when none could become better."""
+    """End the search when `num_beams` texts have ended, not when none could become better."""
     temperature: Use[float] = 1.0
     """Divides the logits before a word is drawn."""
     top_k: Use[int | None] = None
@@ -331,7 +335,7 @@ class Decoding:
     """Draw among the likeliest words that together have this probability (nucleus)."""
     min_length: Use[int] = 0
     """Tokens that a text has at least, [SEP] left out."""
-    no_repeat_ngram: Use[int] = 0
+    no_repeat_ngram_size: Use[int] = 0
     """Say no run of so many tokens twice; 0 allows it."""
     prefix: Use[str] = ""
     """Words with which every text begins."""
@@ -343,32 +347,34 @@ class Generation:
 
     tokenizer: Source[str | None] = None
     """Folder of the image tokenizer's run. What it is is kept in the run, which needs it no more once it has begun."""
-    masking: Identity[Literal["cosine", "linear", "square"]] = "cosine"
+    mask_schedule: Identity[Literal["cosine", "linear", "square"]] = "cosine"
     """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps.
-    This, `steps` and `choice_temperature` are not for `raster`."""
-    drop_prompt: Identity[float] = 0.1
+    This, `num_decoding_steps` and `choice_temperature` are not for `autoregressive`."""
+    cond_drop_prob: Identity[float] = 0.1
     """Share of training pictures that are learned without their prompt, for guidance."""
-    per_picture: Identity[bool] = False
-    """Every training picture counts the same, however many of its codes are hidden: those with few hidden, which say
-    how codes fit together, count for more. Not with `raster`."""
-    rare_codes: Identity[float] = 0.0
+    loss_weighting: Identity[Literal["uniform", "elbo"]] = "uniform"
+    """With `elbo` every training picture counts the same, however many of its codes are hidden: those with few hidden,
+    which say
+    how codes fit together, count for more. Not with `autoregressive`."""
+    token_frequency_power: Identity[float] = 0.0
     """The loss of a hidden code counts by its share among the training codes to the power of minus this: above 0 edges
     of things count for more, and shades of a background for less. What is learned of each stays a probability."""
-    steps: Use[int] = 12
+    num_decoding_steps: Use[int] = 12
     """Steps in which the codes of a picture are drawn."""
-    revisions: Use[int] = 0
-    """Rounds in which each code of a whole picture is then drawn anew, an eighth at a time; not with `raster`."""
+    num_refinement_rounds: Use[int] = 0
+    """Rounds in which each code of a whole picture is then drawn anew, an eighth at a time; not with
+    `autoregressive`."""
     guidance: Use[float] = 2.0
     """How far logits are pushed from those without the prompt towards those with it; 0 draws with the prompt alone."""
     temperature: Use[float] = 1.0
     """Divides the logits before a code is drawn."""
     choice_temperature: Use[float] = 4.5
     """How much chance there is in which codes are kept: at first so much, at the end none (MaskGIT's)."""
-    samples: Use[int] = 1
+    num_images: Use[int] = 1
     """Pictures drawn of a prompt."""
-    candidates: Use[int] = 1
+    num_candidates: Use[int] = 1
     """Each picture is the best of so many that are drawn: the likeliest, as the model sees them when they are whole."""
-    judge: Use[str | None] = None
+    reranker: Use[str | None] = None
     """Folder of a captioning run, which chooses among candidates: the best is the one of which it would most likely say
     the prompt. It is read whenever the run is opened."""
     features: Use[str | None] = None

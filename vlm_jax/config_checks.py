@@ -28,36 +28,36 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "data.image.size",
             "data.image.short_side",
             "data.image.max_pixels",
-            "model.width",
-            "model.heads",
-            "model.layers",
-            "model.mlp_width",
+            "model.hidden_size",
+            "model.num_attention_heads",
+            "model.num_layers",
+            "model.intermediate_size",
             "model.classes",
             "model.image.stem_width",
             "model.image.stem_stride",
             "model.image.widths",
             "model.image.patch_size",
-            "model.image.features",
-            "model.image.max_positions",
-            "model.text.vocabulary_size",
-            "model.text.width",
-            "model.text.max_positions",
-            "model.image.segments",
+            "model.image.feature_size",
+            "model.image.max_position_embeddings",
+            "model.text.vocab_size",
+            "model.text.feature_size",
+            "model.text.max_position_embeddings",
+            "model.image.modality_type_vocab_size",
             "training.steps",
             "training.batch_images",
             "training.accumulation",
             "training.log_every",
             "training.evaluate_every",
             "training.evaluation_batch_images",
-            "model.codes.code_width",
-            "model.codes.patch_size",
-            "model.codes.widths",
-            "decoding.texts",
-            "decoding.beams",
+            "model.image_tokenizer.embedding_size",
+            "model.image_tokenizer.patch_size",
+            "model.image_tokenizer.widths",
+            "decoding.num_return_sequences",
+            "decoding.num_beams",
             "decoding.top_k",
-            "generation.steps",
-            "generation.samples",
-            "generation.candidates",
+            "generation.num_decoding_steps",
+            "generation.num_images",
+            "generation.num_candidates",
             "parallel.devices",
         ),
     ),
@@ -68,20 +68,24 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         (
             "data.image.shift",
             "model.image.blocks",
-            "model.text.segments",
+            "model.text.type_vocab_size",
             "model.text.first_position",
             "optimizer.warmup_steps",
             "decoding.min_length",
-            "model.codes.depths",
-            "generation.revisions",
+            "model.image_tokenizer.depths",
+            "generation.num_refinement_rounds",
         ),
     ),
     # Of two levels the bounding tanh stands at its flat end: a number gets a thousandth of the gradient, and stays.
-    ("3 to 1000", lambda value: 3 <= value <= 1000, ("model.codes.levels",)),
-    ("at least 2", lambda value: value >= 2, ("model.codes.size",)),  # one code says nothing of an image
-    ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram",)),
+    ("3 to 1000", lambda value: 3 <= value <= 1000, ("model.image_tokenizer.levels",)),
+    (
+        "at least 2",
+        lambda value: value >= 2,
+        ("model.image_tokenizer.codebook_size",),
+    ),  # one code says nothing of an image
+    ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram_size",)),
     ("above 0 and at most 1", lambda value: 0 < value <= 1, ("decoding.top_p",)),
-    ("0 to 1", lambda value: 0 <= value <= 1, ("generation.rare_codes",)),
+    ("0 to 1", lambda value: 0 <= value <= 1, ("generation.token_frequency_power",)),
     ("finite", math.isfinite, ("data.image.mean",)),
     (
         "at least 0 and finite",
@@ -90,8 +94,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "optimizer.learning_rate",
             "optimizer.weight_decay",
             "decoding.length_penalty",
-            "model.codes.commitment",
-            "model.codes.encoder_noise",
+            "model.image_tokenizer.commitment",
+            "model.image_tokenizer.encoder_noise",
             "generation.guidance",
             "generation.choice_temperature",
         ),
@@ -101,7 +105,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         lambda value: 0 < value < math.inf,
         (
             "data.image.std",
-            "model.norm_epsilon",
+            "model.layer_norm_eps",
             "optimizer.epsilon",
             "optimizer.clip_norm",
             "decoding.temperature",
@@ -112,13 +116,13 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         "at least 0 and below 1",
         lambda value: 0 <= value < 1,
         (
-            "model.dropout",
-            "model.attention_dropout",
+            "model.hidden_dropout_prob",
+            "model.attention_probs_dropout_prob",
             "optimizer.b1",
             "optimizer.b2",
             "optimizer.ema",
             "training.label_smoothing",
-            "generation.drop_prompt",
+            "generation.cond_drop_prob",
         ),
     ),
     ("at least 0 and below 2**32", lambda value: 0 <= value < 2**32, ("seed", "data.drawing_seed")),
@@ -131,9 +135,10 @@ def check(config: Config) -> Config:
     config = _choose_texts(_choose(config))
     model, training = config.model, config.training
     _require(
-        model.width % model.heads == 0,
-        f"model.width {model.width} is not a multiple of model.heads {model.heads}; "
-        f"the nearest width is {_nearest_multiple(model.width, model.heads)}",
+        model.hidden_size % model.num_attention_heads == 0,
+        f"model.hidden_size {model.hidden_size} is not a multiple of model.num_attention_heads "
+        f"{model.num_attention_heads}; "
+        f"the nearest hidden_size is {_nearest_multiple(model.hidden_size, model.num_attention_heads)}",
     )
     _require(
         len(model.image.widths) == len(model.image.blocks),
@@ -143,9 +148,10 @@ def check(config: Config) -> Config:
     _check_short_side(config)
     needed = model.text.first_position + model.text.max_length
     _require(
-        needed <= model.text.max_positions,
-        f"model.text.max_length {model.text.max_length} needs {needed} positions, model.text.max_positions is "
-        f"{model.text.max_positions}; raise the latter",
+        needed <= model.text.max_position_embeddings,
+        f"model.text.max_length {model.text.max_length} needs {needed} positions, model.text.max_position_embeddings "
+        f"is "
+        f"{model.text.max_position_embeddings}; raise the latter",
     )
     _require(
         training.batch_images % training.accumulation == 0,
@@ -174,15 +180,17 @@ def _check_short_side(config: Config) -> None:
 
 
 def _check_codes(config: Config) -> None:
-    codes = config.model.codes
+    codes = config.model.image_tokenizer
     _require(
         len(codes.widths) == len(codes.depths),
-        f"model.codes.depths has {len(codes.depths)} stages, model.codes.widths {len(codes.widths)}; "
+        f"model.image_tokenizer.depths has {len(codes.depths)} stages, model.image_tokenizer.widths "
+        f"{len(codes.widths)}; "
         "give both the same length",
     )
     _require(
         math.prod(codes.levels) <= MOST_CODES,
-        f"model.codes.levels {codes.levels} make {math.prod(codes.levels):,} codes; choose at most {MOST_CODES:,}",
+        f"model.image_tokenizer.levels {codes.levels} make {math.prod(codes.levels):,} codes; choose at most "
+        f"{MOST_CODES:,}",
     )
     if config.task not in ("image_tokenizer", "image_generation"):
         return
@@ -193,7 +201,7 @@ def _check_codes(config: Config) -> None:
         _require(
             side % cell == 0 and side >= LEAST_SIDE,
             f"data.image.size {image.size} is below {LEAST_SIDE} pixels, or does not divide into cells of {cell} "
-            "pixels (model.codes); "
+            "pixels (model.image_tokenizer); "
             f"the nearest side is {_nearest_multiple(max(side, LEAST_SIDE + cell // 2), cell)}",
         )
     if config.task == "image_tokenizer":
@@ -220,8 +228,9 @@ def _check_codes(config: Config) -> None:
         "data.image.flip and data.image.shift move pixels, and a picture is codes here; set them for the tokenizer",
     )
     _require(
-        generation.drop_prompt > 0 or generation.guidance == 0,
-        "generation.guidance needs what is learned without a prompt; raise generation.drop_prompt, or set guidance 0",
+        generation.cond_drop_prob > 0 or generation.guidance == 0,
+        "generation.guidance needs what is learned without a prompt; raise generation.cond_drop_prob, or set guidance "
+        "0",
     )
     _require(
         generation.features is not None or generation.features_sha256 is None,
@@ -233,37 +242,43 @@ def _check_codes(config: Config) -> None:
         "such as one of configs/shape_scenes_tokenizer.py",
     )
     _require(
-        not generation.per_picture or config.model.pattern != "raster",
-        "generation.per_picture is about how many codes are hidden, and with model.pattern 'raster' none is; leave one "
+        generation.loss_weighting == "uniform" or config.model.attention_pattern != "autoregressive",
+        "generation.loss_weighting 'elbo' is about how many codes are hidden, and with model.attention_pattern "
+        "'autoregressive' none is; leave one "
         "of them out",
     )
     _require(
-        generation.rare_codes == 0 or training.label_smoothing == 0,
-        "training.label_smoothing would be spread by generation.rare_codes, not evenly; leave one of them out",
+        generation.token_frequency_power == 0 or training.label_smoothing == 0,
+        "training.label_smoothing would be spread by generation.token_frequency_power, not evenly; leave one of them "
+        "out",
     )
     _require(
-        generation.revisions == 0 or config.model.pattern != "raster",
-        "generation.revisions draws codes of a whole picture anew, and with model.pattern 'raster' none knows those "
+        generation.num_refinement_rounds == 0 or config.model.attention_pattern != "autoregressive",
+        "generation.num_refinement_rounds draws codes of a whole picture anew, and with model.attention_pattern "
+        "'autoregressive' none knows those "
         "after it; leave one of them out",
     )
     _require(
-        generation.judge is None or generation.candidates > 1,
-        "generation.judge chooses among candidates, and generation.candidates is 1; raise it, or leave the judge out",
+        generation.reranker is None or generation.num_candidates > 1,
+        "generation.reranker chooses among candidates, and generation.num_candidates is 1; raise it, or leave the "
+        "reranker out",
     )
     _require(
-        generation.judge is not None or generation.candidates <= training.evaluation_batch_images,
-        f"generation.candidates is {generation.candidates}, and all of a picture's are drawn at once; choose at most "
+        generation.reranker is not None or generation.num_candidates <= training.evaluation_batch_images,
+        f"generation.num_candidates is {generation.num_candidates}, and all of a picture's are drawn at once; choose "
+        f"at most "
         f"{training.evaluation_batch_images}, or raise training.evaluation_batch_images",
     )
 
 
 def _check_decoding(config: Config) -> None:
     settings = config.decoding
-    most = {"greedy": 1, "beam": settings.beams}.get(settings.method, settings.texts)
+    most = {"greedy": 1, "beam": settings.num_beams}.get(settings.method, settings.num_return_sequences)
     _require(
-        settings.texts <= most,
-        f"decoding.texts is {settings.texts}, and decoding.method {settings.method!r} gives "
-        f"{most} at most; " + ("raise decoding.beams" if settings.method == "beam" else "choose sample or beam"),
+        settings.num_return_sequences <= most,
+        f"decoding.num_return_sequences is {settings.num_return_sequences}, and decoding.method {settings.method!r} "
+        f"gives "
+        f"{most} at most; " + ("raise decoding.num_beams" if settings.method == "beam" else "choose sample or beam"),
     )
     words = config.model.text.max_length - 2
     _require(
@@ -294,7 +309,7 @@ def _choose(config: Config) -> Config:
         f"model.fusion {fusion!r} cannot do the task {task!r}; {one_of(PAIRINGS[task])}",
     )
     chosen: dict[str, Any] = {}
-    for name, allowed in zip(("pattern", "head"), PAIRINGS[task][fusion], strict=True):
+    for name, allowed in zip(("attention_pattern", "head"), PAIRINGS[task][fusion], strict=True):
         value = getattr(config.model, name) or allowed[0]
         _require(
             value in allowed,
@@ -305,12 +320,12 @@ def _choose(config: Config) -> Config:
     image = config.model.image
     if task == "image_generation":
         _require(
-            image.cnn in (ImageEncoder().cnn, "codes"),
+            image.cnn in (ImageEncoder().cnn, "image_tokens"),
             f"model.image.cnn {image.cnn!r} does not go with the task {task!r}, whose pictures are codes; leave it out",
         )
-        image = dataclasses.replace(image, cnn="codes")
+        image = dataclasses.replace(image, cnn="image_tokens")
     _require(
-        task == "image_generation" or image.cnn not in ("features", "codes"),
+        task == "image_generation" or image.cnn not in ("features", "image_tokens"),
         f"model.image.cnn {image.cnn!r} takes precomputed {image.cnn}, and the data set {config.data.name!r} holds "
         "pictures; choose one of: efficientnet_lite0, mobilenet_v2, patches, resnet101, resnet18, resnet34, resnet50, "
         "small",

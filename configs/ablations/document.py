@@ -24,7 +24,7 @@ def get_study() -> Study:
                 title="easy-VQA, 400 steps",
                 base="../quickstart.py",
                 variants=chain(
-                    vary({"model.pattern": ["bidirectional"]}),
+                    vary({"model.attention_pattern": ["bidirectional"]}),
                     variant({"model.fusion": "cross"}, name="words ask the image's keys (cross)"),
                     variant({"model.image.projection": "mlp"}, name="cells projected by two matrices"),
                     variant({"model.image.cnn": "patches"}, name="patches in the place of the CNN's grid"),

@@ -13,8 +13,8 @@ DRAWING = {
     "training.evaluate_every": 600,
     "optimizer.warmup_steps": 100,
     "data.evaluation_limit": 200,
-    "generation.steps": 16,
-    "generation.revisions": 0,
+    "generation.num_decoding_steps": 16,
+    "generation.num_refinement_rounds": 0,
 }
 
 
@@ -36,8 +36,8 @@ def get_study() -> Study:
                 base="../shape_scenes_generation.py",
                 variants=chain(
                     variant({}, name="16 steps, guidance 1"),
-                    vary({"generation.steps": [4, 8, 32], "generation.guidance": [0.0, 3.0]}),
-                    variant({"generation.revisions": 4}, name="4 rounds of revisions"),
+                    vary({"generation.num_decoding_steps": [4, 8, 32], "generation.guidance": [0.0, 3.0]}),
+                    variant({"generation.num_refinement_rounds": 4}, name="4 refinement rounds"),
                 ),
                 common=DRAWING,
                 metrics=("objects_right", "count_right", "relation_right", "all_right"),

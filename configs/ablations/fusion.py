@@ -37,7 +37,9 @@ def get_study() -> Study:
                     variant({}, name="fusion=concat"),
                     vary({"model.fusion": ["cross", "late"]}),
                     # Its image side is computed for each of a picture's ten questions: no layer is narrow enough.
-                    variant({"model.fusion": "co_attention", "model.width": 64}, name="co_attention, half as wide"),
+                    variant(
+                        {"model.fusion": "co_attention", "model.hidden_size": 64}, name="co_attention, half as wide"
+                    ),
                 ),
                 common=COMMON,
                 match="flops",

@@ -8,7 +8,7 @@ from vlm_jax.ablation.study import Comparison, Study, vary
 
 # What co_attention can do in six minutes, which is the beginning: docs/results.md goes on from there.
 COMMON = {
-    "model.layers": 2,
+    "model.num_layers": 2,
     "training.steps": 250,
     "training.batch_images": 16,
     "training.evaluate_every": 50,

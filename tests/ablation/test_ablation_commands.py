@@ -51,7 +51,7 @@ def get_study():
             Comparison(
                 title="Depth",
                 base="{base}",
-                variants=vary({{"model.layers": {layers}}}),
+                variants=vary({{"model.num_layers": {layers}}}),
                 common={{"data.directory": "{data}", "data.limit": 8, "training.steps": 6, "training.evaluate_every": 2,
                         "training.batch_images": 2, "training.evaluation_batch_images": 4, "training.log_every": 1}},
                 metrics=("accuracy", "accuracy/open"),
@@ -152,7 +152,7 @@ def test_what_is_there_counts_and_says_how_many_seeds_are_needed(
 
 
 def test_a_variant_that_cannot_work_stops_the_study_before_it_starts(study, tmp_path):
-    with pytest.raises(InputError, match=r"depth.py, Depth, layers=0: .*at least 1"):
+    with pytest.raises(InputError, match=r"depth.py, Depth, num_layers=0: .*at least 1"):
         ablate.main([str(study(layers=(1, 0))), "--workdir", str(tmp_path / "study")])
     assert not (tmp_path / "study").exists()
 
@@ -168,7 +168,7 @@ def test_a_dry_run_shows_what_it_would_take(study, tmp_path):
         todo,
         StudyFolder(tmp_path),
         jobs=2,
-        measure=lambda config: Probe(1.0, 0.1, 60.0 * config.model.layers, 2**30),
+        measure=lambda config: Probe(1.0, 0.1, 60.0 * config.model.num_layers, 2**30),
     )
     lines = text.splitlines()
     assert len(lines) == 1 + 4 + 1 and lines[-1].startswith("4 runs to do, 3:00 with 2 at a time")
@@ -182,11 +182,11 @@ def test_a_dry_run_says_what_it_does_not_know_and_leaves_out_what_failed(study, 
     folder.write_error(todo[0], "it broke")
 
     def measure(config):
-        if config.model.layers == 1:
+        if config.model.num_layers == 1:
             raise InputError("no memory for it")
         return Probe(1.0, 0.1, 60.0, 2**30)
 
-    deep = sum(run.config.model.layers != 1 for run in todo[1:])
+    deep = sum(run.config.model.num_layers != 1 for run in todo[1:])
     last = plan(tables, todo, folder, jobs=1, measure=measure).splitlines()[-1]
     assert (
         last.startswith(f"3 runs to do, at least {deep}:00 with 1 at a time") and f"of {3 - deep} nobody knows" in last
@@ -259,11 +259,18 @@ def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_t
     config = Config(
         task="captioning",
         data=Data(name="jsonl", files=files, directory=str(tmp_path / "prepared"), image=ImageInput(size=(16, 16))),
-        model=Model(width=16, heads=2, layers=1, mlp_width=16, image=image, text=TextEncoder(width=16)),
+        model=Model(
+            hidden_size=16,
+            num_attention_heads=2,
+            num_layers=1,
+            intermediate_size=16,
+            image=image,
+            text=TextEncoder(feature_size=16),
+        ),
         optimizer=Optimizer(warmup_steps=1, learning_rate=1e-2, ema=0.9),
         training=Training(steps=6, batch_images=4, evaluate_every=6, log_every=3, evaluation_batch_images=4),
     )
-    beams = dataclasses.replace(config, decoding=Decoding(method="beam", beams=3))
+    beams = dataclasses.replace(config, decoding=Decoding(method="beam", num_beams=3))
 
     def run(config, folder):
         with claim(folder, check(config)) as claimed:
@@ -289,7 +296,7 @@ def test_power_says_where_it_is_not_about_what_is_compared_seed_by_seed(tmp_path
     base = check(
         Config(task="captioning", data=Data(name="shape_scenes"), training=Training(steps=10, evaluate_every=10))
     )
-    changes = {"decoding": Decoding(beams=3), "layers": dataclasses.replace(base.model, layers=3)}
+    changes = {"decoding": Decoding(num_beams=3), "layers": dataclasses.replace(base.model, num_layers=3)}
     field = "decoding" if differs == "decoding" else "model"
     variants = {"base": base, "other": dataclasses.replace(base, **{field: changes[differs]})}
     todo, folder = [], StudyFolder(tmp_path)
@@ -309,11 +316,11 @@ def test_a_dry_run_counts_a_training_once(tmp_path):
     configs = [
         check(dataclasses.replace(
             Config(task="captioning", data=Data(name="shape_scenes"), training=Training(steps=10, evaluate_every=10)),
-            decoding=Decoding(beams=beams),
+            decoding=Decoding(num_beams=beams),
         ))
         for beams in (5, 3)
     ]  # fmt: skip
-    todo = [Run(f"beams={config.decoding.beams}", config) for config in configs]
+    todo = [Run(f"num_beams={config.decoding.num_beams}", config) for config in configs]
     said = plan((), todo, StudyFolder(tmp_path), jobs=1, measure=lambda config: Probe(1.0, 2.0, 30.0, 2**20))
     lines = [line.split() for line in said.splitlines()]
     assert lines[1][1:3] == ["to", "do"] and lines[1][-1] == "30s"

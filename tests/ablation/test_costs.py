@@ -21,7 +21,7 @@ def tiny(pytestconfig):
 
 def changed(config, **settings):
     """The config with the model's settings changed, as a study's override would."""
-    model = dataclasses.replace(config.model, pattern=None, head=None, **settings)
+    model = dataclasses.replace(config.model, attention_pattern=None, head=None, **settings)
     return check(dataclasses.replace(config, model=model))
 
 
@@ -34,21 +34,23 @@ def test_parameters_are_those_of_the_model(tiny):
     assert cost(tiny).parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize("quantizer", ["scalar", "codebook"])
+@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
 def test_an_image_tokenizer_is_counted_and_not_matched(pytestconfig, quantizer):
     config = load_preset(pytestconfig.rootpath / "configs" / "shape_scenes_tokenizer.py")
-    codes = dataclasses.replace(config.model.codes, quantizer=quantizer)
-    config = check(dataclasses.replace(config, model=dataclasses.replace(config.model, codes=codes)))
+    codes = dataclasses.replace(config.model.image_tokenizer, quantizer=quantizer)
+    config = check(dataclasses.replace(config, model=dataclasses.replace(config.model, image_tokenizer=codes)))
     shapes = jax.eval_shape(lambda: ImageTokenizer(codes).init(jax.random.key(0), jax.numpy.zeros((1, 64, 64, 3))))
     counted = cost(config)
     assert counted.parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
     rows = {row.path: row.flops for row in inspect_image_tokenizer(codes, image_size=(64, 64))}
-    assert (rows["quantizer"] > 0) == (quantizer == "codebook")
+    assert (rows["quantizer"] > 0) == (quantizer == "vq")
     assert counted.step_flops == 16 * (3 * (rows["encoder"] + rows["decoder"]) + rows["quantizer"])
     small = dataclasses.replace(codes, depths=(1, 1))
     with pytest.raises(InputError, match="no trunk to make deeper or wider; match steps"):
         matched(
-            check(dataclasses.replace(config, model=dataclasses.replace(config.model, codes=small))), config, "flops"
+            check(dataclasses.replace(config, model=dataclasses.replace(config.model, image_tokenizer=small))),
+            config,
+            "flops",
         )
 
 
@@ -72,15 +74,15 @@ def test_frozen_modules_count_forward_alone(tiny):
 @pytest.mark.parametrize("fusion", ["cross", "co_attention", "late"])
 def test_fusions_are_brought_to_one_budget(tiny, fusion, what):
     """At a width at which the trunk has a share that matters."""
-    tiny = changed(tiny, width=64, mlp_width=128, layers=3)
+    tiny = changed(tiny, hidden_size=64, intermediate_size=128, num_layers=3)
     found, said = matched(changed(tiny, fusion=fusion), tiny, what)
     place = 1 if what == "flops" else 0
     assert abs(cost(found)[place] / cost(tiny)[place] - 1) <= TOLERANCE
-    assert found.model.mlp_width % 16 == 0
-    assert f"layers 3 -> {found.model.layers}" in said or found.model.layers == 3
-    assert dataclasses.replace(found.model, layers=3, mlp_width=128) == changed(tiny, fusion=fusion).model, (
-        "nothing else is changed"
-    )
+    assert found.model.intermediate_size % 16 == 0
+    assert f"num_layers 3 -> {found.model.num_layers}" in said or found.model.num_layers == 3
+    assert (
+        dataclasses.replace(found.model, num_layers=3, intermediate_size=128) == changed(tiny, fusion=fusion).model
+    ), "nothing else is changed"
 
 
 def test_what_agrees_already_is_left_alone(tiny):
@@ -88,12 +90,12 @@ def test_what_agrees_already_is_left_alone(tiny):
 
 
 def test_a_depth_of_its_own_is_kept_where_the_width_can_do_it(tiny):
-    wide = changed(tiny, width=64, mlp_width=256, layers=2)
-    found, said = matched(changed(wide, mlp_width=64), wide, "parameters")
-    assert (found.model.layers, found.model.mlp_width) == (2, 256) and said == "mlp_width 64 -> 256"
+    wide = changed(tiny, hidden_size=64, intermediate_size=256, num_layers=2)
+    found, said = matched(changed(wide, intermediate_size=64), wide, "parameters")
+    assert (found.model.num_layers, found.model.intermediate_size) == (2, 256) and said == "intermediate_size 64 -> 256"
 
 
 def test_pretrained_layers_are_not_changed(tiny):
     text = dataclasses.replace(tiny.model.text, init_from="weights")
     with pytest.raises(InputError, match="pretrained layers leave no choice"):
-        matched(changed(tiny, layers=1, text=text), changed(tiny, layers=4), "flops")
+        matched(changed(tiny, num_layers=1, text=text), changed(tiny, num_layers=4), "flops")

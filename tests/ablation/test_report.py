@@ -39,7 +39,7 @@ def record(
     value, seed=0, *, folder=Path("nowhere"), config=None, curve=((100, 0.4), (200, 0.6)), weights=None, **kinds
 ):
     metrics = {"accuracy": value, **{f"accuracy/{kind}": each for kind, each in kinds.items()}}
-    result = {"metrics": metrics | {"control/majority": 0.25}, "examples_per_second": 1234.5, "wall_seconds": 61.0}
+    result = {"metrics": metrics | {"baseline/majority": 0.25}, "examples_per_second": 1234.5, "wall_seconds": 61.0}
     return Record(folder, dataclasses.replace(config or Config(), seed=seed), result, curve, weights)
 
 
@@ -89,11 +89,11 @@ def page_of(given, folder):
     [
         ("accuracy", True),
         ("accuracy/yes_no", True),
-        ("control/majority", True),
-        ("control/no_image/rule_accuracy", True),
+        ("baseline/majority", True),
+        ("baseline/no_image/rule_accuracy", True),
         ("unseen_prompts/objects_right", True),
         ("cider_d", False),
-        ("control/constant/cider_d", False),
+        ("baseline/constant/cider_d", False),
         ("unseen_prompts/count", False),
         ("psnr", False),
         ("log_likelihood", False),
@@ -187,11 +187,13 @@ def test_runs_of_several_commits_and_machines_are_named():
 
 
 def test_what_variants_change_is_shown_and_which_metric_comes_first():
-    changed = row("wide", [record(0.9)], ("accuracy",), planned=1, cost=COST, changes=(("model.width", 64),))
+    changed = row("wide", [record(0.9)], ("accuracy",), planned=1, cost=COST, changes=(("model.hidden_size", 64),))
     rows = (variant("a", [0.8]), changed)
     found = findings("t", rows, base="x.py", match="steps", metrics=("accuracy", "loss"), common=(("seed", 3),))
     text = markdown(report(found))
-    assert "| wide | model.width=64 |" in text and "| a | nothing |" in text and "Of all variants: seed=3." in text
+    assert (
+        "| wide | model.hidden_size=64 |" in text and "| a | nothing |" in text and "Of all variants: seed=3." in text
+    )
     assert "- t: accuracy against a" in text and "- t: beside it, loss against a" in text
 
 
@@ -208,13 +210,15 @@ def drawn(label, scores, *, evaluate_every=100, scored_alone=False, **generation
 def test_ways_to_draw_are_compared_seed_by_seed_where_one_training_drew_them():
     base = drawn("12 steps", {0: 0.5, 1: 0.6, 2: 0.9})
     few = drawn("4 steps", {2: 0.91, 1: 0.62}, steps=4, scored_alone=True)
-    whole = drawn("whole", {0: 0.51, 1: 0.6, 2: 0.88}, drop_prompt=0.0)
+    whole = drawn("whole", {0: 0.51, 1: 0.6, 2: 0.88}, cond_drop_prob=0.0)
     found = table(base, few, whole)
     one, other = (found.differences["accuracy"][label] for label in ("4 steps", "whole"))
     assert one.paired and not other.paired and one.n == 2
     assert one.difference == pytest.approx(0.015), "of the seeds that both have, whatever their order"
     text = markdown(report(found))
-    assert "| 4 steps | steps=4; trained as another, scored alone |" in text and "| whole | drop_prompt=0.0 |" in text
+    assert (
+        "| 4 steps | steps=4; trained as another, scored alone |" in text and "| whole | cond_drop_prob=0.0 |" in text
+    )
     (differing,) = [block for block in tables_of(text) if "test" in block[0]]
     assert "seed by seed" in differing[2] and "Welch's" in differing[3]
     (costs,) = [block for block in tables_of(text) if "wall time" in block[0]]
@@ -323,16 +327,16 @@ def test_weights_that_all_have_are_told_once_and_controls_of_what_is_compared():
     (weights,) = [block for block in tables_of(text) if "started from" in block[0]]
     assert weights[2:] == ["| all | nothing: everything freshly initialised |"]
 
-    def named(label, *controls):
+    def named(label, *baselines):
         found = record(0.8)
-        found.result["metrics"] = {"accuracy": 0.8} | {f"control/{name}": 0.1 for name in controls}
+        found.result["metrics"] = {"accuracy": 0.8} | {f"baseline/{name}": 0.1 for name in baselines}
         return row(label, [found], ("accuracy",), planned=1, cost=COST)
 
-    for controls, shown in (
+    for baselines, shown in (
         (("constant/accuracy", "constant/length", "majority"), ["constant/accuracy", "majority"]),
         (("constant/length", "nearest/length"), ["constant/length", "nearest/length"]),
     ):
-        text = markdown(report(table(named("a", *controls), named("b", *controls))))
+        text = markdown(report(table(named("a", *baselines), named("b", *baselines))))
         (head,) = [block[0] for block in tables_of(text) if "constant/" in block[0]]
         assert [cell.split(",")[0].strip() for cell in cells(head)[1:]] == shown
 

@@ -254,8 +254,8 @@ def said_with(beams, seed=0, *, validations=1, threads=2):
     """A run of captions, found by a search of so many `beams`; 10 steps."""
     training = Training(steps=10, evaluate_every=10 // validations)
     data = Data(threads=threads)
-    config = Config(task="captioning", seed=seed, data=data, training=training, decoding=Decoding(beams=beams))
-    return Run(f"beams={beams},seed={seed}", check(config))
+    config = Config(task="captioning", seed=seed, data=data, training=training, decoding=Decoding(num_beams=beams))
+    return Run(f"num_beams={beams},seed={seed}", check(config))
 
 
 def trained_alone(command, folder, runs, **options):
@@ -269,8 +269,8 @@ def trained_alone(command, folder, runs, **options):
 
 def test_runs_that_train_alike_are_trained_once(command, folder):
     runs = [said_with(1), said_with(5), said_with(5, seed=1)]
-    assert trained_alone(command, folder, runs) == ["beams=1,seed=0", "beams=5,seed=1"]
-    assert folder.log(runs[1]).read_text().splitlines()[0] == "trained as beams=1,seed=0: scored alone"
+    assert trained_alone(command, folder, runs) == ["num_beams=1,seed=0", "num_beams=5,seed=1"]
+    assert folder.log(runs[1]).read_text().splitlines()[0] == "trained as num_beams=1,seed=0: scored alone"
     assert folder.run(runs[1]).config() == runs[1].config
     assert (folder.run(runs[1]).path / "checkpoints/10/steps").read_text() == "." * 10
     assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
@@ -284,14 +284,14 @@ def test_runs_that_train_alike_with_other_threads_are_trained_once(command, fold
 def test_a_run_that_was_scored_alone_gives_no_training_on(command, folder):
     trained_alone(command, folder, [said_with(7), said_with(1)])
     assert trained_alone(command, folder, [said_with(5)]) == []
-    assert folder.run(said_with(5)).trained_as() == "beams=7,seed=0", "which comes after beams=1 by name"
+    assert folder.run(said_with(5)).trained_as() == "num_beams=7,seed=0", "which comes after num_beams=1 by name"
 
 
 def test_a_training_that_is_just_being_done_is_waited_for(command, folder):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core")
     runs = [said_with(1), said_with(5), said_with(7), said_with(1, seed=1)]
-    assert trained_alone(command, folder, runs, jobs=2) == ["beams=1,seed=0", "beams=1,seed=1"]
+    assert trained_alone(command, folder, runs, jobs=2) == ["num_beams=1,seed=0", "num_beams=1,seed=1"]
 
 
 def test_where_what_is_said_chooses_the_checkpoint_each_run_is_trained(command, folder):

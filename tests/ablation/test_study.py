@@ -52,19 +52,19 @@ def tables(configs, *, seeds=(0,), finished=(), **comparison):
 
 
 def test_vary_changes_one_setting_at_a_time():
-    found = vary({"model.layers": [1, 3], "model.fusion": ["late"]})
-    assert labels(found) == ["base", "layers=1", "layers=3", "fusion=late"]
+    found = vary({"model.num_layers": [1, 3], "model.fusion": ["late"]})
+    assert labels(found) == ["base", "num_layers=1", "num_layers=3", "fusion=late"]
 
 
 def test_grid_has_every_combination():
-    found = grid({"model.layers": [1, 3], "model.image.widths": [(8, 16), (16, 32)]})
-    assert labels(found) == [f"layers={n}, widths={w}" for n in (1, 3) for w in ("8x16", "16x32")]
+    found = grid({"model.num_layers": [1, 3], "model.image.widths": [(8, 16), (16, 32)]})
+    assert labels(found) == [f"num_layers={n}, widths={w}" for n in (1, 3) for w in ("8x16", "16x32")]
 
 
 def test_chain_has_each_variant_once_in_order():
-    named = variant({"model.layers": 1, "model.heads": 1}, name="small")
-    found = chain(vary(FUSIONS), named, vary({"model.fusion": ["late"], "model.layers": [4]}))
-    assert labels(found) == ["base", "fusion=cross", "fusion=late", "small", "layers=4"]
+    named = variant({"model.num_layers": 1, "model.num_attention_heads": 1}, name="small")
+    found = chain(vary(FUSIONS), named, vary({"model.fusion": ["late"], "model.num_layers": [4]}))
+    assert labels(found) == ["base", "fusion=cross", "fusion=late", "small", "num_layers=4"]
 
 
 def test_overrides_are_typed_and_named():
@@ -74,7 +74,7 @@ def test_overrides_are_typed_and_named():
         ("model.fusoin", "late", "no setting 'model.fusoin'; did you mean 'fusion'?"),
         ("modle.fusion", "late", "no group of settings 'modle'"),
         ("model.fusion", "lat", "is 'lat'; choose one of: concat, "),
-        ("model.layers", "two", "must be int, not 'two'"),
+        ("model.num_layers", "two", "must be int, not 'two'"),
     ):
         with pytest.raises(InputError, match=said.replace("?", r"\?")):
             with_overrides(Config(), ((setting, value),))
@@ -92,7 +92,11 @@ def test_a_run_is_named_by_overrides_seed_and_config(configs):
 
 def test_fusions_get_their_own_pattern_and_head(configs):
     (table,) = tables(configs)
-    assert [each.config.model.pattern for each in table.variants] == ["image_to_text", "image_to_text", "dual_encoder"]
+    assert [each.config.model.attention_pattern for each in table.variants] == [
+        "image_to_text",
+        "image_to_text",
+        "dual_encoder",
+    ]
 
 
 def test_comparisons_share_a_run_that_both_have(configs):
@@ -104,7 +108,9 @@ def test_comparisons_share_a_run_that_both_have(configs):
 
 
 def test_a_wild_name_is_a_plain_folder(configs):
-    (table,) = tables(configs, variants=chain(vary({}), variant({"model.layers": 1}, name="../../a b/<x>" + "y" * 300)))
+    (table,) = tables(
+        configs, variants=chain(vary({}), variant({"model.num_layers": 1}, name="../../a b/<x>" + "y" * 300))
+    )
     name = seeded(table.variants[1], 0).name
     assert "/" not in name and " " not in name and not name.startswith(".") and len(name) < 110
 
@@ -113,18 +119,21 @@ def test_a_wild_name_is_a_plain_folder(configs):
     ("comparison", "said"),
     [
         ({"variants": vary({"model.fusion": ["crss"]})}, r"one, fusion=crss: .*choose one of: concat, cross"),
-        ({"variants": vary({"model.heads": [5]})}, "one, heads=5: "),
+        ({"variants": vary({"model.num_attention_heads": [5]})}, "one, num_attention_heads=5: "),
         ({"base": "../tinny.py"}, r"tinny.py.*did you mean '.*tiny.py'\?"),
-        ({"match": "flops", "variants": vary({"model.width": [512]})}, "no depth and feed-forward width"),
-        ({"variants": vary({"model.image.max_positions": [9]})}, "max_positions=9: the image grid has 16 cells"),
+        ({"match": "flops", "variants": vary({"model.hidden_size": [512]})}, "no depth and feed-forward width"),
+        (
+            {"variants": vary({"model.image.max_position_embeddings": [9]})},
+            "max_position_embeddings=9: the image grid has 16 cells",
+        ),
         ({"variants": vary({"model.image.init_from": ["weights/none"]})}, "init_from=weights/none: "),
         ({"variants": vary({"model.text.tokenizer": ["words/none"]})}, "tokenizer=words/none: "),
         ({"metrics": ("accuracy/yes_no", "acuracy")}, r"has no score 'acuracy'; choose one of: .*accuracy"),
         ({"metrics": ("accuracy/yes_on",)}, r"no test question is of the kind of .*; choose one of: .*yes_no"),
         ({"variants": vary({"model.fusion": ["concat"]})}, "two variants are called 'fusion=concat'"),
         (
-            {"variants": chain(vary({}), variant({"model.pattern": "image_to_text"}, name="x"))},
-            "'pattern=image_to_text' and 'x' are the same config",
+            {"variants": chain(vary({}), variant({"model.attention_pattern": "image_to_text"}, name="x"))},
+            "'attention_pattern=image_to_text' and 'x' are the same config",
         ),
     ],
 )

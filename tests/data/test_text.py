@@ -59,14 +59,14 @@ def test_order_of_texts_does_not_matter():
 @pytest.mark.parametrize("size", [6, 20, 60, 1000])
 def test_the_vocabulary_stays_within_its_size(size):
     tokenizer = Tokenizer.build([*TIES, "日本 😀"], size)
-    assert tokenizer.vocabulary_size <= size
-    assert sorted(tokenizer._inner.get_vocab().values()) == list(range(tokenizer.vocabulary_size))
+    assert tokenizer.vocab_size <= size
+    assert sorted(tokenizer._inner.get_vocab().values()) == list(range(tokenizer.vocab_size))
     ids, _ = tokenizer.encode(TIES, 64)
-    assert ids.max() < tokenizer.vocabulary_size
+    assert ids.max() < tokenizer.vocab_size
 
 
 def test_impossible_builds_are_refused():
-    with pytest.raises(InputError, match="vocabulary_size"):
+    with pytest.raises(InputError, match="vocab_size"):
         Tokenizer.build(QUESTIONS, 5)
     with pytest.raises(InputError, match="no word"):
         Tokenizer.build(["", " \0 "], 100)
@@ -163,7 +163,7 @@ def test_an_unreachable_hub_id_is_one_clear_line_and_quick(name):
 
 
 def test_a_table_that_is_too_small_is_refused_with_the_token_that_does_not_fit(tokenizer):
-    size = tokenizer.vocabulary_size
+    size = tokenizer.vocab_size
     last = tokenizer.token(size - 1)
     tokenizer.check_fits(size, "")
     tokenizer.check_fits(size + 5, "")
@@ -177,7 +177,7 @@ def test_rows_of_no_token_are_named():
     """Rows behind the vocabulary, and holes in it."""
     holes = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 4, "red": 7}
     tokenizer = Tokenizer(bert_tokenizer(holes, lower_case=True), "holes")
-    assert tokenizer.vocabulary_size == 8
+    assert tokenizer.vocab_size == 8
     assert tokenizer.unused(10) == [3, 5, 6, 8, 9] and tokenizer.unused(8) == [3, 5, 6]
 
 

@@ -50,7 +50,7 @@ def test_every_combination_cuts_as_transformers_does(lower, strip, chinese, word
     options = {"do_lower_case": lower, "strip_accents": strip, "tokenize_chinese_chars": chinese}
     ours = Tokenizer.load(settings(copied(wordpiece, tmp_path / "bert"), **options))
     reference = BertTokenizer(vocab=str(wordpiece / "vocab.txt"), **options)
-    assert reference.vocab_size == ours.vocabulary_size
+    assert reference.vocab_size == ours.vocab_size
     assert_equal(ours, reference)
     if options != {"do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}:
         seen = sum(
@@ -121,14 +121,14 @@ ADDED = {"content": "[CAR]", "lstrip": False, "rstrip": False, "single_word": Fa
 def test_added_tokens_are_found_in_a_text(name, values, wordpiece, tmp_path):
     from transformers import BertTokenizer
 
-    size = Tokenizer.load(wordpiece).vocabulary_size
+    size = Tokenizer.load(wordpiece).vocab_size
     text = json.dumps(values).replace('"next"', str(size) if name == "added_tokens.json" else f'"{size}"')
     settings(copied(wordpiece, tmp_path), name, **json.loads(text))
     ours, reference = Tokenizer.load(tmp_path), BertTokenizer.from_pretrained(tmp_path)
     for text in ("a [CAR] b", "a[CAR]b", "a [MASK] b", "a  [car]"):
         assert ours.tokens([text])[0] == reference.encode(text, add_special_tokens=False), text
     if "[MASK]" not in str(values):
-        assert size in ours.tokens(["a [CAR] b"])[0] and ours.vocabulary_size == size + 1
+        assert size in ours.tokens(["a [CAR] b"])[0] and ours.vocab_size == size + 1
 
 
 DECODER = {"added_tokens_decoder": {"4": {**ADDED, "content": "[MASK]", "special": True}}}
@@ -148,13 +148,13 @@ def test_files_that_transformers_no_longer_reads_count_for_nothing(config, other
     from transformers import BertTokenizer
 
     settings(copied(wordpiece, tmp_path), **config)
-    size = Tokenizer.load(wordpiece).vocabulary_size
+    size = Tokenizer.load(wordpiece).vocab_size
     for name, values in others.items():
         settings(tmp_path, name, **{key: size if value == "next" else value for key, value in values.items()})
     ours, reference = Tokenizer.load(tmp_path), BertTokenizer.from_pretrained(tmp_path)
     for text in ("a [CAR] b", "a [MASK] b"):
         assert ours.tokens([text])[0] == reference.encode(text, add_special_tokens=False), text
-    assert ours.vocabulary_size == size
+    assert ours.vocab_size == size
 
 
 @pytest.mark.parametrize("key", ["extra_special_tokens", "model_specific_special_tokens"])

@@ -21,20 +21,20 @@ SPECIAL = Special(begin=0, end=1, pad=2)
 SAID = [word for word in range(WORDS) if word != SPECIAL.end]
 IMAGE = jax.random.normal(jax.random.key(2), (3, 5, 8))
 SETTINGS = Model(
-    width=32,
-    heads=4,
-    layers=2,
-    mlp_width=48,
-    pattern="prefix",
-    head="next_word",
-    image=ImageEncoder(cnn="features", features=8, max_positions=8),
-    text=TextEncoder(width=24, vocabulary_size=WORDS, max_positions=16),
+    hidden_size=32,
+    num_attention_heads=4,
+    num_layers=2,
+    intermediate_size=48,
+    attention_pattern="prefix",
+    head="lm",
+    image=ImageEncoder(cnn="features", feature_size=8, max_position_embeddings=8),
+    text=TextEncoder(feature_size=24, vocab_size=WORDS, max_position_embeddings=16),
 )
 
 
-def build(fusion, pattern="prefix"):
+def build(fusion, attention_pattern="prefix"):
     """A model with weights large enough that every part of it matters, and its parameters."""
-    module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern), 1)
+    module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion, attention_pattern=attention_pattern), 1)
     ids = jnp.zeros((3, 1, 4), jnp.int32)
 
     @jax.jit
@@ -131,7 +131,7 @@ def test_greedy_is_the_likeliest_word_each_time(either):
 
 
 def test_a_search_with_one_beam_is_greedy(either):
-    greedy, beam = decode(either, Decoding()), decode(either, Decoding(method="beam", beams=1))
+    greedy, beam = decode(either, Decoding()), decode(either, Decoding(method="beam", num_beams=1))
     assert jnp.array_equal(greedy.ids, beam.ids) and jnp.array_equal(greedy.length, beam.length)
     np.testing.assert_allclose(greedy.token_log_probability, beam.token_log_probability, atol=1e-5)
 
@@ -141,7 +141,11 @@ def test_a_wide_search_is_exhaustive(model, alpha, early_stopping):
     """With V^(T-1) beams nothing is ever dropped: the best are those of all texts there are."""
     room = 4
     settings = Decoding(
-        method="beam", beams=WORDS ** (room - 1), texts=3, length_penalty=alpha, early_stopping=early_stopping
+        method="beam",
+        num_beams=WORDS ** (room - 1),
+        num_return_sequences=3,
+        length_penalty=alpha,
+        early_stopping=early_stopping,
     )
     decoded = decode(model, settings, room=room)
     ended = [(*begin, SPECIAL.end) for n in range(room) for begin in itertools.product(SAID, repeat=n)]
@@ -157,7 +161,7 @@ def test_a_wide_search_is_exhaustive(model, alpha, early_stopping):
 
 def searched(model, picture, room, settings):
     """A beam search in plain Python: the best texts with their scores; it goes on to the end of the room."""
-    count = settings.beams
+    count = settings.num_beams
 
     def penalised(text, log_p):
         return log_p / ((5 + len(text)) / 6) ** settings.length_penalty
@@ -187,7 +191,9 @@ def searched(model, picture, room, settings):
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_a_search_is_that_of_plain_python(model, alpha, early_stopping):
     """Which never stops before the room is full, unless told to: so stopping sooner loses nothing."""
-    settings = Decoding(method="beam", beams=3, texts=3, length_penalty=alpha, early_stopping=early_stopping)
+    settings = Decoding(
+        method="beam", num_beams=3, num_return_sequences=3, length_penalty=alpha, early_stopping=early_stopping
+    )
     decoded = decode(model, settings, room=9)
     for picture in range(3):
         best = searched(model, picture, 9, settings)
@@ -199,8 +205,8 @@ def test_a_search_is_that_of_plain_python(model, alpha, early_stopping):
     "settings",
     [
         Decoding(),
-        Decoding(method="beam", beams=4, texts=3, length_penalty=1.0),
-        Decoding(method="sample", texts=3, temperature=2.0, top_k=4, top_p=0.9, no_repeat_ngram=2),
+        Decoding(method="beam", num_beams=4, num_return_sequences=3, length_penalty=1.0),
+        Decoding(method="sample", num_return_sequences=3, temperature=2.0, top_k=4, top_p=0.9, no_repeat_ngram_size=2),
     ],
     ids=lambda settings: settings.method,
 )
@@ -218,7 +224,7 @@ def test_log_probabilities_are_the_models_own(model, settings):
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
 def test_a_picture_is_decoded_alike_in_every_batch(model, method):
-    settings = Decoding(method=method, beams=3, texts=1 if method == "greedy" else 3)
+    settings = Decoding(method=method, num_beams=3, num_return_sequences=1 if method == "greedy" else 3)
     keys = jax.random.split(jax.random.key(1), 3)
     together = decode(model, settings, keys=keys)
     for picture in range(3):
@@ -230,7 +236,7 @@ def test_a_picture_is_decoded_alike_in_every_batch(model, method):
 def first_words(model, **settings):
     """How often each word came first in many draws, for one picture."""
     count = 4_000
-    settings = Decoding(method="sample", texts=count, **settings)
+    settings = Decoding(method="sample", num_return_sequences=count, **settings)
     decoded = decode(model, settings, room=1, image=IMAGE[:1], keys=jax.random.split(jax.random.key(4), 1))
     return np.bincount(np.asarray(decoded.ids[0, :, 0]), minlength=WORDS) / count
 
@@ -242,7 +248,7 @@ def test_draws_follow_the_distribution(model):
         # Five standard deviations of a share of 4,000 draws are at most 0.04.
         np.testing.assert_allclose(first_words(model, temperature=temperature), expected, atol=0.04)
     count = 4_000  # and of two words, the second follows the first
-    settings = Decoding(method="sample", texts=count)
+    settings = Decoding(method="sample", num_return_sequences=count)
     decoded = decode(model, settings, room=2, image=IMAGE[:1], keys=jax.random.split(jax.random.key(5), 1))
     second = whole(model, jnp.array([[(SPECIAL.begin, word) for word in range(WORDS)]]), IMAGE[:1])[0, :, 1]
     for first in SAID:
@@ -265,7 +271,7 @@ def test_draws_follow_the_distribution(model):
 def test_short_texts_and_special_tokens_are_not_said(model):
     special = SPECIAL._replace(never=(0, 2, 4))
     for method in ("greedy", "beam", "sample"):
-        settings = Decoding(method=method, beams=3, min_length=3, texts=1)
+        settings = Decoding(method=method, num_beams=3, min_length=3, num_return_sequences=1)
         decoded = decode(model, settings, special=special, keys=jax.random.split(jax.random.key(6), 3))
         for picture in range(3):
             (said,) = texts(decoded, picture)
@@ -278,7 +284,7 @@ def test_a_text_may_end_at_its_least_length(model, method):
     eager = jax.tree.map(lambda leaf: leaf, params)  # a copy of the dictionaries
     words = eager["params"]["head"]["words"]
     words["bias"] = words["bias"].at[SPECIAL.end].add(50.0)
-    decoded = decode((module, eager), Decoding(method=method, beams=2, min_length=3))
+    decoded = decode((module, eager), Decoding(method=method, num_beams=2, min_length=3))
     for picture in range(3):
         (said,) = texts(decoded, picture)
         assert len(said) == 4 and said[-1] == SPECIAL.end
@@ -287,7 +293,7 @@ def test_a_text_may_end_at_its_least_length(model, method):
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 @pytest.mark.parametrize("size", [2, 3])
 def test_no_run_of_words_comes_twice(model, method, size):
-    settings = Decoding(method=method, beams=3, no_repeat_ngram=size, texts=1)
+    settings = Decoding(method=method, num_beams=3, no_repeat_ngram_size=size, num_return_sequences=1)
     special = SPECIAL._replace(never=(SPECIAL.end,))
     decoded = decode(model, settings, room=10, special=special, keys=jax.random.split(jax.random.key(6), 3))
     for picture in range(3):
@@ -313,7 +319,7 @@ def test_repeats_are_those_of_transformers():
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 def test_a_forced_beginning_is_as_if_it_had_been_said(model, method):
-    settings = Decoding(method=method, beams=3, texts=1)
+    settings = Decoding(method=method, num_beams=3, num_return_sequences=1)
     decoded = decode(model, settings, prefix=(3, 5, 3), keys=jax.random.split(jax.random.key(6), 3))
     for picture in range(3):
         (said,) = texts(decoded, picture)
@@ -329,7 +335,7 @@ CHOICES = ((3,), (3, 4), (3, 4, 5), (5, 5), (4,))
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 def test_only_what_is_in_the_trie_is_said(model, method):
     texts_wanted = 1 if method == "greedy" else 5
-    settings = Decoding(method=method, beams=5, texts=texts_wanted, temperature=5.0)
+    settings = Decoding(method=method, num_beams=5, num_return_sequences=texts_wanted, temperature=5.0)
     trie = Trie.build(CHOICES, end=SPECIAL.end)
     decoded = decode(model, settings, trie=trie, keys=jax.random.split(jax.random.key(6), 3))
     ended = [(*text, SPECIAL.end) for text in CHOICES]
@@ -353,7 +359,7 @@ def test_drawing_without_keys_is_refused(model):
 
 def test_fewer_texts_than_asked_for_are_empty(model):
     trie = Trie.build([(3,), (4, 5)], end=SPECIAL.end)
-    decoded = decode(model, Decoding(method="beam", beams=4, texts=4), trie=trie)
+    decoded = decode(model, Decoding(method="beam", num_beams=4, num_return_sequences=4), trie=trie)
     for picture in range(3):
         said = texts(decoded, picture)
         assert {*said[:2]} == {(3, 1), (4, 5, 1)} and said[2:] == [(), ()]
@@ -362,7 +368,7 @@ def test_fewer_texts_than_asked_for_are_empty(model):
 
 def test_the_same_shapes_are_compiled_once(model):
     module, params = model
-    decoder = Decoder(module, Decoding(method="beam", beams=2), SPECIAL, room=4)
+    decoder = Decoder(module, Decoding(method="beam", num_beams=2), SPECIAL, room=4)
     with jax.log_compiles(False):
         for picture in range(3):
             decoder(params, IMAGE[picture : picture + 1])

@@ -55,13 +55,13 @@ def wanted(codes, word):
 @pytest.mark.parametrize("steps", [1, 3, 12, 40])
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_what_is_sure_is_drawn_in_any_number_of_steps(steps, guidance):
-    drawn = decoder(wanted, steps=steps, guidance=guidance)({}, *prompts(3, 4), keys(2))
+    drawn = decoder(wanted, num_decoding_steps=steps, guidance=guidance)({}, *prompts(3, 4), keys(2))
     expected = (np.arange(CELLS)[None] + np.array([[3], [4]])) % CODES
     np.testing.assert_array_equal(drawn, expected.reshape(2, *GRID))
 
 
-@pytest.mark.parametrize("masking", ["cosine", "linear", "square"])
-def test_so_many_codes_are_hidden_after_each_step_as_the_schedule_says(masking):
+@pytest.mark.parametrize("mask_schedule", ["cosine", "linear", "square"])
+def test_so_many_codes_are_hidden_after_each_step_as_the_schedule_says(mask_schedule):
     """A cell's logits say how many cells were hidden when it was drawn: a code a step, as there are few steps."""
     steps = 5
 
@@ -72,8 +72,10 @@ def test_so_many_codes_are_hidden_after_each_step_as_the_schedule_says(masking):
         return jnp.broadcast_to(50.0 * jax.nn.one_hot(number, CODES)[:, None], (len(codes), CELLS, CODES))
 
     share = {"cosine": lambda t: math.cos(math.pi / 2 * t), "linear": lambda t: 1 - t, "square": lambda t: 1 - t * t}
-    after = [math.floor(share[masking]((n + 1) / steps) * CELLS + 1e-4) for n in range(steps)]
-    drawn = decoder(counting, steps=steps, masking=masking, guidance=0.0)({}, *prompts(0), keys(1))
+    after = [math.floor(share[mask_schedule]((n + 1) / steps) * CELLS + 1e-4) for n in range(steps)]
+    drawn = decoder(counting, num_decoding_steps=steps, mask_schedule=mask_schedule, guidance=0.0)(
+        {}, *prompts(0), keys(1)
+    )
     in_step = np.bincount(np.asarray(drawn).ravel(), minlength=steps)
     assert in_step.tolist() == [before - left for before, left in zip([CELLS, *after], after, strict=False)]
 
@@ -87,7 +89,7 @@ def test_the_surest_codes_are_kept_first():
         code = jnp.where(first, 1, 2)
         return height[..., None] * jax.nn.one_hot(jnp.broadcast_to(code, (len(codes), CELLS)), CODES)
 
-    settings = {"steps": 2, "masking": "linear", "guidance": 0.0, "choice_temperature": 0.0}
+    settings = {"num_decoding_steps": 2, "mask_schedule": "linear", "guidance": 0.0, "choice_temperature": 0.0}
     drawn = np.asarray(decoder(unsure, **settings)({}, *prompts(0), keys(1))).ravel()
     assert (drawn[:4] == 1).all() and (drawn == 2).sum() > 2
 
@@ -105,7 +107,7 @@ def test_chance_among_the_surest_falls_with_the_steps(monkeypatch):
     noise = (jnp.arange(CELLS) >= CELLS // 2).astype(jnp.float32)
     monkeypatch.setattr(jax.random, "gumbel", lambda key, shape: noise)
     monkeypatch.setattr(jax.random, "categorical", lambda key, logits: jnp.argmax(logits, axis=-1))
-    settings = {"steps": 2, "masking": "linear", "guidance": 0.0, "choice_temperature": 1.0}
+    settings = {"num_decoding_steps": 2, "mask_schedule": "linear", "guidance": 0.0, "choice_temperature": 1.0}
     drawn = np.asarray(decoder(unsure, **settings)({}, *prompts(0), keys(1))).ravel()
     assert drawn.tolist() == [1] * (CELLS // 2) + [2] * (CELLS // 2)
 
@@ -122,7 +124,7 @@ def test_guidance_goes_from_without_the_prompt_towards_with_it():
             jax.debug.callback(lambda value: seen.append(float(value)), found[0, 0, 0])
             return found
 
-    settings = Generation(steps=3, guidance=2.0)
+    settings = Generation(num_decoding_steps=3, guidance=2.0)
     drawn = Watched(Known(of), settings, grid=GRID, codes=CODES, empty=EMPTY)({}, *prompts(5), keys(1))
     drawn.block_until_ready()
     jax.effects_barrier()
@@ -134,7 +136,7 @@ def flat(codes, word):
 
 
 def test_a_key_alone_decides_what_is_drawn():
-    draw = decoder(flat, steps=4, guidance=1.0)
+    draw = decoder(flat, num_decoding_steps=4, guidance=1.0)
     together = np.asarray(draw({}, *prompts(1, 2, 3, 4), keys(4)))
     for row in range(4):
         alone = draw({}, *prompts(row + 1), keys(4)[row : row + 1])
@@ -144,7 +146,9 @@ def test_a_key_alone_decides_what_is_drawn():
 
 
 def test_each_step_draws_anew():
-    one, four = (np.asarray(decoder(flat, steps=steps, guidance=0.0)({}, *prompts(1), keys(1))) for steps in (1, 4))
+    one, four = (
+        np.asarray(decoder(flat, num_decoding_steps=steps, guidance=0.0)({}, *prompts(1), keys(1))) for steps in (1, 4)
+    )
     assert (one != four).any()
 
 
@@ -152,8 +156,8 @@ def test_low_temperature_takes_the_likeliest():
     def leaning(codes, word):
         return jnp.broadcast_to(jnp.arange(CODES) / 4.0, (len(codes), CELLS, CODES))
 
-    cold = decoder(leaning, steps=3, temperature=0.01, guidance=0.0)({}, *prompts(0), keys(1))
-    warm = decoder(leaning, steps=3, temperature=3.0, guidance=0.0)({}, *prompts(0), keys(1))
+    cold = decoder(leaning, num_decoding_steps=3, temperature=0.01, guidance=0.0)({}, *prompts(0), keys(1))
+    warm = decoder(leaning, num_decoding_steps=3, temperature=3.0, guidance=0.0)({}, *prompts(0), keys(1))
     assert (np.asarray(cold) == CODES - 1).all() and len(np.unique(warm)) > 2
 
 
@@ -229,7 +233,7 @@ def judged(of, codes):
 
 def test_the_likeliest_candidate_is_kept():
     """Of pictures drawn in one step, whose codes do not know of each other, the one whose codes fit together best."""
-    one, many = (decoder(halves, steps=1, guidance=0.0, candidates=count) for count in (1, 16))
+    one, many = (decoder(halves, num_decoding_steps=1, guidance=0.0, num_candidates=count) for count in (1, 16))
     single, best = one({}, *prompts(*[1] * 40), keys(40)), many({}, *prompts(*[1] * 40), keys(40))
     assert best.shape == single.shape
     likely = [jnp.sum(judged(halves, codes), axis=-1) for codes in (single, best)]
@@ -247,7 +251,9 @@ def test_revisions_draw_every_code_anew():
         code = jnp.where(hidden == CELLS, 6, hidden)[:, None]
         return 50.0 * jax.nn.one_hot(jnp.broadcast_to(code, (len(codes), CELLS)), CODES)
 
-    first, drawn = (decoder(counting, steps=1, revisions=n)({}, *prompts(1, 2), keys(2)) for n in (0, 1))
+    first, drawn = (
+        decoder(counting, num_decoding_steps=1, num_refinement_rounds=n)({}, *prompts(1, 2), keys(2)) for n in (0, 1)
+    )
     assert np.array_equal(first, np.full((2, *GRID), 6))
     shares = [-(-(CELLS - part) // masked.REVISED) for part in range(masked.REVISED)]
     for picture in np.asarray(drawn):
@@ -258,14 +264,14 @@ def test_revisions_draw_every_code_anew():
 def test_revisions_make_codes_agree(monkeypatch):
     """Those of a half that were drawn at the same time did not know of each other."""
     monkeypatch.setattr(masked, "REVISION_TEMPERATURE", 1.0)
-    settings = {"steps": 1, "guidance": 0.0}
-    found = [decoder(halves, revisions=n, **settings)({}, *prompts(*[1] * 40), keys(40)) for n in (0, 1, 3)]
+    settings = {"num_decoding_steps": 1, "guidance": 0.0}
+    found = [decoder(halves, num_refinement_rounds=n, **settings)({}, *prompts(*[1] * 40), keys(40)) for n in (0, 1, 3)]
     none, one, three = (agreement(codes).mean() for codes in found)
     assert none < 0.8 and one > none + 0.1 and three > 0.97
-    alone = decoder(halves, revisions=3, **settings)({}, *prompts(1), keys(40)[7:8])
+    alone = decoder(halves, num_refinement_rounds=3, **settings)({}, *prompts(1), keys(40)[7:8])
     np.testing.assert_array_equal(alone[0], found[2][7])
     monkeypatch.setattr(masked, "REVISION_TEMPERATURE", 50.0)
-    hot = decoder(halves, revisions=3, **settings)({}, *prompts(*[1] * 40), keys(40))
+    hot = decoder(halves, num_refinement_rounds=3, **settings)({}, *prompts(*[1] * 40), keys(40))
     assert np.isin(hot, (1, 2)).mean() < 0.5 < np.isin(found[2], (1, 2)).mean()
 
 

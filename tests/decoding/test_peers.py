@@ -48,9 +48,9 @@ def ours(sides, settings):
 def theirs(sides, settings):
     _, peer, _ = sides
     options = {"min_new_tokens": settings.min_length, "early_stopping": settings.early_stopping}
-    if settings.no_repeat_ngram:
-        options["no_repeat_ngram_size"] = settings.no_repeat_ngram
-    options |= {"num_beams": settings.beams, "num_return_sequences": settings.texts}
+    if settings.no_repeat_ngram_size:
+        options["no_repeat_ngram_size"] = settings.no_repeat_ngram_size
+    options |= {"num_beams": settings.num_beams, "num_return_sequences": settings.num_return_sequences}
     with torch.inference_mode():
         memory = peer._model.encoder(inputs_embeds=peer._project(peer._image))
         said = peer._model.generate(encoder_outputs=memory, **(peer._options | options))[:, 1:].numpy()
@@ -58,15 +58,15 @@ def theirs(sides, settings):
     filled[:, : said.shape[1]] = said
     ended = np.cumsum(filled == benchmark.END, axis=1) - (filled == benchmark.END)
     filled[ended > 0] = benchmark.PAD  # it fills up with either
-    return filled.reshape(CASE.batch, settings.texts, CASE.words)
+    return filled.reshape(CASE.batch, settings.num_return_sequences, CASE.words)
 
 
-BEAM = Decoding(method="beam", beams=3, texts=3)
+BEAM = Decoding(method="beam", num_beams=3, num_return_sequences=3)
 WAYS = {
     "patient": BEAM,
     "hasty": dataclasses.replace(BEAM, early_stopping=True),
     "long": dataclasses.replace(BEAM, min_length=4),
-    "no repeats": dataclasses.replace(BEAM, no_repeat_ngram=2),
+    "no repeats": dataclasses.replace(BEAM, no_repeat_ngram_size=2),
 }
 
 

@@ -81,8 +81,9 @@ def test_pictures_need_not_be_square(name, size, grid):
 @pytest.mark.parametrize(("name", "cells"), [("small", 3 * 5), ("patches", 2 * 3), ("resnet18", 1 * 1)])
 def test_a_model_reads_the_whole_of_a_picture_that_is_not_square(name, cells):
     settings = Model(
-        width=32, heads=2, layers=1, mlp_width=32, fusion="concat", pattern="image_to_text", head="answers",
-        image=ImageEncoder(cnn=name, **SMALL), text=TextEncoder(vocabulary_size=20, width=32),
+        hidden_size=32, num_attention_heads=2, num_layers=1, intermediate_size=32, fusion="concat",
+        attention_pattern="image_to_text", head="cls",
+        image=ImageEncoder(cnn=name, **SMALL), text=TextEncoder(vocab_size=20, feature_size=32),
     )  # fmt: skip
     model = VisualLanguageModel(settings, 7)
     image, ids = jax.random.normal(jax.random.key(1), (2, 9, 17, 3)), jnp.ones((2, 1, 4), jnp.int32)

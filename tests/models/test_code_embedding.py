@@ -7,18 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageCodes, ImageEncoder, Model
+from vlm_jax.config import ImageEncoder, ImageTokenizerSettings, Model
 from vlm_jax.models.cnn import CodeEmbedding
 
-MODEL = Model(width=8, image=ImageEncoder(cnn="codes"), codes=ImageCodes(levels=(3, 4, 2)))
+MODEL = Model(
+    hidden_size=8, image=ImageEncoder(cnn="image_tokens"), image_tokenizer=ImageTokenizerSettings(levels=(3, 4, 2))
+)
 
 
 @pytest.mark.parametrize(
-    ("pattern", "reach"),
-    [("text_to_image", 1), ("raster", 0)],
+    ("attention_pattern", "reach"),
+    [("text_to_image", 1), ("autoregressive", 0)],
 )
-def test_a_cell_takes_in_those_around_it(pattern, reach):
-    module = CodeEmbedding(dataclasses.replace(MODEL, pattern=pattern))
+def test_a_cell_takes_in_those_around_it(attention_pattern, reach):
+    module = CodeEmbedding(dataclasses.replace(MODEL, attention_pattern=attention_pattern))
     one = jnp.asarray(np.random.default_rng(0).integers(0, 24, (1, 5, 6)))
     variables = module.init(jax.random.key(0), one)
     other = one.at[0, 2, 3].set(24)  # hidden

@@ -5,21 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageCodes
+from vlm_jax.config import ImageTokenizerSettings
 from vlm_jax.models.code_vectors import CodeVectors, starting_alike
-from vlm_jax.models.image_tokenizer import ScalarQuantizer, code_digits
+from vlm_jax.models.image_tokenizer import FiniteScalarQuantizer, code_digits
 
 LEVELS = (3, 4, 2)
 
 
 def made(hidden=False, **settings):
-    module = CodeVectors(ImageCodes(levels=LEVELS, **settings), 8, deviation=0.5, hidden=hidden)
+    module = CodeVectors(ImageTokenizerSettings(levels=LEVELS, **settings), 8, deviation=0.5, hidden=hidden)
     return module, module.init(jax.random.key(0), jnp.arange(3), method="look_up")
 
 
 def test_digits_are_those_that_the_quantizer_reads():
-    settings, middles = ImageCodes(levels=LEVELS), np.array(LEVELS) // 2
-    numbers = ScalarQuantizer(settings).apply({}, jnp.arange(24).reshape(1, 4, 6), method="look_up").reshape(24, 3)
+    settings, middles = ImageTokenizerSettings(levels=LEVELS), np.array(LEVELS) // 2
+    numbers = (
+        FiniteScalarQuantizer(settings).apply({}, jnp.arange(24).reshape(1, 4, 6), method="look_up").reshape(24, 3)
+    )
     np.testing.assert_allclose((code_digits(settings) - middles) / middles, numbers, atol=1e-6)
 
 
@@ -51,15 +53,15 @@ def test_what_is_learned_of_a_code_is_learned_of_those_like_it():
 
 
 def test_of_a_codebook_each_code_has_its_own_alone():
-    module, variables = made(quantizer="codebook", size=24)
+    module, variables = made(quantizer="vq", codebook_size=24)
     assert set(variables["params"]) == {"embedding"}
     np.testing.assert_array_equal(module.apply(variables, method="table"), variables["params"]["embedding"])
 
 
-@pytest.mark.parametrize("settings", [{}, {"quantizer": "codebook", "size": 200}])
+@pytest.mark.parametrize("settings", [{}, {"quantizer": "vq", "codebook_size": 200}])
 def test_codes_that_look_alike_start_alike(settings):
     """The codes here look like one of two things; the hidden code, which looks like nothing, keeps its vector."""
-    config = ImageCodes(levels=(8, 5, 5), **settings)
+    config = ImageTokenizerSettings(levels=(8, 5, 5), **settings)
     module = CodeVectors(config, 256, deviation=0.5, hidden=True)
     variables = module.init(jax.random.key(0), jnp.arange(3), method="look_up")
     kind = np.random.default_rng(0).integers(0, 2, 200)

@@ -10,7 +10,7 @@ import pytest
 from vlm_jax.config import Model
 from vlm_jax.models.bert import CrossLayer
 
-SETTINGS = Model(width=32, heads=4, mlp_width=48)
+SETTINGS = Model(hidden_size=32, num_attention_heads=4, intermediate_size=48)
 PICTURES, SLOTS, WORDS, CELLS = 2, 3, 5, 7
 
 # Their names, as regular expressions, and our paths.

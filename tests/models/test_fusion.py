@@ -16,20 +16,23 @@ VQA = [(fusion, patterns[0]) for fusion, (patterns, _) in PAIRINGS["vqa"].items(
 # What the tasks use, and what else the fusions can do.
 PAIRS = sorted(
     {
-        (fusion, pattern)
+        (fusion, attention_pattern)
         for fusions in PAIRINGS.values()
         for fusion, (patterns, _) in fusions.items()
-        for pattern in patterns
+        for attention_pattern in patterns
     }
-    | {("concat", pattern) for pattern in PATTERNS}
-    | {("cross", pattern) for pattern in ("image_to_text", "prefix", "causal", "text_to_image", "raster")}
+    | {("concat", attention_pattern) for attention_pattern in PATTERNS}
+    | {
+        ("cross", attention_pattern)
+        for attention_pattern in ("image_to_text", "prefix", "causal", "text_to_image", "autoregressive")
+    }
 )
 SETTINGS = Model(
-    width=32,
-    heads=4,
-    mlp_width=64,
-    image=ImageEncoder(cnn="features", features=8, max_positions=8),
-    text=TextEncoder(width=16, vocabulary_size=50, max_positions=8),
+    hidden_size=32,
+    num_attention_heads=4,
+    intermediate_size=64,
+    image=ImageEncoder(cnn="features", feature_size=8, max_position_embeddings=8),
+    text=TextEncoder(feature_size=16, vocab_size=50, max_position_embeddings=8),
 )
 LENGTHS = jnp.array([[7, 3, 2], [5, 6, 7]])
 IDS = jax.random.randint(jax.random.key(1), (2, 3, 7), 1, 50)
@@ -45,18 +48,20 @@ def shaken(tree, std=0.2):
 
 
 @functools.cache
-def build(fusion, pattern, **changes):
+def build(fusion, attention_pattern, **changes):
     """The compiled model and its parameters, shared by all tests of the same model."""
     head = PAIRINGS["vqa"][fusion][1][0]
-    settings = dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern, **{"head": head, **changes})
+    settings = dataclasses.replace(
+        SETTINGS, fusion=fusion, attention_pattern=attention_pattern, **{"head": head, **changes}
+    )
     model = VisualLanguageModel(settings, 5)
     apply = jax.jit(model.apply, static_argnames="method")
     return apply, jax.jit(lambda key: shaken(model.init(key, IMAGE, IDS, MASK)))(jax.random.key(0))
 
 
-@pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
-def test_padding_is_invisible(fusion, pattern):
-    apply, params = build(fusion, pattern)
+@pytest.mark.parametrize(("fusion", "attention_pattern"), PAIRS)
+def test_padding_is_invisible(fusion, attention_pattern):
+    apply, params = build(fusion, attention_pattern)
     before = apply(params, IMAGE, IDS, MASK)
     after = apply(params, IMAGE, jnp.where(MASK, IDS, 49 - IDS), MASK)
     assert jnp.array_equal(before.logits, after.logits)
@@ -64,15 +69,15 @@ def test_padding_is_invisible(fusion, pattern):
     assert jnp.array_equal(before.text[MASK], after.text[MASK])
 
 
-@pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
-def test_hidden_image_is_invisible(fusion, pattern):
-    apply, params = build(fusion, pattern)
+@pytest.mark.parametrize(("fusion", "attention_pattern"), PAIRS)
+def test_hidden_image_is_invisible(fusion, attention_pattern):
+    apply, params = build(fusion, attention_pattern)
     hidden = jnp.zeros((2, 1), bool)
     before = apply(params, IMAGE, IDS, MASK, image_mask=hidden)
     after = apply(params, IMAGE + 1.0, IDS, MASK, image_mask=hidden)
     assert jnp.array_equal(before.text, after.text)
     assert jnp.array_equal(before.logits, after.logits)
-    if pattern not in ("text_to_image", "raster", "dual_encoder"):
+    if attention_pattern not in ("text_to_image", "autoregressive", "dual_encoder"):
         assert not jnp.array_equal(before.text, apply(params, IMAGE, IDS, MASK).text)
 
 
@@ -88,10 +93,10 @@ def test_a_hidden_cell_is_not_in_the_mean(head):
     np.testing.assert_allclose(apply(params, IMAGE, IDS, MASK, image_mask=seen).logits, few, atol=2e-5)
 
 
-@pytest.mark.parametrize("pattern", ["prefix", "causal"])
+@pytest.mark.parametrize("attention_pattern", ["prefix", "causal"])
 @pytest.mark.parametrize("fusion", ["concat", "cross"])
-def test_no_word_peeks(fusion, pattern):
-    apply, params = build(fusion, pattern)
+def test_no_word_peeks(fusion, attention_pattern):
+    apply, params = build(fusion, attention_pattern)
     full = jnp.ones_like(MASK)
     before = apply(params, IMAGE, IDS, full)
     for t in range(1, 7):
@@ -122,66 +127,67 @@ def closure(once):
     return reached
 
 
-def allowed(pattern):
-    return np.asarray(attention_mask(pattern, jnp.array([0] * 5 + [1] * 7), jnp.ones(12, bool)))
+def allowed(attention_pattern):
+    return np.asarray(attention_mask(attention_pattern, jnp.array([0] * 5 + [1] * 7), jnp.ones(12, bool)))
 
 
-@pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
-def test_every_path_is_one_that_the_pattern_allows(fusion, pattern):
-    apply, params = build(fusion, pattern, layers=3)
-    np.testing.assert_array_equal(sees(apply, params), closure(allowed(pattern)))
+@pytest.mark.parametrize(("fusion", "attention_pattern"), PAIRS)
+def test_every_path_is_one_that_the_pattern_allows(fusion, attention_pattern):
+    apply, params = build(fusion, attention_pattern, num_layers=3)
+    np.testing.assert_array_equal(sees(apply, params), closure(allowed(attention_pattern)))
 
 
-@pytest.mark.parametrize("pattern", [p for p in sorted(PATTERNS) if PAST in PATTERNS[p][1]])
-def test_no_path_leads_to_a_later_word(pattern):
+@pytest.mark.parametrize("attention_pattern", [p for p in sorted(PATTERNS) if PAST in PATTERNS[p][1]])
+def test_no_path_leads_to_a_later_word(attention_pattern):
     """Neither directly nor through image tokens, over any number of layers."""
-    np.testing.assert_array_equal(closure(allowed(pattern))[5:, 5:], np.tri(7, dtype=bool))
+    np.testing.assert_array_equal(closure(allowed(attention_pattern))[5:, 5:], np.tri(7, dtype=bool))
 
 
-@pytest.mark.parametrize("pattern", [p for p in sorted(PATTERNS) if PATTERNS[p][0][1] == 0])
-def test_the_shared_image_side_equals_the_concatenated_one(pattern, monkeypatch):
-    apply, params = build("concat", pattern)
+@pytest.mark.parametrize("attention_pattern", [p for p in sorted(PATTERNS) if PATTERNS[p][0][1] == 0])
+def test_the_shared_image_side_equals_the_concatenated_one(attention_pattern, monkeypatch):
+    apply, params = build("concat", attention_pattern)
     shared = apply(params, IMAGE, IDS, MASK)
     monkeypatch.setattr("vlm_jax.models.fusion.NONE", -1)  # never take the shared way
-    apply, _ = build.__wrapped__("concat", pattern)
+    apply, _ = build.__wrapped__("concat", attention_pattern)
     whole = apply(params, IMAGE, IDS, MASK)
     assert shared.image.shape[1] == 1 and whole.image.shape[1] == 3
     np.testing.assert_allclose(shared.logits, whole.logits, atol=2e-5)
     np.testing.assert_allclose(jnp.broadcast_to(shared.image, whole.image.shape), whole.image, atol=2e-5)
 
 
-@pytest.mark.parametrize(("fusion", "pattern"), PAIRS)
-def test_question_slots_do_not_meet(fusion, pattern):
-    apply, params = build(fusion, pattern)
+@pytest.mark.parametrize(("fusion", "attention_pattern"), PAIRS)
+def test_question_slots_do_not_meet(fusion, attention_pattern):
+    apply, params = build(fusion, attention_pattern)
     together = apply(params, IMAGE, IDS, MASK)
     for slot in range(3):
         alone = apply(params, IMAGE, IDS[:, slot : slot + 1], MASK[:, slot : slot + 1])
         np.testing.assert_allclose(together.logits[:, slot], alone.logits[:, 0], atol=2e-5)
 
 
-@pytest.mark.parametrize(("fusion", "pattern", "head"), [
-    *((fusion, pattern, head) for fusion, (patterns, heads) in PAIRINGS["vqa"].items() for pattern in patterns
+@pytest.mark.parametrize(("fusion", "attention_pattern", "head"), [
+    *((fusion, attention_pattern, head) for fusion, (patterns,
+    heads) in PAIRINGS["vqa"].items() for attention_pattern in patterns
       for head in heads),
 ])  # fmt: skip
-def test_the_answer_alone_is_that_of_the_whole(fusion, pattern, head):
+def test_the_answer_alone_is_that_of_the_whole(fusion, attention_pattern, head):
     """Of the last layer only what [CLS] needs is computed; the logits stay."""
-    apply, params = build(fusion, pattern, head=head)
+    apply, params = build(fusion, attention_pattern, head=head)
     whole = apply(params, IMAGE, IDS, MASK).logits
     alone = apply(params, IMAGE, IDS, MASK, method="answer_logits")
-    np.testing.assert_allclose(alone, whole[:, :, 5] if head == "every_position" else whole, atol=2e-5)
+    np.testing.assert_allclose(alone, whole[:, :, 5] if head == "per_token" else whole, atol=2e-5)
 
 
 BOTH = {"remat": True, "scan_layers": True}
 
 
 @pytest.mark.parametrize(
-    ("fusion", "pattern", "changes"),
+    ("fusion", "attention_pattern", "changes"),
     [("concat", "image_to_text", {name: True}) for name in BOTH] + [(*pair, BOTH) for pair in VQA],
 )
-def test_remat_and_scan_change_nothing(fusion, pattern, changes):
-    rates = {"dropout": 0.1, "layers": 4}  # the first and the last are never scanned
-    plain, params = build(fusion, pattern, **rates)
-    other, _ = build(fusion, pattern, **rates, **changes)
+def test_remat_and_scan_change_nothing(fusion, attention_pattern, changes):
+    rates = {"hidden_dropout_prob": 0.1, "num_layers": 4}  # the first and the last are never scanned
+    plain, params = build(fusion, attention_pattern, **rates)
+    other, _ = build(fusion, attention_pattern, **rates, **changes)
     keys = jax.random.split(jax.random.key(3), 2)
 
     def gradient(apply):
@@ -201,9 +207,9 @@ def test_a_query_that_sees_nothing_gets_nothing():
     assert jnp.allclose(out[0, 0, 0], 1.0)
 
 
-@pytest.mark.parametrize(("fusion", "pattern"), VQA)
-def test_dropout_is_one_mask_an_example(fusion, pattern):
-    apply, params = build(fusion, pattern, dropout=0.3, attention_dropout=0.3)
+@pytest.mark.parametrize(("fusion", "attention_pattern"), VQA)
+def test_dropout_is_one_mask_an_example(fusion, attention_pattern):
+    apply, params = build(fusion, attention_pattern, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3)
     keys = jax.random.split(jax.random.key(3), 2)
     both = apply(params, IMAGE, IDS, MASK, keys=keys).logits
     one = apply(params, IMAGE[1:], IDS[1:], MASK[1:], keys=keys[1:]).logits

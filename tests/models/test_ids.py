@@ -79,7 +79,7 @@ def test_more_tokens_than_positions(name, port):
     ported, _, compiled = port(name)
     ids = np.full((1, fixtures.POSITIONS + 1), 5, np.int32)
     for call in (run, lambda _, ids: compiled(ids, ids > 0)):
-        assert str(ported.architecture.model.text.max_positions) in refusal(call, ported, ids)
+        assert str(ported.architecture.model.text.max_position_embeddings) in refusal(call, ported, ids)
     longest = ids[:, : fixtures.POSITIONS]
     assert np.isfinite(compiled(longest, longest > 0)).all()
 
@@ -101,7 +101,7 @@ def test_token_types_where_there_are_none(port):
 
 def test_more_grid_features_than_positions(port):
     ported, _, _ = port("visual_bert")
-    most = ported.architecture.model.image.max_positions
+    most = ported.architecture.model.image.max_position_embeddings
     features = np.ones((1, most + 1, fixtures.FEATURES), np.float32)
     assert str(most) in refusal(run, ported, TEXT, image=features)
     assert jax.eval_shape(lambda: run(ported, TEXT, image=features[:, :most])).image.shape[1] == most
@@ -124,10 +124,10 @@ def test_ids_of_a_model_of_ones_own():
 
 
 def test_image_codes_without_a_row():
-    from vlm_jax.config import ImageCodes
+    from vlm_jax.config import ImageTokenizerSettings
     from vlm_jax.models.code_vectors import CodeVectors
 
-    vectors = CodeVectors(ImageCodes(levels=(3, 2)), 8, deviation=1.0)
+    vectors = CodeVectors(ImageTokenizerSettings(levels=(3, 2)), 8, deviation=1.0)
     params = vectors.init(jax.random.key(0), jnp.array([0]), method="look_up")
     assert vectors.apply(params, jnp.array([5]), method="look_up").shape == (1, 8)
     for wrong in (6, -1):

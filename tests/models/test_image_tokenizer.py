@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_jax.config import ImageCodes
+from vlm_jax.config import ImageTokenizerSettings
 from vlm_jax.models.image_tokenizer import (
-    CodebookQuantizer,
     Encoder,
+    FiniteScalarQuantizer,
     ImageTokenizer,
-    ScalarQuantizer,
+    VectorQuantizer,
     code_count,
     grid_size,
     to_depth,
@@ -26,7 +26,7 @@ SMALL = {"patch_size": 2, "widths": (8, 16), "depths": (1, 1)}
 
 
 def scalar(features, levels):
-    return ScalarQuantizer(ImageCodes(levels=levels)).apply({}, jnp.asarray(features))
+    return FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply({}, jnp.asarray(features))
 
 
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple), st.integers(0, 2**32 - 1))
@@ -34,7 +34,7 @@ def scalar(features, levels):
 def test_what_the_decoder_reads_is_what_the_code_says(levels, seed):
     features = np.random.default_rng(seed).normal(0, 3, (2, 3, 2, len(levels))).astype(np.float32)
     found = scalar(features, levels)
-    looked_up = ScalarQuantizer(ImageCodes(levels=levels)).apply({}, found.codes, method="look_up")
+    looked_up = FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply({}, found.codes, method="look_up")
     np.testing.assert_allclose(found.features, looked_up, atol=1e-6)
     assert found.codes.min() >= 0 and found.codes.max() < np.prod(levels)
     assert np.abs(found.features).max() <= 1
@@ -59,7 +59,11 @@ def test_a_number_learns_every_level_from_three_levels_on(levels):
     """Fitted to the lowest and to the highest level from an encoder's usual start; of two levels it stays at one."""
 
     def digit(features):
-        return ScalarQuantizer(ImageCodes(levels=(levels,))).apply({}, features.reshape(-1, 1, 1, 1)).features.ravel()
+        return (
+            FiniteScalarQuantizer(ImageTokenizerSettings(levels=(levels,)))
+            .apply({}, features.reshape(-1, 1, 1, 1))
+            .features.ravel()
+        )
 
     start = jnp.asarray(np.random.default_rng(0).normal(0, 0.3, 64).astype(np.float32))
     ends = (0 - levels // 2) / (levels // 2), (levels - 1 - levels // 2) / (levels // 2)
@@ -74,7 +78,9 @@ def test_a_number_learns_every_level_from_three_levels_on(levels):
 def test_every_code_is_one_combination_of_levels():
     levels = (3, 4, 2)
     codes = jnp.arange(24).reshape(2, 3, 4)
-    features = np.asarray(ScalarQuantizer(ImageCodes(levels=levels)).apply({}, codes, method="look_up")).reshape(24, 3)
+    features = np.asarray(
+        FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply({}, codes, method="look_up")
+    ).reshape(24, 3)
     wanted = {
         tuple((digit - count // 2) / (count // 2) for digit, count in zip(digits, levels, strict=True))
         for digits in itertools.product(*map(range, levels))
@@ -92,10 +98,10 @@ def test_rounding_lets_the_gradient_through():
     np.testing.assert_allclose(gradient.reshape(2)[0], by_hand, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("encoder", "reached"), [("cells", 1), ("neighbours", 25)])
+@pytest.mark.parametrize(("encoder", "reached"), [("patchwise", 1), ("convolutional", 25)])
 def test_how_far_an_encoder_sees(encoder, reached):
     """A pixel in the middle of 5 x 5 cells changes the numbers of its cell, or of those around it as well."""
-    model = Encoder(ImageCodes(encoder=encoder, patch_size=2, widths=(8, 8), depths=(0, 1)), 4)
+    model = Encoder(ImageTokenizerSettings(encoder=encoder, patch_size=2, widths=(8, 8), depths=(0, 1)), 4)
     image = jax.random.normal(jax.random.key(1), (1, 20, 20, 3))
     variables, other = model.init(jax.random.key(0), image), image.at[0, 10, 9].add(1)
     changed = np.any(model.apply(variables, image) != model.apply(variables, other), axis=-1)[0]
@@ -103,7 +109,7 @@ def test_how_far_an_encoder_sees(encoder, reached):
 
 
 def codebook(size=12, width=3, **options):
-    return CodebookQuantizer(ImageCodes(quantizer="codebook", size=size, code_width=width, **options))
+    return VectorQuantizer(ImageTokenizerSettings(quantizer="vq", codebook_size=size, embedding_size=width, **options))
 
 
 def test_a_codebook_takes_the_nearest_and_its_loss_is_the_papers():
@@ -160,9 +166,11 @@ def test_squares_are_put_together_as_they_were_taken_apart(rows, columns, side):
     np.testing.assert_array_equal(to_space(deep, side), image)
 
 
-@pytest.mark.parametrize("quantizer", ["scalar", "codebook"])
+@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
 def test_encoding_and_decoding_are_the_two_halves_of_a_reconstruction(quantizer):
-    model = ImageTokenizer(ImageCodes(quantizer=quantizer, size=30, code_width=4, levels=(4, 3), **SMALL))
+    model = ImageTokenizer(
+        ImageTokenizerSettings(quantizer=quantizer, codebook_size=30, embedding_size=4, levels=(4, 3), **SMALL)
+    )
     image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32))
     params = model.init(jax.random.key(0), image)
     whole = model.apply(params, image)

@@ -6,26 +6,34 @@ import math
 import jax
 import pytest
 
-from vlm_jax.config import PAIRINGS, ImageCodes, ImageEncoder, Model, TextEncoder
+from vlm_jax.config import PAIRINGS, ImageEncoder, ImageTokenizerSettings, Model, TextEncoder
 from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
 from vlm_jax.models.vlm import VisualLanguageModel
 
 SIZE, QUESTIONS, CLASSES, LENGTH = (48, 64), 3, 50, 10
 COMBINATIONS = [
-    (fusion, pattern, head)
+    (fusion, attention_pattern, head)
     for fusion, (patterns, heads) in PAIRINGS["vqa"].items()
-    for pattern in patterns
+    for attention_pattern in patterns
     for head in heads
 ]
 
 
 def settings_of(
-    fusion="concat", pattern="image_to_text", head="answers", *, cnn="small", width=256, projection="linear", **more
+    fusion="concat",
+    attention_pattern="image_to_text",
+    head="cls",
+    *,
+    cnn="small",
+    hidden_size=256,
+    projection="linear",
+    **more,
 ):
     return Model(
-        width=width, heads=4, layers=2, mlp_width=4 * width, fusion=fusion, pattern=pattern, head=head,
+        hidden_size=hidden_size, num_attention_heads=4, num_layers=2, intermediate_size=4 * hidden_size,
+        fusion=fusion, attention_pattern=attention_pattern, head=head,
         image=ImageEncoder(cnn=cnn, patch_size=8, projection=projection),
-        text=TextEncoder(vocabulary_size=30, width=width), **more,
+        text=TextEncoder(vocab_size=30, feature_size=hidden_size), **more,
     )  # fmt: skip
 
 
@@ -44,20 +52,20 @@ def abstract(settings):
 
 
 @pytest.mark.parametrize("cnn", ["small", "patches"])
-@pytest.mark.parametrize(("fusion", "pattern", "head"), COMBINATIONS)
-def test_flops_are_those_that_xla_counts(fusion, pattern, head, cnn):
-    settings = settings_of(fusion, pattern, head, cnn=cnn)
+@pytest.mark.parametrize(("fusion", "attention_pattern", "head"), COMBINATIONS)
+def test_flops_are_those_that_xla_counts(fusion, attention_pattern, head, cnn):
+    settings = settings_of(fusion, attention_pattern, head, cnn=cnn)
     model, inputs, variables = abstract(settings)
     program = jax.jit(lambda *x: model.apply(*x, method="answer_logits")).lower(variables, *inputs).compile()
     # XLA counts norms, softmax and activations as well. It leaves out what it can tell nobody reads: with a head that
     # reads a word other than the first, the image side of the last layer.
-    most = 1.0 if head != "last_word" or pattern == "bidirectional" else 1.35
+    most = 1.0 if head != "token_before_sep" or attention_pattern == "bidirectional" else 1.35
     assert 0.9 < inspected(settings)[0].flops / program.cost_analysis()["flops"] < most
 
 
-@pytest.mark.parametrize(("fusion", "pattern", "head"), COMBINATIONS)
-def test_parameters_are_those_of_a_fresh_model(fusion, pattern, head):
-    settings = settings_of(fusion, pattern, head)
+@pytest.mark.parametrize(("fusion", "attention_pattern", "head"), COMBINATIONS)
+def test_parameters_are_those_of_a_fresh_model(fusion, attention_pattern, head):
+    settings = settings_of(fusion, attention_pattern, head)
     params = abstract(settings)[2]["params"]
     rows = {row.path: row for row in inspected(settings)}
 
@@ -72,7 +80,7 @@ def test_parameters_are_those_of_a_fresh_model(fusion, pattern, head):
 
 
 def test_two_matrices_of_a_projection_are_both_counted():
-    settings = settings_of(cnn="patches", width=8, projection="mlp")
+    settings = settings_of(cnn="patches", hidden_size=8, projection="mlp")
     rows = {row.path: row for row in inspected(settings, image_size=(24, 32))}
     assert rows["embed/image_out"].flops == 2 * 12 * 8 * 8
     assert rows["embed/image_out"].parameters == 8 * 8 + 8
@@ -80,7 +88,9 @@ def test_two_matrices_of_a_projection_are_both_counted():
 
 def test_products_by_hand():
     """One layer, width D = 8, 12 cells, 3 questions of 10 tokens, of which the last layer asks with [CLS] alone."""
-    settings = dataclasses.replace(settings_of("late", "dual_encoder", "product", cnn="patches", width=8), layers=1)
+    settings = dataclasses.replace(
+        settings_of("late", "dual_encoder", "product", cnn="patches", hidden_size=8), num_layers=1
+    )
     rows = {row.path: row for row in inspected(settings, image_size=(24, 32))}
     assert rows["embed/image_fc"].flops == 2 * 12 * (8 * 8 * 3) * 8
     assert rows["embed/text_fc"].flops == 2 * 3 * 10 * 8 * 8
@@ -97,12 +107,12 @@ def test_products_by_hand():
 
 def test_a_memory_and_another_stream_are_counted():
     """Beside the projections: 3 questions of 10 tokens read 12 cells and themselves, 12 cells read themselves."""
-    rows = {row.path: row for row in inspected(settings_of(cnn="patches", width=8), image_size=(24, 32))}
+    rows = {row.path: row for row in inspected(settings_of(cnn="patches", hidden_size=8), image_size=(24, 32))}
     attention = rows["trunk/layer_0/attention"].flops - sum(
         rows[f"trunk/layer_0/attention/{name}"].flops for name in ("query", "key", "value", "output")
     )
     assert attention == 2 * 2 * 8 * (3 * 10 * (12 + 10) + 12 * 12)
-    settings = settings_of("cross", cnn="patches", width=8)
+    settings = settings_of("cross", cnn="patches", hidden_size=8)
     rows = {row.path: row for row in inspected(settings, image_size=(24, 32))}
     path = "trunk/text_layer_0/cross_attention"
     attention = rows[path].flops - sum(rows[f"{path}/{name}"].flops for name in ("query", "key", "value", "output"))
@@ -110,7 +120,7 @@ def test_a_memory_and_another_stream_are_counted():
 
 
 def test_convolutions_by_hand():
-    rows = {row.path: row for row in inspected(settings_of(cnn="resnet18", width=8), image_size=(64, 32))}
+    rows = {row.path: row for row in inspected(settings_of(cnn="resnet18", hidden_size=8), image_size=(64, 32))}
     assert rows["image/stem_conv"].flops == 2 * (32 * 16) * 7 * 7 * 3 * 64
     assert rows["image/stage_2_block_0/conv_1"].flops == 2 * (8 * 4) * 3 * 3 * 64 * 128
     assert rows["image/stage_2_block_0/conv_shortcut"].flops == 2 * (8 * 4) * 64 * 128
@@ -119,8 +129,14 @@ def test_convolutions_by_hand():
 
 def test_an_image_tokenizer_by_hand():
     """6 x 8 pixels, then 3 x 4 cells of 12 features; 1x1 convolutions there, 3x3 back."""
-    codes = ImageCodes(
-        quantizer="codebook", size=30, code_width=12, patch_size=1, widths=(8, 16), depths=(1, 1), convolution="direct"
+    codes = ImageTokenizerSettings(
+        quantizer="vq",
+        codebook_size=30,
+        embedding_size=12,
+        patch_size=1,
+        widths=(8, 16),
+        depths=(1, 1),
+        convolution="direct",
     )
     rows = {row.path: row for row in inspect_image_tokenizer(codes, image_size=(6, 8))}
     assert rows["encoder/patch"].flops == 2 * 48 * 3 * 8
@@ -133,7 +149,9 @@ def test_an_image_tokenizer_by_hand():
 
 
 def test_depthwise_convolutions_by_hand():
-    rows = {row.path: row for row in inspected(settings_of(cnn="efficientnet_lite0", width=8), image_size=(64, 32))}
+    rows = {
+        row.path: row for row in inspected(settings_of(cnn="efficientnet_lite0", hidden_size=8), image_size=(64, 32))
+    }
     assert rows["image/block_1/expand_conv"].flops == 2 * (32 * 16) * 16 * 96
     assert rows["image/block_1/depthwise_conv"].flops == 2 * (16 * 8) * 3 * 3 * 96
     assert rows["image/block_1/depthwise_conv"].parameters == 3 * 3 * 96
@@ -144,7 +162,7 @@ def test_depthwise_convolutions_by_hand():
 
 @pytest.mark.parametrize(("name", "parameters"), [("mobilenet_v2", 2_223_872), ("efficientnet_lite0", 3_371_008)])
 def test_parameters_of_depthwise_convolutions_count(name, parameters):
-    rows = {row.path: row for row in inspected(settings_of(cnn=name, width=8))}
+    rows = {row.path: row for row in inspected(settings_of(cnn=name, hidden_size=8))}
     assert rows["image"].parameters == parameters
 
 
@@ -160,7 +178,7 @@ def test_parameters_of_depthwise_convolutions_count(name, parameters):
 )
 def test_cnns_cost_what_is_published(name, features, published):
     """10^9 multiplications at 224 x 224 with the classifier, as torchvision lists them with its weights."""
-    settings = dataclasses.replace(settings_of(cnn=name, width=8), layers=1)
+    settings = dataclasses.replace(settings_of(cnn=name, hidden_size=8), num_layers=1)
     rows = {row.path: row for row in inspected(settings, image_size=(224, 224))}
     assert rows["image"].flops / 2 + features * 1000 == pytest.approx(published * 1e9, abs=0.0006e9)
 
@@ -183,10 +201,10 @@ def test_shapes_are_those_that_a_module_returns():
     assert rows["trunk/layer_0/intermediate"] == ((1, 1, 48, 1024), (1, QUESTIONS, LENGTH, 1024))
 
 
-@pytest.mark.parametrize(("fusion", "pattern", "head"), COMBINATIONS)
-def test_every_kernel_that_is_called_costs_something(fusion, pattern, head):
+@pytest.mark.parametrize(("fusion", "attention_pattern", "head"), COMBINATIONS)
+def test_every_kernel_that_is_called_costs_something(fusion, attention_pattern, head):
     """A new kind of module with weights must join the formulas."""
-    settings = settings_of(fusion, pattern, head, cnn="patches", width=8)
+    settings = settings_of(fusion, attention_pattern, head, cnn="patches", hidden_size=8)
     rows = {row.path: row for row in inspected(settings)}
     for path, _ in jax.tree_util.tree_leaves_with_path(abstract(settings)[2]["params"]):
         *module, leaf = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
@@ -200,8 +218,8 @@ def test_how_layers_are_run_does_not_count():
 
 
 def test_features_need_no_cnn():
-    settings = settings_of(width=8)
-    settings = dataclasses.replace(settings, image=ImageEncoder(cnn="features", features=40))
+    settings = settings_of(hidden_size=8)
+    settings = dataclasses.replace(settings, image=ImageEncoder(cnn="features", feature_size=40))
     rows = {row.path: row for row in inspected(settings, image_size=(3, 4))}
     assert "image" not in rows
     assert rows["embed/image_fc"].flops == 2 * 12 * 40 * 8

@@ -32,7 +32,7 @@ def test_reference_from_features():
     assert params["embed"]["image_fc"]["kernel"].shape == (2048, 768)
     assert params["embed"]["text_fc"]["kernel"].shape == (768, 768)
     assert params["head"]["classifier"]["kernel"].shape == (768, 30_522)
-    assert settings.heads == 12 and settings.text.vocabulary_size == 30_522
+    assert settings.num_attention_heads == 12 and settings.text.vocab_size == 30_522
 
 
 def test_reference_from_pixels():
@@ -51,8 +51,8 @@ def test_reference_from_pixels():
 
 def test_bfloat16_keeps_parameters_and_logits_float32():
     settings = Model(
-        pattern="bidirectional", head="answers", compute_dtype="bfloat16",
-        image=ImageEncoder(cnn="features", features=8), text=TextEncoder(vocabulary_size=20),
+        attention_pattern="bidirectional", head="cls", compute_dtype="bfloat16",
+        image=ImageEncoder(cnn="features", feature_size=8), text=TextEncoder(vocab_size=20),
     )  # fmt: skip
     model = VisualLanguageModel(settings, 7)
     image, ids = jnp.ones((1, 4, 8)), jnp.zeros((1, 2, 3), jnp.int32)
@@ -63,7 +63,7 @@ def test_bfloat16_keeps_parameters_and_logits_float32():
 
 
 def test_fresh_text_projection_is_the_identity():
-    settings = Model(pattern="bidirectional", head="answers", image=ImageEncoder(cnn="features", features=8))
+    settings = Model(attention_pattern="bidirectional", head="cls", image=ImageEncoder(cnn="features", feature_size=8))
     model = VisualLanguageModel(settings, 7)
     image, ids = jnp.ones((1, 4, 8)), jnp.zeros((1, 1, 3), jnp.int32)
     params = jax.jit(model.init)(jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))["params"]
@@ -71,8 +71,10 @@ def test_fresh_text_projection_is_the_identity():
 
 
 FEATURES = Model(
-    pattern="image_to_text", head="answers", width=16, heads=2, layers=1, mlp_width=16,
-    image=ImageEncoder(cnn="features", features=8, max_positions=4), text=TextEncoder(width=16, vocabulary_size=20),
+    attention_pattern="image_to_text", head="cls", hidden_size=16, num_attention_heads=2, num_layers=1,
+    intermediate_size=16,
+    image=ImageEncoder(cnn="features", feature_size=8, max_position_embeddings=4), text=TextEncoder(feature_size=16,
+    vocab_size=20),
 )  # fmt: skip
 
 
@@ -85,10 +87,10 @@ def initialise(settings, image):
 @pytest.mark.parametrize(
     ("positions", "shape", "message"),
     [
-        ("sequence", (5, 8), r"5 cells.*max_positions is 4"),
-        ("sequence", (2, 3, 8), r"6 cells.*max_positions is 4"),
-        ("grid", (5, 2, 8), r"5 rows.*max_positions is 4"),
-        ("grid", (2, 5, 8), r"5 columns.*max_positions is 4"),
+        ("sequence", (5, 8), r"5 cells.*max_position_embeddings is 4"),
+        ("sequence", (2, 3, 8), r"6 cells.*max_position_embeddings is 4"),
+        ("grid", (5, 2, 8), r"5 rows.*max_position_embeddings is 4"),
+        ("grid", (2, 5, 8), r"5 columns.*max_position_embeddings is 4"),
         ("grid", (4, 8), r"'grid' needs grid features \[I, gh, gw, C\].*choose 'sequence'"),
     ],
 )
@@ -130,11 +132,13 @@ def test_a_projection_of_two_matrices_is_that_of_llava():
     hidden = torch.nn.functional.gelu(tensor(grid) @ tensor(first["kernel"]) + tensor(first["bias"]))
     wanted = hidden @ tensor(second["kernel"]) + tensor(second["bias"]) + tensor(place)
     wanted = torch.nn.functional.layer_norm(
-        wanted, (16,), tensor(norm["scale"]), tensor(norm["bias"]), settings.norm_epsilon
+        wanted, (16,), tensor(norm["scale"]), tensor(norm["bias"]), settings.layer_norm_eps
     )
     np.testing.assert_allclose(cells[0, 0], wanted[0], atol=2e-5)
 
 
 def test_a_model_whose_pattern_is_open_says_who_chooses_it():
-    with pytest.raises(InputError, match=r"model.pattern and model.head are open; config_checks.check chooses them"):
-        initialise(dataclasses.replace(FEATURES, pattern=None), jnp.ones((1, 4, 8)))
+    with pytest.raises(
+        InputError, match=r"model.attention_pattern and model.head are open; config_checks.check chooses them"
+    ):
+        initialise(dataclasses.replace(FEATURES, attention_pattern=None), jnp.ones((1, 4, 8)))

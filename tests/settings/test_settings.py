@@ -265,7 +265,7 @@ def test_required_settings_of_a_choice():
         (["--model.image", "resnet"], ("model.image", "kind")),
         (["--task", "captions"], ("task", "'captions'", "'answers'")),
         (["--name", "a\udcff"], ("UTF-8",)),
-        (["--seed", "x", "--model.heads", "y"], ("seed is 'x'", "model.heads is 'y'")),
+        (["--seed", "x", "--model.num-attention-heads", "y"], ("seed is 'x'", "model.num_attention_heads is 'y'")),
     ],
 )  # fmt: skip
 def test_an_error_names_setting_value_and_choices(argv, parts):
@@ -435,7 +435,7 @@ def test_presets(tmp_path):
 def test_a_wrong_preset(tmp_path, body, parts):
     preset = tmp_path / "mine.py"
     preset.write_text(PRESET.format(body))
-    message = refused("--model.heads", "3", start=str(preset))
+    message = refused("--model.num-attention-heads", "3", start=str(preset))
     assert [part for part in parts if part not in message] == [], message
 
 

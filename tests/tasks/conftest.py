@@ -10,9 +10,9 @@ from vlm_jax.config import (
     Config,
     Data,
     Generation,
-    ImageCodes,
     ImageEncoder,
     ImageInput,
+    ImageTokenizerSettings,
     Model,
     Optimizer,
     TextEncoder,
@@ -22,7 +22,7 @@ from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.training.loop import Trainer
 
-CODES = ImageCodes(levels=(4, 4, 3), patch_size=4, widths=(16, 32), depths=(1, 1))
+CODES = ImageTokenizerSettings(levels=(4, 4, 3), patch_size=4, widths=(16, 32), depths=(1, 1))
 SOME = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 3)).astype(np.uint8)
 
 
@@ -31,7 +31,7 @@ def tokenizer_config(directory, **codes):
         name="codes",
         task="image_tokenizer",
         data=Data(name="shape_scenes", directory=str(directory), image=ImageInput(size=(64, 64))),
-        model=Model(codes=dataclasses.replace(CODES, **codes)),
+        model=Model(image_tokenizer=dataclasses.replace(CODES, **codes)),
         optimizer=Optimizer(learning_rate=3e-3, warmup_steps=5, weight_decay=0.0),
         training=Training(steps=40, batch_images=8, evaluate_every=20, log_every=10, evaluation_batch_images=8),
     )
@@ -49,17 +49,17 @@ def drawing_config(directory, tokenizer, **generation):
             image=ImageInput(size=(64, 64)),
         ),
         model=Model(
-            width=32,
-            heads=2,
-            layers=1,
-            mlp_width=32,
-            codes=CODES,
+            hidden_size=32,
+            num_attention_heads=2,
+            num_layers=1,
+            intermediate_size=32,
+            image_tokenizer=CODES,
             image=ImageEncoder(positions="grid"),
-            text=TextEncoder(vocabulary_size=128, width=32, max_length=24),
+            text=TextEncoder(vocab_size=128, feature_size=32, max_length=24),
         ),
         optimizer=Optimizer(learning_rate=3e-3, warmup_steps=5),
         training=Training(steps=20, batch_images=8, evaluate_every=20, log_every=10, evaluation_batch_images=8),
-        generation=Generation(tokenizer=str(tokenizer), steps=3, **generation),
+        generation=Generation(tokenizer=str(tokenizer), num_decoding_steps=3, **generation),
     )
 
 
@@ -97,12 +97,12 @@ def captioning_run(directory):
             name="shape_scenes", directory=str(directory), texts="first_caption", image=ImageInput(size=(32, 32))
         ),
         model=Model(
-            width=16,
-            heads=2,
-            layers=1,
-            mlp_width=16,
+            hidden_size=16,
+            num_attention_heads=2,
+            num_layers=1,
+            intermediate_size=16,
             image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
-            text=TextEncoder(vocabulary_size=128, width=16, max_length=24),
+            text=TextEncoder(vocab_size=128, feature_size=16, max_length=24),
         ),
         training=Training(steps=1, batch_images=8, evaluate_every=1, log_every=1, evaluation_batch_images=8),
     )

@@ -11,12 +11,12 @@ from vlm_jax.tasks.baselines import baseline_warnings, distinct_images, shuffled
 from vlm_jax.types import Example
 
 Item = namedtuple("Item", "image_id")
-NAMES = [f"control/image_shuffled/{row}/accuracy" for row in ("difference", "difference_low", "difference_high")]
+NAMES = [f"baseline/shuffled_images/{row}/accuracy" for row in ("difference", "difference_low", "difference_high")]
 
 
 def difference(scores, shuffled, images):
     scores, shuffled = (np.asarray(values).tolist() for values in (scores, shuffled))
-    rows = shuffled_difference("image_shuffled", "accuracy", [Item(image) for image in images], scores, shuffled)
+    rows = shuffled_difference("shuffled_images", "accuracy", [Item(image) for image in images], scores, shuffled)
     assert list(rows) == NAMES
     return [rows[name] for name in NAMES]
 
@@ -39,9 +39,9 @@ def test_scores_that_are_no_numbers_have_no_difference():
     assert all(map(math.isnan, difference([1.0, math.nan], [0.0, 0.0], ["a", "b"])))
 
 
-def warnings(difference=0.3, low=0.1, high=0.5, *, accuracy=0.8, shuffled="image_shuffled", **baselines):
+def warnings(difference=0.3, low=0.1, high=0.5, *, accuracy=0.8, shuffled="shuffled_images", **baselines):
     metrics = {"accuracy": accuracy, **dict(zip(NAMES, (difference, low, high), strict=True))}
-    metrics |= {f"control/{name}": value for name, value in baselines.items()}
+    metrics |= {f"baseline/{name}": value for name, value in baselines.items()}
     return baseline_warnings(metrics, "accuracy", shuffled)
 
 
@@ -69,7 +69,7 @@ def test_the_warning_names_difference_and_interval():
     assert "+0.0200" in text and "-0.0110 to +0.0510" in text and "95%" in text
 
 
-@pytest.mark.parametrize("name", ["majority", "question_prior", "question_only"])
+@pytest.mark.parametrize("name", ["majority", "answer_prior", "question_only"])
 @pytest.mark.parametrize(("value", "warned"), [(0.7, False), (0.8, True), (0.9, True)])
 def test_a_score_that_is_not_above_a_baseline_is_warned_of(name, value, warned):
     found = warnings(**{name: value})
@@ -77,13 +77,18 @@ def test_a_score_that_is_not_above_a_baseline_is_warned_of(name, value, warned):
 
 
 def test_only_baselines_of_the_metric_count():
-    metrics = {"cider_d": 0.2, "control/constant/cider_d": 0.3, "control/no_image/cider_d": 0.1, "control/a/bleu_4": 9}
+    metrics = {
+        "cider_d": 0.2,
+        "baseline/constant/cider_d": 0.3,
+        "baseline/no_image/cider_d": 0.1,
+        "baseline/a/bleu_4": 9,
+    }
     assert [text.split()[-2] for text in baseline_warnings(metrics, "cider_d", "")] == ["constant"]
 
 
 def test_a_baseline_that_was_left_out_is_told():
-    (text,) = baseline_warnings({"accuracy": 1.0, "control/majority": 0.5}, "accuracy", "image_shuffled")
-    assert "image_shuffled" in text and "left out" in text
+    (text,) = baseline_warnings({"accuracy": 1.0, "baseline/majority": 0.5}, "accuracy", "shuffled_images")
+    assert "shuffled_images" in text and "left out" in text
 
 
 def test_images_are_told_apart_by_their_ids():

@@ -117,7 +117,7 @@ def test_the_consensus_is_the_caption_most_like_the_others(coco):
         expected.append(raw[int(np.argmax(np.round(means, 9)))])
     assert consensus_captions(known, nearest) == expected
     assert nearest_captions(known, nearest) == {
-        "nearest_picture": [texts[row[0]][0] for row in nearest],
+        "nearest_image": [texts[row[0]][0] for row in nearest],
         "nearest_consensus": expected,
     }
 

@@ -1,4 +1,4 @@
-"""Captioning: the loss, what is decoded, scores, controls; and the commands on a run of it."""
+"""Captioning: the loss, what is decoded, scores, baselines; and the commands on a run of it."""
 
 import argparse
 import dataclasses
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import vlm_jax.figures
-import vlm_jax.tasks.nearest_picture
+import vlm_jax.tasks.nearest_image
 from experiments import evaluate, inspect_model, predict, train
 from vlm_jax.config import Config, Data, Decoding, ImageEncoder, ImageInput, Model, TextEncoder, Training
 from vlm_jax.config_checks import check
@@ -34,7 +34,7 @@ from vlm_jax.scenes.scene import to_json
 from vlm_jax.tasks.caption import rule_scores
 from vlm_jax.tasks.caption_baselines import constant_captions
 from vlm_jax.tasks.captioning import Captioning, batch_sums
-from vlm_jax.tasks.nearest_picture import nearest, nearest_few, spread
+from vlm_jax.tasks.nearest_image import nearest, nearest_few, spread
 from vlm_jax.training.optimizer import frozen_mask
 from vlm_jax.trees import flatten
 from vlm_jax.types import Example, Question
@@ -42,9 +42,18 @@ from vlm_jax.types import Example, Question
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 PRESET, EMOJI = (str(CONFIGS / f"{name}.py") for name in ("shape_scenes_captioning", "emoji_captioning"))
 SMALL = [
-    *("--model.width", "16", "--model.heads", "2", "--model.layers", "1", "--model.mlp-width", "16"),
+    *(
+        "--model.hidden-size",
+        "16",
+        "--model.num-attention-heads",
+        "2",
+        "--model.num-layers",
+        "1",
+        "--model.intermediate-size",
+        "16",
+    ),
     *("--model.image.stem-width", "4", "--model.image.widths", "8", "8", "--model.image.blocks", "0", "0"),
-    *("--model.text.width", "16", "--data.image.size", "16", "16", "--data.threads", "1"),
+    *("--model.text.feature-size", "16", "--data.image.size", "16", "16", "--data.threads", "1"),
     *("--training.steps", "3", "--training.evaluate-every", "2", "--training.batch-images", "4"),
     *("--training.log-every", "1", "--training.evaluation-batch-images", "4", "--optimizer.warmup-steps", "1"),
 ]
@@ -76,8 +85,9 @@ def task():
             task="captioning",
             data=Data(name="shape_scenes", texts_per_image=2, threads=1, image=ImageInput(size=(16, 16))),
             model=Model(
-                width=16, heads=2, layers=1, mlp_width=16, image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
-                text=TextEncoder(vocabulary_size=128, width=16, max_length=12),
+                hidden_size=16, num_attention_heads=2, num_layers=1, intermediate_size=16,
+                image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
+                text=TextEncoder(vocab_size=128, feature_size=16, max_length=12),
             ),
             training=Training(label_smoothing=0.1, evaluation_batch_images=4),
         )
@@ -121,7 +131,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
 def test_rows_of_no_token_are_never_said(task):
     never = task.decoder(Decoding()).special.never
     tokenizer = task.encode.tokenizer
-    assert set(range(tokenizer.vocabulary_size, 128)) | {tokenizer.pad_id, tokenizer.cls_id} <= set(never)
+    assert set(range(tokenizer.vocab_size, 128)) | {tokenizer.pad_id, tokenizer.cls_id} <= set(never)
     assert tokenizer.sep_id not in never and len(never) < 128 - 20
 
 
@@ -147,7 +157,7 @@ def test_every_picture_gets_its_caption_in_order(task, params):
 
 
 def test_draws_do_not_depend_on_the_batches(task, params):
-    settings = Decoding(method="sample", texts=3)
+    settings = Decoding(method="sample", num_return_sequences=3)
     few = task.predict(params, examples(5), decoding=settings, batch_images=2)
     many = task.predict(params, examples(5), decoding=settings, batch_images=8)
     assert [c.said for c in few] == [c.said for c in many] or all(
@@ -182,21 +192,21 @@ def test_one_sentence_for_every_picture_is_remarked_upon(task, params):
 def test_controls_name_what_a_blind_model_reaches(task, params):
     asked, seen = examples(6), examples(10)
     train = [*seen, seen[0]._replace(questions=seen[3].questions)]
-    controls = task.controls(params, asked, train, task.predict(params, asked))
-    assert {name.rsplit("/", 1)[0] for name in controls if "/difference" not in name} == {
-        "control/image_shuffled", "control/no_image", "control/constant", "control/nearest_picture",
-        "control/nearest_consensus", "control/constant_true",
+    baselines = task.baselines(params, asked, train, task.predict(params, asked))
+    assert {name.rsplit("/", 1)[0] for name in baselines if "/difference" not in name} == {
+        "baseline/shuffled_images", "baseline/no_image", "baseline/constant", "baseline/nearest_image",
+        "baseline/nearest_consensus", "baseline/constant_true",
     }  # fmt: skip
     constant = constant_captions(train, task.config.seed)["constant"]
     assert (
-        controls["control/constant/cider_d"]
+        baselines["baseline/constant/cider_d"]
         == score_captions([constant] * 6, [[question.text for question in example.questions] for example in asked])[
             "cider_d"
         ]
     )
     expected = rule_scores([check_caption(constant, scene) for scene in scenes(6)])
-    assert controls["control/constant/rule_accuracy"] == expected["rule_accuracy"]
-    assert controls["control/constant/objects_named"] == expected["objects_named"]
+    assert baselines["baseline/constant/rule_accuracy"] == expected["rule_accuracy"]
+    assert baselines["baseline/constant/objects_named"] == expected["objects_named"]
 
 
 def test_the_nearest_training_picture_lends_its_first_caption(task, params):
@@ -208,10 +218,10 @@ def test_the_nearest_training_picture_lends_its_first_caption(task, params):
         label, other = train[number].questions
         references = (label, other._replace(text="no such text"))
         asked.append(Example(f"asked {len(asked)}", png(pixels), references, train[number].scene))
-    controls = task.controls(params, asked, train, task.predict(params, asked))
-    assert controls["control/nearest_picture/exact_match"] == 1.0
-    assert controls["control/nearest_picture/rule_accuracy"] == 1.0
-    assert controls["control/constant/exact_match"] < 1.0
+    baselines = task.baselines(params, asked, train, task.predict(params, asked))
+    assert baselines["baseline/nearest_image/exact_match"] == 1.0
+    assert baselines["baseline/nearest_image/rule_accuracy"] == 1.0
+    assert baselines["baseline/constant/exact_match"] < 1.0
 
 
 @pytest.mark.parametrize("metric", ["rule_accuracy", "cider_d"])
@@ -219,13 +229,13 @@ def test_right_images_are_compared_with_shuffled_ones_caption_by_caption(task, p
     monkeypatch.setattr(task, "metric", metric)
     asked = examples(6)
     captions = task.predict(params, asked)
-    controls = task.controls(params, asked, examples(3), captions)
-    rows = {name: controls[f"control/image_shuffled/{name}/{metric}"] for name in ("difference", "difference_low")}
-    shuffled = controls[f"control/image_shuffled/{metric}"]
+    baselines = task.baselines(params, asked, examples(3), captions)
+    rows = {name: baselines[f"baseline/shuffled_images/{name}/{metric}"] for name in ("difference", "difference_low")}
+    shuffled = baselines[f"baseline/shuffled_images/{metric}"]
     assert rows["difference"] == pytest.approx(task.score(captions)[metric] - shuffled)
     assert rows["difference_low"] <= rows["difference"]
-    one = task.controls(params, asked[:1], examples(3), captions[:1])
-    assert not any("image_shuffled" in name for name in one) and f"control/constant/{metric}" in one
+    one = task.baselines(params, asked[:1], examples(3), captions[:1])
+    assert not any("shuffled_images" in name for name in one) and f"baseline/constant/{metric}" in one
 
 
 def test_the_five_nearest_training_pictures_agree_on_a_caption(task, params):
@@ -238,9 +248,9 @@ def test_the_five_nearest_training_pictures_agree_on_a_caption(task, params):
             pixels[:4, :4] = 0 if copy else pixels[:4, :4]
             text = f"thing number {number}" if copy else "another text about it"
             train.append(Example(f"{number} {copy}", png(pixels), (Question("", text, (), "caption"),)))
-    controls = task.controls(params, asked, train, task.predict(params, asked))
-    assert controls["control/nearest_consensus/exact_match"] == 1.0
-    assert controls["control/nearest_picture/exact_match"] == 0.0
+    baselines = task.baselines(params, asked, train, task.predict(params, asked))
+    assert baselines["baseline/nearest_consensus/exact_match"] == 1.0
+    assert baselines["baseline/nearest_image/exact_match"] == 0.0
 
 
 def test_a_picture_is_its_mean_cell(task, params):
@@ -265,7 +275,7 @@ def test_the_nearest_is_found_among_as_many_pictures_as_are_looked_through(monke
     assert nearest_few(among, among[:3], 5).shape == (40, 3)
     train = examples(7)
     assert spread(train) == train
-    monkeypatch.setattr(vlm_jax.tasks.nearest_picture, "MOST", 3)
+    monkeypatch.setattr(vlm_jax.tasks.nearest_image, "MOST", 3)
     assert spread(train) == [train[0], train[3], train[6]]
 
 
@@ -280,7 +290,7 @@ def test_results_have_the_format_of_coco(task, params):
 
 def test_a_choice_returns_as_it_was_given(task, params):
     choices = ("A Picture With  number 1", "a large picture")
-    settings = Decoding(method="beam", beams=5, texts=5, min_length=9)  # which the choices overrule
+    settings = Decoding(method="beam", num_beams=5, num_return_sequences=5, min_length=9)  # which the choices overrule
     (one,) = task.predict(params, examples(1), decoding=settings, choices=choices)
     assert {said.text for said in one.said} == set(choices) and len(one.said) == 2
     with pytest.raises(InputError, match="none of the texts to choose from has the forced beginning"):
@@ -313,7 +323,7 @@ def test_a_run_leaves_captions_and_scores(run, few_scenes):
     result = json.loads((run / "result.json").read_text())
     metrics = result["metrics"]
     kinds = {"cider_d", "bleu_4", "rouge_l", "exact_match", "rule_accuracy", "identical_share"}
-    assert kinds | {"control/constant/cider_d", "control/nearest_picture/rule_accuracy"} <= set(metrics)
+    assert kinds | {"baseline/constant/cider_d", "baseline/nearest_image/rule_accuracy"} <= set(metrics)
     captions = json.loads((run / "captions.json").read_text())
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     assert [row["caption"] for row in captions] == [line["captions"][0]["caption"] for line in lines]
@@ -334,16 +344,16 @@ def test_texts_that_lose_their_end_are_told(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"temperature": 2.0}, {"method": "sample", "texts": 5, "temperature": 2.0}),
-        ({"samples": 2}, {"method": "sample", "texts": 2}),
-        ({"beam": 4}, {"method": "beam", "beams": 4, "texts": 1}),
-        ({"beam": 4, "samples": 3}, {"method": "beam", "beams": 4, "texts": 3}),
-        ({}, {"method": "sample", "texts": 5}),
+        ({"temperature": 2.0}, {"method": "sample", "num_return_sequences": 5, "temperature": 2.0}),
+        ({"samples": 2}, {"method": "sample", "num_return_sequences": 2}),
+        ({"beam": 4}, {"method": "beam", "num_beams": 4, "num_return_sequences": 1}),
+        ({"beam": 4, "samples": 3}, {"method": "beam", "num_beams": 4, "num_return_sequences": 3}),
+        ({}, {"method": "sample", "num_return_sequences": 5}),
     ],
 )
 def test_options_stand_over_the_settings_of_the_run(options, expected):
     given = dict.fromkeys(predict.OPTIONS["captioning"]) | options
-    settings = predict._decoding(Decoding(method="sample", texts=5), argparse.Namespace(**given))
+    settings = predict._decoding(Decoding(method="sample", num_return_sequences=5), argparse.Namespace(**given))
     assert settings == dataclasses.replace(Decoding(), **expected)
 
 
@@ -374,11 +384,11 @@ def test_the_emoji_preset_learns_labels_and_is_scored_by_tags_too(emoji, tmp_pat
     options = [
         *("--data.files.images", str(emoji), "--data.directory", str(tmp_path / "kept"), "--model.text.init-from"),
         *("None", "--model.image.init-from", "None", "--model.image.cnn", "small", "--model.image.norm", "group"),
-        *("--model.text.vocabulary-size", "128", "--workdir", str(tmp_path / "run"), *SMALL),
+        *("--model.text.vocab-size", "128", "--workdir", str(tmp_path / "run"), *SMALL),
     ]
     assert train.main([EMOJI, *options]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert {"exact_match", "control/nearest_picture/exact_match"} <= set(result["metrics"])
+    assert {"exact_match", "baseline/nearest_image/exact_match"} <= set(result["metrics"])
     assert "drawing" not in (tmp_path / "run" / "tokenizer.json").read_text()  # tags are not learned
     for split in ("test_style", "test_style_unseen"):
         assert evaluate.main([str(tmp_path / "run"), "--split", split]) == 0
@@ -386,7 +396,7 @@ def test_the_emoji_preset_learns_labels_and_is_scored_by_tags_too(emoji, tmp_pat
         assert lines and all(len(json.loads(line)["references"]) == 3 for line in lines)
     # The same drawings under another name: every label is looked up.
     result = json.loads((tmp_path / "run" / "result-test_style.json").read_text())
-    assert result["metrics"]["control/nearest_picture/exact_match"] == 1.0
+    assert result["metrics"]["baseline/nearest_image/exact_match"] == 1.0
 
 
 def test_the_emoji_preset_trains_everything_but_the_cnn():
@@ -471,9 +481,9 @@ def test_predict_searches_draws_and_chooses(run, pictures, capsys):
     ("options", "message"),
     [
         (["--question", "what?"], "writes captions; leave --question out"),
-        (["--beam", "0"], "decoding.beams is 0; it must be at least 1"),
-        (["--samples", "0"], "decoding.texts is 0; it must be at least 1"),
-        (["--beam", "2", "--samples", "3"], "gives 2 at most; raise decoding.beams"),
+        (["--beam", "0"], "decoding.num_beams is 0; it must be at least 1"),
+        (["--samples", "0"], "decoding.num_return_sequences is 0; it must be at least 1"),
+        (["--beam", "2", "--samples", "3"], "gives 2 at most; raise decoding.num_beams"),
         (["--beam", "2", "--top-p", "0.5"], "leave out either"),
         (["--beam", "2", "--seed", "1"], "--seed is for captions that are drawn at random"),
         (["--top-p", "1.5"], "decoding.top_p is 1.5; it must be above 0 and at most 1"),
@@ -502,9 +512,9 @@ def test_the_model_is_counted_by_captions(capsys):
     [
         ({"data": Data(texts="questions")}, "data.texts 'questions' does not go with the task 'captioning'"),
         ({"model": Model(fusion="late")}, "model.fusion 'late' cannot do the task 'captioning'"),
-        ({"model": Model(pattern="bidirectional")}, "did you mean|one of"),
-        ({"decoding": Decoding(texts=2)}, "choose sample or beam"),
-        ({"decoding": Decoding(no_repeat_ngram=1)}, "0, or at least 2"),
+        ({"model": Model(attention_pattern="bidirectional")}, "did you mean|one of"),
+        ({"decoding": Decoding(num_return_sequences=2)}, "choose sample or beam"),
+        ({"decoding": Decoding(no_repeat_ngram_size=1)}, "0, or at least 2"),
         ({"decoding": Decoding(min_length=15)}, "has 14 tokens"),
     ],
 )

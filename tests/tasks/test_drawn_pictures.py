@@ -35,10 +35,10 @@ def test_a_drawing_run_is_scored_by_what_is_seen_on_its_pictures(drawing_run):
     digest = hashlib.sha256((drawing_run.path / TOKENIZER).read_bytes()).hexdigest()
     assert named == {"run": drawing_run.config().generation.tokenizer, "sha256": digest}
     names = {"objects_right", "count_right", "relation_right", "all_right", "log_likelihood", "log_frequency"}
-    assert "prompt_gain" in metrics and "control/prompt_shuffled/prompt_gain" not in metrics
-    assert names | {f"control/prompt_shuffled/{name}" for name in names} <= metrics.keys()
-    difference = metrics["control/prompt_shuffled/difference/objects_right"]
-    assert difference == pytest.approx(metrics["objects_right"] - metrics["control/prompt_shuffled/objects_right"])
+    assert "prompt_gain" in metrics and "baseline/shuffled_prompts/prompt_gain" not in metrics
+    assert names | {f"baseline/shuffled_prompts/{name}" for name in names} <= metrics.keys()
+    difference = metrics["baseline/shuffled_prompts/difference/objects_right"]
+    assert difference == pytest.approx(metrics["objects_right"] - metrics["baseline/shuffled_prompts/objects_right"])
     lines = (drawing_run.path / "predictions.jsonl").read_text().splitlines()
     assert (
         len(lines) == 8
@@ -49,7 +49,18 @@ def test_a_drawing_run_is_scored_by_what_is_seen_on_its_pictures(drawing_run):
 def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys):
     sheet = tmp_path / "sheet.png"
     prompt = ["--prompt", "a small red circle", "a large blue square"]
-    options = ["--samples", "2", "--steps", "2", "--guidance", "1", "--candidates", "3", "--output", str(sheet)]
+    options = [
+        "--samples",
+        "2",
+        "--num-decoding-steps",
+        "2",
+        "--guidance",
+        "1",
+        "--num-candidates",
+        "3",
+        "--output",
+        str(sheet),
+    ]
     assert predict.main([str(drawing_run.path), *prompt, *options]) == 0
     assert "4 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
     drawn = sheet.read_bytes()
@@ -58,13 +69,16 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
         assert (sheet.read_bytes() == drawn) == same, "the run's own seed is 0"
     assert evaluate.main([str(drawing_run.path), "--split", "held_out"]) == 0
     assert "objects_right" in capsys.readouterr().out
-    changes = ["generation.steps=1", "generation.guidance=0.0"]
+    changes = ["generation.num_decoding_steps=1", "generation.guidance=0.0"]
     assert evaluate.main([str(drawing_run.path), "--split", "held_out", "--change", *changes]) == 0
-    one, other = ("result-held_out.json", "result-held_out,generation.steps=1,generation.guidance=0.0.json")
+    one, other = (
+        "result-held_out.json",
+        "result-held_out,generation.num_decoding_steps=1,generation.guidance=0.0.json",
+    )
     one, other = (json.loads((drawing_run.path / name).read_text())["config"]["generation"] for name in (one, other))
     assert (one["steps"], other["steps"], other["guidance"]) == (3, 1, 0.0)
     capsys.readouterr()
-    changes = ["generation.samples=2", "generation.temperature=0.0001", "generation.choice_temperature=0.0"]
+    changes = ["generation.num_images=2", "generation.temperature=0.0001", "generation.choice_temperature=0.0"]
     assert evaluate.main([str(drawing_run.path), "--split", "held_out", "--change", *changes]) == 0
     assert "warning: all samples of a prompt are the same picture" in capsys.readouterr().out
 
@@ -85,37 +99,39 @@ def test_a_judge_keeps_the_candidate_that_it_likes_best(drawing_run):
     task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
     judged = ImageGeneration(config, make_encoder(config, drawing_run), tokenizer, Darkest())
     prompts, settings = ["a small red circle", "a large blue square", "a small green star"], config.generation
-    drawn = task.draw(params, prompts, dataclasses.replace(settings, samples=6)).reshape(3, 2, 3, 64, 64, 3)
+    drawn = task.draw(params, prompts, dataclasses.replace(settings, num_images=6)).reshape(3, 2, 3, 64, 64, 3)
     light = drawn.astype(np.float32).mean((3, 4, 5))
-    kept = judged.draw(params, prompts, dataclasses.replace(settings, samples=2, candidates=3))
+    kept = judged.draw(params, prompts, dataclasses.replace(settings, num_images=2, num_candidates=3))
     wanted = [[drawn[i, j, light[i, j].argmin()] for j in range(2)] for i in range(3)]
     np.testing.assert_array_equal(kept, wanted)
     assert asked == [prompt for prompt in prompts for _ in range(6)]
     assert not (kept == drawn[:, :, 0]).all()
-    alone = dataclasses.replace(settings, samples=2)
+    alone = dataclasses.replace(settings, num_images=2)
     np.testing.assert_array_equal(judged.draw(params, prompts, alone), task.draw(params, prompts, alone))
 
 
 def test_a_captioning_run_judges(drawing_run, captioning_run, tokenizer_run, tmp_path, capsys):
-    judge, sheet = f"generation.judge={captioning_run.path}", tmp_path / "sheet.png"
+    judge, sheet = f"generation.reranker={captioning_run.path}", tmp_path / "sheet.png"
     command = [str(drawing_run.path), "--split", "validation", "--change", judge]
-    assert evaluate.main([*command, "generation.candidates=2"]) == 0
+    assert evaluate.main([*command, "generation.num_candidates=2"]) == 0
     result = json.loads(next(drawing_run.path.glob("result-validation*judge*.json")).read_text())
-    named = result["judge"]
+    named = result["reranker"]
     assert (named["run"], named["checkpoint_step"], len(named["sha256"])) == (str(captioning_run.path), 1, 64)
-    prompt = ["--prompt", "a small red circle", "--output", str(sheet), "--candidates", "2"]
-    assert predict.main([str(drawing_run.path), *prompt, "--judge", str(captioning_run.path)]) == 0
+    prompt = ["--prompt", "a small red circle", "--output", str(sheet), "--num-candidates", "2"]
+    assert predict.main([str(drawing_run.path), *prompt, "--reranker", str(captioning_run.path)]) == 0
     assert "1 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
-    with pytest.raises(InputError, match=r"generation.candidates is 1; raise it, or leave the judge out$"):
+    with pytest.raises(InputError, match=r"generation.num_candidates is 1; raise it, or leave the reranker out$"):
         evaluate.main(command)
-    with pytest.raises(InputError, match=r"generation.judge .* is a run of the task 'image_tokenizer'; give one of "):
-        predict.main([str(drawing_run.path), *prompt, "--judge", str(tokenizer_run.path)])
+    with pytest.raises(
+        InputError, match=r"generation.reranker .* is a run of the task 'image_tokenizer'; give one of "
+    ):
+        predict.main([str(drawing_run.path), *prompt, "--reranker", str(tokenizer_run.path)])
     with pytest.raises(InputError, match="nowhere"):
-        predict.main([str(drawing_run.path), *prompt, "--judge", str(tmp_path / "nowhere")])
+        predict.main([str(drawing_run.path), *prompt, "--reranker", str(tmp_path / "nowhere")])
     (tmp_path / "half").mkdir()
     shutil.copy(captioning_run.path / "config.json", tmp_path / "half")
-    with pytest.raises(InputError, match=r"generation.judge .*half is a run that has not ended"):
-        predict.main([str(drawing_run.path), *prompt, "--judge", str(tmp_path / "half")])
+    with pytest.raises(InputError, match=r"generation.reranker .*half is a run that has not ended"):
+        predict.main([str(drawing_run.path), *prompt, "--reranker", str(tmp_path / "half")])
 
 
 def test_a_judge_sees_pictures_as_a_captioner_sees_files(captioning_run, capsys):
@@ -146,7 +162,7 @@ def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path, monk
     command = [str(drawing_run.path), "--split", "validation", "--change", f"generation.features={source}"]
     assert evaluate.main(command) == 0
     result = json.loads(next(drawing_run.path.glob("result-validation*features*.json")).read_text())
-    rows = ("", "control/codes/", "control/other_pictures/", "control/nearest_picture/")
+    rows = ("", "baseline/image_tokens/", "baseline/other_images/", "baseline/nearest_image/")
     distances = [result["metrics"][f"{row}frechet_distance"] for row in rows]
     assert min(distances) > 0 and len(set(distances)) == 4
     assert (result["features"]["cnn"], len(result["features"]["sha256"])) == ("resnet18", 64)
@@ -172,28 +188,26 @@ def test_a_distance_is_none_where_pictures_are_the_same(tmp_path):
     features = PictureFeatures(Generation(features=source))
     pictures = list(np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8))
     rows = distances(features, drawn=pictures[::-1], decoded=pictures[:4], real=pictures, train=pictures, seed=0)
-    assert rows.pop("control/codes/frechet_distance") > 1e-3
-    assert set(rows) == {
-        f"{row}frechet_distance" for row in ("", "control/other_pictures/", "control/nearest_picture/")
-    }
+    assert rows.pop("baseline/image_tokens/frechet_distance") > 1e-3
+    assert set(rows) == {f"{row}frechet_distance" for row in ("", "baseline/other_images/", "baseline/nearest_image/")}
     assert max(rows.values()) < 1e-3 * features(pictures).var(0).sum()
     assert distances(features, drawn=[], decoded=[], real=pictures[:1], train=pictures, seed=0) == {}
     few = distances(features, drawn=pictures, decoded=pictures, real=pictures, train=pictures[:3], seed=0)
-    assert "control/other_pictures/frechet_distance" not in few, "fewer than the real ones: it does not compare"
+    assert "baseline/other_images/frechet_distance" not in few, "fewer than the real ones: it does not compare"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--change", "generation.steps=4"], "the test split is scored once"),
-        (["--split", "held_out", "--change", "generation.stepss=4"], "did you mean 'steps'"),
-        (["--split", "held_out", "--change", "generation.steps=0"], "generation.steps is 0"),
-        (["--split", "held_out", "--change", "generation.drop_prompt=0.5"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "generation.rare_codes=0.1"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "generation.per_picture=true"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "model.width=64"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "generation.steps"], "it looks like decoding.beams=3"),
-        (["--split", "held_out", "--change", "generation.candidates=9"], "choose at most 8"),
+        (["--change", "generation.num_decoding_steps=4"], "the test split is scored once"),
+        (["--split", "held_out", "--change", "generation.num_decoding_stepss=4"], "did you mean 'num_decoding_steps'"),
+        (["--split", "held_out", "--change", "generation.num_decoding_steps=0"], "generation.num_decoding_steps is 0"),
+        (["--split", "held_out", "--change", "generation.cond_drop_prob=0.5"], "nothing that was learned"),
+        (["--split", "held_out", "--change", "generation.token_frequency_power=0.1"], "nothing that was learned"),
+        (["--split", "held_out", "--change", "generation.loss_weighting=elbo"], "nothing that was learned"),
+        (["--split", "held_out", "--change", "model.hidden_size=64"], "nothing that was learned"),
+        (["--split", "held_out", "--change", "generation.num_decoding_steps"], "it looks like decoding.num_beams=3"),
+        (["--split", "held_out", "--change", "generation.num_candidates=9"], "choose at most 8"),
     ],
 )
 def test_what_cannot_be_changed_is_refused(drawing_run, options, message):
@@ -208,9 +222,12 @@ def test_what_cannot_be_changed_is_refused(drawing_run, options, message):
         (["--prompt", "a red circle"], "give --output"),
         (["--prompt", "a red circle", "--output", "sheet.jpg"], "must be a PNG file"),
         (["--prompt", "a red circle", "--output", "x.png", "--image", "photo.jpg"], "leave --image out"),
-        (["--prompt", "a red circle", "--output", "x.png", "--steps", "0"], "generation.steps is 0"),
-        (["--prompt", "a red circle", "--output", "x.png", "--candidates", "0"], "generation.candidates is 0"),
-        (["--prompt", "a red circle", "--output", "x.png", "--samples", "-1"], "generation.samples is -1"),
+        (
+            ["--prompt", "a red circle", "--output", "x.png", "--num-decoding-steps", "0"],
+            "generation.num_decoding_steps is 0",
+        ),
+        (["--prompt", "a red circle", "--output", "x.png", "--num-candidates", "0"], "generation.num_candidates is 0"),
+        (["--prompt", "a red circle", "--output", "x.png", "--samples", "-1"], "generation.num_images is -1"),
     ],
 )
 def test_what_does_not_go_with_drawing_is_refused(drawing_run, options, message):
@@ -222,7 +239,7 @@ def test_what_is_drawn_depends_on_the_prompts_place_and_not_on_the_batch(drawing
     config = drawing_run.config()
     task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
     prompts = ["a small red circle", "a large blue square", "a small green star"]
-    settings = dataclasses.replace(config.generation, samples=2, candidates=2)
+    settings = dataclasses.replace(config.generation, num_images=2, num_candidates=2)
     whole = task.draw(params, prompts, settings)
     np.testing.assert_array_equal(task.draw(params, prompts, settings, batch=2), whole)
     assert whole.shape == (3, 2, 64, 64, 3) and whole.dtype == np.uint8
@@ -283,19 +300,23 @@ def test_one_picture_or_the_same_prompt_twice_has_no_other_prompt(drawing_run):
         )
         assert all(remark.find("not read") < 0 for remark in task.remarks(drawn, task.score(drawn)))
         alone = Changed(rows, lambda _, example: example)
-        metrics = task.score(drawn) | task.controls(params, alone, train, drawn)
-        assert not any(name.startswith("control/") for name in metrics)
+        metrics = task.score(drawn) | task.baselines(params, alone, train, drawn)
+        assert not any(name.startswith("baseline/") for name in metrics)
         assert any("left out" in text for text in baseline_warnings(metrics, task.metric, task.shuffled))
 
 
-def test_what_a_raster_run_does_not_do_is_refused(drawing_run, tmp_path):
+def test_what_an_autoregressive_run_does_not_do_is_refused(drawing_run, tmp_path):
     config = drawing_run.config()
-    raster = dataclasses.replace(config, model=dataclasses.replace(config.model, pattern="raster"))
-    (tmp_path / "config.json").write_text(to_json(raster), encoding="utf-8")
+    autoregressive = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, attention_pattern="autoregressive")
+    )
+    (tmp_path / "config.json").write_text(to_json(autoregressive), encoding="utf-8")
     with pytest.raises(InputError, match="leave --steps out"):
-        predict.main([str(tmp_path), "--prompt", "a circle", "--output", str(tmp_path / "x.png"), "--steps", "4"])
+        predict.main(
+            [str(tmp_path), "--prompt", "a circle", "--output", str(tmp_path / "x.png"), "--num-decoding-steps", "4"]
+        )
     with pytest.raises(InputError, match="draws one code after the other; leave it out"):
-        evaluate.main([str(tmp_path), "--split", "validation", "--change", "generation.steps=4"])
+        evaluate.main([str(tmp_path), "--split", "validation", "--change", "generation.num_decoding_steps=4"])
 
 
 def test_what_is_expected_without_learning_is_the_entropy_of_the_codes():

@@ -16,9 +16,9 @@ from vlm_jax.ablation.sharing import begin_trained, training
 from vlm_jax.config import (
     Data,
     Generation,
-    ImageCodes,
     ImageEncoder,
     ImageInput,
+    ImageTokenizerSettings,
     Model,
     Optimizer,
     Training,
@@ -48,10 +48,10 @@ def test_a_tokenizer_learns_and_draws_what_it_learned_after_each_validation(toke
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < losses[0] / 2 and "accuracy" not in rows[0]
     metrics = tokenizer_run.result()["metrics"]
-    assert 0 < metrics["codes_stable"] < 1
-    assert metrics.keys() - {"control/mean_colour/psnr"} == set(ImageTokenization.scores)
+    assert 0 < metrics["tokens_stable"] < 1
+    assert metrics.keys() - {"baseline/mean_colour/psnr"} == set(ImageTokenization.scores)
     early, late = (row["validation/psnr"] for row in rows if "validation/psnr" in row)
-    assert late > early and metrics["control/mean_colour/psnr"] > 10
+    assert late > early and metrics["baseline/mean_colour/psnr"] > 10
     assert {"validation-20.png", "validation-40.png", "predictions.png"} <= {
         f.name for f in tokenizer_run.path.iterdir()
     }
@@ -60,7 +60,9 @@ def test_a_tokenizer_learns_and_draws_what_it_learned_after_each_validation(toke
 def test_the_encoder_learns_from_noise_and_what_it_is_held_against_has_none(tokenizer_run):
     config = tokenizer_run.config()
     encode = make_encoder(config, tokenizer_run)
-    noisy = dataclasses.replace(config.model, codes=dataclasses.replace(config.model.codes, encoder_noise=20.0))
+    noisy = dataclasses.replace(
+        config.model, image_tokenizer=dataclasses.replace(config.model.image_tokenizer, encoder_noise=20.0)
+    )
     plain, task = (ImageTokenization(dataclasses.replace(config, model=m), encode) for m in (config.model, noisy))
     params, examples = plain.init_params(jax.random.key(0)), plain.prepare(open_split(config.data, "test"))
     batch = make_batch([Row(plain.encode(examples[i]), range(1)) for i in range(4)], plain.encode, size=4).batch
@@ -134,7 +136,7 @@ def test_a_tokenizer_has_nothing_to_predict(tokenizer_run):
 
 def test_hidden_codes_are_learned_and_dropped_prompts_are_not_read(drawing_run):
     """With every prompt dropped the loss is the same whatever the words are; the codes that are shown have no loss."""
-    config = dataclasses.replace(drawing_run.config(), generation=Generation(tokenizer="x", drop_prompt=0.999999))
+    config = dataclasses.replace(drawing_run.config(), generation=Generation(tokenizer="x", cond_drop_prob=0.999999))
     encode = make_encoder(config, drawing_run)
     tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
     task = ImageGeneration(config, encode, tokenizer)
@@ -190,7 +192,13 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
     """By hand, from the logits; a picture that only fills the batch, and an empty slot, count nothing."""
     config = drawing_run.config()
     training = dataclasses.replace(config.training, label_smoothing=smoothing)
-    generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0, rare_codes=power, per_picture=even)
+    generation = Generation(
+        tokenizer="x",
+        cond_drop_prob=0.0,
+        guidance=0.0,
+        token_frequency_power=power,
+        loss_weighting="elbo" if even else "uniform",
+    )
     config = dataclasses.replace(config, training=training, generation=generation)
     encode = dataclasses.replace(make_encoder(config, drawing_run), texts_per_image=slots)
     task = ImageGeneration(config, encode, TrainedTokenizer(drawing_run.path / TOKENIZER))
@@ -224,7 +232,7 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
 def test_rare_codes_count_for_more_and_what_is_learned_stays_true(drawing_run):
     """The loss of what is true does not fall in any direction, whatever the weights."""
     config = drawing_run.config()
-    config = dataclasses.replace(config, generation=dataclasses.replace(config.generation, rare_codes=1.0))
+    config = dataclasses.replace(config, generation=dataclasses.replace(config.generation, token_frequency_power=1.0))
     task = ImageGeneration(config, make_encoder(config, drawing_run), TrainedTokenizer(drawing_run.path / TOKENIZER))
     train = task.prepare(open_split(config.data, "train"))
     task.learn_from(train)
@@ -242,10 +250,10 @@ def test_rare_codes_count_for_more_and_what_is_learned_stays_true(drawing_run):
     assert float(jnp.abs(slope(jnp.log(truth))).max()) < 1e-5 < float(jnp.abs(slope(jnp.zeros(48))).max())
 
 
-def test_the_raster_row_is_learned_code_by_code_and_drawn(drawing_run):
+def test_the_autoregressive_row_is_learned_code_by_code_and_drawn(drawing_run):
     config = drawing_run.config()
-    model = dataclasses.replace(config.model, pattern="raster")
-    generation = Generation(tokenizer="x", drop_prompt=0.0, guidance=0.0)
+    model = dataclasses.replace(config.model, attention_pattern="autoregressive")
+    generation = Generation(tokenizer="x", cond_drop_prob=0.0, guidance=0.0)
     config = dataclasses.replace(config, model=model, generation=generation)
     task = ImageGeneration(config, make_encoder(config, drawing_run), TrainedTokenizer(drawing_run.path / TOKENIZER))
     params = task.init_params(jax.random.key(0))
@@ -264,12 +272,14 @@ def test_the_raster_row_is_learned_code_by_code_and_drawn(drawing_run):
 
 def test_pictures_drawn_in_another_way_need_no_training_of_their_own(tokenizer_run, directory, tmp_path):
     """Scored with the training of another run, bit for bit as if it had been trained itself."""
-    config = drawing_config(directory, tokenizer_run.path, rare_codes=0.5)
+    config = drawing_config(directory, tokenizer_run.path, token_frequency_power=0.5)
     muon = Optimizer(name="muon", warmup_steps=1, ema=0.9)
     config = dataclasses.replace(
         config, optimizer=muon, training=dataclasses.replace(config.training, steps=4, evaluate_every=4)
     )
-    guided = dataclasses.replace(config, generation=dataclasses.replace(config.generation, guidance=3.0, steps=2))
+    guided = dataclasses.replace(
+        config, generation=dataclasses.replace(config.generation, guidance=3.0, num_decoding_steps=2)
+    )
     other = dataclasses.replace(config, generation=dataclasses.replace(config.generation, tokenizer="other"))
     assert training(check(config)) == training(check(guided)) != training(check(other))
     found = {}
@@ -291,8 +301,8 @@ def stop_after(steps):
 
 def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
     """Stopped after ten steps and gone on with, it has the parameters of one that was not stopped."""
-    config = drawing_config(directory, tokenizer_run.path, rare_codes=0.5, per_picture=True)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=0.1))
+    config = drawing_config(directory, tokenizer_run.path, token_frequency_power=0.5, loss_weighting="elbo")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden_dropout_prob=0.1))
     ends = []
     for name in ("once", "twice"):
         with claim(tmp_path / name, config) as folder:
@@ -320,27 +330,45 @@ def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
         ({"model": Model(image=ImageEncoder(cnn="resnet18"))}, "whose pictures are codes"),
         ({"model": Model(fusion="late")}, "cannot do the task"),
         (
-            {"model": Model(pattern="raster"), "generation": Generation(tokenizer="x", revisions=1)},
+            {
+                "model": Model(attention_pattern="autoregressive"),
+                "generation": Generation(tokenizer="x", num_refinement_rounds=1),
+            },
             "none knows those after it",
         ),
         (
-            {"model": Model(pattern="raster"), "generation": Generation(tokenizer="x", per_picture=True)},
+            {
+                "model": Model(attention_pattern="autoregressive"),
+                "generation": Generation(tokenizer="x", loss_weighting="elbo"),
+            },
             "none is; leave",
         ),
         (
-            {"generation": Generation(tokenizer="x", rare_codes=0.5), "training": Training(label_smoothing=0.1)},
+            {
+                "generation": Generation(tokenizer="x", token_frequency_power=0.5),
+                "training": Training(label_smoothing=0.1),
+            },
             "not evenly; leave",
         ),
-        ({"generation": Generation(tokenizer="x", rare_codes=1.5)}, "generation.rare_codes is 1.5; it must be 0 to 1"),
-        ({"model": Model(codes=ImageCodes(levels=(8, 1)))}, "must be 3 to 1000"),
-        ({"model": Model(codes=ImageCodes(levels=(8, 2)))}, "must be 3 to 1000"),
-        ({"model": Model(codes=ImageCodes(quantizer="codebook", size=1))}, "codes.size is 1; it must be at least 2"),
-        ({"model": Model(codes=ImageCodes(levels=(100, 100, 100)))}, "choose at most 65,536"),
+        (
+            {"generation": Generation(tokenizer="x", token_frequency_power=1.5)},
+            "generation.token_frequency_power is 1.5; it must be 0 to 1",
+        ),
+        ({"model": Model(image_tokenizer=ImageTokenizerSettings(levels=(8, 1)))}, "must be 3 to 1000"),
+        ({"model": Model(image_tokenizer=ImageTokenizerSettings(levels=(8, 2)))}, "must be 3 to 1000"),
+        (
+            {"model": Model(image_tokenizer=ImageTokenizerSettings(quantizer="vq", codebook_size=1))},
+            "codebook_size is 1; it must be at least 2",
+        ),
+        ({"model": Model(image_tokenizer=ImageTokenizerSettings(levels=(100, 100, 100)))}, "choose at most 65,536"),
         ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 128)))}, "square pictures"),
         ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 64), shift=2))}, "set them for the tokenizer"),
-        ({"generation": Generation(tokenizer="run", drop_prompt=0.0)}, "raise generation.drop_prompt"),
+        ({"generation": Generation(tokenizer="run", cond_drop_prob=0.0)}, "raise generation.cond_drop_prob"),
         ({"generation": Generation(tokenizer="run", features_sha256="abc")}, "give generation.features"),
-        ({"model": Model(codes=ImageCodes(widths=(8,), depths=(1, 1)))}, "give both the same length"),
+        (
+            {"model": Model(image_tokenizer=ImageTokenizerSettings(widths=(8,), depths=(1, 1)))},
+            "give both the same length",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path, changes, message):
@@ -350,8 +378,13 @@ def test_impossible_settings_are_refused(tmp_path, changes, message):
 
 def test_another_tokenizer_than_the_configs_is_refused(tokenizer_run, directory, tmp_path):
     config = drawing_config(directory, tokenizer_run.path)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, codes=ImageCodes(levels=(8, 8))))
-    with claim(tmp_path / "run", config) as folder, pytest.raises(InputError, match=r"model.codes.levels \(4, 4, 3\)"):
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, image_tokenizer=ImageTokenizerSettings(levels=(8, 8)))
+    )
+    with (
+        claim(tmp_path / "run", config) as folder,
+        pytest.raises(InputError, match=r"model.image_tokenizer.levels \(4, 4, 3\)"),
+    ):
         Trainer(folder.config(), folder)
 
 
@@ -401,7 +434,7 @@ def test_what_does_nothing_for_an_image_tokenizer_is_refused(directory, group, v
 
 
 def test_a_dying_codebook_and_plain_reconstructions_are_remarked_on(directory, tokenizer_run):
-    config = check(tokenizer_config(directory, quantizer="codebook", size=100))
+    config = check(tokenizer_config(directory, quantizer="vq", codebook_size=100))
     task = ImageTokenization(config, make_encoder(tokenizer_run.config(), tokenizer_run))
     plain = np.full((8, 8, 3), 200, np.uint8)
     few = [Reconstructed("a", SOME[0], plain, np.zeros((8, 8), int), 5.0, 0.1, 1.0)]
@@ -410,5 +443,5 @@ def test_a_dying_codebook_and_plain_reconstructions_are_remarked_on(directory, t
     assert "the codebook is dying" in dying and "one colour" in one_colour
     assert task.remarks(many, task.score(many)) == []
     scalar = ImageTokenization(check(tokenizer_config(directory, levels=(8, 8, 8, 8))), task.encode)
-    assert "fewer model.codes.levels" in scalar.remarks(few, scalar.score(few))[0]
+    assert "fewer model.image_tokenizer.levels" in scalar.remarks(few, scalar.score(few))[0]
     assert scalar.remarks(many, scalar.score(many)) == []  # 64 cells cannot show a tenth of 4,096 codes

@@ -147,7 +147,7 @@ def test_words_that_the_model_lacks_are_found():
     """A tokenizer of other texts knows no letter of these."""
     other = captioned(("猫",), ("犬",))
     found = caption_reach(CAPTIONED, CAPTIONED, encoder(other), metric="cider_d")
-    assert value(found) == 0 and "model.text.vocabulary_size" in warned(found)[0]
+    assert value(found) == 0 and "model.text.vocab_size" in warned(found)[0]
 
 
 def test_codes_that_lose_the_objects_are_found():

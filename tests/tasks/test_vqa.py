@@ -1,4 +1,4 @@
-"""Question answering: the loss, one picture with many questions, predictions in order, controls and scores."""
+"""Question answering: the loss, one picture with many questions, predictions in order, baselines and scores."""
 
 import dataclasses
 import io
@@ -26,9 +26,10 @@ from vlm_jax.types import Batch, Example, Question
 CONFIG = Config(
     data=Data(texts_per_image=3, threads=1),
     model=Model(
-        width=16, heads=2, mlp_width=32, layers=2, classes=12, pattern="bidirectional", head="answers",
+        hidden_size=16, num_attention_heads=2, intermediate_size=32, num_layers=2, classes=12,
+        attention_pattern="bidirectional", head="cls",
         image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
-        text=TextEncoder(width=16, vocabulary_size=64, max_length=8),
+        text=TextEncoder(feature_size=16, vocab_size=64, max_length=8),
     ),
     training=Training(label_smoothing=0.1, evaluation_batch_images=4),
 )  # fmt: skip
@@ -149,12 +150,12 @@ def furthest(a, b):
     return max(float(np.abs(x - y).max() / max(floor, np.abs(y).max())) for x, y in pairs)
 
 
-@pytest.mark.parametrize("pattern", ["bidirectional", "image_to_text"])
-def test_many_questions_a_picture_have_the_loss_of_one_a_picture(params, pattern):
+@pytest.mark.parametrize("attention_pattern", ["bidirectional", "image_to_text"])
+def test_many_questions_a_picture_have_the_loss_of_one_a_picture(params, attention_pattern):
     smaller = jax.tree.map(lambda x: 0.4 * x, params)  # sums of float32 agree the better, the flatter the model
     results = []
     for slots in (3, 1):
-        task = make_task(slots, pattern=pattern)
+        task = make_task(slots, attention_pattern=attention_pattern)
         batch = make_batch(rows(task.encode, slots), task.encode, size=15 // slots).batch
 
         def objective(params, batch, task=task):
@@ -229,15 +230,15 @@ def test_controls_are_what_is_reached_without_looking(task, params):
     accuracies = [np.mean([prediction.score for prediction in each]) for each in (seen, blind, shuffled)]
     assert len(set(accuracies)) == 3
     scores = [[prediction.score for prediction in each] for each in (seen, shuffled)]
-    controls = task.controls(params, ASKED, TRAIN, seen)
-    rows = shuffled_difference("image_shuffled", "accuracy", seen, *scores)
-    assert rows["control/image_shuffled/difference/accuracy"] == pytest.approx(accuracies[0] - accuracies[2])
-    assert controls == rows | {
-        "control/question_only": accuracies[1],
-        "control/image_shuffled": accuracies[2],
+    baselines = task.baselines(params, ASKED, TRAIN, seen)
+    rows = shuffled_difference("shuffled_images", "accuracy", seen, *scores)
+    assert rows["baseline/shuffled_images/difference/accuracy"] == pytest.approx(accuracies[0] - accuracies[2])
+    assert baselines == rows | {
+        "baseline/question_only": accuracies[1],
+        "baseline/shuffled_images": accuracies[2],
         # Most common in TRAIN: colour blue, red no, shape circle, round yes; "is it big?" is new: no, the majority.
-        "control/question_prior": pytest.approx((0 + 0.75 + 1 + 1 + 1 + 1 + 1 + 0 + 0 + 0 + 1) / 11),
-        "control/majority": pytest.approx((1 + 1 + 1 + 1) / 11),
+        "baseline/answer_prior": pytest.approx((0 + 0.75 + 1 + 1 + 1 + 1 + 1 + 0 + 0 + 0 + 1) / 11),
+        "baseline/majority": pytest.approx((1 + 1 + 1 + 1) / 11),
     }
 
 
@@ -263,17 +264,17 @@ def test_a_split_may_have_more_answers_a_question_than_training(task, params):
     assert task.encode.accepted_answers == 2
     first, second = task.predict(params, asked)
     assert first.score in (0, 0.25) and second.score == 0
-    assert task.controls(params, asked * 2, asked, [])["control/majority"] == 0.125
+    assert task.baselines(params, asked * 2, asked, [])["baseline/majority"] == 0.125
 
 
 def test_one_image_is_not_shuffled(task, params):
     """Its baseline would be the image itself: it is left out, and a warning says so."""
     one = ASKED[:1] * 2
     predictions = task.predict(params, one)
-    controls = task.controls(params, one, TRAIN, predictions)
-    assert set(controls) == {"control/question_only", "control/question_prior", "control/majority"}
-    found = baseline_warnings(task.score(predictions) | controls, task.metric, task.shuffled)
-    assert any("image_shuffled is left out" in text for text in found)
+    baselines = task.baselines(params, one, TRAIN, predictions)
+    assert set(baselines) == {"baseline/question_only", "baseline/answer_prior", "baseline/majority"}
+    found = baseline_warnings(task.score(predictions) | baselines, task.metric, task.shuffled)
+    assert any("shuffled_images is left out" in text for text in found)
 
 
 def test_accuracy_overall_and_by_kind():

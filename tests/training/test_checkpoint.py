@@ -322,14 +322,14 @@ def test_a_damaged_manifest_never_costs_a_checkpoint(folder):
 
 
 def test_one_that_was_trained_with_something_else_is_not_used(folder, caplog):
-    made = {"answers.json": "ab", "model.width": 64, "data.image.mean": [0.5, 0.5, 0.5]}
+    made = {"answers.json": "ab", "model.hidden_size": 64, "data.image.mean": [0.5, 0.5, 0.5]}
     for step, made_with in ((10, made), (20, made | {"answers.json": "cd"})):
         with Checkpoints(folder, config=CONFIG, made_with=made_with) as checkpoints:
             checkpoints.save(make_state(step), {}, {"score": step / 100})
     with Checkpoints(folder, made_with=made) as checkpoints:
         assert checkpoints.restore_params(zeros().params, which="best", ema=False)[1] == 10
     assert "another answers.json" in caplog.text
-    for name, value in (("model.width", 32), ("data.image.mean", [0.4, 0.5, 0.5])):
+    for name, value in (("model.hidden_size", 32), ("data.image.mean", [0.4, 0.5, 0.5])):
         with (
             Checkpoints(folder, made_with=made | {name: value}) as checkpoints,
             pytest.raises(InputError, match=rf"checkpoint 10: it was trained with another {name} than"),

@@ -52,24 +52,24 @@ CHANGED = {
     "training.evaluate_every": 2,
     "training.evaluation_batch_images": 5,
     "decoding.method": "beam",
-    "decoding.texts": 2,
-    "decoding.beams": 3,
+    "decoding.num_return_sequences": 2,
+    "decoding.num_beams": 3,
     "decoding.length_penalty": 0.5,
     "decoding.early_stopping": True,
     "decoding.temperature": 0.5,
     "decoding.top_k": 4,
     "decoding.top_p": 0.5,
     "decoding.min_length": 1,
-    "decoding.no_repeat_ngram": 2,
+    "decoding.no_repeat_ngram_size": 2,
     "decoding.prefix": "a",
-    "generation.steps": 3,
-    "generation.revisions": 1,
+    "generation.num_decoding_steps": 3,
+    "generation.num_refinement_rounds": 1,
     "generation.guidance": 1.0,
     "generation.temperature": 0.9,
     "generation.choice_temperature": 1.0,
-    "generation.samples": 2,
-    "generation.candidates": 2,
-    "generation.judge": "nowhere",
+    "generation.num_images": 2,
+    "generation.num_candidates": 2,
+    "generation.reranker": "nowhere",
     "generation.features": "nowhere",
     "generation.features_sha256": "0",
 }
@@ -102,13 +102,13 @@ def config_of(place, *, steps=STEPS, **changes):
             name="jsonl", directory=str(place.parent / "kept"), image=ImageInput(size=(16, 16), flip=True, shift=2)
         ),
         model=Model(
-            width=8,
-            heads=1,
-            layers=1,
-            mlp_width=8,
-            dropout=0.1,
+            hidden_size=8,
+            num_attention_heads=1,
+            num_layers=1,
+            intermediate_size=8,
+            hidden_dropout_prob=0.1,
             image=ImageEncoder(cnn="patches", patch_size=8),
-            text=TextEncoder(vocabulary_size=WORDS, width=8, max_length=8),
+            text=TextEncoder(vocab_size=WORDS, feature_size=8, max_length=8),
         ),
         optimizer=Optimizer(schedule="constant", warmup_steps=2, ema=0.9),
         training=Training(steps=steps, batch_images=4, evaluate_every=MORE),
@@ -301,7 +301,7 @@ def test_after_a_move_a_run_is_evaluated_asked_and_compared(copy, data, moved, t
 
 
 @pytest.mark.parametrize(
-    "change", ["seed=3", "model.width=16", "optimizer.b1=0.5", "parallel.devices=1", "decoding.beams=3"]
+    "change", ["seed=3", "model.hidden_size=16", "optimizer.b1=0.5", "parallel.devices=1", "decoding.num_beams=3"]
 )
 def test_what_was_learned_with_is_not_changed_in_an_evaluation(copy, change):
     with pytest.raises(InputError, match=r"is about nothing that was learned"):

@@ -19,9 +19,10 @@ from vlm_jax.trees import flatten
 from vlm_jax.weights.ported import read
 
 FITS = (
-    "--model.width", "16", "--model.heads", "2", "--model.layers", "2", "--model.mlp-width", "24",
-    "--model.text.width", "16", "--model.text.vocabulary-size", str(len(own.WORDS)),
-    "--model.text.max-positions", "20",
+    "--model.hidden-size", "16", "--model.num-attention-heads", "2", "--model.num-layers", "2",
+    "--model.intermediate-size", "24",
+    "--model.text.feature-size", "16", "--model.text.vocab-size", str(len(own.WORDS)),
+    "--model.text.max-position-embeddings", "20",
 )  # fmt: skip
 SHORT = ("--data.limit", "4", "--training.steps", "2", "--training.batch-images", "2", "--training.evaluate-every", "1")
 
@@ -76,14 +77,14 @@ def test_nothing_pretrained_changes_nothing():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"width": 32}, ["--model.width 16", "--model.text.no-init-trunk"]),
-        ({"heads": 4}, ["--model.heads 2"]),
-        ({"layers": 1}, ["--model.layers 2"]),
+        ({"hidden_size": 32}, ["--model.hidden-size 16", "--model.text.no-init-trunk"]),
+        ({"num_attention_heads": 4}, ["--model.num-attention-heads 2"]),
+        ({"num_layers": 1}, ["--model.num-layers 2"]),
         ({"activation": "relu"}, ["--model.activation gelu"]),
-        ({"norm_epsilon": 1e-5}, ["--model.norm-epsilon 1e-12"]),
-        ({"text": {"vocabulary_size": 20}}, ["--model.text.vocabulary-size 14"]),
-        ({"text": {"segments": 1}}, ["--model.text.segments 2"]),
-        ({"text": {"max_positions": 12}}, ["20 rows", "--model.text.init-positions cut"]),
+        ({"layer_norm_eps": 1e-5}, ["--model.layer-norm-eps 1e-12"]),
+        ({"text": {"vocab_size": 20}}, ["--model.text.vocab-size 14"]),
+        ({"text": {"type_vocab_size": 1}}, ["--model.text.type-vocab-size 2"]),
+        ({"text": {"max_position_embeddings": 12}}, ["20 rows", "--model.text.init-positions cut"]),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_with_those_that_do(changes, words, bert):
@@ -94,14 +95,14 @@ def test_settings_that_do_not_fit_are_refused_with_those_that_do(changes, words,
 
 
 def test_embeddings_alone_fit_a_trunk_of_another_width(bert):
-    params, record = started(config(bert, width=32, text={"init_trunk": False}))
+    params, record = started(config(bert, hidden_size=32, text={"init_trunk": False}))
     assert np.array_equal(params["text/position/embedding"], own.tensors()["embeddings.position_embeddings.weight"])
     assert "embed/text_fc" in record["fresh"] and "trunk/layer_*" in record["sources"][0]["left_behind"]
 
 
 @pytest.mark.parametrize("length", [12, 17, 30])
 def test_positions_are_interpolated_when_asked(length, bert):
-    params, record = started(config(bert, text={"max_positions": length, "init_positions": "interpolate"}))
+    params, record = started(config(bert, text={"max_position_embeddings": length, "init_positions": "interpolate"}))
     table, theirs = params["text/position/embedding"], own.tensors()["embeddings.position_embeddings.weight"]
     assert len(table) == length
     np.testing.assert_allclose(table[[0, -1]], theirs[[0, -1]], rtol=1e-6)
@@ -109,11 +110,11 @@ def test_positions_are_interpolated_when_asked(length, bert):
 
 
 def test_positions_are_cut_when_asked(bert):
-    params, record = started(config(bert, text={"max_positions": 15, "init_positions": "cut"}))
+    params, record = started(config(bert, text={"max_position_embeddings": 15, "init_positions": "cut"}))
     theirs = own.tensors()["embeddings.position_embeddings.weight"]
     assert np.array_equal(params["text/position/embedding"], theirs[:15])
     assert record["sources"][0]["changed"] == ["positions cut from 20 to 15"]
-    longer = config(bert, text={"max_positions": 30, "init_positions": "cut"})
+    longer = config(bert, text={"max_position_embeddings": 30, "init_positions": "cut"})
     with pytest.raises(InputError, match="cannot be cut"):
         start(longer, fresh(longer), ())
 
@@ -294,18 +295,26 @@ def test_visual_bert_starts_a_whole_model(tmp_path):
     ported = read(str(fixtures.publish(fixture, tmp_path / "visual_bert")))
     theirs, model = flatten(ported.params), ported.architecture.model
     text = {
-        "vocabulary_size": fixtures.WORDS,
-        "width": model.width,
+        "vocab_size": fixtures.WORDS,
+        "feature_size": model.hidden_size,
         "max_length": 8,
-        "max_positions": fixtures.POSITIONS,
+        "max_position_embeddings": fixtures.POSITIONS,
     }
-    image = {"widths": (8, fixtures.FEATURES), "positions": "shared", "segments": 2}
-    image["max_positions"] = model.image.max_positions
-    trunk = {name: getattr(model, name) for name in ("width", "heads", "layers", "mlp_width")}
+    image = {"widths": (8, fixtures.FEATURES), "positions": "shared", "modality_type_vocab_size": 2}
+    image["max_position_embeddings"] = model.image.max_position_embeddings
+    trunk = {
+        name: getattr(model, name) for name in ("hidden_size", "num_attention_heads", "num_layers", "intermediate_size")
+    }
     small = {"size": (8, 8)}  # four cells
     source = str(tmp_path / "visual_bert")
     settings = config(
-        text=text, image=image, data=small, pattern="bidirectional", head="last_word", init_from=source, **trunk
+        text=text,
+        image=image,
+        data=small,
+        attention_pattern="bidirectional",
+        head="token_before_sep",
+        init_from=source,
+        **trunk,
     )
     params, record = started(settings)
     shared = [path for path in theirs if path in params]
@@ -313,8 +322,8 @@ def test_visual_bert_starts_a_whole_model(tmp_path):
     assert all(np.array_equal(params[path], theirs[path]) for path in shared)
     assert set(record["fresh"]) == {"head/classifier", "image"}
     assert record["sources"][0]["left_behind"] == ["head/answers", "head/pooler"]
-    wrong = config(text=text, image=image | {"segments": 1}, data=small, init_from=source, **trunk)
-    with pytest.raises(InputError, match=r"needs --model\.image\.segments 2"):
+    wrong = config(text=text, image=image | {"modality_type_vocab_size": 1}, data=small, init_from=source, **trunk)
+    with pytest.raises(InputError, match=r"needs --model\.image\.modality-type-vocab-size 2"):
         start(wrong, fresh(wrong), ())
     other = config(text=text, image=image | {"projection": "mlp"}, data=small, init_from=source, **trunk)
     with pytest.raises(InputError, match=r"needs --model\.image\.projection linear"):
@@ -336,7 +345,7 @@ def test_a_masked_word_head_starts_a_captioner(fusion, tmp_path):
     weights |= {f"cls.predictions.{name}": random.normal(size=shape).astype(np.float32) for name, shape in head.items()}
     source = own.write(tmp_path / "bert", weights, architectures=["BertForMaskedLM"])
     questions = config(source, fusion=fusion)
-    model = dataclasses.replace(questions.model, pattern=None, head=None)
+    model = dataclasses.replace(questions.model, attention_pattern=None, head=None)
     data = dataclasses.replace(questions.data, texts=None)
     settings = check(dataclasses.replace(questions, task="captioning", model=model, data=data))
     params, record = start(settings, fresh(settings, method="word_logits"), ())

@@ -209,7 +209,7 @@ def test_a_digest_that_was_rewritten_by_hand_is_found(run):
 
 
 def test_a_token_beyond_the_table_is_named(run):
-    rows = RunFolder(run).config().model.text.vocabulary_size
+    rows = RunFolder(run).config().model.text.vocab_size
     edit_json(run / "tokenizer.json", lambda file: file["model"]["vocab"].update(zebra=rows + 3))
     assert accept.main([str(run), "--yes"]) == 0
     with pytest.raises(InputError, match=rf"the token 'zebra' the id {rows + 3}, .* rows 0 to {rows - 1}"):
@@ -350,4 +350,4 @@ def test_digests_beside_a_folder_tell_whether_it_is_as_it_was(tmp_path, damage):
 
 def test_a_tokenizer_comes_from_a_run_as_it_was_trained(run):
     source = tokenizer_source(Model(init_from=str(run)))
-    assert Tokenizer.load(source).vocabulary_size == Tokenizer.load(run / "tokenizer.json").vocabulary_size
+    assert Tokenizer.load(source).vocab_size == Tokenizer.load(run / "tokenizer.json").vocab_size

@@ -17,9 +17,9 @@ from vlm_jax.config import (
     Config,
     Data,
     Generation,
-    ImageCodes,
     ImageEncoder,
     ImageInput,
+    ImageTokenizerSettings,
     Model,
     Optimizer,
     Parallel,
@@ -43,9 +43,11 @@ ROOT = Path(__file__).parent.parent.parent
 CONFIG = Config(
     data=Data(image=ImageInput(size=(16, 16))),
     model=Model(
-        width=16, heads=2, mlp_width=32, layers=1, dropout=0.1, attention_dropout=0.1,
-        image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)), text=TextEncoder(width=16, vocabulary_size=20),
-        codes=ImageCodes(levels=(3, 3), encoder_noise=8.0, patch_size=4, widths=(8, 8), depths=(1, 0)),
+        hidden_size=16, num_attention_heads=2, intermediate_size=32, num_layers=1, hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)), text=TextEncoder(feature_size=16, vocab_size=20),
+        image_tokenizer=ImageTokenizerSettings(levels=(3, 3), encoder_noise=8.0, patch_size=4, widths=(8, 8),
+        depths=(1, 0)),
     ),
     optimizer=Optimizer(name="sgd", learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
     training=Training(steps=3, batch_images=8, label_smoothing=0.1),
@@ -87,7 +89,9 @@ def make_batch(step, task):
 
 def make_task(name):
     """A task with fresh parts around it: a tokenizer of single letters, five answers, untrained image codes."""
-    config = dataclasses.replace(CONFIG, task=name, model=dataclasses.replace(CONFIG.model, pattern=PATTERNS[name]))
+    config = dataclasses.replace(
+        CONFIG, task=name, model=dataclasses.replace(CONFIG.model, attention_pattern=PATTERNS[name])
+    )
     if name == "image_tokenizer":
         config = dataclasses.replace(config, training=dataclasses.replace(config.training, label_smoothing=0.0))
     config = check(dataclasses.replace(config, generation=Generation(tokenizer="a run")))

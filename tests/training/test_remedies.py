@@ -77,48 +77,50 @@ def spare(folder, rows, tokens):
 def test_a_table_with_spare_rows_is_told_one_size(rows, tmp_path):
     """A table of 48 rows with a tokenizer of 40 tokens was told 48 first and then 40."""
     source = spare(tmp_path / "bert", rows=48, tokens=40)
-    messages, settings = follow(config(source, text={"vocabulary_size": rows}), tmp_path / "run")
-    assert settings.model.text.vocabulary_size == 48 and len(messages) == (rows != 48)
+    messages, settings = follow(config(source, text={"vocab_size": rows}), tmp_path / "run")
+    assert settings.model.text.vocab_size == 48 and len(messages) == (rows != 48)
 
 
 @pytest.mark.parametrize("rows", [14, 40, 48])
 def test_a_table_that_is_too_small_is_told_another_tokenizer(rows, tmp_path):
     source = spare(tmp_path / "bert", rows=14, tokens=40)
-    settings = config(source, text={"vocabulary_size": rows})
+    settings = config(source, text={"vocab_size": rows})
     message = refusal(settings)
     assert "'word25'" in message and "14 rows" in message and "model.text.tokenizer" in message
-    assert "vocabulary_size" not in message  # no size would do
+    assert "vocab_size" not in message  # no size would do
     other = own.write(tmp_path / "other")
     text = dataclasses.replace(settings.model.text, tokenizer=str(other))
     given = dataclasses.replace(settings, model=dataclasses.replace(settings.model, text=text))
-    assert follow(given, tmp_path / "run")[1].model.text.vocabulary_size == 14
+    assert follow(given, tmp_path / "run")[1].model.text.vocab_size == 14
 
 
 @pytest.mark.parametrize("rows", [8, 13, 14, 50])
 def test_a_given_tokenizer_needs_at_least_its_rows(rows, tmp_path):
     source = own.write(tmp_path / "bert")
-    settings = config(text={"vocabulary_size": rows, "tokenizer": str(source), "init_from": None})
+    settings = config(text={"vocab_size": rows, "tokenizer": str(source), "init_from": None})
     messages, settings = follow(settings, tmp_path / "run")
-    assert settings.model.text.vocabulary_size == max(rows, 14)
+    assert settings.model.text.vocab_size == max(rows, 14)
     assert ["'shape'" in message and f"{rows} rows" in message for message in messages] == [True] * (rows < 14)
 
 
 def test_a_run_with_spare_rows_starts_another(tmp_path):
     """A vocabulary that was built may be smaller than its table."""
-    own.save_run(tmp_path / "run", config(text={"vocabulary_size": 30}))
-    messages, settings = follow(config(tmp_path / "run", text={"vocabulary_size": 14}), tmp_path / "next")
-    assert settings.model.text.vocabulary_size == 30 and len(messages) == 1
+    own.save_run(tmp_path / "run", config(text={"vocab_size": 30}))
+    messages, settings = follow(config(tmp_path / "run", text={"vocab_size": 14}), tmp_path / "next")
+    assert settings.model.text.vocab_size == 30 and len(messages) == 1
 
 
 CHANGES = [
-    ({"width": 32}, 0), ({"width": 32}, 1), ({"heads": 4}, 0), ({"activation": "relu"}, 0),
-    ({"width": 32, "heads": 4, "layers": 1, "mlp_width": 32, "norm_epsilon": 1e-5}, 0), ({"text": {"width": 32}}, 0),
-    ({"text": {"segments": 1, "first_position": 2, "vocabulary_size": 20}}, 0),
-    *(({"text": {"max_positions": 12}}, way) for way in range(3)),
-    *(({"text": {"max_positions": 30, "init_positions": how}}, way) for how in ("exact", "cut") for way in range(2)),
-    ({"text": {"max_positions": 30, "max_length": 24}}, 0),
-    ({"text": {"max_positions": 30, "max_length": 24, "init_positions": "cut"}}, 0),
-    ({"layers": 1, "text": {"segments": 1, "max_positions": 12}}, 0),
+    ({"hidden_size": 32}, 0), ({"hidden_size": 32}, 1), ({"num_attention_heads": 4}, 0), ({"activation": "relu"}, 0),
+    ({"hidden_size": 32, "num_attention_heads": 4, "num_layers": 1, "intermediate_size": 32, "layer_norm_eps": 1e-5},
+    0), ({"text": {"feature_size": 32}}, 0),
+    ({"text": {"type_vocab_size": 1, "first_position": 2, "vocab_size": 20}}, 0),
+    *(({"text": {"max_position_embeddings": 12}}, way) for way in range(3)),
+    *(({"text": {"max_position_embeddings": 30, "init_positions": how}}, way) for how in ("exact",
+    "cut") for way in range(2)),
+    ({"text": {"max_position_embeddings": 30, "max_length": 24}}, 0),
+    ({"text": {"max_position_embeddings": 30, "max_length": 24, "init_positions": "cut"}}, 0),
+    ({"num_layers": 1, "text": {"type_vocab_size": 1, "max_position_embeddings": 12}}, 0),
 ]  # fmt: skip
 
 
@@ -137,7 +139,7 @@ def bert(tmp_path_factory):
 def test_other_families_say_what_they_need(name, bert, tmp_path):
     source = fixtures.publish(fixtures.BY_NAME[name].fixtures[0], tmp_path / name)
     messages, settings = follow(config(source, text={"tokenizer": str(bert), "max_length": 9}), tmp_path / "run")
-    assert settings.model.width == fixtures.WIDTH and messages
+    assert settings.model.hidden_size == fixtures.WIDTH and messages
     assert settings.model.text.first_position == {"roberta": 2, "distilbert": 0}[name]
 
 
@@ -174,12 +176,14 @@ def test_a_cnn_says_what_it_needs(resnet, tmp_path):
 
 def test_a_whole_model_says_what_it_needs(tmp_path):
     own.save_run(tmp_path / "run", config())
-    other = config(layers=1, init_from=str(tmp_path / "run"), image={"positions": "grid"}, text={"segments": 1})
+    other = config(
+        num_layers=1, init_from=str(tmp_path / "run"), image={"positions": "grid"}, text={"type_vocab_size": 1}
+    )
     messages, settings = follow(other, tmp_path / "next")
-    assert messages and settings.model.layers == 2 and settings.model.text.segments == 2
+    assert messages and settings.model.num_layers == 2 and settings.model.text.type_vocab_size == 2
 
 
 def test_a_vocabulary_of_special_tokens_alone_is_told_to_be_larger():
     with pytest.raises(InputError, match="5 special tokens need more"):
         Tokenizer.build(["red"], 5)
-    assert Tokenizer.build(["red"], 6).vocabulary_size == 6
+    assert Tokenizer.build(["red"], 6).vocab_size == 6

@@ -26,12 +26,19 @@ from vlm_jax.training.state import create_state
 ROOT = Path(__file__).parent.parent.parent
 STEPS, HALF = 160, 80
 SMALL = (
-    "--data.limit", "32", "--model.layers", "1", "--model.image.widths", "16", "--model.image.blocks", "0",
+    "--data.limit", "32", "--model.num-layers", "1", "--model.image.widths", "16", "--model.image.blocks", "0",
     "--training.steps", STEPS, "--training.evaluate-every", HALF, "--training.log-every", "1",
     "--optimizer.learning-rate", "4e-4",
 )  # fmt: skip
 # With both kinds of optimizer state: Muon's for the trunk, Adam's for the rest.
-DROPOUT = ("--model.dropout", "0.1", "--model.attention-dropout", "0.1", "--optimizer.name", "muon")
+DROPOUT = (
+    "--model.hidden-dropout-prob",
+    "0.1",
+    "--model.attention-probs-dropout-prob",
+    "0.1",
+    "--optimizer.name",
+    "muon",
+)
 MEASURED = ("wall_seconds", "compile_seconds", "examples_per_second", "waited_seconds", "peak_memory_bytes")
 
 

@@ -13,9 +13,18 @@ from vlm_jax.training import loop
 
 TINY = str(Path(__file__).parent.parent.parent / "configs" / "tiny.py")
 SMALL = [
-    *("--model.width", "8", "--model.heads", "1", "--model.layers", "1", "--model.mlp-width", "8"),
+    *(
+        "--model.hidden-size",
+        "8",
+        "--model.num-attention-heads",
+        "1",
+        "--model.num-layers",
+        "1",
+        "--model.intermediate-size",
+        "8",
+    ),
     *("--model.image.stem-width", "4", "--model.image.widths", "4", "--model.image.blocks", "0"),
-    *("--model.text.width", "8", "--model.text.max-length", "6", "--data.threads", "1"),
+    *("--model.text.feature-size", "8", "--model.text.max-length", "6", "--data.threads", "1"),
     *("--training.steps", "4", "--training.evaluate-every", "1", "--training.batch-images", "4"),
     *("--training.log-every", "1", "--training.evaluation-batch-images", "4", "--optimizer.warmup-steps", "1"),
 ]
@@ -53,6 +62,6 @@ def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_pat
     remarks = json.loads((folder / "result.json").read_text())["remarks"]
     (same,) = [text for text in remarks if "could not choose" in text]
     assert "0.0000 at 4 validations" in same and "steps 1 to 4" in same and f"warning: {same}" in output
-    (left_out,) = [text for text in remarks if "image_shuffled is left out" in text]
+    (left_out,) = [text for text in remarks if "shuffled_images is left out" in text]
     assert f"warning: {left_out}" in output
     assert any("majority" in text for text in remarks)

@@ -21,8 +21,10 @@ from vlm_jax.types import Batch
 
 CONFIG = Config(
     model=Model(
-        width=16, heads=2, mlp_width=32, layers=1, dropout=0.1, attention_dropout=0.1, pattern="image_to_text",
-        head="answers", image=ImageEncoder(cnn="features", features=8), text=TextEncoder(width=16, vocabulary_size=20),
+        hidden_size=16, num_attention_heads=2, intermediate_size=32, num_layers=1, hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1, attention_pattern="image_to_text",
+        head="cls", image=ImageEncoder(cnn="features", feature_size=8), text=TextEncoder(feature_size=16,
+        vocab_size=20),
     ),
     optimizer=Optimizer(name="sgd", learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
     training=Training(steps=10, batch_images=8),

@@ -70,11 +70,11 @@ def config(source=None, *, fusion="concat", text=None, image=None, data=None, **
     """A config that fits the tiny BERT, but for what is changed."""
     width = SETTINGS["hidden_size"]
     text = {
-        "vocabulary_size": len(WORDS), "width": width, "max_length": 12, "max_positions": 20,
+        "vocab_size": len(WORDS), "feature_size": width, "max_length": 12, "max_position_embeddings": 20,
         "init_from": source and str(source),
     } | (text or {})  # fmt: skip
     image = ImageEncoder(**{"widths": (8, 8), "blocks": (0, 0), "stem_width": 8} | (image or {}))
-    settings = {"width": width, "heads": 2, "layers": 2, "mlp_width": 24} | model
+    settings = {"hidden_size": width, "num_attention_heads": 2, "num_layers": 2, "intermediate_size": 24} | model
     whole = Config(model=Model(fusion=fusion, image=image, text=TextEncoder(**text), **settings))
     size = ImageInput(**{"size": (16, 16)} | (data or {}))
     return check(dataclasses.replace(whole, data=dataclasses.replace(whole.data, image=size)))
@@ -111,4 +111,4 @@ def save_run(folder, settings, answers=("a", "b", "c")):
 def text_layers(settings):
     """The paths of the trunk's layers that the text goes through."""
     form = {"concat": "layer_{}", "cross": "text_layer_{}", "late": "text_layer_{}", "co_attention": "layer_{}/text"}
-    return [f"trunk/{form[settings.fusion].format(index)}" for index in range(settings.layers)]
+    return [f"trunk/{form[settings.fusion].format(index)}" for index in range(settings.num_layers)]

@@ -149,12 +149,12 @@ def test_what_a_config_leaves_out_is_the_default_of_its_class(family):
     model = FAMILIES[family].settings(config, {}, Tensors([]), "", ()).model
     default = kind()
     found = {
-        "layer_norm_eps": model.norm_epsilon,
+        "layer_norm_eps": model.layer_norm_eps,
         "hidden_act": model.activation,
         "activation": model.activation,
-        "type_vocab_size": model.text.segments,
+        "type_vocab_size": model.text.type_vocab_size,
         "pad_token_id": model.text.first_position - 1,
-        "visual_embedding_dim": model.image.features,
+        "visual_embedding_dim": model.image.feature_size,
     }
     for name in LEFT_OUT[family]:
         assert found[name] == getattr(default, name), name

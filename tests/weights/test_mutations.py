@@ -65,7 +65,7 @@ def test_epsilon(tmp_path):
     """1e-6 for 1e-12 shows where a variance is small: weights of deviation 0.02."""
     fixture = BY_NAME["bert_pretraining"].fixtures[0]
     ported = read(fixture, tmp_path)
-    assert worst(ported, fixture) <= 1 < worst(with_settings(ported, norm_epsilon=1e-6), fixture)
+    assert worst(ported, fixture) <= 1 < worst(with_settings(ported, layer_norm_eps=1e-6), fixture)
 
 
 def test_swapped_norms(port):

@@ -181,7 +181,7 @@ def test_an_import_of_another_version_is_refused_in_one_line(tmp_path, how):
     folder = tmp_path / "import"
     ported = read(str(own.write(tmp_path / "bert")))
     if how == "other parameters":
-        identity = {"embed/text_fc/bias": np.zeros(ported.architecture.model.width, np.float32)}
+        identity = {"embed/text_fc/bias": np.zeros(ported.architecture.model.hidden_size, np.float32)}
         ported = dataclasses.replace(ported, params=unflatten(dict(flatten(ported.params)) | identity))
     write_import(ported, folder)
     about = json.loads((folder / "port.json").read_text())

@@ -40,7 +40,7 @@ def cost(config: Config) -> Cost:
     from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
 
     if config.task == "image_tokenizer":
-        rows = inspect_image_tokenizer(config.model.codes, image_size=config.data.image.size)
+        rows = inspect_image_tokenizer(config.model.image_tokenizer, image_size=config.data.image.size)
     else:
         rows = inspect(config.model, **_sizes(config))
     below: dict[str, int] = {}
@@ -69,7 +69,7 @@ def _sizes(config: Config) -> dict[str, Any]:
     from vlm_jax.models.image_tokenizer import code_count
 
     if config.task == "image_generation":
-        classes = code_count(config.model.codes)
+        classes = code_count(config.model.image_tokenizer)
     else:
         classes = config.model.classes or (_classes(config.data) if config.data.texts == "questions" else 1)
     return {
@@ -99,9 +99,12 @@ def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:
     if changed is None:
         raise InputError(
             f"no depth and feed-forward width bring it within {TOLERANCE:.0%} of the first variant's {goal:,} {what} "
-            f"(it has {_measure(config, what):,}); change model.width of one of them, or match steps"
+            f"(it has {_measure(config, what):,}); change model.hidden_size of one of them, or match steps"
         )
-    pairs = (("layers", model.layers, changed.model.layers), ("mlp_width", model.mlp_width, changed.model.mlp_width))
+    pairs = (
+        ("num_layers", model.num_layers, changed.model.num_layers),
+        ("intermediate_size", model.intermediate_size, changed.model.intermediate_size),
+    )
     return changed, ", ".join(f"{name} {old} -> {new}" for name, old, new in pairs if old != new)
 
 
@@ -116,12 +119,12 @@ def _candidates(config: Config, what: str, goal: int) -> Iterator[Config]:
     Parameters and FLOPs are linear in the feed-forward width and, from the first layer on, in depth: four models say
     all of it, and what they foretell is then counted.
     """
-    depth, narrow, wide = config.model.layers, MULTIPLE, 2 * MULTIPLE
+    depth, narrow, wide = config.model.num_layers, MULTIPLE, 2 * MULTIPLE
     one, two = ([_measure(_shaped(config, layers, width), what) for width in (narrow, wide)] for layers in (1, 2))
     for layers in sorted(range(1, 4 * depth + 1), key=lambda layers: abs(layers - depth)):
         low, high = (first + (layers - 1) * (second - first) for first, second in zip(one, two, strict=True))
         units = round(1 + (goal - low) / max(high - low, 1))
-        width = MULTIPLE * max(1, min(units, WIDEST * config.model.width // MULTIPLE))
+        width = MULTIPLE * max(1, min(units, WIDEST * config.model.hidden_size // MULTIPLE))
         foretold = low + (high - low) * (width / MULTIPLE - 1)
         if abs(foretold / goal - 1) > TOLERANCE:
             continue
@@ -130,5 +133,5 @@ def _candidates(config: Config, what: str, goal: int) -> Iterator[Config]:
             yield shaped
 
 
-def _shaped(config: Config, layers: int, mlp_width: int) -> Config:
-    return check(replace(config, model=replace(config.model, layers=layers, mlp_width=mlp_width)))
+def _shaped(config: Config, layers: int, intermediate_size: int) -> Config:
+    return check(replace(config, model=replace(config.model, num_layers=layers, intermediate_size=intermediate_size)))

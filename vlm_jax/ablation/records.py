@@ -65,7 +65,7 @@ class Row:
     """How many runs there should be."""
     scores: dict[str, Summary]
     """By metric; one that the runs do not have is not in it."""
-    controls: dict[str, Summary]
+    baselines: dict[str, Summary]
     cost: Cost
     changes: tuple[tuple[str, Any], ...] = ()
     """(setting, value) of what it changes of the base; empty where its label says it all."""
@@ -140,8 +140,8 @@ def row(
     done = tuple(record for record in records if record.result)
     shared = set.intersection(*(_numbers(record) for record in done)) if done else set()
     scores = {name: _summary(done, name) for name in metrics if name in shared}
-    controls = {name: _summary(done, name) for name in sorted(shared) if name.startswith("control/")}
-    return Row(label, chosen, done, planned, scores, controls, cost, changes)
+    baselines = {name: _summary(done, name) for name in sorted(shared) if name.startswith("baseline/")}
+    return Row(label, chosen, done, planned, scores, baselines, cost, changes)
 
 
 def _numbers(record: Record) -> set[str]:

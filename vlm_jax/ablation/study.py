@@ -18,7 +18,7 @@ from vlm_jax.errors import InputError, nearest, one_of
 
 MATCHES = ("steps", "flops", "parameters")
 BASE = "base"
-PARTS = ("control", "unseen_prompts")  # what scores of a part or of a control begin with
+PARTS = ("baseline", "unseen_prompts")  # what scores of a part or of a control begin with
 LONGEST_NAME = 80
 STUDIES = Path("configs/ablations")
 
@@ -34,7 +34,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """Its name, or its overrides: `fusion=cross, layers=4`."""
+        """Its name, or its overrides: `fusion=cross, num_layers=4`."""
         changes = ", ".join(f"{setting.rpartition('.')[2]}={_spelled(value)}" for setting, value in self.overrides)
         return self.name or changes or BASE
 
@@ -106,7 +106,7 @@ class Planned(NamedTuple):
     config: Config
     """Checked, with the study's first seed; matching may have changed its depth and width."""
     chosen: str
-    """What matching changed, such as `layers 4 -> 3, mlp_width 192 -> 240`; empty where nothing."""
+    """What matching changed, such as `layers 4 -> 3, intermediate_size 192 -> 240`; empty where nothing."""
 
 
 class Table(NamedTuple):
@@ -206,7 +206,7 @@ def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: C
 def _check_metrics(metrics: tuple[str, ...], config: Config) -> None:
     """Raises `InputError` where the task has no score of a name, or the data no questions of a kind.
 
-    What controls there are is known by runs.
+    What baselines there are is known by runs.
     """
     from vlm_jax.tasks import TASKS
 
@@ -246,7 +246,7 @@ def _check_sources(config: Config) -> None:
         check_tokenizer(Tokenizer.load(words), model)
     if config.generation.tokenizer is not None:
         tokenizer_run(config)
-    if config.generation.judge is not None:
+    if config.generation.reranker is not None:
         judge_run(config)
     if config.generation.features is not None:
         PictureFeatures(config.generation)

@@ -158,13 +158,13 @@ def _differences(findings: Findings) -> Grid:
 
 
 def _controls(findings: Findings) -> Grid:
-    every = sorted({name for row in findings.rows for name in row.controls})
+    every = sorted({name for row in findings.rows for name in row.baselines})
     compared = [name for name in every if name.count("/") == 1 or name.split("/", 2)[2] in findings.metrics]
     names = compared or every  # of the scores that are compared, or it would be a very wide table
     if not names:
         return Grid("Controls", (), ())
-    head = ("variant", *(heading(name).removeprefix("control/") for name in names))
-    cells = ((mean_with_interval(row.controls.get(name), name) for name in names) for row in findings.rows)
+    head = ("variant", *(heading(name).removeprefix("baseline/") for name in names))
+    cells = ((mean_with_interval(row.baselines.get(name), name) for name in names) for row in findings.rows)
     return Grid(
         "Controls", head, tuple((visible(row.label), *each) for row, each in zip(findings.rows, cells, strict=True))
     )

@@ -17,7 +17,7 @@ SAME_WITH_EVERY_SEED = "the same with every seed"
 # 10), PSNR (dB), SSIM (-1 to 1), losses and log-likelihoods (nats), numbers of things, words and relations.
 SHARES = {
     *("accuracy", "accuracy_lenient", "all_right", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "codebook_use"),
-    "codes_stable",
+    "tokens_stable",
     *("count_right", "distinct_1", "distinct_2", "exact_match", "identical_share", "objects_and_sizes_right"),
     *("objects_named", "objects_right", "relation_right", "relations_true", "rouge_l", "rule_accuracy"),
 }
@@ -27,12 +27,13 @@ PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 def is_share(metric: str) -> bool:
     """Whether a metric is shown in percent.
 
-    Its first or its last part decides (`accuracy/yes_no`, `control/no_image/rule_accuracy`); a control without a metric
-    of its own (`control/majority`) is an accuracy.
+    Its first or its last part decides (`accuracy/yes_no`, `baseline/no_image/rule_accuracy`); a control without a
+    metric
+    of its own (`baseline/majority`) is an accuracy.
     """
     first, *rest = metric.split("/")
     last = rest[-1] if rest else first
-    return first in SHARES or last in SHARES or (first == "control" and len(rest) == 1)
+    return first in SHARES or last in SHARES or (first == "baseline" and len(rest) == 1)
 
 
 def heading(metric: str) -> str:

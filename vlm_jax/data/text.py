@@ -47,9 +47,9 @@ class Tokenizer:
         self.mask_token = names[-1]
 
     @classmethod
-    def build(cls, texts: Iterable[str], vocabulary_size: int) -> "Tokenizer":
-        """A lower-casing WordPiece of at most `vocabulary_size` tokens, learned from `texts`; [PAD] is 0."""
-        return cls(bert_tokenizer(train_vocabulary(texts, vocabulary_size), lower_case=True), "built from the data")
+    def build(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+        """A lower-casing WordPiece of at most `vocab_size` tokens, learned from `texts`; [PAD] is 0."""
+        return cls(bert_tokenizer(train_vocabulary(texts, vocab_size), lower_case=True), "built from the data")
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":
@@ -66,16 +66,16 @@ class Tokenizer:
         return settings_of(self._inner)
 
     @property
-    def vocabulary_size(self) -> int:
+    def vocab_size(self) -> int:
         """Rows a word table needs: the largest token id plus one."""
         return max(self._inner.get_vocab(with_added_tokens=True).values()) + 1
 
     def check_fits(self, rows: int, remedy: str) -> None:
         """Raise `InputError` with `remedy` unless a word table of so many rows has one for every token."""
-        beyond = self._inner.id_to_token(self.vocabulary_size - 1)
-        if self.vocabulary_size > rows:
+        beyond = self._inner.id_to_token(self.vocab_size - 1)
+        if self.vocab_size > rows:
             raise InputError(
-                f"the token {beyond!r} of the tokenizer {self._name} has the id {self.vocabulary_size - 1}, and the "
+                f"the token {beyond!r} of the tokenizer {self._name} has the id {self.vocab_size - 1}, and the "
                 f"word table has {rows} rows; {remedy}"
             )
 

@@ -35,27 +35,25 @@ def bert_tokenizer(vocabulary: dict[str, int], *, lower_case: bool) -> "tokenize
     return tokenizer
 
 
-def train_vocabulary(texts: Iterable[str], vocabulary_size: int) -> dict[str, int]:
+def train_vocabulary(texts: Iterable[str], vocab_size: int) -> dict[str, int]:
     """Token -> id of a lower-case WordPiece learned from `texts`, the same in every process.
 
     Characters are all known, the rarest ones excepted where they would not fit; merges fill the rest.
     """
     from tokenizers import trainers
 
-    if vocabulary_size <= len(SPECIAL_TOKENS):
-        raise InputError(
-            f"model.text.vocabulary_size is {vocabulary_size}; {len(SPECIAL_TOKENS)} special tokens need more"
-        )
+    if vocab_size <= len(SPECIAL_TOKENS):
+        raise InputError(f"model.text.vocab_size is {vocab_size}; {len(SPECIAL_TOKENS)} special tokens need more")
     words = _count_words(texts)
     if not words:
         raise InputError("cannot build a tokenizer: the training texts hold no word")
-    alphabet = _alphabet(words, vocabulary_size - len(SPECIAL_TOKENS))
+    alphabet = _alphabet(words, vocab_size - len(SPECIAL_TOKENS))
     # The trainer numbers characters in the order of a randomly seeded hash map, and merges break ties by
     # these numbers. Given as special tokens, characters are numbered by us and nothing is left to chance.
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_size,
+        vocab_size=vocab_size,
         special_tokens=[*SPECIAL_TOKENS, *alphabet],
-        limit_alphabet=vocabulary_size,
+        limit_alphabet=vocab_size,
         show_progress=False,
     )
     tokenizer = bert_tokenizer({token: i for i, token in enumerate(SPECIAL_TOKENS)}, lower_case=True)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
 
 from vlm_jax.config import Generation
+from vlm_jax.decoding import autoregressive as autoregressive_way
 from vlm_jax.decoding import masked
-from vlm_jax.decoding import raster as raster_way
 from vlm_jax.types import Array
 
 
@@ -22,7 +22,8 @@ class CodeDecoder:
     """Compiled drawing with one model and one set of settings.
 
     Of the model (`VisualLanguageModel`) `read_prompt` is used, once a picture, and `prompted_code_logits` or, with
-    `raster`, `no_cells` and `next_code_logits`. `grid` is rows and columns of a picture's codes, `codes` how many codes
+    `autoregressive`, `no_cells` and `next_code_logits`. `grid` is rows and columns of a picture's codes, `codes` how
+    many codes
     there are, `empty` the ids and mask [T] of the empty text, which stands for no prompt.
     """
 
@@ -34,10 +35,10 @@ class CodeDecoder:
         grid: tuple[int, int],
         codes: int,
         empty: tuple[Int[Array, " T"], Bool[Array, " T"]],
-        raster: bool = False,
+        autoregressive: bool = False,
     ) -> None:
         self.model, self.settings, self.grid, self.codes, self.empty = model, settings, grid, codes, empty
-        self._way = raster_way if raster else masked
+        self._way = autoregressive_way if autoregressive else masked
         self._draw = jax.jit(self._best)
 
     def __call__(
@@ -54,7 +55,7 @@ class CodeDecoder:
         Codes that were drawn at the same time need not fit together, and a whole picture shows whether they do. (Ramesh
         et al. 2021, section 2.6, let a second model choose among samples; here the one that drew them does.)
         """
-        count, prompt = self.settings.candidates, self._read(params, ids, mask)
+        count, prompt = self.settings.num_candidates, self._read(params, ids, mask)
         if count == 1:
             return self._whole(params, prompt, keys)
         prompt = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), prompt)
@@ -67,7 +68,7 @@ class CodeDecoder:
 
     def _whole(self, params: Any, prompt: Any, keys: Key[jax.Array, " I"]) -> Int[Array, "I gh gw"]:
         codes = self._way.draw(self, params, prompt, keys)
-        return masked.revise(self, params, prompt, keys, codes) if self.settings.revisions else codes
+        return masked.revise(self, params, prompt, keys, codes) if self.settings.num_refinement_rounds else codes
 
     def _read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
         """The prompts as the model remembers them; with guidance there follow as many empty ones."""

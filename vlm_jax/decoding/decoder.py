@@ -130,8 +130,8 @@ class Decoder:
         if settings.min_length:
             always = always.at[end].set(always[end] & (time >= settings.min_length))
         allowed = jnp.broadcast_to(always, (*texts.length.shape, words))
-        if settings.no_repeat_ngram:
-            allowed &= ~repeats(texts.ids, time, size=settings.no_repeat_ngram, words=words)
+        if settings.no_repeat_ngram_size:
+            allowed &= ~repeats(texts.ids, time, size=settings.no_repeat_ngram_size, words=words)
         return allowed
 
     def add(
@@ -153,7 +153,7 @@ def draw(
 ) -> Decoded:
     """The likeliest word each time, or one drawn at random: N texts side by side."""
     settings, special = decoder.settings, decoder.special
-    count = settings.texts if settings.method == "sample" else 1
+    count = settings.num_return_sequences if settings.method == "sample" else 1
     memory, words, token, texts = decoder.begin(params, image, image_mask, count)
     slots = None
     if settings.method == "sample":
@@ -235,7 +235,7 @@ class Beams(NamedTuple):
 def beam_search(
     decoder: Decoder, params: Any, image: Array, image_mask: Array | None, keys: Key[Array, " I"] | None
 ) -> Decoded:
-    """The `texts` best of a search that keeps `beams` texts a picture.
+    """The `num_return_sequences` best of a search that keeps `num_beams` texts a picture.
 
     At each step the 2K best continuations are looked at. One that ends joins those that have ended if it is among the K
     best, and the K best that do not end go on. With `early_stopping` a picture is done as soon as K texts have ended;
@@ -243,7 +243,7 @@ def beam_search(
     the room is full count as ended.
     """
     settings, special, room = decoder.settings, decoder.special, decoder.room
-    count, alpha = settings.beams, settings.length_penalty
+    count, alpha = settings.num_beams, settings.length_penalty
     memory, words, token, texts = decoder.begin(params, image, image_mask, count)
     first_only = jnp.where(jnp.arange(count) == 0, 0.0, IMPOSSIBLE)[None]
     start = Beams(
@@ -289,7 +289,7 @@ def beam_search(
         return Beams(words, token, texts, ended, score, beams.done | done, time + 1)
 
     beams = jax.lax.while_loop(lambda beams: (beams.time < room) & ~jnp.all(beams.done), step, start)
-    best = slice(settings.texts)
+    best = slice(settings.num_return_sequences)
     ended = beams.ended
     there = beams.score[:, best] > IMPOSSIBLE / 2
     return Decoded(

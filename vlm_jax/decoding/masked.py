@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # The share of codes that is hidden after a part t of the way, 1 at its beginning and 0 at its end (Chang et al. 2022,
 # MaskGIT, section 3.3).
-MASKING = {
+MASK_SCHEDULES = {
     "cosine": lambda t: jnp.cos(math.pi / 2 * t),
     "linear": lambda t: 1 - t,
     "square": lambda t: 1 - jnp.square(t),
@@ -42,7 +42,7 @@ def hide(
 
     def of_picture(key: Key[jax.Array, ""]) -> Bool[Array, "gh gw"]:
         part, places, block, centre, holes = jax.random.split(key, 5)
-        count = jnp.ceil(MASKING[schedule](jax.random.uniform(part)) * math.prod(shape))
+        count = jnp.ceil(MASK_SCHEDULES[schedule](jax.random.uniform(part)) * math.prod(shape))
         middles = jax.random.uniform(centre, (MOST_HOLES, 2)) * jnp.array(shape)[None] - 0.5
         apart = jnp.sum(jnp.square(cells[:, :, None] - middles[None, None]), axis=-1)
         there = jnp.arange(MOST_HOLES) < jax.random.randint(holes, (), 1, MOST_HOLES + 1)
@@ -62,7 +62,7 @@ def draw(decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, 
     s, cells = decoder.settings, math.prod(decoder.grid)
 
     def step(number: Int[Array, ""], codes: Int[Array, "I G"]) -> Int[Array, "I G"]:
-        part = (number + 1) / s.steps
+        part = (number + 1) / s.num_decoding_steps
         pictures = decoder.twice(codes.reshape(-1, *decoder.grid))
         logits = decoder.model.apply(params, prompt, pictures, method="prompted_code_logits")[:, 0]
         logits = decoder.guided(logits)
@@ -75,12 +75,12 @@ def draw(decoder: "CodeDecoder", params: Any, prompt: Any, keys: Key[jax.Array, 
         )
         hidden = codes == decoder.codes
         sure = jnp.where(hidden, sure, jnp.inf)
-        still = jnp.floor(MASKING[s.masking](part) * cells + 1e-4)
+        still = jnp.floor(MASK_SCHEDULES[s.mask_schedule](part) * cells + 1e-4)
         again = jnp.argsort(jnp.argsort(sure)) < still
         return jnp.where(hidden, jnp.where(again, decoder.codes, drawn), codes)
 
     start = jnp.full((len(keys), cells), decoder.codes, jnp.int32)
-    return jax.lax.fori_loop(0, s.steps, step, start).reshape(-1, *decoder.grid)
+    return jax.lax.fori_loop(0, s.num_decoding_steps, step, start).reshape(-1, *decoder.grid)
 
 
 def revise(
@@ -101,7 +101,9 @@ def revise(
                 decoder.grid
             )
 
-        fresh = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, s.steps)))(keys)  # draw took those before
+        fresh = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, s.num_decoding_steps)))(
+            keys
+        )  # draw took those before
         hidden = jax.vmap(chosen)(fresh[:, 0])
         shown = decoder.twice(jnp.where(hidden, decoder.codes, codes))
         logits = decoder.guided(decoder.model.apply(params, prompt, shown, method="prompted_code_logits")[:, 0])
@@ -109,7 +111,7 @@ def revise(
         drawn = jax.vmap(jax.random.categorical)(step_keys, logits / REVISION_TEMPERATURE)
         return jnp.where(hidden, drawn.reshape(codes.shape), codes)
 
-    return jax.lax.fori_loop(0, s.revisions * REVISED, again, codes)
+    return jax.lax.fori_loop(0, s.num_refinement_rounds * REVISED, again, codes)
 
 
 def logits(decoder: "CodeDecoder", params: Any, prompt: Any, codes: Int[Array, "I gh gw"]) -> Float[Array, "I G V"]:

@@ -24,7 +24,7 @@ PATTERNS = {
     "prefix": ((ALL, NONE), (ALL, PAST)),
     "causal": ((PAST, NONE), (ALL, PAST)),
     "text_to_image": ((ALL, ALL), (NONE, ALL)),
-    "raster": ((PAST, ALL), (NONE, ALL)),
+    "autoregressive": ((PAST, ALL), (NONE, ALL)),
     "dual_encoder": ((ALL, NONE), (NONE, ALL)),
 }
 
@@ -124,7 +124,7 @@ def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Ar
 
 
 def _into_heads(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
-    return x.reshape(*x.shape[:-1], settings.heads, settings.width // settings.heads)
+    return x.reshape(*x.shape[:-1], settings.num_attention_heads, settings.hidden_size // settings.num_attention_heads)
 
 
 def _to_be_read(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
@@ -141,7 +141,7 @@ class SelfAttention(nn.Module):
     settings: Model
 
     def setup(self) -> None:
-        dense = partial(nn.Dense, self.settings.width, dtype=jnp.dtype(self.settings.compute_dtype))
+        dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.compute_dtype))
         self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
 
     def __call__(
@@ -160,7 +160,7 @@ class SelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.add(key, value)
         mask = mask[:, :, asking]
-        mixed = attend(query, key, value, mask=mask, memories=memories, rate=s.attention_dropout, keys=keys)
+        mixed = attend(query, key, value, mask=mask, memories=memories, rate=s.attention_probs_dropout_prob, keys=keys)
         return self.output(mixed.reshape(asks.shape)), (key, value)
 
 
@@ -173,7 +173,7 @@ class CrossAttention(nn.Module):
     settings: Model
 
     def setup(self) -> None:
-        dense = partial(nn.Dense, self.settings.width, dtype=jnp.dtype(self.settings.compute_dtype))
+        dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.compute_dtype))
         self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
 
     def read(self, source: Float[Array, "I k M D"]) -> Memory:
@@ -192,5 +192,5 @@ class CrossAttention(nn.Module):
         if key.shape[1] == 1:  # one product a picture and head holds the queries of all slots
             query = query.reshape(len(x), 1, -1, *query.shape[3:])
         mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[3]))
-        mixed = attend(query, key, value, mask=mask, rate=s.attention_dropout, keys=keys)
+        mixed = attend(query, key, value, mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
         return self.output(mixed.reshape(x.shape))

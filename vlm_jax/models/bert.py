@@ -22,7 +22,7 @@ EMBEDDING_INIT = nn.initializers.normal(0.02)  # BERT's initializer_range
 
 def layer_norm(settings: Model, name: str | None = None) -> nn.LayerNorm:
     """A layer norm with BERT's epsilon (1e-12, not Flax's 1e-6); statistics are float32."""
-    return nn.LayerNorm(epsilon=settings.norm_epsilon, dtype=jnp.dtype(settings.compute_dtype), name=name)
+    return nn.LayerNorm(epsilon=settings.layer_norm_eps, dtype=jnp.dtype(settings.compute_dtype), name=name)
 
 
 class TextEmbeddings(nn.Module):
@@ -43,10 +43,10 @@ class TextEmbeddings(nn.Module):
 
     def setup(self) -> None:
         s = self.settings
-        self.word = nn.Embed(s.vocabulary_size, s.width, embedding_init=EMBEDDING_INIT)
-        self.position = nn.Embed(s.max_positions, s.width, embedding_init=EMBEDDING_INIT)
-        if s.segments:
-            self.segment = nn.Embed(s.segments, s.width, embedding_init=EMBEDDING_INIT)
+        self.word = nn.Embed(s.vocab_size, s.feature_size, embedding_init=EMBEDDING_INIT)
+        self.position = nn.Embed(s.max_position_embeddings, s.feature_size, embedding_init=EMBEDDING_INIT)
+        if s.type_vocab_size:
+            self.segment = nn.Embed(s.type_vocab_size, s.feature_size, embedding_init=EMBEDDING_INIT)
 
     def __call__(
         self,
@@ -56,28 +56,29 @@ class TextEmbeddings(nn.Module):
         start: int | Int[Array, ""] = 0,
     ) -> Float[Array, "I K T E"]:
         s = self.settings
-        check_ids(input_ids, s.vocabulary_size, "token id")
+        check_ids(input_ids, s.vocab_size, "token id")
         words, positions = self.word(input_ids), self.position(self._positions(input_ids, start))
         if self.pad_id is not None:
             padding = (input_ids == self.pad_id)[..., None]
             words = jnp.where(padding, jax.lax.stop_gradient(words), words)
             if s.first_position:
                 positions = jnp.where(padding, jax.lax.stop_gradient(positions), positions)
-        if not s.segments:
+        if not s.type_vocab_size:
             if segments is not None:
                 raise InputError("this encoder has no token types; leave segments out")
             return words + positions
         if segments is None:
             segments = jnp.zeros((1, 1, input_ids.shape[-1]), jnp.int32)
-        check_ids(segments, s.segments, "token type")
+        check_ids(segments, s.type_vocab_size, "token type")
         return words + self.segment(segments) + positions
 
     def _positions(self, input_ids: Int[Array, "I K T"], start: int | Int[Array, ""]) -> Int[Array, "#I #K T"]:
         s, length = self.settings, input_ids.shape[-1]
         needed = s.first_position + length + (start if isinstance(start, int) else 0)
-        if needed > s.max_positions:
+        if needed > s.max_position_embeddings:
             raise InputError(
-                f"a text of {length} tokens needs {needed} positions, the table has {s.max_positions}; shorten it"
+                f"a text of {length} tokens needs {needed} positions, the table has {s.max_position_embeddings}; "
+                f"shorten it"
             )
         if self.pad_id is None or not s.first_position:
             return (s.first_position + start + jnp.arange(length))[None, None]
@@ -102,8 +103,8 @@ class BertLayer(nn.Module):
         s = self.settings
         dtype = jnp.dtype(s.compute_dtype)
         self.attention, self.attention_norm = SelfAttention(s), layer_norm(s)
-        self.intermediate = nn.Dense(s.mlp_width, dtype=dtype)
-        self.output, self.output_norm = nn.Dense(s.width, dtype=dtype), layer_norm(s)
+        self.intermediate = nn.Dense(s.intermediate_size, dtype=dtype)
+        self.output, self.output_norm = nn.Dense(s.hidden_size, dtype=dtype), layer_norm(s)
 
     def __call__(
         self,
@@ -128,12 +129,12 @@ class BertLayer(nn.Module):
     ) -> tuple[Float[Array, "I K n D"], Memory]:
         """The first half of the layer."""
         mixed, own = self.attention(x, mask, memories, keys, asking, cache)
-        return self.attention_norm(x[:, :, asking] + dropout(mixed, self.settings.dropout, keys, 1)), own
+        return self.attention_norm(x[:, :, asking] + dropout(mixed, self.settings.hidden_dropout_prob, keys, 1)), own
 
     def feed_forward(self, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None) -> Float[Array, "I K n D"]:
         """The last part of the layer."""
         hidden = self.output(ACTIVATIONS[self.settings.activation](self.intermediate(x)))
-        return self.output_norm(x + dropout(hidden, self.settings.dropout, keys, 2))
+        return self.output_norm(x + dropout(hidden, self.settings.hidden_dropout_prob, keys, 2))
 
 
 class CrossLayer(BertLayer):
@@ -164,5 +165,5 @@ class CrossLayer(BertLayer):
         x, own = self.ask_itself(x, mask, memories, keys, asking, cache)
         x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
         mixed = self.cross_attention(x, other, visible, fold_keys(keys, 3))
-        x = self.cross_attention_norm(x + dropout(mixed, self.settings.dropout, keys, 3))
+        x = self.cross_attention_norm(x + dropout(mixed, self.settings.hidden_dropout_prob, keys, 3))
         return self.feed_forward(x, keys), own

@@ -65,7 +65,7 @@ class CodeEmbedding(nn.Module):
     A cell takes in the eight around it before the trunk: that edges go on from cell to cell is
     learned there much sooner than by attention, which first has to find out which cells are near (convolutions before
     a transformer do the same for pixels: Xiao et al. 2021, Early convolutions help transformers see better). Cells of a
-    `raster` may not look ahead, and do not look around.
+    `autoregressive` may not look ahead, and do not look around.
     """
 
     settings: Model
@@ -74,12 +74,12 @@ class CodeEmbedding(nn.Module):
     def __call__(self, codes: Int[Array, "B *grid"]) -> Float[Array, "B *grid C"]:
         s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
         # Of the size of the positions that are added.
-        vectors = CodeVectors(s.codes, s.width, deviation=1.0, hidden=True, name="codes")
+        vectors = CodeVectors(s.image_tokenizer, s.hidden_size, deviation=1.0, hidden=True, name="codes")
         x = vectors.look_up(codes).astype(dtype)
-        if s.pattern == "raster":
+        if s.attention_pattern == "autoregressive":
             return x
-        around = Conv(s.width, 3, 1, s.codes.convolution, dtype, name="around")(x)
-        return x + nn.Dense(s.width, dtype=dtype, name="mix")(jax.nn.relu(around))
+        around = Conv(s.hidden_size, 3, 1, s.image_tokenizer.convolution, dtype, name="around")(x)
+        return x + nn.Dense(s.hidden_size, dtype=dtype, name="mix")(jax.nn.relu(around))
 
 
 def make_cnn(settings: ImageEncoder, dtype: jnp.dtype) -> nn.Module:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
-from vlm_jax.config import ImageCodes
+from vlm_jax.config import ImageTokenizerSettings
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.image_tokenizer import code_count, code_digits
 
@@ -22,7 +22,7 @@ class CodeVectors(nn.Module):
     of a code is learned of those like it (as tokens are taken apart by Yu et al. 2023, arXiv:2310.05737, section 3.2).
     """
 
-    settings: ImageCodes
+    settings: ImageTokenizerSettings
     width: int
     deviation: float
     """Of the initial vectors."""
@@ -30,7 +30,7 @@ class CodeVectors(nn.Module):
 
     def setup(self) -> None:
         s = self.settings
-        self._digits = code_digits(s) if s.quantizer == "scalar" else None
+        self._digits = code_digits(s) if s.quantizer == "fsq" else None
         levels = s.levels if self._digits is not None else ()
         init = nn.initializers.normal(self.deviation / (1 + len(levels)) ** 0.5)
         self.embedding = self.param("embedding", init, (code_count(s) + self.hidden, self.width))

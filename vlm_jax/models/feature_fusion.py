@@ -66,21 +66,21 @@ class FeatureFusion(nn.Module):
         dtype = jnp.dtype(s.compute_dtype)
         norm = layer_norm(s, "norm")
         if self.text_fc:
-            text = nn.Dense(s.width, dtype=dtype, kernel_init=identity_or_lecun, name="text_fc")(text)
-        text = dropout(norm(text), s.dropout, keys, 2)
+            text = nn.Dense(s.hidden_size, dtype=dtype, kernel_init=identity_or_lecun, name="text_fc")(text)
+        text = dropout(norm(text), s.hidden_dropout_prob, keys, 2)
         if image is None:
-            return jnp.zeros((len(text), 1, 0, s.width), dtype), text
+            return jnp.zeros((len(text), 1, 0, s.hidden_size), dtype), text
         positions = self._positions(grid or image.shape[1:-1])
         image = image.reshape(len(image), -1, image.shape[-1])
         if grid is not None:
             positions = jax.lax.dynamic_slice_in_dim(positions, start, image.shape[1])
-        image = nn.Dense(s.width, dtype=dtype, name="image_fc")(image)
+        image = nn.Dense(s.hidden_size, dtype=dtype, name="image_fc")(image)
         if s.image.projection == "mlp":  # Liu et al. 2024, arXiv:2310.03744, section 3.3
-            image = nn.Dense(s.width, dtype=dtype, name="image_out")(ACTIVATIONS["gelu"](image))
+            image = nn.Dense(s.hidden_size, dtype=dtype, name="image_out")(ACTIVATIONS["gelu"](image))
         # The last row is the image's, as VisualBERT's table has it.
-        segment = self.param("image_segment", EMBEDDING_INIT, (s.image.segments, s.width))[-1]
+        segment = self.param("image_segment", EMBEDDING_INIT, (s.image.modality_type_vocab_size, s.hidden_size))[-1]
         image = norm((image + (positions + segment[None]).astype(dtype)[None])[:, None])
-        return dropout(image, s.dropout, keys, 1), text
+        return dropout(image, s.hidden_dropout_prob, keys, 1), text
 
     def _positions(self, shape: tuple[int, ...]) -> Float[Array, "G D"]:
         """One vector a cell, rows first."""
@@ -88,7 +88,9 @@ class FeatureFusion(nn.Module):
         if s.image.positions in ("sequence", "shared"):
             cells = self._within(math.prod(shape), "cells")
             cells = jnp.zeros_like(cells) if s.image.positions == "shared" else cells
-            return nn.Embed(s.image.max_positions, s.width, embedding_init=EMBEDDING_INIT, name="image_position")(cells)
+            return nn.Embed(
+                s.image.max_position_embeddings, s.hidden_size, embedding_init=EMBEDDING_INIT, name="image_position"
+            )(cells)
         if len(shape) != 2:
             raise InputError(
                 "model.image.positions 'grid' needs grid features [I, gh, gw, C], and [I, G, C] came; "
@@ -96,16 +98,19 @@ class FeatureFusion(nn.Module):
             )
         by_row, by_column = (
             nn.Embed(
-                s.image.max_positions, s.width, embedding_init=partial(sine_cosine, half=half), name=f"image_{name}"
+                s.image.max_position_embeddings,
+                s.hidden_size,
+                embedding_init=partial(sine_cosine, half=half),
+                name=f"image_{name}",
             )(self._within(count, f"{name}s"))
             for half, (name, count) in enumerate(zip(("row", "column"), shape, strict=True))
         )
-        return (by_row[:, None] + by_column[None]).reshape(-1, s.width)
+        return (by_row[:, None] + by_column[None]).reshape(-1, s.hidden_size)
 
     def _within(self, count: int, what: str) -> Int[Array, " n"]:
-        most = self.settings.image.max_positions
+        most = self.settings.image.max_position_embeddings
         if count > most:
             raise InputError(
-                f"the image grid has {count} {what}, model.image.max_positions is {most}; raise the latter"
+                f"the image grid has {count} {what}, model.image.max_position_embeddings is {most}; raise the latter"
             )
         return jnp.arange(count)

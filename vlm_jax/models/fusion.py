@@ -94,10 +94,10 @@ class Fusion(nn.Module):
 
     def _add(self, name: str, layer: Callable[[Model], nn.Module]) -> list[nn.Module]:
         """One layer a depth, the parameters of the first under `name` with 0 in it."""
-        layers = [layer(self.settings) for _ in range(self.settings.layers)]
+        layers = [layer(self.settings) for _ in range(self.settings.num_layers)]
         for index, each in enumerate(layers):
             setattr(self, name.format(index), each)
-        return [getattr(self, name.format(index)) for index in range(self.settings.layers)]
+        return [getattr(self, name.format(index)) for index in range(self.settings.num_layers)]
 
 
 class ConcatFusion(Fusion):
@@ -125,7 +125,7 @@ class ConcatFusion(Fusion):
         cells, slots = image.shape[2], text.shape[1]
         kind = jnp.array([IMAGE] * cells + [TEXT] * text.shape[2])
         image_valid = jnp.broadcast_to(image_mask[:, None], (len(image), slots, cells))
-        mask = attention_mask(s.pattern, kind, jnp.concatenate([image_valid, text_mask], axis=-1))
+        mask = attention_mask(s.attention_pattern, kind, jnp.concatenate([image_valid, text_mask], axis=-1))
 
         def shared_step(layer, streams, keys, asking):
             image, text = streams
@@ -135,7 +135,7 @@ class ConcatFusion(Fusion):
             text, _ = layer(text, mask[:, :, cells:], (memory,), fold_keys(keys, TEXT), asking)
             return image, text
 
-        if PATTERNS[s.pattern][IMAGE][TEXT] == NONE:
+        if PATTERNS[s.attention_pattern][IMAGE][TEXT] == NONE:
             return through(layers, shared_step, (image, text), keys, asking=slice(1) if first_only else EVERYTHING)
         whole = jnp.concatenate([jnp.broadcast_to(image, (*text.shape[:2], *image.shape[2:])), text], axis=2)
         asking = slice(cells, cells + 1) if first_only else EVERYTHING
@@ -145,7 +145,7 @@ class ConcatFusion(Fusion):
 
     def read_given(self, kind: int, given: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[Memory]:
         """Of each layer, what the other stream reads of the given one, from which the pattern must hide the other."""
-        mask, memories = stream_mask(self.settings.pattern, kind, valid), []
+        mask, memories = stream_mask(self.settings.attention_pattern, kind, valid), []
         for layer in self._layers:
             given, memory = layer(given, mask)
             memories.append(memory)
@@ -177,7 +177,7 @@ class CrossFusion(Fusion):
     text_layer: ClassVar[str] = "text_layer_{}"
 
     def setup(self) -> None:
-        self._asker = IMAGE if PATTERNS[self.settings.pattern][TEXT][IMAGE] == NONE else TEXT
+        self._asker = IMAGE if PATTERNS[self.settings.attention_pattern][TEXT][IMAGE] == NONE else TEXT
         kinds = (CrossLayer, BertLayer) if self._asker == IMAGE else (BertLayer, CrossLayer)
         self._layers = [self._add(name, kinds[i]) for i, name in enumerate(("image_layer_{}", self.text_layer))]
 
@@ -193,7 +193,7 @@ class CrossFusion(Fusion):
         s, layers = self.settings, self._layers
         streams, valid = [image, text], [image_mask[:, None], text_mask]
         asker, asked = self._asker, 1 - self._asker
-        masks = [stream_mask(s.pattern, kind, valid[kind]) for kind in (IMAGE, TEXT)]
+        masks = [stream_mask(s.attention_pattern, kind, valid[kind]) for kind in (IMAGE, TEXT)]
         streams[asked] = encode(layers[asked], streams[asked], masks[asked], fold_keys(keys, asked))
 
         def step(layer, stream, keys, asking):
@@ -205,7 +205,7 @@ class CrossFusion(Fusion):
 
     def read_given(self, kind: int, given: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[Memory]:
         """Of each layer, what the stream that asks reads of the encoded one."""
-        given = encode(self._layers[kind], given, stream_mask(self.settings.pattern, kind, valid), None)
+        given = encode(self._layers[kind], given, stream_mask(self.settings.attention_pattern, kind, valid), None)
         return [layer.read(given) for layer in self._layers[self._asker]]
 
     def read_on(
@@ -262,7 +262,7 @@ class CoAttentionFusion(Fusion):
     ) -> Streams:
         s = self.settings
         valid = (image_mask[:, None], text_mask)
-        masks = tuple(stream_mask(s.pattern, kind, valid[kind]) for kind in (IMAGE, TEXT))
+        masks = tuple(stream_mask(s.attention_pattern, kind, valid[kind]) for kind in (IMAGE, TEXT))
 
         def step(layer, streams, keys, asking):
             slots = streams[0].shape[1]
@@ -291,9 +291,9 @@ class LateFusion(Fusion):
     ) -> Streams:
         s = self.settings
         image_layers, text_layers = self._layers
-        image_self = stream_mask(s.pattern, IMAGE, image_mask[:, None])
+        image_self = stream_mask(s.attention_pattern, IMAGE, image_mask[:, None])
         image = encode(image_layers, image, image_self, fold_keys(keys, IMAGE))
-        text_self = stream_mask(s.pattern, TEXT, text_mask)
+        text_self = stream_mask(s.attention_pattern, TEXT, text_mask)
         asking = slice(1) if first_only else EVERYTHING
         return image, encode(text_layers, text, text_self, fold_keys(keys, TEXT), asking=asking)
 
@@ -309,6 +309,6 @@ def layer_names(settings: Model) -> list[tuple[str, str]]:
     fusion, names = FUSIONS[settings.fusion], []
     for common, own in (("layer_{}", "text_layer"), ("image_layer_{}", "image_layer")):
         if hasattr(fusion, own):
-            paths = [(common.format(index), getattr(fusion, own).format(index)) for index in range(settings.layers)]
+            paths = [(common.format(index), getattr(fusion, own).format(index)) for index in range(settings.num_layers)]
             names += [(f"trunk/{common}/", f"trunk/{specific}/") for common, specific in paths]
     return names

@@ -50,7 +50,7 @@ class AnswerHead(Head):
     @nn.compact
     def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
         s = self.settings
-        pooled = dropout(pool(s, fused.text), s.dropout, keys, 0)
+        pooled = dropout(pool(s, fused.text), s.hidden_dropout_prob, keys, 0)
         return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(pooled)
 
 
@@ -63,7 +63,7 @@ class LastWordHead(Head):
     def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
         last = jnp.sum(fused.text_mask, axis=-1) - 2
         word = jnp.take_along_axis(fused.text, last[:, :, None, None], axis=2)[:, :, 0]
-        word = dropout(word, self.settings.dropout, keys, 0)
+        word = dropout(word, self.settings.hidden_dropout_prob, keys, 0)
         return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(word)
 
 
@@ -79,12 +79,14 @@ class JoinedHead(Head):
         dtype = jnp.dtype(s.compute_dtype)
         visible = fused.image_mask[:, None, :, None].astype(fused.image.dtype)
         mean = jnp.sum(fused.image * visible, axis=2) / jnp.maximum(jnp.sum(visible, axis=2), 1)
-        mean = jnp.tanh(nn.Dense(s.width, dtype=dtype, name="image_pooler")(mean))
-        first = jnp.tanh(nn.Dense(s.width, dtype=dtype, name="text_pooler")(fused.text[:, :, 0]))
+        mean = jnp.tanh(nn.Dense(s.hidden_size, dtype=dtype, name="image_pooler")(mean))
+        first = jnp.tanh(nn.Dense(s.hidden_size, dtype=dtype, name="text_pooler")(fused.text[:, :, 0]))
         mean = jnp.broadcast_to(mean, first.shape)
         joined = mean * first if s.head == "product" else jnp.concatenate([mean, first], axis=-1)
-        hidden = ACTIVATIONS[s.activation](nn.Dense(s.mlp_width, dtype=dtype, name="hidden")(joined))
-        return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(dropout(hidden, s.dropout, keys, 0))
+        hidden = ACTIVATIONS[s.activation](nn.Dense(s.intermediate_size, dtype=dtype, name="hidden")(joined))
+        return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(
+            dropout(hidden, s.hidden_dropout_prob, keys, 0)
+        )
 
 
 class EveryPositionHead(Head):
@@ -114,9 +116,9 @@ class WordsHead(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*n D"], word_scores: Scores) -> Float[Array, "*n V"]:
         s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
-        x = ACTIVATIONS[s.activation](nn.Dense(s.text.width, dtype=dtype, name="transform")(x))
+        x = ACTIVATIONS[s.activation](nn.Dense(s.text.feature_size, dtype=dtype, name="transform")(x))
         x = layer_norm(s, "norm")(x)
-        words = s.text.vocabulary_size
+        words = s.text.vocab_size
         bias = self.param("bias", nn.initializers.zeros, (words,))
         scores = word_scores(x) if self.tied else nn.Dense(words, use_bias=False, name="decoder")(x)
         return scores.astype(jnp.float32) + jnp.expand_dims(bias, range(x.ndim - 1))
@@ -141,24 +143,26 @@ class ImageCodesHead(Head):
     @nn.compact
     def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I k G V"]:
         s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
-        x = ACTIVATIONS[s.activation](nn.Dense(s.width, dtype=dtype, name="transform")(fused.image))
+        x = ACTIVATIONS[s.activation](nn.Dense(s.hidden_size, dtype=dtype, name="transform")(fused.image))
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
-        vectors = CodeVectors(s.codes, s.width, deviation=s.width**-0.5, name="codes")
+        vectors = CodeVectors(s.image_tokenizer, s.hidden_size, deviation=s.hidden_size**-0.5, name="codes")
         scores = vectors.scores(layer_norm(s, "norm")(x)).astype(jnp.float32)
         return scores + jnp.expand_dims(bias, range(scores.ndim - 1))
 
 
 def pool(settings: Model, text: Float[Array, "I K t D"]) -> Float[Array, "I K D"]:
     """BERT's pooler, dense and tanh on [CLS], with the parameters `pooler` of the module that calls."""
-    return jnp.tanh(nn.Dense(settings.width, dtype=jnp.dtype(settings.compute_dtype), name="pooler")(text[:, :, 0]))
+    return jnp.tanh(
+        nn.Dense(settings.hidden_size, dtype=jnp.dtype(settings.compute_dtype), name="pooler")(text[:, :, 0])
+    )
 
 
 HEADS = {
-    "answers": AnswerHead,
-    "last_word": LastWordHead,
+    "cls": AnswerHead,
+    "token_before_sep": LastWordHead,
     "product": JoinedHead,
     "concatenation": JoinedHead,
-    "every_position": EveryPositionHead,
-    "next_word": NextWordHead,
-    "image_codes": ImageCodesHead,
+    "per_token": EveryPositionHead,
+    "lm": NextWordHead,
+    "image_tokens": ImageCodesHead,
 }

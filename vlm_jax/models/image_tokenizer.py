@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from vlm_jax.config import ImageCodes
+from vlm_jax.config import ImageTokenizerSettings
 from vlm_jax.models.convolution import Conv
 
 REVIVAL = 0.25  # weight of the loss that draws codes which nothing took to features of the batch
@@ -37,36 +37,36 @@ class Reconstruction(NamedTuple):
     """The quantizer's share of the loss."""
 
 
-def code_count(settings: ImageCodes) -> int:
+def code_count(settings: ImageTokenizerSettings) -> int:
     """How many codes there are."""
-    return math.prod(settings.levels) if settings.quantizer == "scalar" else settings.size
+    return math.prod(settings.levels) if settings.quantizer == "fsq" else settings.codebook_size
 
 
-def code_digits(settings: ImageCodes) -> Int[np.ndarray, "codes d"]:
+def code_digits(settings: ImageTokenizerSettings) -> Int[np.ndarray, "codes d"]:
     """Of each code of the scalar quantizer the level of each number, from 0, the first number first."""
     codes, levels = np.arange(code_count(settings), dtype=np.int32), np.array(settings.levels, np.int32)
     return codes[:, None] // _places(settings)[None] % levels[None]
 
 
-def _places(settings: ImageCodes) -> Int[np.ndarray, " d"]:
+def _places(settings: ImageTokenizerSettings) -> Int[np.ndarray, " d"]:
     """What a digit counts in a code: the first one 1."""
     return np.cumprod([1, *settings.levels[:-1]]).astype(np.int32)
 
 
-def grid_size(settings: ImageCodes, size: tuple[int, int]) -> tuple[int, int]:
+def grid_size(settings: ImageTokenizerSettings, size: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of the codes of a picture of `size` pixels."""
     cell = settings.patch_size * 2 ** (len(settings.widths) - 1)
     return size[0] // cell, size[1] // cell
 
 
-class ScalarQuantizer(nn.Module):
+class FiniteScalarQuantizer(nn.Module):
     """Finite scalar quantization (Mentzer et al. 2023, section 3): d numbers, rounded to `levels` values each.
 
     A number is first bounded by a tanh, moved by half a level where there is an even number of them. Nothing is
     learned here, and no code can die.
     """
 
-    settings: ImageCodes
+    settings: ImageTokenizerSettings
 
     @property
     def width(self) -> int:
@@ -92,7 +92,7 @@ class ScalarQuantizer(nn.Module):
         return np.array(self.settings.levels, np.int32)[None, None, None]
 
 
-class CodebookQuantizer(nn.Module):
+class VectorQuantizer(nn.Module):
     """A learned codebook (van den Oord et al. 2017, section 3.2, eq. 3), trained by its gradient alone.
 
     With `revive`, a code that no feature of the batch took is drawn towards one: so a code that died returns, as by
@@ -102,18 +102,18 @@ class CodebookQuantizer(nn.Module):
     is, and so the loss, depends on how many devices and micro-batches it is split into.
     """
 
-    settings: ImageCodes
+    settings: ImageTokenizerSettings
 
     def setup(self) -> None:
         s = self.settings
-        bound = 1 / s.size  # as in the authors' code
+        bound = 1 / s.codebook_size  # as in the authors' code
         init = nn.initializers.uniform(2 * bound)
-        self.codebook = self.param("codebook", lambda *given: init(*given) - bound, (s.size, s.code_width))
+        self.codebook = self.param("codebook", lambda *given: init(*given) - bound, (s.codebook_size, s.embedding_size))
 
     @property
     def width(self) -> int:
         """Numbers of a cell."""
-        return self.settings.code_width
+        return self.settings.embedding_size
 
     def __call__(self, features: Features, *, revive: bool = False) -> Quantized:
         s, flat = self.settings, features.reshape(-1, features.shape[-1])
@@ -126,9 +126,9 @@ class CodebookQuantizer(nn.Module):
             seen = jax.lax.stop_gradient(flat)
             away = jax.random.normal(jax.random.key(0), self.codebook.shape)
             places = seen.mean(0)[None] + seen.std(0)[None] * away
-            dead = jnp.ones(s.size, bool).at[codes].set(False)
+            dead = jnp.ones(s.codebook_size, bool).at[codes].set(False)
             apart = jnp.square(seen[_nearest(places, seen)] - self.codebook).mean(-1)
-            loss += REVIVAL * jnp.sum(apart * dead) / s.size
+            loss += REVIVAL * jnp.sum(apart * dead) / s.codebook_size
         rounded = features + jax.lax.stop_gradient(taken - features)
         return Quantized(rounded, codes.reshape(features.shape[:-1]), loss)
 
@@ -142,7 +142,7 @@ def _nearest(points: Float[Array, "n d"], others: Float[Array, "m d"]) -> Int[Ar
     return jnp.argmin(jnp.square(others).sum(-1)[None] - 2 * points @ others.T, axis=-1)
 
 
-QUANTIZERS = {"scalar": ScalarQuantizer, "codebook": CodebookQuantizer}
+QUANTIZERS = {"fsq": FiniteScalarQuantizer, "vq": VectorQuantizer}
 
 
 class ResidualBlock(nn.Module):
@@ -166,16 +166,17 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """Squares of pixels, then stages of residual blocks that halve height and width between them.
 
-    With `cells` nothing passes from one cell to another. What a thing looks like is then in the codes of the cells that
+    With `patchwise` nothing passes from one cell to another. What a thing looks like is then in the codes of the cells
+    that
     it covers, and not once more in those around, which would all have to agree when pictures are drawn code by code.
     """
 
-    settings: ImageCodes
+    settings: ImageTokenizerSettings
     features: int
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Features:
-        s, kernel_size = self.settings, 1 if self.settings.encoder == "cells" else 3
+        s, kernel_size = self.settings, 1 if self.settings.encoder == "patchwise" else 3
         x = nn.Dense(s.widths[0], name="patch")(to_depth(image, s.patch_size))
         for stage, (width, depth) in enumerate(zip(s.widths, s.depths, strict=True)):
             if stage:
@@ -188,7 +189,7 @@ class Encoder(nn.Module):
 class ImageDecoder(nn.Module):
     """The encoder's stages the other way round, with 3x3 convolutions."""
 
-    settings: ImageCodes
+    settings: ImageTokenizerSettings
 
     @nn.compact
     def __call__(self, features: Features) -> Float[Array, "B h w 3"]:
@@ -220,7 +221,7 @@ def to_space(x: Float[Array, "B h w C"], side: int) -> Float[Array, "B _ _ _"]:
 class ImageTokenizer(nn.Module):
     """Normalised pixels to codes and back; height and width are multiples of a cell's side."""
 
-    settings: ImageCodes
+    settings: ImageTokenizerSettings
 
     def setup(self) -> None:
         self.quantizer = QUANTIZERS[self.settings.quantizer](self.settings)

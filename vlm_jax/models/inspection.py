@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vlm_jax.config import ImageCodes, Model
+from vlm_jax.config import ImageTokenizerSettings, Model
 from vlm_jax.models.attention import CrossAttention, SelfAttention
 from vlm_jax.models.code_vectors import CodeVectors
 from vlm_jax.models.convolution import Conv, DepthwiseConv
-from vlm_jax.models.image_tokenizer import CodebookQuantizer, ImageTokenizer, grid_size
+from vlm_jax.models.image_tokenizer import ImageTokenizer, VectorQuantizer, grid_size
 from vlm_jax.models.vlm import VisualLanguageModel
 
 Path = tuple[str, ...]
@@ -49,7 +49,7 @@ def inspect(
     return _rows(*_call(settings, image_size=image_size, questions=questions, classes=classes, text_length=text_length))
 
 
-def inspect_image_tokenizer(settings: ImageCodes, *, image_size: tuple[int, int]) -> list[ModuleRow]:
+def inspect_image_tokenizer(settings: ImageTokenizerSettings, *, image_size: tuple[int, int]) -> list[ModuleRow]:
     """As `inspect`, of an image tokenizer that takes a picture through its codes."""
     return _rows(ImageTokenizer(settings), "__call__", (jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32),))
 
@@ -82,13 +82,13 @@ def _call(
 ) -> tuple[VisualLanguageModel, str, tuple[jax.ShapeDtypeStruct, ...]]:
     """The model, the method that a train step calls and shapes of what it is called with."""
     model = VisualLanguageModel(dataclasses.replace(settings, scan_layers=False, remat=False), classes)
-    methods = {"next_word": "word_logits", "image_codes": "code_logits"}
+    methods = {"lm": "word_logits", "image_tokens": "code_logits"}
     method = methods.get(settings.head, "answer_logits")
     length = text_length - (method == "word_logits")
-    channels = settings.image.features if settings.image.cnn == "features" else 3
+    channels = settings.image.feature_size if settings.image.cnn == "features" else 3
     image = jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32)
-    if settings.image.cnn == "codes":
-        image = jax.ShapeDtypeStruct((1, *grid_size(settings.codes, image_size)), jnp.int32)
+    if settings.image.cnn == "image_tokens":
+        image = jax.ShapeDtypeStruct((1, *grid_size(settings.image_tokenizer, image_size)), jnp.int32)
     inputs = (
         image,
         jax.ShapeDtypeStruct((1, questions, length), jnp.int32),
@@ -160,7 +160,7 @@ def _depthwise_conv(module, output, _):
 
 def _to_codebook(module, output, features, **_):
     """How far features are from each code, by their products, and places from features as well (`revive`)."""
-    return 2 * 2 * features.size * module.settings.size
+    return 2 * 2 * features.size * module.settings.codebook_size
 
 
 def _tied(module, output, x):
@@ -186,5 +186,5 @@ FLOPS: dict[tuple[type[nn.Module], str], Callable[..., int]] = {
     (DepthwiseConv, "__call__"): _depthwise_conv,
     (SelfAttention, "__call__"): _self_attention,
     (CrossAttention, "__call__"): _cross_attention,
-    (CodebookQuantizer, "__call__"): _to_codebook,
+    (VectorQuantizer, "__call__"): _to_codebook,
 }

@@ -104,11 +104,11 @@ class PretrainedModel(VisualLanguageModel):
 
 def check_text(settings: Model, input_ids: ArrayLike, segments: ArrayLike | None = None) -> None:
     """`InputError` where a token id or a token type has no row in its table."""
-    check_ids(input_ids, settings.text.vocabulary_size, "token id")
+    check_ids(input_ids, settings.text.vocab_size, "token id")
     if segments is not None:
-        if not settings.text.segments:
+        if not settings.text.type_vocab_size:
             raise InputError("this encoder has no token types; leave segments out")
-        check_ids(segments, settings.text.segments, "token type")
+        check_ids(segments, settings.text.type_vocab_size, "token type")
 
 
 class ImageClassifier(nn.Module):

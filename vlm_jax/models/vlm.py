@@ -55,7 +55,7 @@ class VisualLanguageModel(nn.Module):
     """Pictures and K texts each -> logits.
 
     `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where `model.image.cnn` is `features`, or
-    an image tokenizer's codes where it is `codes`;
+    an image tokenizer's codes where it is `image_tokens`;
     `text` is token ids, or text features that already hold positions. `image_mask` [I, G] hides cells; [I, 1] hides
     all of them: the question alone. `keys`, one an example, switch dropout on.
     """
@@ -65,9 +65,11 @@ class VisualLanguageModel(nn.Module):
 
     def setup(self) -> None:
         s = self.settings
-        if s.pattern is None or s.head is None:
-            raise InputError("model.pattern and model.head are open; config_checks.check chooses them, or give both")
-        if s.image.cnn == "codes":
+        if s.attention_pattern is None or s.head is None:
+            raise InputError(
+                "model.attention_pattern and model.head are open; config_checks.check chooses them, or give both"
+            )
+        if s.image.cnn == "image_tokens":
             self.image = CodeEmbedding(s)
         elif s.image.cnn != "features":
             self.image = make_cnn(s.image, jnp.dtype(s.compute_dtype))
@@ -151,7 +153,7 @@ class VisualLanguageModel(nn.Module):
             whole = self(image, text[:, None], text_mask[:, None], image_mask=image_mask, keys=keys)
             return ModelOutput(*(x[:, 0] for x in whole))
         fused = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
-        words = self.settings.head == "next_word"
+        words = self.settings.head == "lm"
         logits = self.head(fused.text, self.text.scores) if words else self.head(fused, fold_keys(keys, 3))
         return ModelOutput(logits, fused.image, fused.text)
 
@@ -194,8 +196,11 @@ class VisualLanguageModel(nn.Module):
 
     def _room(self, pictures: int, texts: int, length: int) -> list[Memory]:
         s = self.settings
-        room = jnp.zeros((pictures, texts, s.heads, length, s.width // s.heads), jnp.dtype(s.compute_dtype))
-        return [(room, room)] * s.layers
+        room = jnp.zeros(
+            (pictures, texts, s.num_attention_heads, length, s.hidden_size // s.num_attention_heads),
+            jnp.dtype(s.compute_dtype),
+        )
+        return [(room, room)] * s.num_layers
 
     def read_prompt(self, text: Int[Array, "I K T"], text_mask: Bool[Array, "I K T"]) -> PromptMemory:
         """What cells read of prompts, computed once for all that is drawn of them; words must see no image."""
@@ -206,8 +211,8 @@ class VisualLanguageModel(nn.Module):
         """`code_logits` of prompts that have been read."""
         image, _ = self.embed(self.image(codes), self._no_text(len(codes)))
         image = jnp.broadcast_to(image, (len(image), prompt.mask.shape[1], *image.shape[2:]))
-        mask = stream_mask(self.settings.pattern, IMAGE, jnp.ones(image.shape[:3], bool))
-        return self._cell_logits(*self.trunk.read_on(image, mask, *prompt, [None] * self.settings.layers))[0]
+        mask = stream_mask(self.settings.attention_pattern, IMAGE, jnp.ones(image.shape[:3], bool))
+        return self._cell_logits(*self.trunk.read_on(image, mask, *prompt, [None] * self.settings.num_layers))[0]
 
     def no_cells(self, pictures: int, texts: int, cells: int) -> CellMemory:
         """Room for `cells` cells of a picture for each of `texts` prompts, none of them there yet."""
@@ -216,7 +221,7 @@ class VisualLanguageModel(nn.Module):
     def next_code_logits(
         self, prompt: PromptMemory, cells: CellMemory, before: Int[Array, "I n"], grid: tuple[int, int]
     ) -> tuple[Float[Array, "I K n V"], CellMemory]:
-        """Of each of the n next cells the logits of its code, under the pattern `raster`.
+        """Of each of the n next cells the logits of its code, under the pattern `autoregressive`.
 
         A cell is asked for by the code before it, in reading order; before the first one there is a hidden one.
         """
@@ -231,7 +236,7 @@ class VisualLanguageModel(nn.Module):
 
     def _no_text(self, pictures: int) -> Float[Array, "I 1 0 E"]:
         s = self.settings
-        return jnp.zeros((pictures, 1, 0, s.text.width), jnp.dtype(s.compute_dtype))
+        return jnp.zeros((pictures, 1, 0, s.text.feature_size), jnp.dtype(s.compute_dtype))
 
     def _cell_logits(
         self, image: Float[Array, "I K n D"], layers: list[Memory]

@@ -22,7 +22,7 @@ def shuffled_difference(
 ) -> dict[str, float]:
     """Mean of `scores` minus `shuffled`, item by item, with its interval of `LEVEL`, clustered by image.
 
-    The rows are `control/NAME/difference/METRIC`, `.../difference_low/...` and `.../difference_high/...`, not a number
+    The rows are `baseline/NAME/difference/METRIC`, `.../difference_low/...` and `.../difference_high/...`, not a number
     where the scores are none, or where the images cannot tell. `predictions` name the image of each item.
     """
     values = (math.nan, math.nan, math.nan)
@@ -31,7 +31,7 @@ def shuffled_difference(
         ends = (pair.low, pair.high)
         values = (pair.difference, *(math.nan if end is None else end for end in ends))
     names = ("difference", "difference_low", "difference_high")
-    return {f"control/{name}/{row}/{metric}": value for row, value in zip(names, values, strict=True)}
+    return {f"baseline/{name}/{row}/{metric}": value for row, value in zip(names, values, strict=True)}
 
 
 def baseline_warnings(metrics: Mapping[str, float], metric: str, shuffled: str) -> list[str]:
@@ -48,10 +48,10 @@ def baseline_warnings(metrics: Mapping[str, float], metric: str, shuffled: str) 
 
 
 def _shuffled_warnings(metrics: Mapping[str, float], metric: str, shuffled: str) -> list[str]:
-    what = shuffled.partition("_")[0]
-    rows = [f"control/{shuffled}/{row}/{metric}" for row in ("difference", "difference_low", "difference_high")]
+    what = shuffled.removeprefix("shuffled_")
+    rows = [f"baseline/{shuffled}/{row}/{metric}" for row in ("difference", "difference_low", "difference_high")]
     if rows[0] not in metrics:
-        return [f"the baseline {shuffled} is left out: the split has no two {what}s that differ"]
+        return [f"the baseline {shuffled} is left out: the split has no two {what} that differ"]
     difference, low, high = (metrics[row] for row in rows)
     if math.isnan(difference):
         return [f"the baseline {shuffled} cannot be compared: {metric} is not a finite number for every item"]
@@ -59,14 +59,14 @@ def _shuffled_warnings(metrics: Mapping[str, float], metric: str, shuffled: str)
         return []
     interval = "" if math.isnan(low) else f", {LEVEL:.0%} interval {low:+.4f} to {high:+.4f}, clustered by image"
     return [
-        f"{metric} is not certainly higher with the right {what}s than with shuffled ones "
-        f"(difference {difference:+.4f}{interval}): the scores do not show that the model uses its {what}s"
+        f"{metric} is not certainly higher with the right {what} than with shuffled ones "
+        f"(difference {difference:+.4f}{interval}): the scores do not show that the model uses its {what}"
     ]
 
 
 def _baselines(metrics: Mapping[str, float], metric: str) -> Iterator[tuple[str, float]]:
-    """Each baseline with its score: `control/NAME`, or `control/NAME/METRIC` where a task has several scores."""
+    """Each baseline with its score: `baseline/NAME`, or `baseline/NAME/METRIC` where a task has several scores."""
     for name, value in metrics.items():
         first, *rest = name.split("/")
-        if first == "control" and rest[1:] in ([], [metric]):
+        if first == "baseline" and rest[1:] in ([], [metric]):
             yield rest[0], value

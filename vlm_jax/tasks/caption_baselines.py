@@ -63,10 +63,10 @@ def constant_caption(candidates: Sequence[str], judges: Sequence[Example]) -> st
 def nearest_captions(known: Sequence[Example], nearest: Int[np.ndarray, "N K"]) -> dict[str, list[str]]:
     """By the name of the baseline, a caption for each of N images from its K nearest among `known`, the nearest first.
 
-    `nearest_picture`: the first caption of the nearest one; `nearest_consensus`: see `consensus_captions`.
+    `nearest_image`: the first caption of the nearest one; `nearest_consensus`: see `consensus_captions`.
     """
     first = [known[place].questions[0].text for place in nearest[:, 0].tolist()]
-    return {"nearest_picture": first, "nearest_consensus": consensus_captions(known, nearest)}
+    return {"nearest_image": first, "nearest_consensus": consensus_captions(known, nearest)}
 
 
 def consensus_captions(known: Sequence[Example], nearest: Int[np.ndarray, "N K"]) -> list[str]:

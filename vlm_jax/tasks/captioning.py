@@ -23,7 +23,7 @@ from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
 from vlm_jax.tasks.caption import Caption, Said, rule_scores
 from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_captions, nearest_captions
-from vlm_jax.tasks.nearest_picture import nearest_few, spread
+from vlm_jax.tasks.nearest_image import nearest_few, spread
 from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
 from vlm_jax.types import Batch, Example, Question
@@ -57,7 +57,7 @@ class Captioning(Task):
         *("rule_accuracy", "objects_named", "attributes", "hallucinated", "relations", "relations_true"),
     )
 
-    shuffled = "image_shuffled"
+    shuffled = "shuffled_images"
 
     @classmethod
     def metric_of(cls, config: Config) -> str:
@@ -110,7 +110,7 @@ class Captioning(Task):
         if (settings, choices) not in self._decoders:
             tokenizer = self.encode.tokenizer
             never = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.mask_id, tokenizer.unknown_id} - {None}
-            never |= set(tokenizer.unused(self.config.model.text.vocabulary_size))
+            never |= set(tokenizer.unused(self.config.model.text.vocab_size))
             special = Special(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id, tuple(sorted(never)))
             prefix = tokenizer.tokens([settings.prefix])[0] if settings.prefix else ()
             if tokenizer.unknown_id in prefix:
@@ -212,7 +212,7 @@ class Captioning(Task):
                 for c in captions]  # fmt: skip
         return {"captions.json": rows}
 
-    def controls(
+    def baselines(
         self,
         params: dict[str, Any],
         examples: Sequence[Example],
@@ -221,8 +221,8 @@ class Captioning(Task):
     ) -> dict[str, float]:
         """What is reached without looking, and by looking up.
 
-        `image_shuffled`: captions of other pictures, `no_image`: of none. `constant` and, of drawn scenes,
-        `constant_true`: the training caption that suits all best (`constant_captions`). `nearest_picture`: the first
+        `shuffled_images`: captions of other pictures, `no_image`: of none. `constant` and, of drawn scenes,
+        `constant_true`: the training caption that suits all best (`constant_captions`). `nearest_image`: the first
         caption of the training picture whose grid features, averaged over cells, have the largest cosine with the
         picture's own; `nearest_consensus`: of the captions of the five nearest the one most like the others
         (`consensus_captions`). These two take one pass of the image side over at most 20,000 training pictures, less
@@ -240,7 +240,7 @@ class Captioning(Task):
             difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         kept = {"cider_d", "bleu_4", "exact_match", "rule_accuracy", "objects_named"}
         return difference | {
-            f"control/{name}/{metric}": value
+            f"baseline/{name}/{metric}": value
             for name, captions in rows.items()
             for metric, value in self.score(captions).items()
             if metric in kept

@@ -29,7 +29,8 @@ class Drawn(NamedTuple):
     checks: tuple[ImageCheck, ...]
     """Each picture held against the scene of the prompt; none where nobody knows."""
     log_likelihood: float
-    """Mean log-probability of a code of the true picture, in nats: all hidden or, with `raster`, given those before."""
+    """Mean log-probability of a code of the true picture, in nats: all hidden or, with `autoregressive`, given those
+    before."""
     prompt_gain: float
     """How much of that is due to the prompt: what is lost with that of another picture. Not a number where there is
     no other one, or where it has the same."""

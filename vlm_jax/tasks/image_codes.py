@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vlm_jax.config import Config, Data, ImageCodes, ImageInput
+from vlm_jax.config import Config, Data, ImageInput, ImageTokenizerSettings
 from vlm_jax.config_json import from_json, to_json
 from vlm_jax.data.digests import image_digests
 from vlm_jax.data.encoding import ExampleEncoder
@@ -42,7 +42,7 @@ class TrainedTokenizer:
         except Exception as error:
             raise InputError(f"{file} is no image tokenizer: {error}; train again") from None
         self.digest, self.config = sha256(file), config
-        self.settings: ImageCodes = config.model.codes
+        self.settings: ImageTokenizerSettings = config.model.image_tokenizer
         self.image: ImageInput = config.data.image
         self.codes = code_count(self.settings)
         """How many codes there are."""
@@ -92,7 +92,7 @@ class TrainedTokenizer:
     def cached(self, examples: Sequence[Example], encode: ExampleEncoder, data: Data) -> Int[np.ndarray, "N gh gw"]:
         """`encode`, but read from `data.directory` where this tokenizer has met the very same pictures before."""
         digest = hashlib.sha256("\n".join(image_digests(examples, data)).encode()).hexdigest()
-        file = Path(data.directory).expanduser() / "image_codes" / self.digest[:16] / f"{digest[:32]}.npy"
+        file = Path(data.directory).expanduser() / "image_tokens" / self.digest[:16] / f"{digest[:32]}.npy"
         manifest = file.with_suffix(".json")
         try:
             if change(file, read_manifest(manifest)) is None:
@@ -119,10 +119,11 @@ def save_tokenizer(file: Path, config: Config, params: Any) -> None:
 
 def differing(mine: Config, its: Config) -> str:
     """What decides a picture's codes and is not the same in two configs, as the second has it."""
-    one, other = mine.model.codes, its.model.codes
-    own = ("levels",) if other.quantizer == "scalar" else ("size", "code_width")
+    one, other = mine.model.image_tokenizer, its.model.image_tokenizer
+    own = ("levels",) if other.quantizer == "fsq" else ("codebook_size", "embedding_size")
     rows = [
-        (f"model.codes.{name}", one, other) for name in ("quantizer", "encoder", "patch_size", "widths", "depths", *own)
+        (f"model.image_tokenizer.{name}", one, other)
+        for name in ("quantizer", "encoder", "patch_size", "widths", "depths", *own)
     ]
     rows = [(name, getattr(a, name.rpartition(".")[2]), getattr(b, name.rpartition(".")[2])) for name, a, b in rows]
     pictures = (mine.data.image, its.data.image)

@@ -20,7 +20,7 @@ from vlm_jax.tasks.baselines import shuffled_difference
 from vlm_jax.tasks.drawn import Drawn, check_drawn, remarks_on, score_drawn
 from vlm_jax.tasks.image_codes import TrainedTokenizer, differing
 from vlm_jax.tasks.judge import Judge
-from vlm_jax.tasks.nearest_picture import spread
+from vlm_jax.tasks.nearest_image import spread
 from vlm_jax.tasks.picture_distance import PictureFeatures, distances
 from vlm_jax.tasks.reach import code_reach
 from vlm_jax.tasks.shared import Changed, Sums, Task, others, place_keys
@@ -63,7 +63,7 @@ class ImageGeneration(Task):
         *("sample_diversity", "prompt_diversity"),
         *("objects_right", "objects_and_sizes_right", "count_right", "relation_right", "all_right"),
     )
-    shuffled = "prompt_shuffled"
+    shuffled = "shuffled_prompts"
     sheets = True
 
     @classmethod
@@ -82,7 +82,7 @@ class ImageGeneration(Task):
         self.model = VisualLanguageModel(config.model, tokenizer.codes)
         self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))
-        self._raster = config.model.pattern == "raster"
+        self._autoregressive = config.model.attention_pattern == "autoregressive"
         self._weights: Float[np.ndarray, " V"] | None = None
         self._decoders: dict[Generation, CodeDecoder] = {}
         self._likelihood = jax.jit(self._log_likelihood)
@@ -109,7 +109,7 @@ class ImageGeneration(Task):
     def facts(self) -> dict[str, Any]:
         """Whose codes are drawn, which network's features a distance is of, and who chose among candidates."""
         tokenizer = {"run": self.config.generation.tokenizer, "sha256": self.tokenizer.digest}
-        named = {"features": self._features, "judge": self.judge}
+        named = {"features": self._features, "reranker": self.judge}
         return {"image_tokenizer": tokenizer} | {name: each.origin for name, each in named.items() if each}
 
     def prepare(self, examples: Sequence[Example]) -> Changed:
@@ -120,7 +120,7 @@ class ImageGeneration(Task):
 
     def learn_from(self, train: Changed) -> None:
         """What each code counts in the loss, by how rare it is; 1 on average over the training codes."""
-        if power := self.config.generation.rare_codes:
+        if power := self.config.generation.token_frequency_power:
             counts = np.bincount(np.ravel([example.image for example in train]), minlength=self.tokenizer.codes)
             share = np.maximum(counts, LEAST_COUNT) / counts.sum()
             weights = share**-power
@@ -132,22 +132,22 @@ class ImageGeneration(Task):
         drop, places, dropout = (
             jax.vmap(lambda key, use=use: jax.random.fold_in(key, use))(keys) for use in (DROP, HIDE, MODEL)
         )
-        without = jax.vmap(jax.random.bernoulli, (0, None))(drop, settings.drop_prompt)[:, None, None]
+        without = jax.vmap(jax.random.bernoulli, (0, None))(drop, settings.cond_drop_prob)[:, None, None]
         ids, mask = (
             jnp.where(without, row, given)
             for row, given in zip(self._empty, (batch.input_ids, batch.text_mask), strict=True)
         )
-        if self._raster:
+        if self._autoregressive:
             codes, hidden = before(batch.image, mask_code=self.tokenizer.codes), jnp.ones(batch.image.shape, bool)
         else:
-            codes, hidden = hide(batch.image, places, schedule=settings.masking, mask_code=self.tokenizer.codes)
+            codes, hidden = hide(batch.image, places, schedule=settings.mask_schedule, mask_code=self.tokenizer.codes)
         logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
         target = jnp.broadcast_to(batch.image.reshape(len(codes), 1, -1), logits.shape[:-1])
-        assert self._weights is not None or not settings.rare_codes, "learn_from was not called"
+        assert self._weights is not None or not settings.token_frequency_power, "learn_from was not called"
         smoothing = self.config.training.label_smoothing
         loss, right = code_losses(logits, target, weights=self._weights, smoothing=smoothing)
         counted = hidden.reshape(len(codes), 1, -1).astype(jnp.float32)
-        if settings.per_picture:
+        if settings.loss_weighting == "elbo":
             # The weight 1 / t of masked diffusion (Sahoo et al. 2024, arXiv:2406.07524, section 3).
             counted = counted / jnp.mean(counted, axis=-1, keepdims=True)
         weight = counted * batch.weight[..., None]
@@ -156,10 +156,10 @@ class ImageGeneration(Task):
     def _log_likelihood(self, params, codes, ids, mask) -> Float[Array, " I"]:
         """Of each picture, the mean log-probability of a code, in one pass: how well the prompt fits it.
 
-        All codes are hidden; with `raster` each is given those before it, so that the sum is the picture's own.
+        All codes are hidden; with `autoregressive` each is given those before it, so that the sum is the picture's own.
         """
         nothing = jnp.full(codes.shape, self.tokenizer.codes, jnp.int32)
-        shown = before(codes, mask_code=self.tokenizer.codes) if self._raster else nothing
+        shown = before(codes, mask_code=self.tokenizer.codes) if self._autoregressive else nothing
         logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="code_logits")[:, 0]
         return jnp.mean(code_log_probabilities(logits, codes), axis=-1)
 
@@ -167,27 +167,27 @@ class ImageGeneration(Task):
         """The compiled decoder of some settings."""
         if settings not in self._decoders:
             shape = {"grid": self.tokenizer.grid, "codes": self.tokenizer.codes, "empty": self._empty}
-            self._decoders[settings] = CodeDecoder(self.model, settings, raster=self._raster, **shape)
+            self._decoders[settings] = CodeDecoder(self.model, settings, autoregressive=self._autoregressive, **shape)
         return self._decoders[settings]
 
     def draw(
         self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, *, batch: int | None = None
     ) -> UInt8[np.ndarray, "N S h w 3"]:
-        """`settings.samples` pictures of each prompt; what is drawn depends on the prompt's place, not on the batch.
+        """`settings.num_images` pictures of each prompt; what is drawn depends on the prompt's place, not on the batch.
 
         `batch`, by default as many as are evaluated at a time, counts candidates.
         """
-        if self.judge and settings.candidates > 1:
+        if self.judge and settings.num_candidates > 1:
             return self._judged(self.judge, params, prompts, settings, batch)
         pictures = self.tokenizer.decode(self._draw_codes(params, prompts, settings, batch))
-        return pictures.reshape(len(prompts), settings.samples, *pictures.shape[1:])
+        return pictures.reshape(len(prompts), settings.num_images, *pictures.shape[1:])
 
     def _draw_codes(
         self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, batch: int | None
     ) -> Int[np.ndarray, "P gh gw"]:
-        size = max(1, (batch or self.config.training.evaluation_batch_images) // settings.candidates)
-        count = len(prompts) * settings.samples
-        texts = [prompt for prompt in prompts for _ in range(settings.samples)] + [""] * (-count % size)
+        size = max(1, (batch or self.config.training.evaluation_batch_images) // settings.num_candidates)
+        count = len(prompts) * settings.num_images
+        texts = [prompt for prompt in prompts for _ in range(settings.num_images)] + [""] * (-count % size)
         ids, mask = self.encode.encode_texts(texts)
         draw, found = self.decoder(settings), []
         for first in range(0, len(texts), size):
@@ -199,18 +199,20 @@ class ImageGeneration(Task):
     def _judged(
         self, judge: Judge, params: dict[str, Any], prompts: Sequence[str], settings: Generation, batch: int | None
     ) -> UInt8[np.ndarray, "N S h w 3"]:
-        many = settings.samples * settings.candidates
-        drawn = dataclasses.replace(settings, samples=many, candidates=1)
-        codes = self._draw_codes(params, prompts, drawn, batch).reshape(-1, settings.candidates, *self.tokenizer.grid)
-        asked, chosen = [prompt for prompt in prompts for _ in range(settings.samples)], []
-        size = max(1, JUDGED // settings.candidates)
+        many = settings.num_images * settings.num_candidates
+        drawn = dataclasses.replace(settings, num_images=many, num_candidates=1)
+        codes = self._draw_codes(params, prompts, drawn, batch).reshape(
+            -1, settings.num_candidates, *self.tokenizer.grid
+        )
+        asked, chosen = [prompt for prompt in prompts for _ in range(settings.num_images)], []
+        size = max(1, JUDGED // settings.num_candidates)
         for first in range(0, len(asked), size):
             some = codes[first : first + size]
             pictures = self.tokenizer.decode(some.reshape(-1, *self.tokenizer.grid))
-            texts = [prompt for prompt in asked[first : first + size] for _ in range(settings.candidates)]
+            texts = [prompt for prompt in asked[first : first + size] for _ in range(settings.num_candidates)]
             best = judge(pictures, texts).reshape(some.shape[:2]).argmax(1)
             chosen.append(pictures.reshape(*some.shape[:2], *pictures.shape[1:])[np.arange(len(best)), best])
-        return np.concatenate(chosen).reshape(len(prompts), settings.samples, *chosen[0].shape[1:])
+        return np.concatenate(chosen).reshape(len(prompts), settings.num_images, *chosen[0].shape[1:])
 
     def predict(
         self,
@@ -265,7 +267,7 @@ class ImageGeneration(Task):
             return f"{metrics['objects_right']:.1%} of the objects right"
         return f"{metrics['log_likelihood']:.2f} nats a code"
 
-    def controls(
+    def baselines(
         self,
         params: dict[str, Any],
         examples: Changed,
@@ -280,7 +282,7 @@ class ImageGeneration(Task):
         found = {"unseen_prompts/count": float(len(new))} | self._distances(examples, train, predictions)
         if len({row.prompt for row in predictions}) > 1:
             drawn = self.predict(params, examples, prompts=exchanged)
-            rows[f"control/{self.shuffled}"] = self.score(drawn)
+            rows[f"baseline/{self.shuffled}"] = self.score(drawn)
             scores = [[row.score(self.metric) for row in each] for each in (predictions, drawn)]
             found |= shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         return found | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}

@@ -21,8 +21,8 @@ from vlm_jax.types import Batch, Example
 
 FEW_CODES = 0.1  # share of the codes in use below which something is wrong
 DYING = {
-    "codebook": "the codebook is dying; choose the scalar quantizer",
-    "scalar": "pictures are alike, or too few numbers change; train on, or choose fewer model.codes.levels",
+    "vq": "the codebook is dying; choose the scalar quantizer",
+    "fsq": "pictures are alike, or too few numbers change; train on, or choose fewer model.image_tokenizer.levels",
 }
 ENCODE = 0  # what a picture's key is used for
 NOISE = 2.0  # levels of 255, standard deviation: nobody sees it
@@ -46,7 +46,7 @@ class Reconstructed(NamedTuple):
     codes: Int[np.ndarray, "gh gw"]
     psnr: float
     ssim: float
-    codes_stable: float
+    tokens_stable: float
     """Share of the codes that stay as they are when a little noise is added to the pixels."""
 
     right: bool | None = None
@@ -65,13 +65,13 @@ class ImageTokenization(Task):
     """The task of one config: its encoder, its model, its loss and its scores."""
 
     metric = "psnr"
-    scores = ("psnr", "ssim", "codes_stable", "codebook_use", "codebook_perplexity", "dead_codes")
+    scores = ("psnr", "ssim", "tokens_stable", "codebook_use", "codebook_perplexity", "dead_codes")
     sheets = True
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         self.config = config
         self.encode = dataclasses.replace(encode, texts_per_image=1)  # texts are not looked at
-        self.model = ImageTokenizer(config.model.codes)
+        self.model = ImageTokenizer(config.model.image_tokenizer)
         self._reconstruct = jax.jit(self._through_codes)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
@@ -85,9 +85,9 @@ class ImageTokenization(Task):
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> PictureSums:
         """Mean squared error of each picture, however noisy its codes' encoder saw it, and what the quantizer adds."""
         real, shown = batch.weight[:, 0], batch.image
-        if self.config.model.codes.encoder_noise:
+        if self.config.model.image_tokenizer.encoder_noise:
             own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
-            shown = shown + self._noise(own, shown.shape[1:], self.config.model.codes.encoder_noise)
+            shown = shown + self._noise(own, shown.shape[1:], self.config.model.image_tokenizer.encoder_noise)
         seen = self.model.apply({"params": params}, shown, revive=True)
         loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
         return PictureSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
@@ -122,15 +122,15 @@ class ImageTokenization(Task):
 
     def score(self, predictions: Sequence[Reconstructed]) -> dict[str, float]:
         """How alike the pictures are, on average, and how the codes are used."""
-        use = codebook_use(np.stack([row.codes for row in predictions]), code_count(self.config.model.codes))
-        means = {name: [getattr(row, name) for row in predictions] for name in ("psnr", "ssim", "codes_stable")}
+        use = codebook_use(np.stack([row.codes for row in predictions]), code_count(self.config.model.image_tokenizer))
+        means = {name: [getattr(row, name) for row in predictions] for name in ("psnr", "ssim", "tokens_stable")}
         alike = {name: float(np.mean(values)) for name, values in means.items()}
         return alike | use
 
     def remarks(self, predictions: Sequence[Reconstructed], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         found = []
-        codes = self.config.model.codes
+        codes = self.config.model.image_tokenizer
         count, cells = code_count(codes), sum(row.codes.size for row in predictions)
         if metrics["codebook_use"] * count < FEW_CODES * min(count, cells):  # few pictures cannot show many
             found.append(f"{metrics['codebook_use']:.1%} of the codes are in use: {DYING[codes.quantizer]}")
@@ -142,7 +142,7 @@ class ImageTokenization(Task):
         """The scores in a few words."""
         return f"PSNR {metrics['psnr']:.1f} dB, {metrics['codebook_use']:.0%} of the codes in use"
 
-    def controls(
+    def baselines(
         self,
         params: dict[str, Any],
         examples: Sequence[Example],
@@ -152,7 +152,7 @@ class ImageTokenization(Task):
         """What the mean colour of each picture alone would reach."""
         originals = np.stack([row.original for row in predictions])
         plain = np.broadcast_to(originals.mean((1, 2), keepdims=True).round().astype(np.uint8), originals.shape)
-        return {"control/mean_colour/psnr": float(np.mean(_psnr(plain, originals)))}
+        return {"baseline/mean_colour/psnr": float(np.mean(_psnr(plain, originals)))}
 
 
 def _psnr(pictures: UInt8[np.ndarray, "N h w 3"], originals: UInt8[np.ndarray, "N h w 3"]) -> list[float]:

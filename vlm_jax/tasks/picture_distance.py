@@ -11,7 +11,7 @@ from vlm_jax.config import Generation, ImageEncoder
 from vlm_jax.data.images import normalise, resize_image
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.images import frechet_distance
-from vlm_jax.tasks.nearest_picture import nearest
+from vlm_jax.tasks.nearest_image import nearest
 from vlm_jax.weights.ported import read
 
 BATCH = 32
@@ -69,11 +69,11 @@ def distances(
     if len(real) < 2:
         return {}
     references, known = features(real), features(train)
-    rows = {NAME: features(drawn), f"control/codes/{NAME}": features(decoded)}
+    rows = {NAME: features(drawn), f"baseline/image_tokens/{NAME}": features(decoded)}
     if len(known) >= len(references):
         chosen = np.random.default_rng(seed).choice(len(known), len(references), replace=False)
-        rows[f"control/other_pictures/{NAME}"] = known[chosen]
-    rows[f"control/nearest_picture/{NAME}"] = known[nearest(_unit(references), _unit(known))]
+        rows[f"baseline/other_images/{NAME}"] = known[chosen]
+    rows[f"baseline/nearest_image/{NAME}"] = known[nearest(_unit(references), _unit(known))]
     return {name: frechet_distance(vectors, references) for name, vectors in rows.items()}
 
 

@@ -96,7 +96,7 @@ def caption_reach(
         f"validation {metric} of each image's first reference, as far as the model can write it: {written:.4f}"
     )
     if not written:
-        cure = "raise model.text.max_length or model.text.vocabulary_size"
+        cure = "raise model.text.max_length or model.text.vocab_size"
         if not _score(texts, examples, metric):
             cure = "its references score 0 themselves"
             if metric == "cider_d":

@@ -35,9 +35,9 @@ class Task:
     metric = ""
     """The score that the best checkpoint is chosen by, the higher the better."""
     scores: tuple[str, ...] = ()
-    """What its scores are called; a kind of question may follow (`accuracy/yes_no`), and controls have their own."""
+    """What its scores are called; a kind of question may follow (`accuracy/yes_no`), and baselines have their own."""
     shuffled = ""
-    """The baseline with exchanged inputs, such as `image_shuffled`; empty where there is none."""
+    """The baseline with exchanged inputs, such as `shuffled_images`; empty where there is none."""
     sheets = False
     """Whether each validation draws a sheet of pictures."""
 

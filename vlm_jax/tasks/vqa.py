@@ -80,7 +80,7 @@ class VisualQuestionAnswering(Task):
 
     metric = "accuracy"
     scores = ("accuracy", "accuracy_lenient")
-    shuffled = "image_shuffled"
+    shuffled = "shuffled_images"
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         answers = len(encode.answers)
@@ -163,7 +163,7 @@ class VisualQuestionAnswering(Task):
         """The scores in a few words."""
         return f"{metrics['accuracy']:.1%} right"
 
-    def controls(
+    def baselines(
         self,
         params: dict[str, Any],
         examples: Sequence[Example],
@@ -179,10 +179,10 @@ class VisualQuestionAnswering(Task):
             return float(np.mean([self._accuracy(answer_to(q.text), q.answers) for q in questions]))
 
         return {
-            "control/question_only": self.score(blind)["accuracy"],
+            "baseline/question_only": self.score(blind)["accuracy"],
             **self._shuffled(params, examples, predictions),
-            "control/question_prior": counted(prior.answer),
-            "control/majority": counted(lambda text: prior.majority),
+            "baseline/answer_prior": counted(prior.answer),
+            "baseline/majority": counted(lambda text: prior.majority),
         }
 
     def _shuffled(
@@ -193,4 +193,4 @@ class VisualQuestionAnswering(Task):
         shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
         scores = [[prediction.score for prediction in each] for each in (predictions, shuffled)]
         difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
-        return {f"control/{self.shuffled}": self.score(shuffled)["accuracy"], **difference}
+        return {f"baseline/{self.shuffled}": self.score(shuffled)["accuracy"], **difference}

@@ -52,7 +52,7 @@ def evaluate_run(
     name: str | None = None,
     remarks: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Score a split, with the controls as rows of their own; write predictions, the sheet and, last, the result.
+    """Score a split, with the baselines as rows of their own; write predictions, the sheet and, last, the result.
 
     The test split's files are `predictions.jsonl`, `predictions.png` and `result.json`; those of another split carry
     `name`, by default the split's. `facts` are rows of the result; its `wall_seconds` grow by what scoring took.
@@ -61,7 +61,7 @@ def evaluate_run(
     config, began, named = task.config, time.perf_counter(), name or split
     predictions_file, sheet_file, result_file = result_files(named)
     predictions = task.predict(params, examples)
-    metrics = task.score(predictions) | task.controls(params, examples, train, predictions)
+    metrics = task.score(predictions) | task.baselines(params, examples, train, predictions)
     lines = [json.dumps(prediction.as_dict(), ensure_ascii=False) for prediction in predictions]
     folder.write_text(predictions_file, "\n".join(lines) + "\n")
     for file, content in task.files(predictions).items():

@@ -19,8 +19,15 @@ from vlm_jax.trees import flatten, shortened, unflatten
 from vlm_jax.weights.export import TEXT_SIDE
 
 # Settings that decide what text weights compute, or their shapes.
-TEXT_SETTINGS = ("vocabulary_size", "width", "segments", "first_position")
-TRUNK_SETTINGS = ("width", "heads", "layers", "mlp_width", "activation", "norm_epsilon")
+TEXT_SETTINGS = ("vocab_size", "feature_size", "type_vocab_size", "first_position")
+TRUNK_SETTINGS = (
+    "hidden_size",
+    "num_attention_heads",
+    "num_layers",
+    "intermediate_size",
+    "activation",
+    "layer_norm_eps",
+)
 
 
 class Start(NamedTuple):
@@ -116,7 +123,7 @@ def _text_side(
         alone = " or --model.text.no-init-trunk" if not any(name.startswith("text.") for name in wrong) else ""
         raise InputError(f"model.text.init_from {model.text.init_from} needs {_options(wrong)}{alone}")
     theirs = {path: leaf for path, leaf in source.leaves.items() if TEXT_SIDE.match(path)}
-    sides = ("text/", "embed/") if source.model.width == model.width else ("text/",)
+    sides = ("text/", "embed/") if source.model.hidden_size == model.hidden_size else ("text/",)
     chosen = {path: leaf for path, leaf in theirs.items() if path.startswith(sides)}
     if model.text.init_trunk:
         chosen |= {specific(path, model): leaf for path, leaf in theirs.items() if path.startswith("trunk/")}
@@ -128,20 +135,22 @@ def _text_side(
 def _with_positions(config: Config, chosen: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
     """The position table in the model's length, where that is asked for."""
     path, text = "text/position/embedding", config.model.text
-    table, length = chosen[path], text.max_positions
+    table, length = chosen[path], text.max_position_embeddings
     if len(table) == length:
         return chosen, []
-    stays = f"set model.text.max_positions to {len(table)}, or "
+    stays = f"set model.text.max_position_embeddings to {len(table)}, or "
     ways = (stays if len(table) >= text.first_position + text.max_length else "") + "--model.text.init-positions "
     if text.init_positions == "exact":
         ways += "interpolate" if length > len(table) else "cut or --model.text.init-positions interpolate"
         raise InputError(
-            f"the pretrained position table has {len(table)} rows, model.text.max_positions is {length}; {ways}"
+            f"the pretrained position table has {len(table)} rows, model.text.max_position_embeddings is {length}; "
+            f"{ways}"
         )
     if text.init_positions == "cut":
         if length > len(table):
             raise InputError(
-                f"the pretrained position table has {len(table)} rows and cannot be cut to model.text.max_positions "
+                f"the pretrained position table has {len(table)} rows and cannot be cut to "
+                f"model.text.max_position_embeddings "
                 f"{length}; {ways}interpolate"
             )
         return chosen | {path: table[:length]}, [f"positions cut from {len(table)} to {length}"]
@@ -184,7 +193,7 @@ def _whole_model(
         raise InputError(f"model.init_from {name} is no whole model; it can start model.text or model.image")
     wanted = {setting: getattr(source.model, setting) for setting in (*TRUNK_SETTINGS, "fusion")}
     wanted |= {f"text.{setting}": getattr(source.model.text, setting) for setting in TEXT_SETTINGS}
-    cells = ("positions", "max_positions", "segments", "projection")
+    cells = ("positions", "max_position_embeddings", "modality_type_vocab_size", "projection")
     wanted |= {f"image.{setting}": getattr(source.model.image, setting) for setting in cells}
     wrong = {setting: value for setting, value in wanted.items() if _setting(model, setting) != value}
     if wrong:

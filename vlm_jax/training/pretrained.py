@@ -45,8 +45,8 @@ def open_pretrained(name: str) -> Pretrained:
     if isinstance(architecture.model, ImageEncoder):
         return Pretrained(ported.family.name, ported.origin, None, architecture.model, architecture.input, leaves, ())
     # A published encoder has no `text_fc`, and the identity changes nothing.
-    leaves["embed/text_fc/kernel"] = np.eye(architecture.model.width, dtype=np.float32)
-    leaves["embed/text_fc/bias"] = np.zeros(architecture.model.width, np.float32)
+    leaves["embed/text_fc/kernel"] = np.eye(architecture.model.hidden_size, dtype=np.float32)
+    leaves["embed/text_fc/bias"] = np.zeros(architecture.model.hidden_size, np.float32)
     return Pretrained(ported.family.name, ported.origin, architecture.model, None, None, leaves, ported.labels)
 
 
@@ -96,18 +96,16 @@ def check_tokenizer(tokenizer: Tokenizer, model: Model) -> None:
 
     A larger table is trained from, as transformers does; the rows of no token are never predicted.
     """
-    start, needed = _text_start(model), tokenizer.vocabulary_size
+    start, needed = _text_start(model), tokenizer.vocab_size
     theirs = table_rows(start) if start is not None else None
     if theirs is None:
-        tokenizer.check_fits(model.text.vocabulary_size, f"set model.text.vocabulary_size to at least {needed}")
+        tokenizer.check_fits(model.text.vocab_size, f"set model.text.vocab_size to at least {needed}")
         return
     tokenizer.check_fits(
         theirs,
         f"it is that of {start}: give the tokenizer that these weights were trained with as model.text.tokenizer",
     )
-    tokenizer.check_fits(
-        model.text.vocabulary_size, f"set model.text.vocabulary_size to {theirs}, the rows that {start} has"
-    )
+    tokenizer.check_fits(model.text.vocab_size, f"set model.text.vocab_size to {theirs}, the rows that {start} has")
 
 
 def table_rows(name: str) -> int | None:
@@ -115,8 +113,8 @@ def table_rows(name: str) -> int | None:
     path = locate(name)[0]
     folder = path if path.is_dir() else path.parent
     if _is_run(folder):
-        return RunFolder(folder).config().model.text.vocabulary_size
-    for file, keys in ((ABOUT, ("model", "text", "vocabulary_size")), (CONFIG, ("vocab_size",))):
+        return RunFolder(folder).config().model.text.vocab_size
+    for file, keys in ((ABOUT, ("model", "text", "vocab_size")), (CONFIG, ("vocab_size",))):
         try:
             value = json.loads((folder / file).read_text(encoding="utf-8"))
             for key in keys:

@@ -36,7 +36,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         text, source = config.model.text, tokenizer_source(config.model)
         if source is None:
             texts = (question.text for example in train for question in example.questions)
-            tokenizer = Tokenizer.build(texts, text.vocabulary_size)
+            tokenizer = Tokenizer.build(texts, text.vocab_size)
         else:
             tokenizer = Tokenizer.load(source)
         check_tokenizer(tokenizer, config.model)
@@ -46,7 +46,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         if asks:
             AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(folder.path / ANSWERS)
     tokenizer = Tokenizer.load(folder.file(TEXT_TOKENIZER))
-    _check_ids(tokenizer, folder, config.model.text.vocabulary_size)
+    _check_ids(tokenizer, folder, config.model.text.vocab_size)
     return ExampleEncoder(
         tokenizer=tokenizer,
         answers=AnswerVocabulary.load(folder.file(ANSWERS)) if asks else None,
@@ -59,11 +59,11 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
 
 def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
     """Raise `InputError` where a token has an id that the table of words has no row for."""
-    highest = tokenizer.vocabulary_size - 1
+    highest = tokenizer.vocab_size - 1
     if highest >= rows:
         raise InputError(
             f"{folder.path / TEXT_TOKENIZER} gives the token {tokenizer.token(highest)!r} the id {highest}, and the "
-            f"table of words has rows 0 to {rows - 1} (model.text.vocabulary_size)"
+            f"table of words has rows 0 to {rows - 1} (model.text.vocab_size)"
         )
 
 
@@ -92,18 +92,20 @@ def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder) -> Any:
 
 
 def _judge(config: Config) -> Judge | None:
-    if config.generation.judge is None:
+    if config.generation.reranker is None:
         return None
     folder, its = judge_run(config)
     task, params, step = load_trained(its, folder, make_encoder(its, folder), which="best")
     flat = flatten(jax.device_get(params))
     digest = hashlib.sha256(b"".join(flat[name].tobytes() for name in sorted(flat))).hexdigest()
-    return Judge(task, params, {"run": config.generation.judge, "checkpoint_step": step, "sha256": digest})
+    return Judge(task, params, {"run": config.generation.reranker, "checkpoint_step": step, "sha256": digest})
 
 
 def judge_run(config: Config) -> tuple[RunFolder, Config]:
-    """The run of `generation.judge` and its config; `InputError` where it has not ended or writes no captions."""
-    return _finished("generation.judge", config.generation.judge, "captioning", "configs/shape_scenes_captioning.py")
+    """The run of `generation.reranker` and its config; `InputError` where it has not ended or writes no captions."""
+    return _finished(
+        "generation.reranker", config.generation.reranker, "captioning", "configs/shape_scenes_captioning.py"
+    )
 
 
 def tokenizer_run(config: Config) -> tuple[RunFolder, Config]:

@@ -54,10 +54,10 @@ def encoder(model: Model, layers: str, names: Mapping[str, str]) -> list[Row]:
     """Embeddings and layers; `layers` is the beginning of a layer's name."""
     rows = table("embeddings.word_embeddings", "text/word")
     rows += table("embeddings.position_embeddings", "text/position")
-    if model.text.segments:
+    if model.text.type_vocab_size:
         rows += table("embeddings.token_type_embeddings", "text/segment")
     rows += norm("embeddings.LayerNorm", "embed/norm")
-    for index in range(model.layers):
+    for index in range(model.num_layers):
         rows += layer(f"{layers}.{index}", f"trunk/layer_{index}", names)
     return rows
 
@@ -79,20 +79,20 @@ def _bert_model(config: Mapping[str, Any], *, epsilon: float, first_position: in
     width = number(config, "hidden_size")
     return Model(
         fusion="concat",
-        pattern="bidirectional",
-        head="answers",
-        width=width,
-        heads=_heads(config, "num_attention_heads", width),
-        layers=number(config, "num_hidden_layers", most=MOST_LAYERS),
-        mlp_width=number(config, "intermediate_size"),
+        attention_pattern="bidirectional",
+        head="cls",
+        hidden_size=width,
+        num_attention_heads=_heads(config, "num_attention_heads", width),
+        num_layers=number(config, "num_hidden_layers", most=MOST_LAYERS),
+        intermediate_size=number(config, "intermediate_size"),
         activation=choice(config, "hidden_act", "gelu", ACTIVATIONS),
-        norm_epsilon=real(config, "layer_norm_eps", epsilon),
+        layer_norm_eps=real(config, "layer_norm_eps", epsilon),
         image=ImageEncoder(cnn="features"),
         text=TextEncoder(
-            vocabulary_size=number(config, "vocab_size"),
-            width=width,
-            max_positions=number(config, "max_position_embeddings"),
-            segments=number(config, "type_vocab_size", 2),
+            vocab_size=number(config, "vocab_size"),
+            feature_size=width,
+            max_position_embeddings=number(config, "max_position_embeddings"),
+            type_vocab_size=number(config, "type_vocab_size", 2),
             first_position=first_position,
         ),
     )
@@ -140,15 +140,15 @@ def _bert_heads(parts: tuple[str, ...]) -> list[Row]:
 def _bert_config(architecture: Architecture) -> dict[str, Any]:
     model = architecture.model
     return {
-        "vocab_size": model.text.vocabulary_size,
-        "hidden_size": model.width,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "intermediate_size": model.mlp_width,
+        "vocab_size": model.text.vocab_size,
+        "hidden_size": model.hidden_size,
+        "num_hidden_layers": model.num_layers,
+        "num_attention_heads": model.num_attention_heads,
+        "intermediate_size": model.intermediate_size,
         "hidden_act": model.activation,
-        "layer_norm_eps": model.norm_epsilon,
-        "max_position_embeddings": model.text.max_positions,
-        "type_vocab_size": model.text.segments,
+        "layer_norm_eps": model.layer_norm_eps,
+        "max_position_embeddings": model.text.max_position_embeddings,
+        "type_vocab_size": model.text.type_vocab_size,
         "tie_word_embeddings": "decoder" not in architecture.parts,
     }
 
@@ -261,20 +261,20 @@ def _distilbert_settings(
     width = number(config, "dim")
     model = Model(
         fusion="concat",
-        pattern="bidirectional",
-        head="answers",
-        width=width,
-        heads=_heads(config, "n_heads", width),
-        layers=number(config, "n_layers", most=MOST_LAYERS),
-        mlp_width=number(config, "hidden_dim"),
+        attention_pattern="bidirectional",
+        head="cls",
+        hidden_size=width,
+        num_attention_heads=_heads(config, "n_heads", width),
+        num_layers=number(config, "n_layers", most=MOST_LAYERS),
+        intermediate_size=number(config, "hidden_dim"),
         activation=choice(config, "activation", "gelu", ACTIVATIONS),
-        norm_epsilon=1e-12,
+        layer_norm_eps=1e-12,
         image=ImageEncoder(cnn="features"),
         text=TextEncoder(
-            vocabulary_size=number(config, "vocab_size"),
-            width=width,
-            max_positions=number(config, "max_position_embeddings"),
-            segments=0,
+            vocab_size=number(config, "vocab_size"),
+            feature_size=width,
+            max_position_embeddings=number(config, "max_position_embeddings"),
+            type_vocab_size=0,
         ),
     )
     return Architecture(model, parts, pad_id=_pad_id(config, 0))
@@ -292,13 +292,13 @@ def _distilbert_rows(architecture: Architecture) -> list[Row]:
 def _distilbert_config(architecture: Architecture) -> dict[str, Any]:
     model = architecture.model
     return {
-        "vocab_size": model.text.vocabulary_size,
-        "dim": model.width,
-        "n_layers": model.layers,
-        "n_heads": model.heads,
-        "hidden_dim": model.mlp_width,
+        "vocab_size": model.text.vocab_size,
+        "dim": model.hidden_size,
+        "n_layers": model.num_layers,
+        "n_heads": model.num_attention_heads,
+        "hidden_dim": model.intermediate_size,
         "activation": model.activation,
-        "max_position_embeddings": model.text.max_positions,
+        "max_position_embeddings": model.text.max_position_embeddings,
         "tie_word_embeddings": "decoder" not in architecture.parts,
     }
 
@@ -336,13 +336,13 @@ def _visual_bert_settings(
     model = _bert_model(config, epsilon=1e-12)
     image = ImageEncoder(
         cnn="features",
-        features=number(config, "visual_embedding_dim", 512),
+        feature_size=number(config, "visual_embedding_dim", 512),
         positions="shared",  # every cell has position 0 unless an alignment to words is given
-        max_positions=model.text.max_positions,
-        segments=model.text.segments,
+        max_position_embeddings=model.text.max_position_embeddings,
+        modality_type_vocab_size=model.text.type_vocab_size,
     )
-    if model.text.segments != 2:
-        raise InputError(f"config.json says type_vocab_size = {model.text.segments}; VisualBERT has 2")
+    if model.text.type_vocab_size != 2:
+        raise InputError(f"config.json says type_vocab_size = {model.text.type_vocab_size}; VisualBERT has 2")
     shape = tensors[names["cls.weight"]].shape if "answers" in parts else ()
     classes = shape[0] if shape else 0
     return Architecture(replace(model, image=image), parts, classes, pad_id=_pad_id(config, 1))
@@ -357,7 +357,7 @@ def _visual_bert_rows(architecture: Architecture) -> list[Row]:
 
 
 def _visual_bert_config(architecture: Architecture) -> dict[str, Any]:
-    config = _bert_config(architecture) | {"visual_embedding_dim": architecture.model.image.features}
+    config = _bert_config(architecture) | {"visual_embedding_dim": architecture.model.image.feature_size}
     if "answers" in architecture.parts:
         config |= {"id2label": {str(index): f"LABEL_{index}" for index in range(architecture.classes)}}
     return config

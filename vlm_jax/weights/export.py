@@ -99,9 +99,11 @@ def text_side(
     wanted = {path: leaf for path, leaf in leaves.items() if TEXT_SIDE.match(path)}
     parts: tuple[Part, ...] = ("pooler",) if "head/pooler/kernel" in wanted else ()
     kernel, bias = wanted.pop("embed/text_fc/kernel"), wanted.pop("embed/text_fc/bias")
-    text = dataclasses.replace(settings.text, width=settings.width, segments=max(settings.text.segments, 1))
-    wanted |= folded_text(wanted, kernel, bias, segments=text.segments)
-    model = dataclasses.replace(settings, text=text, pattern="bidirectional")
+    text = dataclasses.replace(
+        settings.text, feature_size=settings.hidden_size, type_vocab_size=max(settings.text.type_vocab_size, 1)
+    )
+    wanted |= folded_text(wanted, kernel, bias, segments=text.type_vocab_size)
+    model = dataclasses.replace(settings, text=text, attention_pattern="bidirectional")
     config = {"pad_token_id": pad_id}
     return Ported(BERT, Architecture(model, parts, pad_id=pad_id), unflatten(wanted), {}, {}, config, tokenizer, origin)
 

@@ -86,7 +86,7 @@ def encoder_outputs(ported: Ported, model: Any, inputs: dict[str, np.ndarray]) -
     with torch.no_grad():
         trunk = getattr(model, ported.family.prefix, model)(**given, output_hidden_states=True, return_dict=True)
         whole = model(**given, return_dict=True) if {"words", "pairs", "answers"} & set(parts) else None
-    names = ["embeddings", *(f"layer {index + 1}" for index in range(ported.architecture.model.layers))]
+    names = ["embeddings", *(f"layer {index + 1}" for index in range(ported.architecture.model.num_layers))]
     outputs = dict(zip(names, trunk.hidden_states, strict=True))
     outputs["pooled"] = getattr(trunk, "pooler_output", None) if "pooler" in parts else None
     if whole is not None:

@@ -106,7 +106,7 @@ def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
         inputs, given = (jnp.zeros((1, 64, 64, 3)),), {}
     else:
         inputs = (jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool))
-        given = {"image": jnp.zeros((1, 1, architecture.model.image.features))} if architecture.sees else {}
+        given = {"image": jnp.zeros((1, 1, architecture.model.image.feature_size))} if architecture.sees else {}
     variables = jax.eval_shape(lambda key: module.init(key, *inputs, **given), jax.random.key(0))
     return flatten(variables["params"])
 

@@ -49,8 +49,9 @@ def port_report(
     else:
         model = architecture.model
         lines += [
-            f"- {model.layers} layers, width {model.width}, {model.heads} heads, feed-forward {model.mlp_width}, "
-            f"{model.activation}, layer norm epsilon {model.norm_epsilon:g}",
+            f"- {model.num_layers} layers, width {model.hidden_size}, {model.num_attention_heads} heads, feed-forward "
+            f"{model.intermediate_size}, "
+            f"{model.activation}, layer norm epsilon {model.layer_norm_eps:g}",
             f"- heads of its own: {', '.join(architecture.parts) or 'none'}",
         ]
     lines += [f"- {line}" for line in changes.lines()]

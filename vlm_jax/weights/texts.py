@@ -42,10 +42,10 @@ class TextEncoder:
         self._parts, self._settings = ported.architecture.parts, ported.architecture.model
         text = self._settings.text
         self.tokenizer.check_fits(
-            text.vocabulary_size, f"the tokenizer beside {ported.origin.source} is not that of these weights"
+            text.vocab_size, f"the tokenizer beside {ported.origin.source} is not that of these weights"
         )
-        self._unused = self.tokenizer.unused(text.vocabulary_size)
-        self._longest = text.max_positions - text.first_position
+        self._unused = self.tokenizer.unused(text.vocab_size)
+        self._longest = text.max_position_embeddings - text.first_position
         self._beside = ported.beside
         self._limit = read_settings(ported.tokenizer[0].parent).longest
         self._params = jax.tree.map(jnp.asarray, ported.params)
@@ -55,7 +55,7 @@ class TextEncoder:
     @cached_property
     def sentences(self) -> SentenceSettings:
         """How a text becomes one vector; `InputError` where the files beside the weights say what is not supported."""
-        settings = sentence_settings(self._beside, self._settings.width)
+        settings = sentence_settings(self._beside, self._settings.hidden_size)
         return settings if settings.longest is not None else settings._replace(longest=self._limit)
 
     def _encode(self, texts: Sequence[str], max_length: int | None) -> tuple[np.ndarray, np.ndarray]:

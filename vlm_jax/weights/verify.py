@@ -161,17 +161,17 @@ def _compare_outputs(ported: Ported, source: Source, oracle: str, folder: Path) 
 def _inputs(ported: Ported) -> dict[str, np.ndarray]:
     """Random texts of several lengths, token types and, for VisualBERT, grid features with hidden cells."""
     model, random = ported.architecture.model, np.random.default_rng(0)
-    length = min(24, model.text.max_positions - model.text.first_position)
+    length = min(24, model.text.max_position_embeddings - model.text.first_position)
     lengths = np.array([length, max(3, length // 2), 3])
     mask = np.arange(length)[None] < lengths[:, None]
     lowest = model.text.first_position  # RoBERTa's padding id stands below, and its model looks for it
-    ids = random.integers(min(lowest, model.text.vocabulary_size - 1), model.text.vocabulary_size, mask.shape)
+    ids = random.integers(min(lowest, model.text.vocab_size - 1), model.text.vocab_size, mask.shape)
     ids = np.where(mask, ids, max(model.text.first_position - 1, 0))
     inputs = {"input_ids": ids.astype(np.int32), "text_mask": mask}
-    if model.text.segments > 1:
-        inputs["segments"] = random.integers(0, model.text.segments, mask.shape).astype(np.int32)
+    if model.text.type_vocab_size > 1:
+        inputs["segments"] = random.integers(0, model.text.type_vocab_size, mask.shape).astype(np.int32)
     if ported.architecture.sees:
-        inputs["image"] = random.normal(size=(3, 7, model.image.features)).astype(np.float32)
+        inputs["image"] = random.normal(size=(3, 7, model.image.feature_size)).astype(np.float32)
         inputs["image_mask"] = np.arange(7)[None] < np.array([7, 4, 6])[:, None]
     return inputs
 
@@ -181,7 +181,7 @@ def our_outputs(ported: Ported, inputs: dict[str, np.ndarray]) -> dict[str, np.n
     module, model = ported.module, ported.architecture.model
 
     def run(params, inputs):
-        wanted = {"norm", *(f"layer_{index}" for index in range(model.layers))}
+        wanted = {"norm", *(f"layer_{index}" for index in range(model.num_layers))}
         return module.apply(
             {"params": params}, **inputs, capture_intermediates=lambda m, _: m.name in wanted, mutable=["intermediates"]
         )
@@ -192,7 +192,7 @@ def our_outputs(ported: Ported, inputs: dict[str, np.ndarray]) -> dict[str, np.n
     cells = inputs["image"].shape[1] if "image" in inputs else 0
     norms = captured["embed"]["norm"]["__call__"]  # the text's, then the image's
     states = {"embeddings": np.concatenate([x[:, 0] for x in norms], axis=1)}
-    for index in range(model.layers):
+    for index in range(model.num_layers):
         whole = captured["trunk"][f"layer_{index}"]["__call__"][0][0][:, 0]
         states[f"layer {index + 1}"] = np.concatenate([whole[:, cells:], whole[:, :cells]], axis=1)
     seen = _seen(inputs)

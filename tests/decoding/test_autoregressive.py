@@ -8,31 +8,35 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import Generation, ImageCodes, ImageEncoder, Model, TextEncoder
+from vlm_jax.config import Generation, ImageEncoder, ImageTokenizerSettings, Model, TextEncoder
 from vlm_jax.decoding import CodeDecoder, before
 from vlm_jax.models.vlm import VisualLanguageModel
 
 GRID, CODES = (2, 3), 12
 CELLS = math.prod(GRID)
 SETTINGS = Model(
-    width=16,
-    heads=2,
-    layers=2,
-    mlp_width=16,
-    head="image_codes",
-    codes=ImageCodes(levels=(4, 3)),
-    image=ImageEncoder(cnn="codes", positions="grid", max_positions=8),
-    text=TextEncoder(vocabulary_size=30, width=16, max_length=5, max_positions=8),
+    hidden_size=16,
+    num_attention_heads=2,
+    num_layers=2,
+    intermediate_size=16,
+    head="image_tokens",
+    image_tokenizer=ImageTokenizerSettings(levels=(4, 3)),
+    image=ImageEncoder(cnn="image_tokens", positions="grid", max_position_embeddings=8),
+    text=TextEncoder(vocab_size=30, feature_size=16, max_length=5, max_position_embeddings=8),
 )
 PICTURES = jax.random.randint(jax.random.key(1), (2, *GRID), 0, CODES)
 IDS = jax.random.randint(jax.random.key(2), (2, 1, 5), 1, 30)
 MASK = jnp.array([[[True] * 5], [[True] * 3 + [False] * 2]])
 
 
-@pytest.fixture(scope="module", params=[(f, p) for f in ("concat", "cross") for p in ("raster", "text_to_image")])
+@pytest.fixture(
+    scope="module", params=[(f, p) for f in ("concat", "cross") for p in ("autoregressive", "text_to_image")]
+)
 def model(request):
-    fusion, pattern = request.param
-    module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion, pattern=pattern), CODES)
+    fusion, attention_pattern = request.param
+    module = VisualLanguageModel(
+        dataclasses.replace(SETTINGS, fusion=fusion, attention_pattern=attention_pattern), CODES
+    )
 
     @jax.jit
     def shaken(key):
@@ -57,7 +61,7 @@ def test_a_prompt_that_was_read_changes_nothing(model):
     np.testing.assert_allclose(jax.nn.log_softmax(again), jax.nn.log_softmax(whole), atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [("concat", "raster"), ("cross", "raster")], indirect=True)
+@pytest.mark.parametrize("model", [("concat", "autoregressive"), ("cross", "autoregressive")], indirect=True)
 def test_the_cache_changes_nothing_and_no_code_peeks(model):
     apply, params, module = model
     whole = jax.nn.log_softmax(apply(params, before(PICTURES, mask_code=CODES), IDS, MASK, method="code_logits"))
@@ -78,13 +82,13 @@ def test_the_cache_changes_nothing_and_no_code_peeks(model):
         assert not jnp.array_equal(moved[:, :, place + 1 :], whole[:, :, place + 1 :])
 
 
-@pytest.mark.parametrize("model", [("concat", "raster")], indirect=True)
+@pytest.mark.parametrize("model", [("concat", "autoregressive")], indirect=True)
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
 def test_a_cold_drawing_is_the_likeliest_code_each_time(model, guidance):
     apply, params, module = model
     empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
     settings = Generation(guidance=guidance, temperature=1e-6)
-    draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, raster=True)
+    draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, autoregressive=True)
     drawn = draw(params, IDS[:, 0], MASK[:, 0], jax.random.split(jax.random.key(4), 2))
     shown = before(drawn, mask_code=CODES)
     given = apply(params, shown, IDS, MASK, method="code_logits")[:, 0]
@@ -94,11 +98,11 @@ def test_a_cold_drawing_is_the_likeliest_code_each_time(model, guidance):
     np.testing.assert_array_equal(drawn.reshape(2, -1), likeliest)
 
 
-@pytest.mark.parametrize("model", [("concat", "raster")], indirect=True)
+@pytest.mark.parametrize("model", [("concat", "autoregressive")], indirect=True)
 def test_a_key_alone_decides_what_is_drawn(model):
     _, params, module = model
     empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
-    draw = CodeDecoder(module, Generation(guidance=0.0), grid=GRID, codes=CODES, empty=empty, raster=True)
+    draw = CodeDecoder(module, Generation(guidance=0.0), grid=GRID, codes=CODES, empty=empty, autoregressive=True)
     keys = jax.random.split(jax.random.key(4), 2)
     together = draw(params, IDS[:, 0], MASK[:, 0], keys)
     np.testing.assert_array_equal(together[1:], draw(params, IDS[1:, 0], MASK[1:, 0], keys[1:]))
@@ -111,14 +115,16 @@ def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
     from vlm_jax.errors import InputError
 
     config = load_preset(pytestconfig.rootpath / "configs" / "shape_scenes_generation.py")
-    small = dataclasses.replace(config.model, width=16, heads=2, layers=1)
-    drawn = dataclasses.replace(config.generation, steps=3, revisions=1)
+    small = dataclasses.replace(config.model, hidden_size=16, num_attention_heads=2, num_layers=1)
+    drawn = dataclasses.replace(config.generation, num_decoding_steps=3, num_refinement_rounds=1)
     config = dataclasses.replace(config, model=small, generation=drawn)
     rows = measure(config, 2, (1, 2), (0.0,), 1)
-    assert [(row["way"], row["steps"], row["guidance"], row["revisions"], row["batch"]) for row in rows] == [
+    assert [
+        (row["way"], row["steps"], row["guidance"], row["num_refinement_rounds"], row["batch"]) for row in rows
+    ] == [
         ("masked", 1, 0.0, 0, 2),
         ("masked", 2, 0.0, 0, 2),
-        ("raster", None, 0.0, 0, 2),
+        ("autoregressive", None, 0.0, 0, 2),
         ("config", 3, 1.0, 1, 2),
     ]
     assert all(0 < row["least"] <= row["seconds"] <= row["most"] for row in rows)
@@ -131,15 +137,15 @@ def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
             main([str(pytestconfig.rootpath / options[0]), *options[1:]])
 
 
-@pytest.mark.parametrize("model", [("concat", "raster"), ("cross", "raster")], indirect=True)
+@pytest.mark.parametrize("model", [("concat", "autoregressive"), ("cross", "autoregressive")], indirect=True)
 def test_the_likeliest_candidate_is_kept_by_the_probability_of_its_codes_one_after_the_other(model):
     apply, params, module = model
     empty = (np.array([1, 2, 0, 0, 0]), np.array([True, True, False, False, False]))
     keys = jax.random.split(jax.random.key(4), 2)
 
     def drawn(count, keys):
-        settings = Generation(guidance=0.0, candidates=count)
-        draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, raster=True)
+        settings = Generation(guidance=0.0, num_candidates=count)
+        draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, autoregressive=True)
         return np.asarray(draw(params, IDS[:, 0], MASK[:, 0], keys))
 
     def log_p(codes):
