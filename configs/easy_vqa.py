@@ -2,7 +2,7 @@
 
 Question: what is left when colours are easy, and the shape of small objects decides?
 Command: python -m experiments.train configs/easy_vqa.py
-Time: 26 minutes on two cores that did other work as well. Accuracy: all 9,673 test questions, 53 % without the picture.
+Time: 26 minutes on two cores that did other work as well. Accuracy: all 9,673 test questions, 53 % without the image.
 """
 
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training

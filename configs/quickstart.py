@@ -1,8 +1,8 @@
-"""A first model that answers questions about pictures, trained while you get a coffee.
+"""A first model that answers questions about images, trained while you get a coffee.
 
 Question: does a small fused model learn colours and shapes from questions alone?
 Command: python -m experiments.train configs/quickstart.py
-Time: 3.4 minutes on two cores. Accuracy: 99.8 % of the test questions, 54 % without the picture.
+Time: 3.4 minutes on two cores. Accuracy: 99.8 % of the test questions, 54 % without the image.
 """
 
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training

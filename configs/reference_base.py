@@ -2,7 +2,7 @@
 
 Question: does the reference fit, compile and step on this machine?
 Command: python -m experiments.train configs/reference_base.py --training.steps 1 --training.batch-images 2
-Time: a step of 2 pictures takes 0.8 to 1.3 seconds on two cores. Accuracy: not trained here.
+Time: a step of 2 images takes 0.8 to 1.3 seconds on two cores. Accuracy: not trained here.
 """
 
 from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training

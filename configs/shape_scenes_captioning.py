@@ -1,4 +1,4 @@
-"""What is in the picture? Every shape with its size and colour, and where the first stands, in one sentence.
+"""What is in the image? Every shape with its size and colour, and where the first stands, in one sentence.
 
 Question: does a prefix language model say only what is true, also of colours on shapes that it never saw together?
 Command: python -m experiments.train configs/shape_scenes_captioning.py

@@ -136,7 +136,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "parameters.npz"
         ours = Child(Ours, case, file)
-        theirs = Child(Theirs, case, file)
+        theirs = Child(PeerSide, case, file)
     if not np.array_equal(ours.call("said"), theirs.call("said")):
         raise InputError("the two sides say different words: not one model")
     samples = [(ours.call("timed"), theirs.call("timed")) for _ in range(rounds)]
@@ -171,7 +171,7 @@ class Ours:
             jax.config.update("jax_default_matmul_precision", "highest")  # or it would be TF32
         model = VisualLanguageModel(case.model, 1)
         image, ids = jnp.asarray(case.image), jnp.zeros((case.batch, 1, 2), jnp.int32)
-        params = jax.jit(lambda key: model.init(key, image, ids, jnp.ones(ids.shape, bool), method="word_logits"))(
+        params = jax.jit(lambda key: model.init(key, image, ids, jnp.ones(ids.shape, bool), method="token_logits"))(
             jax.random.key(0)
         )["params"]
         fresh = params["embed"]["text_fc"]
@@ -180,7 +180,7 @@ class Ours:
         np.savez(file, **by_path(params))
         method = "beam" if case.beams > 1 else "greedy"
         settings = Decoding(method=method, num_beams=case.beams, min_length=case.words)
-        self._decoder = Decoder(model, settings, Special(BEGIN, END, PAD), room=case.words)
+        self._decoder = Decoder(model, settings, Special(BEGIN, END, PAD), max_tokens=case.words)
         self._inputs, self._jax = ({"params": params}, image), jax
         began = time.perf_counter()
         self._run()
@@ -200,7 +200,7 @@ class Ours:
         return time.perf_counter() - began
 
 
-class Theirs:
+class PeerSide:
     """transformers' `EncoderDecoderModel` of two BERTs, from the parameters in `file`."""
 
     def __init__(self, case: Case, file: Path) -> None:

@@ -90,24 +90,26 @@ def _drawing(config: Config, batch: int, way: str, drawn: Generation) -> Callabl
     import jax
     import jax.numpy as jnp
 
-    from vlm_jax.decoding import CodeDecoder
-    from vlm_jax.models.image_tokenizer import code_count, grid_size
+    from vlm_jax.decoding import ImageTokenDecoder
+    from vlm_jax.models.image_tokenizer import codebook_size, grid_size
     from vlm_jax.models.vlm import VisualLanguageModel
 
     attention_pattern = _pattern(config, way)
     plain = dataclasses.replace(config.generation, num_refinement_rounds=0, loss_weighting="uniform")
     model = dataclasses.replace(config.model, attention_pattern=attention_pattern)
     settings = check(dataclasses.replace(config, model=model, generation=plain)).model
-    codes, grid = code_count(settings.image_tokenizer), grid_size(settings.image_tokenizer, config.data.image.size)
+    codes, grid = codebook_size(settings.image_tokenizer), grid_size(settings.image_tokenizer, config.data.image.size)
     model = VisualLanguageModel(settings, codes)
     ids = jnp.ones((batch, settings.text.max_length), jnp.int32)
     shown = ids.astype(bool)
     init = jax.jit(
-        lambda key: model.init(key, jnp.zeros((1, *grid), int), ids[:1, None], shown[:1, None], method="code_logits")
+        lambda key: model.init(
+            key, jnp.zeros((1, *grid), int), ids[:1, None], shown[:1, None], method="image_token_logits"
+        )
     )
     empty = (ids[0] * 0, jnp.arange(ids.shape[1]) < 2)
-    draw = CodeDecoder(
-        model, drawn, grid=grid, codes=codes, empty=empty, autoregressive=attention_pattern == "autoregressive"
+    draw = ImageTokenDecoder(
+        model, drawn, grid=grid, codebook_size=codes, empty=empty, autoregressive=attention_pattern == "autoregressive"
     )
     given = (init(jax.random.key(0)), ids, shown, jax.random.split(jax.random.key(1), batch))
     return lambda: jax.block_until_ready(draw(*given))

@@ -101,7 +101,7 @@ class Ours(Side):
         return (self._jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
 
 
-class Theirs(Side):
+class PeerSide(Side):
     """The peer, from the parameters in `file`."""
 
     def __init__(self, config: Config, file: Path, tf32: bool, compiled: bool) -> None:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments.benchmark_sides import Child, Ours, Theirs, furthest
+from experiments.benchmark_sides import Child, Ours, PeerSide, furthest
 from vlm_jax.command_line import load_preset, run_command
 from vlm_jax.config import Config
 from vlm_jax.config_checks import check
@@ -94,7 +94,7 @@ def start(config: Config, *, tf32: bool, compiled: bool) -> tuple["Child", "Chil
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "parameters.npz"
         ours = Child(Ours, config, file, tf32)
-        peer = Child(Theirs, config, file, tf32, compiled)
+        peer = Child(PeerSide, config, file, tf32, compiled)
     if ours.facts["device"] != peer.facts["device"]:
         raise InputError(f"jax runs on {ours.facts['device']}, torch on {peer.facts['device']}; install both for one")
     return ours, peer

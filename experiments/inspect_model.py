@@ -67,9 +67,9 @@ def _classes(config: Config, options: Options) -> int:
             "leave --classes out, or set --model.classes"
         )
     if config.task == "image_generation":
-        from vlm_jax.models.image_tokenizer import code_count
+        from vlm_jax.models.image_tokenizer import codebook_size
 
-        return code_count(config.model.image_tokenizer)
+        return codebook_size(config.model.image_tokenizer)
     return config.model.classes or options.classes or ASSUMED_CLASSES
 
 
@@ -93,12 +93,12 @@ def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, 
 
 
 def _of_codes(config: Config) -> list[str]:
-    from vlm_jax.models.image_tokenizer import code_count, grid_size
+    from vlm_jax.models.image_tokenizer import codebook_size, grid_size
 
     (height, width), codes = config.data.image.size, config.model.image_tokenizer
     rows, columns = grid_size(codes, config.data.image.size)
     return [
-        f"{config.name}: an image tokenizer, {code_count(codes):,} codes ({codes.quantizer})",
+        f"{config.name}: an image tokenizer, {codebook_size(codes):,} codes ({codes.quantizer})",
         f"example: one picture of {height} x {width} pixels, {rows} x {columns} codes",
     ]
 

@@ -162,11 +162,11 @@ def _say_captions(folder, config, arguments):
     captions = task.predict(params, examples, **options)
     for caption in captions:
         if arguments.json_:
-            said = [each.as_dict() for each in caption.said]
+            said = [each.as_dict() for each in caption.hypotheses]
             print(json.dumps({"image": caption.image_id, "captions": said, "notes": []}, ensure_ascii=False))
         else:
             print(caption.image_id)
-            print("\n".join(f"  {each.log_probability:8.2f}  {each.text}" for each in caption.said))
+            print("\n".join(f"  {each.log_probability:8.2f}  {each.text}" for each in caption.hypotheses))
     _sheet(config, captions, examples, arguments.output)
 
 
@@ -213,7 +213,7 @@ def _draw(folder, config, arguments):
     notes = {prompt: _notes(prompt, encode, config) for prompt in dict.fromkeys(arguments.prompt)}
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
     size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if settings.reranker else settings.num_candidates)
-    pictures = task.draw(params, arguments.prompt, settings, batch=size)
+    pictures = task.generate_images(params, arguments.prompt, settings, batch=size)
     rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
     items = [Card(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
     plot_contact_sheet(items, arguments.output, title=config.name)

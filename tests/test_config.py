@@ -142,7 +142,7 @@ def test_a_whole_number_may_stand_for_a_float():
         (
             "model",
             {"image": ImageEncoder(cnn="features")},
-            r"'easy_vqa' holds pictures; choose one of: efficientnet_lite0, mobilenet_v2, patches, resnet101",
+            r"'easy_vqa' holds images; choose one of: efficientnet_lite0, mobilenet_v2, patches, resnet101",
         ),
         ("model", {"text": TextEncoder(max_length=2)}, r"model.text.max_length is 2; it must be at least 3"),
         ("optimizer", {"learning_rate": math.nan}, r"optimizer.learning_rate is nan; it must be at least 0 and finite"),

@@ -109,7 +109,7 @@ def test_modules_that_training_never_calls_are_marked(capsys):
         ([TINY, "--model.hidden-size", "33"], r"model.hidden_size 33 is not a multiple"),
         (
             [TINY, "--data.image.size", "160", "160"],
-            r"1600 cells, model.image.max_position_embeddings is 256; raise the latter",
+            r"1600 grid positions, model.image.max_position_embeddings is 256; raise the latter",
         ),
     ],
 )

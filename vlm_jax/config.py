@@ -37,7 +37,7 @@ PAIRINGS: dict[str, dict[str, tuple[tuple[Pattern, ...], tuple[Head, ...]]]] = {
 
 @dataclass(frozen=True)
 class ImageInput:
-    """How a picture file becomes the model's input. Saved with the checkpoint, used wherever the model is."""
+    """How an image file becomes the model's input. Saved with the checkpoint, used wherever the model is."""
 
     size: Identity[tuple[int, int]] = (64, 64)
     """Height and width in pixels."""
@@ -52,40 +52,40 @@ class ImageInput:
     std: Identity[tuple[float, float, float]] = (0.5, 0.5, 0.5)
     """Divides each colour channel afterwards."""
     flip: Identity[bool] = False
-    """Mirror half of the training pictures left to right."""
+    """Mirror half of the training images left to right."""
     shift: Identity[int] = 0
-    """Move training pictures by up to this many pixels each way; uncovered edges repeat the border."""
+    """Move training images by up to this many pixels each way; uncovered edges repeat the border."""
     max_pixels: Place[int] = 50_000_000
-    """A picture with more pixels than this is refused before it is decoded."""
+    """An image with more pixels than this is refused before it is decoded."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Your own pictures with questions or captions (`data.name` jsonl, vqa_v2, coco_captions, karpathy or emoji)."""
+    """Your own images with questions or captions (`data.name` jsonl, vqa_v2, coco_captions, karpathy or emoji)."""
 
     images: Place[str] = ""
-    """Folder of the pictures; paths in the files are relative to it and may not leave it."""
+    """Folder of the images; paths in the files are relative to it and may not leave it."""
     train: Place[tuple[str, ...]] = ()
     """The files of the split: JSON Lines, VQA v2's questions and annotations, COCO's captions, Karpathy's file."""
     validation: Place[tuple[str, ...]] = ()
-    """As `train`; without it a tenth of the training pictures, by hash, is kept for it."""
+    """As `train`; without it a tenth of the training images, by hash, is kept for it."""
     test: Place[tuple[str, ...]] = ()
-    """As `train`; without it another tenth of the training pictures is kept for it."""
+    """As `train`; without it another tenth of the training images is kept for it."""
     bad_rows: Place[Literal["refuse", "skip"]] = "refuse"
     """What to do about a row that cannot be used: stop and name it, or leave it out, counted and named."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where pictures and texts come from."""
+    """Where images and texts come from."""
 
     name: Identity[DataSet] = "easy_vqa"
     """The data set; from `jsonl` on your own files: those after `vqa_v2` have captions, `jsonl` has either."""
     files: Files = field(default_factory=Files)
     """Where your own files are."""
     texts: Identity[Literal["questions", "captions", "first_caption"] | None] = None
-    """Which texts of a picture are learned, by default the task's; `first_caption` is the complete one of drawn scenes.
-    Whichever it is, captions of pictures of your own are scored by all that a file has."""
+    """Which texts of an image are learned, by default the task's; `first_caption` is the complete one of drawn scenes.
+    Whichever it is, captions of images of your own are scored by all that a file has."""
     min_answer_count: Identity[int] = 1
     """An answer joins the vocabulary when it was given this often in training."""
     accuracy: Use[Literal["soft", "vqa"] | None] = None
@@ -93,28 +93,28 @@ class Data:
     directory: Place[str] = "~/.cache/vlm_jax"
     """Folder in which data sets are prepared once and then read."""
     drawing_seed: Identity[int] = 0
-    """The seed of pictures that are drawn (sort_of_clevr, shape_scenes): another data set of the same kind."""
+    """The seed of images that are drawn (sort_of_clevr, shape_scenes): another data set of the same kind."""
     drawing_size: Identity[int] = 64
-    """Side of the pictures of shape_scenes, in pixels."""
+    """Side of the images of shape_scenes, in pixels."""
     drawing_things: Identity[tuple[int, int]] = (1, 4)
     """The fewest and the most things in a scene of shape_scenes."""
     texts_per_image: Identity[int] = 10
-    """Question slots of a picture in a batch (K); more questions than slots are sampled anew each time."""
+    """Question slots of an image in a batch (K); more questions than slots are sampled anew each time."""
     limit: Identity[int | None] = None
-    """Use only this many pictures of each split (for a quick look)."""
+    """Use only this many images of each split (for a quick look)."""
     evaluation_limit: Use[int | None] = None
     """Use only this many of every split but `train`: the first ones, for scores that take less time."""
     image: ImageInput = field(default_factory=ImageInput)
-    """The picture's way into the model."""
+    """The image's way into the model."""
     threads: Speed[int] = 2
-    """Threads that decode pictures."""
+    """Threads that decode images."""
     read_ahead: Speed[int] = 8
     """Batches prepared ahead of the device."""
 
 
 @dataclass(frozen=True)
 class ImageEncoder:
-    """The CNN that turns a picture into grid features."""
+    """The CNN that turns an image into grid features."""
 
     cnn: Identity[
         Literal[
@@ -130,7 +130,7 @@ class ImageEncoder:
             "image_tokens",
         ]
     ] = "small"
-    """`small` is a plain residual CNN, `patches` cuts the picture up as ViLT does, `features` takes grid features.
+    """`small` is a plain residual CNN, `patches` cuts the image up as ViLT does, `features` takes grid features.
     `image_tokens` takes those of an image tokenizer, as image generation does by itself.
     `mobilenet_v2` and `efficientnet_lite0` are light: depthwise convolutions, 1280 channels at 1/32 of the size."""
     patch_size: Identity[int] = 16
@@ -189,23 +189,25 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class ImageTokenizerSettings:
-    """The image tokenizer: a picture as a small grid of codes, and back (tasks image_tokenizer, image_generation)."""
+    """The image tokenizer: an image as a small grid of image tokens, and back (tasks image_tokenizer,
+    image_generation)."""
 
     quantizer: Identity[Literal["fsq", "vq"]] = "fsq"
     """`fsq` rounds a few numbers to a few levels each, `vq` takes the nearest of learned vectors."""
     levels: Identity[tuple[int, ...]] = (8, 5, 5, 5)
-    """Levels of each number of the scalar quantizer; their product is how many codes there are."""
+    """Levels of each number of the scalar quantizer; their product is how many image tokens there are."""
     codebook_size: Identity[int] = 1000
-    """How many codes a learned codebook has."""
+    """How many image tokens a learned codebook has."""
     embedding_size: Identity[int] = 16
     """Width of the vectors of a learned codebook."""
     commitment: Identity[float] = 0.25
-    """Weight of the loss that keeps features near their code (learned codebook)."""
+    """Weight of the loss that keeps features near their image token (learned codebook)."""
     encoder: Identity[Literal["patchwise", "convolutional"]] = "patchwise"
-    """With `patchwise` a cell's code is of what is in it alone; with `convolutional` the encoder looks around it as
+    """With `patchwise` a cell's image token is of what is in it alone; with `convolutional` the encoder looks around it
+    as
     well."""
     encoder_noise: Identity[float] = 0.0
-    """Noise (levels of 255, standard deviation) on what the encoder learns from: codes follow it less."""
+    """Noise (levels of 255, standard deviation) on what the encoder learns from: image tokens follow it less."""
     patch_size: Identity[int] = 4
     """Side in pixels of the squares that the first stage sees; each later stage halves height and width."""
     widths: Identity[tuple[int, ...]] = (64, 128)
@@ -223,7 +225,7 @@ class Model:
     fusion: Identity[Fusion] = "concat"
     """`concat`: one sequence; `cross`: one side asks the other; `co_attention`: both ask; `late`: in the head."""
     attention_pattern: Identity[Pattern | None] = None
-    """Who may see whom, by default the fusion's own; with `image_to_text` questions share their picture's side."""
+    """Who may see whom, by default the fusion's own; with `image_to_text` questions share their image's side."""
     hidden_size: Identity[int] = 128
     """Trunk width (D)."""
     num_attention_heads: Identity[int] = 4
@@ -300,7 +302,7 @@ class Training:
     steps: Length[int] = 1000
     """Optimizer steps."""
     batch_images: Identity[int] = 32
-    """Pictures of an optimizer step, over all devices and micro-batches."""
+    """Images of an optimizer step, over all devices and micro-batches."""
     accumulation: Identity[int] = 1
     """Micro-batches an optimizer step is computed in."""
     label_smoothing: Identity[float] = 0.0
@@ -310,7 +312,7 @@ class Training:
     evaluate_every: Use[int] = 500
     """Optimizer steps between validations, each of which saves a checkpoint."""
     evaluation_batch_images: Speed[int] = 64
-    """Pictures of an evaluation batch."""
+    """Images of an evaluation batch."""
 
 
 @dataclass(frozen=True)
@@ -320,7 +322,7 @@ class Decoding:
     method: Use[Literal["greedy", "sample", "beam"]] = "greedy"
     """The likeliest word each time, one drawn at random, or the likeliest whole text that a search finds."""
     num_return_sequences: Use[int] = 1
-    """Texts of a picture: so many draws, or the best of the search; `greedy` has one."""
+    """Texts of an image: so many draws, or the best of the search; `greedy` has one."""
     num_beams: Use[int] = 5
     """Texts that the search follows side by side."""
     length_penalty: Use[float] = 0.0
@@ -343,37 +345,40 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Generation:
-    """How pictures are learned and drawn, as codes (task image_generation)."""
+    """How images are learned and drawn, as image tokens (task image_generation)."""
 
     tokenizer: Source[str | None] = None
     """Folder of the image tokenizer's run. What it is is kept in the run, which needs it no more once it has begun."""
     mask_schedule: Identity[Literal["cosine", "linear", "square"]] = "cosine"
-    """The share of codes that is hidden, from all to none: of a training picture at random, while drawing in steps.
+    """The share of image tokens that is hidden, from all to none: of a training image at random, while drawing in
+    steps.
     This, `num_decoding_steps` and `choice_temperature` are not for `autoregressive`."""
     cond_drop_prob: Identity[float] = 0.1
-    """Share of training pictures that are learned without their prompt, for guidance."""
+    """Share of training images that are learned without their prompt, for guidance."""
     loss_weighting: Identity[Literal["uniform", "elbo"]] = "uniform"
-    """With `elbo` every training picture counts the same, however many of its codes are hidden: those with few hidden,
+    """With `elbo` every training image counts the same, however many of its image tokens are hidden: those with few
+    hidden,
     which say
-    how codes fit together, count for more. Not with `autoregressive`."""
+    how image tokens fit together, count for more. Not with `autoregressive`."""
     token_frequency_power: Identity[float] = 0.0
-    """The loss of a hidden code counts by its share among the training codes to the power of minus this: above 0 edges
+    """The loss of a mask token counts by its share among the training image tokens to the power of minus this: above 0
+    edges
     of things count for more, and shades of a background for less. What is learned of each stays a probability."""
     num_decoding_steps: Use[int] = 12
-    """Steps in which the codes of a picture are drawn."""
+    """Steps in which the image tokens of an image are drawn."""
     num_refinement_rounds: Use[int] = 0
-    """Rounds in which each code of a whole picture is then drawn anew, an eighth at a time; not with
+    """Rounds in which each image token of a whole image is then drawn anew, an eighth at a time; not with
     `autoregressive`."""
     guidance: Use[float] = 2.0
     """How far logits are pushed from those without the prompt towards those with it; 0 draws with the prompt alone."""
     temperature: Use[float] = 1.0
-    """Divides the logits before a code is drawn."""
+    """Divides the logits before an image token is drawn."""
     choice_temperature: Use[float] = 4.5
-    """How much chance there is in which codes are kept: at first so much, at the end none (MaskGIT's)."""
+    """How much chance there is in which image tokens are kept: at first so much, at the end none (MaskGIT's)."""
     num_images: Use[int] = 1
-    """Pictures drawn of a prompt."""
+    """Images drawn of a prompt."""
     num_candidates: Use[int] = 1
-    """Each picture is the best of so many that are drawn: the likeliest, as the model sees them when they are whole."""
+    """Each image is the best of so many that are drawn: the likeliest, as the model sees them when they are whole."""
     reranker: Use[str | None] = None
     """Folder of a captioning run, which chooses among candidates: the best is the one of which it would most likely say
     the prompt. It is read whenever the run is opened."""
@@ -416,26 +421,26 @@ KINDS = kinds_of(Config)
 """The kind of every setting by its dotted path."""
 
 # What of `generation`, like all of `decoding`, is about how a trained model is used: no optimizer step depends on it.
-DRAWING = tuple(entry.name for entry in fields(Generation) if KINDS[f"generation.{entry.name}"] is Kind.USE)
+GENERATION_USE = tuple(entry.name for entry in fields(Generation) if KINDS[f"generation.{entry.name}"] is Kind.USE)
 
 
 def training_of(config: Config) -> Config:
-    """The config with how texts are said and pictures drawn left out: configs that have the same one train alike."""
+    """The config with how texts are said and images drawn left out: configs that have the same one train alike."""
     fresh = Generation()
-    learned = replace(config.generation, **{name: getattr(fresh, name) for name in DRAWING})
+    learned = replace(config.generation, **{name: getattr(fresh, name) for name in GENERATION_USE})
     return replace(config, decoding=Decoding(), generation=learned)
 
 
 def limit_of(data: Data, split: str) -> int | None:
-    """How many pictures of a split are used at most; None where all are."""
-    given = (data.limit, None if split == "train" else data.evaluation_limit)
-    return min((limit for limit in given if limit is not None), default=None)
+    """How many images of a split are used at most; None where all are."""
+    limits = (data.limit, None if split == "train" else data.evaluation_limit)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def leaves(group: Any, path: str = "") -> dict[str, Any]:
     """Every setting of a group by its dotted path, such as `model.image.cnn`."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for entry in fields(group):
         value = getattr(group, entry.name)
-        found |= leaves(value, f"{path}{entry.name}.") if is_dataclass(value) else {path + entry.name: value}
-    return found
+        settings |= leaves(value, f"{path}{entry.name}.") if is_dataclass(value) else {path + entry.name: value}
+    return settings

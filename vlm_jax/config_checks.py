@@ -8,8 +8,8 @@ from typing import Any
 from vlm_jax.config import PAIRINGS, Config, ImageEncoder, leaves
 from vlm_jax.errors import InputError, one_of
 
-MOST_CODES = 2**16
-LEAST_SIDE = 16  # pixels: what the structural similarity of two pictures needs, and a little more
+MAX_CODEBOOK_SIZE = 2**16
+LEAST_SIDE = 16  # pixels: what the structural similarity of two images needs, and a little more
 
 # Every number among the settings, by the rule that it or each of its entries keeps. None, where it may be, always may.
 RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
@@ -82,7 +82,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         "at least 2",
         lambda value: value >= 2,
         ("model.image_tokenizer.codebook_size",),
-    ),  # one code says nothing of an image
+    ),  # one image token says nothing of an image
     ("0, or at least 2", lambda value: value == 0 or value >= 2, ("decoding.no_repeat_ngram_size",)),
     ("above 0 and at most 1", lambda value: 0 < value <= 1, ("decoding.top_p",)),
     ("0 to 1", lambda value: 0 <= value <= 1, ("generation.token_frequency_power",)),
@@ -160,7 +160,7 @@ def check(config: Config) -> Config:
         f"{_nearest_multiple(training.batch_images, training.accumulation)}",
     )
     _check_decoding(config)
-    _check_codes(config)
+    _check_image_tokens(config)
     return config
 
 
@@ -179,30 +179,31 @@ def _check_short_side(config: Config) -> None:
     )
 
 
-def _check_codes(config: Config) -> None:
-    codes = config.model.image_tokenizer
+def _check_image_tokens(config: Config) -> None:
+    tokenizer = config.model.image_tokenizer
     _require(
-        len(codes.widths) == len(codes.depths),
-        f"model.image_tokenizer.depths has {len(codes.depths)} stages, model.image_tokenizer.widths "
-        f"{len(codes.widths)}; "
+        len(tokenizer.widths) == len(tokenizer.depths),
+        f"model.image_tokenizer.depths has {len(tokenizer.depths)} stages, model.image_tokenizer.widths "
+        f"{len(tokenizer.widths)}; "
         "give both the same length",
     )
     _require(
-        math.prod(codes.levels) <= MOST_CODES,
-        f"model.image_tokenizer.levels {codes.levels} make {math.prod(codes.levels):,} codes; choose at most "
-        f"{MOST_CODES:,}",
+        math.prod(tokenizer.levels) <= MAX_CODEBOOK_SIZE,
+        f"model.image_tokenizer.levels {tokenizer.levels} make {math.prod(tokenizer.levels):,} image tokens; choose "
+        f"at most "
+        f"{MAX_CODEBOOK_SIZE:,}",
     )
     if config.task not in ("image_tokenizer", "image_generation"):
         return
     training = config.training
     image, generation = config.data.image, config.generation
-    cell = codes.patch_size * 2 ** (len(codes.widths) - 1)
+    patch = tokenizer.patch_size * 2 ** (len(tokenizer.widths) - 1)
     for side in image.size:
         _require(
-            side % cell == 0 and side >= LEAST_SIDE,
-            f"data.image.size {image.size} is below {LEAST_SIDE} pixels, or does not divide into cells of {cell} "
+            side % patch == 0 and side >= LEAST_SIDE,
+            f"data.image.size {image.size} is below {LEAST_SIDE} pixels, or does not divide into cells of {patch} "
             "pixels (model.image_tokenizer); "
-            f"the nearest side is {_nearest_multiple(max(side, LEAST_SIDE + cell // 2), cell)}",
+            f"the nearest side is {_nearest_multiple(max(side, LEAST_SIDE + patch // 2), patch)}",
         )
     if config.task == "image_tokenizer":
         _require(
@@ -211,7 +212,8 @@ def _check_codes(config: Config) -> None:
         )
         _require(
             training.label_smoothing == 0,
-            "training.label_smoothing is for tasks that choose among words, answers or codes, and an image tokenizer "
+            "training.label_smoothing is for tasks that choose among words, answers or image tokens, and an image "
+            "tokenizer "
             "draws pixels; leave it out",
         )
         _require(
@@ -221,11 +223,12 @@ def _check_codes(config: Config) -> None:
         return
     _require(
         config.data.name != "shape_scenes" or (image.size[0] == image.size[1] and image.size[0] % 64 == 0),
-        f"data.image.size {image.size}: drawn scenes are read from square pictures of a multiple of 64 pixels",
+        f"data.image.size {image.size}: drawn scenes are read from square images of a multiple of 64 pixels",
     )
     _require(
         not image.flip and not image.shift,
-        "data.image.flip and data.image.shift move pixels, and a picture is codes here; set them for the tokenizer",
+        "data.image.flip and data.image.shift move pixels, and an image is image tokens here; set them for the "
+        "tokenizer",
     )
     _require(
         generation.cond_drop_prob > 0 or generation.guidance == 0,
@@ -238,12 +241,12 @@ def _check_codes(config: Config) -> None:
     )
     _require(
         generation.tokenizer is not None,
-        "generation.tokenizer is open: pictures are drawn as codes; give the run of an image tokenizer, "
+        "generation.tokenizer is open: images are drawn as image tokens; give the run of an image tokenizer, "
         "such as one of configs/shape_scenes_tokenizer.py",
     )
     _require(
         generation.loss_weighting == "uniform" or config.model.attention_pattern != "autoregressive",
-        "generation.loss_weighting 'elbo' is about how many codes are hidden, and with model.attention_pattern "
+        "generation.loss_weighting 'elbo' is about how many image tokens are hidden, and with model.attention_pattern "
         "'autoregressive' none is; leave one "
         "of them out",
     )
@@ -254,7 +257,7 @@ def _check_codes(config: Config) -> None:
     )
     _require(
         generation.num_refinement_rounds == 0 or config.model.attention_pattern != "autoregressive",
-        "generation.num_refinement_rounds draws codes of a whole picture anew, and with model.attention_pattern "
+        "generation.num_refinement_rounds draws image tokens of a whole image anew, and with model.attention_pattern "
         "'autoregressive' none knows those "
         "after it; leave one of them out",
     )
@@ -265,7 +268,7 @@ def _check_codes(config: Config) -> None:
     )
     _require(
         generation.reranker is not None or generation.num_candidates <= training.evaluation_batch_images,
-        f"generation.num_candidates is {generation.num_candidates}, and all of a picture's are drawn at once; choose "
+        f"generation.num_candidates is {generation.num_candidates}, and all of an image's are drawn at once; choose "
         f"at most "
         f"{training.evaluation_batch_images}, or raise training.evaluation_batch_images",
     )
@@ -321,13 +324,14 @@ def _choose(config: Config) -> Config:
     if task == "image_generation":
         _require(
             image.cnn in (ImageEncoder().cnn, "image_tokens"),
-            f"model.image.cnn {image.cnn!r} does not go with the task {task!r}, whose pictures are codes; leave it out",
+            f"model.image.cnn {image.cnn!r} does not go with the task {task!r}, whose images are image tokens; leave "
+            f"it out",
         )
         image = dataclasses.replace(image, cnn="image_tokens")
     _require(
         task == "image_generation" or image.cnn not in ("features", "image_tokens"),
         f"model.image.cnn {image.cnn!r} takes precomputed {image.cnn}, and the data set {config.data.name!r} holds "
-        "pictures; choose one of: efficientnet_lite0, mobilenet_v2, patches, resnet101, resnet18, resnet34, resnet50, "
+        "images; choose one of: efficientnet_lite0, mobilenet_v2, patches, resnet101, resnet18, resnet34, resnet50, "
         "small",
     )
     return dataclasses.replace(config, model=dataclasses.replace(config.model, image=image, **chosen))
@@ -337,8 +341,8 @@ def _choose_texts(config: Config) -> Config:
     """The config with what its data set is read for chosen."""
     data, task = config.data, config.task
     accuracy = data.accuracy or ("vqa" if data.name == "vqa_v2" else "soft")
-    asked = data.name in ("easy_vqa", "sort_of_clevr", "vqa_v2")  # no captions there
-    by_task = {"vqa": "questions", "image_tokenizer": "questions" if asked else "captions"}
+    has_questions = data.name in ("easy_vqa", "sort_of_clevr", "vqa_v2")  # no captions there
+    by_task = {"vqa": "questions", "image_tokenizer": "questions" if has_questions else "captions"}
     texts = data.texts or by_task.get(task, "captions")
     _require(
         task == "image_tokenizer" or (texts == "questions") == (task == "vqa"),

@@ -86,10 +86,10 @@ def with_overrides(config: Config, overrides: Iterable[tuple[str, Any]]) -> Conf
     for setting, value in overrides:
         *groups, name = setting.split(".")
         group = values
-        for depth, each in enumerate(groups):
-            if not isinstance(group.get(each), dict):
+        for depth, key in enumerate(groups):
+            if not isinstance(group.get(key), dict):
                 raise InputError(f"no group of settings {'.'.join(groups[: depth + 1])!r} (in {setting!r})")
-            group = group[each]
+            group = group[key]
         if name not in group:
             raise InputError(f"no setting {setting!r}; {nearest(name, group)}")
         group[name] = value

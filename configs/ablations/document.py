@@ -17,7 +17,7 @@ def get_study() -> Study:
             "of fusions are: to be taken with care). Words that ask the image's keys from a stream of their own end "
             "2.5 points higher, cells projected by two matrices 1.4, cells without positions 0.8, which three seeds "
             "do not tell from nothing; five seeds tell the first of them (study of fusions). All questions are about "
-            "the one shape in the picture, so that where it stands cannot matter here."
+            "the one shape in the image, so that where it stands cannot matter here."
         ),
         comparisons=(
             Comparison(

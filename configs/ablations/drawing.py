@@ -1,4 +1,4 @@
-"""How pictures are drawn from what one model learned: in how many steps, with which guidance, with revisions or not.
+"""How images are drawn from what one model learned: in how many steps, with which guidance, with revisions or not.
 
 Command: python -m experiments.ablate configs/ablations/drawing.py
     first python -m experiments.train configs/shape_scenes_tokenizer.py
@@ -7,8 +7,8 @@ Time: 5 trainings of six minutes and 30 scorings of at most two on one core, an 
 
 from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
 
-# Scored on 200 pictures of the test split; one validation, so that one training is drawn with in every way.
-DRAWING = {
+# Scored on 200 images of the test split; one validation, so that one training is drawn with in every way.
+COMMON = {
     "training.steps": 600,
     "training.evaluate_every": 600,
     "optimizer.warmup_steps": 100,
@@ -20,10 +20,10 @@ DRAWING = {
 
 def get_study() -> Study:
     return Study(
-        question="In how many steps are pictures best drawn, and how hard should they be pushed towards their prompt?",
+        question="In how many steps are images best drawn, and how hard should they be pushed towards their prompt?",
         finding=(
             "What five seeds tell is about numbers of things: of a model that has just begun (17 % of the objects "
-            "asked for are right after 600 steps), pictures drawn in four steps instead of 16 have the right number "
+            "asked for are right after 600 steps), images drawn in four steps instead of 16 have the right number "
             "19.3 points less often, and those drawn with guidance 3 instead of 1 15.3 points less often. Of the "
             "objects themselves no way has certainly more: guidance 3 has 5.7 points more (0.3 to 11.1, before six "
             "ways are allowed for), 32 steps 2.6 (-0.6 to +5.7), revisions 1.4 (-2.9 to +5.6), no guidance 2.4 fewer "
@@ -39,7 +39,7 @@ def get_study() -> Study:
                     vary({"generation.num_decoding_steps": [4, 8, 32], "generation.guidance": [0.0, 3.0]}),
                     variant({"generation.num_refinement_rounds": 4}, name="4 refinement rounds"),
                 ),
-                common=DRAWING,
+                common=COMMON,
                 metrics=("objects_right", "count_right", "relation_right", "all_right"),
             ),
         ),

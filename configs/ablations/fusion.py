@@ -20,7 +20,7 @@ def get_study() -> Study:
             "feed-forward left, is 1.2 points above (-0.5 to +2.9), co_attention, half as wide, 0.9 (-0.7 to +2.5). "
             "Late fusion, whose sides meet in one product, is 5.2 to 5.3 points below, whatever it costs. Looked at "
             "beside it, at equal depth, co_attention is 5.0 points above on open questions. All questions are about "
-            "the one shape in the picture, and all four would go on: this is about who learns first."
+            "the one shape in the image, and all four would go on: this is about who learns first."
         ),
         comparisons=(
             Comparison(
@@ -36,7 +36,7 @@ def get_study() -> Study:
                 variants=chain(
                     variant({}, name="fusion=concat"),
                     vary({"model.fusion": ["cross", "late"]}),
-                    # Its image side is computed for each of a picture's ten questions: no layer is narrow enough.
+                    # Its image side is computed for each of an image's ten questions: no layer is narrow enough.
                     variant(
                         {"model.fusion": "co_attention", "model.hidden_size": 64}, name="co_attention, half as wide"
                     ),

@@ -22,7 +22,7 @@ def get_study() -> Study:
         question="Which fusion learns first to compare shapes, at equal depth and at equal work?",
         finding=(
             "After 250 steps none of them compares shapes yet, and five seeds tell none from one sequence (concat), at "
-            "equal depth or at equal work: 50 to 52 % of the answers are right, 3 to 5 points more than with pictures "
+            "equal depth or at equal work: 50 to 52 % of the answers are right, 3 to 5 points more than with images "
             "exchanged, and differences of more than three points are excluded. co_attention takes three times the "
             "work of a step for it. Which of them learns relations in the end is not answered in minutes: "
             "docs/results.md has longer runs, of one seed each."
@@ -35,7 +35,7 @@ def get_study() -> Study:
                 common=COMMON,
                 metrics=METRICS,
             ),
-            # Without co_attention, whose image side is computed for each of a picture's twenty questions.
+            # Without co_attention, whose image side is computed for each of an image's twenty questions.
             Comparison(
                 title="Sort-of-CLEVR, 250 steps, equal FLOPs",
                 base="../sort_of_clevr.py",

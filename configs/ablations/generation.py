@@ -1,4 +1,4 @@
-"""What pictures are drawn in: rounded numbers against a learned codebook, and how much a code is of its own cell.
+"""What images are drawn in: rounded numbers against a learned codebook, and how much a code is of its own cell.
 
 Command: python -m experiments.ablate configs/ablations/generation.py
 Time: 12 runs of two to three minutes on one core, half an hour in all. drawing.py asks how such codes are drawn.
@@ -9,9 +9,9 @@ from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
 
 def get_study() -> Study:
     return Study(
-        question="Which quantizer keeps most of a picture, in codes that do not change with its noise?",
+        question="Which quantizer keeps most of an image, in codes that do not change with its noise?",
         finding=(
-            "After 2,000 steps rounded numbers keep 0.5 dB more of a picture than a learned codebook of as many "
+            "After 2,000 steps rounded numbers keep 0.5 dB more of an image than a learned codebook of as many "
             "codes, and an encoder that looks around its cell 0.6 dB more than one that does not. Beside that, of the"
             " codes that stay under noise the learned codebook has 12.7 points fewer, looking around 2.9 fewer, and "
             "noise on what is encoded 2.9 more (it uses codes less evenly: perplexity 81, not 106). The learned "

@@ -14,7 +14,7 @@ TEXT = {
     "model.text.feature_size": 384,
     "model.text.tokenizer": WORDS,
 }
-PORTED = TEXT | {"model.text.init_from": WORDS, "model.text.init_trunk": False}
+CONVERTED = TEXT | {"model.text.init_from": WORDS, "model.text.init_trunk": False}
 # Pixels as the CNN's authors scale them, for the fresh one as well.
 SCALE = {"data.image.mean": [127 / 255] * 3, "data.image.std": [128 / 255] * 3}
 CNN = {"model.image.cnn": "efficientnet_lite0", "data.image.size": [96, 96]} | SCALE
@@ -28,7 +28,7 @@ def get_study() -> Study:
         question="Do word vectors and a CNN from elsewhere help a small model that learns about drawn shapes?",
         finding=(
             "A CNN that knows photographs decides it: ported, EfficientNet-Lite0 answers 99.2 % of the questions "
-            "after 400 steps of 16 pictures, kept as it is 95.0 % at half the work; the same CNN from scratch, with "
+            "after 400 steps of 16 images, kept as it is 95.0 % at half the work; the same CNN from scratch, with "
             "group norm in the place of norms that were learned, has not left the blind prior (66.9 %) by then. (A "
             "fresh CNN of three blocks, the quickstart's, has 85 % after 400 steps of 32, so this says that a deep "
             "one wants weights, not that drawn shapes do.) MiniLM's word vectors, under layers that are fresh, bring "
@@ -41,8 +41,8 @@ def get_study() -> Study:
                 base="../quickstart.py",
                 variants=chain(
                     variant(TEXT, name="fresh, the same table"),
-                    variant(PORTED, name="ported"),
-                    variant(PORTED | {"optimizer.frozen": ["^text/"]}, name="ported and frozen"),
+                    variant(CONVERTED, name="ported"),
+                    variant(CONVERTED | {"optimizer.frozen": ["^text/"]}, name="ported and frozen"),
                 ),
                 common=COMMON,
                 metrics=("accuracy", "accuracy/open"),

@@ -124,7 +124,7 @@ def test_a_wild_name_is_a_plain_folder(configs):
         ({"match": "flops", "variants": vary({"model.hidden_size": [512]})}, "no depth and feed-forward width"),
         (
             {"variants": vary({"model.image.max_position_embeddings": [9]})},
-            "max_position_embeddings=9: the image grid has 16 cells",
+            "max_position_embeddings=9: the image grid has 16 grid positions",
         ),
         ({"variants": vary({"model.image.init_from": ["weights/none"]})}, "init_from=weights/none: "),
         ({"variants": vary({"model.text.tokenizer": ["words/none"]})}, "tokenizer=words/none: "),

@@ -1,4 +1,4 @@
-"""Codes one after the other: the cache against the whole computation, and prompts that are read once."""
+"""Image tokens one after the other: the cache against the whole computation, and prompts that are read once."""
 
 import dataclasses
 import math
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import Generation, ImageEncoder, ImageTokenizerSettings, Model, TextEncoder
-from vlm_jax.decoding import CodeDecoder, before
+from vlm_jax.decoding import ImageTokenDecoder, shift_right
 from vlm_jax.models.vlm import VisualLanguageModel
 
-GRID, CODES = (2, 3), 12
-CELLS = math.prod(GRID)
+GRID, CODEBOOK_SIZE = (2, 3), 12
+NUM_TOKENS = math.prod(GRID)
 SETTINGS = Model(
     hidden_size=16,
     num_attention_heads=2,
@@ -24,7 +24,7 @@ SETTINGS = Model(
     image=ImageEncoder(cnn="image_tokens", positions="grid", max_position_embeddings=8),
     text=TextEncoder(vocab_size=30, feature_size=16, max_length=5, max_position_embeddings=8),
 )
-PICTURES = jax.random.randint(jax.random.key(1), (2, *GRID), 0, CODES)
+NUM_IMAGES = jax.random.randint(jax.random.key(1), (2, *GRID), 0, CODEBOOK_SIZE)
 IDS = jax.random.randint(jax.random.key(2), (2, 1, 5), 1, 30)
 MASK = jnp.array([[[True] * 5], [[True] * 3 + [False] * 2]])
 
@@ -35,12 +35,12 @@ MASK = jnp.array([[[True] * 5], [[True] * 3 + [False] * 2]])
 def model(request):
     fusion, attention_pattern = request.param
     module = VisualLanguageModel(
-        dataclasses.replace(SETTINGS, fusion=fusion, attention_pattern=attention_pattern), CODES
+        dataclasses.replace(SETTINGS, fusion=fusion, attention_pattern=attention_pattern), CODEBOOK_SIZE
     )
 
     @jax.jit
     def shaken(key):
-        leaves, structure = jax.tree.flatten(module.init(key, PICTURES, IDS, MASK, method="code_logits"))
+        leaves, structure = jax.tree.flatten(module.init(key, NUM_IMAGES, IDS, MASK, method="image_token_logits"))
         keys = jax.random.split(jax.random.key(9), len(leaves))
         moved = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
         return structure.unflatten(moved)
@@ -48,35 +48,37 @@ def model(request):
     return jax.jit(module.apply, static_argnames=("method", "grid")), shaken(jax.random.key(0)), module
 
 
-def test_each_cell_is_asked_for_by_the_code_before_it():
-    found = before(jnp.arange(12).reshape(2, 2, 3), mask_code=99)
+def test_each_token_is_predicted_from_the_token_before_it():
+    found = shift_right(jnp.arange(12).reshape(2, 2, 3), mask_id=99)
     assert found.tolist() == [[[99, 0, 1], [2, 3, 4]], [[99, 6, 7], [8, 9, 10]]]
 
 
 def test_a_prompt_that_was_read_changes_nothing(model):
     apply, params, _ = model
-    whole = apply(params, PICTURES, IDS, MASK, method="code_logits")
-    prompt = apply(params, IDS, MASK, method="read_prompt")
-    again = apply(params, prompt, PICTURES, method="prompted_code_logits")
+    whole = apply(params, NUM_IMAGES, IDS, MASK, method="image_token_logits")
+    prompt = apply(params, IDS, MASK, method="prefill_prompt")
+    again = apply(params, prompt, NUM_IMAGES, method="prefilled_token_logits")
     np.testing.assert_allclose(jax.nn.log_softmax(again), jax.nn.log_softmax(whole), atol=1e-5)
 
 
 @pytest.mark.parametrize("model", [("concat", "autoregressive"), ("cross", "autoregressive")], indirect=True)
 def test_the_cache_changes_nothing_and_no_code_peeks(model):
     apply, params, module = model
-    whole = jax.nn.log_softmax(apply(params, before(PICTURES, mask_code=CODES), IDS, MASK, method="code_logits"))
-    prompt = apply(params, IDS, MASK, method="read_prompt")
-    flat = before(PICTURES, mask_code=CODES).reshape(2, -1)
-    for sizes in ((1,) * CELLS, (2, 1, 3)):
-        cells, found = module.no_cells(2, 1, CELLS), []
+    whole = jax.nn.log_softmax(
+        apply(params, shift_right(NUM_IMAGES, mask_id=CODEBOOK_SIZE), IDS, MASK, method="image_token_logits")
+    )
+    prompt = apply(params, IDS, MASK, method="prefill_prompt")
+    flat = shift_right(NUM_IMAGES, mask_id=CODEBOOK_SIZE).reshape(2, -1)
+    for sizes in ((1,) * NUM_TOKENS, (2, 1, 3)):
+        cache, found = module.empty_image_token_cache(2, 1, NUM_TOKENS), []
         for some in jnp.split(flat, np.cumsum(sizes)[:-1], axis=1):
-            logits, cells = apply(params, prompt, cells, some, grid=GRID, method="next_code_logits")
+            logits, cache = apply(params, prompt, cache, some, grid=GRID, method="next_image_token_logits")
             found.append(jax.nn.log_softmax(logits))
-        assert int(cells.length) == CELLS
+        assert int(cache.length) == NUM_TOKENS
         np.testing.assert_allclose(jnp.concatenate(found, axis=2), whole, atol=1e-5)
-    for place in range(CELLS - 1):
-        other = PICTURES.at[:, place // 3, place % 3].set((PICTURES[:, place // 3, place % 3] + 1) % CODES)
-        moved = apply(params, before(other, mask_code=CODES), IDS, MASK, method="code_logits")
+    for place in range(NUM_TOKENS - 1):
+        other = NUM_IMAGES.at[:, place // 3, place % 3].set((NUM_IMAGES[:, place // 3, place % 3] + 1) % CODEBOOK_SIZE)
+        moved = apply(params, shift_right(other, mask_id=CODEBOOK_SIZE), IDS, MASK, method="image_token_logits")
         moved = jax.nn.log_softmax(moved)
         assert jnp.array_equal(moved[:, :, : place + 1], whole[:, :, : place + 1])
         assert not jnp.array_equal(moved[:, :, place + 1 :], whole[:, :, place + 1 :])
@@ -84,29 +86,33 @@ def test_the_cache_changes_nothing_and_no_code_peeks(model):
 
 @pytest.mark.parametrize("model", [("concat", "autoregressive")], indirect=True)
 @pytest.mark.parametrize("guidance", [0.0, 2.0])
-def test_a_cold_drawing_is_the_likeliest_code_each_time(model, guidance):
+def test_low_temperature_takes_the_likeliest_token_each_time(model, guidance):
     apply, params, module = model
     empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
     settings = Generation(guidance=guidance, temperature=1e-6)
-    draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, autoregressive=True)
-    drawn = draw(params, IDS[:, 0], MASK[:, 0], jax.random.split(jax.random.key(4), 2))
-    shown = before(drawn, mask_code=CODES)
-    given = apply(params, shown, IDS, MASK, method="code_logits")[:, 0]
+    generate = ImageTokenDecoder(
+        module, settings, grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty, autoregressive=True
+    )
+    sampled = generate(params, IDS[:, 0], MASK[:, 0], jax.random.split(jax.random.key(4), 2))
+    shown = shift_right(sampled, mask_id=CODEBOOK_SIZE)
+    given = apply(params, shown, IDS, MASK, method="image_token_logits")[:, 0]
     nothing = [jnp.broadcast_to(row, (2, 1, 5)) for row in empty]
-    free = apply(params, shown, *nothing, method="code_logits")[:, 0]
+    free = apply(params, shown, *nothing, method="image_token_logits")[:, 0]
     likeliest = jnp.argmax((1 + guidance) * given - guidance * free, axis=-1)
-    np.testing.assert_array_equal(drawn.reshape(2, -1), likeliest)
+    np.testing.assert_array_equal(sampled.reshape(2, -1), likeliest)
 
 
 @pytest.mark.parametrize("model", [("concat", "autoregressive")], indirect=True)
-def test_a_key_alone_decides_what_is_drawn(model):
+def test_images_depend_on_the_key_alone(model):
     _, params, module = model
     empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
-    draw = CodeDecoder(module, Generation(guidance=0.0), grid=GRID, codes=CODES, empty=empty, autoregressive=True)
+    generate = ImageTokenDecoder(
+        module, Generation(guidance=0.0), grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty, autoregressive=True
+    )
     keys = jax.random.split(jax.random.key(4), 2)
-    together = draw(params, IDS[:, 0], MASK[:, 0], keys)
-    np.testing.assert_array_equal(together[1:], draw(params, IDS[1:, 0], MASK[1:, 0], keys[1:]))
-    assert not jnp.array_equal(together, draw(params, IDS[:, 0], MASK[:, 0], keys[::-1]))
+    together = generate(params, IDS[:, 0], MASK[:, 0], keys)
+    np.testing.assert_array_equal(together[1:], generate(params, IDS[1:, 0], MASK[1:, 0], keys[1:]))
+    assert not jnp.array_equal(together, generate(params, IDS[:, 0], MASK[:, 0], keys[::-1]))
 
 
 def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
@@ -116,8 +122,8 @@ def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
 
     config = load_preset(pytestconfig.rootpath / "configs" / "shape_scenes_generation.py")
     small = dataclasses.replace(config.model, hidden_size=16, num_attention_heads=2, num_layers=1)
-    drawn = dataclasses.replace(config.generation, num_decoding_steps=3, num_refinement_rounds=1)
-    config = dataclasses.replace(config, model=small, generation=drawn)
+    sampled = dataclasses.replace(config.generation, num_decoding_steps=3, num_refinement_rounds=1)
+    config = dataclasses.replace(config, model=small, generation=sampled)
     rows = measure(config, 2, (1, 2), (0.0,), 1)
     assert [
         (row["way"], row["steps"], row["guidance"], row["num_refinement_rounds"], row["batch"]) for row in rows
@@ -129,11 +135,11 @@ def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
     ]
     assert all(0 < row["least"] <= row["seconds"] <= row["most"] for row in rows)
     assert len(_table(rows).splitlines()) == 1 + 4 + 1
-    for options, said in (
+    for options, message in (
         (["configs/tiny.py"], "of the task 'vqa'"),
         (["configs/tiny.py", "--steps", "0"], "at least 1"),
     ):
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             main([str(pytestconfig.rootpath / options[0]), *options[1:]])
 
 
@@ -143,19 +149,21 @@ def test_the_likeliest_candidate_is_kept_by_the_probability_of_its_codes_one_aft
     empty = (np.array([1, 2, 0, 0, 0]), np.array([True, True, False, False, False]))
     keys = jax.random.split(jax.random.key(4), 2)
 
-    def drawn(count, keys):
+    def sampled(count, keys):
         settings = Generation(guidance=0.0, num_candidates=count)
-        draw = CodeDecoder(module, settings, grid=GRID, codes=CODES, empty=empty, autoregressive=True)
-        return np.asarray(draw(params, IDS[:, 0], MASK[:, 0], keys))
+        generate = ImageTokenDecoder(
+            module, settings, grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty, autoregressive=True
+        )
+        return np.asarray(generate(params, IDS[:, 0], MASK[:, 0], keys))
 
-    def log_p(codes):
-        logits = apply(params, before(codes, mask_code=CODES), IDS, MASK, method="code_logits")[:, 0]
+    def log_p(tokens):
+        logits = apply(params, shift_right(tokens, mask_id=CODEBOOK_SIZE), IDS, MASK, method="image_token_logits")[:, 0]
         steps = np.asarray(jax.nn.log_softmax(logits))
         return [
-            sum(row[g, code] for g, code in enumerate(some.ravel())) for row, some in zip(steps, codes, strict=True)
+            sum(row[g, code] for g, code in enumerate(some.ravel())) for row, some in zip(steps, tokens, strict=True)
         ]
 
-    each = [drawn(1, jax.vmap(lambda key: jax.random.split(key, 5))(keys)[:, place]) for place in range(5)]
-    likely = np.array([log_p(codes) for codes in each])
+    each = [sampled(1, jax.vmap(lambda key: jax.random.split(key, 5))(keys)[:, place]) for place in range(5)]
+    likely = np.array([log_p(tokens) for tokens in each])
     expected = [each[place][row] for row, place in enumerate(likely.argmax(0))]
-    np.testing.assert_array_equal(drawn(5, keys), expected)
+    np.testing.assert_array_equal(sampled(5, keys), expected)

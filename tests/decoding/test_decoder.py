@@ -18,7 +18,7 @@ FUSIONS = ("concat", "cross")
 WORDS = 6
 LENGTH = 11
 SPECIAL = Special(begin=0, end=1, pad=2)
-SAID = [word for word in range(WORDS) if word != SPECIAL.end]
+TOKENS = [word for word in range(WORDS) if word != SPECIAL.end]
 IMAGE = jax.random.normal(jax.random.key(2), (3, 5, 8))
 SETTINGS = Model(
     hidden_size=32,
@@ -39,7 +39,7 @@ def build(fusion, attention_pattern="prefix"):
 
     @jax.jit
     def shaken(key):
-        params = module.init(key, IMAGE, ids, jnp.ones(ids.shape, bool), method="word_logits")
+        params = module.init(key, IMAGE, ids, jnp.ones(ids.shape, bool), method="token_logits")
         leaves, structure = jax.tree.flatten(params)
         keys = jax.random.split(jax.random.key(9), len(leaves))
         moved = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
@@ -73,29 +73,29 @@ def whole(model, ids, image=IMAGE, image_mask=None):
     length = ids.shape[-1]
     ids = jnp.pad(ids, ((0, 0), (0, 0), (0, LENGTH - length)))
     logits = compiled(module)(
-        params, image, ids, jnp.ones(ids.shape, bool), image_mask=image_mask, method="word_logits"
+        params, image, ids, jnp.ones(ids.shape, bool), image_mask=image_mask, method="token_logits"
     )
     return jax.nn.log_softmax(logits[:, :, :length])
 
 
-def decode(model, settings, *, room=6, special=SPECIAL, image=IMAGE, keys=None, **options):
+def decode(model, settings, *, max_tokens=6, special=SPECIAL, image=IMAGE, keys=None, **options):
     module, params = model
-    return Decoder(module, settings, special, room=room, **options)(params, image, keys=keys)
+    return Decoder(module, settings, special, max_tokens=max_tokens, **options)(params, image, keys=keys)
 
 
-def texts(decoded, picture):
-    """The texts of a picture as tuples of tokens."""
-    rows = zip(np.asarray(decoded.ids[picture]), np.asarray(decoded.length[picture]), strict=True)
+def texts(decoded, image):
+    """The texts of an image as tuples of tokens."""
+    rows = zip(np.asarray(decoded.ids[image]), np.asarray(decoded.length[image]), strict=True)
     return [tuple(ids[:length].tolist()) for ids, length in rows]
 
 
-def log_probabilities(model, said, picture=0):
+def log_probabilities(model, generated, image=0):
     """The sum of log p of each text, from the whole computation; texts of one length at a time."""
     found = {}
-    for _, same in itertools.groupby(sorted(said, key=len), key=len):
+    for _, same in itertools.groupby(sorted(generated, key=len), key=len):
         same = list(same)
         ids = jnp.array([[(SPECIAL.begin, *text) for text in same]])
-        log_p = whole(model, ids, IMAGE[picture : picture + 1])[:, :, :-1]
+        log_p = whole(model, ids, IMAGE[image : image + 1])[:, :, :-1]
         sums = jnp.take_along_axis(log_p, ids[..., 1:, None], axis=-1)[0, :, :, 0].sum(-1)
         found |= dict(zip(same, sums.tolist(), strict=True))
     return found
@@ -107,27 +107,27 @@ def test_the_cache_changes_nothing(either, steps):
     ids = jax.random.randint(jax.random.key(3), (3, 2, 9), 0, WORDS)
     seen = jnp.array([[True, True, True, True, True], [True, False, True, True, False], [False] * 5])
     apply = compiled(module)
-    memory = apply(params, IMAGE, image_mask=seen, method="read_image")
-    words, pieces = module.no_words(3, 2, 12), []
+    prefix = apply(params, IMAGE, image_mask=seen, method="prefill_image")
+    words, pieces = module.empty_text_cache(3, 2, 12), []
     for piece in jnp.split(ids, np.cumsum(steps)[:-1], axis=-1):
-        logits, words = apply(params, memory, words, piece, method="next_word_logits")
+        logits, words = apply(params, prefix, words, piece, method="next_token_logits")
         pieces.append(jax.nn.log_softmax(logits))
     assert int(words.length) == 9
     np.testing.assert_allclose(jnp.concatenate(pieces, axis=2), whole(either, ids, image_mask=seen), atol=1e-5)
 
 
-def greedily(model, picture, room):
+def greedily(model, image, max_tokens):
     """The likeliest word each time, everything computed anew."""
-    said = [SPECIAL.begin]
-    while len(said) <= room and (len(said) == 1 or said[-1] != SPECIAL.end):
-        said.append(int(jnp.argmax(whole(model, jnp.array([[said]]), IMAGE[picture : picture + 1])[0, 0, -1])))
-    return tuple(said[1:])
+    generated = [SPECIAL.begin]
+    while len(generated) <= max_tokens and (len(generated) == 1 or generated[-1] != SPECIAL.end):
+        generated.append(int(jnp.argmax(whole(model, jnp.array([[generated]]), IMAGE[image : image + 1])[0, 0, -1])))
+    return tuple(generated[1:])
 
 
 def test_greedy_is_the_likeliest_word_each_time(either):
     decoded = decode(either, Decoding())
-    for picture in range(3):
-        assert texts(decoded, picture) == [greedily(either, picture, 6)]
+    for image in range(3):
+        assert texts(decoded, image) == [greedily(either, image, 6)]
 
 
 def test_a_search_with_one_beam_is_greedy(either):
@@ -139,27 +139,27 @@ def test_a_search_with_one_beam_is_greedy(either):
 @pytest.mark.parametrize(("alpha", "early_stopping"), [(0.0, False), (0.8, False), (0.8, True)])
 def test_a_wide_search_is_exhaustive(model, alpha, early_stopping):
     """With V^(T-1) beams nothing is ever dropped: the best are those of all texts there are."""
-    room = 4
+    max_tokens = 4
     settings = Decoding(
         method="beam",
-        num_beams=WORDS ** (room - 1),
+        num_beams=WORDS ** (max_tokens - 1),
         num_return_sequences=3,
         length_penalty=alpha,
         early_stopping=early_stopping,
     )
-    decoded = decode(model, settings, room=room)
-    ended = [(*begin, SPECIAL.end) for n in range(room) for begin in itertools.product(SAID, repeat=n)]
-    everything = ended + list(itertools.product(SAID, repeat=room))
-    for picture in range(3):
-        log_p = log_probabilities(model, everything, picture)
+    decoded = decode(model, settings, max_tokens=max_tokens)
+    ended = [(*begin, SPECIAL.end) for n in range(max_tokens) for begin in itertools.product(TOKENS, repeat=n)]
+    everything = ended + list(itertools.product(TOKENS, repeat=max_tokens))
+    for image in range(3):
+        log_p = log_probabilities(model, everything, image)
         score = {text: log_p[text] / ((5 + len(text)) / 6) ** alpha for text in everything}
         best = sorted(everything, key=lambda text: -score[text])[:3]
-        assert texts(decoded, picture) == best
-        np.testing.assert_allclose(decoded.score[picture], [score[text] for text in best], atol=1e-5)
-        np.testing.assert_allclose(decoded.log_probability[picture], [log_p[text] for text in best], atol=1e-5)
+        assert texts(decoded, image) == best
+        np.testing.assert_allclose(decoded.score[image], [score[text] for text in best], atol=1e-5)
+        np.testing.assert_allclose(decoded.log_probability[image], [log_p[text] for text in best], atol=1e-5)
 
 
-def searched(model, picture, room, settings):
+def searched(model, image, max_tokens, settings):
     """A beam search in plain Python: the best texts with their scores; it goes on to the end of the room."""
     count = settings.num_beams
 
@@ -167,17 +167,17 @@ def searched(model, picture, room, settings):
         return log_p / ((5 + len(text)) / 6) ** settings.length_penalty
 
     going, ended = [((), 0.0)], []
-    for place in range(room):
+    for place in range(max_tokens):
         prefixes = jnp.array([[(SPECIAL.begin, *text) for text, _ in going]])
         prefixes = jnp.pad(prefixes, ((0, 0), (0, count - len(going)), (0, 0)))
-        log_p = np.asarray(whole(model, prefixes, IMAGE[picture : picture + 1])[0, :, -1], np.float64)
+        log_p = np.asarray(whole(model, prefixes, IMAGE[image : image + 1])[0, :, -1], np.float64)
         longer = [
             ((*text, word), total + log_p[row, word])
             for row, (text, total) in enumerate(going)
             for word in range(WORDS)
         ]
         longer.sort(key=lambda each: -each[1])
-        last = place == room - 1
+        last = place == max_tokens - 1
         over = [text[-1] == SPECIAL.end or last for text, _ in longer]
         ended += [each for each, end in zip(longer[:count], over, strict=False) if end]
         ended = sorted(ended, key=lambda each: -penalised(*each))[:count]
@@ -194,11 +194,11 @@ def test_a_search_is_that_of_plain_python(model, alpha, early_stopping):
     settings = Decoding(
         method="beam", num_beams=3, num_return_sequences=3, length_penalty=alpha, early_stopping=early_stopping
     )
-    decoded = decode(model, settings, room=9)
-    for picture in range(3):
-        best = searched(model, picture, 9, settings)
-        assert texts(decoded, picture) == [text for text, _ in best]
-        np.testing.assert_allclose(decoded.score[picture], [score for _, score in best], atol=1e-5)
+    decoded = decode(model, settings, max_tokens=9)
+    for image in range(3):
+        best = searched(model, image, 9, settings)
+        assert texts(decoded, image) == [text for text, _ in best]
+        np.testing.assert_allclose(decoded.score[image], [score for _, score in best], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -213,35 +213,35 @@ def test_a_search_is_that_of_plain_python(model, alpha, early_stopping):
 def test_log_probabilities_are_the_models_own(model, settings):
     """Whatever the temperature, the constraints and the ranking were; and best first."""
     decoded = decode(model, settings, keys=jax.random.split(jax.random.key(1), 3))
-    for picture in range(3):
-        said = texts(decoded, picture)
-        expected = log_probabilities(model, said, picture)
-        np.testing.assert_allclose(decoded.log_probability[picture], [expected[text] for text in said], atol=1e-5)
-        np.testing.assert_allclose(decoded.token_log_probability[picture].sum(-1), decoded.log_probability[picture],
+    for image in range(3):
+        generated = texts(decoded, image)
+        expected = log_probabilities(model, generated, image)
+        np.testing.assert_allclose(decoded.log_probability[image], [expected[text] for text in generated], atol=1e-5)
+        np.testing.assert_allclose(decoded.token_log_probability[image].sum(-1), decoded.log_probability[image],
                                    atol=1e-5)  # fmt: skip
-        assert np.all(np.diff(decoded.score[picture]) <= 0)
+        assert np.all(np.diff(decoded.score[image]) <= 0)
 
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
-def test_a_picture_is_decoded_alike_in_every_batch(model, method):
+def test_decoding_does_not_depend_on_the_batch(model, method):
     settings = Decoding(method=method, num_beams=3, num_return_sequences=1 if method == "greedy" else 3)
     keys = jax.random.split(jax.random.key(1), 3)
     together = decode(model, settings, keys=keys)
-    for picture in range(3):
-        alone = decode(model, settings, image=IMAGE[picture : picture + 1], keys=keys[picture : picture + 1])
-        assert jnp.array_equal(together.ids[picture], alone.ids[0])
-        np.testing.assert_allclose(together.log_probability[picture], alone.log_probability[0], atol=1e-5)
+    for image in range(3):
+        alone = decode(model, settings, image=IMAGE[image : image + 1], keys=keys[image : image + 1])
+        assert jnp.array_equal(together.ids[image], alone.ids[0])
+        np.testing.assert_allclose(together.log_probability[image], alone.log_probability[0], atol=1e-5)
 
 
 def first_words(model, **settings):
-    """How often each word came first in many draws, for one picture."""
+    """How often each word came first in many draws, for one image."""
     count = 4_000
     settings = Decoding(method="sample", num_return_sequences=count, **settings)
-    decoded = decode(model, settings, room=1, image=IMAGE[:1], keys=jax.random.split(jax.random.key(4), 1))
+    decoded = decode(model, settings, max_tokens=1, image=IMAGE[:1], keys=jax.random.split(jax.random.key(4), 1))
     return np.bincount(np.asarray(decoded.ids[0, :, 0]), minlength=WORDS) / count
 
 
-def test_draws_follow_the_distribution(model):
+def test_samples_follow_the_distribution(model):
     log_p = whole(model, jnp.full((1, 1, 1), SPECIAL.begin), IMAGE[:1])[0, 0, 0]
     for temperature in (1.0, 3.0):
         expected = jax.nn.softmax(log_p / temperature)
@@ -249,16 +249,16 @@ def test_draws_follow_the_distribution(model):
         np.testing.assert_allclose(first_words(model, temperature=temperature), expected, atol=0.04)
     count = 4_000  # and of two words, the second follows the first
     settings = Decoding(method="sample", num_return_sequences=count)
-    decoded = decode(model, settings, room=2, image=IMAGE[:1], keys=jax.random.split(jax.random.key(5), 1))
+    decoded = decode(model, settings, max_tokens=2, image=IMAGE[:1], keys=jax.random.split(jax.random.key(5), 1))
     second = whole(model, jnp.array([[(SPECIAL.begin, word) for word in range(WORDS)]]), IMAGE[:1])[0, :, 1]
-    for first in SAID:
+    for first in TOKENS:
         joint = jax.nn.softmax(second[first]) * jnp.exp(log_p[first])
         places = np.asarray(decoded.ids[0])
         shares = np.bincount(places[places[:, 0] == first, 1], minlength=WORDS) / count
         np.testing.assert_allclose(shares, joint, atol=0.04)
     ranked = np.argsort(-log_p)
-    drawn = first_words(model, temperature=5.0, top_k=2)
-    assert set(np.flatnonzero(drawn)) == set(ranked[:2].tolist())
+    sampled = first_words(model, temperature=5.0, top_k=2)
+    assert set(np.flatnonzero(sampled)) == set(ranked[:2].tolist())
     kept, total = [], 0.0
     share = np.asarray(jax.nn.softmax(log_p / 5.0))
     for word in ranked.tolist():
@@ -268,14 +268,14 @@ def test_draws_follow_the_distribution(model):
     assert set(np.flatnonzero(first_words(model, temperature=5.0, top_p=0.6))) == set(kept)
 
 
-def test_short_texts_and_special_tokens_are_not_said(model):
+def test_short_texts_and_special_tokens_are_not_generated(model):
     special = SPECIAL._replace(never=(0, 2, 4))
     for method in ("greedy", "beam", "sample"):
         settings = Decoding(method=method, num_beams=3, min_length=3, num_return_sequences=1)
         decoded = decode(model, settings, special=special, keys=jax.random.split(jax.random.key(6), 3))
-        for picture in range(3):
-            (said,) = texts(decoded, picture)
-            assert not {0, 2, 4} & set(said) and SPECIAL.end not in said[:3]
+        for image in range(3):
+            (generated,) = texts(decoded, image)
+            assert not {0, 2, 4} & set(generated) and SPECIAL.end not in generated[:3]
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])
@@ -285,9 +285,9 @@ def test_a_text_may_end_at_its_least_length(model, method):
     words = eager["params"]["head"]["words"]
     words["bias"] = words["bias"].at[SPECIAL.end].add(50.0)
     decoded = decode((module, eager), Decoding(method=method, num_beams=2, min_length=3))
-    for picture in range(3):
-        (said,) = texts(decoded, picture)
-        assert len(said) == 4 and said[-1] == SPECIAL.end
+    for image in range(3):
+        (generated,) = texts(decoded, image)
+        assert len(generated) == 4 and generated[-1] == SPECIAL.end
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
@@ -295,11 +295,11 @@ def test_a_text_may_end_at_its_least_length(model, method):
 def test_no_run_of_words_comes_twice(model, method, size):
     settings = Decoding(method=method, num_beams=3, no_repeat_ngram_size=size, num_return_sequences=1)
     special = SPECIAL._replace(never=(SPECIAL.end,))
-    decoded = decode(model, settings, room=10, special=special, keys=jax.random.split(jax.random.key(6), 3))
-    for picture in range(3):
-        (said,) = texts(decoded, picture)
-        runs = list(zip(*(said[place:] for place in range(size)), strict=False))
-        assert len(said) == 10 and len(set(runs)) == len(runs)
+    decoded = decode(model, settings, max_tokens=10, special=special, keys=jax.random.split(jax.random.key(6), 3))
+    for image in range(3):
+        (generated,) = texts(decoded, image)
+        runs = list(zip(*(generated[place:] for place in range(size)), strict=False))
+        assert len(generated) == 10 and len(set(runs)) == len(runs)
 
 
 @pytest.mark.parity
@@ -313,38 +313,38 @@ def test_repeats_are_those_of_transformers():
     for size, length in itertools.product((2, 3, 4), range(13)):
         ours = repeats(jnp.asarray(ids), jnp.int32(length), size=size, words=5)
         flat = torch.tensor(ids.reshape(6, 12)[:, :length])
-        theirs = NoRepeatNGramLogitsProcessor(size)(flat, torch.zeros(6, 5)).numpy().reshape(2, 3, 5)
-        np.testing.assert_array_equal(np.asarray(ours), np.isinf(theirs))
+        target = NoRepeatNGramLogitsProcessor(size)(flat, torch.zeros(6, 5)).numpy().reshape(2, 3, 5)
+        np.testing.assert_array_equal(np.asarray(ours), np.isinf(target))
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
-def test_a_forced_beginning_is_as_if_it_had_been_said(model, method):
+def test_a_forced_prefix_scores_as_a_generated_one(model, method):
     settings = Decoding(method=method, num_beams=3, num_return_sequences=1)
     decoded = decode(model, settings, prefix=(3, 5, 3), keys=jax.random.split(jax.random.key(6), 3))
-    for picture in range(3):
-        (said,) = texts(decoded, picture)
-        assert said[:3] == (3, 5, 3)
-        rest = log_probabilities(model, [said, (3, 5, 3)], picture)
-        expected = rest[said] - rest[3, 5, 3]
-        np.testing.assert_allclose(decoded.log_probability[picture, 0], expected, atol=1e-5)
+    for image in range(3):
+        (generated,) = texts(decoded, image)
+        assert generated[:3] == (3, 5, 3)
+        rest = log_probabilities(model, [generated, (3, 5, 3)], image)
+        expected = rest[generated] - rest[3, 5, 3]
+        np.testing.assert_allclose(decoded.log_probability[image, 0], expected, atol=1e-5)
 
 
 CHOICES = ((3,), (3, 4), (3, 4, 5), (5, 5), (4,))
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
-def test_only_what_is_in_the_trie_is_said(model, method):
+def test_only_texts_in_the_trie_are_generated(model, method):
     texts_wanted = 1 if method == "greedy" else 5
     settings = Decoding(method=method, num_beams=5, num_return_sequences=texts_wanted, temperature=5.0)
     trie = Trie.build(CHOICES, end=SPECIAL.end)
     decoded = decode(model, settings, trie=trie, keys=jax.random.split(jax.random.key(6), 3))
     ended = [(*text, SPECIAL.end) for text in CHOICES]
-    for picture in range(3):
-        said = texts(decoded, picture)
-        assert set(said) <= set(ended)
+    for image in range(3):
+        generated = texts(decoded, image)
+        assert set(generated) <= set(ended)
         if method == "beam":  # as many beams as texts: all of them, by probability
-            log_p = log_probabilities(model, ended, picture)
-            assert said == sorted(ended, key=lambda text: -log_p[text])
+            log_p = log_probabilities(model, ended, image)
+            assert generated == sorted(ended, key=lambda text: -log_p[text])
 
 
 def test_a_trie_of_nothing_is_refused():
@@ -352,24 +352,24 @@ def test_a_trie_of_nothing_is_refused():
         Trie.build([], end=1)
 
 
-def test_drawing_without_keys_is_refused(model):
+def test_sampling_without_keys_is_refused(model):
     with pytest.raises(InputError, match="needs keys"):
         decode(model, Decoding(method="sample"))
 
 
-def test_fewer_texts_than_asked_for_are_empty(model):
+def test_missing_texts_are_empty(model):
     trie = Trie.build([(3,), (4, 5)], end=SPECIAL.end)
     decoded = decode(model, Decoding(method="beam", num_beams=4, num_return_sequences=4), trie=trie)
-    for picture in range(3):
-        said = texts(decoded, picture)
-        assert {*said[:2]} == {(3, 1), (4, 5, 1)} and said[2:] == [(), ()]
-        assert np.all(decoded.log_probability[picture, 2:] < -1e29)
+    for image in range(3):
+        generated = texts(decoded, image)
+        assert {*generated[:2]} == {(3, 1), (4, 5, 1)} and generated[2:] == [(), ()]
+        assert np.all(decoded.log_probability[image, 2:] < -1e29)
 
 
 def test_the_same_shapes_are_compiled_once(model):
     module, params = model
-    decoder = Decoder(module, Decoding(method="beam", num_beams=2), SPECIAL, room=4)
+    decoder = Decoder(module, Decoding(method="beam", num_beams=2), SPECIAL, max_tokens=4)
     with jax.log_compiles(False):
-        for picture in range(3):
-            decoder(params, IMAGE[picture : picture + 1])
+        for image in range(3):
+            decoder(params, IMAGE[image : image + 1])
     assert decoder._decode._cache_size() == 1

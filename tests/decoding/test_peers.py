@@ -30,7 +30,7 @@ def sides(tmp_path_factory):
                 leaves[path] = (leaf + random.normal(0, 0.1, leaf.shape)).astype(np.float32)
         leaves["head/words/bias"][benchmark.END] += 1.25
         np.savez(file, **leaves)
-        yield leaves, benchmark.Theirs(CASE, file), CASE.model
+        yield leaves, benchmark.PeerSide(CASE, file), CASE.model
 
 
 def ours(sides, settings):
@@ -40,22 +40,22 @@ def ours(sides, settings):
 
     leaves, _, model = sides
     special = Special(benchmark.BEGIN, benchmark.END, benchmark.PAD)
-    decoder = Decoder(VisualLanguageModel(model, 1), settings, special, room=CASE.words)
+    decoder = Decoder(VisualLanguageModel(model, 1), settings, special, max_tokens=CASE.words)
     params = unflatten({path: jnp.asarray(leaf) for path, leaf in leaves.items()})
     return np.asarray(jax.device_get(decoder({"params": params}, jnp.asarray(CASE.image))).ids)
 
 
-def theirs(sides, settings):
+def target(sides, settings):
     _, peer, _ = sides
     options = {"min_new_tokens": settings.min_length, "early_stopping": settings.early_stopping}
     if settings.no_repeat_ngram_size:
         options["no_repeat_ngram_size"] = settings.no_repeat_ngram_size
     options |= {"num_beams": settings.num_beams, "num_return_sequences": settings.num_return_sequences}
     with torch.inference_mode():
-        memory = peer._model.encoder(inputs_embeds=peer._project(peer._image))
-        said = peer._model.generate(encoder_outputs=memory, **(peer._options | options))[:, 1:].numpy()
-    filled = np.full((len(said), CASE.words), benchmark.PAD)
-    filled[:, : said.shape[1]] = said
+        encoder_outputs = peer._model.encoder(inputs_embeds=peer._project(peer._image))
+        generated = peer._model.generate(encoder_outputs=encoder_outputs, **(peer._options | options))[:, 1:].numpy()
+    filled = np.full((len(generated), CASE.words), benchmark.PAD)
+    filled[:, : generated.shape[1]] = generated
     ended = np.cumsum(filled == benchmark.END, axis=1) - (filled == benchmark.END)
     filled[ended > 0] = benchmark.PAD  # it fills up with either
     return filled.reshape(CASE.batch, settings.num_return_sequences, CASE.words)
@@ -72,11 +72,11 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_best_texts_are_those_of_transformers(sides, way):
-    np.testing.assert_array_equal(ours(sides, WAYS[way]), theirs(sides, WAYS[way]))
+    np.testing.assert_array_equal(ours(sides, WAYS[way]), target(sides, WAYS[way]))
 
 
 def test_texts_end_at_different_places(sides):
     """Or the comparison would show little."""
-    said = ours(sides, BEAM).reshape(-1, CASE.words)
-    assert len({int((text != benchmark.PAD).sum()) for text in said}) >= 4
-    assert len({tuple(text) for text in said}) >= 6
+    generated = ours(sides, BEAM).reshape(-1, CASE.words)
+    assert len({int((text != benchmark.PAD).sum()) for text in generated}) >= 4
+    assert len({tuple(text) for text in generated}) >= 6

@@ -1,4 +1,4 @@
-"""Patches are a strided convolution taken apart, and every way into the grid takes pictures of any shape."""
+"""Patches are a strided convolution taken apart, and every way into the grid takes images of any shape."""
 
 import jax
 import jax.numpy as jnp
@@ -52,10 +52,10 @@ def test_projected_patches_are_a_convolution_of_torch(size):
     conv.load_state_dict({"weight": torch.tensor(kernel), "bias": torch.tensor(bias)})
     fill = (0, -size[1] % side, 0, -size[0] % side)  # left, right, top, bottom
     pixels = torch.nn.functional.pad(torch.tensor(image.astype(np.float64).transpose(0, 3, 1, 2)), fill)
-    theirs = conv(pixels).detach().numpy().transpose(0, 2, 3, 1)
+    target = conv(pixels).detach().numpy().transpose(0, 2, 3, 1)
     ours = np.asarray(patches(jnp.asarray(image), side)) @ kernel.transpose(2, 3, 1, 0).reshape(-1, width) + bias
-    assert ours.shape == theirs.shape
-    assert np.abs(ours - theirs).max() < 2e-5 * np.abs(theirs).max()
+    assert ours.shape == target.shape
+    assert np.abs(ours - target).max() < 2e-5 * np.abs(target).max()
 
 
 SMALL = {"stem_width": 4, "widths": (8, 16), "blocks": (0, 1), "patch_size": 8}
@@ -72,14 +72,14 @@ SMALL = {"stem_width": 4, "widths": (8, 16), "blocks": (0, 1), "patch_size": 8}
         ("resnet18", (9, 65), (1, 3, 512)),
     ],
 )
-def test_pictures_need_not_be_square(name, size, grid):
+def test_images_need_not_be_square(name, size, grid):
     cnn = make_cnn(ImageEncoder(cnn=name, **SMALL), FLOAT32)
     output, _ = jax.eval_shape(lambda: cnn.init_with_output(jax.random.key(0), jnp.zeros((2, *size, 3))))
     assert output.shape == (2, *grid)
 
 
-@pytest.mark.parametrize(("name", "cells"), [("small", 3 * 5), ("patches", 2 * 3), ("resnet18", 1 * 1)])
-def test_a_model_reads_the_whole_of_a_picture_that_is_not_square(name, cells):
+@pytest.mark.parametrize(("name", "num_positions"), [("small", 3 * 5), ("patches", 2 * 3), ("resnet18", 1 * 1)])
+def test_a_model_reads_all_of_an_image_that_is_not_square(name, num_positions):
     settings = Model(
         hidden_size=32, num_attention_heads=2, num_layers=1, intermediate_size=32, fusion="concat",
         attention_pattern="image_to_text", head="cls",
@@ -92,7 +92,7 @@ def test_a_model_reads_the_whole_of_a_picture_that_is_not_square(name, cells):
     variables = jax.tree.map(lambda leaf: jnp.asarray(0.2 * random.normal(size=leaf.shape), jnp.float32), shapes)
     run = jax.jit(lambda image: model.apply(variables, image, ids, mask))
     output = run(image)
-    assert output.image.shape == (2, 1, cells, 32)
+    assert output.image.shape == (2, 1, num_positions, 32)
     for row, column in ((0, 0), (-1, 0), (0, -1), (-1, -1)):
         apart = jnp.abs(run(image.at[:, row, column].add(3.0)).logits - output.logits).max()
         assert 1e-6 < apart < jnp.inf

@@ -64,15 +64,15 @@ def test_convolution_is_that_of_torch(size, stride, channels, method):
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     x, kernel = normal(1, 2, 9, 12, channels), normal(2, size, size, channels, 5)
     ours = pull(lambda *inputs: convolve(*inputs, stride=stride, method=method), x, kernel)
-    theirs = [
+    target = [
         torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2), requires_grad=True),
         torch.tensor(np.asarray(kernel, np.float64).transpose(3, 2, 0, 1), requires_grad=True),
     ]
-    value = torch.nn.functional.conv2d(*theirs, stride=stride, padding=size // 2)
+    value = torch.nn.functional.conv2d(*target, stride=stride, padding=size // 2)
     value.backward(torch.tensor(np.asarray(normal(9, *ours[0].shape), np.float64).transpose(0, 3, 1, 2)))
     assert furthest(ours[0], value.detach().numpy().transpose(0, 2, 3, 1)) < 2e-5
-    assert furthest(ours[1], theirs[0].grad.numpy().transpose(0, 2, 3, 1)) < 2e-5
-    assert furthest(ours[2], theirs[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
+    assert furthest(ours[1], target[0].grad.numpy().transpose(0, 2, 3, 1)) < 2e-5
+    assert furthest(ours[2], target[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ def test_depthwise_convolution_is_that_of_torch(size, stride, method):
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     x, kernel = normal(1, 2, 9, 12, 6), normal(2, size, size, 1, 6)
     ours = pull(lambda *inputs: convolve_depthwise(*inputs, stride=stride, method=method), x, kernel)
-    theirs = [
+    target = [
         torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2), requires_grad=True),
         torch.tensor(np.asarray(kernel, np.float64).transpose(3, 2, 0, 1), requires_grad=True),
     ]
-    value = torch.nn.functional.conv2d(*theirs, stride=stride, padding=size // 2, groups=6)
+    value = torch.nn.functional.conv2d(*target, stride=stride, padding=size // 2, groups=6)
     value.backward(torch.tensor(np.asarray(normal(9, *ours[0].shape), np.float64).transpose(0, 3, 1, 2)))
     assert furthest(ours[0], value.detach().numpy().transpose(0, 2, 3, 1)) < 2e-5
-    assert furthest(ours[1], theirs[0].grad.numpy().transpose(0, 2, 3, 1)) < 2e-5
-    assert furthest(ours[2], theirs[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
+    assert furthest(ours[1], target[0].grad.numpy().transpose(0, 2, 3, 1)) < 2e-5
+    assert furthest(ours[2], target[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_same_is_the_padding_of_tensorflow(length, size, stride, method):
         (convolve_depthwise, 4, normal(3, size, size, 1, 4)),
     ):
         ours = function(x, kernel, stride=stride, method=method, padding="same")
-        theirs = jax.lax.conv_general_dilated(
+        target = jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
         )
-        assert furthest(ours, theirs) < 2e-5
+        assert furthest(ours, target) < 2e-5
         wide = np.asarray(kernel, np.float64)
         assert furthest(ours, by_hand(wide if groups == 1 else np.eye(4) * wide)) < 2e-5
 
@@ -166,11 +166,11 @@ def test_pooling_is_that_of_torch(size):
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     x = normal(1, 2, *size, 3) - 3.0  # below the zero that a wrong padding would bring in
     value, gradient = pull(max_pool, x)
-    theirs = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2), requires_grad=True)
-    pooled = torch.nn.functional.max_pool2d(theirs, 3, 2, 1)
+    target = torch.tensor(np.asarray(x).transpose(0, 3, 1, 2), requires_grad=True)
+    pooled = torch.nn.functional.max_pool2d(target, 3, 2, 1)
     pooled.backward(torch.tensor(np.asarray(normal(9, *value.shape)).transpose(0, 3, 1, 2)))
     np.testing.assert_array_equal(value, pooled.detach().numpy().transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6)
+    np.testing.assert_allclose(gradient, target.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-6)
 
 
 @pytest.mark.parity
@@ -187,13 +187,13 @@ def test_group_norm_is_that_of_torch(channels, groups):
     value, *ours = pull(group_norm, x, scale, bias)
     norm = torch.nn.GroupNorm(groups, channels, eps=1e-5, dtype=torch.float64)
     norm.load_state_dict({"weight": torch.tensor(np.asarray(scale)), "bias": torch.tensor(np.asarray(bias))})
-    theirs = torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2), requires_grad=True)
-    expected = norm(theirs)
+    target = torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2), requires_grad=True)
+    expected = norm(target)
     expected.backward(torch.tensor(np.asarray(normal(9, *value.shape), np.float64).transpose(0, 3, 1, 2)))
     assert furthest(value, expected.detach().numpy().transpose(0, 2, 3, 1)) < 2e-5
-    gradient = theirs.grad.numpy().transpose(0, 2, 3, 1)
-    for picture in range(2):  # the gradient of the small one is larger by far
-        assert furthest(ours[0][picture], gradient[picture]) < 2e-5
+    gradient = target.grad.numpy().transpose(0, 2, 3, 1)
+    for image in range(2):  # the gradient of the small one is larger by far
+        assert furthest(ours[0][image], gradient[image]) < 2e-5
     assert furthest(ours[1], norm.weight.grad.numpy()) < 2e-5
     assert furthest(ours[2], norm.bias.grad.numpy()) < 2e-5
 
@@ -214,6 +214,6 @@ def test_a_whole_cnn_is_the_same_both_ways(norm):
     def run(model):
         return pull(lambda image, *weights: model.apply(structure.unflatten(weights), image), image, *weights)
 
-    ours, theirs = run(products), run(direct)
+    ours, target = run(products), run(direct)
     assert ours[0].shape == (2, 3, 2, DIRECT_FROM)
-    assert max(map(furthest, ours, theirs)) < 2e-5
+    assert max(map(furthest, ours, target)) < 2e-5

@@ -11,7 +11,7 @@ from vlm_jax.config import Model
 from vlm_jax.models.bert import CrossLayer
 
 SETTINGS = Model(hidden_size=32, num_attention_heads=4, intermediate_size=48)
-PICTURES, SLOTS, WORDS, CELLS = 2, 3, 5, 7
+NUM_IMAGES, SLOTS, WORDS, NUM_POSITIONS = 2, 3, 5, 7
 
 # Their names, as regular expressions, and our paths.
 TABLE = [
@@ -55,39 +55,41 @@ def test_cross_layer_is_that_of_transformers(shared):
         attn_implementation="eager",
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
-    theirs = BertLayer(config, layer_idx=0).double().eval()
+    target = BertLayer(config, layer_idx=0).double().eval()
     with torch.no_grad():
-        for parameter in theirs.parameters():
+        for parameter in target.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    params = ported(theirs.state_dict())
+    params = ported(target.state_dict())
     keys = jax.random.split(jax.random.key(0), 4)
-    x = jax.random.normal(keys[0], (PICTURES, SLOTS, WORDS, 32))
-    source = jax.random.normal(keys[1], (PICTURES, 1 if shared else SLOTS, CELLS, 32))
-    words = jnp.arange(WORDS)[None, None] < jax.random.randint(keys[2], (PICTURES, SLOTS, 1), 1, WORDS + 1)
-    cells = jnp.arange(CELLS)[None, None] < jax.random.randint(keys[3], (*source.shape[:2], 1), 1, CELLS + 1)
-    mask = jnp.broadcast_to(words[:, :, None], (PICTURES, SLOTS, WORDS, WORDS))
+    x = jax.random.normal(keys[0], (NUM_IMAGES, SLOTS, WORDS, 32))
+    source = jax.random.normal(keys[1], (NUM_IMAGES, 1 if shared else SLOTS, NUM_POSITIONS, 32))
+    words = jnp.arange(WORDS)[None, None] < jax.random.randint(keys[2], (NUM_IMAGES, SLOTS, 1), 1, WORDS + 1)
+    num_positions = jnp.arange(NUM_POSITIONS)[None, None] < jax.random.randint(
+        keys[3], (*source.shape[:2], 1), 1, NUM_POSITIONS + 1
+    )
+    mask = jnp.broadcast_to(words[:, :, None], (NUM_IMAGES, SLOTS, WORDS, WORDS))
     model = CrossLayer(SETTINGS)
 
     def run(layer):
-        return layer(x, mask, layer.read(source), cells)[0]
+        return layer(x, mask, layer.keys_and_values(source), num_positions)[0]
 
     shapes = jax.eval_shape(lambda key: model.init(key, method=run), jax.random.key(0))["params"]
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, params)
     ours = model.apply({"params": params}, method=run)
 
     def flat(array):
-        array = np.broadcast_to(np.asarray(array), (PICTURES, SLOTS, *array.shape[2:]))
-        return torch.tensor(array.reshape(PICTURES * SLOTS, *array.shape[2:]))
+        array = np.broadcast_to(np.asarray(array), (NUM_IMAGES, SLOTS, *array.shape[2:]))
+        return torch.tensor(array.reshape(NUM_IMAGES * SLOTS, *array.shape[2:]))
 
-    def hidden(seen):
+    def additive_mask(seen):
         return (~seen).double() * torch.finfo(torch.float64).min
 
     with torch.no_grad():
-        expected = theirs(
+        expected = target(
             flat(x).double(),
-            attention_mask=hidden(flat(mask))[:, None],
+            attention_mask=additive_mask(flat(mask))[:, None],
             encoder_hidden_states=flat(source).double(),
-            encoder_attention_mask=hidden(flat(cells))[:, None, None],
+            encoder_attention_mask=additive_mask(flat(num_positions))[:, None, None],
         )
     expected = expected[0] if isinstance(expected, tuple) else expected
     expected = expected.numpy().reshape(ours.shape)

@@ -70,11 +70,11 @@ def test_padding_is_invisible(fusion, attention_pattern):
 
 
 @pytest.mark.parametrize(("fusion", "attention_pattern"), PAIRS)
-def test_hidden_image_is_invisible(fusion, attention_pattern):
+def test_masked_image_is_invisible(fusion, attention_pattern):
     apply, params = build(fusion, attention_pattern)
-    hidden = jnp.zeros((2, 1), bool)
-    before = apply(params, IMAGE, IDS, MASK, image_mask=hidden)
-    after = apply(params, IMAGE + 1.0, IDS, MASK, image_mask=hidden)
+    masked = jnp.zeros((2, 1), bool)
+    before = apply(params, IMAGE, IDS, MASK, image_mask=masked)
+    after = apply(params, IMAGE + 1.0, IDS, MASK, image_mask=masked)
     assert jnp.array_equal(before.text, after.text)
     assert jnp.array_equal(before.logits, after.logits)
     if attention_pattern not in ("text_to_image", "autoregressive", "dual_encoder"):
@@ -82,7 +82,7 @@ def test_hidden_image_is_invisible(fusion, attention_pattern):
 
 
 @pytest.mark.parametrize("head", ["product", "concatenation"])
-def test_a_hidden_cell_is_not_in_the_mean(head):
+def test_a_masked_position_is_not_in_the_mean(head):
     apply, params = build("late", "dual_encoder", head=head)
     some = jnp.array([[True, True, False, True, False]] * 2)
     before = apply(params, IMAGE, IDS, MASK, image_mask=some).logits

@@ -123,15 +123,15 @@ def test_ids_of_a_model_of_ones_own():
     assert "positions" in refusal(answer, [5] * 21)
 
 
-def test_image_codes_without_a_row():
+def test_image_tokens_without_a_row():
     from vlm_jax.config import ImageTokenizerSettings
-    from vlm_jax.models.code_vectors import CodeVectors
+    from vlm_jax.models.image_token_vectors import ImageTokenVectors
 
-    vectors = CodeVectors(ImageTokenizerSettings(levels=(3, 2)), 8, deviation=1.0)
-    params = vectors.init(jax.random.key(0), jnp.array([0]), method="look_up")
-    assert vectors.apply(params, jnp.array([5]), method="look_up").shape == (1, 8)
+    vectors = ImageTokenVectors(ImageTokenizerSettings(levels=(3, 2)), 8, std=1.0)
+    params = vectors.init(jax.random.key(0), jnp.array([0]), method="embed")
+    assert vectors.apply(params, jnp.array([5]), method="embed").shape == (1, 8)
     for wrong in (6, -1):
-        assert str(wrong) in refusal(vectors.apply, params, jnp.array([wrong]), method="look_up")
+        assert str(wrong) in refusal(vectors.apply, params, jnp.array([wrong]), method="embed")
 
 
 def test_ids_that_have_no_values_yet():
@@ -164,9 +164,9 @@ def test_positions_are_the_published_ones(name, side, seen, port):
     kind = getattr(transformers, fixtures.transformers_class(BY_NAME[name]))
     model = kind.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     with torch.no_grad():
-        theirs = model(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()).last_hidden_state.numpy()
+        target = model(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()).last_hidden_state.numpy()
     ours = np.asarray(compiled(ids, mask))
-    assert score(ours[mask], theirs[mask]) <= BOUND
+    assert score(ours[mask], target[mask]) <= BOUND
 
 
 def test_where_padding_stands_does_not_matter_to_roberta(port):

@@ -1,4 +1,4 @@
-"""Pictures to codes and back: what is rounded, what is learned, what dies and returns."""
+"""Images to image tokens and back: what is rounded, what is learned, what dies and returns."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from vlm_jax.models.image_tokenizer import (
     FiniteScalarQuantizer,
     ImageTokenizer,
     VectorQuantizer,
-    code_count,
+    codebook_size,
     grid_size,
     to_depth,
     to_space,
@@ -31,12 +31,14 @@ def scalar(features, levels):
 
 @given(st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple), st.integers(0, 2**32 - 1))
 @settings(max_examples=8, deadline=None)
-def test_what_the_decoder_reads_is_what_the_code_says(levels, seed):
+def test_the_decoder_reads_the_dequantized_tokens(levels, seed):
     features = np.random.default_rng(seed).normal(0, 3, (2, 3, 2, len(levels))).astype(np.float32)
     found = scalar(features, levels)
-    looked_up = FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply({}, found.codes, method="look_up")
+    looked_up = FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply(
+        {}, found.tokens, method="dequantize"
+    )
     np.testing.assert_allclose(found.features, looked_up, atol=1e-6)
-    assert found.codes.min() >= 0 and found.codes.max() < np.prod(levels)
+    assert found.tokens.min() >= 0 and found.tokens.max() < np.prod(levels)
     assert np.abs(found.features).max() <= 1
 
 
@@ -77,9 +79,9 @@ def test_a_number_learns_every_level_from_three_levels_on(levels):
 
 def test_every_code_is_one_combination_of_levels():
     levels = (3, 4, 2)
-    codes = jnp.arange(24).reshape(2, 3, 4)
+    tokens = jnp.arange(24).reshape(2, 3, 4)
     features = np.asarray(
-        FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply({}, codes, method="look_up")
+        FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply({}, tokens, method="dequantize")
     ).reshape(24, 3)
     wanted = {
         tuple((digit - count // 2) / (count // 2) for digit, count in zip(digits, levels, strict=True))
@@ -118,8 +120,8 @@ def test_a_codebook_takes_the_nearest_and_its_loss_is_the_papers():
     features, book = jnp.asarray(features), jnp.asarray(book)
     found = codebook().apply({"params": {"codebook": book}}, features)
     distances = np.square(np.asarray(features)[..., None, :] - np.asarray(book)).sum(-1)
-    np.testing.assert_array_equal(found.codes, distances.argmin(-1))
-    np.testing.assert_allclose(found.features, book[found.codes], atol=1e-6)
+    np.testing.assert_array_equal(found.tokens, distances.argmin(-1))
+    np.testing.assert_allclose(found.features, book[found.tokens], atol=1e-6)
     # Equation 3: both terms have the same value, and push different sides.
     np.testing.assert_allclose(found.loss, 1.25 * distances.min(-1).mean((1, 2)) / 3, rtol=1e-5)
 
@@ -127,13 +129,14 @@ def test_a_codebook_takes_the_nearest_and_its_loss_is_the_papers():
         return codebook().apply({"params": {"codebook": book}}, features).loss.sum()
 
     to_book, to_features = jax.grad(loss, (0, 1))(book, features)
-    np.testing.assert_allclose(to_features, 0.25 * 2 * (features - book[found.codes]) / 18, rtol=1e-4, atol=1e-6)
-    assert np.abs(np.asarray(to_book)).sum(-1).astype(bool).tolist() == np.isin(np.arange(12), found.codes).tolist()
+    np.testing.assert_allclose(to_features, 0.25 * 2 * (features - book[found.tokens]) / 18, rtol=1e-4, atol=1e-6)
+    assert np.abs(np.asarray(to_book)).sum(-1).astype(bool).tolist() == np.isin(np.arange(12), found.tokens).tolist()
 
 
 @pytest.mark.parametrize(("revive", "far"), [(True, 30), (True, 3), (False, 30)])
 def test_dead_codes_return(revive, far):
-    """All but one code lie far away from every feature; at a rate that is slow beside how features differ, too."""
+    """All but one image token lie far away from every feature; at a rate that is slow beside how features differ,
+    too."""
     random = np.random.default_rng(1)
     features = jnp.asarray(random.normal(size=(16, 4, 4, 3)).astype(np.float32))
     book = np.full((12, 3), far, np.float32) + random.normal(size=(12, 3)).astype(np.float32)
@@ -152,7 +155,7 @@ def test_dead_codes_return(revive, far):
     state = optimizer.init(book)
     for number in range(150):
         book, state = step(book, state, features[number % 4 :: 4])  # batches differ, as a training's do
-    used = len(np.unique(quantizer.apply({"params": {"codebook": book}}, features).codes))
+    used = len(np.unique(quantizer.apply({"params": {"codebook": book}}, features).tokens))
     assert used > 6 if revive else used == 1
 
 
@@ -174,8 +177,8 @@ def test_encoding_and_decoding_are_the_two_halves_of_a_reconstruction(quantizer)
     image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32))
     params = model.init(jax.random.key(0), image)
     whole = model.apply(params, image)
-    codes = model.apply(params, image, method="encode")
-    assert codes.shape == (2, *grid_size(model.settings, (8, 12))) == (2, 2, 3)
-    assert int(codes.max()) < code_count(model.settings)
-    np.testing.assert_array_equal(codes, whole.codes)
-    np.testing.assert_allclose(model.apply(params, codes, method="decode"), whole.image, atol=1e-5)
+    tokens = model.apply(params, image, method="encode")
+    assert tokens.shape == (2, *grid_size(model.settings, (8, 12))) == (2, 2, 3)
+    assert int(tokens.max()) < codebook_size(model.settings)
+    np.testing.assert_array_equal(tokens, whole.tokens)
+    np.testing.assert_allclose(model.apply(params, tokens, method="decode"), whole.image, atol=1e-5)

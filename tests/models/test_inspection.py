@@ -105,7 +105,7 @@ def test_products_by_hand():
     assert rows[""].flops == sum(rows[name].flops for name in ("image", "text", "embed", "trunk", "head"))
 
 
-def test_a_memory_and_another_stream_are_counted():
+def test_keys_and_values_of_another_stream_are_counted():
     """Beside the projections: 3 questions of 10 tokens read 12 cells and themselves, 12 cells read themselves."""
     rows = {row.path: row for row in inspected(settings_of(cnn="patches", hidden_size=8), image_size=(24, 32))}
     attention = rows["trunk/layer_0/attention"].flops - sum(

@@ -46,7 +46,7 @@ def test_the_sizes_are_the_published_ones(name, norm):
 @pytest.mark.parametrize(
     ("size", "grid"), [((224, 224), (7, 7)), ((224, 160), (7, 5)), ((31, 100), (1, 4)), ((96, 33), (3, 2))]
 )
-def test_the_grid_is_a_32nd_of_the_picture_rounded_up(name, size, grid):
+def test_the_grid_is_a_32nd_of_the_image_rounded_up(name, size, grid):
     assert abstract(name, size)[0] == (2, *grid, 1280)
 
 
@@ -79,17 +79,17 @@ def random_weights(model, x):
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x))
     random = np.random.default_rng(0)
 
-    def draw(path, leaf):
+    def random_leaf(path, leaf):
         noise = random.normal(size=leaf.shape).astype(np.float32)
         if leaf.ndim == 4:
             return noise * np.float32(np.sqrt(1 / np.prod(leaf.shape[:3])))
         return 1 + noise / 2 if "scale" in jax.tree_util.keystr(path) else 2 * noise
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(random_leaf, shapes)
 
 
 class Mirror:
-    """The same layers by torch in float64, pictures [B, C, h, w]."""
+    """The same layers by torch in float64, images [B, C, h, w]."""
 
     def __init__(self, padding):
         self.torch = pytest.importorskip("torch", reason="torch is the oracle")
@@ -128,10 +128,10 @@ class Mirror:
         return self.layer(x, weights, "head")
 
 
-def apart(ours, theirs):
-    ours, theirs = np.asarray(ours), theirs.numpy().transpose(0, 2, 3, 1)
-    assert ours.shape == theirs.shape
-    return np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max())
+def apart(ours, target):
+    ours, target = np.asarray(ours), target.numpy().transpose(0, 2, 3, 1)
+    assert ours.shape == target.shape
+    return np.abs(ours - target).max() / max(1.0, np.abs(target).max())
 
 
 @pytest.mark.parity
@@ -145,8 +145,8 @@ def test_a_block_is_that_of_torch(expansion, width, stride, kernel_size, padding
     block = InvertedResidual(expansion, width, stride, kernel_size, padding, ImageEncoder(norm="frozen"), FLOAT32)
     x = 3.0 * jax.random.normal(jax.random.key(1), (2, 8, 13, 8))
     variables, mirror = random_weights(block, x), Mirror(padding)
-    theirs = mirror.block(mirror.tensor(x).permute(0, 3, 1, 2), variables["params"], stride)
-    assert apart(jax.jit(block.apply)(variables, x), theirs) < 2e-5
+    target = mirror.block(mirror.tensor(x).permute(0, 3, 1, 2), variables["params"], stride)
+    assert apart(jax.jit(block.apply)(variables, x), target) < 2e-5
 
 
 @pytest.mark.parity
@@ -155,9 +155,9 @@ def test_a_network_is_that_of_torch(name):
     model = make_cnn(ImageEncoder(cnn=name, norm="frozen"), FLOAT32)
     image = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
     variables, mirror = random_weights(model, image), Mirror(PADDINGS[name])
-    theirs = mirror.network(mirror.tensor(image).permute(0, 3, 1, 2), variables["params"], digits(STRIDES[name]))
-    assert theirs.shape == (2, 1280, 2, 2)
-    assert apart(jax.jit(model.apply)(variables, image), theirs) < 2e-5
+    target = mirror.network(mirror.tensor(image).permute(0, 3, 1, 2), variables["params"], digits(STRIDES[name]))
+    assert target.shape == (2, 1280, 2, 2)
+    assert apart(jax.jit(model.apply)(variables, image), target) < 2e-5
 
 
 @pytest.mark.parametrize(("padding", "norm"), [("symmetric", "group"), ("same", "frozen")])
@@ -182,5 +182,5 @@ def test_both_formulations_are_equal(padding, norm):
         results.append(run(variables, image))
     products, direct = map(jax.tree.leaves, results)
     assert products[0].shape == (2, 5, 4, 1280)
-    for ours, theirs in zip(products, direct, strict=True):
-        assert np.abs(ours - theirs).max() < 2e-5 * max(1.0, np.abs(theirs).max())
+    for ours, target in zip(products, direct, strict=True):
+        assert np.abs(ours - target).max() < 2e-5 * max(1.0, np.abs(target).max())

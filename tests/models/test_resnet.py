@@ -46,7 +46,7 @@ def test_the_sizes_are_the_published_ones(name, norm):
         ("resnet101", (224, 160), (7, 5, 2048)),
     ],
 )
-def test_the_grid_is_a_32nd_of_the_picture_rounded_up(name, size, grid):
+def test_the_grid_is_a_32nd_of_the_image_rounded_up(name, size, grid):
     assert abstract(name, size)[0] == (2, *grid)
 
 
@@ -83,13 +83,13 @@ def random_weights(model, image):
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image))
     random = np.random.default_rng(0)
 
-    def draw(path, leaf):
+    def random_leaf(path, leaf):
         noise = random.normal(size=leaf.shape).astype(np.float32)
         if leaf.ndim == 4:
             return noise * np.float32(np.sqrt(2 / np.prod(leaf.shape[:3])))
         return 0.3 * noise + np.float32("scale" in jax.tree_util.keystr(path))
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(random_leaf, shapes)
 
 
 def reference(params, image, *, sizes, depths, norm):
@@ -134,6 +134,6 @@ def test_a_shallow_resnet_is_that_of_torch(block, sizes, channels, norm):
     image = jax.random.normal(jax.random.key(1), (2, 37, 22, 3))
     variables = random_weights(model, image)
     ours = np.asarray(jax.jit(model.apply)(variables, image))
-    theirs = reference(variables["params"], image, sizes=sizes, depths=depths, norm=norm)
-    assert ours.shape == theirs.shape == (2, 5, 3, channels)
-    assert np.abs(ours - theirs).max() < 2e-5 * np.abs(theirs).max()
+    target = reference(variables["params"], image, sizes=sizes, depths=depths, norm=norm)
+    assert ours.shape == target.shape == (2, 5, 3, channels)
+    assert np.abs(ours - target).max() < 2e-5 * np.abs(target).max()

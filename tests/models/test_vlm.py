@@ -87,8 +87,8 @@ def initialise(settings, image):
 @pytest.mark.parametrize(
     ("positions", "shape", "message"),
     [
-        ("sequence", (5, 8), r"5 cells.*max_position_embeddings is 4"),
-        ("sequence", (2, 3, 8), r"6 cells.*max_position_embeddings is 4"),
+        ("sequence", (5, 8), r"5 grid positions.*max_position_embeddings is 4"),
+        ("sequence", (2, 3, 8), r"6 grid positions.*max_position_embeddings is 4"),
         ("grid", (5, 2, 8), r"5 rows.*max_position_embeddings is 4"),
         ("grid", (2, 5, 8), r"5 columns.*max_position_embeddings is 4"),
         ("grid", (4, 8), r"'grid' needs grid features \[I, gh, gw, C\].*choose 'sequence'"),
@@ -101,7 +101,7 @@ def test_a_grid_that_does_not_fit_is_refused(positions, shape, message):
 
 
 def test_grid_positions_are_a_row_and_a_column():
-    """A picture that is not square: cells differ by both, one vector a row and one a column, of the features' size."""
+    """An image that is not square: cells differ by both, one vector a row and one a column, of the features' size."""
     settings = dataclasses.replace(FEATURES, image=dataclasses.replace(FEATURES.image, positions="grid"))
     _, variables = initialise(settings, jnp.ones((1, 2, 3, 8)))
     tables = [variables["params"]["embed"][name]["embedding"] for name in ("image_row", "image_column")]
@@ -110,10 +110,12 @@ def test_grid_positions_are_a_row_and_a_column():
     assert not by_row[:, 8:].any() and not by_column[:, :8].any()
     assert jnp.allclose((by_row**2).sum(1), 4) and jnp.allclose((by_column**2).sum(1), 4)  # sine and cosine, four pairs
     embed = variables["params"]["embed"] | {"image_segment": jnp.zeros((1, 16))}
-    cells, _ = FeatureFusion(settings).apply({"params": embed}, jnp.zeros((1, 2, 3, 8)), jnp.zeros((1, 1, 1, 16)))
+    num_positions, _ = FeatureFusion(settings).apply(
+        {"params": embed}, jnp.zeros((1, 2, 3, 8)), jnp.zeros((1, 1, 1, 16))
+    )
     wanted = (by_row[:2, None] + by_column[None, :3]).reshape(6, 16)
     wanted = (wanted - wanted.mean(1, keepdims=True)) / wanted.std(1, keepdims=True)
-    assert jnp.allclose(cells[0, 0], wanted, atol=1e-5)
+    assert jnp.allclose(num_positions[0, 0], wanted, atol=1e-5)
 
 
 @pytest.mark.parity
@@ -125,7 +127,7 @@ def test_a_projection_of_two_matrices_is_that_of_llava():
     grid = jax.random.normal(jax.random.key(1), (1, 4, 8))
     _, variables = initialise(settings, grid)
     embed = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"]["embed"])  # biases are nothing else at first
-    cells, _ = FeatureFusion(settings).apply({"params": embed}, grid, jnp.zeros((1, 1, 1, 16)))
+    num_positions, _ = FeatureFusion(settings).apply({"params": embed}, grid, jnp.zeros((1, 1, 1, 16)))
     place = embed["image_position"]["embedding"][0] + embed["image_segment"][-1]
     norm, (first, second) = embed["norm"], (embed[name] for name in ("image_fc", "image_out"))
     tensor = lambda leaf: torch.tensor(np.asarray(leaf))  # noqa: E731
@@ -134,10 +136,10 @@ def test_a_projection_of_two_matrices_is_that_of_llava():
     wanted = torch.nn.functional.layer_norm(
         wanted, (16,), tensor(norm["scale"]), tensor(norm["bias"]), settings.layer_norm_eps
     )
-    np.testing.assert_allclose(cells[0, 0], wanted[0], atol=2e-5)
+    np.testing.assert_allclose(num_positions[0, 0], wanted[0], atol=2e-5)
 
 
-def test_a_model_whose_pattern_is_open_says_who_chooses_it():
+def test_a_model_without_attention_pattern_is_refused():
     with pytest.raises(
         InputError, match=r"model.attention_pattern and model.head are open; config_checks.check chooses them"
     ):

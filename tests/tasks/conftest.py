@@ -1,4 +1,4 @@
-"""An image tokenizer, a run that draws in its codes, and one that says captions, each trained once."""
+"""An image tokenizer, a run that draws in its image tokens, and one that says captions, each trained once."""
 
 import dataclasses
 import shutil
@@ -37,7 +37,7 @@ def tokenizer_config(directory, **codes):
     )
 
 
-def drawing_config(directory, tokenizer, **generation):
+def generation_config(directory, tokenizer, **generation):
     return Config(
         name="drawings",
         task="image_generation",
@@ -77,11 +77,11 @@ def tokenizer_run(directory):
 
 
 @pytest.fixture(scope="session")
-def drawing_run(directory, tokenizer_run):
+def generation_run(directory, tokenizer_run):
     """A run whose image tokenizer's run is gone by the time it is used."""
     path, copy = directory / "drawings", directory / "copy"
     shutil.copytree(tokenizer_run.path, copy)
-    with claim(path, drawing_config(directory, copy)) as folder:
+    with claim(path, generation_config(directory, copy)) as folder:
         Trainer(folder.config(), folder).run()
     shutil.rmtree(copy)
     return RunFolder(path)

@@ -67,7 +67,7 @@ def test_a_frequent_caption_that_suits_few_images_is_not_the_constant(coco):
         assert scores[0] > 2 * scores[1]
 
 
-def test_the_seed_chooses_candidates_and_judges(coco, monkeypatch):
+def test_the_seed_chooses_candidates_and_choosers(coco, monkeypatch):
     monkeypatch.setattr(caption_baselines, "CANDIDATES", 8)
     monkeypatch.setattr(caption_baselines, "IMAGES", 30)
     seen = []
@@ -93,7 +93,7 @@ def test_one_training_image_has_a_constant_caption_too():
     assert constant_captions([example("")], 0)["constant"] == ""
 
 
-def test_of_drawn_scenes_a_caption_that_is_true_of_most_is_a_baseline_too():
+def test_the_caption_true_of_most_scenes_is_a_baseline():
     """A caption that says little is true of nearly all scenes, and its CIDEr-D with their captions is low."""
     scenes = [sample_scene(np.random.default_rng(seed), Sampling(64, 1, 4)) for seed in range(12)]
     train = [

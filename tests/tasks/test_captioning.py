@@ -72,7 +72,7 @@ def png(pixels):
 def examples(count):
     made = []
     for number, scene in enumerate(scenes(count)):
-        texts = (caption(scene), f"a picture with number {number}")
+        texts = (caption(scene), f"an image with number {number}")
         questions = tuple(Question(f"{number}#{n}", text, (), "caption") for n, text in enumerate(texts, 1))
         made.append(Example(str(number), png(render(scene)), questions, to_json(scene)))
     return made
@@ -111,13 +111,13 @@ def test_the_loss_is_that_of_each_next_word(task, params):
     batch = make_batch(rows, task.encode, size=4).batch
     sums = jax.jit(task.loss_sums)(params, batch, None)
     loss = words = right = 0.0
-    for picture, row in enumerate(rows):
+    for image, row in enumerate(rows):
         for slot in row.questions:
             ids = row.example.input_ids[slot][row.example.text_mask[slot]]
             text = jnp.asarray(ids)[None, None]
             logits = task.model.apply(
-                {"params": params}, jnp.asarray(batch.image)[picture : picture + 1], text, jnp.ones(text.shape, bool),
-                method="word_logits",
+                {"params": params}, jnp.asarray(batch.image)[image : image + 1], text, jnp.ones(text.shape, bool),
+                method="token_logits",
             )[0, 0, :-1]  # fmt: skip
             log_p = jax.nn.log_softmax(logits)
             nll = -np.asarray(log_p)[np.arange(len(ids) - 1), ids[1:]]
@@ -128,7 +128,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
     np.testing.assert_allclose(float(sums.loss), loss, rtol=1e-5)
 
 
-def test_rows_of_no_token_are_never_said(task):
+def test_rows_of_no_token_are_never_generated(task):
     never = task.decoder(Decoding()).special.never
     tokenizer = task.encode.tokenizer
     assert set(range(tokenizer.vocab_size, 128)) | {tokenizer.pad_id, tokenizer.cls_id} <= set(never)
@@ -143,32 +143,32 @@ def test_what_is_padding_has_no_loss():
     assert real.weight == short.weight == 2 and real.loss == short.loss
 
 
-def test_every_picture_gets_its_caption_in_order(task, params):
-    asked = examples(7)
-    together = task.predict(params, asked)
-    assert [c.image_id for c in together] == [e.image_id for e in asked]
-    for one, example in zip(together, asked, strict=True):
+def test_every_image_gets_its_caption_in_order(task, params):
+    questions = examples(7)
+    together = task.predict(params, questions)
+    assert [c.image_id for c in together] == [e.image_id for e in questions]
+    for one, example in zip(together, questions, strict=True):
         (alone,) = task.predict(params, [example], batch_images=1)
         assert alone.text == one.text
         assert one.references == tuple(question.text for question in example.questions)
         assert one.check == check_caption(one.text, scenes(int(one.image_id) + 1)[-1])
-    blind = task.predict(params, asked, see_image=False)
-    assert len({c.text for c in blind}) == 1  # nothing tells the pictures apart
+    blind = task.predict(params, questions, see_image=False)
+    assert len({c.text for c in blind}) == 1  # nothing tells the images apart
 
 
-def test_draws_do_not_depend_on_the_batches(task, params):
+def test_samples_do_not_depend_on_the_batches(task, params):
     settings = Decoding(method="sample", num_return_sequences=3)
     few = task.predict(params, examples(5), decoding=settings, batch_images=2)
     many = task.predict(params, examples(5), decoding=settings, batch_images=8)
-    assert [c.said for c in few] == [c.said for c in many] or all(
-        [s.text for s in a.said] == [s.text for s in b.said] for a, b in zip(few, many, strict=True)
+    assert [c.hypotheses for c in few] == [c.hypotheses for c in many] or all(
+        [s.text for s in a.hypotheses] == [s.text for s in b.hypotheses] for a, b in zip(few, many, strict=True)
     )
-    assert all(len(c.said) == 3 for c in few)
+    assert all(len(c.hypotheses) == 3 for c in few)
 
 
 def test_scores_are_the_official_ones_and_the_rules(task, params):
     captions = task.predict(params, examples(6))
-    right = [c._replace(said=(c.said[0]._replace(text=c.references[0]),)) for c in captions]
+    right = [c._replace(hypotheses=(c.hypotheses[0]._replace(text=c.references[0]),)) for c in captions]
     right = [c._replace(check=check_caption(c.text, s)) for c, s in zip(right, scenes(6), strict=True)]
     metrics = task.score(right)
     assert (metrics["rule_accuracy"], metrics["objects_named"], metrics["hallucinated"]) == (1.0, 1.0, 0.0)
@@ -180,19 +180,21 @@ def test_scores_are_the_official_ones_and_the_rules(task, params):
     assert task.score([]) == {}
 
 
-def test_one_sentence_for_every_picture_is_remarked_upon(task, params):
-    captions = [c._replace(said=(c.said[0]._replace(text="a cat"),)) for c in task.predict(params, examples(6))]
-    (remark,) = task.remarks(captions, task.score(captions))
-    assert "does not look" in remark
-    varied = [c._replace(said=(c.said[0]._replace(text=f"cat {n}"),)) for n, c in enumerate(captions)]
+def test_one_caption_for_every_image_is_warned_of(task, params):
+    captions = [
+        c._replace(hypotheses=(c.hypotheses[0]._replace(text="a cat"),)) for c in task.predict(params, examples(6))
+    ]
+    (warning,) = task.remarks(captions, task.score(captions))
+    assert "does not look" in warning
+    varied = [c._replace(hypotheses=(c.hypotheses[0]._replace(text=f"cat {n}"),)) for n, c in enumerate(captions)]
     assert task.remarks(varied, task.score(varied)) == []
-    assert task.remarks(captions[:1], task.score(captions[:1])) == []  # one picture has one caption
+    assert task.remarks(captions[:1], task.score(captions[:1])) == []  # one image has one caption
 
 
-def test_controls_name_what_a_blind_model_reaches(task, params):
-    asked, seen = examples(6), examples(10)
+def test_baselines_name_what_a_blind_model_reaches(task, params):
+    questions, seen = examples(6), examples(10)
     train = [*seen, seen[0]._replace(questions=seen[3].questions)]
-    baselines = task.baselines(params, asked, train, task.predict(params, asked))
+    baselines = task.baselines(params, questions, train, task.predict(params, questions))
     assert {name.rsplit("/", 1)[0] for name in baselines if "/difference" not in name} == {
         "baseline/shuffled_images", "baseline/no_image", "baseline/constant", "baseline/nearest_image",
         "baseline/nearest_consensus", "baseline/constant_true",
@@ -200,7 +202,7 @@ def test_controls_name_what_a_blind_model_reaches(task, params):
     constant = constant_captions(train, task.config.seed)["constant"]
     assert (
         baselines["baseline/constant/cider_d"]
-        == score_captions([constant] * 6, [[question.text for question in example.questions] for example in asked])[
+        == score_captions([constant] * 6, [[question.text for question in example.questions] for example in questions])[
             "cider_d"
         ]
     )
@@ -209,16 +211,16 @@ def test_controls_name_what_a_blind_model_reaches(task, params):
     assert baselines["baseline/constant/objects_named"] == expected["objects_named"]
 
 
-def test_the_nearest_training_picture_lends_its_first_caption(task, params):
+def test_the_nearest_training_image_gives_its_first_caption(task, params):
     train = examples(9)
-    asked = []
+    questions = []
     for number in (7, 2, 5, 2, 8):  # more than a batch, in another order, one of them twice
         pixels = render(scenes(number + 1)[-1]).copy()
         pixels[:2, :2] += 1
         label, other = train[number].questions
         references = (label, other._replace(text="no such text"))
-        asked.append(Example(f"asked {len(asked)}", png(pixels), references, train[number].scene))
-    baselines = task.baselines(params, asked, train, task.predict(params, asked))
+        questions.append(Example(f"asked {len(questions)}", png(pixels), references, train[number].scene))
+    baselines = task.baselines(params, questions, train, task.predict(params, questions))
     assert baselines["baseline/nearest_image/exact_match"] == 1.0
     assert baselines["baseline/nearest_image/rule_accuracy"] == 1.0
     assert baselines["baseline/constant/exact_match"] < 1.0
@@ -227,33 +229,35 @@ def test_the_nearest_training_picture_lends_its_first_caption(task, params):
 @pytest.mark.parametrize("metric", ["rule_accuracy", "cider_d"])
 def test_right_images_are_compared_with_shuffled_ones_caption_by_caption(task, params, metric, monkeypatch):
     monkeypatch.setattr(task, "metric", metric)
-    asked = examples(6)
-    captions = task.predict(params, asked)
-    baselines = task.baselines(params, asked, examples(3), captions)
+    questions = examples(6)
+    captions = task.predict(params, questions)
+    baselines = task.baselines(params, questions, examples(3), captions)
     rows = {name: baselines[f"baseline/shuffled_images/{name}/{metric}"] for name in ("difference", "difference_low")}
     shuffled = baselines[f"baseline/shuffled_images/{metric}"]
     assert rows["difference"] == pytest.approx(task.score(captions)[metric] - shuffled)
     assert rows["difference_low"] <= rows["difference"]
-    one = task.baselines(params, asked[:1], examples(3), captions[:1])
+    one = task.baselines(params, questions[:1], examples(3), captions[:1])
     assert not any("shuffled_images" in name for name in one) and f"baseline/constant/{metric}" in one
 
 
-def test_the_five_nearest_training_pictures_agree_on_a_caption(task, params):
+def test_the_five_nearest_training_images_agree_on_a_caption(task, params):
     """Of five copies of each drawing four have one caption, which the first, the drawing itself, lacks."""
-    train, asked = [], []
+    train, questions = [], []
     for number, scene in enumerate(scenes(4)):
         pixels = render(scene).copy()
-        asked.append(Example(f"asked {number}", png(pixels), (Question("", f"thing number {number}", (), "caption"),)))
+        questions.append(
+            Example(f"asked {number}", png(pixels), (Question("", f"thing number {number}", (), "caption"),))
+        )
         for copy in range(5):
             pixels[:4, :4] = 0 if copy else pixels[:4, :4]
             text = f"thing number {number}" if copy else "another text about it"
             train.append(Example(f"{number} {copy}", png(pixels), (Question("", text, (), "caption"),)))
-    baselines = task.baselines(params, asked, train, task.predict(params, asked))
+    baselines = task.baselines(params, questions, train, task.predict(params, questions))
     assert baselines["baseline/nearest_consensus/exact_match"] == 1.0
     assert baselines["baseline/nearest_image/exact_match"] == 0.0
 
 
-def test_a_picture_is_its_mean_cell(task, params):
+def test_an_image_vector_is_its_mean_grid_feature(task, params):
     images = jax.random.normal(jax.random.key(3), (3, 16, 16, 3))
     grid = task.model.apply({"params": params}, images, method=lambda model, image: model.image(image))
     mean = np.asarray(grid).mean(axis=(1, 2))
@@ -261,7 +265,7 @@ def test_a_picture_is_its_mean_cell(task, params):
     np.testing.assert_allclose(vectors, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=1e-5)
 
 
-def test_the_nearest_is_found_among_as_many_pictures_as_are_looked_through(monkeypatch):
+def test_the_nearest_is_among_the_searched_images(monkeypatch):
     random = np.random.default_rng(0)
     among = random.normal(size=(40, 8)).astype(np.float32)
     among /= np.linalg.norm(among, axis=1, keepdims=True)
@@ -289,23 +293,23 @@ def test_results_have_the_format_of_coco(task, params):
 
 
 def test_a_choice_returns_as_it_was_given(task, params):
-    choices = ("A Picture With  number 1", "a large picture")
+    choices = ("A Image With  number 1", "a large image")
     settings = Decoding(method="beam", num_beams=5, num_return_sequences=5, min_length=9)  # which the choices overrule
     (one,) = task.predict(params, examples(1), decoding=settings, choices=choices)
-    assert {said.text for said in one.said} == set(choices) and len(one.said) == 2
+    assert {predicted.text for predicted in one.hypotheses} == set(choices) and len(one.hypotheses) == 2
     with pytest.raises(InputError, match="none of the texts to choose from has the forced beginning"):
         task.predict(params, examples(1), decoding=Decoding(prefix="number"), choices=choices)
 
 
 def test_what_cannot_be_decoded_is_refused_before_training(task):
-    for prefix, message in (("a picture " * 9, "shorten it"), ("猫", "cannot say")):
+    for prefix, message in (("an image " * 9, "shorten it"), ("猫", "cannot say")):
         config = dataclasses.replace(task.config, decoding=Decoding(prefix=prefix))
         with pytest.raises(InputError, match=message):
             Captioning(config, task.encode)
 
 
 @pytest.mark.parametrize("text", ["", "zzz", "a " * 40])
-def test_a_choice_that_cannot_be_said_is_refused(task, params, text):
+def test_a_choice_that_cannot_be_generated_is_refused(task, params, text):
     with pytest.raises(InputError, match="cannot say"):
         task.predict(params, examples(1), choices=("a red square", text))
 
@@ -329,8 +333,8 @@ def test_a_run_leaves_captions_and_scores(run, few_scenes):
     assert [row["caption"] for row in captions] == [line["captions"][0]["caption"] for line in lines]
     assert all(len(line["references"]) == 1 for line in lines)  # the complete caption
     assert len(lines) == few_scenes["test"] and not (run / "answers.json").exists()
-    with Image.open(run / "predictions.png") as sheet:
-        assert sheet.width > 400
+    with Image.open(run / "predictions.png") as contact_sheet:
+        assert contact_sheet.width > 400
     log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert any("validation/rule_accuracy" in line for line in log)
 
@@ -403,7 +407,7 @@ def test_the_emoji_preset_trains_everything_but_the_cnn():
     config = check(runpy.run_path(EMOJI)["get_config"]())
     model, ids = VisualLanguageModel(config.model, 1), jnp.zeros((1, 1, config.model.text.max_length), jnp.int32)
     image = jnp.zeros((1, *config.data.image.size, 3))
-    init = partial(model.init, method="word_logits")
+    init = partial(model.init, method="token_logits")
     shapes = jax.eval_shape(init, jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))["params"]
     frozen = flatten(frozen_mask(shapes, config.optimizer))
     assert all(held == path.startswith("image/") for path, held in frozen.items())
@@ -411,38 +415,40 @@ def test_the_emoji_preset_trains_everything_but_the_cnn():
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, scene in enumerate(scenes(3)):
         Image.fromarray(render(scene)).save(folder / f"{number}.png")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
-def said(capsys, *arguments):
+def predicted(capsys, *arguments):
     assert predict.main([*arguments, "--json"]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_predict_says_what_is_in_files_and_folders(run, pictures, monkeypatch, capsys):
-    lines = said(capsys, str(run), "--image", str(pictures), str(pictures / "1.png"))
-    assert [line["image"] for line in lines] == [str(pictures / f"{n}.png") for n in (0, 1, 2, 1)]
+def test_predict_captions_files_and_folders(run, images, monkeypatch, capsys):
+    lines = predicted(capsys, str(run), "--image", str(images), str(images / "1.png"))
+    assert [line["image"] for line in lines] == [str(images / f"{n}.png") for n in (0, 1, 2, 1)]
     assert all(len(line["captions"]) == 1 for line in lines) and lines[1]["captions"] == lines[3]["captions"]
-    drawn = []
-    monkeypatch.setattr(vlm_jax.figures, "plot_contact_sheet", lambda items, path, title: drawn.append((items, path)))
-    assert predict.main([str(run), "--image", str(pictures), "--output", str(pictures.parent / "sheet.png")]) == 0
+    generated = []
+    monkeypatch.setattr(
+        vlm_jax.figures, "plot_contact_sheet", lambda items, path, title: generated.append((items, path))
+    )
+    assert predict.main([str(run), "--image", str(images), "--output", str(images.parent / "sheet.png")]) == 0
     assert lines[0]["captions"][0]["caption"] in capsys.readouterr().out
-    ((items, path),) = drawn
-    assert path == pictures.parent / "sheet.png"
+    ((items, path),) = generated
+    assert path == images.parent / "sheet.png"
     assert [item.prediction for item in items] == [line["captions"][0]["caption"] for line in lines[:3]]
     for number, item in enumerate(items):
-        np.testing.assert_array_equal(item.image, np.asarray(Image.open(pictures / f"{number}.png")))
+        np.testing.assert_array_equal(item.image, np.asarray(Image.open(images / f"{number}.png")))
     with pytest.raises(InputError, match="must be a PNG file in a folder that exists"):
-        predict.main([str(run), "--image", str(pictures), "--output", "sheet.jpg"])
+        predict.main([str(run), "--image", str(images), "--output", "sheet.jpg"])
 
 
-def test_how_likely_any_text_is_of_a_picture(task, params):
+def test_the_log_likelihood_of_any_text(task, params):
     """Every word and the end of the text, from its logits alone; whatever else is in the batch."""
     some = examples(6)
     texts = [each.questions[place % 2].text for place, each in enumerate(some)]
@@ -451,7 +457,7 @@ def test_how_likely_any_text_is_of_a_picture(task, params):
         ids, mask = task.encode.encode_texts([text])
         text = jnp.asarray(ids[:, mask[0]])[None]
         image = jnp.asarray(make_batch([Row(task.encode(each), range(1))], task.encode, size=1).batch.image)
-        logits = task.model.apply({"params": params}, image, text, jnp.ones(text.shape, bool), method="word_logits")
+        logits = task.model.apply({"params": params}, image, text, jnp.ones(text.shape, bool), method="token_logits")
         log_p = np.asarray(jax.nn.log_softmax(logits))[0, 0, :-1]
         wanted.append(log_p[np.arange(len(log_p)), text[0, 0, 1:]].sum())
         assert text[0, 0, -1] == task.encode.tokenizer.sep_id
@@ -460,20 +466,20 @@ def test_how_likely_any_text_is_of_a_picture(task, params):
     np.testing.assert_allclose(alone, wanted, rtol=2e-5)
 
 
-def test_predict_searches_draws_and_chooses(run, pictures, capsys):
-    picture = str(pictures / "0.png")
-    (line,) = said(capsys, str(run), "--image", picture, "--beam", "3", "--samples", "2")
+def test_predict_searches_samples_and_chooses(run, images, capsys):
+    image = str(images / "0.png")
+    (line,) = predicted(capsys, str(run), "--image", image, "--beam", "3", "--samples", "2")
     best, second = (each["log_probability"] for each in line["captions"])
     assert best >= second
-    sampled = ["--image", picture, "--samples", "4", "--temperature", "2", "--top-p", "0.9"]
-    (line,) = said(capsys, str(run), *sampled)
-    again, other = (said(capsys, str(run), *sampled, "--seed", seed)[0] for seed in ("0", "7"))
+    sampled = ["--image", image, "--samples", "4", "--temperature", "2", "--top-p", "0.9"]
+    (line,) = predicted(capsys, str(run), *sampled)
+    again, other = (predicted(capsys, str(run), *sampled, "--seed", seed)[0] for seed in ("0", "7"))
     assert again == line != other, "the run's own seed is 0"
     assert len(line["captions"]) == 4
-    (line,) = said(capsys, str(run), "--image", picture, "--prefix", "a small")
+    (line,) = predicted(capsys, str(run), "--image", image, "--prefix", "a small")
     assert line["captions"][0]["caption"].startswith("a small")
     choices = ["a large red circle", "a small blue star"]
-    (line,) = said(capsys, str(run), "--image", picture, "--choices", *choices)
+    (line,) = predicted(capsys, str(run), "--image", image, "--choices", *choices)
     assert line["captions"][0]["caption"] in choices
 
 
@@ -491,13 +497,13 @@ def test_predict_searches_draws_and_chooses(run, pictures, capsys):
         (["--choices"], "--choices is empty"),
     ],
 )
-def test_predict_refuses_in_one_line(run, pictures, options, message):
+def test_predict_refuses_in_one_line(run, images, options, message):
     with pytest.raises(InputError, match=message):
-        predict.main([str(run), "--image", str(pictures / "0.png"), *options])
+        predict.main([str(run), "--image", str(images / "0.png"), *options])
 
 
-def test_a_folder_without_pictures_is_refused(run, tmp_path):
-    with pytest.raises(InputError, match="a folder without a picture"):
+def test_a_folder_without_images_is_refused(run, tmp_path):
+    with pytest.raises(InputError, match="a folder without an image"):
         predict.main([str(run), "--image", str(tmp_path)])
 
 

@@ -1,4 +1,4 @@
-"""Pictures as codes, and codes from prompts: what the tasks learn, keep and refuse."""
+"""Images as image tokens, and image tokens from prompts: what the tasks learn, keep and refuse."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, predict
-from tests.tasks.conftest import CODES, SOME, drawing_config, tokenizer_config
+from tests.tasks.conftest import CODES, SOME, generation_config, tokenizer_config
 from vlm_jax.ablation.sharing import begin_trained, training
 from vlm_jax.config import (
     Data,
@@ -28,14 +28,14 @@ from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.text import Tokenizer
-from vlm_jax.decoding import hide
+from vlm_jax.decoding import mask_tokens
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
 from vlm_jax.run_folder import RunFolder
-from vlm_jax.tasks.image_codes import TrainedTokenizer
-from vlm_jax.tasks.image_generation import HIDE, ImageGeneration, code_losses
+from vlm_jax.tasks.image_generation import MASK, ImageGeneration, token_losses
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
+from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer
 from vlm_jax.training import loop
 from vlm_jax.training.loop import Trainer
 from vlm_jax.training.setup import load_trained, make_encoder
@@ -43,7 +43,7 @@ from vlm_jax.training.stops import Interrupted
 from vlm_jax.types import Example
 
 
-def test_a_tokenizer_learns_and_draws_what_it_learned_after_each_validation(tokenizer_run):
+def test_a_tokenizer_learns_and_writes_a_contact_sheet_after_each_validation(tokenizer_run):
     rows = [json.loads(line) for line in (tokenizer_run.path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < losses[0] / 2 and "accuracy" not in rows[0]
@@ -77,30 +77,32 @@ def test_the_encoder_learns_from_noise_and_what_it_is_held_against_has_none(toke
     assert float(plain.loss_sums(params, batch, keys).loss) != pytest.approx(wanted, rel=1e-5)
 
 
-def test_a_run_keeps_its_tokenizer(drawing_run, tokenizer_run, directory):
+def test_a_run_keeps_its_tokenizer(generation_run, tokenizer_run, directory):
     config = tokenizer_run.config()
     task, params, _ = load_trained(config, tokenizer_run, make_encoder(config, tokenizer_run), which="best")
-    kept = TrainedTokenizer(drawing_run.path / TOKENIZER)
-    assert (kept.settings, kept.grid, kept.codes) == (CODES, (8, 8), 48)
+    kept = TrainedTokenizer(generation_run.path / TOKENIZER)
+    assert (kept.settings, kept.grid, kept.codebook_size) == (CODES, (8, 8), 48)
     test = open_split(config.data, "test")
-    codes = kept.encode(test, task.encode)
+    tokens = kept.encode(test, task.encode)
     rows = task.predict(params, task.prepare(test))
-    np.testing.assert_array_equal(codes, [row.codes for row in rows])
-    decoded = kept.decode(codes).astype(int)
-    np.testing.assert_allclose(decoded, [row.picture for row in rows], rtol=0, atol=1)  # levels: batches round apart
+    np.testing.assert_array_equal(tokens, [row.tokens for row in rows])
+    decoded = kept.decode(tokens).astype(int)
+    np.testing.assert_allclose(
+        decoded, [row.reconstruction for row in rows], rtol=0, atol=1
+    )  # levels: batches round apart
 
 
-def test_a_data_sets_codes_are_computed_once(drawing_run, directory, monkeypatch):
-    tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
-    config = drawing_run.config()
-    encode = dataclasses.replace(make_encoder(config, drawing_run), texts_per_image=1)
+def test_a_data_sets_codes_are_computed_once(generation_run, directory, monkeypatch):
+    tokenizer = TrainedTokenizer(generation_run.path / TOKENIZER)
+    config = generation_run.config()
+    encode = dataclasses.replace(make_encoder(config, generation_run), texts_per_image=1)
     test = open_split(config.data, "test")
     data = dataclasses.replace(config.data, directory=str(directory))
     first = tokenizer.cached(test, encode, data)
     monkeypatch.setattr(tokenizer, "encode", lambda *_: pytest.fail("computed again"))
     np.testing.assert_array_equal(tokenizer.cached(test, encode, data), first)
     monkeypatch.setattr(tokenizer, "encode", lambda examples, _: np.zeros((len(examples), 8, 8), np.int32))
-    other = [test[1], test[0], *(test[i] for i in range(2, len(test)))]  # other pictures in these places
+    other = [test[1], test[0], *(test[i] for i in range(2, len(test)))]  # other images in these places
     assert not tokenizer.cached(other, encode, data).any()
 
 
@@ -110,7 +112,7 @@ def test_codes_that_were_changed_on_disk_are_computed_again(tmp_path, monkeypatc
     tokenizer.digest = "0" * 64
     right = np.arange(8, dtype=np.int32).reshape(2, 2, 2)
     monkeypatch.setattr(tokenizer, "encode", lambda *_: right, raising=False)
-    examples = [Example(str(place), b"picture") for place in range(2)]
+    examples = [Example(str(place), b"image") for place in range(2)]
     words, data = Tokenizer.build(["a circle"], 30), Data(directory=str(tmp_path))
     encode = ExampleEncoder(words, None, data.image, max_length=4, texts_per_image=1)
     tokenizer.cached(examples, encode, data)
@@ -134,11 +136,12 @@ def test_a_tokenizer_has_nothing_to_predict(tokenizer_run):
         predict.main([str(tokenizer_run.path), "--prompt", "a red circle"])
 
 
-def test_hidden_codes_are_learned_and_dropped_prompts_are_not_read(drawing_run):
-    """With every prompt dropped the loss is the same whatever the words are; the codes that are shown have no loss."""
-    config = dataclasses.replace(drawing_run.config(), generation=Generation(tokenizer="x", cond_drop_prob=0.999999))
-    encode = make_encoder(config, drawing_run)
-    tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
+def test_masked_tokens_are_learned_and_dropped_prompts_are_not_read(generation_run):
+    """With every prompt dropped the loss is the same whatever the words are; the image tokens that are shown have no
+    loss."""
+    config = dataclasses.replace(generation_run.config(), generation=Generation(tokenizer="x", cond_drop_prob=0.999999))
+    encode = make_encoder(config, generation_run)
+    tokenizer = TrainedTokenizer(generation_run.path / TOKENIZER)
     task = ImageGeneration(config, encode, tokenizer)
     params = task.init_params(jax.random.key(0))
     examples = task.prepare(open_split(config.data, "test"))
@@ -148,49 +151,53 @@ def test_hidden_codes_are_learned_and_dropped_prompts_are_not_read(drawing_run):
     sums = task.loss_sums(params, batch, keys)
     other = batch._replace(input_ids=batch.input_ids[::-1].copy(), text_mask=batch.text_mask[::-1].copy())
     assert float(task.loss_sums(params, other, keys).loss) == float(sums.loss)
-    read = ImageGeneration(drawing_run.config(), encode, tokenizer)
+    read = ImageGeneration(generation_run.config(), encode, tokenizer)
     assert float(read.loss_sums(params, other, keys).loss) != float(read.loss_sums(params, batch, keys).loss)
     assert float(sums.examples) == 4
 
 
-def test_what_a_code_looks_like_is_read_off_the_middle_of_it(drawing_run, monkeypatch):
-    """From planted drawings: code c is c above and -c below, and what is around the middle is something else."""
-    tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
+def test_the_appearance_of_a_token_is_its_middle_patch(generation_run, monkeypatch):
+    """From planted drawings: image token c is c above and -c below, and what is around the middle is something else."""
+    tokenizer = TrainedTokenizer(generation_run.path / TOKENIZER)
     assert tokenizer.image.size[0] // tokenizer.grid[0] == 8
 
     def decode(_, grids):
-        cells = np.full((len(grids), 24, 24, 3), 99.0)
-        cells[:, 8:12, 8:16] = np.asarray(grids)[:, 1, 1][:, None, None, None]
-        cells[:, 12:16, 8:16] = -np.asarray(grids)[:, 1, 1][:, None, None, None]
-        return cells
+        decoded = np.full((len(grids), 24, 24, 3), 99.0)
+        decoded[:, 8:12, 8:16] = np.asarray(grids)[:, 1, 1][:, None, None, None]
+        decoded[:, 12:16, 8:16] = -np.asarray(grids)[:, 1, 1][:, None, None, None]
+        return decoded
 
     monkeypatch.setattr(tokenizer, "_decode", decode)
-    looks = tokenizer.looks().reshape(tokenizer.codes, 4, 4, 3)
-    expected = np.arange(tokenizer.codes) - (tokenizer.codes - 1) / 2
+    appearance = tokenizer.appearance().reshape(tokenizer.codebook_size, 4, 4, 3)
+    expected = np.arange(tokenizer.codebook_size) - (tokenizer.codebook_size - 1) / 2
     expected /= expected.std()
-    np.testing.assert_allclose(looks[:, :2], np.broadcast_to(expected[:, None, None, None], (len(looks), 2, 4, 3)))
-    np.testing.assert_allclose(looks[:, 2:], -looks[:, :2])
+    np.testing.assert_allclose(
+        appearance[:, :2], np.broadcast_to(expected[:, None, None, None], (len(appearance), 2, 4, 3))
+    )
+    np.testing.assert_allclose(appearance[:, 2:], -appearance[:, :2])
 
 
-def test_codes_start_from_what_they_look_like(drawing_run):
-    config, key = drawing_run.config(), jax.random.key(0)
-    tokenizer, encode = TrainedTokenizer(drawing_run.path / TOKENIZER), make_encoder(config, drawing_run)
+def test_tokens_start_from_their_appearance(generation_run):
+    config, key = generation_run.config(), jax.random.key(0)
+    tokenizer, encode = TrainedTokenizer(generation_run.path / TOKENIZER), make_encoder(config, generation_run)
     task = ImageGeneration(config, encode, tokenizer)
     fresh = task.init_params(key)
-    started, looks = task.start(fresh, key), tokenizer.looks()
-    off = ~np.eye(len(looks), dtype=bool)
+    started, appearance = task.start(fresh, key), tokenizer.appearance()
+    off = ~np.eye(len(appearance), dtype=bool)
     for place in ("image", "head"):
-        before, after = (np.asarray(tree[place]["codes"]["embedding"])[: len(looks)] for tree in (fresh, started))
-        alike = [np.corrcoef((x @ x.T)[off], (looks @ looks.T)[off])[0, 1] for x in (before, after)]
+        before, after = (
+            np.asarray(tree[place]["vectors"]["embedding"])[: len(appearance)] for tree in (fresh, started)
+        )
+        alike = [np.corrcoef((x @ x.T)[off], (appearance @ appearance.T)[off])[0, 1] for x in (before, after)]
         assert abs(alike[0]) < 0.3 and alike[1] > 0.6
 
 
 @pytest.mark.parametrize(
     ("slots", "smoothing", "power", "even"), [(1, 0.0, 0.0, False), (2, 0.1, 0.0, False), (1, 0.0, 0.5, True)]
 )
-def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoothing, power, even):
-    """By hand, from the logits; a picture that only fills the batch, and an empty slot, count nothing."""
-    config = drawing_run.config()
+def test_the_loss_is_the_cross_entropy_of_masked_tokens(generation_run, slots, smoothing, power, even):
+    """By hand, from the logits; an image that only fills the batch, and an empty slot, count nothing."""
+    config = generation_run.config()
     training = dataclasses.replace(config.training, label_smoothing=smoothing)
     generation = Generation(
         tokenizer="x",
@@ -200,8 +207,8 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
         loss_weighting="elbo" if even else "uniform",
     )
     config = dataclasses.replace(config, training=training, generation=generation)
-    encode = dataclasses.replace(make_encoder(config, drawing_run), texts_per_image=slots)
-    task = ImageGeneration(config, encode, TrainedTokenizer(drawing_run.path / TOKENIZER))
+    encode = dataclasses.replace(make_encoder(config, generation_run), texts_per_image=slots)
+    task = ImageGeneration(config, encode, TrainedTokenizer(generation_run.path / TOKENIZER))
     train = task.prepare(open_split(config.data, "train"))
     task.learn_from(train)
     counts = np.bincount(np.ravel([example.image for example in train]), minlength=48)
@@ -212,28 +219,30 @@ def test_the_loss_is_the_cross_entropy_of_hidden_codes(drawing_run, slots, smoot
     batch = make_batch([Row(task.encode(examples[i]), range(1)) for i in range(3)], task.encode, size=4).batch
     keys = jax.random.split(jax.random.key(1), 4)
     sums = task.loss_sums(params, batch, keys)
-    places = jax.vmap(lambda key: jax.random.fold_in(key, HIDE))(keys)
-    shown, hidden = hide(jnp.asarray(batch.image), places, schedule="cosine", mask_code=48)
+    places = jax.vmap(lambda key: jax.random.fold_in(key, MASK))(keys)
+    shown, is_masked = mask_tokens(jnp.asarray(batch.image), places, schedule="cosine", mask_id=48)
     inputs = (shown, jnp.asarray(batch.input_ids), jnp.asarray(batch.text_mask))
-    logits = np.asarray(task.model.apply({"params": params}, *inputs, method="code_logits"), np.float64)
+    logits = np.asarray(task.model.apply({"params": params}, *inputs, method="image_token_logits"), np.float64)
     log_p = logits + np.log(weights) - np.log((weights * np.exp(logits)).sum(-1, keepdims=True))
     loss = weight = right = 0
-    for picture in range(3):
-        for cell in np.flatnonzero(np.asarray(hidden[picture])):
-            code = batch.image[picture].ravel()[cell]
-            row = log_p[picture, 0, cell]
-            share = 64 / np.sum(hidden[picture]) if even else 1
+    for image in range(3):
+        for position in np.flatnonzero(np.asarray(is_masked[image])):
+            code = batch.image[image].ravel()[position]
+            row = log_p[image, 0, position]
+            share = 64 / np.sum(is_masked[image]) if even else 1
             loss -= share * weights[code] * ((1 - smoothing) * row[code] + smoothing * row.mean())
-            weight, right = weight + share, right + share * (logits[picture, 0, cell].argmax() == code)
+            weight, right = weight + share, right + share * (logits[image, 0, position].argmax() == code)
     found = (float(sums.weight), float(sums.correct), float(sums.examples), float(sums.loss))
     np.testing.assert_allclose(found, (weight, right, 3, loss), rtol=1e-5)
 
 
-def test_rare_codes_count_for_more_and_what_is_learned_stays_true(drawing_run):
+def test_token_frequency_power_weights_the_loss_and_keeps_probabilities(generation_run):
     """The loss of what is true does not fall in any direction, whatever the weights."""
-    config = drawing_run.config()
+    config = generation_run.config()
     config = dataclasses.replace(config, generation=dataclasses.replace(config.generation, token_frequency_power=1.0))
-    task = ImageGeneration(config, make_encoder(config, drawing_run), TrainedTokenizer(drawing_run.path / TOKENIZER))
+    task = ImageGeneration(
+        config, make_encoder(config, generation_run), TrainedTokenizer(generation_run.path / TOKENIZER)
+    )
     train = task.prepare(open_split(config.data, "train"))
     task.learn_from(train)
     counts = np.bincount(np.ravel([example.image for example in train]), minlength=48)
@@ -242,37 +251,43 @@ def test_rare_codes_count_for_more_and_what_is_learned_stays_true(drawing_run):
 
     @jax.grad
     def slope(logits):
-        """Of the mean loss over codes as often as `truth` says."""
-        loss, _ = code_losses(jnp.tile(logits, (48, 1)), jnp.arange(48), weights=task._weights, smoothing=0.0)
+        """Of the mean loss over image tokens as often as `truth` says."""
+        loss, _ = token_losses(jnp.tile(logits, (48, 1)), jnp.arange(48), weights=task._weights, smoothing=0.0)
         return jnp.sum(truth * loss)
 
     truth = np.random.default_rng(0).dirichlet(np.ones(48)).astype(np.float32)
     assert float(jnp.abs(slope(jnp.log(truth))).max()) < 1e-5 < float(jnp.abs(slope(jnp.zeros(48))).max())
 
 
-def test_the_autoregressive_row_is_learned_code_by_code_and_drawn(drawing_run):
-    config = drawing_run.config()
+def test_the_autoregressive_pattern_is_learned_and_generates(generation_run):
+    config = generation_run.config()
     model = dataclasses.replace(config.model, attention_pattern="autoregressive")
     generation = Generation(tokenizer="x", cond_drop_prob=0.0, guidance=0.0)
     config = dataclasses.replace(config, model=model, generation=generation)
-    task = ImageGeneration(config, make_encoder(config, drawing_run), TrainedTokenizer(drawing_run.path / TOKENIZER))
+    task = ImageGeneration(
+        config, make_encoder(config, generation_run), TrainedTokenizer(generation_run.path / TOKENIZER)
+    )
     params = task.init_params(jax.random.key(0))
     examples = task.prepare(open_split(config.data, "test"))
     batch = make_batch([Row(task.encode(examples[i]), range(1)) for i in range(4)], task.encode, size=4).batch
     sums = task.loss_sums(params, batch, jax.random.split(jax.random.key(1), 4))
-    drawn = task.predict(params, [examples[place] for place in range(4)])
+    generated = task.predict(params, [examples[place] for place in range(4)])
     assert float(sums.weight) == 4 * 64
-    likelihoods = [row.log_likelihood for row in drawn]
-    assert -float(sums.loss) / 64 == pytest.approx(sum(likelihoods), rel=1e-5), "its likelihood is the picture's own"
-    assert len({row.pictures.tobytes() for row in drawn}) > 1
-    others = task.log_likelihoods(params, [examples[0]] * 4, [row.prompt for row in drawn])
-    losses = [likelihoods[0] - other for other, row in zip(others, drawn, strict=True) if row.prompt != drawn[0].prompt]
-    assert min(abs(drawn[0].prompt_gain - loss) for loss in losses) < 1e-5, "its gain is over another one's prompt"
+    likelihoods = [row.log_likelihood for row in generated]
+    assert -float(sums.loss) / 64 == pytest.approx(sum(likelihoods), rel=1e-5), "its likelihood is the image's own"
+    assert len({row.images.tobytes() for row in generated}) > 1
+    others = task.log_likelihoods(params, [examples[0]] * 4, [row.prompt for row in generated])
+    losses = [
+        likelihoods[0] - other
+        for other, row in zip(others, generated, strict=True)
+        if row.prompt != generated[0].prompt
+    ]
+    assert min(abs(generated[0].prompt_gain - loss) for loss in losses) < 1e-5, "its gain is over another one's prompt"
 
 
-def test_pictures_drawn_in_another_way_need_no_training_of_their_own(tokenizer_run, directory, tmp_path):
+def test_decoding_settings_need_no_training_of_their_own(tokenizer_run, directory, tmp_path):
     """Scored with the training of another run, bit for bit as if it had been trained itself."""
-    config = drawing_config(directory, tokenizer_run.path, token_frequency_power=0.5)
+    config = generation_config(directory, tokenizer_run.path, token_frequency_power=0.5)
     muon = Optimizer(name="muon", warmup_steps=1, ema=0.9)
     config = dataclasses.replace(
         config, optimizer=muon, training=dataclasses.replace(config.training, steps=4, evaluate_every=4)
@@ -289,8 +304,8 @@ def test_pictures_drawn_in_another_way_need_no_training_of_their_own(tokenizer_r
         with claim(tmp_path / name, its) as folder:
             found[name] = Trainer(folder.config(), folder).run()["metrics"]
     assert found["shared"] == found["alone"]
-    sheets = {name: (tmp_path / name / "predictions.png").read_bytes() for name in found}
-    assert sheets["shared"] == sheets["alone"] != sheets["base"]
+    contact_sheets = {name: (tmp_path / name / "predictions.png").read_bytes() for name in found}
+    assert contact_sheets["shared"] == contact_sheets["alone"] != contact_sheets["base"]
 
 
 def stop_after(steps):
@@ -301,7 +316,7 @@ def stop_after(steps):
 
 def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
     """Stopped after ten steps and gone on with, it has the parameters of one that was not stopped."""
-    config = drawing_config(directory, tokenizer_run.path, token_frequency_power=0.5, loss_weighting="elbo")
+    config = generation_config(directory, tokenizer_run.path, token_frequency_power=0.5, loss_weighting="elbo")
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, hidden_dropout_prob=0.1))
     ends = []
     for name in ("once", "twice"):
@@ -327,7 +342,7 @@ def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
             {"data": Data(name="shape_scenes", image=ImageInput(size=(60, 64)))},
             "does not divide into cells of 8 pixels",
         ),
-        ({"model": Model(image=ImageEncoder(cnn="resnet18"))}, "whose pictures are codes"),
+        ({"model": Model(image=ImageEncoder(cnn="resnet18"))}, "whose images are codes"),
         ({"model": Model(fusion="late")}, "cannot do the task"),
         (
             {
@@ -361,7 +376,7 @@ def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
             "codebook_size is 1; it must be at least 2",
         ),
         ({"model": Model(image_tokenizer=ImageTokenizerSettings(levels=(100, 100, 100)))}, "choose at most 65,536"),
-        ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 128)))}, "square pictures"),
+        ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 128)))}, "square images"),
         ({"data": Data(name="shape_scenes", image=ImageInput(size=(64, 64), shift=2))}, "set them for the tokenizer"),
         ({"generation": Generation(tokenizer="run", cond_drop_prob=0.0)}, "raise generation.cond_drop_prob"),
         ({"generation": Generation(tokenizer="run", features_sha256="abc")}, "give generation.features"),
@@ -373,11 +388,11 @@ def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
 )
 def test_impossible_settings_are_refused(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
-        check(dataclasses.replace(drawing_config(tmp_path, "run"), **changes))
+        check(dataclasses.replace(generation_config(tmp_path, "run"), **changes))
 
 
 def test_another_tokenizer_than_the_configs_is_refused(tokenizer_run, directory, tmp_path):
-    config = drawing_config(directory, tokenizer_run.path)
+    config = generation_config(directory, tokenizer_run.path)
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, image_tokenizer=ImageTokenizerSettings(levels=(8, 8)))
     )
@@ -388,9 +403,9 @@ def test_another_tokenizer_than_the_configs_is_refused(tokenizer_run, directory,
         Trainer(folder.config(), folder)
 
 
-def test_a_run_that_is_no_tokenizer_is_refused(drawing_run, directory, tmp_path):
+def test_a_run_that_is_no_tokenizer_is_refused(generation_run, directory, tmp_path):
     with (
-        claim(tmp_path / "run", drawing_config(directory, drawing_run.path)) as folder,
+        claim(tmp_path / "run", generation_config(directory, generation_run.path)) as folder,
         pytest.raises(InputError, match="give one of 'image_tokenizer'"),
     ):
         Trainer(folder.config(), folder)
@@ -400,14 +415,14 @@ def test_a_tokenizer_that_has_not_ended_is_refused(tokenizer_run, directory, tmp
     shutil.copytree(tokenizer_run.path, tmp_path / "half")
     (tmp_path / "half" / "result.json").unlink()
     with (
-        claim(tmp_path / "run", drawing_config(directory, tmp_path / "half")) as folder,
+        claim(tmp_path / "run", generation_config(directory, tmp_path / "half")) as folder,
         pytest.raises(InputError, match="has not ended"),
     ):
         Trainer(folder.config(), folder)
 
 
-def test_a_run_without_the_tokenizer_it_began_with_is_refused(drawing_run, tmp_path):
-    shutil.copytree(drawing_run.path, tmp_path / "run")
+def test_a_run_without_the_tokenizer_it_began_with_is_refused(generation_run, tmp_path):
+    shutil.copytree(generation_run.path, tmp_path / "run")
     (tmp_path / "run" / TOKENIZER).unlink()
     with pytest.raises(InputError, match=rf"{TOKENIZER} is gone"):
         evaluate.main([str(tmp_path / "run"), "--split", "validation"])
@@ -444,4 +459,4 @@ def test_a_dying_codebook_and_plain_reconstructions_are_remarked_on(directory, t
     assert task.remarks(many, task.score(many)) == []
     scalar = ImageTokenization(check(tokenizer_config(directory, levels=(8, 8, 8, 8))), task.encode)
     assert "fewer model.image_tokenizer.levels" in scalar.remarks(few, scalar.score(few))[0]
-    assert scalar.remarks(many, scalar.score(many)) == []  # 64 cells cannot show a tenth of 4,096 codes
+    assert scalar.remarks(many, scalar.score(many)) == []  # 64 cells cannot show a tenth of 4,096 image tokens

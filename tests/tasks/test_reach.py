@@ -12,11 +12,11 @@ from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
 from vlm_jax.tasks import reach
-from vlm_jax.tasks.reach import answer_reach, caption_reach, code_reach
+from vlm_jax.tasks.reach import answer_reach, caption_reach, image_token_reach
 from vlm_jax.types import Example, Question
 
 
-def asked(*answers):
+def answered(*answers):
     """An image a question."""
     return [Example(str(n), b"", (Question(str(n), "what?", given, "open"),)) for n, given in enumerate(answers)]
 
@@ -37,50 +37,50 @@ def warned(found):
 
 
 def test_the_best_answer_of_the_vocabulary_and_of_all():
-    train = asked(("red",), ("blue", "blue", "teal"), ("red", "red"))
-    found = lines(train, asked(("red", "blue", "red", "mauve"), ("mauve",), ("Blue!",)))
+    train = answered(("red",), ("blue", "blue", "teal"), ("red", "red"))
+    found = lines(train, answered(("red", "blue", "red", "mauve"), ("mauve",), ("Blue!",)))
     assert "1 to 3 answers, median 2" in found[0]
     assert reached(found) == (pytest.approx((0.5 + 0 + 1) / 3, abs=1e-4), pytest.approx((0.5 + 1 + 1) / 3, abs=1e-4))
     assert warned(found) == []
 
 
 def test_one_answer_a_question_is_never_right_by_the_official_accuracy():
-    train = asked(("red",), ("blue",))
-    found = lines(train, asked(("red",), ("blue",)), "vqa")
+    train = answered(("red",), ("blue",))
+    found = lines(train, answered(("red",), ("blue",)), "vqa")
     assert "have 1 answer" in found[0] and reached(found) == (0, 0)
     assert len(warned(found)) == 1 and "data.accuracy soft" in warned(found)[0]
-    assert reached(lines(train, asked(("red",), ("blue",)), "soft")) == (1, 1)  # the remedy
+    assert reached(lines(train, answered(("red",), ("blue",)), "soft")) == (1, 1)  # the remedy
 
 
 def test_capitals_that_the_official_accuracy_compares_are_found():
     """A hundred per cent "Yes": the model says yes, and the official evaluation calls that wrong."""
-    train = asked(("Yes",) * 10, ("No",) * 10)
+    train = answered(("Yes",) * 10, ("No",) * 10)
     found = lines(train, train, "vqa")
     assert reached(found) == (0, 1) and "data.accuracy soft" in warned(found)[0]
     assert reached(lines(train, train, "soft")) == (1, 1)
 
 
 def test_answers_that_training_lacks_are_found():
-    train = asked(("red",), ("red",), ("blue",))
-    found = lines(train, asked(("teal",), ("mauve",)))
+    train = answered(("red",), ("red",), ("blue",))
+    found = lines(train, answered(("teal",), ("mauve",)))
     assert reached(found) == (0, 1) and "vocabulary" in warned(found)[0]
-    kept = lines(train, asked(("blue",)), min_count=2)
+    kept = lines(train, answered(("blue",)), min_count=2)
     assert reached(kept)[0] == 0 and "data.min_answer_count" in warned(kept)[-1]
-    assert reached(lines(train, asked(("blue",))))[0] == 1  # the remedy
+    assert reached(lines(train, answered(("blue",))))[0] == 1  # the remedy
 
 
 def test_a_single_answer_to_choose_is_found():
-    found = lines(asked(("yes",), ("yes",)), asked(("yes",)))
+    found = lines(answered(("yes",), ("yes",)), answered(("yes",)))
     assert len(warned(found)) == 1 and "'yes'" in warned(found)[0]
 
 
 def test_questions_without_answers_are_found():
-    assert len(warned(lines(asked(("yes",), ("no",)), asked((), ())))) == 1
+    assert len(warned(lines(answered(("yes",), ("no",)), answered((), ())))) == 1
 
 
 @pytest.mark.parametrize(("count", "best"), [(2, 1 / 3), (3, 2 / 3), (4, 1.0), (10, 1.0)])
 def test_few_answers_limit_the_official_accuracy(count, best):
-    train = asked(("yes",) * count, ("no",) * count)
+    train = answered(("yes",) * count, ("no",) * count)
     found = lines(train, train, "vqa")
     assert reached(found) == (pytest.approx(best, abs=1e-4),) * 2 and warned(found) == []
     assert any("100.0%" in line for line in found) == (count < 4)
@@ -88,11 +88,11 @@ def test_few_answers_limit_the_official_accuracy(count, best):
 
 def test_a_large_split_is_looked_into_at_equal_distances(monkeypatch):
     monkeypatch.setitem(reach.SCORED, "questions", 3)
-    train = asked(("red",))
-    validation = asked(("red",), ("blue",), ("red",), ("blue",), ("red",))
+    train = answered(("red",))
+    validation = answered(("red",), ("blue",), ("red",), ("blue",), ("red",))
     assert reached(lines(train, validation))[0] == 1
     monkeypatch.setattr(reach, "COUNTED", 2)
-    assert "2 images looked at" in lines(asked(("a",), ("b",), ("a", "b", "c"), ("a",)), validation)[0]
+    assert "2 images looked at" in lines(answered(("a",), ("b",), ("a", "b", "c"), ("a",)), validation)[0]
 
 
 def captioned(*captions, scenes=None):
@@ -155,11 +155,11 @@ def test_codes_that_lose_the_objects_are_found():
 
     scenes = [sample_scene(np.random.default_rng(seed), Sampling(64, 1, 2)) for seed in range(3)]
     rows = [Example(str(n), np.full((2, 2), n, np.int32), (), to_json(scene)) for n, scene in enumerate(scenes)]
-    drawn = np.stack([render(scene) for scene in scenes])
-    found = code_reach(rows, lambda codes: drawn[codes[:, 0, 0]], metric="objects_right")
+    generated = np.stack([render(scene) for scene in scenes])
+    found = image_token_reach(rows, lambda tokens: generated[tokens[:, 0, 0]], metric="objects_right")
     assert value(found) == 1 and warned(found) == []
-    grey = code_reach(rows, lambda codes: np.full_like(drawn, 128), metric="objects_right")
+    grey = image_token_reach(rows, lambda tokens: np.full_like(generated, 128), metric="objects_right")
     assert value(grey) == 0 and "tokenizer" in warned(grey)[0]
     same = [row._replace(image=rows[0].image) for row in rows]
-    (warning,) = code_reach(same, lambda codes: drawn, metric="log_likelihood")
-    assert "same codes" in warning and code_reach(rows, lambda codes: drawn, metric="log_likelihood") == []
+    (warning,) = image_token_reach(same, lambda tokens: generated, metric="log_likelihood")
+    assert "same codes" in warning and image_token_reach(rows, lambda tokens: generated, metric="log_likelihood") == []

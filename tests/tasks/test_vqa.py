@@ -1,4 +1,4 @@
-"""Question answering: the loss, one picture with many questions, predictions in order, baselines and scores."""
+"""Question answering: the loss, one image with many questions, predictions in order, baselines and scores."""
 
 import dataclasses
 import io
@@ -41,13 +41,13 @@ def picture(seed):
     return file.getvalue()
 
 
-def example(number, *asked):
-    """A picture and its questions, each given as (text, answers)."""
+def example(number, *pairs):
+    """An image and its questions, each given as (text, answers)."""
     questions = [
         Question(f"{number}/{i}", text, answers, "yes_no" if text.startswith("is") else "open")
-        for i, (text, answers) in enumerate(asked)
+        for i, (text, answers) in enumerate(pairs)
     ]
-    return Example(f"picture {number}", picture(number), tuple(questions))
+    return Example(f"image {number}", picture(number), tuple(questions))
 
 
 COLOUR, SHAPE, RED, ROUND = "what colour is it?", "which shape is it?", "is it red?", "is it round?"
@@ -57,14 +57,14 @@ TRAIN = [
     example(101, (COLOUR, ("blue", "blue", "teal")), (RED, ("no",)), (SHAPE, ("square",)), (ROUND, ("no",))),
     example(102, (COLOUR, ("blue",)), (RED, ("no",)), (ROUND, ("yes",))),
 ]
-ASKED = [
+EXAMPLES = [
     example(0, (RED, ("yes",)), (COLOUR, ("red", "blue", "blue", "blue"))),
     example(1, (COLOUR, ("blue",)), (RED, ("no",)), (SHAPE, ("circle",)), (ROUND, ("yes",)), (BIG, ("no",))),
     example(2),
     example(3, (COLOUR, ("mauve",)), (SHAPE, ("square", "oval")), (ROUND, ("no",))),
     example(4, (RED, ("no",))),
 ]
-QUESTIONS = [question for each in ASKED for question in each.questions]
+QUESTIONS = [question for each in EXAMPLES for question in each.questions]
 
 
 def encoder(slots):
@@ -91,7 +91,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def params(task):
-    """Weights so large that pictures and words change the answers."""
+    """Weights so large that images and words change the answers."""
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(task.init_params, jax.random.key(0))
     return jax.tree.map(lambda x: random.normal(scale=1.0, size=x.shape).astype(x.dtype), shapes)
@@ -137,7 +137,7 @@ def rows(encode, slots):
     """Four rows of up to three questions, each row spread over 3 / `slots` rows."""
     chosen = [(0, [0, 1]), (1, [0, 1, 2]), (1, [3, 4]), (3, [0, 1, 2])]
     return [
-        Row(encode(ASKED[number]), questions[first : first + slots])
+        Row(encode(EXAMPLES[number]), questions[first : first + slots])
         for number, questions in chosen
         for first in range(0, 3, slots)
     ]
@@ -151,7 +151,7 @@ def furthest(a, b):
 
 
 @pytest.mark.parametrize("attention_pattern", ["bidirectional", "image_to_text"])
-def test_many_questions_a_picture_have_the_loss_of_one_a_picture(params, attention_pattern):
+def test_many_questions_per_image_have_the_loss_of_one_per_image(params, attention_pattern):
     smaller = jax.tree.map(lambda x: 0.4 * x, params)  # sums of float32 agree the better, the flatter the model
     results = []
     for slots in (3, 1):
@@ -172,7 +172,7 @@ def test_many_questions_a_picture_have_the_loss_of_one_a_picture(params, attenti
 def expected_probabilities(task, params):
     """Of the 7 known answers to each question asked alone; the head has 12 classes."""
     alone = encoder(1)
-    each = [Row(alone(asked), [place]) for asked in ASKED for place in range(len(asked.questions))]
+    each = [Row(alone(item), [place]) for item in EXAMPLES for place in range(len(item.questions))]
     batch = make_batch(each, alone, size=len(each)).batch
     inputs = (batch.image, batch.input_ids, batch.text_mask)
     logits = jax.jit(task.model.apply, static_argnames="method")({"params": params}, *inputs, method="answer_logits")
@@ -180,9 +180,9 @@ def expected_probabilities(task, params):
 
 
 def test_predictions_are_every_question_in_order(task, params):
-    predictions = task.predict(params, ASKED)
+    predictions = task.predict(params, EXAMPLES)
     assert [prediction.question for prediction in predictions] == QUESTIONS
-    assert [p.image_id for p in predictions] == [each.image_id for each in ASKED for _ in each.questions]
+    assert [p.image_id for p in predictions] == [each.image_id for each in EXAMPLES for _ in each.questions]
     expected = expected_probabilities(task, params)
     assert len(task.encode.answers) == 7
     for prediction, probabilities in zip(predictions, expected, strict=True):
@@ -197,40 +197,40 @@ def test_predictions_are_every_question_in_order(task, params):
 
 
 def test_predictions_do_not_depend_on_the_batch(task, params):
-    expected = task.predict(params, ASKED)
-    for predictions in (task.predict(params, ASKED, batch_images=2), make_task(5).predict(params, ASKED)):
+    expected = task.predict(params, EXAMPLES)
+    for predictions in (task.predict(params, EXAMPLES, batch_images=2), make_task(5).predict(params, EXAMPLES)):
         assert [p.question for p in predictions] == QUESTIONS
         assert [p.top[0][0] for p in predictions] == [p.top[0][0] for p in expected]
-    assert task.predict(params, []) == task.predict(params, ASKED[2:3]) == []
+    assert task.predict(params, []) == task.predict(params, EXAMPLES[2:3]) == []
 
 
-def test_a_line_of_predictions_says_all(task, params):
-    line = task.predict(params, ASKED)[1].as_dict()
+def test_a_prediction_line_has_every_field(task, params):
+    line = task.predict(params, EXAMPLES)[1].as_dict()
     assert {name: line[name] for name in ("question_id", "image_id", "question", "kind", "answers")} == {
-        "question_id": "0/1", "image_id": "picture 0", "question": COLOUR, "kind": "open",
+        "question_id": "0/1", "image_id": "image 0", "question": COLOUR, "kind": "open",
         "answers": ["red", "blue", "blue", "blue"],
     }  # fmt: skip
     assert line["prediction"] == line["top"][0]["answer"]
     assert line["score"] == {"blue": 0.75, "red": 0.25}.get(line["prediction"], 0.0)
 
 
-def test_without_the_image_no_picture_matters(task, params):
-    others = [asked._replace(image=picture(50 + place)) for place, asked in enumerate(ASKED)]
-    blind = task.predict(params, ASKED, see_image=False)
-    assert task.predict(params, others, see_image=False) == blind
-    seen = task.predict(params, ASKED)
-    assert task.predict(params, others) != seen != blind
+def test_without_the_image_no_image_matters(task, params):
+    derangement = [item._replace(image=picture(50 + place)) for place, item in enumerate(EXAMPLES)]
+    blind = task.predict(params, EXAMPLES, see_image=False)
+    assert task.predict(params, derangement, see_image=False) == blind
+    seen = task.predict(params, EXAMPLES)
+    assert task.predict(params, derangement) != seen != blind
     same = [prediction.top for prediction in blind if prediction.question.text == RED]
     assert len(same) == 3 and same[0] == same[1] == same[2]
 
 
 def test_controls_are_what_is_reached_without_looking(task, params):
-    seen, blind = task.predict(params, ASKED), task.predict(params, ASKED, see_image=False)
-    shuffled = task.predict(params, list(shuffled_images(ASKED, CONFIG.seed)))
+    seen, blind = task.predict(params, EXAMPLES), task.predict(params, EXAMPLES, see_image=False)
+    shuffled = task.predict(params, list(shuffled_images(EXAMPLES, CONFIG.seed)))
     accuracies = [np.mean([prediction.score for prediction in each]) for each in (seen, blind, shuffled)]
     assert len(set(accuracies)) == 3
     scores = [[prediction.score for prediction in each] for each in (seen, shuffled)]
-    baselines = task.baselines(params, ASKED, TRAIN, seen)
+    baselines = task.baselines(params, EXAMPLES, TRAIN, seen)
     rows = shuffled_difference("shuffled_images", "accuracy", seen, *scores)
     assert rows["baseline/shuffled_images/difference/accuracy"] == pytest.approx(accuracies[0] - accuracies[2])
     assert baselines == rows | {
@@ -243,7 +243,7 @@ def test_controls_are_what_is_reached_without_looking(task, params):
 
 
 @pytest.mark.parametrize("count", [2, 3, 10])
-def test_shuffling_moves_every_picture_and_no_question(count):
+def test_shuffling_moves_every_image_and_no_question(count):
     examples = [example(number, (COLOUR, (str(number),))) for number in range(count)]
     for seed in range(5):
         shuffled = list(shuffled_images(examples, seed))
@@ -260,16 +260,16 @@ def test_more_answers_than_classes_are_refused():
 
 
 def test_a_split_may_have_more_answers_a_question_than_training(task, params):
-    asked = [example(7, (COLOUR, ("red", "blue", "teal", "mauve")), (RED, ()))]
+    item = [example(7, (COLOUR, ("red", "blue", "teal", "mauve")), (RED, ()))]
     assert task.encode.accepted_answers == 2
-    first, second = task.predict(params, asked)
+    first, second = task.predict(params, item)
     assert first.score in (0, 0.25) and second.score == 0
-    assert task.baselines(params, asked * 2, asked, [])["baseline/majority"] == 0.125
+    assert task.baselines(params, item * 2, item, [])["baseline/majority"] == 0.125
 
 
 def test_one_image_is_not_shuffled(task, params):
     """Its baseline would be the image itself: it is left out, and a warning says so."""
-    one = ASKED[:1] * 2
+    one = EXAMPLES[:1] * 2
     predictions = task.predict(params, one)
     baselines = task.baselines(params, one, TRAIN, predictions)
     assert set(baselines) == {"baseline/question_only", "baseline/answer_prior", "baseline/majority"}

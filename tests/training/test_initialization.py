@@ -348,7 +348,7 @@ def test_a_masked_word_head_starts_a_captioner(fusion, tmp_path):
     model = dataclasses.replace(questions.model, attention_pattern=None, head=None)
     data = dataclasses.replace(questions.data, texts=None)
     settings = check(dataclasses.replace(questions, task="captioning", model=model, data=data))
-    params, record = start(settings, fresh(settings, method="word_logits"), ())
+    params, record = start(settings, fresh(settings, method="token_logits"), ())
     leaves = flatten(params)
     assert np.array_equal(leaves["head/words/bias"], weights["cls.predictions.bias"])
     kernel = weights["cls.predictions.transform.dense.weight"].T

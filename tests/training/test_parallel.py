@@ -32,7 +32,7 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.tasks import TASKS
-from vlm_jax.tasks.image_codes import TrainedTokenizer, save_tokenizer
+from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, save_tokenizer
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
 from vlm_jax.training.state import create_state

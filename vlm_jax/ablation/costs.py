@@ -66,10 +66,10 @@ def parameter_shapes(config: Config) -> dict[str, Any]:
 
 
 def _sizes(config: Config) -> dict[str, Any]:
-    from vlm_jax.models.image_tokenizer import code_count
+    from vlm_jax.models.image_tokenizer import codebook_size
 
     if config.task == "image_generation":
-        classes = code_count(config.model.image_tokenizer)
+        classes = codebook_size(config.model.image_tokenizer)
     else:
         classes = config.model.classes or (_classes(config.data) if config.data.texts == "questions" else 1)
     return {

@@ -231,7 +231,7 @@ def _check_sources(config: Config) -> None:
     """Raises `InputError` where data, a run or weights that the config needs are not there or do not fit."""
     from vlm_jax.data.sources import open_split
     from vlm_jax.data.text import Tokenizer
-    from vlm_jax.tasks.picture_distance import PictureFeatures
+    from vlm_jax.tasks.image_distance import ImageFeatures
     from vlm_jax.training.initialization import start
     from vlm_jax.training.pretrained import check_tokenizer, open_pretrained, tokenizer_source
     from vlm_jax.training.setup import judge_run, tokenizer_run
@@ -249,7 +249,7 @@ def _check_sources(config: Config) -> None:
     if config.generation.reranker is not None:
         judge_run(config)
     if config.generation.features is not None:
-        PictureFeatures(config.generation)
+        ImageFeatures(config.generation)
 
 
 def _label(each: Variant, comparison: Comparison, config: Config) -> str:

@@ -14,5 +14,5 @@ def repeats(ids: Int[Array, "I K L"], length: Int[Array, ""], *, size: int, word
     begins = [ids[..., place : place + windows] == last[..., place, None] for place in range(size - 1)]
     same = jnp.stack([*begins, jnp.broadcast_to(jnp.arange(windows) + size <= length, begins[0].shape)]).all(0)
     ends = ids[..., size - 1 :]
-    one = jnp.zeros(words, bool)
-    return jax.vmap(jax.vmap(lambda tokens, banned: one.at[tokens].max(banned)))(ends, same)
+    vocabulary = jnp.zeros(words, bool)
+    return jax.vmap(jax.vmap(lambda tokens, banned: vocabulary.at[tokens].max(banned)))(ends, same)

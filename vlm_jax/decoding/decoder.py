@@ -1,4 +1,4 @@
-"""Decoding a batch of pictures: settings and special tokens to texts with their log-probabilities."""
+"""Decoding a batch of images: settings and special tokens to texts with their log-probabilities."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from vlm_jax.config import Decoding
 from vlm_jax.decoding.constraints import repeats
 from vlm_jax.decoding.trie import Trie
 from vlm_jax.errors import InputError
-from vlm_jax.models.vlm import ImageMemory, VisualLanguageModel, WordMemory
+from vlm_jax.models.vlm import ImagePrefix, TextCache, VisualLanguageModel
 
 IMPOSSIBLE = -1e30
 """The log-probability of what may not come: finite, so that sums of it stay numbers."""
@@ -31,7 +31,7 @@ class Special(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """N texts of each picture. The forced beginning is in `ids` and is not in the log-probabilities."""
+    """N texts of each image. The forced beginning is in `ids` and is not in the log-probabilities."""
 
     ids: Int[Array, "I N L"]
     """Without [CLS]; `pad` after the end."""
@@ -46,7 +46,7 @@ class Decoded(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """The state of K texts a picture while words are added."""
+    """The state of K texts an image while words are added."""
 
     ids: Int[Array, "I K L"]
     token_log_probability: Float[Array, "I K L"]
@@ -60,7 +60,8 @@ class Decoder:
     """Compiled decoding with one model and one set of settings; called again with the same shapes it is not recompiled.
 
     `prefix` are token ids with which every text begins, `trie` the only texts that can be said, whatever else the
-    settings forbid. `room` is how many tokens a text can have, [SEP] among them; one that has no end by then is cut.
+    settings forbid. `max_tokens` is how many tokens a text can have, [SEP] among them; one that has no end by then is
+    cut.
     """
 
     def __init__(
@@ -69,14 +70,14 @@ class Decoder:
         settings: Decoding,
         special: Special,
         *,
-        room: int,
+        max_tokens: int,
         prefix: Sequence[int] = (),
         trie: Trie | None = None,
     ) -> None:
         self.model, self.settings, self.special = model, settings, special
-        self.room, self.prefix, self.trie = room, tuple(prefix), trie
+        self.max_tokens, self.prefix, self.trie = max_tokens, tuple(prefix), trie
         self._first_node = 0 if trie is None else trie.after(self.prefix)
-        search = beam_search if settings.method == "beam" else draw
+        search = beam_search if settings.method == "beam" else sample_texts
         self._decode = jax.jit(partial(search, self))
 
     def __call__(
@@ -87,36 +88,36 @@ class Decoder:
         image_mask: Bool[Array, "I g"] | None = None,
         keys: Key[Array, " I"] | None = None,
     ) -> Decoded:
-        """The texts of a batch of pictures, best first; `keys`, one a picture, are what drawing at random needs."""
+        """The texts of a batch of images, best first; `keys`, one an image, are what drawing at random needs."""
         if keys is None and self.settings.method == "sample":
-            raise InputError("drawing texts at random needs keys, one a picture")
+            raise InputError("drawing texts at random needs keys, one an image")
         return self._decode(params, image, image_mask, keys)
 
     def begin(
         self, params: Any, image: Array, image_mask: Array | None, texts: int
-    ) -> tuple[ImageMemory, WordMemory, Int[Array, "I K"], Texts]:
-        """Pictures read, and every text at its forced beginning, of which the last token is still to be read."""
-        memory = self.model.apply(params, image, image_mask=image_mask, method="read_image")
-        pictures, forced = len(image), jnp.array([self.special.begin, *self.prefix], jnp.int32)
-        words = self.model.no_words(pictures, texts, self.room)
-        said = jnp.broadcast_to(forced, (pictures, texts, forced.size))
+    ) -> tuple[ImagePrefix, TextCache, Int[Array, "I K"], Texts]:
+        """Images read, and every text at its forced beginning, of which the last token is still to be read."""
+        image_prefix = self.model.apply(params, image, image_mask=image_mask, method="prefill_image")
+        num_images, forced = len(image), jnp.array([self.special.begin, *self.prefix], jnp.int32)
+        words = self.model.empty_text_cache(num_images, texts, self.max_tokens)
+        prompt_ids = jnp.broadcast_to(forced, (num_images, texts, forced.size))
         if self.prefix:
-            _, words = self.model.apply(params, memory, words, said[..., :-1], method="next_word_logits")
+            _, words = self.model.apply(params, image_prefix, words, prompt_ids[..., :-1], method="next_token_logits")
         ids = (
-            jnp.full((pictures, texts, self.room), self.special.pad, jnp.int32)
+            jnp.full((num_images, texts, self.max_tokens), self.special.pad, jnp.int32)
             .at[..., : len(self.prefix)]
-            .set(said[..., 1:])
+            .set(prompt_ids[..., 1:])
         )
-        zeros = jnp.zeros((pictures, texts))
-        node = jnp.full((pictures, texts), self._first_node, jnp.int32)
-        length = jnp.full((pictures, texts), len(self.prefix), jnp.int32)
-        return memory, words, said[..., -1], Texts(ids, jnp.zeros(ids.shape), zeros, length, node)
+        zeros = jnp.zeros((num_images, texts))
+        node = jnp.full((num_images, texts), self._first_node, jnp.int32)
+        length = jnp.full((num_images, texts), len(self.prefix), jnp.int32)
+        return image_prefix, words, prompt_ids[..., -1], Texts(ids, jnp.zeros(ids.shape), zeros, length, node)
 
-    def next_word(
-        self, params: Any, memory: ImageMemory, words: WordMemory, token: Int[Array, "I K"]
-    ) -> tuple[Float[Array, "I K V"], WordMemory]:
+    def next_token(
+        self, params: Any, image_prefix: ImagePrefix, words: TextCache, token: Int[Array, "I K"]
+    ) -> tuple[Float[Array, "I K V"], TextCache]:
         """The logits after one more token of every text."""
-        logits, words = self.model.apply(params, memory, words, token[..., None], method="next_word_logits")
+        logits, words = self.model.apply(params, image_prefix, words, token[..., None], method="next_token_logits")
         return logits[:, :, 0], words
 
     def allowed(self, texts: Texts, time: Int[Array, ""], *, words: int) -> Bool[Array, "I K {words}"]:
@@ -148,24 +149,24 @@ class Decoder:
         )
 
 
-def draw(
+def sample_texts(
     decoder: Decoder, params: Any, image: Array, image_mask: Array | None, keys: Key[Array, " I"] | None
 ) -> Decoded:
     """The likeliest word each time, or one drawn at random: N texts side by side."""
     settings, special = decoder.settings, decoder.special
     count = settings.num_return_sequences if settings.method == "sample" else 1
-    memory, words, token, texts = decoder.begin(params, image, image_mask, count)
+    image_prefix, words, token, texts = decoder.begin(params, image, image_mask, count)
     slots = None
     if settings.method == "sample":
         slots = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count)))(keys)
 
     def go_on(state):
         _, _, _, done, time = state
-        return (time < decoder.room) & ~jnp.all(done)
+        return (time < decoder.max_tokens) & ~jnp.all(done)
 
     def step(state):
         words, token, texts, done, time = state
-        logits, words = decoder.next_word(params, memory, words, token)
+        logits, words = decoder.next_token(params, image_prefix, words, token)
         possible = jnp.where(decoder.allowed(texts, time, words=logits.shape[-1]), logits, IMPOSSIBLE)
         token = _choose(settings, possible, slots, time)
         token = jnp.where(done, special.pad, token)
@@ -209,7 +210,7 @@ def _sorted(texts: Texts, score: Float[Array, "I K"]) -> Texts:
 
 
 def _pick(tree: Any, index: Int[Array, "I n"]) -> Any:
-    """Of every leaf [I, K, ...] the rows `index` of each picture."""
+    """Of every leaf [I, K, ...] the rows `index` of each image."""
     return jax.tree.map(lambda leaf: jax.vmap(lambda rows, places: rows[places])(leaf, index), tree)
 
 
@@ -221,7 +222,7 @@ def length_penalty(length: Array | int, alpha: float) -> Array:
 class Beams(NamedTuple):
     """K texts that go on and the K best that have ended."""
 
-    words: WordMemory
+    words: TextCache
     token: Int[Array, "I K"]
     """The last of each text, still to be read."""
     texts: Texts
@@ -235,16 +236,16 @@ class Beams(NamedTuple):
 def beam_search(
     decoder: Decoder, params: Any, image: Array, image_mask: Array | None, keys: Key[Array, " I"] | None
 ) -> Decoded:
-    """The `num_return_sequences` best of a search that keeps `num_beams` texts a picture.
+    """The `num_return_sequences` best of a search that keeps `num_beams` texts an image.
 
     At each step the 2K best continuations are looked at. One that ends joins those that have ended if it is among the K
-    best, and the K best that do not end go on. With `early_stopping` a picture is done as soon as K texts have ended;
+    best, and the K best that do not end go on. With `early_stopping` an image is done as soon as K texts have ended;
     without it, when no text that goes on could still become better than the worst of them. Texts without an end when
     the room is full count as ended.
     """
-    settings, special, room = decoder.settings, decoder.special, decoder.room
+    settings, special, max_tokens = decoder.settings, decoder.special, decoder.max_tokens
     count, alpha = settings.num_beams, settings.length_penalty
-    memory, words, token, texts = decoder.begin(params, image, image_mask, count)
+    image_prefix, words, token, texts = decoder.begin(params, image, image_mask, count)
     first_only = jnp.where(jnp.arange(count) == 0, 0.0, IMPOSSIBLE)[None]
     start = Beams(
         words,
@@ -258,7 +259,7 @@ def beam_search(
 
     def step(beams: Beams) -> Beams:
         texts, time = beams.texts, beams.time
-        logits, words = decoder.next_word(params, memory, beams.words, beams.token)
+        logits, words = decoder.next_token(params, image_prefix, beams.words, beams.token)
         possible = jnp.where(decoder.allowed(texts, time, words=logits.shape[-1]), logits, IMPOSSIBLE)
         # The 2K best of all are among the 2K best of each text: only of these the log-probabilities are needed.
         best, token = jax.lax.top_k(possible, min(2 * count, logits.shape[-1]))
@@ -266,11 +267,11 @@ def beam_search(
         totals = (texts.log_probability[..., None] + log_p).reshape(len(image), -1)
         total, place = jax.lax.top_k(totals, min(2 * count, totals.shape[1]))
         parent = place // log_p.shape[-1]
-        said, token = _pick((log_p.reshape(totals.shape), token.reshape(totals.shape)), place)
-        longer = decoder.add(_pick(texts, parent), token, said, time)
+        token_log_p, token = _pick((log_p.reshape(totals.shape), token.reshape(totals.shape)), place)
+        longer = decoder.add(_pick(texts, parent), token, token_log_p, time)
         longer = longer._replace(log_probability=total)
 
-        ends = (token == special.end) | (time == room - 1)
+        ends = (token == special.end) | (time == max_tokens - 1)
         counts = ends & (jnp.arange(place.shape[1]) < count)[None] & (total > IMPOSSIBLE / 2) & ~beams.done[:, None]
         score = jnp.where(counts, total / length_penalty(longer.length, alpha), IMPOSSIBLE)
         every = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), beams.ended, longer)
@@ -281,21 +282,21 @@ def beam_search(
         texts, token, parent = _pick((longer, token, parent), going)
         words = words._replace(layers=_pick(words.layers, parent))
         # A log-probability only falls, and the penalty is largest for the longest text: what goes on cannot beat this.
-        longest = length_penalty(room if alpha > 0 else time + 1, alpha)
-        hope = jnp.max(texts.log_probability, axis=1) / longest
+        longest = length_penalty(max_tokens if alpha > 0 else time + 1, alpha)
+        best_possible = jnp.max(texts.log_probability, axis=1) / longest
         enough = score[:, -1] > IMPOSSIBLE / 2
-        done = enough if settings.early_stopping else enough & (score[:, -1] >= hope)
-        done |= hope <= IMPOSSIBLE / 2  # nothing goes on
+        done = enough if settings.early_stopping else enough & (score[:, -1] >= best_possible)
+        done |= best_possible <= IMPOSSIBLE / 2  # nothing goes on
         return Beams(words, token, texts, ended, score, beams.done | done, time + 1)
 
-    beams = jax.lax.while_loop(lambda beams: (beams.time < room) & ~jnp.all(beams.done), step, start)
+    beams = jax.lax.while_loop(lambda beams: (beams.time < max_tokens) & ~jnp.all(beams.done), step, start)
     best = slice(settings.num_return_sequences)
     ended = beams.ended
-    there = beams.score[:, best] > IMPOSSIBLE / 2
+    has_text = beams.score[:, best] > IMPOSSIBLE / 2
     return Decoded(
-        jnp.where(there[..., None], ended.ids[:, best], special.pad),
-        jnp.where(there, ended.length[:, best], 0),
+        jnp.where(has_text[..., None], ended.ids[:, best], special.pad),
+        jnp.where(has_text, ended.length[:, best], 0),
         ended.token_log_probability[:, best],
-        jnp.where(there, ended.log_probability[:, best], IMPOSSIBLE),
+        jnp.where(has_text, ended.log_probability[:, best], IMPOSSIBLE),
         beams.score[:, best],
     )

@@ -53,10 +53,10 @@ class Trie(NamedTuple):
     def allowed(self, node: Int[Array, "I K"], words: int) -> Bool[Array, "I K {words}"]:
         """Which of `words` tokens may come next."""
         tokens = jnp.asarray(self.tokens)[node]
-        one = jnp.zeros(words, bool)
+        vocabulary = jnp.zeros(words, bool)
         # A negative index would count from the end: it is sent beyond the end, where it is dropped.
         beyond = jnp.where(tokens == NOTHING, words, tokens)
-        return jax.vmap(jax.vmap(lambda places: one.at[places].set(True, mode="drop")))(beyond)
+        return jax.vmap(jax.vmap(lambda places: vocabulary.at[places].set(True, mode="drop")))(beyond)
 
     def follow(self, node: Int[Array, "I K"], token: Int[Array, "I K"]) -> Int[Array, "I K"]:
         """The node after a token; the root where the token may not come."""

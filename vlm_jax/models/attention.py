@@ -28,16 +28,16 @@ PATTERNS = {
     "dual_encoder": ((ALL, NONE), (NONE, ALL)),
 }
 
-Memory = tuple[Float[Array, "I _ H _ d"], Float[Array, "I _ H _ d"]]
+KeyValue = tuple[Float[Array, "I _ H _ d"], Float[Array, "I _ H _ d"]]
 """Keys and values [I, m, H, L, d] to be read by others: m is K, or 1 where all K slots share them.
 
 Heads come before positions, as the products want them: what is read again for every word is not turned every time.
 """
 
-Memories = Sequence[Memory]
+KeyValues = Sequence[KeyValue]
 
 
-class Cache(NamedTuple):
+class KVCache(NamedTuple):
     """Keys and values of a stream's earlier positions, in room for L of them."""
 
     key: Float[Array, "I K H L d"]
@@ -45,7 +45,7 @@ class Cache(NamedTuple):
     length: Int[Array, ""]
     """How many positions are there; every slot has as many."""
 
-    def add(self, key: Float[Array, "I K H N d"], value: Float[Array, "I K H N d"]) -> Memory:
+    def add(self, key: Float[Array, "I K H N d"], value: Float[Array, "I K H N d"]) -> KeyValue:
         """All keys and values, with those of N new positions, still in room for L."""
         put = jax.lax.dynamic_update_slice_in_dim
         return put(self.key, key, self.length, axis=3), put(self.value, value, self.length, axis=3)
@@ -78,7 +78,7 @@ def attend(
     value: Float[Array, "I K H M d"],
     *,
     mask: Bool[Array, "I k N P"],
-    memories: Memories = (),
+    key_values: KeyValues = (),
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
 ) -> Float[Array, "I K N H d"]:
@@ -87,34 +87,34 @@ def attend(
     The keys of memories stand before the others, in order: P = L + ... + M. A query that may see nothing gets weight
     zero, not a uniform average.
     """
-    scores = [_scores(query, read) for read, _ in memories]
+    scores = [_scores(query, read) for read, _ in key_values]
     scores = jnp.concatenate([*scores, _scores(query, key)], axis=-1)
     scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
     mask = mask[:, None]
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(value.dtype)
     weights = dropout(weights, rate, keys, 0)
-    values = [*(read for _, read in memories), value]
+    values = [*(read for _, read in key_values), value]
     ends = list(itertools.accumulate(read.shape[3] for read in values))
     shares = jnp.split(weights, ends[:-1], axis=-1)
     return reduce(operator.add, (_mixed(share, read) for share, read in zip(shares, values, strict=True)))
 
 
 def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m H L d"]) -> Float[Array, "I H K N L"]:
-    """Where all slots share the keys, one product a picture and head holds the queries of all of them."""
+    """Where all slots share the keys, one product an image and head holds the queries of all of them."""
     if key.shape[1] == 1:
-        pictures, slots, length, heads, size = query.shape
-        flat = query.transpose(0, 3, 1, 2, 4).reshape(pictures, heads, slots * length, size)
+        images, slots, length, heads, size = query.shape
+        flat = query.transpose(0, 3, 1, 2, 4).reshape(images, heads, slots * length, size)
         scores = flat @ key[:, 0].swapaxes(2, 3)
-        return scores.reshape(pictures, heads, slots, length, key.shape[3])
+        return scores.reshape(images, heads, slots, length, key.shape[3])
     return jnp.einsum("iknhd,ikhmd->ihknm", query, key)
 
 
 def _mixed(weights: Float[Array, "I H K N L"], value: Float[Array, "I m H L d"]) -> Float[Array, "I K N H d"]:
     if value.shape[1] == 1:
-        pictures, heads, slots, length, cells = weights.shape
-        flat = weights.reshape(pictures, heads, slots * length, cells) @ value[:, 0]
-        return flat.reshape(pictures, heads, slots, length, value.shape[-1]).transpose(0, 2, 3, 1, 4)
+        images, heads, slots, length, num_keys = weights.shape
+        flat = weights.reshape(images, heads, slots * length, num_keys) @ value[:, 0]
+        return flat.reshape(images, heads, slots, length, value.shape[-1]).transpose(0, 2, 3, 1, 4)
     return jnp.einsum("ihknm,ikhmd->iknhd", weights, value)
 
 
@@ -123,18 +123,19 @@ def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Ar
     return attention_mask(pattern, jnp.full(valid.shape[-1], kind), valid)
 
 
-def _into_heads(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
+def _split_heads(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
     return x.reshape(*x.shape[:-1], settings.num_attention_heads, settings.hidden_size // settings.num_attention_heads)
 
 
-def _to_be_read(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
-    return _into_heads(settings, x).swapaxes(2, 3)
+def _heads_first(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
+    return _split_heads(settings, x).swapaxes(2, 3)
 
 
 class SelfAttention(nn.Module):
     """Multi-head attention of a stream to itself and, before it, to memories: BERT's `BertSelfAttention` + output.
 
-    Every position answers; those in `asking` ask. With a `cache` the earlier positions in it answer too, and the whole
+    Every position answers; those in `query_slice` ask. With a `cache` the earlier positions in it answer too, and the
+    whole
     room is returned; `mask` then says which places of the room each position sees.
     """
 
@@ -148,26 +149,29 @@ class SelfAttention(nn.Module):
         self,
         x: Float[Array, "I K N D"],
         mask: Bool[Array, "I k N P"],
-        memories: Memories = (),
+        key_values: KeyValues = (),
         keys: Key[Array, " I"] | None = None,
-        asking: slice = slice(None),
-        cache: Cache | None = None,
-    ) -> tuple[Float[Array, "I K n D"], Memory]:
+        query_slice: slice = slice(None),
+        cache: KVCache | None = None,
+    ) -> tuple[Float[Array, "I K n D"], KeyValue]:
         s = self.settings
-        asks = x[:, :, asking]
-        query = _into_heads(s, self.query(asks))
-        key, value = _to_be_read(s, self.key(x)), _to_be_read(s, self.value(x))
+        queried = x[:, :, query_slice]
+        query = _split_heads(s, self.query(queried))
+        key, value = _heads_first(s, self.key(x)), _heads_first(s, self.value(x))
         if cache is not None:
             key, value = cache.add(key, value)
-        mask = mask[:, :, asking]
-        mixed = attend(query, key, value, mask=mask, memories=memories, rate=s.attention_probs_dropout_prob, keys=keys)
-        return self.output(mixed.reshape(asks.shape)), (key, value)
+        mask = mask[:, :, query_slice]
+        mixed = attend(
+            query, key, value, mask=mask, key_values=key_values, rate=s.attention_probs_dropout_prob, keys=keys
+        )
+        return self.output(mixed.reshape(queried.shape)), (key, value)
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention of every position of one stream to another stream: the cross-attention of `BertLayer`.
 
-    What it asks are the keys and values that `read` made of the other stream; those of one slot serve all slots.
+    What it asks are the keys and values that `keys_and_values` made of the other stream; those of one slot serve all
+    slots.
     """
 
     settings: Model
@@ -176,20 +180,20 @@ class CrossAttention(nn.Module):
         dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.compute_dtype))
         self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
 
-    def read(self, source: Float[Array, "I k M D"]) -> Memory:
+    def keys_and_values(self, source: Float[Array, "I k M D"]) -> KeyValue:
         """Keys and values of the stream that is to be asked."""
-        return _to_be_read(self.settings, self.key(source)), _to_be_read(self.settings, self.value(source))
+        return _heads_first(self.settings, self.key(source)), _heads_first(self.settings, self.value(source))
 
     def __call__(
         self,
         x: Float[Array, "I K N D"],
-        memory: Memory,
+        key_value: KeyValue,
         visible: Bool[Array, "I k M"],
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K N D"]:
         s = self.settings
-        (key, value), query = memory, _into_heads(s, self.query(x))
-        if key.shape[1] == 1:  # one product a picture and head holds the queries of all slots
+        (key, value), query = key_value, _split_heads(s, self.query(x))
+        if key.shape[1] == 1:  # one product an image and head holds the queries of all slots
             query = query.reshape(len(x), 1, -1, *query.shape[3:])
         mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[3]))
         mixed = attend(query, key, value, mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)

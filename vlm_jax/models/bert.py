@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config import Model, TextEncoder
 from vlm_jax.errors import InputError
-from vlm_jax.models.attention import Cache, CrossAttention, Memories, Memory, SelfAttention, dropout, fold_keys
+from vlm_jax.models.attention import CrossAttention, KeyValue, KeyValues, KVCache, SelfAttention, dropout, fold_keys
 from vlm_jax.models.ids import check_ids
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -92,7 +92,8 @@ class TextEmbeddings(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions `asking`.
+    """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions
+    `query_slice`.
 
     Returns the stream, and its keys and values, for whoever reads them as a memory: with a `cache`, all that is in it.
     """
@@ -110,59 +111,62 @@ class BertLayer(nn.Module):
         self,
         x: Float[Array, "I K N D"],
         mask: Bool[Array, "I k N P"],
-        memories: Memories = (),
+        key_values: KeyValues = (),
         keys: Key[Array, " I"] | None = None,
-        asking: slice = slice(None),
-        cache: Cache | None = None,
-    ) -> tuple[Float[Array, "I K n D"], Memory]:
-        x, own = self.ask_itself(x, mask, memories, keys, asking, cache)
+        query_slice: slice = slice(None),
+        cache: KVCache | None = None,
+    ) -> tuple[Float[Array, "I K n D"], KeyValue]:
+        x, own = self.attend_to_itself(x, mask, key_values, keys, query_slice, cache)
         return self.feed_forward(x, keys), own
 
-    def ask_itself(
+    def attend_to_itself(
         self,
         x: Float[Array, "I K N D"],
         mask: Bool[Array, "I k N P"],
-        memories: Memories,
+        key_values: KeyValues,
         keys: Key[Array, " I"] | None,
-        asking: slice,
-        cache: Cache | None,
-    ) -> tuple[Float[Array, "I K n D"], Memory]:
+        query_slice: slice,
+        cache: KVCache | None,
+    ) -> tuple[Float[Array, "I K n D"], KeyValue]:
         """The first half of the layer."""
-        mixed, own = self.attention(x, mask, memories, keys, asking, cache)
-        return self.attention_norm(x[:, :, asking] + dropout(mixed, self.settings.hidden_dropout_prob, keys, 1)), own
+        mixed, own = self.attention(x, mask, key_values, keys, query_slice, cache)
+        return self.attention_norm(
+            x[:, :, query_slice] + dropout(mixed, self.settings.hidden_dropout_prob, keys, 1)
+        ), own
 
     def feed_forward(self, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None) -> Float[Array, "I K n D"]:
         """The last part of the layer."""
-        hidden = self.output(ACTIVATIONS[self.settings.activation](self.intermediate(x)))
-        return self.output_norm(x + dropout(hidden, self.settings.hidden_dropout_prob, keys, 2))
+        activated = self.output(ACTIVATIONS[self.settings.activation](self.intermediate(x)))
+        return self.output_norm(x + dropout(activated, self.settings.hidden_dropout_prob, keys, 2))
 
 
 class CrossLayer(BertLayer):
     """Self-attention, attention to another stream, feed-forward, each post-norm: `BertLayer` with cross-attention.
 
-    The other stream comes as what `read` made of it. A stream of one slot that asks one of K slots becomes K slots.
+    The other stream comes as what `keys_and_values` made of it. A stream of one slot that asks one of K slots becomes K
+    slots.
     """
 
     def setup(self) -> None:
         super().setup()
         self.cross_attention, self.cross_attention_norm = CrossAttention(self.settings), layer_norm(self.settings)
 
-    def read(self, source: Float[Array, "I s M D"]) -> Memory:
+    def keys_and_values(self, source: Float[Array, "I s M D"]) -> KeyValue:
         """Keys and values of the other stream."""
-        return self.cross_attention.read(source)
+        return self.cross_attention.keys_and_values(source)
 
     def __call__(
         self,
         x: Float[Array, "I k N D"],
         mask: Bool[Array, "I m N P"],
-        other: Memory,
+        other: KeyValue,
         visible: Bool[Array, "I s M"],
-        memories: Memories = (),
+        key_values: KeyValues = (),
         keys: Key[Array, " I"] | None = None,
-        asking: slice = slice(None),
-        cache: Cache | None = None,
-    ) -> tuple[Float[Array, "I K n D"], Memory]:
-        x, own = self.ask_itself(x, mask, memories, keys, asking, cache)
+        query_slice: slice = slice(None),
+        cache: KVCache | None = None,
+    ) -> tuple[Float[Array, "I K n D"], KeyValue]:
+        x, own = self.attend_to_itself(x, mask, key_values, keys, query_slice, cache)
         x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
         mixed = self.cross_attention(x, other, visible, fold_keys(keys, 3))
         x = self.cross_attention_norm(x + dropout(mixed, self.settings.hidden_dropout_prob, keys, 3))

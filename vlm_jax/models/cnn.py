@@ -1,4 +1,4 @@
-"""What turns pictures into grids of features: CNNs, or plain patches."""
+"""What turns images into grids of features: CNNs, or plain patches."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,8 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from vlm_jax.config import ImageEncoder, Model
-from vlm_jax.models.code_vectors import CodeVectors
 from vlm_jax.models.convolution import NORMS, Conv
+from vlm_jax.models.image_token_vectors import ImageTokenVectors
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS, InvertedResiduals
 from vlm_jax.models.resnet import RESNETS, ResNet
 
@@ -40,7 +40,7 @@ class SmallCNN(nn.Module):
 
 
 class Patches(nn.Module):
-    """The picture cut into squares of p = `patch_size` pixels, each flattened row by row, colours last.
+    """The image cut into squares of p = `patch_size` pixels, each flattened row by row, colours last.
 
     Together with the linear projection that `FeatureFusion` gives every grid, ViLT's stem (Kim et al. 2021, section 3).
     No parameters. Sides that are no multiple of p are filled up at the bottom and right with zeros, the mean colour.
@@ -59,8 +59,8 @@ class Patches(nn.Module):
         return squares.reshape(batch, rows, columns, p * p * colours).astype(self.dtype)
 
 
-class CodeEmbedding(nn.Module):
-    """A vector for each code of an image tokenizer, in a grid or in a row; the last one is that of a hidden code.
+class ImageTokenEmbedding(nn.Module):
+    """A vector for each image token of an image tokenizer, in a grid or in a row; the last one is that of a mask token.
 
     A cell takes in the eight around it before the trunk: that edges go on from cell to cell is
     learned there much sooner than by attention, which first has to find out which cells are near (convolutions before
@@ -71,11 +71,11 @@ class CodeEmbedding(nn.Module):
     settings: Model
 
     @nn.compact
-    def __call__(self, codes: Int[Array, "B *grid"]) -> Float[Array, "B *grid C"]:
+    def __call__(self, tokens: Int[Array, "B *grid"]) -> Float[Array, "B *grid C"]:
         s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
         # Of the size of the positions that are added.
-        vectors = CodeVectors(s.image_tokenizer, s.hidden_size, deviation=1.0, hidden=True, name="codes")
-        x = vectors.look_up(codes).astype(dtype)
+        vectors = ImageTokenVectors(s.image_tokenizer, s.hidden_size, std=1.0, mask_token=True, name="vectors")
+        x = vectors.embed(tokens).astype(dtype)
         if s.attention_pattern == "autoregressive":
             return x
         around = Conv(s.hidden_size, 3, 1, s.image_tokenizer.convolution, dtype, name="around")(x)

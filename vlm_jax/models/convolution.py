@@ -34,9 +34,9 @@ def convolve(
     method: str,
     padding: Padding = "symmetric",
 ) -> Float[Array, "B H W F"]:
-    """A convolution with zeros around the picture.
+    """A convolution with zeros around the image.
 
-    As products: a strided slice of the padded picture for each kernel position, all of them side by side, and one
+    As products: a strided slice of the padded image for each kernel position, all of them side by side, and one
     matrix product. Few channels and strides gain most.
     """
     size, channels = kernel.shape[0], kernel.shape[2]
@@ -55,7 +55,7 @@ def convolve_depthwise(
     method: str,
     padding: Padding = "symmetric",
 ) -> Float[Array, "B H W C"]:
-    """A convolution of each channel with its own k x k weights, zeros around the picture.
+    """A convolution of each channel with its own k x k weights, zeros around the image.
 
     As products: the strided slice of each kernel position times its weights, summed up. There is no matrix to multiply,
     and lax.conv with groups takes tens of times as long on a CPU.
@@ -144,7 +144,7 @@ class GroupNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         wide = x.astype(jnp.float32)
         members = channels // groups
-        # One pass: sums of x and of its square, first over the picture, then over each group.
+        # One pass: sums of x and of its square, first over the image, then over each group.
         mean = wide.mean((1, 2)).reshape(-1, groups, members).mean(-1)
         square = jnp.square(wide).mean((1, 2)).reshape(-1, groups, members).mean(-1)
         inverse = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-5)

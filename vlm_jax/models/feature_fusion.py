@@ -28,7 +28,7 @@ def sine_cosine(
     """Sines and cosines of the position (Vaswani et al. 2017, section 3.5) in one half of the width, zero in the other.
 
     Rows in the first half and columns in the second: summed, they are the 2-D positions of He et al. 2022 (MAE). Unlike
-    random vectors of BERT's deviation, 0.02, they are as large as the features they are added to.
+    random vectors of BERT's std, 0.02, they are as large as the features they are added to.
     """
     positions, width = shape
     pairs = width // 4
@@ -86,11 +86,11 @@ class FeatureFusion(nn.Module):
         """One vector a cell, rows first."""
         s = self.settings
         if s.image.positions in ("sequence", "shared"):
-            cells = self._within(math.prod(shape), "cells")
-            cells = jnp.zeros_like(cells) if s.image.positions == "shared" else cells
+            indices = self._within(math.prod(shape), "grid positions")
+            indices = jnp.zeros_like(indices) if s.image.positions == "shared" else indices
             return nn.Embed(
                 s.image.max_position_embeddings, s.hidden_size, embedding_init=EMBEDDING_INIT, name="image_position"
-            )(cells)
+            )(indices)
         if len(shape) != 2:
             raise InputError(
                 "model.image.positions 'grid' needs grid features [I, gh, gw, C], and [I, G, C] came; "

@@ -19,8 +19,8 @@ from vlm_jax.models.attention import (
     NONE,
     PATTERNS,
     TEXT,
-    Cache,
-    Memory,
+    KeyValue,
+    KVCache,
     attention_mask,
     fold_keys,
     stream_mask,
@@ -28,46 +28,47 @@ from vlm_jax.models.attention import (
 from vlm_jax.models.bert import BertLayer, CrossLayer
 
 Streams = tuple[Float[Array, "I k g D"], Float[Array, "I K t D"]]
-EVERYTHING = slice(None)
+ALL_POSITIONS = slice(None)
 
 
-def through(
+def run_layers(
     layers: Sequence[nn.Module],
     step: Callable[..., Any],
     streams: Any,
     keys: Key[Array, " I"] | None,
     *,
-    asking: slice = EVERYTHING,
+    query_slice: slice = ALL_POSITIONS,
 ) -> Any:
-    """`step(layer, streams, keys, asking)` layer after layer; only the last may compute fewer positions, `asking`.
+    """`step(layer, streams, keys, query_slice)` layer after layer; only the last may compute fewer positions,
+    `query_slice`.
 
     The settings of the layers decide how: unrolled, or scanned over stacked weights between the first and the last
     (compiled once), and recomputed in the backward pass with `remat`. Parameters keep one layout.
     """
     settings = layers[0].settings
-    wanted = [EVERYTHING] * (len(layers) - 1) + [asking]
+    slices = [ALL_POSITIONS] * (len(layers) - 1) + [query_slice]
     if layers[0].is_initializing() or not (settings.remat or settings.scan_layers):
-        for index, (layer, some) in enumerate(zip(layers, wanted, strict=True)):
-            streams = step(layer, streams, fold_keys(keys, index), some)
+        for index, (layer, layer_slice) in enumerate(zip(layers, slices, strict=True)):
+            streams = step(layer, streams, fold_keys(keys, index), layer_slice)
         return streams
 
     unbound = layers[0].clone(parent=None, name=None)
 
-    def body(some):
+    def body(layer_slice):
         def run(streams, weights_and_index):
             weights, index = weights_and_index
-            return step(unbound.bind({"params": weights}), streams, fold_keys(keys, index), some), None
+            return step(unbound.bind({"params": weights}), streams, fold_keys(keys, index), layer_slice), None
 
         return jax.checkpoint(run) if settings.remat else run
 
     weights = [layer.variables["params"] for layer in layers]
     middle = range(1, len(layers) - 1) if settings.scan_layers else range(0)
-    for index, some in enumerate(wanted):
+    for index, layer_slice in enumerate(slices):
         if index not in middle:
-            streams, _ = body(some)(streams, (weights[index], index))
+            streams, _ = body(layer_slice)(streams, (weights[index], index))
         elif index == 1:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(weights[i] for i in middle))
-            streams, _ = jax.lax.scan(body(some), streams, (stacked, jnp.array(middle)))
+            streams, _ = jax.lax.scan(body(layer_slice), streams, (stacked, jnp.array(middle)))
     return streams
 
 
@@ -77,14 +78,14 @@ def encode(
     mask: Bool[Array, "I k N N"],
     keys: Key[Array, " I"] | None,
     *,
-    asking: slice = EVERYTHING,
+    query_slice: slice = ALL_POSITIONS,
 ) -> Float[Array, "I k n D"]:
     """A stream through BERT layers that read nothing else."""
 
-    def step(layer, stream, keys, asking):
-        return layer(stream, mask, (), keys, asking)[0]
+    def step(layer, stream, keys, query_slice):
+        return layer(stream, mask, (), keys, query_slice)[0]
 
-    return through(layers, step, stream, keys, asking=asking)
+    return run_layers(layers, step, stream, keys, query_slice=query_slice)
 
 
 class Fusion(nn.Module):
@@ -92,18 +93,18 @@ class Fusion(nn.Module):
 
     settings: Model
 
-    def _add(self, name: str, layer: Callable[[Model], nn.Module]) -> list[nn.Module]:
+    def _add(self, name: str, make: Callable[[Model], nn.Module]) -> list[nn.Module]:
         """One layer a depth, the parameters of the first under `name` with 0 in it."""
-        layers = [layer(self.settings) for _ in range(self.settings.num_layers)]
-        for index, each in enumerate(layers):
-            setattr(self, name.format(index), each)
+        layers = [make(self.settings) for _ in range(self.settings.num_layers)]
+        for index, layer in enumerate(layers):
+            setattr(self, name.format(index), layer)
         return [getattr(self, name.format(index)) for index in range(self.settings.num_layers)]
 
 
 class ConcatFusion(Fusion):
     """One sequence, image first, through one BERT trunk (VisualBERT, Pixel-BERT).
 
-    Where the pattern hides text from the image, the image side is the same for every question of a picture: it is
+    Where the pattern hides text from the image, the image side is the same for every question of an image: it is
     computed once, and the text reads its keys and values. The result equals the concatenated computation.
     """
 
@@ -122,48 +123,52 @@ class ConcatFusion(Fusion):
         first_only: bool = False,
     ) -> Streams:
         s, layers = self.settings, self._layers
-        cells, slots = image.shape[2], text.shape[1]
-        kind = jnp.array([IMAGE] * cells + [TEXT] * text.shape[2])
-        image_valid = jnp.broadcast_to(image_mask[:, None], (len(image), slots, cells))
+        num_positions, slots = image.shape[2], text.shape[1]
+        kind = jnp.array([IMAGE] * num_positions + [TEXT] * text.shape[2])
+        image_valid = jnp.broadcast_to(image_mask[:, None], (len(image), slots, num_positions))
         mask = attention_mask(s.attention_pattern, kind, jnp.concatenate([image_valid, text_mask], axis=-1))
 
-        def shared_step(layer, streams, keys, asking):
+        def shared_step(layer, streams, keys, query_slice):
             image, text = streams
             # Where only the first word is read afterwards, the image gives its keys and values and is done.
-            image_asks = EVERYTHING if asking == EVERYTHING else slice(0)
-            image, memory = layer(image, mask[:, :1, :cells, :cells], (), fold_keys(keys, IMAGE), image_asks)
-            text, _ = layer(text, mask[:, :, cells:], (memory,), fold_keys(keys, TEXT), asking)
+            image_query_slice = ALL_POSITIONS if query_slice == ALL_POSITIONS else slice(0)
+            image, key_value = layer(
+                image, mask[:, :1, :num_positions, :num_positions], (), fold_keys(keys, IMAGE), image_query_slice
+            )
+            text, _ = layer(text, mask[:, :, num_positions:], (key_value,), fold_keys(keys, TEXT), query_slice)
             return image, text
 
         if PATTERNS[s.attention_pattern][IMAGE][TEXT] == NONE:
-            return through(layers, shared_step, (image, text), keys, asking=slice(1) if first_only else EVERYTHING)
-        whole = jnp.concatenate([jnp.broadcast_to(image, (*text.shape[:2], *image.shape[2:])), text], axis=2)
-        asking = slice(cells, cells + 1) if first_only else EVERYTHING
-        whole = encode(layers, whole, mask, keys, asking=asking)
-        cells = 0 if first_only else cells
-        return whole[:, :, :cells], whole[:, :, cells:]
+            return run_layers(
+                layers, shared_step, (image, text), keys, query_slice=slice(1) if first_only else ALL_POSITIONS
+            )
+        sequence = jnp.concatenate([jnp.broadcast_to(image, (*text.shape[:2], *image.shape[2:])), text], axis=2)
+        query_slice = slice(num_positions, num_positions + 1) if first_only else ALL_POSITIONS
+        sequence = encode(layers, sequence, mask, keys, query_slice=query_slice)
+        num_positions = 0 if first_only else num_positions
+        return sequence[:, :, :num_positions], sequence[:, :, num_positions:]
 
-    def read_given(self, kind: int, given: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[Memory]:
+    def prefill(self, kind: int, stream: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[KeyValue]:
         """Of each layer, what the other stream reads of the given one, from which the pattern must hide the other."""
-        mask, memories = stream_mask(self.settings.attention_pattern, kind, valid), []
+        mask, key_values = stream_mask(self.settings.attention_pattern, kind, valid), []
         for layer in self._layers:
-            given, memory = layer(given, mask)
-            memories.append(memory)
-        return memories
+            stream, key_value = layer(stream, mask)
+            key_values.append(key_value)
+        return key_values
 
-    def read_on(
+    def decode_step(
         self,
         new: Float[Array, "I K n D"],
         mask: Bool[Array, "I K n L"],
-        memories: Sequence[Memory],
+        key_values: Sequence[KeyValue],
         valid: Bool[Array, "I k N"],
-        caches: Sequence[Cache | None],
-    ) -> tuple[Float[Array, "I K n D"], list[Memory]]:
+        caches: Sequence[KVCache | None],
+    ) -> tuple[Float[Array, "I K n D"], list[KeyValue]]:
         """New positions of the other stream, after the earlier ones in each layer's cache; `mask`: which they see."""
         seen = jnp.broadcast_to(valid[:, :, None], (*new.shape[:3], valid.shape[2]))
         mask, own = jnp.concatenate([seen, mask], axis=-1), []
-        for layer, memory, cache in zip(self._layers, memories, caches, strict=True):
-            new, longer = layer(new, mask, (memory,), cache=cache)
+        for layer, key_value, cache in zip(self._layers, key_values, caches, strict=True):
+            new, longer = layer(new, mask, (key_value,), cache=cache)
             own.append(longer)
         return new, own
 
@@ -177,8 +182,8 @@ class CrossFusion(Fusion):
     text_layer: ClassVar[str] = "text_layer_{}"
 
     def setup(self) -> None:
-        self._asker = IMAGE if PATTERNS[self.settings.attention_pattern][TEXT][IMAGE] == NONE else TEXT
-        kinds = (CrossLayer, BertLayer) if self._asker == IMAGE else (BertLayer, CrossLayer)
+        self._query_stream = IMAGE if PATTERNS[self.settings.attention_pattern][TEXT][IMAGE] == NONE else TEXT
+        kinds = (CrossLayer, BertLayer) if self._query_stream == IMAGE else (BertLayer, CrossLayer)
         self._layers = [self._add(name, kinds[i]) for i, name in enumerate(("image_layer_{}", self.text_layer))]
 
     def __call__(
@@ -192,34 +197,46 @@ class CrossFusion(Fusion):
     ) -> Streams:
         s, layers = self.settings, self._layers
         streams, valid = [image, text], [image_mask[:, None], text_mask]
-        asker, asked = self._asker, 1 - self._asker
+        query_stream, source_stream = self._query_stream, 1 - self._query_stream
         masks = [stream_mask(s.attention_pattern, kind, valid[kind]) for kind in (IMAGE, TEXT)]
-        streams[asked] = encode(layers[asked], streams[asked], masks[asked], fold_keys(keys, asked))
+        streams[source_stream] = encode(
+            layers[source_stream], streams[source_stream], masks[source_stream], fold_keys(keys, source_stream)
+        )
 
-        def step(layer, stream, keys, asking):
-            return layer(stream, masks[asker], layer.read(streams[asked]), valid[asked], (), keys, asking)[0]
+        def step(layer, stream, keys, query_slice):
+            return layer(
+                stream,
+                masks[query_stream],
+                layer.keys_and_values(streams[source_stream]),
+                valid[source_stream],
+                (),
+                keys,
+                query_slice,
+            )[0]
 
-        asking = slice(1) if first_only and asker == TEXT else EVERYTHING
-        streams[asker] = through(layers[asker], step, streams[asker], fold_keys(keys, asker), asking=asking)
+        query_slice = slice(1) if first_only and query_stream == TEXT else ALL_POSITIONS
+        streams[query_stream] = run_layers(
+            layers[query_stream], step, streams[query_stream], fold_keys(keys, query_stream), query_slice=query_slice
+        )
         return streams[IMAGE], streams[TEXT]
 
-    def read_given(self, kind: int, given: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[Memory]:
+    def prefill(self, kind: int, stream: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[KeyValue]:
         """Of each layer, what the stream that asks reads of the encoded one."""
-        given = encode(self._layers[kind], given, stream_mask(self.settings.attention_pattern, kind, valid), None)
-        return [layer.read(given) for layer in self._layers[self._asker]]
+        stream = encode(self._layers[kind], stream, stream_mask(self.settings.attention_pattern, kind, valid), None)
+        return [layer.keys_and_values(stream) for layer in self._layers[self._query_stream]]
 
-    def read_on(
+    def decode_step(
         self,
         new: Float[Array, "I K n D"],
         mask: Bool[Array, "I K n L"],
-        memories: Sequence[Memory],
+        key_values: Sequence[KeyValue],
         valid: Bool[Array, "I k N"],
-        caches: Sequence[Cache | None],
-    ) -> tuple[Float[Array, "I K n D"], list[Memory]]:
+        caches: Sequence[KVCache | None],
+    ) -> tuple[Float[Array, "I K n D"], list[KeyValue]]:
         """New positions of the other stream, after the earlier ones in each layer's cache; `mask`: which they see."""
         own = []
-        for layer, memory, cache in zip(self._layers[self._asker], memories, caches, strict=True):
-            new, longer = layer(new, mask, memory, valid, cache=cache)
+        for layer, key_value, cache in zip(self._layers[self._query_stream], key_values, caches, strict=True):
+            new, longer = layer(new, mask, key_value, valid, cache=cache)
             own.append(longer)
         return new, own
 
@@ -232,14 +249,18 @@ class CoAttentionLayer(nn.Module):
     def setup(self) -> None:
         self.text, self.image = CrossLayer(self.settings), CrossLayer(self.settings)
 
-    def __call__(self, streams, masks, valid, keys, asking):
+    def __call__(self, streams, masks, valid, keys, query_slice):
         image, text = streams
-        others, _ = self.text(text, masks[TEXT], self.text.read(image), valid[IMAGE], (), fold_keys(keys, TEXT), asking)
+        text_out, _ = self.text(
+            text, masks[TEXT], self.text.keys_and_values(image), valid[IMAGE], (), fold_keys(keys, TEXT), query_slice
+        )
         # Where only the first word is read afterwards, the image has been asked for the last time.
-        if asking != EVERYTHING and not self.is_initializing():
-            return image[:, :, :0], others
-        mine, _ = self.image(image, masks[IMAGE], self.image.read(text), valid[TEXT], (), fold_keys(keys, IMAGE))
-        return mine, others
+        if query_slice != ALL_POSITIONS and not self.is_initializing():
+            return image[:, :, :0], text_out
+        image_out, _ = self.image(
+            image, masks[IMAGE], self.image.keys_and_values(text), valid[TEXT], (), fold_keys(keys, IMAGE)
+        )
+        return image_out, text_out
 
 
 class CoAttentionFusion(Fusion):
@@ -264,12 +285,14 @@ class CoAttentionFusion(Fusion):
         valid = (image_mask[:, None], text_mask)
         masks = tuple(stream_mask(s.attention_pattern, kind, valid[kind]) for kind in (IMAGE, TEXT))
 
-        def step(layer, streams, keys, asking):
+        def step(layer, streams, keys, query_slice):
             slots = streams[0].shape[1]
             seen = jnp.broadcast_to(valid[IMAGE], (len(image), slots, image.shape[2]))
-            return layer(streams, masks, (seen, valid[TEXT]), keys, asking)
+            return layer(streams, masks, (seen, valid[TEXT]), keys, query_slice)
 
-        return through(self._layers, step, (image, text), keys, asking=slice(1) if first_only else EVERYTHING)
+        return run_layers(
+            self._layers, step, (image, text), keys, query_slice=slice(1) if first_only else ALL_POSITIONS
+        )
 
 
 class LateFusion(Fusion):
@@ -294,8 +317,8 @@ class LateFusion(Fusion):
         image_self = stream_mask(s.attention_pattern, IMAGE, image_mask[:, None])
         image = encode(image_layers, image, image_self, fold_keys(keys, IMAGE))
         text_self = stream_mask(s.attention_pattern, TEXT, text_mask)
-        asking = slice(1) if first_only else EVERYTHING
-        return image, encode(text_layers, text, text_self, fold_keys(keys, TEXT), asking=asking)
+        query_slice = slice(1) if first_only else ALL_POSITIONS
+        return image, encode(text_layers, text, text_self, fold_keys(keys, TEXT), query_slice=query_slice)
 
 
 FUSIONS = {"concat": ConcatFusion, "cross": CrossFusion, "co_attention": CoAttentionFusion, "late": LateFusion}

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Key
 from vlm_jax.config import Model
 from vlm_jax.models.attention import dropout
 from vlm_jax.models.bert import ACTIVATIONS, layer_norm
-from vlm_jax.models.code_vectors import CodeVectors
+from vlm_jax.models.image_token_vectors import ImageTokenVectors
 
 
 class Fused(NamedTuple):
@@ -44,7 +44,7 @@ class Head(nn.Module):
         return self(fused, keys)
 
 
-class AnswerHead(Head):
+class ClsHead(Head):
     """BERT's pooler (dense and tanh on [CLS]) and a linear classifier over the answers."""
 
     @nn.compact
@@ -54,7 +54,7 @@ class AnswerHead(Head):
         return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(pooled)
 
 
-class LastWordHead(Head):
+class TokenBeforeSepHead(Head):
     """A linear classifier on the token before the last visible one: `VisualBertForQuestionAnswering` reads it there."""
 
     reads_first: ClassVar[bool] = False
@@ -83,13 +83,13 @@ class JoinedHead(Head):
         first = jnp.tanh(nn.Dense(s.hidden_size, dtype=dtype, name="text_pooler")(fused.text[:, :, 0]))
         mean = jnp.broadcast_to(mean, first.shape)
         joined = mean * first if s.head == "product" else jnp.concatenate([mean, first], axis=-1)
-        hidden = ACTIVATIONS[s.activation](nn.Dense(s.intermediate_size, dtype=dtype, name="hidden")(joined))
+        activated = ACTIVATIONS[s.activation](nn.Dense(s.intermediate_size, dtype=dtype, name="hidden")(joined))
         return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(
-            dropout(hidden, s.hidden_dropout_prob, keys, 0)
+            dropout(activated, s.hidden_dropout_prob, keys, 0)
         )
 
 
-class EveryPositionHead(Head):
+class PerTokenHead(Head):
     """One untied linear classifier at every position, the image's first."""
 
     def setup(self) -> None:
@@ -104,7 +104,7 @@ class EveryPositionHead(Head):
         return self.classifier(fused.text[:, :, 0]).astype(jnp.float32)
 
 
-class WordsHead(nn.Module):
+class MaskedLMHead(nn.Module):
     """BERT's masked-word head (Devlin et al. 2019): dense, activation, layer norm, product with the word table, bias.
 
     Where the table's width is not the trunk's, the dense layer leads from one to the other.
@@ -124,28 +124,28 @@ class WordsHead(nn.Module):
         return scores.astype(jnp.float32) + jnp.expand_dims(bias, range(x.ndim - 1))
 
 
-class NextWordHead(nn.Module):
+class LanguageModelHead(nn.Module):
     """After each word, logits of the one that comes next."""
 
     settings: Model
     classes: int
 
     def setup(self) -> None:
-        self.words = WordsHead(self.settings)
+        self.words = MaskedLMHead(self.settings)
 
     def __call__(self, text: Float[Array, "I K T D"], word_scores: Scores) -> Float[Array, "I K T V"]:
         return self.words(text, word_scores)
 
 
-class ImageCodesHead(Head):
-    """Of every cell the logits of its code: BERT's masked-word head with an output of its own."""
+class ImageTokensHead(Head):
+    """Of every cell the logits of its image token: BERT's masked-word head with an output of its own."""
 
     @nn.compact
     def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I k G V"]:
         s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
         x = ACTIVATIONS[s.activation](nn.Dense(s.hidden_size, dtype=dtype, name="transform")(fused.image))
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
-        vectors = CodeVectors(s.image_tokenizer, s.hidden_size, deviation=s.hidden_size**-0.5, name="codes")
+        vectors = ImageTokenVectors(s.image_tokenizer, s.hidden_size, std=s.hidden_size**-0.5, name="vectors")
         scores = vectors.scores(layer_norm(s, "norm")(x)).astype(jnp.float32)
         return scores + jnp.expand_dims(bias, range(scores.ndim - 1))
 
@@ -158,11 +158,11 @@ def pool(settings: Model, text: Float[Array, "I K t D"]) -> Float[Array, "I K D"
 
 
 HEADS = {
-    "cls": AnswerHead,
-    "token_before_sep": LastWordHead,
+    "cls": ClsHead,
+    "token_before_sep": TokenBeforeSepHead,
     "product": JoinedHead,
     "concatenation": JoinedHead,
-    "per_token": EveryPositionHead,
-    "lm": NextWordHead,
-    "image_tokens": ImageCodesHead,
+    "per_token": PerTokenHead,
+    "lm": LanguageModelHead,
+    "image_tokens": ImageTokensHead,
 }

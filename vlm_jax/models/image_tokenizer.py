@@ -1,4 +1,4 @@
-"""A picture as a small grid of codes, and back: convolutional encoder, quantizer, decoder."""
+"""An image as a small grid of image tokens, and back: convolutional encoder, quantizer, decoder."""
 
 import math
 from typing import NamedTuple
@@ -12,58 +12,58 @@ from jaxtyping import Array, Float, Int
 from vlm_jax.config import ImageTokenizerSettings
 from vlm_jax.models.convolution import Conv
 
-REVIVAL = 0.25  # weight of the loss that draws codes which nothing took to features of the batch
+REVIVAL = 0.25  # weight of the loss that draws image tokens which nothing took to features of the batch
 
 Features = Float[Array, "B gh gw d"]
-Codes = Int[Array, "B gh gw"]
+ImageTokens = Int[Array, "B gh gw"]
 
 
 class Quantized(NamedTuple):
-    """Features rounded to codes."""
+    """Features rounded to image tokens."""
 
     features: Features
     """What the decoder reads: of each cell its code's, with the gradient of what was rounded."""
-    codes: Codes
+    tokens: ImageTokens
     loss: Float[Array, " B"]
-    """What the quantizer adds to the loss of each picture."""
+    """What the quantizer adds to the loss of each image."""
 
 
 class Reconstruction(NamedTuple):
-    """Pictures that went through their codes."""
+    """Images that went through their image tokens."""
 
     image: Float[Array, "B h w 3"]
-    codes: Codes
+    tokens: ImageTokens
     loss: Float[Array, " B"]
     """The quantizer's share of the loss."""
 
 
-def code_count(settings: ImageTokenizerSettings) -> int:
-    """How many codes there are."""
+def codebook_size(settings: ImageTokenizerSettings) -> int:
+    """How many image tokens there are."""
     return math.prod(settings.levels) if settings.quantizer == "fsq" else settings.codebook_size
 
 
-def code_digits(settings: ImageTokenizerSettings) -> Int[np.ndarray, "codes d"]:
-    """Of each code of the scalar quantizer the level of each number, from 0, the first number first."""
-    codes, levels = np.arange(code_count(settings), dtype=np.int32), np.array(settings.levels, np.int32)
-    return codes[:, None] // _places(settings)[None] % levels[None]
+def fsq_digits(settings: ImageTokenizerSettings) -> Int[np.ndarray, "V d"]:
+    """Of each image token of the scalar quantizer the level of each number, from 0, the first number first."""
+    tokens, levels = np.arange(codebook_size(settings), dtype=np.int32), np.array(settings.levels, np.int32)
+    return tokens[:, None] // _basis(settings)[None] % levels[None]
 
 
-def _places(settings: ImageTokenizerSettings) -> Int[np.ndarray, " d"]:
-    """What a digit counts in a code: the first one 1."""
+def _basis(settings: ImageTokenizerSettings) -> Int[np.ndarray, " d"]:
+    """What a digit counts in an image token: the first one 1."""
     return np.cumprod([1, *settings.levels[:-1]]).astype(np.int32)
 
 
 def grid_size(settings: ImageTokenizerSettings, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the codes of a picture of `size` pixels."""
-    cell = settings.patch_size * 2 ** (len(settings.widths) - 1)
-    return size[0] // cell, size[1] // cell
+    """Rows and columns of the image tokens of an image of `size` pixels."""
+    patch = settings.patch_size * 2 ** (len(settings.widths) - 1)
+    return size[0] // patch, size[1] // patch
 
 
 class FiniteScalarQuantizer(nn.Module):
     """Finite scalar quantization (Mentzer et al. 2023, section 3): d numbers, rounded to `levels` values each.
 
     A number is first bounded by a tanh, moved by half a level where there is an even number of them. Nothing is
-    learned here, and no code can die.
+    learned here, and no image token can die.
     """
 
     settings: ImageTokenizerSettings
@@ -79,14 +79,14 @@ class FiniteScalarQuantizer(nn.Module):
         bounded = jnp.tanh(features + np.arctanh(offset / half)) * half - offset
         digits = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
         middle = levels // 2
-        whole = jnp.round(jax.lax.stop_gradient(digits)).astype(jnp.int32) + middle
-        codes = jnp.sum(whole * _places(self.settings)[None, None, None], axis=-1)
-        return Quantized(digits / middle, codes, jnp.zeros(len(features)))
+        digit_ids = jnp.round(jax.lax.stop_gradient(digits)).astype(jnp.int32) + middle
+        tokens = jnp.sum(digit_ids * _basis(self.settings)[None, None, None], axis=-1)
+        return Quantized(digits / middle, tokens, jnp.zeros(len(features)))
 
-    def look_up(self, codes: Codes) -> Features:
-        """The features of codes, each number from -1 to 1."""
+    def dequantize(self, tokens: ImageTokens) -> Features:
+        """The features of image tokens, each number from -1 to 1."""
         middle = self._levels() // 2
-        return (jnp.asarray(code_digits(self.settings))[codes] - middle) / middle
+        return (jnp.asarray(fsq_digits(self.settings))[tokens] - middle) / middle
 
     def _levels(self) -> Int[np.ndarray, "1 1 1 d"]:
         return np.array(self.settings.levels, np.int32)[None, None, None]
@@ -95,10 +95,13 @@ class FiniteScalarQuantizer(nn.Module):
 class VectorQuantizer(nn.Module):
     """A learned codebook (van den Oord et al. 2017, section 3.2, eq. 3), trained by its gradient alone.
 
-    With `revive`, a code that no feature of the batch took is drawn towards one: so a code that died returns, as by
-    reinitialization (Zheng and Vedaldi 2023), without any state of its own. Each code has a place of its own among the
+    With `revive`, an image token that no feature of the batch took is drawn towards one: so an image token that died
+    returns, as by
+    reinitialization (Zheng and Vedaldi 2023), without any state of its own. Each image token has a place of its own
+    among the
     features, so many standard deviations from their mean, and goes to the feature nearest to it: one chosen anew in
-    every step would be another each time, and the code would go to their mean, where no feature is. What "the batch"
+    every step would be another each time, and the image token would go to their mean, where no feature is. What "the
+    batch"
     is, and so the loss, depends on how many devices and micro-batches it is split into.
     """
 
@@ -108,7 +111,7 @@ class VectorQuantizer(nn.Module):
         s = self.settings
         bound = 1 / s.codebook_size  # as in the authors' code
         init = nn.initializers.uniform(2 * bound)
-        self.codebook = self.param("codebook", lambda *given: init(*given) - bound, (s.codebook_size, s.embedding_size))
+        self.codebook = self.param("codebook", lambda *args: init(*args) - bound, (s.codebook_size, s.embedding_size))
 
     @property
     def width(self) -> int:
@@ -117,8 +120,8 @@ class VectorQuantizer(nn.Module):
 
     def __call__(self, features: Features, *, revive: bool = False) -> Quantized:
         s, flat = self.settings, features.reshape(-1, features.shape[-1])
-        codes = _nearest(flat, self.codebook)
-        taken = self.codebook[codes].reshape(features.shape)
+        tokens = _nearest(flat, self.codebook)
+        taken = self.codebook[tokens].reshape(features.shape)
         to_code = jnp.square(jax.lax.stop_gradient(features) - taken).sum((1, 2, 3))
         to_feature = jnp.square(features - jax.lax.stop_gradient(taken)).sum((1, 2, 3))
         loss = (to_code + s.commitment * to_feature) / (features[0].size)
@@ -126,15 +129,15 @@ class VectorQuantizer(nn.Module):
             seen = jax.lax.stop_gradient(flat)
             away = jax.random.normal(jax.random.key(0), self.codebook.shape)
             places = seen.mean(0)[None] + seen.std(0)[None] * away
-            dead = jnp.ones(s.codebook_size, bool).at[codes].set(False)
-            apart = jnp.square(seen[_nearest(places, seen)] - self.codebook).mean(-1)
-            loss += REVIVAL * jnp.sum(apart * dead) / s.codebook_size
+            dead = jnp.ones(s.codebook_size, bool).at[tokens].set(False)
+            distance = jnp.square(seen[_nearest(places, seen)] - self.codebook).mean(-1)
+            loss += REVIVAL * jnp.sum(distance * dead) / s.codebook_size
         rounded = features + jax.lax.stop_gradient(taken - features)
-        return Quantized(rounded, codes.reshape(features.shape[:-1]), loss)
+        return Quantized(rounded, tokens.reshape(features.shape[:-1]), loss)
 
-    def look_up(self, codes: Codes) -> Features:
-        """The features of codes."""
-        return self.codebook[codes]
+    def dequantize(self, tokens: ImageTokens) -> Features:
+        """The features of image tokens."""
+        return self.codebook[tokens]
 
 
 def _nearest(points: Float[Array, "n d"], others: Float[Array, "m d"]) -> Int[Array, " n"]:
@@ -148,7 +151,7 @@ QUANTIZERS = {"fsq": FiniteScalarQuantizer, "vq": VectorQuantizer}
 class ResidualBlock(nn.Module):
     """Twice layer norm, activation and a convolution, added to what came in.
 
-    The norm is of each place by itself: one over the whole picture would let every code depend on every pixel.
+    The norm is of each place by itself: one over the whole image would let every image token depend on every pixel.
     """
 
     width: int
@@ -166,9 +169,11 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """Squares of pixels, then stages of residual blocks that halve height and width between them.
 
-    With `patchwise` nothing passes from one cell to another. What a thing looks like is then in the codes of the cells
+    With `patchwise` nothing passes from one cell to another. What a thing looks like is then in the image tokens of the
+    cells
     that
-    it covers, and not once more in those around, which would all have to agree when pictures are drawn code by code.
+    it covers, and not once more in those around, which would all have to agree when images are drawn image token by
+    image token.
     """
 
     settings: ImageTokenizerSettings
@@ -219,7 +224,7 @@ def to_space(x: Float[Array, "B h w C"], side: int) -> Float[Array, "B _ _ _"]:
 
 
 class ImageTokenizer(nn.Module):
-    """Normalised pixels to codes and back; height and width are multiples of a cell's side."""
+    """Normalised pixels to image tokens and back; height and width are multiples of a cell's side."""
 
     settings: ImageTokenizerSettings
 
@@ -229,14 +234,14 @@ class ImageTokenizer(nn.Module):
         self.decoder = ImageDecoder(self.settings)
 
     def __call__(self, image: Float[Array, "B h w 3"], *, revive: bool = False) -> Reconstruction:
-        """Pictures as their codes show them; with `revive` dead codes of a codebook are brought back."""
+        """Images as their image tokens show them; with `revive` dead image tokens of a codebook are brought back."""
         quantized = self.quantizer(self.encoder(image), revive=revive)
-        return Reconstruction(self.decoder(quantized.features), quantized.codes, quantized.loss)
+        return Reconstruction(self.decoder(quantized.features), quantized.tokens, quantized.loss)
 
-    def encode(self, image: Float[Array, "B h w 3"]) -> Codes:
-        """The codes of pictures."""
-        return self.quantizer(self.encoder(image)).codes
+    def encode(self, image: Float[Array, "B h w 3"]) -> ImageTokens:
+        """The image tokens of images."""
+        return self.quantizer(self.encoder(image)).tokens
 
-    def decode(self, codes: Codes) -> Float[Array, "B h w 3"]:
-        """The pictures of codes."""
-        return self.decoder(self.quantizer.look_up(codes))
+    def decode(self, tokens: ImageTokens) -> Float[Array, "B h w 3"]:
+        """The images of image tokens."""
+        return self.decoder(self.quantizer.dequantize(tokens))

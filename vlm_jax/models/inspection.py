@@ -16,8 +16,8 @@ from flax import linen as nn
 
 from vlm_jax.config import ImageTokenizerSettings, Model
 from vlm_jax.models.attention import CrossAttention, SelfAttention
-from vlm_jax.models.code_vectors import CodeVectors
 from vlm_jax.models.convolution import Conv, DepthwiseConv
+from vlm_jax.models.image_token_vectors import ImageTokenVectors
 from vlm_jax.models.image_tokenizer import ImageTokenizer, VectorQuantizer, grid_size
 from vlm_jax.models.vlm import VisualLanguageModel
 
@@ -25,7 +25,7 @@ Path = tuple[str, ...]
 
 
 class ModuleRow(NamedTuple):
-    """A module with everything below it, for one picture and all its questions."""
+    """A module with everything below it, for one image and all its questions."""
 
     path: str
     """Such as `trunk/layer_0/attention/query`; empty for the whole model."""
@@ -33,7 +33,7 @@ class ModuleRow(NamedTuple):
     flops: int
     """Of all calls together: a layer that image and text go through counts both."""
     outputs: tuple[tuple[int, ...], ...]
-    """Shapes that came out, a shape once; the first axis is the picture. Empty where training never calls it."""
+    """Shapes that came out, a shape once; the first axis is the image. Empty where training never calls it."""
 
 
 def inspect(
@@ -42,7 +42,7 @@ def inspect(
     """Every module of the model as a train step calls it, in order of calls, each before what is below it.
 
     The first row is the whole model. `settings` are checked ones; `image_size` is in pixels, or in grid cells where the
-    model takes features; each of the picture's `questions` has `text_length` tokens, the last of
+    model takes features; each of the image's `questions` has `text_length` tokens, the last of
     which is no input where every next word is predicted. Layers are counted unrolled and
     not recomputed, whatever `scan_layers` and `remat` say.
     """
@@ -50,7 +50,7 @@ def inspect(
 
 
 def inspect_image_tokenizer(settings: ImageTokenizerSettings, *, image_size: tuple[int, int]) -> list[ModuleRow]:
-    """As `inspect`, of an image tokenizer that takes a picture through its codes."""
+    """As `inspect`, of an image tokenizer that takes an image through its image tokens."""
     return _rows(ImageTokenizer(settings), "__call__", (jax.ShapeDtypeStruct((1, *image_size, 3), jnp.float32),))
 
 
@@ -82,9 +82,9 @@ def _call(
 ) -> tuple[VisualLanguageModel, str, tuple[jax.ShapeDtypeStruct, ...]]:
     """The model, the method that a train step calls and shapes of what it is called with."""
     model = VisualLanguageModel(dataclasses.replace(settings, scan_layers=False, remat=False), classes)
-    methods = {"lm": "word_logits", "image_tokens": "code_logits"}
+    methods = {"lm": "token_logits", "image_tokens": "image_token_logits"}
     method = methods.get(settings.head, "answer_logits")
-    length = text_length - (method == "word_logits")
+    length = text_length - (method == "token_logits")
     channels = settings.image.feature_size if settings.image.cnn == "features" else 3
     image = jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32)
     if settings.image.cnn == "image_tokens":
@@ -129,11 +129,11 @@ def _shapes(result: Any) -> list[tuple[int, ...]]:
 
 
 def _with_what_is_below(own: Counter[Path]) -> Counter[Path]:
-    whole: Counter[Path] = Counter()
+    totals: Counter[Path] = Counter()
     for path, count in own.items():
         for length in range(len(path) + 1):
-            whole[path[:length]] += count
-    return whole
+            totals[path[:length]] += count
+    return totals
 
 
 def _depth_first(path: Path, paths: dict[Path, None]) -> Iterator[Path]:
@@ -159,29 +159,29 @@ def _depthwise_conv(module, output, _):
 
 
 def _to_codebook(module, output, features, **_):
-    """How far features are from each code, by their products, and places from features as well (`revive`)."""
+    """How far features are from each image token, by their products, and places from features as well (`revive`)."""
     return 2 * 2 * features.size * module.settings.codebook_size
 
 
 def _tied(module, output, x):
-    """The product with a table of words or codes; looking them up in it costs nothing."""
+    """The product with a table of words or image tokens; looking them up in it costs nothing."""
     return 2 * output.size * x.shape[-1]
 
 
-def _self_attention(module, output, x, mask, memories=(), *_, **__):
+def _self_attention(module, output, x, mask, key_values=(), *_, **__):
     """Scores and the mix of values, over memories too; the projections are modules of their own."""
     mixed, _own = output
-    return 4 * mixed.size * (x.shape[2] + sum(keys.shape[3] for keys, _ in memories))
+    return 4 * mixed.size * (x.shape[2] + sum(keys.shape[3] for keys, _ in key_values))
 
 
-def _cross_attention(module, output, x, memory, *_, **__):
-    return 4 * output.size * memory[0].shape[3]
+def _cross_attention(module, output, x, key_value, *_, **__):
+    return 4 * output.size * key_value[0].shape[3]
 
 
 FLOPS: dict[tuple[type[nn.Module], str], Callable[..., int]] = {
     (nn.Dense, "__call__"): _dense,
     (nn.Embed, "attend"): _tied,
-    (CodeVectors, "scores"): _tied,
+    (ImageTokenVectors, "scores"): _tied,
     (Conv, "__call__"): _conv,
     (DepthwiseConv, "__call__"): _depthwise_conv,
     (SelfAttention, "__call__"): _self_attention,

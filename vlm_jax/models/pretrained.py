@@ -16,7 +16,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
-from vlm_jax.models.heads import Fused, LastWordHead, Scores, WordsHead, pool
+from vlm_jax.models.heads import Fused, MaskedLMHead, Scores, TokenBeforeSepHead, pool
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.vlm import VisualLanguageModel
 
@@ -55,12 +55,12 @@ class PretrainedHeads(nn.Module):
         text, image = fused.text[:, 0], fused.image[:, 0]
         if "words" in parts:
             both = jnp.concatenate([text, image], axis=1)
-            both = WordsHead(s, "decoder" not in parts, name="words")(both, word_scores)
+            both = MaskedLMHead(s, "decoder" not in parts, name="words")(both, word_scores)
             words, image_words = both[:, : text.shape[1]], both[:, text.shape[1] :]
         if "pairs" in parts:
             pairs = nn.Dense(2, name="pairs")(pooled)
         if "answers" in parts:
-            answers = LastWordHead(s, self.classes, name="answers")(fused)[:, 0]
+            answers = TokenBeforeSepHead(s, self.classes, name="answers")(fused)[:, 0]
         return PretrainedOutput(text, image, pooled, words, image_words, pairs, answers)
 
 

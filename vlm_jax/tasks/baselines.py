@@ -27,7 +27,7 @@ def shuffled_difference(
     """
     values = (math.nan, math.nan, math.nan)
     if np.isfinite([*scores, *shuffled]).all():
-        pair = paired_difference(shuffled, scores, [each.image_id for each in predictions], LEVEL)
+        pair = paired_difference(shuffled, scores, [prediction.image_id for prediction in predictions], LEVEL)
         ends = (pair.low, pair.high)
         values = (pair.difference, *(math.nan if end is None else end for end in ends))
     names = ("difference", "difference_low", "difference_high")

@@ -9,7 +9,7 @@ from vlm_jax.figures import Card
 from vlm_jax.scenes.rules import CaptionCheck
 
 
-class Said(NamedTuple):
+class Hypothesis(NamedTuple):
     """One text that was decoded."""
 
     text: str
@@ -22,15 +22,15 @@ class Said(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """The caption as JSON has it."""
         tokens = [round(value, 5) for value in self.token_log_probabilities]
-        found = {"caption": self.text, "log_probability": self.log_probability, "score": self.score}
-        return found | {"token_log_probabilities": tokens}
+        record = {"caption": self.text, "log_probability": self.log_probability, "score": self.score}
+        return record | {"token_log_probabilities": tokens}
 
 
 class Caption(NamedTuple):
-    """What was said of one picture."""
+    """What was said of one image."""
 
     image_id: str
-    said: tuple[Said, ...]
+    hypotheses: tuple[Hypothesis, ...]
     """Best first."""
     references: tuple[str, ...]
     """What people said."""
@@ -40,7 +40,7 @@ class Caption(NamedTuple):
     @property
     def text(self) -> str:
         """The best caption."""
-        return self.said[0].text
+        return self.hypotheses[0].text
 
     @property
     def right(self) -> bool | None:
@@ -49,12 +49,12 @@ class Caption(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
-        found = {"image_id": self.image_id, "captions": [said.as_dict() for said in self.said]}
-        found["references"] = list(self.references)
-        return found | ({"check": self.check._asdict()} if self.check else {})
+        record = {"image_id": self.image_id, "captions": [hypothesis.as_dict() for hypothesis in self.hypotheses]}
+        record["references"] = list(self.references)
+        return record | ({"check": self.check._asdict()} if self.check else {})
 
     def card(self, image: np.ndarray) -> Card:
-        """For a sheet of pictures."""
+        """For a sheet of images."""
         return Card(image, "", self.text, None, self.references[:1], self.right)
 
 

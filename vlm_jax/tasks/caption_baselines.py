@@ -23,9 +23,9 @@ def constant_captions(train: Sequence[Example], seed: int) -> dict[str, str]:
     `constant`: see `constant_caption`. Where the scenes are known, `constant_true` is the caption that is wholly true
     of most of 500 training images: one that says little may be true of nearly all.
     """
-    candidates, judges = _sample(train, seed)
-    chosen = {"constant": constant_caption(candidates, judges)}
-    scenes = [from_json(example.scene) for example in judges if example.scene is not None]
+    candidates, choosers = _sample(train, seed)
+    chosen = {"constant": constant_caption(candidates, choosers)}
+    scenes = [from_json(example.scene) for example in choosers if example.scene is not None]
     if not scenes:
         return chosen
     true = [np.mean([check_caption(text, scene).true for scene in scenes]) for text in candidates]
@@ -40,16 +40,16 @@ def _sample(train: Sequence[Example], seed: int) -> tuple[list[str], list[Exampl
     owners = np.searchsorted(first, chosen, side="right") - 1
     pairs = zip(owners.tolist(), (chosen - first[owners]).tolist(), strict=True)
     candidates = list(dict.fromkeys(train[image].questions[place].text for image, place in pairs))
-    judges = np.sort(random.choice(len(train), min(len(train), IMAGES), replace=False)).tolist()
-    return candidates, [train[image] for image in judges]
+    choosers = np.sort(random.choice(len(train), min(len(train), IMAGES), replace=False)).tolist()
+    return candidates, [train[image] for image in choosers]
 
 
-def constant_caption(candidates: Sequence[str], judges: Sequence[Example]) -> str:
-    """The candidate with the highest mean CIDEr-D as the hypothesis for every image of `judges`; of equals the first.
+def constant_caption(candidates: Sequence[str], choosers: Sequence[Example]) -> str:
+    """The candidate with the highest mean CIDEr-D as the hypothesis for every image of `choosers`; of equals the first.
 
     At most 10 references of an image count.
     """
-    references, item_of = _captions(judges)
+    references, item_of = _captions(choosers)
     scores = CiderPairs(
         [*map(ptb_tokenize, candidates), *ptb_tokenize_all(references)],
         np.append(np.full(len(candidates), -1), item_of),

@@ -21,14 +21,14 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
-from vlm_jax.tasks.caption import Caption, Said, rule_scores
+from vlm_jax.tasks.caption import Caption, Hypothesis, rule_scores
 from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_captions, nearest_captions
 from vlm_jax.tasks.nearest_image import nearest_few, spread
 from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
 from vlm_jax.types import Batch, Example, Question
 
-SAME = 0.99  # share of pictures with the same caption from which on a model does not look
+SAME = 0.99  # share of images with the same caption from which on a model does not look
 
 
 def batch_sums(
@@ -75,35 +75,35 @@ class Captioning(Task):
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh float32 parameters."""
-        return init_params(self.model, self.encode, key, method="word_logits")
+        return init_params(self.model, self.encode, key, method="token_logits")
 
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
-        """What a train step differentiates; `keys`, one a picture, switch dropout on."""
+        """What a train step differentiates; `keys`, one an image, switch dropout on."""
         # After the last word nothing comes: it is no input.
         ids, mask = batch.input_ids[..., :-1], batch.text_mask[..., :-1]
-        logits = self.model.apply({"params": params}, batch.image, ids, mask, keys=keys, method="word_logits")
+        logits = self.model.apply({"params": params}, batch.image, ids, mask, keys=keys, method="token_logits")
         real = batch.text_mask & (batch.weight > 0)[..., None]
         return batch_sums(logits, batch.input_ids, real, label_smoothing=self.config.training.label_smoothing)
 
     def _log_likelihood(self, params, image, ids, mask) -> Float[Array, " I"]:
-        logits = self.model.apply({"params": params}, image, ids[..., :-1], mask[..., :-1], method="word_logits")[:, 0]
+        logits = self.model.apply({"params": params}, image, ids[..., :-1], mask[..., :-1], method="token_logits")[:, 0]
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[:, 0, 1:, None], axis=-1)[..., 0]
         return jnp.sum(log_p * mask[:, 0, 1:], axis=-1)
 
     def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
-        """Of each text the log-probability in nats, given the picture of its example: all its words, as many as are
+        """Of each text the log-probability in nats, given the image of its example: all its words, as many as are
         read, and that nothing follows."""
-        asked = [
-            each._replace(questions=(Question(each.image_id, text, (), ""),))
-            for each, text in zip(examples, texts, strict=True)
+        captioned = [
+            example._replace(questions=(Question(example.image_id, text, (), ""),))
+            for example, text in zip(examples, texts, strict=True)
         ]
         encode = dataclasses.replace(self.encode, texts_per_image=1)
         size, threads = self.config.training.evaluation_batch_images, self.config.data.threads
-        found = []
-        for loaded in evaluation_batches(asked, encode, batch_images=size, threads=threads):
+        log_likelihoods = []
+        for loaded in evaluation_batches(captioned, encode, batch_images=size, threads=threads):
             batch = jax.device_put(loaded.batch)
-            found.append(self._likelihood(params, batch.image, batch.input_ids, batch.text_mask))
-        return np.concatenate(jax.device_get(found))[: len(texts)].tolist()
+            log_likelihoods.append(self._likelihood(params, batch.image, batch.input_ids, batch.text_mask))
+        return np.concatenate(jax.device_get(log_likelihoods))[: len(texts)].tolist()
 
     def decoder(self, settings: Decoding, choices: tuple[str, ...] = ()) -> Decoder:
         """The compiled decoder of some settings; it says one of `choices` where there are any."""
@@ -115,23 +115,24 @@ class Captioning(Task):
             prefix = tokenizer.tokens([settings.prefix])[0] if settings.prefix else ()
             if tokenizer.unknown_id in prefix:
                 raise InputError(f"decoding.prefix {settings.prefix!r} holds a word that the model cannot say")
-            room = self.encode.max_length - 1
-            if len(prefix) >= room:
+            max_tokens = self.encode.max_length - 1
+            if len(prefix) >= max_tokens:
                 raise InputError(
-                    f"decoding.prefix has {len(prefix)} tokens, and a text has {room - 1} of them; shorten it"
+                    f"decoding.prefix has {len(prefix)} tokens, and a text has {max_tokens - 1} of them; shorten it"
                 )
-            trie = Trie.build(self._tokens_of(choices, room), end=tokenizer.sep_id) if choices else None
-            decoder = Decoder(self.model, settings, special, room=room, prefix=prefix, trie=trie)
+            trie = Trie.build(self._tokens_of(choices, max_tokens), end=tokenizer.sep_id) if choices else None
+            decoder = Decoder(self.model, settings, special, max_tokens=max_tokens, prefix=prefix, trie=trie)
             self._decoders[settings, choices] = decoder
         return self._decoders[settings, choices]
 
-    def _tokens_of(self, choices: tuple[str, ...], room: int) -> list[list[int]]:
+    def _tokens_of(self, choices: tuple[str, ...], max_tokens: int) -> list[list[int]]:
         tokenizer = self.encode.tokenizer
         tokens = tokenizer.tokens(choices)
         for text, ids in zip(choices, tokens, strict=True):
-            if not ids or len(ids) >= room or tokenizer.unknown_id in ids:
+            if not ids or len(ids) >= max_tokens or tokenizer.unknown_id in ids:
                 raise InputError(
-                    f"the model cannot say {text!r}: it has 1 to {room - 1} tokens for a text, all of its vocabulary"
+                    f"the model cannot say {text!r}: it has 1 to {max_tokens - 1} tokens for a text, all of its "
+                    f"vocabulary"
                 )
         return tokens
 
@@ -145,16 +146,16 @@ class Captioning(Task):
         decoding: Decoding | None = None,
         choices: tuple[str, ...] = (),
     ) -> list[Caption]:
-        """What is said of every picture of `examples`, in order; without `see_image`, of none in particular.
+        """What is said of every image of `examples`, in order; without `see_image`, of none in particular.
 
         With `choices` it is one of those texts.
         """
         size = batch_images or self.config.training.evaluation_batch_images
         decode = self.decoder(decoding or self.config.decoding, choices)
-        drawn = decode.settings.method == "sample"
+        is_sampled = decode.settings.method == "sample"
         visible, waiting = np.full((size, 1), see_image), []
         for first, image in zip(itertools.count(0, size), self._images(examples, size), strict=False):
-            keys = place_keys(self.config.seed, first, size) if drawn else None
+            keys = place_keys(self.config.seed, first, size) if is_sampled else None
             shown, keys = jax.device_put((visible, keys))
             waiting.append(decode({"params": params}, image, image_mask=shown, keys=keys))
         rows = [row for decoded in jax.device_get(waiting) for row in zip(*decoded, strict=True)]
@@ -163,25 +164,27 @@ class Captioning(Task):
         return [self._caption(example, row, spelled) for example, row in zip(examples, rows, strict=True)]
 
     def _images(self, examples: Sequence[Example], size: int) -> Iterator[Float[Array, "I h w 3"]]:
-        """The pictures on the devices, `size` at a time; the last batch is filled up."""
+        """The images on the devices, `size` at a time; the last batch is filled up."""
         encode = dataclasses.replace(self.encode, texts_per_image=1)
-        pictures, threads = without_texts(examples), self.config.data.threads
-        for loaded in evaluation_batches(pictures, encode, batch_images=size, threads=threads):
+        images, threads = without_texts(examples), self.config.data.threads
+        for loaded in evaluation_batches(images, encode, batch_images=size, threads=threads):
             yield jax.device_put(loaded.batch.image)
 
     def _caption(self, example: Example, row: Sequence[np.ndarray], spelled: dict[tuple[int, ...], str]) -> Caption:
         """`spelled` are choices by their tokens: what is chosen returns as it was given."""
-        said = []
+        hypotheses = []
         for ids, length, tokens, log_probability, score in zip(*row, strict=True):
             if length == 0:  # there were not as many texts as were asked for
                 continue
             words = tuple(ids[: length - 1].tolist())
             text = spelled[words] if words in spelled else self.encode.tokenizer.decode(ids[:length])
-            said.append(Said(text, float(log_probability), float(score), tuple(map(float, tokens[:length]))))
+            hypotheses.append(
+                Hypothesis(text, float(log_probability), float(score), tuple(map(float, tokens[:length])))
+            )
         scene = None if example.scene is None else from_json(example.scene)
-        check = None if scene is None else check_caption(said[0].text, scene)
+        check = None if scene is None else check_caption(hypotheses[0].text, scene)
         references = tuple(question.text for question in example.questions)
-        return Caption(example.image_id, tuple(said), references, check)
+        return Caption(example.image_id, tuple(hypotheses), references, check)
 
     def score(self, captions: Sequence[Caption]) -> dict[str, float]:
         """The official scores and, where it is known what was drawn, how much of what was said is true of it."""
@@ -198,7 +201,7 @@ class Captioning(Task):
         """What a person should know of the scores."""
         if len(captions) < 2 or metrics["identical_share"] < SAME:
             return []
-        return ["one sentence serves every picture: the model does not look at them (yet)"]
+        return ["one sentence serves every image: the model does not look at them (yet)"]
 
     def title(self, metrics: dict[str, float]) -> str:
         """The scores in a few words."""
@@ -221,36 +224,36 @@ class Captioning(Task):
     ) -> dict[str, float]:
         """What is reached without looking, and by looking up.
 
-        `shuffled_images`: captions of other pictures, `no_image`: of none. `constant` and, of drawn scenes,
+        `shuffled_images`: captions of other images, `no_image`: of none. `constant` and, of drawn scenes,
         `constant_true`: the training caption that suits all best (`constant_captions`). `nearest_image`: the first
-        caption of the training picture whose grid features, averaged over cells, have the largest cosine with the
-        picture's own; `nearest_consensus`: of the captions of the five nearest the one most like the others
-        (`consensus_captions`). These two take one pass of the image side over at most 20,000 training pictures, less
+        caption of the training image whose grid features, averaged over cells, have the largest cosine with the
+        image's own; `nearest_consensus`: of the captions of the five nearest the one most like the others
+        (`consensus_captions`). These two take one pass of the image side over at most 20,000 training images, less
         than an epoch's cost.
         """
         blind = self.predict(params, examples, see_image=False)
         rows = {"no_image": blind}
         for name, text in constant_captions(train, self.config.seed).items():
-            rows[name] = [self._saying(text, *row) for row in zip(blind, examples, strict=True)]
+            rows[name] = [self._with_text(text, *row) for row in zip(blind, examples, strict=True)]
         rows |= self._of_nearest(params, blind, examples, train)
         difference: dict[str, float] = {}
         if distinct_images(examples) > 1:
             rows[self.shuffled] = self.predict(params, shuffled_images(examples, self.config.seed))
-            scores = [self._item_scores(each) for each in (predictions, rows[self.shuffled])]
+            scores = [self._item_scores(captions) for captions in (predictions, rows[self.shuffled])]
             difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
-        kept = {"cider_d", "bleu_4", "exact_match", "rule_accuracy", "objects_named"}
+        shown_metrics = {"cider_d", "bleu_4", "exact_match", "rule_accuracy", "objects_named"}
         return difference | {
             f"baseline/{name}/{metric}": value
             for name, captions in rows.items()
             for metric, value in self.score(captions).items()
-            if metric in kept
+            if metric in shown_metrics
         }
 
     def _item_scores(self, captions: Sequence[Caption]) -> list[float]:
         """Of each caption what `metric` is the mean of."""
         if self.metric == "rule_accuracy":
             return [float(bool(caption.right)) for caption in captions]
-        tokens = official_tokens([each.text for each in captions], [each.references for each in captions])
+        tokens = official_tokens([caption.text for caption in captions], [caption.references for caption in captions])
         return cider_d_per_item(*tokens).tolist()
 
     def _of_nearest(
@@ -259,7 +262,7 @@ class Captioning(Task):
         known = spread(train)
         places = nearest_few(self._vectors(params, examples), self._vectors(params, known), NEIGHBOURS)
         return {
-            name: [self._saying(*row) for row in zip(texts, captions, examples, strict=True)]
+            name: [self._with_text(*row) for row in zip(texts, captions, examples, strict=True)]
             for name, texts in nearest_captions(known, places).items()
         }
 
@@ -268,7 +271,7 @@ class Captioning(Task):
         vectors = [self._vector({"params": params}, image) for image in images]
         return np.concatenate(jax.device_get(vectors))[: len(examples)]  # the last batch is filled up
 
-    def _saying(self, text: str, caption: Caption, example: Example) -> Caption:
+    def _with_text(self, text: str, caption: Caption, example: Example) -> Caption:
         """`caption` with a text that the model did not say."""
         check = None if example.scene is None else check_caption(text, from_json(example.scene))
-        return caption._replace(said=(Said(text, 0.0, 0.0, ()),), check=check)
+        return caption._replace(hypotheses=(Hypothesis(text, 0.0, 0.0, ()),), check=check)

@@ -1,4 +1,4 @@
-"""Image generation: the codes of a picture, from its prompt and those codes that are not hidden."""
+"""Image generation: the image tokens of an image, from its prompt and those image tokens that are not hidden."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,47 +12,48 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from vlm_jax.config import Config, Generation
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.decoding import CodeDecoder, before, code_log_probabilities, hide
+from vlm_jax.decoding import ImageTokenDecoder, mask_tokens, shift_right, token_log_probabilities
 from vlm_jax.errors import InputError
-from vlm_jax.models.code_vectors import starting_alike
+from vlm_jax.models.image_token_vectors import start_alike
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.baselines import shuffled_difference
-from vlm_jax.tasks.drawn import Drawn, check_drawn, remarks_on, score_drawn
-from vlm_jax.tasks.image_codes import TrainedTokenizer, differing
-from vlm_jax.tasks.judge import Judge
+from vlm_jax.tasks.generated import GeneratedImages, check_generated, score_generated, warnings_about
+from vlm_jax.tasks.image_distance import ImageFeatures, distances
 from vlm_jax.tasks.nearest_image import spread
-from vlm_jax.tasks.picture_distance import PictureFeatures, distances
-from vlm_jax.tasks.reach import code_reach
-from vlm_jax.tasks.shared import Changed, Sums, Task, others, place_keys
+from vlm_jax.tasks.reach import image_token_reach
+from vlm_jax.tasks.reranker import Reranker
+from vlm_jax.tasks.shared import ChangedExamples, Sums, Task, derangement, place_keys
+from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, differing
 from vlm_jax.types import Batch, Example
 
-DROP, HIDE, MODEL = range(3)  # what a picture's key is used for
-JUDGED = 512  # candidates whose pixels are in memory at a time
-LEAST_COUNT = 10  # what no training picture has, or hardly any, is taken to be as rare as this
+DROP, MASK, MODEL = range(3)  # what an image's key is used for
+RERANKED_AT_ONCE = 512  # candidates whose pixels are in memory at a time
+LEAST_COUNT = 10  # what no training image has, or hardly any, is taken to be as rare as this
 
 
-def code_losses(
+def token_losses(
     logits: Float[Array, "*s V"],
-    codes: Int[Array, "*s"],
+    tokens: Int[Array, "*s"],
     *,
     weights: Float[np.ndarray, " V"] | None,
     smoothing: float,
 ) -> tuple[Float[Array, "*s"], Bool[Array, "*s"]]:
-    """Cross-entropy of each code, times its weight, and whether it was held for the likeliest.
+    """Cross-entropy of each image token, times its weight, and whether it was held for the likeliest.
 
-    Where codes have weights w, the cross-entropy is that of softmax(logits + log w), times w. Over codes of
+    Where image tokens have weights w, the cross-entropy is that of softmax(logits + log w), times w. Over image tokens
+    of
     probability p its mean is least where softmax(logits + log w) is p w, rescaled: where softmax(logits) is p, whatever
     the weights. (Menon et al. 2021, arXiv:2007.07314, pair weights and logits so for a balanced error; here what is
     learned stays p.)
     """
-    right = jnp.argmax(logits, axis=-1) == codes
+    right = jnp.argmax(logits, axis=-1) == tokens
     if weights is not None:
-        logits = logits + jnp.log(weights).reshape(*[1] * codes.ndim, -1)
+        logits = logits + jnp.log(weights).reshape(*[1] * tokens.ndim, -1)
     log_p = jax.nn.log_softmax(logits)
-    loss = -jnp.take_along_axis(log_p, codes[..., None], axis=-1)[..., 0]
+    loss = -jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
     if smoothing:
         loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
-    return loss if weights is None else loss * jnp.asarray(weights)[codes], right
+    return loss if weights is None else loss * jnp.asarray(weights)[tokens], right
 
 
 class ImageGeneration(Task):
@@ -64,154 +65,170 @@ class ImageGeneration(Task):
         *("objects_right", "objects_and_sizes_right", "count_right", "relation_right", "all_right"),
     )
     shuffled = "shuffled_prompts"
-    sheets = True
+    contact_sheets = True
 
     @classmethod
     def metric_of(cls, config: Config) -> str:
-        """What a rule sees on pictures of drawn scenes; of others, how likely the real ones are."""
+        """What a rule sees on images of drawn scenes; of others, how likely the real ones are."""
         return "objects_right" if config.data.name == "shape_scenes" else "log_likelihood"
 
     def __init__(
-        self, config: Config, encode: ExampleEncoder, tokenizer: TrainedTokenizer, judge: Judge | None = None
+        self, config: Config, encode: ExampleEncoder, tokenizer: TrainedTokenizer, reranker: Reranker | None = None
     ) -> None:
-        if apart := differing(config, tokenizer.config):
-            raise InputError(f"the image tokenizer has {apart}, and the config says otherwise; give the same")
-        self.config, self.tokenizer, self.judge = config, tokenizer, judge
+        if difference := differing(config, tokenizer.config):
+            raise InputError(f"the image tokenizer has {difference}, and the config says otherwise; give the same")
+        self.config, self.tokenizer, self.reranker = config, tokenizer, reranker
         self._pixels = dataclasses.replace(encode, image=tokenizer.image, texts_per_image=1)
         self.encode = dataclasses.replace(encode, image_token_grid=tokenizer.grid)
-        self.model = VisualLanguageModel(config.model, tokenizer.codes)
+        self.model = VisualLanguageModel(config.model, tokenizer.codebook_size)
         self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))
         self._autoregressive = config.model.attention_pattern == "autoregressive"
         self._weights: Float[np.ndarray, " V"] | None = None
-        self._decoders: dict[Generation, CodeDecoder] = {}
+        self._decoders: dict[Generation, ImageTokenDecoder] = {}
         self._likelihood = jax.jit(self._log_likelihood)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh float32 parameters."""
         ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
-        codes = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
-        return self.model.init(key, codes, ids, jnp.ones(ids.shape, bool), method="code_logits")["params"]
+        tokens = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
+        return self.model.init(key, tokens, ids, jnp.ones(ids.shape, bool), method="image_token_logits")["params"]
 
     def start(self, params: dict[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
-        """With vectors that are alike where codes look alike: what is learned of one is learned of all of them."""
-        looks = jnp.asarray(self.tokenizer.looks())
+        """With vectors that are alike where image tokens look alike: what is learned of one is learned of all of
+        them."""
+        appearance = jnp.asarray(self.tokenizer.appearance())
         for number, place in enumerate(("image", "head")):
-            vectors = starting_alike(params[place]["codes"], looks, key=jax.random.fold_in(key, number))
-            params = params | {place: params[place] | {"codes": vectors}}
+            vectors = start_alike(params[place]["vectors"], appearance, key=jax.random.fold_in(key, number))
+            params = params | {place: params[place] | {"vectors": vectors}}
         return params
 
     @cached_property
-    def _features(self) -> PictureFeatures | None:
+    def _features(self) -> ImageFeatures | None:
         settings = self.config.generation
-        return PictureFeatures(settings) if settings.features is not None else None
+        return ImageFeatures(settings) if settings.features is not None else None
 
     def facts(self) -> dict[str, Any]:
-        """Whose codes are drawn, which network's features a distance is of, and who chose among candidates."""
+        """Whose image tokens are drawn, which network's features a distance is of, and who chose among candidates."""
         tokenizer = {"run": self.config.generation.tokenizer, "sha256": self.tokenizer.digest}
-        named = {"features": self._features, "reranker": self.judge}
-        return {"image_tokenizer": tokenizer} | {name: each.origin for name, each in named.items() if each}
+        named = {"features": self._features, "reranker": self.reranker}
+        return {"image_tokenizer": tokenizer} | {name: model.origin for name, model in named.items() if model}
 
-    def prepare(self, examples: Sequence[Example]) -> Changed:
-        """The examples with codes in the place of pictures; a picture's codes are computed once and kept."""
+    def prepare(self, examples: Sequence[Example]) -> ChangedExamples:
+        """The examples with image tokens in the place of images; an image's image tokens are computed once and kept."""
         _ = self._features  # what is wrong with the network is said before anything is trained
-        codes = self.tokenizer.cached(examples, self._pixels, self.config.data)
-        return Changed(examples, lambda index, example: example._replace(image=codes[index]))
+        tokens = self.tokenizer.cached(examples, self._pixels, self.config.data)
+        return ChangedExamples(examples, lambda index, example: example._replace(image=tokens[index]))
 
-    def learn_from(self, train: Changed) -> None:
-        """What each code counts in the loss, by how rare it is; 1 on average over the training codes."""
+    def learn_from(self, train: ChangedExamples) -> None:
+        """What each image token counts in the loss, by how rare it is; 1 on average over the training image tokens."""
         if power := self.config.generation.token_frequency_power:
-            counts = np.bincount(np.ravel([example.image for example in train]), minlength=self.tokenizer.codes)
+            counts = np.bincount(np.ravel([example.image for example in train]), minlength=self.tokenizer.codebook_size)
             share = np.maximum(counts, LEAST_COUNT) / counts.sum()
             weights = share**-power
             self._weights = (weights / np.average(weights, weights=counts)).astype(np.float32)
 
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> Sums:
-        """Cross-entropy of the hidden codes, or of each after those before it; a share has lost its prompt."""
+        """Cross-entropy of the masked image tokens, or of each after those before it; a share has lost its prompt."""
         settings = self.config.generation
         drop, places, dropout = (
-            jax.vmap(lambda key, use=use: jax.random.fold_in(key, use))(keys) for use in (DROP, HIDE, MODEL)
+            jax.vmap(lambda key, use=use: jax.random.fold_in(key, use))(keys) for use in (DROP, MASK, MODEL)
         )
         without = jax.vmap(jax.random.bernoulli, (0, None))(drop, settings.cond_drop_prob)[:, None, None]
         ids, mask = (
-            jnp.where(without, row, given)
-            for row, given in zip(self._empty, (batch.input_ids, batch.text_mask), strict=True)
+            jnp.where(without, row, prompt)
+            for row, prompt in zip(self._empty, (batch.input_ids, batch.text_mask), strict=True)
         )
         if self._autoregressive:
-            codes, hidden = before(batch.image, mask_code=self.tokenizer.codes), jnp.ones(batch.image.shape, bool)
+            tokens, is_masked = (
+                shift_right(batch.image, mask_id=self.tokenizer.codebook_size),
+                jnp.ones(batch.image.shape, bool),
+            )
         else:
-            codes, hidden = hide(batch.image, places, schedule=settings.mask_schedule, mask_code=self.tokenizer.codes)
-        logits = self.model.apply({"params": params}, codes, ids, mask, keys=dropout, method="code_logits")
-        target = jnp.broadcast_to(batch.image.reshape(len(codes), 1, -1), logits.shape[:-1])
+            tokens, is_masked = mask_tokens(
+                batch.image, places, schedule=settings.mask_schedule, mask_id=self.tokenizer.codebook_size
+            )
+        logits = self.model.apply({"params": params}, tokens, ids, mask, keys=dropout, method="image_token_logits")
+        target = jnp.broadcast_to(batch.image.reshape(len(tokens), 1, -1), logits.shape[:-1])
         assert self._weights is not None or not settings.token_frequency_power, "learn_from was not called"
         smoothing = self.config.training.label_smoothing
-        loss, right = code_losses(logits, target, weights=self._weights, smoothing=smoothing)
-        counted = hidden.reshape(len(codes), 1, -1).astype(jnp.float32)
+        loss, right = token_losses(logits, target, weights=self._weights, smoothing=smoothing)
+        counted = is_masked.reshape(len(tokens), 1, -1).astype(jnp.float32)
         if settings.loss_weighting == "elbo":
             # The weight 1 / t of masked diffusion (Sahoo et al. 2024, arXiv:2406.07524, section 3).
             counted = counted / jnp.mean(counted, axis=-1, keepdims=True)
         weight = counted * batch.weight[..., None]
         return Sums(jnp.sum(loss * weight), jnp.sum(weight), jnp.sum(right * weight), jnp.sum(batch.weight))
 
-    def _log_likelihood(self, params, codes, ids, mask) -> Float[Array, " I"]:
-        """Of each picture, the mean log-probability of a code, in one pass: how well the prompt fits it.
+    def _log_likelihood(self, params, tokens, ids, mask) -> Float[Array, " I"]:
+        """Of each image, the mean log-probability of an image token, in one pass: how well the prompt fits it.
 
-        All codes are hidden; with `autoregressive` each is given those before it, so that the sum is the picture's own.
+        All image tokens are hidden; with `autoregressive` each is given those before it, so that the sum is the image's
+        own.
         """
-        nothing = jnp.full(codes.shape, self.tokenizer.codes, jnp.int32)
-        shown = before(codes, mask_code=self.tokenizer.codes) if self._autoregressive else nothing
-        logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="code_logits")[:, 0]
-        return jnp.mean(code_log_probabilities(logits, codes), axis=-1)
+        nothing = jnp.full(tokens.shape, self.tokenizer.codebook_size, jnp.int32)
+        shown = shift_right(tokens, mask_id=self.tokenizer.codebook_size) if self._autoregressive else nothing
+        logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="image_token_logits")[
+            :, 0
+        ]
+        return jnp.mean(token_log_probabilities(logits, tokens), axis=-1)
 
-    def decoder(self, settings: Generation) -> CodeDecoder:
+    def decoder(self, settings: Generation) -> ImageTokenDecoder:
         """The compiled decoder of some settings."""
         if settings not in self._decoders:
-            shape = {"grid": self.tokenizer.grid, "codes": self.tokenizer.codes, "empty": self._empty}
-            self._decoders[settings] = CodeDecoder(self.model, settings, autoregressive=self._autoregressive, **shape)
+            shape = {"grid": self.tokenizer.grid, "codebook_size": self.tokenizer.codebook_size, "empty": self._empty}
+            self._decoders[settings] = ImageTokenDecoder(
+                self.model, settings, autoregressive=self._autoregressive, **shape
+            )
         return self._decoders[settings]
 
-    def draw(
+    def generate_images(
         self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, *, batch: int | None = None
     ) -> UInt8[np.ndarray, "N S h w 3"]:
-        """`settings.num_images` pictures of each prompt; what is drawn depends on the prompt's place, not on the batch.
+        """`settings.num_images` images of each prompt; what is drawn depends on the prompt's place, not on the batch.
 
         `batch`, by default as many as are evaluated at a time, counts candidates.
         """
-        if self.judge and settings.num_candidates > 1:
-            return self._judged(self.judge, params, prompts, settings, batch)
-        pictures = self.tokenizer.decode(self._draw_codes(params, prompts, settings, batch))
-        return pictures.reshape(len(prompts), settings.num_images, *pictures.shape[1:])
+        if self.reranker and settings.num_candidates > 1:
+            return self._rerank(self.reranker, params, prompts, settings, batch)
+        images = self.tokenizer.decode(self._generate_tokens(params, prompts, settings, batch))
+        return images.reshape(len(prompts), settings.num_images, *images.shape[1:])
 
-    def _draw_codes(
+    def _generate_tokens(
         self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, batch: int | None
     ) -> Int[np.ndarray, "P gh gw"]:
         size = max(1, (batch or self.config.training.evaluation_batch_images) // settings.num_candidates)
         count = len(prompts) * settings.num_images
         texts = [prompt for prompt in prompts for _ in range(settings.num_images)] + [""] * (-count % size)
         ids, mask = self.encode.encode_texts(texts)
-        draw, found = self.decoder(settings), []
+        decode, batches = self.decoder(settings), []
         for first in range(0, len(texts), size):
-            some = slice(first, first + size)
+            chunk = slice(first, first + size)
             keys = place_keys(self.config.seed, first, size)
-            found.append(draw({"params": params}, *jax.device_put((ids[some], mask[some])), keys))
-        return np.concatenate(jax.device_get(found))[:count]
+            batches.append(decode({"params": params}, *jax.device_put((ids[chunk], mask[chunk])), keys))
+        return np.concatenate(jax.device_get(batches))[:count]
 
-    def _judged(
-        self, judge: Judge, params: dict[str, Any], prompts: Sequence[str], settings: Generation, batch: int | None
+    def _rerank(
+        self,
+        reranker: Reranker,
+        params: dict[str, Any],
+        prompts: Sequence[str],
+        settings: Generation,
+        batch: int | None,
     ) -> UInt8[np.ndarray, "N S h w 3"]:
         many = settings.num_images * settings.num_candidates
-        drawn = dataclasses.replace(settings, num_images=many, num_candidates=1)
-        codes = self._draw_codes(params, prompts, drawn, batch).reshape(
+        ungrouped = dataclasses.replace(settings, num_images=many, num_candidates=1)
+        tokens = self._generate_tokens(params, prompts, ungrouped, batch).reshape(
             -1, settings.num_candidates, *self.tokenizer.grid
         )
-        asked, chosen = [prompt for prompt in prompts for _ in range(settings.num_images)], []
-        size = max(1, JUDGED // settings.num_candidates)
-        for first in range(0, len(asked), size):
-            some = codes[first : first + size]
-            pictures = self.tokenizer.decode(some.reshape(-1, *self.tokenizer.grid))
-            texts = [prompt for prompt in asked[first : first + size] for _ in range(settings.num_candidates)]
-            best = judge(pictures, texts).reshape(some.shape[:2]).argmax(1)
-            chosen.append(pictures.reshape(*some.shape[:2], *pictures.shape[1:])[np.arange(len(best)), best])
+        repeated, chosen = [prompt for prompt in prompts for _ in range(settings.num_images)], []
+        size = max(1, RERANKED_AT_ONCE // settings.num_candidates)
+        for first in range(0, len(repeated), size):
+            chunk = tokens[first : first + size]
+            images = self.tokenizer.decode(chunk.reshape(-1, *self.tokenizer.grid))
+            texts = [prompt for prompt in repeated[first : first + size] for _ in range(settings.num_candidates)]
+            best = reranker(images, texts).reshape(chunk.shape[:2]).argmax(1)
+            chosen.append(images.reshape(*chunk.shape[:2], *images.shape[1:])[np.arange(len(best)), best])
         return np.concatenate(chosen).reshape(len(prompts), settings.num_images, *chosen[0].shape[1:])
 
     def predict(
@@ -220,85 +237,88 @@ class ImageGeneration(Task):
         examples: Sequence[Example],
         *,
         prompts: Sequence[str] | None = None,
-    ) -> list[Drawn]:
-        """Pictures for the first text of every example, or for `prompts` in their place, held against its scene."""
+    ) -> list[GeneratedImages]:
+        """Images for the first text of every example, or for `prompts` in their place, held against its scene."""
         rows = list(examples)
         texts = [_prompt(example) for example in rows] if prompts is None else list(prompts)
-        pictures = self.draw(params, texts, self.config.generation)
+        images = self.generate_images(params, texts, self.config.generation)
         likelihoods = self.log_likelihoods(params, rows, texts)
         gains = [float("nan")] * len(rows)
         if prompts is None and len(rows) > 1:
-            exchanged = [texts[place] for place in others(len(texts), self.config.seed)]
+            exchanged = [texts[place] for place in derangement(len(texts), self.config.seed)]
             without = self.log_likelihoods(params, rows, exchanged)
             both = zip(texts, exchanged, likelihoods, without, strict=True)
-            gains = [float("nan") if one == other else own - its for one, other, own, its in both]
+            gains = [float("nan") if text == swapped else own - its for text, swapped, own, its in both]
         return [
-            Drawn(row.image_id, text, some, check_drawn(row, some), likelihood, gain, row.image)
-            for row, text, some, likelihood, gain in zip(rows, texts, pictures, likelihoods, gains, strict=True)
+            GeneratedImages(row.image_id, text, chunk, check_generated(row, chunk), likelihood, gain, row.image)
+            for row, text, chunk, likelihood, gain in zip(rows, texts, images, likelihoods, gains, strict=True)
         ]
 
     def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
-        """How well each text fits the picture of its example."""
+        """How well each text fits the image of its example."""
         size = self.config.training.evaluation_batch_images
         rest = -len(texts) % size
-        codes = np.stack([*(example.image for example in examples), *[examples[0].image] * rest])
+        tokens = np.stack([*(example.image for example in examples), *[examples[0].image] * rest])
         ids, mask = self.encode.encode_texts([*texts, *[""] * rest])
-        found = [
-            self._likelihood(params, *jax.device_put((codes[some], ids[some], mask[some])))
-            for some in (slice(first, first + size) for first in range(0, len(codes), size))
+        batches = [
+            self._likelihood(params, *jax.device_put((tokens[chunk], ids[chunk], mask[chunk])))
+            for chunk in (slice(first, first + size) for first in range(0, len(tokens), size))
         ]
-        return np.concatenate(jax.device_get(found))[: len(texts)].tolist()
+        return np.concatenate(jax.device_get(batches))[: len(texts)].tolist()
 
-    def score(self, drawn: Sequence[Drawn]) -> dict[str, float]:
-        """How well true pictures are expected and, where it is known what was asked for, how much of it was drawn."""
-        return score_drawn(drawn)
+    def score(self, generated: Sequence[GeneratedImages]) -> dict[str, float]:
+        """How well true images are expected and, where it is known what was asked for, how much of it was drawn."""
+        return score_generated(generated)
 
-    def reach(self, train: Changed, validation: Changed) -> list[str]:
-        """The score of true images that went through their codes."""
-        return code_reach(validation, self.tokenizer.decode, metric=self.metric)
+    def reach(self, train: ChangedExamples, validation: ChangedExamples) -> list[str]:
+        """The score of true images that went through their image tokens."""
+        return image_token_reach(validation, self.tokenizer.decode, metric=self.metric)
 
-    def remarks(self, drawn: Sequence[Drawn], metrics: dict[str, float]) -> list[str]:
+    def remarks(self, generated: Sequence[GeneratedImages], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
-        return remarks_on(drawn, metrics)
+        return warnings_about(generated, metrics)
 
     def title(self, metrics: dict[str, float]) -> str:
         """The scores in a few words."""
         if "objects_right" in metrics:
             return f"{metrics['objects_right']:.1%} of the objects right"
-        return f"{metrics['log_likelihood']:.2f} nats a code"
+        return f"{metrics['log_likelihood']:.2f} nats an image token"
 
     def baselines(
         self,
         params: dict[str, Any],
-        examples: Changed,
-        train: Changed,
-        predictions: Sequence[Drawn],
+        examples: ChangedExamples,
+        train: ChangedExamples,
+        predictions: Sequence[GeneratedImages],
     ) -> dict[str, float]:
-        """Prompts that no training picture has, apart; prompts exchanged between the examples; distances, if wanted."""
+        """Prompts that no training image has, apart; prompts exchanged between the examples; distances, if wanted."""
         known = {question.text for example in train for question in example.questions}
         new = [row for row in predictions if row.prompt not in known]
-        exchanged = [predictions[place].prompt for place in others(len(predictions), self.config.seed)]
+        exchanged = [predictions[place].prompt for place in derangement(len(predictions), self.config.seed)]
         rows = {"unseen_prompts": self.score(new) if new else {}}
-        found = {"unseen_prompts/count": float(len(new))} | self._distances(examples, train, predictions)
+        metrics = {"unseen_prompts/count": float(len(new))} | self._distances(examples, train, predictions)
         if len({row.prompt for row in predictions}) > 1:
-            drawn = self.predict(params, examples, prompts=exchanged)
-            rows[f"baseline/{self.shuffled}"] = self.score(drawn)
-            scores = [[row.score(self.metric) for row in each] for each in (predictions, drawn)]
-            found |= shuffled_difference(self.shuffled, self.metric, predictions, *scores)
-        return found | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}
+            generated = self.predict(params, examples, prompts=exchanged)
+            rows[f"baseline/{self.shuffled}"] = self.score(generated)
+            scores = [[row.score(self.metric) for row in each] for each in (predictions, generated)]
+            metrics |= shuffled_difference(self.shuffled, self.metric, predictions, *scores)
+        return metrics | {f"{name}/{metric}": value for name, row in rows.items() for metric, value in row.items()}
 
-    def _distances(self, examples: Changed, train: Changed, predictions: Sequence[Drawn]) -> dict[str, float]:
+    def _distances(
+        self, examples: ChangedExamples, train: ChangedExamples, predictions: Sequence[GeneratedImages]
+    ) -> dict[str, float]:
         if self._features is None:
             return {}
         real, known = (
-            [self._pixels(example).image for example in some] for some in (examples.unchanged, spread(train.unchanged))
+            [self._pixels(example).image for example in chunk]
+            for chunk in (examples.unchanged, spread(train.unchanged))
         )
-        drawn = [row.pictures[0] for row in predictions]
-        decoded = list(self.tokenizer.decode(np.stack([row.codes for row in predictions])))
-        rows = {"drawn": drawn, "decoded": decoded, "real": real, "train": known}
+        generated = [row.images[0] for row in predictions]
+        decoded = list(self.tokenizer.decode(np.stack([row.tokens for row in predictions])))
+        rows = {"generated": generated, "decoded": decoded, "real": real, "train": known}
         return distances(self._features, **rows, seed=self.config.seed)
 
 
 def _prompt(example: Example) -> str:
-    """A picture of which nothing is said has the empty prompt."""
+    """An image of which nothing is said has the empty prompt."""
     return example.questions[0].text if example.questions else ""

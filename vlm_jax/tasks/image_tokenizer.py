@@ -1,4 +1,4 @@
-"""The image tokenizer: a picture to a small grid of codes and back, as alike as can be."""
+"""The image tokenizer: an image to a small grid of image tokens and back, as alike as can be."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,50 +15,50 @@ from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.figures import Card, side_by_side
 from vlm_jax.metrics.images import codebook_use, psnr, ssim
-from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction, code_count
+from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction, codebook_size
 from vlm_jax.tasks.shared import PLAIN, Task, without_texts
 from vlm_jax.types import Batch, Example
 
-FEW_CODES = 0.1  # share of the codes in use below which something is wrong
+FEW_TOKENS = 0.1  # share of the image tokens in use below which something is wrong
 DYING = {
     "vq": "the codebook is dying; choose the scalar quantizer",
-    "fsq": "pictures are alike, or too few numbers change; train on, or choose fewer model.image_tokenizer.levels",
+    "fsq": "images are alike, or too few numbers change; train on, or choose fewer model.image_tokenizer.levels",
 }
-ENCODE = 0  # what a picture's key is used for
+ENCODE = 0  # what an image's key is used for
 NOISE = 2.0  # levels of 255, standard deviation: nobody sees it
 
 
-class PictureSums(NamedTuple):
-    """Sums over pictures."""
+class ImageSums(NamedTuple):
+    """Sums over images."""
 
     loss: Float[Array, ""]
     weight: Float[Array, ""]
-    """Pictures: what the loss is divided by."""
+    """Images: what the loss is divided by."""
     examples: Float[Array, ""]
 
 
 class Reconstructed(NamedTuple):
-    """A picture and what its codes show."""
+    """An image and what its image tokens show."""
 
     image_id: str
     original: UInt8[np.ndarray, "h w 3"]
-    picture: UInt8[np.ndarray, "h w 3"]
-    codes: Int[np.ndarray, "gh gw"]
+    reconstruction: UInt8[np.ndarray, "h w 3"]
+    tokens: Int[np.ndarray, "gh gw"]
     psnr: float
     ssim: float
     tokens_stable: float
-    """Share of the codes that stay as they are when a little noise is added to the pixels."""
+    """Share of the image tokens that stay as they are when a little noise is added to the pixels."""
 
     right: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
-        return {"image_id": self.image_id, "psnr": self.psnr, "ssim": self.ssim, "codes": self.codes.tolist()}
+        return {"image_id": self.image_id, "psnr": self.psnr, "ssim": self.ssim, "image_tokens": self.tokens.tolist()}
 
     def card(self, image: np.ndarray) -> Card:
         """For a sheet: the original on the left, its reconstruction on the right."""
-        said = f"{self.psnr:.1f} dB, SSIM {self.ssim:.3f}"
-        return Card(side_by_side(self.original, self.picture), "", said, None, (), None)
+        scores = f"{self.psnr:.1f} dB, SSIM {self.ssim:.3f}"
+        return Card(side_by_side(self.original, self.reconstruction), "", scores, None, (), None)
 
 
 class ImageTokenization(Task):
@@ -66,81 +66,85 @@ class ImageTokenization(Task):
 
     metric = "psnr"
     scores = ("psnr", "ssim", "tokens_stable", "codebook_use", "codebook_perplexity", "dead_codes")
-    sheets = True
+    contact_sheets = True
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         self.config = config
         self.encode = dataclasses.replace(encode, texts_per_image=1)  # texts are not looked at
         self.model = ImageTokenizer(config.model.image_tokenizer)
-        self._reconstruct = jax.jit(self._through_codes)
+        self._reconstruct = jax.jit(self._reconstruct_batch)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh float32 parameters."""
         return self.model.init(key, jnp.zeros((1, *self.encode.image.size, 3)))["params"]
 
     def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """The pictures without what was said of them."""
+        """The images without what was said of them."""
         return without_texts(examples)
 
-    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> PictureSums:
-        """Mean squared error of each picture, however noisy its codes' encoder saw it, and what the quantizer adds."""
+    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> ImageSums:
+        """Mean squared error of each image, however noisy its codes' encoder saw it, and what the quantizer adds."""
         real, shown = batch.weight[:, 0], batch.image
         if self.config.model.image_tokenizer.encoder_noise:
             own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
             shown = shown + self._noise(own, shown.shape[1:], self.config.model.image_tokenizer.encoder_noise)
         seen = self.model.apply({"params": params}, shown, revive=True)
         loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
-        return PictureSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
+        return ImageSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
 
-    def _through_codes(
+    def _reconstruct_batch(
         self, params: dict[str, Any], image: Float[Array, "I h w 3"]
     ) -> tuple[Reconstruction, Float[Array, " I"]]:
-        """The reconstructions, and of each picture the share of codes that a little noise leaves alone."""
+        """The reconstructions, and of each image the share of image tokens that a little noise leaves alone."""
         seen = self.model.apply({"params": params}, image)
         noise = self._noise(jax.random.key(self.config.seed)[None], image.shape[1:], NOISE)
         again = self.model.apply({"params": params}, image + noise, method="encode")
-        return seen, jnp.mean(again == seen.codes, axis=(1, 2))
+        return seen, jnp.mean(again == seen.tokens, axis=(1, 2))
 
     def _noise(self, keys: Key[Array, " n"], shape: tuple[int, ...], levels: float) -> Float[Array, "n h w 3"]:
-        """For each key a picture of noise, in the normalised levels that the model sees."""
-        deviation = levels / 255 / np.array(self.encode.image.std, np.float32)[None, None, None]
-        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys) * deviation
+        """For each key an image of noise, in the normalised levels that the model sees."""
+        std = levels / 255 / np.array(self.encode.image.std, np.float32)[None, None, None]
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys) * std
 
     def predict(self, params: dict[str, Any], examples: Sequence[Example]) -> list[Reconstructed]:
-        """Every picture of `examples`, which `prepare` gave, as its codes show it, in order."""
+        """Every image of `examples`, which `prepare` gave, as its image tokens show it, in order."""
         size = self.config.training.evaluation_batch_images
         batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
         rows: list[Reconstructed] = []
         for loaded in batches:
             seen, stable = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))
             originals = denormalise(loaded.batch.image, self.encode.image)
-            pictures = denormalise(seen.image, self.encode.image)
-            alike = _psnr(pictures, originals), ssim(pictures, originals).tolist()
-            names = [picture[0] for picture in loaded.question_ids]
-            rows += map(Reconstructed, names, originals, pictures, seen.codes, *alike, stable.tolist())
+            images = denormalise(seen.image, self.encode.image)
+            alike = _psnr(images, originals), ssim(images, originals).tolist()
+            names = [ids[0] for ids in loaded.question_ids]
+            rows += map(Reconstructed, names, originals, images, seen.tokens, *alike, stable.tolist())
         return rows[: len(examples)]  # the last batch is filled up
 
     def score(self, predictions: Sequence[Reconstructed]) -> dict[str, float]:
-        """How alike the pictures are, on average, and how the codes are used."""
-        use = codebook_use(np.stack([row.codes for row in predictions]), code_count(self.config.model.image_tokenizer))
+        """How alike the images are, on average, and how the image tokens are used."""
+        use = codebook_use(
+            np.stack([row.tokens for row in predictions]), codebook_size(self.config.model.image_tokenizer)
+        )
         means = {name: [getattr(row, name) for row in predictions] for name in ("psnr", "ssim", "tokens_stable")}
         alike = {name: float(np.mean(values)) for name, values in means.items()}
         return alike | use
 
     def remarks(self, predictions: Sequence[Reconstructed], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
-        found = []
-        codes = self.config.model.image_tokenizer
-        count, cells = code_count(codes), sum(row.codes.size for row in predictions)
-        if metrics["codebook_use"] * count < FEW_CODES * min(count, cells):  # few pictures cannot show many
-            found.append(f"{metrics['codebook_use']:.1%} of the codes are in use: {DYING[codes.quantizer]}")
-        if all(row.picture.std((0, 1)).max() < PLAIN <= row.original.std((0, 1)).max() for row in predictions):
-            found.append("every picture comes back in one colour: the codes say nothing of it (yet)")
-        return found
+        messages = []
+        settings = self.config.model.image_tokenizer
+        count, num_tokens = codebook_size(settings), sum(row.tokens.size for row in predictions)
+        if metrics["codebook_use"] * count < FEW_TOKENS * min(count, num_tokens):  # few images cannot show many
+            messages.append(
+                f"{metrics['codebook_use']:.1%} of the image tokens are in use: {DYING[settings.quantizer]}"
+            )
+        if all(row.reconstruction.std((0, 1)).max() < PLAIN <= row.original.std((0, 1)).max() for row in predictions):
+            messages.append("every image comes back in one colour: the image tokens say nothing of it (yet)")
+        return messages
 
     def title(self, metrics: dict[str, float]) -> str:
         """The scores in a few words."""
-        return f"PSNR {metrics['psnr']:.1f} dB, {metrics['codebook_use']:.0%} of the codes in use"
+        return f"PSNR {metrics['psnr']:.1f} dB, {metrics['codebook_use']:.0%} of the image tokens in use"
 
     def baselines(
         self,
@@ -149,13 +153,13 @@ class ImageTokenization(Task):
         train: Sequence[Example],
         predictions: Sequence[Reconstructed],
     ) -> dict[str, float]:
-        """What the mean colour of each picture alone would reach."""
+        """What the mean colour of each image alone would reach."""
         originals = np.stack([row.original for row in predictions])
         plain = np.broadcast_to(originals.mean((1, 2), keepdims=True).round().astype(np.uint8), originals.shape)
         return {"baseline/mean_colour/psnr": float(np.mean(_psnr(plain, originals)))}
 
 
-def _psnr(pictures: UInt8[np.ndarray, "N h w 3"], originals: UInt8[np.ndarray, "N h w 3"]) -> list[float]:
-    """In dB, of equal pictures what one value that is a level off would leave: a mean over pictures stays a number."""
+def _psnr(images: UInt8[np.ndarray, "N h w 3"], originals: UInt8[np.ndarray, "N h w 3"]) -> list[float]:
+    """In dB, of equal images what one value that is a level off would leave: a mean over images stays a number."""
     best = 10 * np.log10(255.0**2 * originals[0].size)
-    return np.minimum(psnr(pictures, originals), best).tolist()
+    return np.minimum(psnr(images, originals), best).tolist()

@@ -1,4 +1,4 @@
-"""The training picture that is most like another: what is reached by looking something up instead of saying it."""
+"""The training image that is most like another: what is reached by looking something up instead of saying it."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from vlm_jax.types import Example
 
-MOST = 20_000  # training pictures that are looked through: 100 MB of vectors with 1280 channels
+MOST = 20_000  # training images that are looked through: 100 MB of vectors with 1280 channels
 _ROWS = 256  # at a time: 20 MB of products with that many
 
 

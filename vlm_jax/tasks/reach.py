@@ -13,7 +13,7 @@ from vlm_jax.metrics.captions import score_captions
 from vlm_jax.metrics.vqa import ACCURACIES, canonical, soft_accuracy
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
-from vlm_jax.tasks.drawn import check_drawn, picture_scores
+from vlm_jax.tasks.generated import check_generated, image_scores
 from vlm_jax.types import Example
 
 COUNTED = 5_000  # images whose references are counted
@@ -28,52 +28,54 @@ def answer_reach(
 
     `accuracy` is a name in `ACCURACIES`. With a warning where it is 0, or where there is one answer to choose.
     """
-    counts = [len(question.answers) for each in _spread(train, COUNTED) for question in each.questions]
-    found = [f"training questions have {_range(counts, 'answer')}{_looked_at(train)}"] if counts else []
+    counts = [len(question.answers) for example in _spread(train, COUNTED) for question in example.questions]
+    lines = [f"training questions have {_range(counts, 'answer')}{_sampled_note(train)}"] if counts else []
     if len(vocabulary) == 1:
-        found.append(
+        lines.append(
             f"warning: training has one answer, {vocabulary.answers[0]!r}: nothing can be learned; "
             "give questions with at least two answers, or lower data.min_answer_count"
         )
-    asked = [question.answers for each in _spread(validation, SCORED["questions"]) for question in each.questions]
-    asked = _spread([answers for answers in asked if answers], SCORED["questions"])
-    if not asked:
-        return [*found, "warning: no validation question has an answer: accuracy is 0 whatever is learned"]
+    answer_lists = [
+        question.answers for example in _spread(validation, SCORED["questions"]) for question in example.questions
+    ]
+    answer_lists = _spread([answers for answers in answer_lists if answers], SCORED["questions"])
+    if not answer_lists:
+        return [*lines, "warning: no validation question has an answer: accuracy is 0 whatever is learned"]
     known = set(vocabulary.answers)
-    best, open_best = _best(asked, ACCURACIES[accuracy], known)
-    part = f" of {len(asked):,} questions looked at" if len(asked) == SCORED["questions"] else ""
-    found.append(
+    best, open_best = _best(answer_lists, ACCURACIES[accuracy], known)
+    part = f" of {len(answer_lists):,} questions looked at" if len(answer_lists) == SCORED["questions"] else ""
+    lines.append(
         f"validation accuracy ({accuracy}){part} can reach {best:.4f} with the {len(vocabulary):,} answers of the "
         f"vocabulary, {open_best:.4f} with any answer"
     )
     if not best:
         cure = "set data.accuracy soft"
-        if not _best(asked, soft_accuracy, known)[0]:
+        if not _best(answer_lists, soft_accuracy, known)[0]:
             cure = "no answer of validation is in the vocabulary: lower data.min_answer_count, or check the files"
         elif open_best:
             cure = f"the official accuracy compares spelling where all people agree: {cure}"
         else:
             cure = f"the official accuracy counts how many other people gave the answer: {cure}"
-        found.append(f"warning: accuracy is 0 whatever is learned, and chooses no checkpoint; {cure}")
-    few = sum(len(answers) < FEWEST for answers in asked) / len(asked)
+        lines.append(f"warning: accuracy is 0 whatever is learned, and chooses no checkpoint; {cure}")
+    few = sum(len(answers) < FEWEST for answers in answer_lists) / len(answer_lists)
     if accuracy == "vqa" and best and few:
-        found.append(
+        lines.append(
             f"note: {few:.1%} of the validation questions have fewer than {FEWEST} answers, for which the official "
             "accuracy is always below 1; data.accuracy soft has no such limit"
         )
-    return found
+    return lines
 
 
 def _best(
-    asked: Sequence[Sequence[str]], accuracy: Callable[[str, Sequence[str]], float], known: set[str]
+    answer_lists: Sequence[Sequence[str]], accuracy: Callable[[str, Sequence[str]], float], known: set[str]
 ) -> tuple[float, float]:
     """Mean over questions of the best accuracy of an answer in `known`, and of any answer."""
     scores = []
-    for answers in asked:
+    for answers in answer_lists:
         candidates = {canonical(answer) for answer in answers} | set(answers)
-        each = {candidate: accuracy(candidate, answers) for candidate in candidates}
-        within = max((score for candidate, score in each.items() if candidate in known), default=0.0)
-        scores.append((within, max(each.values())))
+        accuracies = {candidate: accuracy(candidate, answers) for candidate in candidates}
+        within = max((score for candidate, score in accuracies.items() if candidate in known), default=0.0)
+        scores.append((within, max(accuracies.values())))
     within, anywhere = np.mean(scores, axis=0)
     return float(within), float(anywhere)
 
@@ -85,14 +87,14 @@ def caption_reach(
 
     With a warning where that is 0: a text is cut, its words are not in the vocabulary, or CIDEr-D has no rare word.
     """
-    counts = [len(each.questions) for each in _spread(train, COUNTED)]
-    found = [f"training images have {_range(counts, 'caption')}{_looked_at(train)}"]
-    examples = [each for each in _spread(validation, SCORED["captions"]) if each.questions]
+    counts = [len(example.questions) for example in _spread(train, COUNTED)]
+    lines = [f"training images have {_range(counts, 'caption')}{_sampled_note(train)}"]
+    examples = [example for example in _spread(validation, SCORED["captions"]) if example.questions]
     if not examples:
-        return [*found, f"warning: no validation image has a caption: {metric} cannot be computed"]
-    texts = [each.questions[0].text for each in examples]
+        return [*lines, f"warning: no validation image has a caption: {metric} cannot be computed"]
+    texts = [example.questions[0].text for example in examples]
     written = _score([_writable(text, encode) for text in texts], examples, metric)
-    found.append(
+    lines.append(
         f"validation {metric} of each image's first reference, as far as the model can write it: {written:.4f}"
     )
     if not written:
@@ -101,8 +103,8 @@ def caption_reach(
             cure = "its references score 0 themselves"
             if metric == "cider_d":
                 cure = "no word of its references is rarer than another; give more validation images that differ"
-        found.append(f"warning: {metric} is 0 whatever is learned, and chooses no checkpoint; {cure}")
-    return found
+        lines.append(f"warning: {metric} is 0 whatever is learned, and chooses no checkpoint; {cure}")
+    return lines
 
 
 def _writable(text: str, encode: ExampleEncoder) -> str:
@@ -114,37 +116,38 @@ def _writable(text: str, encode: ExampleEncoder) -> str:
 
 def _score(texts: Sequence[str], examples: Sequence[Example], metric: str) -> float:
     if metric != "rule_accuracy":
-        references = [[question.text for question in each.questions] for each in examples]
+        references = [[question.text for question in example.questions] for example in examples]
         return score_captions(texts, references)[metric]
-    scenes = [None if each.scene is None else from_json(each.scene) for each in examples]
+    scenes = [None if example.scene is None else from_json(example.scene) for example in examples]
     right = [check_caption(text, scene).true for text, scene in zip(texts, scenes, strict=True) if scene is not None]
     return float(np.mean(right)) if right else 0.0
 
 
-def code_reach(validation: Sequence[Example], decode: Callable[[Any], np.ndarray], *, metric: str) -> list[str]:
-    """The score of true images that went through their codes, where a rule can see it; examples carry codes.
+def image_token_reach(validation: Sequence[Example], decode: Callable[[Any], np.ndarray], *, metric: str) -> list[str]:
+    """The score of true images that went through their image tokens, where a rule can see it; examples carry image
+    tokens.
 
-    With a warning where it is 0, or where all images have the same codes.
+    With a warning where it is 0, or where all images have the same image tokens.
     """
     examples = _spread(validation, SCORED["images"])
-    codes = np.stack([each.image for each in examples])
-    found = []
-    if len(codes) > 1 and (codes == codes[:1]).all():
-        found.append(
-            "warning: all validation images have the same codes, so that every prompt has the same image; "
+    tokens = np.stack([example.image for example in examples])
+    lines = []
+    if len(tokens) > 1 and (tokens == tokens[:1]).all():
+        lines.append(
+            "warning: all validation images have the same image tokens, so that every prompt has the same image; "
             "train the image tokenizer longer"
         )
     if metric != "objects_right":
-        return found
-    checks = [check_drawn(each, image[None]) for each, image in zip(examples, decode(codes), strict=True)]
-    value = picture_scores([check for each in checks for check in each])[metric]
-    found.append(f"validation {metric} of the true images, through their codes: {value:.4f}")
+        return lines
+    checks = [check_generated(example, image[None]) for example, image in zip(examples, decode(tokens), strict=True)]
+    value = image_scores([check for row in checks for check in row])[metric]
+    lines.append(f"validation {metric} of the true images, through their image tokens: {value:.4f}")
     if not value:
-        found.append(
+        lines.append(
             f"warning: {metric} is 0 whatever is learned, and chooses no checkpoint: the image tokenizer loses "
             "the objects; train it longer"
         )
-    return found
+    return lines
 
 
 def _range(counts: Sequence[int], what: str) -> str:
@@ -152,7 +155,7 @@ def _range(counts: Sequence[int], what: str) -> str:
     return counted(low, what) if low == high else f"{low} to {high} {what}s, median {median_low(counts)}"
 
 
-def _looked_at(examples: Sequence[Example]) -> str:
+def _sampled_note(examples: Sequence[Example]) -> str:
     return f" ({COUNTED:,} images looked at)" if len(examples) > COUNTED else ""
 
 

@@ -13,7 +13,7 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.types import Example, Question
 
-PLAIN = 1.0  # levels of 255: a picture whose pixels differ by less (standard deviation) shows nothing
+PLAIN = 1.0  # levels of 255: an image whose pixels differ by less (standard deviation) shows nothing
 
 
 class Sums(NamedTuple):
@@ -38,8 +38,8 @@ class Task:
     """What its scores are called; a kind of question may follow (`accuracy/yes_no`), and baselines have their own."""
     shuffled = ""
     """The baseline with exchanged inputs, such as `shuffled_images`; empty where there is none."""
-    sheets = False
-    """Whether each validation draws a sheet of pictures."""
+    contact_sheets = False
+    """Whether each validation draws a sheet of images."""
 
     @classmethod
     def metric_of(cls, config: Config) -> str:
@@ -71,13 +71,13 @@ class Task:
 
 
 def init_params(model: VisualLanguageModel, encode: ExampleEncoder, key: Key[Array, ""], *, method: str) -> Any:
-    """Fresh float32 parameters of what `method` of the model computes from one picture and one text."""
+    """Fresh float32 parameters of what `method` of the model computes from one image and one text."""
     image = jnp.zeros((1, *encode.image.size, 3))
     ids = jnp.zeros((1, 1, encode.max_length), jnp.int32)
     return model.init(key, image, ids, jnp.ones(ids.shape, bool), method=method)["params"]
 
 
-class Changed(Sequence[Example]):
+class ChangedExamples(Sequence[Example]):
     """Examples, each changed when it is read: `change` takes its place and the example."""
 
     def __init__(self, examples: Sequence[Example], change: Callable[[int, Example], Example]) -> None:
@@ -92,12 +92,14 @@ class Changed(Sequence[Example]):
         return self._change(index, self.unchanged[index])
 
 
-def without_texts(examples: Sequence[Example]) -> Changed:
-    """The same pictures with one empty text each: what has been said of them is not looked at."""
-    return Changed(examples, lambda _, each: each._replace(questions=(Question(each.image_id, "", (), ""),)))
+def without_texts(examples: Sequence[Example]) -> ChangedExamples:
+    """The same images with one empty text each: what has been said of them is not looked at."""
+    return ChangedExamples(
+        examples, lambda _, example: example._replace(questions=(Question(example.image_id, "", (), ""),))
+    )
 
 
-def others(count: int, seed: int) -> Int[np.ndarray, " N"]:
+def derangement(count: int, seed: int) -> Int[np.ndarray, " N"]:
     """A permutation of `count` places that leaves none of two or more where it was."""
     cycle = np.random.default_rng(seed).permutation(count)
     other = np.empty_like(cycle)
@@ -110,7 +112,7 @@ def place_keys(seed: int, first: int, count: int) -> Key[Array, " I"]:
     return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(seed), place))(jnp.arange(first, first + count))
 
 
-def shuffled_images(examples: Sequence[Example], seed: int) -> Changed:
-    """The same texts, each about another picture of the set."""
-    other = others(len(examples), seed)
-    return Changed(examples, lambda index, example: example._replace(image=examples[int(other[index])].image))
+def shuffled_images(examples: Sequence[Example], seed: int) -> ChangedExamples:
+    """The same texts, each about another image of the set."""
+    other = derangement(len(examples), seed)
+    return ChangedExamples(examples, lambda index, example: example._replace(image=examples[int(other[index])].image))

@@ -39,7 +39,7 @@ class Prediction(NamedTuple):
         return self.score >= 0.5 if self.question.answers else None
 
     def card(self, image: np.ndarray) -> Card:
-        """For a sheet of pictures."""
+        """For a sheet of images."""
         answer, probability = self.top[0]
         return Card(image, self.question.text, answer, probability, self.question.answers, self.right)
 
@@ -99,7 +99,7 @@ class VisualQuestionAnswering(Task):
         return init_params(self.model, self.encode, key, method="answer_logits")
 
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
-        """What a train step differentiates; `keys`, one a picture, switch dropout on."""
+        """What a train step differentiates; `keys`, one an image, switch dropout on."""
         inputs = (batch.image, batch.input_ids, batch.text_mask)
         logits = self.model.apply({"params": params}, *inputs, keys=keys, method="answer_logits")
         return batch_sums(logits, batch, label_smoothing=self.config.training.label_smoothing)
@@ -133,11 +133,13 @@ class VisualQuestionAnswering(Task):
             return []
         real = [(top_p[mask], top_c[mask]) for mask, (top_p, top_c) in jax.device_get(waiting)]
         probabilities, classes = (np.concatenate(column) for column in zip(*real, strict=True))
-        asked = [(example.image_id, question) for example in examples for question in example.questions]
-        return [self._prediction(*each) for each in zip(asked, probabilities, classes, strict=True)]
+        questions = [(example.image_id, question) for example in examples for question in example.questions]
+        return [self._prediction(*row) for row in zip(questions, probabilities, classes, strict=True)]
 
-    def _prediction(self, asked: tuple[str, Question], probabilities: np.ndarray, classes: np.ndarray) -> Prediction:
-        image_id, question = asked
+    def _prediction(
+        self, question_of: tuple[str, Question], probabilities: np.ndarray, classes: np.ndarray
+    ) -> Prediction:
+        image_id, question = question_of
         names = [self.encode.answers.answers[c] for c in classes]
         top = tuple(zip(names, map(float, probabilities), strict=True))
         return Prediction(image_id, question, top, self._accuracy(names[0], question.answers))
@@ -191,6 +193,6 @@ class VisualQuestionAnswering(Task):
         if distinct_images(examples) < 2:
             return {}
         shuffled = self.predict(params, shuffled_images(examples, self.config.seed))
-        scores = [[prediction.score for prediction in each] for each in (predictions, shuffled)]
+        scores = [[prediction.score for prediction in rows] for rows in (predictions, shuffled)]
         difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         return {f"baseline/{self.shuffled}": self.score(shuffled)["accuracy"], **difference}

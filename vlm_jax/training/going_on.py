@@ -15,7 +15,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.identity import Change, changes
 from vlm_jax.run_folder import DATA, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder
 from vlm_jax.setting_kinds import Kind
-from vlm_jax.tasks.image_codes import save_tokenizer
+from vlm_jax.tasks.trained_tokenizer import save_tokenizer
 from vlm_jax.training.pretrained import open_pretrained
 from vlm_jax.training.setup import load_trained, make_encoder, tokenizer_run
 from vlm_jax.types import Example

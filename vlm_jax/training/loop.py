@@ -218,7 +218,7 @@ class Trainer:
         progress.note(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
         for remark in [*self.task.remarks(predictions, scores), *self.selection.add(step, scores[self.task.metric])]:
             progress.note(f"warning: {remark}")
-        if self.task.sheets:
+        if self.task.contact_sheets:
             title = f"{self.config.name}, validation after step {step}: {self.task.title(scores)}"
             file = self.folder.path / f"validation-{step}.png"
             draw_sheet(self.config, predictions, self.validation, file, title=title)

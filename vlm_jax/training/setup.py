@@ -15,8 +15,8 @@ from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import ANSWERS, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder, open_run
 from vlm_jax.tasks import TASKS
-from vlm_jax.tasks.image_codes import TrainedTokenizer, differing, save_tokenizer
-from vlm_jax.tasks.judge import Judge
+from vlm_jax.tasks.reranker import Reranker
+from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, differing, save_tokenizer
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.checkpoint_manifest import steps
 from vlm_jax.training.pretrained import check_tokenizer, tokenizer_source
@@ -91,14 +91,14 @@ def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder) -> Any:
     return TASKS[config.task](config, encode, TrainedTokenizer(folder.file(IMAGE_TOKENIZER)), _judge(config))
 
 
-def _judge(config: Config) -> Judge | None:
+def _judge(config: Config) -> Reranker | None:
     if config.generation.reranker is None:
         return None
     folder, its = judge_run(config)
     task, params, step = load_trained(its, folder, make_encoder(its, folder), which="best")
     flat = flatten(jax.device_get(params))
     digest = hashlib.sha256(b"".join(flat[name].tobytes() for name in sorted(flat))).hexdigest()
-    return Judge(task, params, {"run": config.generation.reranker, "checkpoint_step": step, "sha256": digest})
+    return Reranker(task, params, {"run": config.generation.reranker, "checkpoint_step": step, "sha256": digest})
 
 
 def judge_run(config: Config) -> tuple[RunFolder, Config]:

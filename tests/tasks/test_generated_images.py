@@ -1,4 +1,4 @@
-"""Pictures from prompts: how they are drawn, chosen, scored and remarked on, and the commands that draw."""
+"""Images from prompts: how they are drawn, chosen, scored and remarked on, and the commands that draw."""
 
 import dataclasses
 import hashlib
@@ -18,36 +18,36 @@ from vlm_jax.errors import InputError
 from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
 from vlm_jax.tasks import image_generation
 from vlm_jax.tasks.baselines import baseline_warnings
-from vlm_jax.tasks.drawn import Drawn, log_frequency, remarks_on, score_drawn
-from vlm_jax.tasks.image_codes import TrainedTokenizer
+from vlm_jax.tasks.generated import GeneratedImages, log_frequency, score_generated, warnings_about
+from vlm_jax.tasks.image_distance import ImageFeatures, distances
 from vlm_jax.tasks.image_generation import ImageGeneration
-from vlm_jax.tasks.judge import Judge
-from vlm_jax.tasks.picture_distance import PictureFeatures, distances
-from vlm_jax.tasks.shared import Changed
+from vlm_jax.tasks.reranker import Reranker
+from vlm_jax.tasks.shared import ChangedExamples
+from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer
 from vlm_jax.training.setup import load_trained, make_encoder
 
-HALVES = np.array([[0, 1], [1, 0]])  # codes
+HALVES = np.array([[0, 1], [1, 0]])  # image tokens
 
 
-def test_a_drawing_run_is_scored_by_what_is_seen_on_its_pictures(drawing_run):
-    result = drawing_run.result()
+def test_a_generation_run_is_scored_on_its_images(generation_run):
+    result = generation_run.result()
     metrics, named = result["metrics"], result["image_tokenizer"]
-    digest = hashlib.sha256((drawing_run.path / TOKENIZER).read_bytes()).hexdigest()
-    assert named == {"run": drawing_run.config().generation.tokenizer, "sha256": digest}
+    digest = hashlib.sha256((generation_run.path / TOKENIZER).read_bytes()).hexdigest()
+    assert named == {"run": generation_run.config().generation.tokenizer, "sha256": digest}
     names = {"objects_right", "count_right", "relation_right", "all_right", "log_likelihood", "log_frequency"}
     assert "prompt_gain" in metrics and "baseline/shuffled_prompts/prompt_gain" not in metrics
     assert names | {f"baseline/shuffled_prompts/{name}" for name in names} <= metrics.keys()
     difference = metrics["baseline/shuffled_prompts/difference/objects_right"]
     assert difference == pytest.approx(metrics["objects_right"] - metrics["baseline/shuffled_prompts/objects_right"])
-    lines = (drawing_run.path / "predictions.jsonl").read_text().splitlines()
+    lines = (generation_run.path / "predictions.jsonl").read_text().splitlines()
     assert (
         len(lines) == 8
         and {"image_id", "prompt", "log_likelihood", "prompt_gain", "checks"} <= json.loads(lines[0]).keys()
     )
 
 
-def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys):
-    sheet = tmp_path / "sheet.png"
+def test_images_are_generated_from_the_command_line(generation_run, tmp_path, capsys):
+    contact_sheet = tmp_path / "sheet.png"
     prompt = ["--prompt", "a small red circle", "a large blue square"]
     options = [
         "--samples",
@@ -59,109 +59,114 @@ def test_pictures_are_drawn_from_the_command_line(drawing_run, tmp_path, capsys)
         "--num-candidates",
         "3",
         "--output",
-        str(sheet),
+        str(contact_sheet),
     ]
-    assert predict.main([str(drawing_run.path), *prompt, *options]) == 0
-    assert "4 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
-    drawn = sheet.read_bytes()
+    assert predict.main([str(generation_run.path), *prompt, *options]) == 0
+    assert "4 images in" in capsys.readouterr().out and contact_sheet.stat().st_size > 1_000
+    generated = contact_sheet.read_bytes()
     for seed, same in (("0", True), ("7", False)):
-        assert predict.main([str(drawing_run.path), *prompt, *options, "--seed", seed]) == 0
-        assert (sheet.read_bytes() == drawn) == same, "the run's own seed is 0"
-    assert evaluate.main([str(drawing_run.path), "--split", "held_out"]) == 0
+        assert predict.main([str(generation_run.path), *prompt, *options, "--seed", seed]) == 0
+        assert (contact_sheet.read_bytes() == generated) == same, "the run's own seed is 0"
+    assert evaluate.main([str(generation_run.path), "--split", "held_out"]) == 0
     assert "objects_right" in capsys.readouterr().out
     changes = ["generation.num_decoding_steps=1", "generation.guidance=0.0"]
-    assert evaluate.main([str(drawing_run.path), "--split", "held_out", "--change", *changes]) == 0
+    assert evaluate.main([str(generation_run.path), "--split", "held_out", "--change", *changes]) == 0
     one, other = (
         "result-held_out.json",
         "result-held_out,generation.num_decoding_steps=1,generation.guidance=0.0.json",
     )
-    one, other = (json.loads((drawing_run.path / name).read_text())["config"]["generation"] for name in (one, other))
+    one, other = (json.loads((generation_run.path / name).read_text())["config"]["generation"] for name in (one, other))
     assert (one["steps"], other["steps"], other["guidance"]) == (3, 1, 0.0)
     capsys.readouterr()
     changes = ["generation.num_images=2", "generation.temperature=0.0001", "generation.choice_temperature=0.0"]
-    assert evaluate.main([str(drawing_run.path), "--split", "held_out", "--change", *changes]) == 0
-    assert "warning: all samples of a prompt are the same picture" in capsys.readouterr().out
+    assert evaluate.main([str(generation_run.path), "--split", "held_out", "--change", *changes]) == 0
+    assert "warning: all samples of a prompt are the same image" in capsys.readouterr().out
 
 
-def test_a_judge_keeps_the_candidate_that_it_likes_best(drawing_run):
-    """Of the very pictures that would be drawn as samples; one for each prompt and sample."""
-    config, asked = drawing_run.config(), []
+def test_a_reranker_keeps_its_best_candidate(generation_run):
+    """Of the very images that would be drawn as samples; one for each prompt and sample."""
+    config, repeated = generation_run.config(), []
 
-    class Darkest(Judge):
+    class Darkest(Reranker):
         def __init__(self):
             pass
 
-        def __call__(self, pictures, prompts):
-            asked.extend(prompts)
-            return -pictures.astype(np.float32).mean((1, 2, 3))
+        def __call__(self, images, prompts):
+            repeated.extend(prompts)
+            return -images.astype(np.float32).mean((1, 2, 3))
 
-    tokenizer = TrainedTokenizer(drawing_run.path / TOKENIZER)
-    task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
-    judged = ImageGeneration(config, make_encoder(config, drawing_run), tokenizer, Darkest())
+    tokenizer = TrainedTokenizer(generation_run.path / TOKENIZER)
+    task, params, _ = load_trained(config, generation_run, make_encoder(config, generation_run), which="best")
+    reranked = ImageGeneration(config, make_encoder(config, generation_run), tokenizer, Darkest())
     prompts, settings = ["a small red circle", "a large blue square", "a small green star"], config.generation
-    drawn = task.draw(params, prompts, dataclasses.replace(settings, num_images=6)).reshape(3, 2, 3, 64, 64, 3)
-    light = drawn.astype(np.float32).mean((3, 4, 5))
-    kept = judged.draw(params, prompts, dataclasses.replace(settings, num_images=2, num_candidates=3))
-    wanted = [[drawn[i, j, light[i, j].argmin()] for j in range(2)] for i in range(3)]
+    generated = task.generate_images(params, prompts, dataclasses.replace(settings, num_images=6)).reshape(
+        3, 2, 3, 64, 64, 3
+    )
+    light = generated.astype(np.float32).mean((3, 4, 5))
+    kept = reranked.generate_images(params, prompts, dataclasses.replace(settings, num_images=2, num_candidates=3))
+    wanted = [[generated[i, j, light[i, j].argmin()] for j in range(2)] for i in range(3)]
     np.testing.assert_array_equal(kept, wanted)
-    assert asked == [prompt for prompt in prompts for _ in range(6)]
-    assert not (kept == drawn[:, :, 0]).all()
+    assert repeated == [prompt for prompt in prompts for _ in range(6)]
+    assert not (kept == generated[:, :, 0]).all()
     alone = dataclasses.replace(settings, num_images=2)
-    np.testing.assert_array_equal(judged.draw(params, prompts, alone), task.draw(params, prompts, alone))
+    np.testing.assert_array_equal(
+        reranked.generate_images(params, prompts, alone), task.generate_images(params, prompts, alone)
+    )
 
 
-def test_a_captioning_run_judges(drawing_run, captioning_run, tokenizer_run, tmp_path, capsys):
-    judge, sheet = f"generation.reranker={captioning_run.path}", tmp_path / "sheet.png"
-    command = [str(drawing_run.path), "--split", "validation", "--change", judge]
+def test_a_captioning_run_reranks(generation_run, captioning_run, tokenizer_run, tmp_path, capsys):
+    reranker, contact_sheet = f"generation.reranker={captioning_run.path}", tmp_path / "sheet.png"
+    command = [str(generation_run.path), "--split", "validation", "--change", reranker]
     assert evaluate.main([*command, "generation.num_candidates=2"]) == 0
-    result = json.loads(next(drawing_run.path.glob("result-validation*judge*.json")).read_text())
+    result = json.loads(next(generation_run.path.glob("result-validation*judge*.json")).read_text())
     named = result["reranker"]
     assert (named["run"], named["checkpoint_step"], len(named["sha256"])) == (str(captioning_run.path), 1, 64)
-    prompt = ["--prompt", "a small red circle", "--output", str(sheet), "--num-candidates", "2"]
-    assert predict.main([str(drawing_run.path), *prompt, "--reranker", str(captioning_run.path)]) == 0
-    assert "1 pictures in" in capsys.readouterr().out and sheet.stat().st_size > 1_000
+    prompt = ["--prompt", "a small red circle", "--output", str(contact_sheet), "--num-candidates", "2"]
+    assert predict.main([str(generation_run.path), *prompt, "--reranker", str(captioning_run.path)]) == 0
+    assert "1 images in" in capsys.readouterr().out and contact_sheet.stat().st_size > 1_000
     with pytest.raises(InputError, match=r"generation.num_candidates is 1; raise it, or leave the reranker out$"):
         evaluate.main(command)
     with pytest.raises(
         InputError, match=r"generation.reranker .* is a run of the task 'image_tokenizer'; give one of "
     ):
-        predict.main([str(drawing_run.path), *prompt, "--reranker", str(tokenizer_run.path)])
+        predict.main([str(generation_run.path), *prompt, "--reranker", str(tokenizer_run.path)])
     with pytest.raises(InputError, match="nowhere"):
-        predict.main([str(drawing_run.path), *prompt, "--reranker", str(tmp_path / "nowhere")])
+        predict.main([str(generation_run.path), *prompt, "--reranker", str(tmp_path / "nowhere")])
     (tmp_path / "half").mkdir()
     shutil.copy(captioning_run.path / "config.json", tmp_path / "half")
     with pytest.raises(InputError, match=r"generation.reranker .*half is a run that has not ended"):
-        predict.main([str(drawing_run.path), *prompt, "--reranker", str(tmp_path / "half")])
+        predict.main([str(generation_run.path), *prompt, "--reranker", str(tmp_path / "half")])
 
 
-def test_a_judge_sees_pictures_as_a_captioner_sees_files(captioning_run, capsys):
+def test_a_reranker_reads_images_as_a_captioner_reads_files(captioning_run, capsys):
     """At its own size, and asked of pixels as of files."""
     config = captioning_run.config()
     task, params, _ = load_trained(config, captioning_run, make_encoder(config, captioning_run), which="best")
     examples = [open_split(config.data, "validation")[place] for place in range(3)]
     pixels = np.stack([decode_image(each.image, max_pixels=10_000) for each in examples])
     texts = [each.questions[0].text for each in examples]
-    judge = Judge(task, params, {})
-    found = judge(pixels, texts)
+    reranker = Reranker(task, params, {})
+    found = reranker(pixels, texts)
     assert not capsys.readouterr().err
     for _ in range(2):
-        judge(pixels, ["a large ☃", "a red circle " * 9, "a red circle"])
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(" 'a ")[0] for line in said] == [
+        reranker(pixels, ["a large ☃", "a red circle " * 9, "a red circle"])
+    message = capsys.readouterr().err.splitlines()
+    assert [line.split(" 'a ")[0] for line in message] == [
         "note: the judge does not know every word of",
         "note: the judge reads only the first 22 tokens of",
     ]
     np.testing.assert_allclose(found, task.log_likelihoods(params, examples, texts), rtol=1e-6)
 
 
-def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path, monkeypatch):
-    """In a named network's features, beside the distances of what copies, of other real pictures and of the codes."""
+def test_generated_images_have_a_distance_to_real_images(generation_run, tmp_path, monkeypatch):
+    """In a named network's features, beside the distances of what copies, of other real images and of the image
+    tokens."""
     from tests.weights import fixtures
 
     source = str(fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet"))
-    command = [str(drawing_run.path), "--split", "validation", "--change", f"generation.features={source}"]
+    command = [str(generation_run.path), "--split", "validation", "--change", f"generation.features={source}"]
     assert evaluate.main(command) == 0
-    result = json.loads(next(drawing_run.path.glob("result-validation*features*.json")).read_text())
+    result = json.loads(next(generation_run.path.glob("result-validation*features*.json")).read_text())
     rows = ("", "baseline/image_tokens/", "baseline/other_images/", "baseline/nearest_image/")
     distances = [result["metrics"][f"{row}frechet_distance"] for row in rows]
     assert min(distances) > 0 and len(set(distances)) == 4
@@ -171,28 +176,28 @@ def test_drawn_pictures_have_a_distance_to_real_ones(drawing_run, tmp_path, monk
     given = {}
     monkeypatch.setattr(image_generation, "distances", lambda features, **rows: given.update(rows) or {})
     assert evaluate.main(command) == 0
-    config = drawing_run.config()
-    tokenizer, encode = TrainedTokenizer(drawing_run.path / TOKENIZER), make_encoder(config, drawing_run)
+    config = generation_run.config()
+    tokenizer, encode = TrainedTokenizer(generation_run.path / TOKENIZER), make_encoder(config, generation_run)
     for name, split in (("real", "validation"), ("train", "train")):
         wanted = [encode(example).image for example in open_split(config.data, split)]
         np.testing.assert_array_equal(given[name], wanted)
-    codes = tokenizer.encode(open_split(config.data, "validation"), dataclasses.replace(encode, texts_per_image=1))
-    np.testing.assert_array_equal(given["decoded"], tokenizer.decode(codes))
-    assert np.shape(given["drawn"]) == np.shape(given["real"])
+    tokens = tokenizer.encode(open_split(config.data, "validation"), dataclasses.replace(encode, texts_per_image=1))
+    np.testing.assert_array_equal(given["decoded"], tokenizer.decode(tokens))
+    assert np.shape(given["generated"]) == np.shape(given["real"])
 
 
-def test_a_distance_is_none_where_pictures_are_the_same(tmp_path):
+def test_no_distance_where_images_are_the_same(tmp_path):
     from tests.weights import fixtures
 
     source = str(fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet"))
-    features = PictureFeatures(Generation(features=source))
-    pictures = list(np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8))
-    rows = distances(features, drawn=pictures[::-1], decoded=pictures[:4], real=pictures, train=pictures, seed=0)
+    features = ImageFeatures(Generation(features=source))
+    images = list(np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8))
+    rows = distances(features, generated=images[::-1], decoded=images[:4], real=images, train=images, seed=0)
     assert rows.pop("baseline/image_tokens/frechet_distance") > 1e-3
     assert set(rows) == {f"{row}frechet_distance" for row in ("", "baseline/other_images/", "baseline/nearest_image/")}
-    assert max(rows.values()) < 1e-3 * features(pictures).var(0).sum()
-    assert distances(features, drawn=[], decoded=[], real=pictures[:1], train=pictures, seed=0) == {}
-    few = distances(features, drawn=pictures, decoded=pictures, real=pictures, train=pictures[:3], seed=0)
+    assert max(rows.values()) < 1e-3 * features(images).var(0).sum()
+    assert distances(features, generated=[], decoded=[], real=images[:1], train=images, seed=0) == {}
+    few = distances(features, generated=images, decoded=images, real=images, train=images[:3], seed=0)
     assert "baseline/other_images/frechet_distance" not in few, "fewer than the real ones: it does not compare"
 
 
@@ -210,9 +215,9 @@ def test_a_distance_is_none_where_pictures_are_the_same(tmp_path):
         (["--split", "held_out", "--change", "generation.num_candidates=9"], "choose at most 8"),
     ],
 )
-def test_what_cannot_be_changed_is_refused(drawing_run, options, message):
+def test_what_cannot_be_changed_is_refused(generation_run, options, message):
     with pytest.raises(InputError, match=message):
-        evaluate.main([str(drawing_run.path), *options])
+        evaluate.main([str(generation_run.path), *options])
 
 
 @pytest.mark.parametrize(
@@ -230,43 +235,43 @@ def test_what_cannot_be_changed_is_refused(drawing_run, options, message):
         (["--prompt", "a red circle", "--output", "x.png", "--samples", "-1"], "generation.num_images is -1"),
     ],
 )
-def test_what_does_not_go_with_drawing_is_refused(drawing_run, options, message):
+def test_options_that_do_not_fit_generation_are_refused(generation_run, options, message):
     with pytest.raises(InputError, match=message):
-        predict.main([str(drawing_run.path), *options])
+        predict.main([str(generation_run.path), *options])
 
 
-def test_what_is_drawn_depends_on_the_prompts_place_and_not_on_the_batch(drawing_run):
-    config = drawing_run.config()
-    task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
+def test_images_depend_on_the_place_of_the_prompt_not_the_batch(generation_run):
+    config = generation_run.config()
+    task, params, _ = load_trained(config, generation_run, make_encoder(config, generation_run), which="best")
     prompts = ["a small red circle", "a large blue square", "a small green star"]
     settings = dataclasses.replace(config.generation, num_images=2, num_candidates=2)
-    whole = task.draw(params, prompts, settings)
-    np.testing.assert_array_equal(task.draw(params, prompts, settings, batch=2), whole)
+    whole = task.generate_images(params, prompts, settings)
+    np.testing.assert_array_equal(task.generate_images(params, prompts, settings, batch=2), whole)
     assert whole.shape == (3, 2, 64, 64, 3) and whole.dtype == np.uint8
 
 
-def drawn(picture, codes, likelihood, gain):
-    return Drawn("a", "a red circle", picture[None], (), likelihood, gain, codes)
+def generated(picture, tokens, likelihood, gain):
+    return GeneratedImages("a", "a red circle", picture[None], (), likelihood, gain, tokens)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "likelihood", "gains", "remarks"),
+    ("images", "likelihood", "gains", "remarks"),
     [
         (np.full((2, 8, 8, 3), 255, np.uint8), -0.1, (0.3, 0.4), ["of one colour"]),
-        (np.stack([SOME[0], SOME[0]]), -0.1, (0.3, 0.4), ["the same picture"]),
+        (np.stack([SOME[0], SOME[0]]), -0.1, (0.3, 0.4), ["the same image"]),
         (SOME, -0.1, (-0.2, 0.4), ["they are not read"]),
         (SOME, -0.9, (0.3, 0.4), ["does not move"]),
         (SOME, -0.1, (0.3, 0.4), []),
     ],
 )
-def test_what_goes_wrong_in_drawing_is_remarked_on(drawing_run, pictures, likelihood, gains, remarks):
-    config = drawing_run.config()
-    task, _, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
-    rows = [drawn(picture, HALVES, likelihood, gain) for picture, gain in zip(pictures, gains, strict=True)]
+def test_failures_of_generation_are_warned_of(generation_run, images, likelihood, gains, remarks):
+    config = generation_run.config()
+    task, _, _ = load_trained(config, generation_run, make_encoder(config, generation_run), which="best")
+    rows = [generated(picture, HALVES, likelihood, gain) for picture, gain in zip(images, gains, strict=True)]
     assert task.score(rows)["prompt_gain"] == pytest.approx(np.mean(gains))
     assert set(task.score(rows)) <= set(task.scores)
     found = task.remarks(rows, task.score(rows))
-    assert len(found) == len(remarks) and all(part in said for part, said in zip(remarks, found, strict=True))
+    assert len(found) == len(remarks) and all(part in message for part, message in zip(remarks, found, strict=True))
 
 
 def test_samples_of_a_prompt_are_held_against_each_other_and_against_other_prompts():
@@ -274,39 +279,40 @@ def test_samples_of_a_prompt_are_held_against_each_other_and_against_other_promp
     prompts = ("a circle", "a circle", "a square")
     pairs = ((0, 1), (1, 2), (3, 3))
     rows = [
-        drawn(grey[0], HALVES, -0.1, 0.3)._replace(prompt=prompt, pictures=np.stack([grey[one] for one in pair]))
+        generated(grey[0], HALVES, -0.1, 0.3)._replace(prompt=prompt, images=np.stack([grey[one] for one in pair]))
         for prompt, pair in zip(prompts, pairs, strict=True)
     ]
-    found = score_drawn(rows)
+    found = score_generated(rows)
     assert found["sample_diversity"] == pytest.approx((10 + 20 + 0) / 3)
     assert found["prompt_diversity"] == pytest.approx(90 - 20), "the first two have the same prompt"
-    assert "sample_diversity" not in score_drawn([row._replace(pictures=row.pictures[:1]) for row in rows])
-    assert "prompt_diversity" not in score_drawn(rows[:2])
-    assert not any("left to chance" in remark for remark in remarks_on(rows, found))
-    alike = [row._replace(pictures=np.stack([row.pictures[0]] * 2)) for row in rows]
-    assert any("left to chance" in remark for remark in remarks_on(alike, score_drawn(alike)))
+    assert "sample_diversity" not in score_generated([row._replace(images=row.images[:1]) for row in rows])
+    assert "prompt_diversity" not in score_generated(rows[:2])
+    assert not any("left to chance" in warning for warning in warnings_about(rows, found))
+    alike = [row._replace(images=np.stack([row.images[0]] * 2)) for row in rows]
+    assert any("left to chance" in warning for warning in warnings_about(alike, score_generated(alike)))
 
 
-def test_one_picture_or_the_same_prompt_twice_has_no_other_prompt(drawing_run):
+def test_a_single_image_or_prompt_has_no_other_prompt(generation_run):
     """No control, no gain, and a line that is JSON."""
-    config = drawing_run.config()
-    task, params, _ = load_trained(config, drawing_run, make_encoder(config, drawing_run), which="best")
+    config = generation_run.config()
+    task, params, _ = load_trained(config, generation_run, make_encoder(config, generation_run), which="best")
     examples, train = (task.prepare(open_split(config.data, name)) for name in ("test", "train"))
     some = examples[0]
     for rows in ([some], [some, some]):
-        drawn = task.predict(params, rows)
+        generated = task.predict(params, rows)
         assert (
-            "prompt_gain" not in task.score(drawn) and json.loads(json.dumps(drawn[0].as_dict()))["prompt_gain"] is None
+            "prompt_gain" not in task.score(generated)
+            and json.loads(json.dumps(generated[0].as_dict()))["prompt_gain"] is None
         )
-        assert all(remark.find("not read") < 0 for remark in task.remarks(drawn, task.score(drawn)))
-        alone = Changed(rows, lambda _, example: example)
-        metrics = task.score(drawn) | task.baselines(params, alone, train, drawn)
+        assert all(warning.find("not read") < 0 for warning in task.remarks(generated, task.score(generated)))
+        alone = ChangedExamples(rows, lambda _, example: example)
+        metrics = task.score(generated) | task.baselines(params, alone, train, generated)
         assert not any(name.startswith("baseline/") for name in metrics)
         assert any("left out" in text for text in baseline_warnings(metrics, task.metric, task.shuffled))
 
 
-def test_what_an_autoregressive_run_does_not_do_is_refused(drawing_run, tmp_path):
-    config = drawing_run.config()
+def test_what_an_autoregressive_run_does_not_do_is_refused(generation_run, tmp_path):
+    config = generation_run.config()
     autoregressive = dataclasses.replace(
         config, model=dataclasses.replace(config.model, attention_pattern="autoregressive")
     )
@@ -315,7 +321,7 @@ def test_what_an_autoregressive_run_does_not_do_is_refused(drawing_run, tmp_path
         predict.main(
             [str(tmp_path), "--prompt", "a circle", "--output", str(tmp_path / "x.png"), "--num-decoding-steps", "4"]
         )
-    with pytest.raises(InputError, match="draws one code after the other; leave it out"):
+    with pytest.raises(InputError, match="draws one image token after the other; leave it out"):
         evaluate.main([str(tmp_path), "--split", "validation", "--change", "generation.num_decoding_steps=4"])
 
 

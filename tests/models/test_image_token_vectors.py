@@ -1,4 +1,4 @@
-"""Vectors of codes: what codes share, and that products and rows are of the same table."""
+"""Vectors of image tokens: what image tokens share, and that products and rows are of the same table."""
 
 import jax
 import jax.numpy as jnp
@@ -6,44 +6,44 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import ImageTokenizerSettings
-from vlm_jax.models.code_vectors import CodeVectors, starting_alike
-from vlm_jax.models.image_tokenizer import FiniteScalarQuantizer, code_digits
+from vlm_jax.models.image_token_vectors import ImageTokenVectors, start_alike
+from vlm_jax.models.image_tokenizer import FiniteScalarQuantizer, fsq_digits
 
 LEVELS = (3, 4, 2)
 
 
-def made(hidden=False, **settings):
-    module = CodeVectors(ImageTokenizerSettings(levels=LEVELS, **settings), 8, deviation=0.5, hidden=hidden)
-    return module, module.init(jax.random.key(0), jnp.arange(3), method="look_up")
+def made(mask_token=False, **settings):
+    module = ImageTokenVectors(ImageTokenizerSettings(levels=LEVELS, **settings), 8, std=0.5, mask_token=mask_token)
+    return module, module.init(jax.random.key(0), jnp.arange(3), method="embed")
 
 
 def test_digits_are_those_that_the_quantizer_reads():
     settings, middles = ImageTokenizerSettings(levels=LEVELS), np.array(LEVELS) // 2
     numbers = (
-        FiniteScalarQuantizer(settings).apply({}, jnp.arange(24).reshape(1, 4, 6), method="look_up").reshape(24, 3)
+        FiniteScalarQuantizer(settings).apply({}, jnp.arange(24).reshape(1, 4, 6), method="dequantize").reshape(24, 3)
     )
-    np.testing.assert_allclose((code_digits(settings) - middles) / middles, numbers, atol=1e-6)
+    np.testing.assert_allclose((fsq_digits(settings) - middles) / middles, numbers, atol=1e-6)
 
 
-@pytest.mark.parametrize("hidden", [False, True])
-def test_a_vector_is_the_sum_of_its_own_and_of_its_digits(hidden):
-    module, variables = made(hidden)
+@pytest.mark.parametrize("mask_token", [False, True])
+def test_a_vector_is_the_sum_of_its_own_and_of_its_digits(mask_token):
+    module, variables = made(mask_token)
     params, table = variables["params"], module.apply(variables, method="table")
-    assert table.shape == (24 + hidden, 8)
+    assert table.shape == (24 + mask_token, 8)
     for code in range(24):
         digits = [code % 3, code // 3 % 4, code // 12]
         parts = [params[f"digits_{place}"]["embedding"][digit] for place, digit in enumerate(digits)]
         np.testing.assert_allclose(table[code], params["embedding"][code] + sum(parts), atol=1e-6)
-    if hidden:
+    if mask_token:
         np.testing.assert_array_equal(table[24], params["embedding"][24])
-    codes, x = jnp.array([[5, 23], [0, 5]]), jnp.ones((2, 8))
-    np.testing.assert_array_equal(module.apply(variables, codes, method="look_up"), table[codes])
+    tokens, x = jnp.array([[5, 23], [0, 5]]), jnp.ones((2, 8))
+    np.testing.assert_array_equal(module.apply(variables, tokens, method="embed"), table[tokens])
     np.testing.assert_allclose(module.apply(variables, x, method="scores"), x @ table.T, atol=1e-5)
 
 
 def test_what_is_learned_of_a_code_is_learned_of_those_like_it():
     module, variables = made()
-    gradient = jax.grad(lambda given: module.apply(given, jnp.array([0]), method="look_up").sum())(variables)["params"]
+    gradient = jax.grad(lambda given: module.apply(given, jnp.array([0]), method="embed").sum())(variables)["params"]
     moved = {
         name: np.flatnonzero(np.any(np.asarray(leaf["embedding"]), axis=1))
         for name, leaf in gradient.items()
@@ -59,14 +59,15 @@ def test_of_a_codebook_each_code_has_its_own_alone():
 
 
 @pytest.mark.parametrize("settings", [{}, {"quantizer": "vq", "codebook_size": 200}])
-def test_codes_that_look_alike_start_alike(settings):
-    """The codes here look like one of two things; the hidden code, which looks like nothing, keeps its vector."""
+def test_tokens_of_like_appearance_start_alike(settings):
+    """The image tokens here look like one of two things; the hidden image token, which looks like nothing, keeps its
+    vector."""
     config = ImageTokenizerSettings(levels=(8, 5, 5), **settings)
-    module = CodeVectors(config, 256, deviation=0.5, hidden=True)
-    variables = module.init(jax.random.key(0), jnp.arange(3), method="look_up")
+    module = ImageTokenVectors(config, 256, std=0.5, mask_token=True)
+    variables = module.init(jax.random.key(0), jnp.arange(3), method="embed")
     kind = np.random.default_rng(0).integers(0, 2, 200)
-    looks = np.where(kind[:, None], 1.0, -1.0) * np.random.default_rng(1).choice([-1.0, 1.0], (1, 12))
-    started = starting_alike(variables["params"], jnp.asarray(looks, jnp.float32), key=jax.random.key(1))
+    appearance = np.where(kind[:, None], 1.0, -1.0) * np.random.default_rng(1).choice([-1.0, 1.0], (1, 12))
+    started = start_alike(variables["params"], jnp.asarray(appearance, jnp.float32), key=jax.random.key(1))
     table, before = (np.asarray(module.apply({"params": p}, method="table")) for p in (started, variables["params"]))
     np.testing.assert_array_equal(table[200], before[200])
     assert table[:200].std() == pytest.approx(before[:200].std(), rel=0.05)

@@ -1,4 +1,4 @@
-"""How far drawn pictures are from real ones in the features of a named network: a Fréchet distance, and no "FID"."""
+"""How far drawn images are from real ones in the features of a named network: a Fréchet distance, and no "FID"."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from vlm_jax.weights.ported import read
 BATCH = 32
 NAME = "frechet_distance"
 
-Pictures = Sequence[UInt8[np.ndarray, "h w 3"]]
+Images = Sequence[UInt8[np.ndarray, "h w 3"]]
 Features = Float[np.ndarray, "N C"]
 
 
-class PictureFeatures:
+class ImageFeatures:
     """The mean grid cell of the ported CNN that `generation.features` names, at the size that it was trained for."""
 
     def __init__(self, settings: Generation) -> None:
@@ -29,47 +29,48 @@ class PictureFeatures:
         ported = read(settings.features)
         if not isinstance(ported.architecture.model, ImageEncoder):
             raise InputError(f"generation.features {settings.features} is no CNN, but a {ported.family.name} model")
-        wanted, found = settings.features_sha256, ported.origin.sha256
-        if wanted not in (None, found):
-            raise InputError(f"generation.features {settings.features} has the SHA-256 {found}, not {wanted}")
-        self.origin = {"cnn": ported.architecture.model.cnn, "source": settings.features, "sha256": found}
-        # Whole pictures, not the centre that a classifier sees: what is drawn at an edge counts.
+        wanted, sha256 = settings.features_sha256, ported.origin.sha256
+        if wanted not in (None, sha256):
+            raise InputError(f"generation.features {settings.features} has the SHA-256 {sha256}, not {wanted}")
+        self.origin = {"cnn": ported.architecture.model.cnn, "source": settings.features, "sha256": sha256}
+        # Whole images, not the centre that a classifier sees: what is drawn at an edge counts.
         self._input = dataclasses.replace(ported.architecture.input, short_side=None, resample="bicubic")
         module = ported.module
         self._params = jax.device_put({"params": ported.params})  # once, not with every batch
         self._run = jax.jit(lambda params, image: module.apply(params, image)[0])
 
-    def __call__(self, pictures: Pictures) -> Features:
-        """The features of pictures, in order."""
-        found = []
-        for first in range(0, len(pictures), BATCH):
+    def __call__(self, images: Images) -> Features:
+        """The features of images, in order."""
+        features = []
+        for first in range(0, len(images), BATCH):
             batch = np.zeros((BATCH, *self._input.size, 3), np.float32)
-            some = pictures[first : first + BATCH]
-            for row, picture in enumerate(some):
-                batch[row] = normalise(resize_image(picture, self._input), self._input)
-            found.append(jax.device_get(self._run(self._params, jax.device_put(batch)))[: len(some)])
-        return np.concatenate(found)
+            chunk = images[first : first + BATCH]
+            for row, image in enumerate(chunk):
+                batch[row] = normalise(resize_image(image, self._input), self._input)
+            features.append(jax.device_get(self._run(self._params, jax.device_put(batch)))[: len(chunk)])
+        return np.concatenate(features)
 
 
 def distances(
-    features: PictureFeatures,
+    features: ImageFeatures,
     *,
-    drawn: Pictures,
-    decoded: Pictures,
-    real: Pictures,
-    train: Pictures,
+    generated: Images,
+    decoded: Images,
+    real: Images,
+    train: Images,
     seed: int,
 ) -> dict[str, float]:
-    """Distances of drawn pictures to the real ones of a split, and of what else could stand in their place.
+    """Distances of drawn images to the real ones of a split, and of what else could stand in their place.
 
-    `decoded` are the real ones through their codes: the best that codes allow. From the training pictures come a
+    `decoded` are the real ones through their image tokens: the best that image tokens allow. From the training images
+    come a
     random choice of as many, real against real, and those nearest to the real ones, which draws nothing at all. All
-    compare since they are of the same number of pictures; a row that cannot be so is left out.
+    compare since they are of the same number of images; a row that cannot be so is left out.
     """
     if len(real) < 2:
         return {}
     references, known = features(real), features(train)
-    rows = {NAME: features(drawn), f"baseline/image_tokens/{NAME}": features(decoded)}
+    rows = {NAME: features(generated), f"baseline/image_tokens/{NAME}": features(decoded)}
     if len(known) >= len(references):
         chosen = np.random.default_rng(seed).choice(len(known), len(references), replace=False)
         rows[f"baseline/other_images/{NAME}"] = known[chosen]

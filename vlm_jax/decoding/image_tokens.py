@@ -1,4 +1,4 @@
-"""Pictures as codes, from prompts: one way or the other, compiled whole."""
+"""Images as image tokens, from prompts: one way or the other, compiled whole."""
 
 from typing import Any
 
@@ -12,18 +12,19 @@ from vlm_jax.decoding import masked
 from vlm_jax.types import Array
 
 
-def code_log_probabilities(logits: Float[Array, "I G V"], codes: Int[Array, "I gh gw"]) -> Float[Array, "I G"]:
-    """Of each cell's code, in nats."""
-    flat = codes.reshape(len(codes), -1, 1)
+def token_log_probabilities(logits: Float[Array, "I G V"], tokens: Int[Array, "I gh gw"]) -> Float[Array, "I G"]:
+    """Of each cell's image token, in nats."""
+    flat = tokens.reshape(len(tokens), -1, 1)
     return jnp.take_along_axis(jax.nn.log_softmax(logits), flat, axis=-1)[..., 0]
 
 
-class CodeDecoder:
+class ImageTokenDecoder:
     """Compiled drawing with one model and one set of settings.
 
-    Of the model (`VisualLanguageModel`) `read_prompt` is used, once a picture, and `prompted_code_logits` or, with
-    `autoregressive`, `no_cells` and `next_code_logits`. `grid` is rows and columns of a picture's codes, `codes` how
-    many codes
+    Of the model (`VisualLanguageModel`) `prefill_prompt` is used, once an image, and `prefilled_token_logits` or, with
+    `autoregressive`, `empty_image_token_cache` and `next_image_token_logits`. `grid` is rows and columns of an image's
+    image tokens, `image tokens` how
+    many image tokens
     there are, `empty` the ids and mask [T] of the empty text, which stands for no prompt.
     """
 
@@ -33,49 +34,57 @@ class CodeDecoder:
         settings: Generation,
         *,
         grid: tuple[int, int],
-        codes: int,
+        codebook_size: int,
         empty: tuple[Int[Array, " T"], Bool[Array, " T"]],
         autoregressive: bool = False,
     ) -> None:
-        self.model, self.settings, self.grid, self.codes, self.empty = model, settings, grid, codes, empty
+        self.model, self.settings, self.grid, self.codebook_size, self.empty = (
+            model,
+            settings,
+            grid,
+            codebook_size,
+            empty,
+        )
         self._way = autoregressive_way if autoregressive else masked
-        self._draw = jax.jit(self._best)
+        self._generate = jax.jit(self._best)
 
     def __call__(
         self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
     ) -> Int[Array, "I gh gw"]:
-        """The codes of a picture for each prompt; its key, and nothing else of the batch, decides what is drawn."""
-        return self._draw(params, ids, mask, keys)
+        """The image tokens of an image for each prompt; its key, and nothing else of the batch, decides what is
+        drawn."""
+        return self._generate(params, ids, mask, keys)
 
     def _best(
         self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]
     ) -> Int[Array, "I gh gw"]:
         """Of several candidates the likeliest, given the prompt and without guidance.
 
-        Codes that were drawn at the same time need not fit together, and a whole picture shows whether they do. (Ramesh
+        Image tokens that were drawn at the same time need not fit together, and a whole image shows whether they do.
+        (Ramesh
         et al. 2021, section 2.6, let a second model choose among samples; here the one that drew them does.)
         """
         count, prompt = self.settings.num_candidates, self._read(params, ids, mask)
         if count == 1:
-            return self._whole(params, prompt, keys)
+            return self._generate_tokens(params, prompt, keys)
         prompt = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), prompt)
         keys = jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
-        codes = self._whole(params, prompt, keys)
-        given = jax.tree.map(lambda x: x[: len(codes)], prompt)  # without the empty ones
-        log_p = code_log_probabilities(self._way.logits(self, params, given, codes), codes)
+        tokens = self._generate_tokens(params, prompt, keys)
+        conditional = jax.tree.map(lambda x: x[: len(tokens)], prompt)  # without the empty ones
+        log_p = token_log_probabilities(self._way.logits(self, params, conditional, tokens), tokens)
         best = jnp.argmax(jnp.sum(log_p, axis=-1).reshape(-1, count), axis=1)[:, None, None, None]
-        return jnp.take_along_axis(codes.reshape(-1, count, *self.grid), best, axis=1)[:, 0]
+        return jnp.take_along_axis(tokens.reshape(-1, count, *self.grid), best, axis=1)[:, 0]
 
-    def _whole(self, params: Any, prompt: Any, keys: Key[jax.Array, " I"]) -> Int[Array, "I gh gw"]:
-        codes = self._way.draw(self, params, prompt, keys)
-        return masked.revise(self, params, prompt, keys, codes) if self.settings.num_refinement_rounds else codes
+    def _generate_tokens(self, params: Any, prompt: Any, keys: Key[jax.Array, " I"]) -> Int[Array, "I gh gw"]:
+        tokens = self._way.generate(self, params, prompt, keys)
+        return masked.refine(self, params, prompt, keys, tokens) if self.settings.num_refinement_rounds else tokens
 
     def _read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
         """The prompts as the model remembers them; with guidance there follow as many empty ones."""
         if self.settings.guidance > 0:
             nothing = [jnp.broadcast_to(row[None], ids.shape) for row in self.empty]
             ids, mask = jnp.concatenate([ids, nothing[0]]), jnp.concatenate([mask, nothing[1]])
-        return self.model.apply(params, ids[:, None], mask[:, None], method="read_prompt")
+        return self.model.apply(params, ids[:, None], mask[:, None], method="prefill_prompt")
 
     def twice(self, x: Int[Array, "I *s"]) -> Int[Array, "J *s"]:
         """One for each prompt that was read: with guidance the same again."""
@@ -85,5 +94,5 @@ class CodeDecoder:
         """Guided by w, (1 + w) given - w free (Ho and Salimans 2022, eq. 6)."""
         if self.settings.guidance == 0:
             return logits
-        given, free = jnp.split(logits, 2)
-        return given + self.settings.guidance * (given - free)
+        conditional, unconditional = jnp.split(logits, 2)
+        return conditional + self.settings.guidance * (conditional - unconditional)

@@ -1,4 +1,4 @@
-"""Where cells of codes start: which other cells they take in."""
+"""Where cells of image tokens start: which other cells they take in."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import ImageEncoder, ImageTokenizerSettings, Model
-from vlm_jax.models.cnn import CodeEmbedding
+from vlm_jax.models.cnn import ImageTokenEmbedding
 
 MODEL = Model(
     hidden_size=8, image=ImageEncoder(cnn="image_tokens"), image_tokenizer=ImageTokenizerSettings(levels=(3, 4, 2))
@@ -19,8 +19,8 @@ MODEL = Model(
     ("attention_pattern", "reach"),
     [("text_to_image", 1), ("autoregressive", 0)],
 )
-def test_a_cell_takes_in_those_around_it(attention_pattern, reach):
-    module = CodeEmbedding(dataclasses.replace(MODEL, attention_pattern=attention_pattern))
+def test_a_token_takes_in_its_neighbours(attention_pattern, reach):
+    module = ImageTokenEmbedding(dataclasses.replace(MODEL, attention_pattern=attention_pattern))
     one = jnp.asarray(np.random.default_rng(0).integers(0, 24, (1, 5, 6)))
     variables = module.init(jax.random.key(0), one)
     other = one.at[0, 2, 3].set(24)  # hidden

@@ -1,4 +1,4 @@
-"""Which of several drawn pictures shows most clearly what was asked for, as a model that writes captions sees them."""
+"""Which of several drawn images shows most clearly what was asked for, as a model that writes captions sees them."""
 
 import sys
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from vlm_jax.tasks.captioning import Captioning
 from vlm_jax.types import Example
 
 
-class Judge:
-    """A captioning model, to which a drawn picture is the better the likelier it would say its prompt of it.
+class Reranker:
+    """A captioning model, to which a drawn image is the better the likelier it would say its prompt of it.
 
-    It never saw a drawn picture, only real ones: what looks like nothing is as unlikely as what was not asked for (Ding
+    It never saw a drawn image, only real ones: what looks like nothing is as unlikely as what was not asked for (Ding
     et al. 2021, CogView, section 3.2, where the model that draws is tuned to caption and ranks its own samples).
     """
 
@@ -25,14 +25,14 @@ class Judge:
         """Which run it is of, and which step of it."""
         self._known: set[str] = set()
 
-    def __call__(self, pictures: UInt8[np.ndarray, "N h w 3"], prompts: Sequence[str]) -> Float[np.ndarray, " N"]:
-        """The log-probability of each prompt, given its picture."""
-        self._say_unread(prompts)
+    def __call__(self, images: UInt8[np.ndarray, "N h w 3"], prompts: Sequence[str]) -> Float[np.ndarray, " N"]:
+        """The log-probability of each prompt, given its image."""
+        self._warn_unread(prompts)
         settings = self._captioning.encode.image
-        shown = [Example(str(place), resize_image(picture, settings)) for place, picture in enumerate(pictures)]
+        shown = [Example(str(place), resize_image(image, settings)) for place, image in enumerate(images)]
         return np.array(self._captioning.log_likelihoods(self._params, shown, prompts), np.float32)
 
-    def _say_unread(self, prompts: Sequence[str]) -> None:
+    def _warn_unread(self, prompts: Sequence[str]) -> None:
         """Of each prompt once: what a judge does not read decides nothing."""
         encode = self._captioning.encode
         for prompt in dict.fromkeys(prompts):
