@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
 
     folder.path.mkdir(parents=True, exist_ok=True)
     with locked(folder.path):
-        _say_state(runs, folder, retry=arguments.retry)
+        _print_state(runs, folder, retry=arguments.retry)
         options = {"jobs": arguments.jobs, "devices": arguments.devices, "retry": arguments.retry}
         with stop_requests() as stopped:
             running.execute(runs, folder, command=TRAIN, stopped=stopped, **options)
@@ -102,7 +102,7 @@ def _chosen(runs: "list[Run]", only: tuple[str, ...]) -> "list[Run]":
     return chosen
 
 
-def _say_state(runs: "list[Run]", folder: "StudyFolder", *, retry: bool) -> None:
+def _print_state(runs: "list[Run]", folder: "StudyFolder", *, retry: bool) -> None:
     for reason in folder.unreadable():
         print(f"note: left aside: {reason}", flush=True)
     finished = sum(folder.run(run).finished for run in runs)

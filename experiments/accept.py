@@ -30,26 +30,26 @@ def main(argv: list[str]) -> int:
     from vlm_jax.run_folder import open_run
     from vlm_jax.training.acceptance import accept, differing
     from vlm_jax.training.checkpoint_manifest import damaged
-    from vlm_jax.training.going_on import data_now, keep_data, other_data
+    from vlm_jax.training.continuation import changed_data, current_data, record_data
 
     folder = open_run(arguments.run)
     with locked(folder.path):
-        found = [f"{name} {why}" for name, why in differing(folder).items()]
+        lines = [f"{name} {why}" for name, why in differing(folder).items()]
         if arguments.yes:
-            found += accept(folder)
-        if arguments.data and found and not arguments.yes:
-            found.append("the data was not looked at: one of these files says where it is")
+            lines += accept(folder)
+        if arguments.data and lines and not arguments.yes:
+            lines.append("the data was not looked at: one of these files says where it is")
         elif arguments.data:
-            digests = data_now(folder)
-            found += [f"{split} split: {what}" for split, what in other_data(folder, digests).items()]
+            digests = current_data(folder)
+            lines += [f"{split} split: {what}" for split, what in changed_data(folder, digests).items()]
             if arguments.yes:
-                keep_data(folder, digests)
-        found += damaged(folder.checkpoints)
-    for line in found or ["everything is as it was written"]:
+                record_data(folder, digests)
+        lines += damaged(folder.checkpoints)
+    for line in lines or ["everything is as it was written"]:
         print(line)
     if arguments.yes:
         print(f"{folder.path} is taken as it is")
-    elif found:
+    elif lines:
         print(f"nothing was changed; to take {folder.path} as it is, add --yes")
     return 0
 

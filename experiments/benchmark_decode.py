@@ -2,7 +2,7 @@
 
 `python -m experiments.benchmark_decode --size small`: a `cross` model, which is BERT as an encoder-decoder, reads 49
 cells and says 20 words. Each side runs in a process of its own, and they take turns, so that whatever else the machine
-does slows both. Before any timing both must say the same words. Reading the picture counts on both sides. Each side
+does slows both. Before any timing both must say the same words. Reading the image counts on both sides. Each side
 takes a GPU if it finds one, and products are full float32 on both.
 """
 
@@ -27,15 +27,15 @@ from vlm_jax.errors import InputError
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import Group
 
-CELLS, FEATURES = 49, 512
+GRID_POSITIONS, FEATURES = 49, 512
 WIDTHS = {"small": (256, 4, 4), "base": (768, 12, 12)}  # width, layers, heads
 POSITIONS = 64
 BEGIN, END, PAD = 101, 102, 0  # BERT's [CLS], [SEP] and [PAD]
 
 # Paths of ours in a layer, and their names.
 LAYER = tuple(
-    (re.compile(rf"trunk/(?P<side>image|text)_layer_(?P<layer>\d+)/{ours}/(?P<leaf>\w+)"), theirs)
-    for ours, theirs in (
+    (re.compile(rf"trunk/(?P<side>image|text)_layer_(?P<layer>\d+)/{path}/(?P<leaf>\w+)"), name)
+    for path, name in (
         (r"attention/(?P<what>query|key|value)", r"attention.self.\g<what>"),
         (r"attention/output", "attention.output.dense"),
         (r"attention_norm", "attention.output.LayerNorm"),
@@ -86,14 +86,14 @@ class Case:
             num_layers=layers,
             num_attention_heads=heads,
             intermediate_size=4 * width,
-            image=ImageEncoder(cnn="features", feature_size=FEATURES, max_position_embeddings=CELLS),
+            image=ImageEncoder(cnn="features", feature_size=FEATURES, max_position_embeddings=GRID_POSITIONS),
             text=TextEncoder(vocab_size=self.vocabulary, feature_size=width, max_position_embeddings=POSITIONS),
         )
 
     @property
     def image(self) -> np.ndarray:
         """Grid features of a batch."""
-        return np.random.default_rng(0).normal(size=(self.batch, CELLS, FEATURES)).astype(np.float32)
+        return np.random.default_rng(0).normal(size=(self.batch, GRID_POSITIONS, FEATURES)).astype(np.float32)
 
 
 class Benchmark(Group):
@@ -106,7 +106,7 @@ class Benchmark(Group):
     vocabulary: int = 30_522
     """Words to choose from."""
     batches: tuple[int, ...] = (1, 16)
-    """Pictures at once."""
+    """Images at once."""
     beams: tuple[int, ...] = (1, 5)
     """1 is greedy."""
     rounds: int = 7
@@ -122,7 +122,7 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec("torch") is None:
         raise InputError("transformers' generate needs PyTorch; install it with: pip install torch==2.13.0")
     if not arguments.json_:
-        print(f"{'size':6s}{'batch':>6s}{'beams':>6s}{'ours':>10s}{'theirs':>10s}{'ratio':>7s}  compiled in")
+        print(f"{'size':6s}{'batch':>6s}{'beams':>6s}{'ours':>10s}{'peer':>10s}{'ratio':>7s}  compiled in")
     for batch in arguments.batches:
         for beams in arguments.beams:
             case = Case(arguments.size, arguments.words, arguments.vocabulary, batch, beams)
@@ -135,32 +135,32 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     """Both sides in turn, after they have said the same."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "parameters.npz"
-        ours = Child(Ours, case, file)
-        theirs = Child(PeerSide, case, file)
-    if not np.array_equal(ours.call("said"), theirs.call("said")):
+        jax_side = Child(Own, case, file)
+        transformers_side = Child(PeerSide, case, file)
+    if not np.array_equal(jax_side.call("token_ids"), transformers_side.call("token_ids")):
         raise InputError("the two sides say different words: not one model")
-    samples = [(ours.call("timed"), theirs.call("timed")) for _ in range(rounds)]
-    mine, peer = (statistics.median(column) for column in zip(*samples, strict=True))
-    row = {"ours_seconds": mine, "transformers_seconds": peer, "ratio": mine / peer}
-    return dataclasses.asdict(case) | row | ours.facts | theirs.facts
+    samples = [(jax_side.call("timed"), transformers_side.call("timed")) for _ in range(rounds)]
+    jax_seconds, peer_seconds = (statistics.median(column) for column in zip(*samples, strict=True))
+    row = {"ours_seconds": jax_seconds, "transformers_seconds": peer_seconds, "ratio": jax_seconds / peer_seconds}
+    return dataclasses.asdict(case) | row | jax_side.metadata | transformers_side.metadata
 
 
 def _text(row: dict[str, Any]) -> str:
-    mine, peer = 1e3 * row["ours_seconds"], 1e3 * row["transformers_seconds"]
+    jax_ms, peer_ms = 1e3 * row["ours_seconds"], 1e3 * row["transformers_seconds"]
     return (
-        f"{row['size']:6s}{row['batch']:6d}{row['beams']:6d}{mine:7.1f} ms{peer:7.1f} ms{row['ratio']:7.2f}"
+        f"{row['size']:6s}{row['batch']:6d}{row['beams']:6d}{jax_ms:7.1f} ms{peer_ms:7.1f} ms{row['ratio']:7.2f}"
         f"  {row['compile_seconds']:.1f} s"
     )
 
 
-class Ours:
+class Own:
     """Our decoder; its parameters go to `file`."""
 
     def __init__(self, case: Case, file: Path) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the same GPU's memory
-        from vlm_jax.allocator import keep_freed_memory
+        from vlm_jax.allocator import tune_malloc
 
-        keep_freed_memory()
+        tune_malloc()
         import jax
         import jax.numpy as jnp
 
@@ -184,13 +184,13 @@ class Ours:
         self._inputs, self._jax = ({"params": params}, image), jax
         began = time.perf_counter()
         self._run()
-        self.facts = {"compile_seconds": time.perf_counter() - began, "our_device": jax.default_backend()}
+        self.metadata = {"compile_seconds": time.perf_counter() - began, "our_device": jax.default_backend()}
 
     def _run(self) -> Any:
         return self._jax.block_until_ready(self._decoder(*self._inputs))
 
-    def said(self) -> np.ndarray:
-        """Token ids of the best text of each picture."""
+    def token_ids(self) -> np.ndarray:
+        """Token ids of the best text of each image."""
         return np.asarray(self._run().ids[:, 0])
 
     def timed(self) -> float:
@@ -214,17 +214,17 @@ class PeerSide:
             "num_attention_heads": heads,
             "intermediate_size": 4 * width,
         }
-        encoder = BertConfig(vocab_size=1, max_position_embeddings=CELLS, type_vocab_size=1, **shape)
+        encoder = BertConfig(vocab_size=1, max_position_embeddings=GRID_POSITIONS, type_vocab_size=1, **shape)
         cross = {"is_decoder": True, "add_cross_attention": True}
         decoder = BertConfig(vocab_size=case.vocabulary, max_position_embeddings=POSITIONS, **cross, **shape)
         model = EncoderDecoderModel(encoder=BertModel(encoder, add_pooling_layer=False),
                                     decoder=BertLMHeadModel(decoder)).eval()  # fmt: skip
         leaves = dict(np.load(file))
-        state = {name: torch.tensor(array) for name, array in by_their_names(leaves).items()}
-        found = model.load_state_dict(state, strict=False)
-        missing = set(found.missing_keys) - {"encoder.embeddings.word_embeddings.weight"}
-        if missing or found.unexpected_keys:
-            raise RuntimeError(f"missing {sorted(missing)}, unexpected {found.unexpected_keys}")
+        state = {name: torch.tensor(array) for name, array in transformers_state(leaves).items()}
+        loaded = model.load_state_dict(state, strict=False)
+        missing = set(loaded.missing_keys) - {"encoder.embeddings.word_embeddings.weight"}
+        if missing or loaded.unexpected_keys:
+            raise RuntimeError(f"missing {sorted(missing)}, unexpected {loaded.unexpected_keys}")
         self._project = torch.nn.Linear(FEATURES, width)
         self._project.weight.data = torch.tensor(leaves["embed/image_fc/kernel"].T)
         self._project.bias.data = torch.tensor(leaves["embed/image_fc/bias"])
@@ -245,7 +245,7 @@ class PeerSide:
             "use_cache": True,
         }
         self._run()
-        self.facts = {
+        self.metadata = {
             "their_device": "gpu" if device == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
@@ -253,10 +253,10 @@ class PeerSide:
 
     def _run(self) -> Any:
         with self._torch.inference_mode():
-            memory = self._model.encoder(inputs_embeds=self._project(self._image))
-            return self._model.generate(encoder_outputs=memory, **self._options)
+            states = self._model.encoder(inputs_embeds=self._project(self._image))
+            return self._model.generate(encoder_outputs=states, **self._options)
 
-    def said(self) -> np.ndarray:
+    def token_ids(self) -> np.ndarray:
         """Token ids, [CLS] left out."""
         return self._run()[:, 1:].cpu().numpy()
 
@@ -267,19 +267,19 @@ class PeerSide:
         return time.perf_counter() - began
 
 
-def by_their_names(leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def transformers_state(leaves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our parameters as transformers' `EncoderDecoderModel` names and turns them; `image_fc` and `text_fc` left out."""
     named = {}
     for path, leaf in leaves.items():
         if path.startswith(("embed/image_fc/", "embed/text_fc/")):
             continue
         array = leaf.T if path.endswith("/kernel") else leaf
-        for name in _their_names(path):
+        for name in _transformers_names(path):
             named[name] = array
     return named
 
 
-def _their_names(path: str) -> tuple[str, ...]:
+def _transformers_names(path: str) -> tuple[str, ...]:
     if path in OTHERS:
         return OTHERS[path]
     for pattern, name in LAYER:

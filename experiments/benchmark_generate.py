@@ -1,4 +1,4 @@
-"""Pictures a second: masked parallel decoding against one code after the other with a cache.
+"""Images a second: masked parallel decoding against one code after the other with a cache.
 
 `python -m experiments.benchmark_generate configs/shape_scenes_generation.py`: the config's model with fresh weights,
 which are as fast as trained ones, under the patterns `text_to_image` and `autoregressive`, and drawn as the config
@@ -26,7 +26,7 @@ SAMPLE_SECONDS = 0.5
 
 
 class Benchmark(Group):
-    """Pictures a second by steps, guidance and batch, and those of the autoregressive row with its cache."""
+    """Images a second by steps, guidance and batch, and those of the autoregressive row with its cache."""
 
     config: Annotated[Path, POSITIONAL]
     """A config file of the task image_generation."""
@@ -35,7 +35,7 @@ class Benchmark(Group):
     guidance: tuple[float, ...] = (0.0, 2.0)
     """Weights of guidance; all above 0 cost the same, twice that of 0."""
     batch: tuple[int, ...] = (1, 16)
-    """Pictures drawn at a time."""
+    """Images drawn at a time."""
     rounds: int = 7
     """Samples of each way."""
     json_: bool = False
@@ -63,11 +63,11 @@ def main(argv: list[str]) -> int:
 def measure(
     config: Config, batch: int, steps: Sequence[int], guidance: Sequence[float], rounds: int
 ) -> list[dict[str, Any]]:
-    """A row for each way of drawing `batch` pictures: seconds (median, least, most) and pictures a second."""
+    """A row for each way of drawing `batch` images: seconds (median, least, most) and images a second."""
     ways = [("masked", Generation(num_decoding_steps=count, guidance=weight)) for weight in guidance for count in steps]
     ways += [("autoregressive", Generation(guidance=weight)) for weight in guidance]
     ways += [("config", dataclasses.replace(config.generation, num_candidates=1, reranker=None))]
-    calls = [_drawing(config, batch, *way) for way in ways]
+    calls = [_generation_call(config, batch, *way) for way in ways]
     compile_seconds = [_seconds(call, 1) for call in calls]
     repeats = [max(1, round(SAMPLE_SECONDS / _seconds(call, 1))) for call in calls]
     samples = [[_seconds(call, count) for call, count in zip(calls, repeats, strict=True)] for _ in range(rounds)]
@@ -77,7 +77,7 @@ def measure(
         names = {"way": way, "steps": settings.num_decoding_steps if masked else None, "guidance": settings.guidance}
         names["num_refinement_rounds"] = settings.num_refinement_rounds
         times = {"seconds": median, "least": min(seconds), "most": max(seconds), "compile_seconds": compiled}
-        rows.append({"batch": batch, **names, "pictures_per_second": batch / median, **times})
+        rows.append({"batch": batch, **names, "images_per_second": batch / median, **times})
     return rows
 
 
@@ -86,7 +86,7 @@ def _pattern(config: Config, way: str) -> str:
     return patterns.get(way, check(config).model.attention_pattern)
 
 
-def _drawing(config: Config, batch: int, way: str, drawn: Generation) -> Callable[[], None]:
+def _generation_call(config: Config, batch: int, way: str, generation: Generation) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
@@ -108,11 +108,16 @@ def _drawing(config: Config, batch: int, way: str, drawn: Generation) -> Callabl
         )
     )
     empty = (ids[0] * 0, jnp.arange(ids.shape[1]) < 2)
-    draw = ImageTokenDecoder(
-        model, drawn, grid=grid, codebook_size=codes, empty=empty, autoregressive=attention_pattern == "autoregressive"
+    generate = ImageTokenDecoder(
+        model,
+        generation,
+        grid=grid,
+        codebook_size=codes,
+        empty=empty,
+        autoregressive=attention_pattern == "autoregressive",
     )
-    given = (init(jax.random.key(0)), ids, shown, jax.random.split(jax.random.key(1), batch))
-    return lambda: jax.block_until_ready(draw(*given))
+    inputs = (init(jax.random.key(0)), ids, shown, jax.random.split(jax.random.key(1), batch))
+    return lambda: jax.block_until_ready(generate(*inputs))
 
 
 def _seconds(call: Callable[[], None], count: int) -> float:
@@ -135,7 +140,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"{row['batch']:5d}  {row['way']:6s}  {row['steps'] or '-':>5}  {row['guidance']:8g}  "
             f"{row['num_refinement_rounds']:9d}  "
-            f"{row['pictures_per_second']:10.1f}  {median:12.2f}  {least:.2f} to {most:.2f}"
+            f"{row['images_per_second']:10.1f}  {median:12.2f}  {least:.2f} to {most:.2f}"
         )
     return "\n".join([*lines, f"on {jax.devices()[0].device_kind}, compile time apart"])
 

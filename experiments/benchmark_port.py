@@ -52,16 +52,16 @@ def _write_model(folder):
     from safetensors.numpy import save_file
 
     from vlm_jax.weights.bert import BERT
-    from vlm_jax.weights.ported import shapes
+    from vlm_jax.weights.converted_model import shapes
     from vlm_jax.weights.source import Tensors
-    from vlm_jax.weights.tables import to_theirs
+    from vlm_jax.weights.tables import export_tensors
 
     architecture = BERT.settings(SETTINGS, {}, Tensors([]), "BertModel", ("pooler",))
     random = np.random.default_rng(0)
     params = {
         path: random.normal(0, 0.02, leaf.shape).astype(np.float32) for path, leaf in shapes(architecture).items()
     }
-    tensors = to_theirs(params, {}, BERT.rows(architecture))
+    tensors = export_tensors(params, {}, BERT.rows(architecture))
     folder.mkdir()
     save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")

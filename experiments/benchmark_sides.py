@@ -20,7 +20,7 @@ class Child:
 
     def __init__(self, make: type, *arguments: Any) -> None:
         self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        self.facts = self._pool.submit(_start, make, *arguments).result()
+        self.metadata = self._pool.submit(_start, make, *arguments).result()
 
     def call(self, method: str, *arguments: Any) -> Any:
         return self._pool.submit(_call, method, *arguments).result()
@@ -31,7 +31,7 @@ _side: dict[str, Any] = {}  # of a child process: the one object it serves
 
 def _start(make: type, *arguments: Any) -> dict[str, Any]:
     _side["it"] = make(*arguments)
-    return _side["it"].facts
+    return _side["it"].metadata
 
 
 def _call(method: str, *arguments: Any) -> Any:
@@ -55,14 +55,14 @@ class Side:
         return self.device_peak() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class Ours(Side):
+class Own(Side):
     """The train step that `experiments.train` runs, on one device; its parameters go to `file`."""
 
     def __init__(self, config: Config, file: Path, tf32: bool) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the same GPU's memory
-        from vlm_jax.allocator import keep_freed_memory
+        from vlm_jax.allocator import tune_malloc
 
-        keep_freed_memory()  # as `experiments.train` does
+        tune_malloc()  # as `experiments.train` does
         import flax
         import jax
 
@@ -80,7 +80,7 @@ class Ours(Side):
         if backend != "cpu":
             jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
         self._logits = logits_of(task, params, batch)
-        self.facts = {
+        self.metadata = {
             "device": backend,
             "products": "TF32" if tf32 and backend != "cpu" else "float32",
             "versions": {"jax": jax.__version__, "flax": flax.__version__},
@@ -112,7 +112,7 @@ class PeerSide(Side):
         self._training = PeerTraining(config, classes_of(config), np.load(file), random_batch(config))
         self._cuda = torch.cuda if torch.cuda.is_available() else None
         self._logits = self._training.answer_logits()
-        self.facts = {
+        self.metadata = {
             "device": "gpu" if self._cuda else "cpu",
             "threads": torch.get_num_threads(),
             "versions": {"torch": str(torch.__version__)},
@@ -155,18 +155,18 @@ def task_of(config: Config) -> Any:
 
 
 def random_batch(config: Config) -> dict[str, np.ndarray]:
-    """Noise for pictures, questions of different lengths, two accepted answers each; by the names of `Batch`."""
+    """Noise for images, questions of different lengths, two accepted answers each; by the names of `Batch`."""
     random, text = np.random.default_rng(0), config.model.text
-    pictures, shape = config.training.batch_images, (config.training.batch_images, config.data.texts_per_image)
+    images, shape = config.training.batch_images, (config.training.batch_images, config.data.texts_per_image)
     return {
-        "image": random.normal(size=(pictures, *config.data.image.size, 3)).astype(np.float32),
+        "image": random.normal(size=(images, *config.data.image.size, 3)).astype(np.float32),
         "input_ids": random.integers(0, text.vocab_size, (*shape, text.max_length)).astype(np.int32),
         "text_mask": np.arange(text.max_length)
         < random.integers(text.max_length // 2, text.max_length + 1, (*shape, 1)),
         "answers": random.integers(0, classes_of(config), (*shape, 2)).astype(np.int32),
         "answer_weights": np.broadcast_to(np.float32([0.75, 0.25]), (*shape, 2)).copy(),
         "weight": np.ones(shape, np.float32),
-        "index": np.arange(pictures, dtype=np.int32),
+        "index": np.arange(images, dtype=np.int32),
     }
 
 

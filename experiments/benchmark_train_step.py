@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments.benchmark_sides import Child, Ours, PeerSide, furthest
+from experiments.benchmark_sides import Child, Own, PeerSide, furthest
 from vlm_jax.command_line import load_preset, run_command
 from vlm_jax.config import Config
 from vlm_jax.config_checks import check
@@ -34,7 +34,7 @@ class Benchmark(Group):
     steps: int | None = None
     """Optimizer steps of a sample; without it, as many as take about a second."""
     batch_images: int | None = None
-    """Pictures of a step; without it the config's, or 2 with a ResNet-50."""
+    """Images of a step; without it the config's, or 2 with a ResNet-50."""
     rounds: int | None = None
     """Samples of each side; without it 9, or 5 with a ResNet-50."""
     tf32: bool = False
@@ -51,14 +51,21 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec("torch") is None:
         raise InputError("the peer needs PyTorch; install it with: pip install torch==2.13.0")
     ours, peer = start(config, tf32=arguments.tf32, compiled=arguments.compile)
-    apart = furthest(ours.call("logits"), peer.call("logits"))
-    if apart > TOLERANCE:
-        print(f"error: the logits differ by {apart:.1e} relative, over {TOLERANCE:.0e}: not one model", file=sys.stderr)
+    difference = furthest(ours.call("logits"), peer.call("logits"))
+    if difference > TOLERANCE:
+        print(
+            f"error: the logits differ by {difference:.1e} relative, over {TOLERANCE:.0e}: not one model",
+            file=sys.stderr,
+        )
         return 1
     if not arguments.json_:
-        print(f"logits differ by {apart:.1e} relative, within {TOLERANCE:.0e}: the same model", flush=True)
+        print(f"logits differ by {difference:.1e} relative, within {TOLERANCE:.0e}: the same model", flush=True)
     rounds = arguments.rounds or (5 if config.model.image.cnn == "resnet50" else 9)
-    result = {**_described(config), "logits_apart": apart, **measure(ours, peer, steps=arguments.steps, rounds=rounds)}
+    result = {
+        **_described(config),
+        "logits_difference": difference,
+        **measure(ours, peer, steps=arguments.steps, rounds=rounds),
+    }
     print(json.dumps(result) if arguments.json_ else _text(result))
     return 0
 
@@ -93,10 +100,12 @@ def start(config: Config, *, tf32: bool, compiled: bool) -> tuple["Child", "Chil
     """Both sides, with the same parameters and the same batch."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "parameters.npz"
-        ours = Child(Ours, config, file, tf32)
+        ours = Child(Own, config, file, tf32)
         peer = Child(PeerSide, config, file, tf32, compiled)
-    if ours.facts["device"] != peer.facts["device"]:
-        raise InputError(f"jax runs on {ours.facts['device']}, torch on {peer.facts['device']}; install both for one")
+    if ours.metadata["device"] != peer.metadata["device"]:
+        raise InputError(
+            f"jax runs on {ours.metadata['device']}, torch on {peer.metadata['device']}; install both for one"
+        )
     return ours, peer
 
 
@@ -121,7 +130,7 @@ def _figures(side: "Child", times: tuple[tuple[float, float], ...]) -> dict[str,
         "slowest": max(wall),
         "processor_seconds_a_step": statistics.median(processor),
         "peak_bytes": side.call("peak_bytes"),
-        **side.facts,
+        **side.metadata,
     }
 
 
@@ -153,7 +162,7 @@ def _text(result: dict[str, Any]) -> str:
     lines += [
         f"time of ours / torch: {result['ratio']:.3f} (below 1, ours is faster), medians of {result['rounds']} samples "
         f"of {result['steps_a_sample']} steps",
-        f"{result['config']}, {result['batch_images']} pictures x {result['texts_per_image']} questions, on "
+        f"{result['config']}, {result['batch_images']} images x {result['texts_per_image']} questions, on "
         f"{ours['device']}: {result['cores']} cores, {peer['threads']} torch threads, products in {ours['products']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items()),
     ]

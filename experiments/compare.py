@@ -1,6 +1,6 @@
 """Do two trained checkpoints differ on the test split? `python -m experiments.compare runs/a runs/b`.
 
-Item by item, with the picture as the unit, since questions about one picture are not independent. That says something
+Item by item, with the image as the unit, since questions about one image are not independent. That says something
 about these two checkpoints. Whether a way to train is better needs several seeds of each: experiments.ablate.
 """
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from vlm_jax.metrics.paired import Paired
     from vlm_jax.run_folder import RunFolder
 
-DRAWN = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
-SAME_DATA = ("data.name", "data.files.images", "data.files.test", *DRAWN)
+SCENE_SETTINGS = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
+SAME_DATA = ("data.name", "data.files.images", "data.files.test", *SCENE_SETTINGS)
 # What scores are measured by, of each task: other pixels have other decibels, other codes other likelihoods.
 SAME_SCALE = {
     "vqa": ("data.accuracy",),
@@ -30,7 +30,7 @@ SAME_SCALE = {
 LIKELIHOODS = (
     "generation.tokenizer",
     "model.attention_pattern",
-)  # and of drawn pictures of which nobody knows what is right
+)  # and of drawn images of which nobody knows what is right
 UNITS = {
     "vqa": "accuracy",
     "captioning": "captions that are right (by rule, or word for word)",
@@ -60,32 +60,32 @@ def main(argv: list[str]) -> int:
     configs = [folder.config() for folder in folders]
     if configs[0].task != configs[1].task:
         raise InputError(f"the runs have different tasks, {configs[0].task} and {configs[1].task}")
-    if apart := _other_data(folders, configs):
-        raise InputError(f"the runs have other test pictures ({apart}); compare runs on the same data")
-    if apart := _other_scale(folders, configs):
-        raise InputError(f"the runs measure by other scales ({', '.join(apart)}), on which scores do not compare")
+    if differing := _other_data(folders, configs):
+        raise InputError(f"the runs have other test images ({differing}); compare runs on the same data")
+    if differing := _other_scale(folders, configs):
+        raise InputError(f"the runs measure by other scales ({', '.join(differing)}), on which scores do not compare")
     a, b = (read_items(path, configs[0].task) for path in (arguments.run_a, arguments.run_b))
-    shared = [key for key in a if key in b and _what(a[key]) == _what(b[key])]
+    shared = [key for key in a if key in b and _target(a[key]) == _target(b[key])]
     if not shared:
         raise InputError("the runs predicted no item in common; compare runs on the same data")
     left_out = len(a) + len(b) - 2 * len(shared)
     if left_out:
         print(f"note: {left_out} items that only one of them predicted are left out")
-    pictures = [a[key].picture for key in shared]
+    images = [a[key].image_id for key in shared]
     print(f"a: {arguments.run_a}\nb: {arguments.run_b}\n{UNITS[configs[0].task]}")
     kinds = sorted({a[key].kind for key in shared} - {""})
-    found = []
+    results = []
     for kind in ["", *(kinds if len(kinds) > 1 else [])]:
         of_kind = [place for place, key in enumerate(shared) if not kind or a[key].kind == kind]
         scores = ([items[shared[place]].score for place in of_kind] for items in (a, b))
-        found.append(paired_difference(*scores, [pictures[place] for place in of_kind]))
-    print(_line("all", found[0], found[0].p))
-    tested = [each.p for each in found[1:] if each.p is not None]
+        results.append(paired_difference(*scores, [images[place] for place in of_kind]))
+    print(_line("all", results[0], results[0].p))
+    tested = [result.p for result in results[1:] if result.p is not None]
     adjusted = iter(holm(tested))  # of the kinds together: among twenty, one would seem to differ by chance
-    for kind, each in zip(kinds, found[1:], strict=False):
-        print(_line(kind, each, None if each.p is None else next(adjusted), adjusted=True))
+    for kind, result in zip(kinds, results[1:], strict=False):
+        print(_line(kind, result, None if result.p is None else next(adjusted), adjusted=True))
     print(
-        "The interval is about these two checkpoints on pictures like these, not about the ways they were trained: "
+        "The interval is about these two checkpoints on images like these, not about the ways they were trained: "
         "another seed of either may turn it round. For that, train several seeds of each (experiments.ablate)."
     )
     return 0
@@ -99,8 +99,8 @@ def _other_data(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> 
     digests = [folder.data().get("test") for folder in folders]
     if None not in digests:
         return what_differs(*map(from_row, digests))
-    one, other = map(leaves, configs)
-    return ", ".join(name for name in SAME_DATA if one[name] != other[name])
+    first, second = map(leaves, configs)
+    return ", ".join(name for name in SAME_DATA if first[name] != second[name])
 
 
 def _other_scale(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> list[str]:
@@ -112,28 +112,32 @@ def _other_scale(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") ->
     scale: tuple[str, ...] = SAME_SCALE.get(configs[0].task, ())
     if configs[0].task == "image_generation" and configs[0].data.name != "shape_scenes":
         scale = LIKELIHOODS
-    apart = [name for name in scale if leaves(configs[0])[name] != leaves(configs[1])[name]]
-    kept = [folder.file(IMAGE_TOKENIZER) for folder in folders]
-    if "generation.tokenizer" in apart and all(file.is_file() for file in kept) and len(set(map(sha256, kept))) == 1:
-        apart.remove("generation.tokenizer")  # it lies elsewhere and is the same
-    return apart
+    differing = [name for name in scale if leaves(configs[0])[name] != leaves(configs[1])[name]]
+    tokenizers = [folder.file(IMAGE_TOKENIZER) for folder in folders]
+    if (
+        "generation.tokenizer" in differing
+        and all(file.is_file() for file in tokenizers)
+        and len(set(map(sha256, tokenizers))) == 1
+    ):
+        differing.remove("generation.tokenizer")  # it lies elsewhere and is the same
+    return differing
 
 
-def _what(item: "Item") -> tuple[Any, ...]:
-    return item.picture, item.asked, item.references
+def _target(item: "Item") -> tuple[Any, ...]:
+    return item.image_id, item.text, item.references
 
 
-def _line(name: str, found: "Paired", p: float | None, *, adjusted: bool = False) -> str:
+def _line(name: str, result: "Paired", p: float | None, *, adjusted: bool = False) -> str:
     counts = (
-        f"{found.questions:,} items on {found.images:,} pictures, b better on {found.wins:,}, a on {found.losses:,}"
+        f"{result.questions:,} items on {result.images:,} images, b better on {result.wins:,}, a on {result.losses:,}"
     )
-    text = f"{name}: a {found.a:.4f}, b {found.b:.4f}, b - a {found.difference:+.4f}"
-    if found.low is None:
-        why = "one picture" if found.images == 1 else "no spread between pictures"
+    text = f"{name}: a {result.a:.4f}, b {result.b:.4f}, b - a {result.difference:+.4f}"
+    if result.low is None:
+        why = "one image" if result.images == 1 else "no spread between images"
         return f"{text} ({why}: no interval); {counts}"
     differ = "these checkpoints differ" if p is not None and p <= 0.05 else "not distinguishable"
     called = "adjusted p" if adjusted else "p"
-    return f"{text} [{found.low:+.4f}, {found.high:+.4f}], {called} {_p(p)}: {differ}; {counts}"
+    return f"{text} [{result.low:+.4f}, {result.high:+.4f}], {called} {_p(p)}: {differ}; {counts}"
 
 
 def _p(p: Any) -> str:

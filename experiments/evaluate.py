@@ -17,12 +17,12 @@ from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 
 CHANGED = {"captioning": "decoding", "image_generation": "generation"}
-REDRAWN = ("generation.mask_schedule",)  # of what is learned with: a picture may be drawn with another one
+CHANGEABLE = ("generation.mask_schedule",)  # of what is learned with: an image may be drawn with another one
 MASKED_ONLY = tuple(f"generation.{name}" for name in ("mask_schedule", "num_decoding_steps", "choice_temperature"))
 
 
 class Evaluate(Group):
-    """Score a trained model on a split, with baselines; write predictions, a sheet of pictures and the result."""
+    """Score a trained model on a split, with baselines; write predictions, a sheet of images and the result."""
 
     run: Annotated[Path, POSITIONAL]
     """Folder of a run."""
@@ -31,7 +31,7 @@ class Evaluate(Group):
     checkpoint: str = "best"
     """`best` by the validation score, `latest`, or an optimizer step that was kept."""
     change: tuple[str, ...] = ()
-    """What is otherwise than in the run: how texts are said or pictures drawn (`generation.num_decoding_steps=4
+    """What is otherwise than in the run: how texts are said or images drawn (`generation.num_decoding_steps=4
     decoding.num_beams=3`), where the data is (`data.files.images=FOLDER`). Not for the test split."""
 
 
@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
         result = _evaluate(folder, arguments.split, arguments.checkpoint, arguments.change)
     for name, value in result["metrics"].items():
         print(f"{name:28s} {'missing' if value is None else f'{value:.4f}'}")
-    for remark in result.get("remarks", ()):
-        print(f"warning: {remark}")
+    for warning in result.get("warnings", ()):
+        print(f"warning: {warning}")
     return 0
 
 
@@ -110,7 +110,7 @@ def _may_change(config, setting):
         return False
     if setting not in KINDS:
         return True  # which names the nearest one
-    return KINDS[setting] in (Kind.PLACE, Kind.SPEED, Kind.USE) or setting in REDRAWN
+    return KINDS[setting] in (Kind.PLACE, Kind.SPEED, Kind.USE) or setting in CHANGEABLE
 
 
 def _named(changes):
@@ -118,20 +118,20 @@ def _named(changes):
     from vlm_jax.config import KINDS
     from vlm_jax.setting_kinds import Kind
 
-    return [each for each in changes if KINDS[each.partition("=")[0]] not in (Kind.PLACE, Kind.SPEED)]
+    return [change for change in changes if KINDS[change.partition("=")[0]] not in (Kind.PLACE, Kind.SPEED)]
 
 
 def _spelled(split, changes):
     """A name for files; where a change holds what none can, its digest tells it apart."""
-    whole = ",".join([split, *changes])
-    plain = re.sub(r"[^A-Za-z0-9=.+,_-]+", "-", whole)[:100]
-    return plain if plain == whole else f"{plain}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    text = ",".join([split, *changes])
+    plain = re.sub(r"[^A-Za-z0-9=.+,_-]+", "-", text)[:100]
+    return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _evaluate(folder, split, checkpoint, changes):
     from vlm_jax.data.sources import open_split
+    from vlm_jax.training.continuation import check_data
     from vlm_jax.training.evaluation import commit, evaluate_run, result_files
-    from vlm_jax.training.going_on import check_data
     from vlm_jax.training.setup import load_trained, make_encoder
 
     config = _changed(folder.config(), changes)
@@ -139,11 +139,11 @@ def _evaluate(folder, split, checkpoint, changes):
     splits = {name: open_split(config.data, name) for name in dict.fromkeys((split, "train"))}
     digests = check_data(config, folder, splits)
     examples, train = (task.prepare(splits[name]) for name in (split, "train"))
-    facts = {"checkpoint_step": step, "wall_seconds": 0.0, "commit": commit()}
-    facts |= {"data": {name: its.sha256 for name, its in digests.items()}, "history": folder.history()}
+    metadata = {"checkpoint_step": step, "wall_seconds": 0.0, "commit": commit()}
+    metadata |= {"data": {name: digest.sha256 for name, digest in digests.items()}, "history": folder.history()}
     changes = _named(changes)
     name = _spelled(split, changes if checkpoint == "best" else [f"checkpoint={checkpoint}", *changes])
-    result = evaluate_run(task, params, examples, train, split=split, name=name, folder=folder, facts=facts)
+    result = evaluate_run(task, params, examples, train, split=split, name=name, folder=folder, metadata=metadata)
     print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")
     return result
 

@@ -1,6 +1,6 @@
 """What a config's model is made of: `python -m experiments.inspect_model configs/quickstart.py --depth 3`.
 
-Parameters, output shapes and FLOPs of every module; needs neither pictures nor a tokenizer, and runs nothing.
+Parameters, output shapes and FLOPs of every module; needs neither images nor a tokenizer, and runs nothing.
 """
 
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, 
     return "\n".join(
         [
             f"{config.name}: {model.fusion}, {model.attention_pattern}, {model.head}, images by {model.image.cnn}",
-            f"example: one picture of {height} x {width} pixels, {texts}s: {data.texts_per_image} of "
+            f"example: one image of {height} x {width} pixels, {texts}s: {data.texts_per_image} of "
             f"{model.text.max_length} tokens, {answers}",
             *_modules(rows, depth),
             f"{f'FLOPs of a {texts}':21s}{round(rows[0].flops / data.texts_per_image):,}",
@@ -99,7 +99,7 @@ def _of_codes(config: Config) -> list[str]:
     rows, columns = grid_size(codes, config.data.image.size)
     return [
         f"{config.name}: an image tokenizer, {codebook_size(codes):,} codes ({codes.quantizer})",
-        f"example: one picture of {height} x {width} pixels, {rows} x {columns} codes",
+        f"example: one image of {height} x {width} pixels, {rows} x {columns} codes",
     ]
 
 
@@ -121,7 +121,7 @@ def _modules(rows: "list[ModuleRow]", depth: int) -> list[str]:
         ),
         *([""] if depth else []),
         f"parameters           {rows[0].parameters:,}",
-        f"FLOPs of a picture   {rows[0].flops:,}",
+        f"FLOPs of an image   {rows[0].flops:,}",
     ]
 
 

@@ -83,14 +83,14 @@ def main(argv: list[str]) -> int:
 
 
 def _import(options):
-    from vlm_jax.weights.ported import read, write_import
+    from vlm_jax.weights.converted_model import read, write_import
 
-    ported = read(options.source, **_about(options))
-    write_import(ported, options.output)
-    for line in ported.class_lines:
+    converted = read(options.source, **_about(options))
+    write_import(converted, options.output)
+    for line in converted.class_lines:
         print(line)
-    print(f"{ported.family.name}: {ported.parameter_count:,} parameters, sha256 {ported.origin.sha256}")
-    for line in ported.changes.lines():
+    print(f"{converted.family.name}: {converted.parameter_count:,} parameters, sha256 {converted.origin.sha256}")
+    for line in converted.changes.lines():
         print(line)
     print(f"saved in {options.output}: params, tokenizer, port_report.md")
     return 0
@@ -99,13 +99,15 @@ def _import(options):
 def _about(options):
     """What the options say of a source that it does not say itself."""
     names = {"strip_prefix": options.strip_prefix, "drop_tensors": "|".join(options.drop_tensors)}
-    return names | {"given_class": options.architecture}
+    return names | {"class_name": options.architecture}
 
 
 def _verify(options):
     from vlm_jax.weights.verify import verdict, verify
 
-    print(f"{options.source}: largest differences, as a share of the largest entry (at least 1); theirs in float64")
+    print(
+        f"{options.source}: largest differences, as a share of the largest entry (at least 1); the reference in float64"
+    )
     checks = []
     for check in verify(options.source, **_about(options)):
         shown = "" if check.status == "note" else check.status
@@ -117,24 +119,24 @@ def _verify(options):
 
 
 def _export(options):
+    from vlm_jax.weights.converted_model import ABOUT, read_import
     from vlm_jax.weights.export import export
-    from vlm_jax.weights.ported import ABOUT, read_import
 
     folder = Path(options.source)
     if (folder / ABOUT).is_file():
-        ported = read_import(folder)
+        converted = read_import(folder)
     else:
         from vlm_jax.training.pretrained import text_side_of_run
 
-        ported = text_side_of_run(folder)
-    kind = export(ported, options.output)
+        converted = text_side_of_run(folder)
+    kind = export(converted, options.output)
     if kind:
         told = "".join(
-            f", with {name}={value}," for name, value in ported.family.load_options(ported.architecture).items()
+            f", with {name}={value}," for name, value in converted.family.load_options(converted.architecture).items()
         )
         loads = f"transformers.{kind}.from_pretrained{told} loads it"
     else:
-        loads = f"names are those of {ported.family.about}"
+        loads = f"names are those of {converted.family.about}"
     print(f"saved in {options.output}: {loads}")
     return 0
 

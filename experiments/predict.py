@@ -1,6 +1,6 @@
 """Ask a trained model: `python -m experiments.predict runs/quickstart --image cat.png --question "what colour is it?"`.
 
-Every question is asked about every picture. A model that writes captions is asked nothing: `--image photos/ --beam 5`.
+Every question is asked about every image. A model that writes captions is asked nothing: `--image photos/ --beam 5`.
 One that draws takes what to draw: `--prompt "a small red circle left of a blue square" --output sheet.png`.
 """
 
@@ -17,7 +17,7 @@ from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 
 # Settings of `generation`.
-DRAWN = (
+GENERATION_OPTIONS = (
     "samples",
     "num_candidates",
     "reranker",
@@ -26,27 +26,27 @@ DRAWN = (
     "guidance",
     "num_refinement_rounds",
 )
-AT_ONCE = 64  # pictures, candidates too
+AT_ONCE = 64  # images, candidates too
 SHOWN = 200  # characters of a text or of words that a note shows
-LOOKED_AT = 10_000  # characters whose words a note can be about; all of them would take all memory
+READ_CHARACTERS = 10_000  # characters whose words a note can be about; all of them would take all memory
 MASKED_ONLY = ("num_decoding_steps",)
 # The options of each task, beside those that all have.
 OPTIONS = {
     "vqa": ("image", "question", "output"),
     "captioning": ("image", "beam", "samples", "temperature", "top_p", "prefix", "choices", "seed", "output"),
-    "image_generation": ("prompt", *DRAWN, "seed", "output"),
+    "image_generation": ("prompt", *GENERATION_OPTIONS, "seed", "output"),
 }
-DOES = {"vqa": "answers questions", "captioning": "writes captions", "image_generation": "draws pictures"}
+DOES = {"vqa": "answers questions", "captioning": "writes captions", "image_generation": "draws images"}
 
 
 class Predict(Group):
-    """Answer every question about every picture, with the likeliest five answers and their probabilities; say what
+    """Answer every question about every image, with the likeliest five answers and their probabilities; say what
     is in it, with the log-probability of what was said; or draw what is asked for."""
 
     run: Annotated[Path, POSITIONAL]
     """Folder of a run."""
     image: tuple[Path, ...] | None = None
-    """Picture files, or folders of them."""
+    """Image files, or folders of them."""
     question: tuple[str, ...] | None = None
     """Questions, for a model that answers them."""
     prompt: tuple[str, ...] | None = None
@@ -54,9 +54,9 @@ class Predict(Group):
     beam: int | None = None
     """Captions: search with so many beams, and show the best."""
     samples: int | None = None
-    """Captions: so many of a picture, drawn at random; with --beam, so many of the best. Pictures of a prompt."""
+    """Captions: so many of an image, drawn at random; with --beam, so many of the best. Images of a prompt."""
     temperature: float | None = None
-    """Captions and pictures: above 1 the draws vary more, below 1 less. --num-refinement-rounds have one of their own,
+    """Captions and images: above 1 the draws vary more, below 1 less. --num-refinement-rounds have one of their own,
     0.5."""
     top_p: float | None = None
     """Captions: draw among the likeliest words that together have this probability."""
@@ -65,23 +65,23 @@ class Predict(Group):
     choices: tuple[str, ...] | None = None
     """Captions: the only texts to choose from."""
     steps: int | None = None
-    """Pictures: steps in which one is drawn."""
+    """Images: steps in which one is drawn."""
     num_refinement_rounds: int | None = None
-    """Pictures: rounds in which each of their codes is then drawn anew."""
+    """Images: rounds in which each of their codes is then drawn anew."""
     guidance: float | None = None
-    """Pictures: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
+    """Images: how far logits are pushed from those without the prompt towards those with it; 0 is none."""
     candidates: int | None = None
-    """Pictures: each is the best of so many that are drawn."""
+    """Images: each is the best of so many that are drawn."""
     judge: str | None = None
-    """Pictures: folder of a captioning run that chooses among the candidates."""
+    """Images: folder of a captioning run that chooses among the candidates."""
     seed: int | None = None
-    """Other captions or pictures than those of the run's seed; with the same one they are the same again."""
+    """Other captions or images than those of the run's seed; with the same one they are the same again."""
     output: Path | None = None
-    """A PNG that shows the pictures with what was said of them, or all that were drawn."""
+    """A PNG that shows the images with what was said of them, or all that were drawn."""
     checkpoint: str = "best"
     """`best` by the validation score, `latest`, or an optimizer step that was kept."""
     json_: bool = False
-    """One line of JSON an answer or picture instead of text."""
+    """One line of JSON an answer or image instead of text."""
 
 
 def main(argv: list[str]) -> int:
@@ -109,7 +109,9 @@ def main(argv: list[str]) -> int:
             raise InputError(f"--output {output} must be a PNG file in a folder that exists and can be written to")
     if arguments.seed is not None:
         config = dataclasses.replace(config, seed=arguments.seed)
-    {"vqa": _answer, "captioning": _say_captions, "image_generation": _draw}[config.task](folder, config, arguments)
+    {"vqa": _answer, "captioning": _generate_captions, "image_generation": _generate_images}[config.task](
+        folder, config, arguments
+    )
     return 0
 
 
@@ -136,10 +138,10 @@ def _answer(folder, config, arguments):
         else:
             print(f"{prediction.image_id}: {prediction.question.text}")
             print("\n".join(f"  {probability:6.1%}  {answer}" for answer, probability in prediction.top))
-    _sheet(config, predictions, examples, arguments.output)
+    _write_contact_sheet(config, predictions, examples, arguments.output)
 
 
-def _say_captions(folder, config, arguments):
+def _generate_captions(folder, config, arguments):
     from vlm_jax.config_checks import check
     from vlm_jax.data.input_images import input_images
     from vlm_jax.types import Example
@@ -162,16 +164,20 @@ def _say_captions(folder, config, arguments):
     captions = task.predict(params, examples, **options)
     for caption in captions:
         if arguments.json_:
-            said = [each.as_dict() for each in caption.hypotheses]
-            print(json.dumps({"image": caption.image_id, "captions": said, "notes": []}, ensure_ascii=False))
+            hypotheses = [hypothesis.as_dict() for hypothesis in caption.hypotheses]
+            print(json.dumps({"image": caption.image_id, "captions": hypotheses, "notes": []}, ensure_ascii=False))
         else:
             print(caption.image_id)
-            print("\n".join(f"  {each.log_probability:8.2f}  {each.text}" for each in caption.hypotheses))
-    _sheet(config, captions, examples, arguments.output)
+            print(
+                "\n".join(
+                    f"  {hypothesis.log_probability:8.2f}  {hypothesis.text}" for hypothesis in caption.hypotheses
+                )
+            )
+    _write_contact_sheet(config, captions, examples, arguments.output)
 
 
-def _sheet(config, predictions, examples, output):
-    """The pictures with what was said of them, where that is wanted."""
+def _write_contact_sheet(config, predictions, examples, output):
+    """The images with what was said of them, where that is wanted."""
     if output is None:
         return
     from vlm_jax.data.images import decode_image
@@ -182,10 +188,12 @@ def _sheet(config, predictions, examples, output):
         example.image_id: thumbnail(decode_image(example.image, name=example.image_id, max_pixels=most))
         for example in examples
     }
-    plot_contact_sheet([each.card(small[each.image_id]) for each in predictions], output, title=config.name)
+    plot_contact_sheet(
+        [prediction.card(small[prediction.image_id]) for prediction in predictions], output, title=config.name
+    )
 
 
-def _draw(folder, config, arguments):
+def _generate_images(folder, config, arguments):
     import numpy as np
 
     from vlm_jax.config_checks import check
@@ -197,8 +205,10 @@ def _draw(folder, config, arguments):
             raise InputError(
                 f"{folder.path} draws one code after the other (attention_pattern autoregressive); leave {option} out"
             )
-    given = {name: getattr(arguments, name) for name in DRAWN}
-    changes = {"num_images" if name == "samples" else name: value for name, value in given.items() if value is not None}
+    options = {name: getattr(arguments, name) for name in GENERATION_OPTIONS}
+    changes = {
+        "num_images" if name == "samples" else name: value for name, value in options.items() if value is not None
+    }
     if arguments.num_candidates == 1 and arguments.reranker is None:
         changes["reranker"] = None  # nothing is left to choose among
     settings = dataclasses.replace(config.generation, **changes)
@@ -213,27 +223,31 @@ def _draw(folder, config, arguments):
     notes = {prompt: _notes(prompt, encode, config) for prompt in dict.fromkeys(arguments.prompt)}
     task, params, _ = load_trained(config, folder, encode, which=arguments.checkpoint)
     size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if settings.reranker else settings.num_candidates)
-    pictures = task.generate_images(params, arguments.prompt, settings, batch=size)
-    rows = [(prompt, picture) for prompt, some in zip(arguments.prompt, pictures, strict=True) for picture in some]
-    items = [Card(np.asarray(picture), "", prompt, None, (), None) for prompt, picture in rows]
+    images = task.generate_images(params, arguments.prompt, settings, batch=size)
+    rows = [
+        (prompt, image)
+        for prompt, prompt_images in zip(arguments.prompt, images, strict=True)
+        for image in prompt_images
+    ]
+    items = [Card(np.asarray(image), "", prompt, None, (), None) for prompt, image in rows]
     plot_contact_sheet(items, arguments.output, title=config.name)
     if arguments.json_:
         for place, (prompt, _) in enumerate(rows, 1):
-            line = {"sheet": str(arguments.output), "place": place, "prompt": prompt, "notes": notes[prompt]}
+            line = {"contact_sheet": str(arguments.output), "place": place, "prompt": prompt, "notes": notes[prompt]}
             print(json.dumps(line, ensure_ascii=False))
     else:
-        print(f"{len(items)} pictures in {arguments.output}")
+        print(f"{len(items)} images in {arguments.output}")
 
 
 def _decoding(settings, arguments):
     """The run's way of decoding, as far as the command line does not say another."""
-    changes, drawn = {}, arguments.temperature is not None or arguments.top_p is not None
-    if arguments.beam is not None and drawn:
+    changes, sampled = {}, arguments.temperature is not None or arguments.top_p is not None
+    if arguments.beam is not None and sampled:
         raise InputError("--temperature and --top-p are for --samples without --beam; leave out either")
-    if arguments.beam is not None or arguments.samples is not None or drawn:
+    if arguments.beam is not None or arguments.samples is not None or sampled:
         method = "sample" if arguments.beam is None else "beam"
-        kept = settings.num_return_sequences if settings.method == method else 1
-        changes = {"method": method, "num_return_sequences": kept if arguments.samples is None else arguments.samples}
+        count = settings.num_return_sequences if settings.method == method else 1
+        changes = {"method": method, "num_return_sequences": count if arguments.samples is None else arguments.samples}
         changes |= {} if arguments.beam is None else {"num_beams": arguments.beam}
     for name in ("temperature", "top_p", "prefix"):
         if getattr(arguments, name) is not None:
@@ -241,14 +255,14 @@ def _decoding(settings, arguments):
     return dataclasses.replace(settings, **changes)
 
 
-def _rows(pictures, questions, encode):
-    """Enough for all of them in one batch, within reason; a picture takes a row for every K questions."""
-    return min(AT_ONCE, pictures * -(-questions // encode.texts_per_image))
+def _rows(images, questions, encode):
+    """Enough for all of them in one batch, within reason; an image takes a row for every K questions."""
+    return min(AT_ONCE, images * -(-questions // encode.texts_per_image))
 
 
 def _notes(text, encode, config):
     """Which part of a text does not reach the model, or was not among what it learned from; printed to stderr too."""
-    words, notes = encode.tokenizer.words(text.strip()[:LOOKED_AT]), []
+    words, notes = encode.tokenizer.words(text.strip()[:READ_CHARACTERS]), []
     if not words:
         notes.append(f"no word is in {text[:SHOWN]!r}: the model is asked nothing")
     unknown = [word for word, ids in words if encode.tokenizer.unknown_id in ids]
@@ -267,8 +281,8 @@ def _notes(text, encode, config):
 
 def _listed(words):
     """Each word once, as many as fit a line."""
-    said = ", ".join(map(repr, dict.fromkeys(words)))
-    return said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
+    text = ", ".join(map(repr, dict.fromkeys(words)))
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _line(prediction):

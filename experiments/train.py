@@ -8,7 +8,7 @@ from vlm_jax.command_line import parse_train, run_command
 def main(argv: list[str]) -> int:
     config, workdir = parse_train(argv)
 
-    from vlm_jax.allocator import keep_freed_memory
+    from vlm_jax.allocator import tune_malloc
     from vlm_jax.config_checks import check
     from vlm_jax.identity import changes
     from vlm_jax.interrupts import on_interrupt, print_line
@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.training.parallel import choose_devices, described
     from vlm_jax.training.stops import Interrupted, NotFinite
 
-    keep_freed_memory()
+    tune_malloc()
     devices = choose_devices(config)  # refuses before anything is written
     with claim(workdir, config) as folder:
         before = folder.config()
@@ -39,8 +39,8 @@ def main(argv: list[str]) -> int:
             return 1
     for name, value in result["metrics"].items():
         print(f"{name:28s} {value:.4f}")
-    for remark in result["remarks"]:
-        print(f"warning: {remark}")
+    for warning in result["warnings"]:
+        print(f"warning: {warning}")
     print(f"saved in {folder.path}: result.json, predictions.jsonl, predictions.png")
     return 0
 

@@ -7,10 +7,10 @@ import pytest
 
 CODE = """
 import resource, sys
-from vlm_jax.allocator import keep_freed_memory
+from vlm_jax.allocator import tune_malloc
 import numpy as np
 if sys.argv[1] == "kept":
-    keep_freed_memory()
+    tune_malloc()
 np.ones(10**7)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
@@ -20,7 +20,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_memory_that_is_freed_stays():
+def test_freed_pages_stay():
     faults = {
         how: int(subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, check=True).stdout)
         for how in ("kept", "returned")

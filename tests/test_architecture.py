@@ -45,12 +45,12 @@ def imports(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_imports_lower_ranks_only(path):
-    mine = name_of(path)
+    own_rank = name_of(path)
     for module in imports(path):
         package, *rest = module.split(".")
         assert package not in ("experiments", "configs", "tests")
-        if package == "vlm_jax" and rest and rest[0] != mine:
-            assert RANK[rest[0]] < RANK[mine], f"{mine} imports {module}"
+        if package == "vlm_jax" and rest and rest[0] != own_rank:
+            assert RANK[rest[0]] < RANK[own_rank], f"{own_rank} imports {module}"
 
 
 def line_enders(path):
@@ -73,8 +73,8 @@ def line_enders(path):
 def test_lines_are_taken_apart_in_one_place(tmp_path):
     """`str.splitlines` ends lines where no file does."""
     files = [*FILES, *(path for name in ("experiments", "configs") for path in (ROOT / name).rglob("*.py"))]
-    found = [line for path in files if path.name != "text_lines.py" for line in line_enders(path)]
-    assert found == []
+    lines = [line for path in files if path.name != "text_lines.py" for line in line_enders(path)]
+    assert lines == []
     planted = tmp_path / "planted.py"
     for code in ("a.splitlines()", "f.readlines()", "with open(p) as f:\n  for x in f: pass",
                  "with p.open() as f:\n  [x for x in f]"):  # fmt: skip

@@ -85,14 +85,14 @@ def test_logits_loss_and_gradients_agree(name):
     value = peer.loss()
     assert float(value.detach()) == pytest.approx(loss, rel=TOLERANCE)
     value.backward()
-    theirs = {name: parameter.grad for name, parameter in peer.model.named_parameters()}
-    ours = peers.state_from(gradient)
-    assert ours.keys() == theirs.keys()
+    expected = {name: parameter.grad for name, parameter in peer.model.named_parameters()}
+    gradients = peers.state_from(gradient)
+    assert gradients.keys() == expected.keys()
     # Some gradients are zero but for rounding, such as a key's bias: the largest of all bounds the smallest scale.
-    floor = 1e-2 * max(float(x.abs().max()) for x in theirs.values())
-    for name, mine in ours.items():
-        apart = float((mine - theirs[name]).abs().max()) / max(floor, float(theirs[name].abs().max()))
-        assert apart < TOLERANCE, (name, apart)
+    floor = 1e-2 * max(float(x.abs().max()) for x in expected.values())
+    for name, own_gradient in gradients.items():
+        difference = float((own_gradient - expected[name]).abs().max()) / max(floor, float(expected[name].abs().max()))
+        assert difference < TOLERANCE, (name, difference)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_optimizer_steps_agree(schedule):
         state, _ = step(state, batch)
         peer.step()
     averages = dict(zip(dict(peer.model.named_parameters()), peer.average, strict=True))
-    for ours, theirs in ((state.params, peer.model.state_dict()), (state.ema, averages)):
-        for name, mine in peers.state_from(by_path(ours)).items():
-            assert furthest(mine.numpy(), theirs[name].detach().numpy()) < TOLERANCE, name
+    for parameters, expected in ((state.params, peer.model.state_dict()), (state.ema, averages)):
+        for name, parameter in peers.state_from(by_path(parameters)).items():
+            assert furthest(parameter.numpy(), expected[name].detach().numpy()) < TOLERANCE, name
 
 
-def test_decoding_says_what_transformers_says(capsys):
+def test_decoding_generates_what_transformers_generates(capsys):
     """With beams, the whole encoder-decoder with the same weights."""
     options = ["--words", "6", "--vocabulary", "300", "--batches", "2", "--beams", "3", "--rounds", "1", "--json"]
     assert benchmark_decode.main(options) == 0

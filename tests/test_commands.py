@@ -25,8 +25,8 @@ SMALL = (
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Two picture files of a person's own, no square among them."""
+def images(tmp_path):
+    """Two image files of a person's own, no square among them."""
     for name, colour, size in (("red.png", "red", (90, 60)), ("blue.jpg", "blue", (40, 200))):
         Image.new("RGB", size, colour).save(tmp_path / name)
     return [str(tmp_path / "red.png"), str(tmp_path / "blue.jpg")]
@@ -36,7 +36,7 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
 
 
-def test_a_result_says_everything(trained):
+def test_a_result_is_complete(trained):
     result = json.loads((trained / "result.json").read_text(encoding="utf-8"))
     assert (result["task"], result["split"], result["seed"]) == ("vqa", "test", 0)
     assert set(result["metrics"]) == {
@@ -69,17 +69,17 @@ def test_every_question_has_its_prediction(trained):
     assert set(answers) <= set(json.loads((trained / "answers.json").read_text(encoding="utf-8")))
 
 
-def test_a_sheet_of_pictures_is_drawn(trained):
-    with Image.open(trained / "predictions.png") as sheet:
-        assert sheet.width > 1000 and sheet.height > 1000
-        assert len(sheet.convert("RGB").getcolors(10**7)) > 100
+def test_a_contact_sheet_is_written(trained):
+    with Image.open(trained / "predictions.png") as contact_sheet:
+        assert contact_sheet.width > 1000 and contact_sheet.height > 1000
+        assert len(contact_sheet.convert("RGB").getcolors(10**7)) > 100
 
 
 def test_the_test_split_is_scored_once(trained, capsys):
     before = contents(trained)
     assert evaluate.main([str(trained)]) == 0
-    said = capsys.readouterr().out
-    assert "scored once" in said and "baseline/question_only" in said
+    output = capsys.readouterr().out
+    assert "scored once" in output and "baseline/question_only" in output
     assert contents(trained) == before
 
 
@@ -140,46 +140,46 @@ def test_a_score_that_is_no_number_is_called_missing(trained, tmp_path, capsys):
     ]
 
 
-def test_predict_answers_every_question_about_every_picture(trained, pictures, capsys):
+def test_predict_answers_every_question_about_every_image(trained, images, capsys):
     questions = ["what color is the shape?", "is there a circle?", "what shape is in the image?"]
-    assert predict.main([str(trained), "--image", *pictures, "--question", *questions, "--json"]) == 0
+    assert predict.main([str(trained), "--image", *images, "--question", *questions, "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(line["image"], line["question"]) for line in lines] == [(p, q) for p in pictures for q in questions]
+    assert [(line["image"], line["question"]) for line in lines] == [(p, q) for p in images for q in questions]
     for line in lines:
         probabilities = [answer["probability"] for answer in line["answers"]]
         assert len(probabilities) == 5 and probabilities == sorted(probabilities, reverse=True)
         assert 0 < sum(probabilities) <= 1.0001
 
 
-def test_predict_prints_for_people(trained, pictures, tmp_path, capsys):
-    sheet = tmp_path / "sheet.png"
-    asked = ["--image", pictures[0], "--question", "is there a circle?", "--output", str(sheet)]
-    assert predict.main([str(trained), *asked]) == 0
-    assert sheet.stat().st_size > 1_000
+def test_predict_prints_for_people(trained, images, tmp_path, capsys):
+    contact_sheet = tmp_path / "sheet.png"
+    arguments = ["--image", images[0], "--question", "is there a circle?", "--output", str(contact_sheet)]
+    assert predict.main([str(trained), *arguments]) == 0
+    assert contact_sheet.stat().st_size > 1_000
     first, *answers = capsys.readouterr().out.splitlines()
-    assert first == f"{pictures[0]}: is there a circle?"
+    assert first == f"{images[0]}: is there a circle?"
     assert len(answers) == 5 and all("%" in answer for answer in answers)
 
 
-def test_more_questions_than_slots_are_all_answered(trained, pictures, capsys):
+def test_more_questions_than_slots_are_all_answered(trained, images, capsys):
     questions = [f"is there a {word}?" for word in ["circle", "triangle", "rectangle", "shape", "red", "blue", "black"]]
-    assert predict.main([str(trained), "--image", *pictures, "--question", *questions, "--json"]) == 0
+    assert predict.main([str(trained), "--image", *images, "--question", *questions, "--json"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 14
 
 
-def test_the_batch_does_not_change_an_answer(trained, pictures, capsys):
+def test_the_batch_does_not_change_an_answer(trained, images, capsys):
     def ask(*files):
         predict.main([str(trained), "--image", *files, "--question", "what color is the shape?", "--json"])
         return [json.loads(line)["answers"] for line in capsys.readouterr().out.splitlines()]
 
-    together, alone = ask(*pictures), [ask(file)[0] for file in pictures]
+    together, alone = ask(*images), [ask(file)[0] for file in images]
     for a, b in zip(together, alone, strict=True):
         assert [x["answer"] for x in a] == [x["answer"] for x in b]
         np.testing.assert_allclose([x["probability"] for x in a], [x["probability"] for x in b], rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("question", "message"),
     [
         ("is there a 猫?", "cannot read '猫'"),
         ("what colour is the shape?", "not a word of the training texts: 'colour'"),
@@ -192,27 +192,27 @@ def test_the_batch_does_not_change_an_answer(trained, pictures, capsys):
         ("\x00 \u202e?", ""),
     ],
 )
-def test_any_text_is_answered_and_what_is_lost_is_said(trained, pictures, capsys, question, said):
+def test_any_text_is_answered_and_lost_words_are_noted(trained, images, capsys, question, message):
     with pytest.raises(SystemExit) as end:
-        run_command(predict.main, [str(trained), "--image", pictures[0], "--question", question, "--json"])
+        run_command(predict.main, [str(trained), "--image", images[0], "--question", question, "--json"])
     output, notes = capsys.readouterr()
-    assert end.value.code == 0 and said in notes and len(notes) < 1_000
+    assert end.value.code == 0 and message in notes and len(notes) < 1_000
     line = json.loads(output)
     assert line["question"] == question
     assert line["notes"] == [note.removeprefix("note: ") for note in notes.splitlines() if "note: " in note]
 
 
-def test_a_picture_that_is_none_is_named(trained, tmp_path):
-    (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
-    for name, message in (("cat.png", "no picture file .*cat.png"), ("notes.png", "notes.png is not a picture")):
+def test_an_unreadable_image_is_named(trained, tmp_path):
+    (tmp_path / "notes.png").write_text("not an image", encoding="utf-8")
+    for name, message in (("cat.png", "no image file .*cat.png"), ("notes.png", "notes.png is not an image")):
         with pytest.raises(InputError, match=message):
             predict.main([str(trained), "--image", str(tmp_path / name), "--question", "is there a circle?"])
     with pytest.raises(InputError, match=r"--image is empty"):
         predict.main([str(trained), "--image", "--question", "is there a circle?"])
 
 
-def test_a_folder_that_is_no_run_is_named(trained, pictures):
-    for command in (evaluate.main, lambda run: predict.main([*run, "--image", pictures[0], "--question", "red?"])):
+def test_a_folder_that_is_no_run_is_named(trained, images):
+    for command in (evaluate.main, lambda run: predict.main([*run, "--image", images[0], "--question", "red?"])):
         with pytest.raises(InputError, match=r"tinny is no run folder.*did you mean 'tiny'\?"):
             command([str(trained.with_name("tinny"))])
 
@@ -225,7 +225,7 @@ def test_the_step_is_compiled_once(data_directory, tmp_path):
     data = dataclasses.replace(preset.data, directory=data_directory, limit=30)
     config = dataclasses.replace(preset, data=data, training=dataclasses.replace(preset.training, steps=8))
     with claim(tmp_path / "run", config) as folder:
-        trainer = Trainer(config, folder, say=lambda text: None)
+        trainer = Trainer(config, folder, write_line=lambda text: None)
         trainer.run()
     assert trainer.step._cache_size() == 1
     assert trainer.task._predict._cache_size() == 1
@@ -254,12 +254,12 @@ def test_every_preset_trains(name, changes, data_directory, tmp_path, monkeypatc
 
 @pytest.fixture
 def own(tmp_path):
-    """Forty pictures and two questions about each, as a person would write them down."""
-    (tmp_path / "pictures").mkdir()
+    """Forty images and two questions about each, as a person would write them down."""
+    (tmp_path / "images").mkdir()
     lines = []
     for number in range(40):
         name, colour = f"{number}.jpg", ("red", "blue")[number % 2]
-        Image.new("RGB", (30 + number, 20), colour).save(tmp_path / "pictures" / name)
+        Image.new("RGB", (30 + number, 20), colour).save(tmp_path / "images" / name)
         is_red = ["yes" if colour == "red" else "No."] * 3
         lines.append({"image": name, "question": "what colour is it?", "answers": [colour]})
         lines.append({"image": name, "question": "is it red?", "answers": is_red})
@@ -268,7 +268,7 @@ def own(tmp_path):
 
 def train_own(folder, lines, *options):
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    files = ["--data.files.images", str(folder / "pictures"), "--data.files.train", str(folder / "rows.jsonl")]
+    files = ["--data.files.images", str(folder / "images"), "--data.files.train", str(folder / "rows.jsonl")]
     where = ["--workdir", str(folder / "run"), "--data.directory", str(folder / "kept")]
     return train.main([str(ROOT / "configs" / "vqa_jsonl.py"), *files, *where, *SMALL[2:], *options])
 
@@ -290,7 +290,7 @@ def test_your_own_files_train_and_are_scored(own):
 
 def test_bad_rows_stop_a_training_before_it_starts_or_are_left_out(own, capfd):
     folder, lines = own
-    (folder / "pictures" / "39.jpg").write_text("no picture", encoding="utf-8")
+    (folder / "images" / "39.jpg").write_text("no image", encoding="utf-8")
     lines.append({"image": "../rows.jsonl", "question": "what is it?", "answers": ["a secret"]})
     with pytest.raises(
         InputError, match=r"2 bad rows, the first .*rows\.jsonl:81: .*'\.\.'.*set data.files.bad_rows skip"

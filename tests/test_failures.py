@@ -55,7 +55,7 @@ ARRAY_RECORD = 'Failed to finalize writing of split "train": write() failed: {};
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "said"),
+    ("error", "kind", "message"),
     [
         (OSError(errno.ENOSPC, "full", "/there/x"), MachineError, "/there/x: no space is left; make room and"),
         (OSError(errno.EDQUOT, "quota"), MachineError, "the disk quota is used up"),
@@ -80,10 +80,10 @@ ARRAY_RECORD = 'Failed to finalize writing of split "train": write() failed: {};
         (ExceptionGroup("many", [ValueError("x"), OSError(28, "z")]), MachineError, "no space is left"),
     ],
 )
-def test_a_known_cause_is_found_wherever_it_is(error, kind, said):
+def test_a_known_cause_is_explained_anywhere_in_the_chain(error, kind, message):
     cause = explained(error)
     assert type(cause) is kind
-    assert re.match(said, str(cause)), cause
+    assert re.match(message, str(cause)), cause
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(data_directory, tmp_path):
 
 
 @pytest.mark.parametrize("platform", ["cuda", "nonsense"])
-def test_a_platform_that_is_not_there_is_one_line(tmp_path, platform):
+def test_a_missing_platform_is_one_line(tmp_path, platform):
     if platform == "cuda" and Path("/dev/nvidia0").exists():
         pytest.skip("it is there")
     command = [sys.executable, "-m", "experiments.train", TINY, "--workdir", str(tmp_path / "run")]
@@ -153,7 +153,7 @@ def test_a_platform_that_is_not_there_is_one_line(tmp_path, platform):
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="it is there")
 @pytest.mark.parametrize("first", ["jax.random.key(0)", "jax.numpy.zeros(2)", "jax.jit(lambda x: x)(1)"])
-def test_a_platform_that_is_not_there_is_one_line_wherever_it_is_first_used(first):
+def test_a_missing_platform_is_one_line_wherever_it_is_first_used(first):
     """Most commands compute before they ask for devices, and JAX leaves out frames of its own."""
     code = f"import jax\nfrom vlm_jax.command_line import run_command\nrun_command(lambda _: {first}, [])"
     environment = os.environ | {"JAX_PLATFORMS": "cuda"}
@@ -200,7 +200,7 @@ def test_a_damaged_result_is_named_by_every_reader(trained, tmp_path, text):
             command()
 
 
-def test_a_damaged_result_is_made_again_as_the_message_says(trained, tmp_path, data_directory, capsys):
+def test_a_damaged_result_is_made_again_by_the_command_of_the_message(trained, tmp_path, data_directory, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
     before = RunFolder(folder).result()["metrics"]

@@ -47,11 +47,13 @@ MAY_CHANGE = {
 def test_every_setting_has_one_mark_and_only_known_ones_may_change():
     assert set(KINDS) == set(leaves(Config()))
     assert [name for name, kind in KINDS.items() if kind is None] == []
-    found = {kind: {name for name, its in KINDS.items() if its is kind} for kind in Kind if kind is not Kind.IDENTITY}
-    assert found == MAY_CHANGE
+    changeable = {
+        kind: {name for name, mark in KINDS.items() if mark is kind} for kind in Kind if kind is not Kind.IDENTITY
+    }
+    assert changeable == MAY_CHANGE
 
 
-def test_a_setting_without_a_mark_or_with_two_is_found():
+def test_a_setting_without_a_mark_or_with_two_is_refused():
     @dataclasses.dataclass(frozen=True)
     class Group:
         fine: Identity[int] = 1
@@ -67,11 +69,11 @@ def another(hint, value):
     if typing.get_origin(hint) is Literal:
         return next(choice for choice in arguments if choice != value)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return another(next(each for each in arguments if each is not type(None)), value)
+        return another(next(argument for argument in arguments if argument is not type(None)), value)
     if hint is bool:
         return not value
     if typing.get_origin(hint) is tuple:
-        fresh = (another(each, None) for each in arguments if each is not Ellipsis)
+        fresh = (another(argument, None) for argument in arguments if argument is not Ellipsis)
         return (another(arguments[0], value[0]), *value[1:]) if value else tuple(fresh)
     return f"{value} else" if hint is str else (value or 0) + hint(1)
 
@@ -109,9 +111,9 @@ def test_a_run_goes_on_with_another_value_of_a_setting_or_refuses_it_by_name(set
 
 @pytest.mark.parametrize("setting", sorted(MAY_CHANGE[Kind.SOURCE]))
 def test_a_source_may_move_but_not_come_or_go(setting):
-    without, one, other = (with_overrides(CONFIG, [(setting, value)]) for value in (None, "here", "there"))
-    assert forbidden(one, other) == []
-    for old, new in ((without, one), (one, without)):
+    without, first, second = (with_overrides(CONFIG, [(setting, value)]) for value in (None, "here", "there"))
+    assert forbidden(first, second) == []
+    for old, new in ((without, first), (first, without)):
         assert [change.setting for change in forbidden(old, new)] == [setting]
 
 
@@ -119,10 +121,10 @@ def test_a_source_may_move_but_not_come_or_go(setting):
 @pytest.mark.parametrize("steps", [(10, 20), (20, 10), (10, 4), (4, 10), (3, 4), (7, 7)])
 def test_training_may_be_longer_where_the_steps_that_are_done_had_the_same_rates(schedule, steps):
     settings = Optimizer(schedule=schedule, warmup_steps=5)
-    one, other = (Config(optimizer=settings, training=Training(steps=count)) for count in steps)
+    first, second = (Config(optimizer=settings, training=Training(steps=count)) for count in steps)
     shared = jnp.arange(min(steps))
     rates = [learning_rate_schedule(settings, count)(shared) for count in steps]
-    assert same_schedule(one, other) == bool((rates[0] == rates[1]).all())
+    assert same_schedule(first, second) == bool((rates[0] == rates[1]).all())
 
 
 def test_a_finished_run_may_be_longer_and_not_shorter(tmp_path):

@@ -16,7 +16,7 @@ from vlm_jax.models.inspection import inspect
 
 ROOT = Path(__file__).parent.parent
 TINY = str(ROOT / "configs" / "tiny.py")
-TOTALS = ("parameters", "FLOPs of a picture", "FLOPs of a question")
+TOTALS = ("parameters", "FLOPs of an image", "FLOPs of a question")
 
 
 def shown(capsys, *arguments):
@@ -40,7 +40,7 @@ def test_it_prints_what_the_library_counts(capsys):
     totals, rows, text = shown(capsys, "--depth", "9")
     counted = expected(1000)
     assert totals["parameters"] == counted[0].parameters > 10_000
-    assert totals["FLOPs of a picture"] == counted[0].flops
+    assert totals["FLOPs of an image"] == counted[0].flops
     assert totals["FLOPs of a question"] == round(counted[0].flops / 4)
     assert rows.keys() == {row.path for row in counted[1:]}
     for row in counted[1:]:
@@ -53,7 +53,7 @@ def test_it_prints_what_the_library_counts(capsys):
 def test_depth_rolls_up_what_is_deeper(capsys, depth):
     totals, rows, _ = shown(capsys, "--depth", str(depth))
     assert max(path.count("/") for path in rows) == depth - 1
-    for column, total in enumerate(("parameters", "FLOPs of a picture")):
+    for column, total in enumerate(("parameters", "FLOPs of an image")):
         figures = [int(row[column].replace(",", "")) for path, row in rows.items() if "/" not in path]
         assert sum(figures) == totals[total]
 
@@ -64,12 +64,12 @@ def test_two_levels_are_shown_unless_told_otherwise(capsys):
     assert "trunk" not in capsys.readouterr().out
 
 
-def test_classes_are_those_of_the_config_or_given(capsys):
-    given, _, text = shown(capsys, "--classes", "13")
+def test_classes_come_from_the_config_or_the_option(capsys):
+    totals, _, text = shown(capsys, "--classes", "13")
     assert "13 answers\n" in text
-    assert given["parameters"] == expected(13)[0].parameters
+    assert totals["parameters"] == expected(13)[0].parameters
     configured, _, text = shown(capsys, "--model.classes", "13")
-    assert "assumed" not in text and configured == given
+    assert "assumed" not in text and configured == totals
 
 
 def test_settings_are_options(capsys):

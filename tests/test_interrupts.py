@@ -73,9 +73,9 @@ def tries(start, folder, count, seed, *, most):
         wait_for_seconds(process, moments.uniform(0.2, most))
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
-        said, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=60)
         assert process.returncode == 130, (done, errors)
-        if "stopped after optimizer step" in said:  # too late: it has saved
+        if "stopped after optimizer step" in output:  # too late: it has saved
             shutil.rmtree(folder)
             continue
         assert re.fullmatch(r"interrupted(: [^\n]+)?\n", errors), (done, errors)
@@ -137,9 +137,9 @@ def test_training_saves_first_and_a_second_one_leaves_at_once(start, tmp_path):
     process = start(folder)
     wait_for_line(process, "step 2/")
     process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "")
-    step = int(re.search(r"stopped after optimizer step (\d+) and saved; the same command resumes there\n$", said)[1])
+    step = int(re.search(r"stopped after optimizer step (\d+) and saved; the same command resumes there\n$", output)[1])
     assert (folder / "checkpoints" / str(step)).is_dir()
 
     before = snapshot(folder)
@@ -166,9 +166,9 @@ def test_a_closed_terminal_saves_first(start, tmp_path):
     options = ("--training.steps", "3000")
     process = start(folder, *options, before=("setsid", "--ctty"), **ends)
     os.close(terminal)
-    said = b""
-    while not re.search(rb"step \d+/3000 ", said):
-        said += read(master, said)
+    output = b""
+    while not re.search(rb"step \d+/3000 ", output):
+        output += read(master, output)
     os.close(master)
     assert process.wait(timeout=60) == 129
     assert [entry.name.isdigit() for entry in (folder / "checkpoints").iterdir()] == [True]
@@ -186,19 +186,19 @@ def script(body, *, number=signal.SIGINT, before=()):
     text = "import os, signal, sys, time\nfrom pathlib import Path\nfrom vlm_jax.interrupts import *\n" + body
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     process = subprocess.Popen([*before, sys.executable, "-c", text], cwd=ROOT, **pipes)
-    said = ""
-    while "now" not in said and (line := process.stdout.readline()):
-        said += line
+    output = ""
+    while "now" not in output and (line := process.stdout.readline()):
+        output += line
     process.send_signal(number)
-    said += process.communicate(timeout=30)[0]
-    return process.returncode, said
+    output += process.communicate(timeout=30)[0]
+    return process.returncode, output
 
 
 def test_an_exception_that_python_drops_is_not_needed():
     """As in JAX's callback of the garbage collector: nothing can be raised out of it."""
     spin = "gc.callbacks.append(lambda *_: [time.sleep(0.01) for _ in range(200)])\nprint('now', flush=True)\n"
-    code, said = script(f"import gc\ninstall()\n{spin}gc.collect()\nprint('went on')\ntime.sleep(20)")
-    assert (code, said) == (130, "now\ninterrupted\n")
+    code, output = script(f"import gc\ninstall()\n{spin}gc.collect()\nprint('went on')\ntime.sleep(20)")
+    assert (code, output) == (130, "now\ninterrupted\n")
 
 
 def test_what_was_begun_is_taken_back_inside_out_and_nothing_goes_on_meanwhile():
@@ -215,15 +215,15 @@ with on_interrupt(line=lambda: 'outer', undo=lambda: os.write(1, b'outer undone\
         print('now', flush=True)
         while True: turns[0] += 1
 """
-    code, said = script(body, number=signal.SIGTERM)
-    assert (code, said) == (143, "now\ninterrupted: inner\nstands still\nouter undone\n")
+    code, output = script(body, number=signal.SIGTERM)
+    assert (code, output) == (143, "now\ninterrupted: inner\nstands still\nouter undone\n")
 
 
 def test_leaving_never_hangs():
-    code, said = script(
+    code, output = script(
         "install()\nwith on_interrupt(undo=lambda: time.sleep(60)):\n print('now', flush=True)\n time.sleep(60)"
     )
-    assert (code, said) == (130, "now\ninterrupted\n")
+    assert (code, output) == (130, "now\ninterrupted\n")
 
 
 def test_nohup_is_respected():

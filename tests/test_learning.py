@@ -1,4 +1,4 @@
-"""It learns, and it looks: the quickstart reaches its score, and drops to the blind prior without the picture."""
+"""It learns, and it looks: the quickstart reaches its score, and drops to the blind prior without the image."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ BLIND = 0.68  # answering by the question alone reaches 66.9 % of easy-VQA's tes
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_quickstart_learns_and_looks(data_directory, tmp_path):
+def test_the_quickstart_learns_and_uses_images(data_directory, tmp_path):
     assert train.main([QUICKSTART, "--workdir", str(tmp_path / "run"), "--data.directory", data_directory]) == 0
     metrics = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics["accuracy"] >= 0.95

@@ -17,7 +17,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import verify as proofs
-from vlm_jax.weights.ported import read
+from vlm_jax.weights.converted_model import read
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,9 +30,9 @@ def bert(tmp_path_factory):
 def test_import_and_export(bert, tmp_path, capsys):
     imported, exported = tmp_path / "import", tmp_path / "export"
     assert port_weights.main(["import", str(bert), "--output", str(imported)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     numbers = sum(x.size for x in own.tensors().values())
-    assert f"bert: {numbers:,} parameters" in said and read(str(bert)).origin.sha256 in said
+    assert f"bert: {numbers:,} parameters" in output and read(str(bert)).origin.sha256 in output
     assert {"port.json", "port_report.md", "vocab.txt", "params", "digests.json"} <= {
         e.name for e in imported.iterdir()
     }
@@ -49,16 +49,16 @@ def test_verify_passes_and_fails(bert, capsys, monkeypatch):
     """A mistake in the conversion is a FAIL and exit code 1."""
     pytest.importorskip("torch", reason="torch is the oracle")
     assert port_weights.main(["verify", str(bert)]) == 0
-    said = capsys.readouterr().out
-    assert said.endswith("PASS\n") and "layer 2" in said and "pooled" in said and "exported again" in said
+    output = capsys.readouterr().out
+    assert output.endswith("PASS\n") and "layer 2" in output and "pooled" in output and "exported again" in output
     convert = proofs.convert
 
     def mistaken(source, **options):
-        ported = convert(source, **options)
-        leaves = dict(flatten(ported.params))
+        converted = convert(source, **options)
+        leaves = dict(flatten(converted.params))
         path = "trunk/layer_1/attention/value/kernel"
         leaves[path] = np.ascontiguousarray(leaves[path].T)
-        return dataclasses.replace(ported, params=unflatten(leaves))
+        return dataclasses.replace(converted, params=unflatten(leaves))
 
     monkeypatch.setattr(proofs, "convert", mistaken)
     assert port_weights.main(["verify", str(bert)]) == 1
@@ -75,10 +75,10 @@ def test_not_a_number_is_a_mistake(bert, monkeypatch):
     convert = proofs.convert
 
     def mistaken(source, **options):
-        ported = convert(source, **options)
-        leaves = {path: leaf.copy() for path, leaf in flatten(ported.params).items()}
+        converted = convert(source, **options)
+        leaves = {path: leaf.copy() for path, leaf in flatten(converted.params).items()}
         leaves["trunk/layer_1/output/bias"][3] = np.nan
-        return dataclasses.replace(ported, params=unflatten(leaves))
+        return dataclasses.replace(converted, params=unflatten(leaves))
 
     monkeypatch.setattr(proofs, "convert", mistaken)
     failed = {check.name for check in proofs.verify(str(bert)) if check.status == "FAIL"}
@@ -131,8 +131,10 @@ def test_verify_without_its_oracle_is_no_pass(lacking, left_out, bert, capsys, m
     find = proofs.importlib.util.find_spec
     monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == lacking else find(name))
     assert port_weights.main(["verify", str(bert)]) == 3
-    said = capsys.readouterr().out
-    assert f"{lacking} not installed" in said and said.endswith(f"NOT COMPARED: {left_out}\n") and "PASS" not in said
+    output = capsys.readouterr().out
+    assert (
+        f"{lacking} not installed" in output and output.endswith(f"NOT COMPARED: {left_out}\n") and "PASS" not in output
+    )
 
 
 def test_a_cnn_without_torch_is_not_compared(tmp_path, capsys, monkeypatch):
@@ -145,7 +147,7 @@ def test_a_cnn_without_torch_is_not_compared(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parity
 def test_the_text_side_of_a_run_is_a_bert(trained, tmp_path, capsys):
-    """Its export loads without a warning and computes what the model computes of a text without a picture."""
+    """Its export loads without a warning and computes what the model computes of a text without an image."""
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     from transformers import BertModel
 
@@ -155,7 +157,7 @@ def test_the_text_side_of_a_run_is_a_bert(trained, tmp_path, capsys):
     assert port_weights.main(["export", str(trained), "--output", str(tmp_path / "out")]) == 0
     assert "transformers.BertModel" in capsys.readouterr().out
     model, info = BertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
-    assert {name: found for name, found in info.items() if found} == {}
+    assert {name: keys for name, keys in info.items() if keys} == {}
     config = RunFolder(trained).config()
     task, params, _ = load_trained(config, RunFolder(trained), make_encoder(config, RunFolder(trained)), which="best")
     ids, mask = task.encode.tokenizer.encode(["is there a circle?", "what is it"], 10)
@@ -163,9 +165,9 @@ def test_the_text_side_of_a_run_is_a_bert(trained, tmp_path, capsys):
         {"params": params}, None, jnp.asarray(ids)[:, None], jnp.asarray(mask)[:, None], method="streams"
     )
     with torch.no_grad():
-        theirs = model.eval()(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()).last_hidden_state
-    ours = np.asarray(fused.text)[:, 0]
-    assert proofs.score(ours[mask], theirs.numpy()[mask]) <= 2e-5
+        reference = model.eval()(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()).last_hidden_state
+    outputs = np.asarray(fused.text)[:, 0]
+    assert proofs.score(outputs[mask], reference.numpy()[mask]) <= 2e-5
 
 
 @pytest.mark.parity
@@ -181,17 +183,17 @@ def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys
     assert port_weights.main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 0
     pooler = fusion != "late"
     assert ("add_pooling_layer=False" in capsys.readouterr().out) == (not pooler)
-    theirs, info = BertModel.from_pretrained(
+    reference, info = BertModel.from_pretrained(
         tmp_path / "out", output_loading_info=True, add_pooling_layer=pooler, dtype=torch.float64
     )
-    assert {name: found for name, found in info.items() if found} == {}
+    assert {name: keys for name, keys in info.items() if keys} == {}
     for index, place in enumerate(own.text_layers(settings.model)):
-        query = theirs.encoder.layer[index].attention.self.query.weight.detach().numpy()
+        query = reference.encoder.layer[index].attention.self.query.weight.detach().numpy()
         assert np.array_equal(query, saved[f"{place}/attention/query/kernel"].T)
     ids, mask = np.array([[2, 5, 6, 7, 8, 3], [2, 10, 3, 0, 0, 0]]), np.arange(6)[None] < np.array([6, 3])[:, None]
     with torch.no_grad():
-        output = theirs(torch.tensor(ids), attention_mask=torch.tensor(mask).long(), output_hidden_states=True)
-    # Without a picture, attention to it still adds its bias: only fusions without such attention are compared further.
+        output = reference(torch.tensor(ids), attention_mask=torch.tensor(mask).long(), output_hidden_states=True)
+    # Without an image, attention to it still adds its bias: only fusions without such attention are compared further.
     fused = VisualLanguageModel(settings.model, 3).apply(
         {"params": unflatten(saved)}, None, jnp.asarray(ids, jnp.int32)[:, None], jnp.asarray(mask)[:, None],
         method="streams",
@@ -213,9 +215,9 @@ def layer_norm(x):
 
 def test_list_names_every_family(capsys):
     assert port_weights.main(["list"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert all(
-        name in said for name in ("bert", "roberta", "distilbert", "visual_bert", "resnet", "efficientnet_lite0")
+        name in output for name in ("bert", "roberta", "distilbert", "visual_bert", "resnet", "efficientnet_lite0")
     )
 
 
@@ -240,7 +242,7 @@ def test_help_is_quick(command):
     assert time.perf_counter() - began < 20
 
 
-def test_classify_names_what_it_sees(tmp_path, capsys):
+def test_classify_names_the_classes(tmp_path, capsys):
     from PIL import Image
 
     fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
@@ -250,10 +252,10 @@ def test_classify_names_what_it_sees(tmp_path, capsys):
     (tmp_path / "names.json").write_text(json.dumps(names))
     options = ["--image", str(tmp_path / "red.png"), "--output", str(tmp_path / "sheet.png")]
     assert classify.main([source, *options, "--classes", str(tmp_path / "names.json")]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(str(tmp_path / "red.png")) and said.count("name ") == 5
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size[0] > 100
+    output = capsys.readouterr().out
+    assert output.startswith(str(tmp_path / "red.png")) and output.count("name ") == 5
+    with Image.open(tmp_path / "sheet.png") as contact_sheet:
+        assert contact_sheet.size[0] > 100
     (tmp_path / "short.txt").write_text("one\ntwo\n")
     with pytest.raises(InputError, match="2 names, the classifier 10 classes"):
         classify.main([source, *options, "--classes", str(tmp_path / "short.txt")])

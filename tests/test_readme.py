@@ -30,21 +30,21 @@ def commands():
 
 
 def write_own(folder):
-    """Pictures and questions of one's own, as the README describes them."""
-    (folder / "pictures").mkdir()
+    """Images and questions of one's own, as the README describes them."""
+    (folder / "images").mkdir()
     lines = []
     for number in range(30):
         name, colour = f"{number}.png", ("red", "blue")[number % 2]
-        Image.new("RGB", (20, 16), colour).save(folder / "pictures" / name)
+        Image.new("RGB", (20, 16), colour).save(folder / "images" / name)
         lines.append(json.dumps({"image": name, "question": "what colour is it?", "answers": [colour]}))
     (folder / "questions.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
 def run(command, folder, data_directory):
-    """The command's exit code; its run folders lie below `folder`, and so do one's own pictures."""
+    """The command's exit code; its run folders lie below `folder`, and so do one's own images."""
     python, module_flag, module, *arguments = shlex.split(command)
     assert (python, module_flag) == ("python", "-m"), command
-    written = r"^runs/|^(?=pictures$|questions\.jsonl$|ports/|handed-back$)"
+    written = r"^runs/|^(?=images$|questions\.jsonl$|ports/|handed-back$)"
     arguments = [re.sub(written, f"{folder}/", argument) for argument in arguments]
     if module == "experiments.train":
         arguments += ["--data.directory", data_directory, *TRAIN]
@@ -64,7 +64,7 @@ def run(command, folder, data_directory):
 
 @pytest.mark.parametrize("which", ["first", pytest.param("all", marks=pytest.mark.slow)])
 def test_commands_run(which, data_directory, tmp_path, monkeypatch):
-    """Those that a newcomer runs first, about the quickstart and pictures of one's own; or, slowly, all."""
+    """Those that a newcomer runs first, about the quickstart and images of one's own; or, slowly, all."""
     monkeypatch.chdir(ROOT)
     write_own(tmp_path)
     # The runs of a study find their data where a person's are.

@@ -172,7 +172,7 @@ def test_a_failure_never_removes_a_run_that_was_there(tmp_path):
 def test_checkpoints_survive_a_failure_of_the_first_start(tmp_path):
     with pytest.raises(InputError), claim(tmp_path / "run", CONFIG) as folder:
         folder.checkpoints.mkdir()
-        raise InputError("a damaged picture at step 700")
+        raise InputError("a damaged image at step 700")
     assert open_run(tmp_path / "run").config() == CONFIG
 
 

@@ -51,12 +51,12 @@ def test_a_vocabulary_has_the_tokens_of_its_lines(tmp_path, end):
 
 
 def test_predictions_may_hold_any_text(tmp_path):
-    asked = "".join(NO_ENDS)
-    line = {"image_id": "1", "question_id": asked, "question": asked, "kind": "", "answers": [asked]}
-    line |= {"prediction": asked, "score": 1.0}
+    text = "".join(NO_ENDS)
+    line = {"image_id": "1", "question_id": text, "question": text, "kind": "", "answers": [text]}
+    line |= {"prediction": text, "score": 1.0}
     RunFolder(tmp_path).write_text("predictions.jsonl", json.dumps(line, ensure_ascii=False) + "\n")
     items = read_items(tmp_path, "vqa")
-    assert list(items) == [asked] and items[asked].asked == items[asked].said == asked
+    assert list(items) == [text] and items[text].text == items[text].hypothesis == text
 
 
 def test_a_log_may_hold_any_name(tmp_path):
@@ -84,10 +84,10 @@ def test_a_command_is_remembered_on_one_line_and_runs_as_it_did(tmp_path):
     argument = "it's\n" + "|".join(NO_ENDS) + "\nend"
     command = shlex.join(["printf", "%s", argument])
     for _ in range(2):
-        (kept,) = _remembered(tmp_path / "commands.txt", command)
-    assert read_lines(tmp_path / "commands.txt") == [kept] and "\n" not in kept
-    said = subprocess.run(["bash", "-c", kept], capture_output=True, check=True).stdout
-    assert said.decode() == argument
+        (line,) = _remembered(tmp_path / "commands.txt", command)
+    assert read_lines(tmp_path / "commands.txt") == [line] and "\n" not in line
+    output = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout
+    assert output.decode() == argument
 
 
 def test_json_lines_are_read_line_by_line(tmp_path):

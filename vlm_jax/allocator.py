@@ -7,7 +7,7 @@ import sys
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Let glibc keep what is freed, for the next step to take; call it before JAX starts its threads.
 
     XLA frees its buffers after every step, and glibc returns large ones to the system, which then clears each page

@@ -16,7 +16,7 @@ from typing import Any
 from vlm_jax.errors import InputError, MachineError
 
 # What the machine lacks: the same command can succeed later, or on another file system.
-MACHINE = {
+MACHINE_ERRORS = {
     errno.ENOSPC: "no space is left; make room and start the same command again",
     errno.EDQUOT: "the disk quota is used up; make room and start the same command again",
     errno.EFBIG: "the file would be larger than its file system or the limit (ulimit -f) allows",
@@ -29,7 +29,7 @@ MACHINE = {
     errno.ETIMEDOUT: "the file server does not answer; mount it again",
 }
 # What was given cannot be used so.
-GIVEN = {
+INPUT_ERRORS = {
     errno.EACCES: "no right to use it; give another place, or change its rights",
     errno.EPERM: "no right to use it; give another place, or change its rights",
     errno.EROFS: "the file system is read-only; give another place",
@@ -50,17 +50,17 @@ def explained(error: BaseException) -> InputError | MachineError | None:
     for cause in _chain(error):
         if isinstance(cause, InputError | MachineError):
             return cause
-        for explain in (_operating_system, _memory, _platform):
-            if (found := explain(cause)) is not None:
-                return found
+        for explain in (_operating_system, _out_of_memory, _platform):
+            if (explanation := explain(cause)) is not None:
+                return explanation
     return None
 
 
 def os_failure(error: OSError, text: str) -> InputError | MachineError:
     """The exception for what could not be done: `text` says what, or the file, and the machine may be to blame."""
     number = error.errno or 0
-    why = MACHINE.get(number) or GIVEN.get(number) or error.strerror or str(error)
-    return (MachineError if number in MACHINE else InputError)(f"{text}: {why}" if text else why)
+    why = MACHINE_ERRORS.get(number) or INPUT_ERRORS.get(number) or error.strerror or str(error)
+    return (MachineError if number in MACHINE_ERRORS else InputError)(f"{text}: {why}" if text else why)
 
 
 def check_writable_name(path: Path, option: str) -> None:
@@ -102,13 +102,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     """The exception, those of its group, what caused each and what each was raised in the handling of."""
     waiting, known = [error], set()
     while waiting:
-        each = waiting.pop(0)
-        if id(each) in known:
+        current = waiting.pop(0)
+        if id(current) in known:
             continue
-        known.add(id(each))
-        yield each
-        within = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
-        waiting += [cause for cause in (*within, each.__cause__, each.__context__) if cause is not None]
+        known.add(id(current))
+        yield current
+        within = current.exceptions if isinstance(current, BaseExceptionGroup) else ()
+        waiting += [cause for cause in (*within, current.__cause__, current.__context__) if cause is not None]
 
 
 def _operating_system(error: BaseException) -> InputError | MachineError | None:
@@ -116,23 +116,28 @@ def _operating_system(error: BaseException) -> InputError | MachineError | None:
     if isinstance(error, OSError):
         number, name = error.errno, error.filename
     elif call:
-        number, name = next((each for each in (*MACHINE, *GIVEN) if os.strerror(each) == call[1]), None), call[2]
+        number, name = (
+            next(
+                (candidate for candidate in (*MACHINE_ERRORS, *INPUT_ERRORS) if os.strerror(candidate) == call[1]), None
+            ),
+            call[2],
+        )
     else:
         spelled, quoted = _NUMBER.search(str(error)), _QUOTED.search(str(error))
         number, name = int(spelled[1]) if spelled else None, quoted and quoted[1]
-    if number not in MACHINE and number not in GIVEN:
+    if number not in MACHINE_ERRORS and number not in INPUT_ERRORS:
         return None
     name = os.fsdecode(name) if isinstance(name, bytes) else name
     return os_failure(OSError(number, os.strerror(number)), str(name or ""))
 
 
-def _memory(error: BaseException) -> MachineError | None:
+def _out_of_memory(error: BaseException) -> MachineError | None:
     """Of this process, or of a device as XLA says it."""
     if isinstance(error, MemoryError) or (
         type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and str(error).startswith("RESOURCE_EXHAUSTED")
     ):
-        said = str(error).partition("\n")[0]
-        return MachineError(f"{MACHINE[errno.ENOMEM]}{f' ({said})' if said else ''}")
+        message = str(error).partition("\n")[0]
+        return MachineError(f"{MACHINE_ERRORS[errno.ENOMEM]}{f' ({message})' if message else ''}")
     return None
 
 
@@ -145,7 +150,7 @@ def _platform(error: BaseException) -> InputError | None:
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as failure:
-        said = str(failure).partition("\n")[0] or "no such device is here"
-        text = f"JAX cannot start the platform {wanted!r} of JAX_PLATFORMS: {said}; leave it unset, or give cpu"
+        message = str(failure).partition("\n")[0] or "no such device is here"
+        text = f"JAX cannot start the platform {wanted!r} of JAX_PLATFORMS: {message}; leave it unset, or give cpu"
         return InputError(text)
     return None

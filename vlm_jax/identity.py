@@ -47,9 +47,11 @@ def same_schedule(old: Config, new: Config) -> bool:
 
     A constant schedule has, unless the training ends before its warm-up, which is shortened then.
     """
-    one, other = old.training.steps, new.training.steps
+    old_steps, new_steps = old.training.steps, new.training.steps
     warmup = old.optimizer.warmup_steps
-    return one == other or (old.optimizer.schedule == "constant" and min(warmup, one) == min(warmup, other))
+    return old_steps == new_steps or (
+        old.optimizer.schedule == "constant" and min(warmup, old_steps) == min(warmup, new_steps)
+    )
 
 
 def with_settings_of(config: Config, other: Config, *kinds: Kind) -> Config:

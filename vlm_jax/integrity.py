@@ -43,46 +43,46 @@ def read_manifest(file: Path) -> dict[str, Any]:
     return content
 
 
-def facts_of(file: Path) -> dict[str, Any]:
+def file_entry(file: Path) -> dict[str, Any]:
     """What a manifest says of a file. When this returns, the file is on the disk, as the manifest will be."""
     _flush(file)
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
-def facts_below(folder: Path) -> dict[str, dict[str, Any]]:
+def entries_below(folder: Path) -> dict[str, dict[str, Any]]:
     """What a manifest says of all files below a folder but a manifest, by their paths in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): facts_of(path) for path in files if path != folder / MANIFEST}
+    return {str(path.relative_to(folder)): file_entry(path) for path in files if path != folder / MANIFEST}
 
 
-def change(file: Path, facts: dict[str, Any]) -> str | None:
+def change(file: Path, entry: dict[str, Any]) -> str | None:
     """What happened to a file since its facts were taken, in words; None where nothing did.
 
     Facts may hold others, `or` which the file has: what it is being replaced by.
     """
-    if "or" in facts and change(file, facts["or"]) is None:
+    if "or" in entry and change(file, entry["or"]) is None:
         return None
     try:
         size = file.stat().st_size
-        if size != facts["bytes"]:
-            return f"has {size:,} bytes instead of {facts['bytes']:,}"
-        return None if sha256(file) == facts["sha256"] else "is not as it was written"
+        if size != entry["bytes"]:
+            return f"has {size:,} bytes instead of {entry['bytes']:,}"
+        return None if sha256(file) == entry["sha256"] else "is not as it was written"
     except FileNotFoundError:
         return "is gone"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 
 
-def changes_below(folder: Path, facts: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """What happened to the files that `facts_below` told of, each in words; other files do not matter."""
-    for name, known in facts.items():
+def changes_below(folder: Path, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What happened to the files that `entries_below` told of, each in words; other files do not matter."""
+    for name, known in entries.items():
         if (why := change(folder / name, known)) is not None:
             yield f"{name} {why}"
 
 
 def write_digests(folder: Path, file: Path) -> None:
     """Write a manifest of every file below a folder; it may lie in it."""
-    write_manifest(file, {"files": facts_below(folder)})
+    write_manifest(file, {"files": entries_below(folder)})
 
 
 def matches_digests(folder: Path, file: Path) -> bool:

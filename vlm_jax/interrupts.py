@@ -28,7 +28,7 @@ class _State:
 
     def __init__(self) -> None:
         self.installed = False
-        self.asked: list[int] | None = None
+        self.stop_signals: list[int] | None = None
         """Signals that came where the loop asks for them; None where a signal leaves at once."""
         self.hung_up = False
         self.lines: list[Callable[[], str]] = []
@@ -73,10 +73,10 @@ def on_interrupt(*, line: Callable[[], str] | None = None, undo: Callable[[], No
     try:
         yield
     finally:
-        for each in lines:
-            _state.lines.remove(each)
-        for each in undos:
-            _state.undos.remove(each)
+        for entry in lines:
+            _state.lines.remove(entry)
+        for entry in undos:
+            _state.undos.remove(entry)
 
 
 @contextmanager
@@ -86,12 +86,12 @@ def stop_requests() -> Iterator[Callable[[], int]]:
     A second Ctrl-C leaves at once.
     """
     with installed():
-        before, _state.asked = _state.asked, []
-        asked = _state.asked
+        before, _state.stop_signals = _state.stop_signals, []
+        stop_signals = _state.stop_signals
         try:
-            yield lambda: asked[0] if asked else 0
+            yield lambda: stop_signals[0] if stop_signals else 0
         finally:
-            _state.asked = before
+            _state.stop_signals = before
 
 
 def print_line(text: str) -> None:
@@ -176,10 +176,10 @@ def _arrived(number: int) -> None:
                 if stat.S_ISCHR(os.fstat(descriptor).st_mode):  # the terminal: every write to it fails from now on
                     discard(descriptor)
         _state.hung_up = True
-    asked = _state.asked
-    if asked is None or (asked and number == signal.SIGINT):
+    stop_signals = _state.stop_signals
+    if stop_signals is None or (stop_signals and number == signal.SIGINT):
         _leave(number)
-    asked.append(number)
+    stop_signals.append(number)
 
 
 def _leave(number: int) -> None:

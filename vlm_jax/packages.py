@@ -22,9 +22,9 @@ def in_package(name: str) -> Path:
         raise InputError(f"{name!r} needs the Python package {package!r}, which is not installed; pip install it")
     path = Path(roots[0]) / inside
     try:
-        there = path.exists()
+        exists = path.exists()
     except OSError:  # too long a name
-        there = False
-    if not there:
+        exists = False
+    if not exists:
         raise InputError(f"the package {package!r} holds no {inside!r}")
     return path

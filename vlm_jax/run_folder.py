@@ -13,13 +13,13 @@ from vlm_jax.config_json import from_json, to_json
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.failures import check_writable_name
 from vlm_jax.identity import Change, changes
-from vlm_jax.integrity import MANIFEST, change, facts_of, read_manifest, write_manifest
+from vlm_jax.integrity import MANIFEST, change, file_entry, read_manifest, write_manifest
 
 CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "weights.json"
 TRAINED_AS = "trained_as.json"
 DATA, HISTORY = "data.json", "history.json"
 TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER = "tokenizer.json", "answers.json", "image_tokenizer.safetensors"
-PREDICTIONS, SHEET, METRICS = "predictions.jsonl", "predictions.png", "metrics.jsonl"
+PREDICTIONS, CONTACT_SHEET, METRICS = "predictions.jsonl", "predictions.png", "metrics.jsonl"
 # Without these the numbers of a checkpoint mean something else, and they never change.
 VOCABULARIES = (TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER)
 # What the manifest lists before the first step and while the run goes on, and what it lists when it has ended.
@@ -27,7 +27,7 @@ SETUP = (CONFIG, *VOCABULARIES, DATA, WEIGHTS, TRAINED_AS, HISTORY)
 RESULTS = (RESULT, PREDICTIONS, METRICS)
 # Settings of `model` that say where something came from, not what the model computes.
 _SOURCES = ("model.init_from", "model.text.init_from", "model.image.init_from", "model.text.tokenizer")
-_PICTURES = ("data.image.size", "data.image.resize", "data.image.mean", "data.image.std")
+_IMAGE_SETTINGS = ("data.image.size", "data.image.resize", "data.image.mean", "data.image.std")
 REPEAT = "remove it, and the command that trained the run makes it again"
 
 
@@ -90,16 +90,16 @@ class RunFolder:
         """List files as they are now in the manifest, those that are there; and no longer those that are not."""
         file = self.path / MANIFEST
         listed = read_manifest(file)["files"] if file.is_file() else {}
-        kept = {name: facts for name, facts in listed.items() if name not in names}
-        new = {name: facts_of(self.path / name) for name in names if (self.path / name).is_file()}
-        write_manifest(file, {"files": kept | new})
+        remaining = {name: entry for name, entry in listed.items() if name not in names}
+        new = {name: file_entry(self.path / name) for name in names if (self.path / name).is_file()}
+        write_manifest(file, {"files": remaining | new})
 
     def unseal(self, *names: str) -> None:
         """List files no longer: what they say is about to be no more."""
         listed = self.manifest() or {}
         if any(name in listed for name in names):
-            kept = {name: facts for name, facts in listed.items() if name not in names}
-            write_manifest(self.path / MANIFEST, {"files": kept})
+            remaining = {name: entry for name, entry in listed.items() if name not in names}
+            write_manifest(self.path / MANIFEST, {"files": remaining})
 
     def made_with(self) -> dict[str, Any]:
         """What the numbers of a checkpoint of this run mean something by: vocabularies by their SHA-256, settings."""
@@ -107,7 +107,7 @@ class RunFolder:
         settings = {
             name: json.loads(json.dumps(value))
             for name, value in leaves(self.config()).items()
-            if name in ("task", *_PICTURES) or (name.startswith("model.") and name not in _SOURCES)
+            if name in ("task", *_IMAGE_SETTINGS) or (name.startswith("model.") and name not in _SOURCES)
         }
         return {name: listed[name]["sha256"] for name in VOCABULARIES if name in listed} | settings
 
@@ -162,12 +162,12 @@ class RunFolder:
         changed = [*changes(before, config), *circumstances]
         if not changed:
             return []
-        rows = [{"step": step, "setting": each[0], "before": each[1], "after": each[2]} for each in changed]
+        rows = [{"step": step, "setting": row[0], "before": row[1], "after": row[2]} for row in changed]
         rows, history = json.loads(json.dumps(rows)), self.history()
         if history[-len(rows) :] != rows:  # else a process that was killed here has written them
             self.write_json(HISTORY, history + rows)
         if self.finished:
-            for name in (PREDICTIONS, SHEET, RESULT):  # the result last: killed in between, the rest follows
+            for name in (PREDICTIONS, CONTACT_SHEET, RESULT):  # the result last: killed in between, the rest follows
                 stem, _, ending = name.rpartition(".")
                 if (self.path / name).exists():
                     (self.path / name).replace(self.path / f"{stem}-step-{before.training.steps}.{ending}")
@@ -188,7 +188,7 @@ class RunFolder:
                 os.fsync(file.fileno())
             listed = self.manifest()
             if listed is not None and name in listed:
-                both = listed[name] | {"or": facts_of(part)}
+                both = listed[name] | {"or": file_entry(part)}
                 write_manifest(self.path / MANIFEST, {"files": listed | {name: both}})
             part.replace(self.path / name)
         finally:

@@ -35,13 +35,13 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
 
 def compare_trees(saved: Any, wanted: Any, *, what: str) -> None:
     """Raise `InputError` with the paths whose presence, shape or dtype differs between two trees of arrays."""
-    there, here = dict(_kinds(saved)), dict(_kinds(wanted))
-    problems = [f"extra {path}" for path in there if path not in here]
-    for path, kind in here.items():
-        if path not in there:
+    saved_kinds, wanted_kinds = dict(_kinds(saved)), dict(_kinds(wanted))
+    problems = [f"extra {path}" for path in saved_kinds if path not in wanted_kinds]
+    for path, kind in wanted_kinds.items():
+        if path not in saved_kinds:
             problems.append(f"missing {path}")
-        elif there[path] != kind:
-            problems.append(f"{path} is {there[path]}, expected {kind}")
+        elif saved_kinds[path] != kind:
+            problems.append(f"{path} is {saved_kinds[path]}, expected {kind}")
     if problems:
         raise InputError(f"the {what} do not fit the model: {shortened(problems)}")
 

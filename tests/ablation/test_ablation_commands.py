@@ -78,7 +78,7 @@ def study(tmp_path, pytestconfig, data_directory):
 @pytest.fixture
 def copies(trained, tmp_path):
     """Three runs as three seeds of one config would leave them: a finished one, copied, its result changed."""
-    found = []
+    folders = []
     for seed in (0, 1, 2):
         folder = tmp_path / f"run-{seed}"
         shutil.copytree(trained, folder)
@@ -88,16 +88,16 @@ def copies(trained, tmp_path):
         result["metrics"]["accuracy"] += 0.01 * seed
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
         RunFolder(folder).seal("config.json", "result.json")
-        found.append(folder)
-    return found
+        folders.append(folder)
+    return folders
 
 
 def test_a_study_trains_reports_and_is_not_done_twice(study, tmp_path, capsys, monkeypatch, pytestconfig):
     monkeypatch.chdir(pytestconfig.rootpath)
     options = [str(study()), "--workdir", str(tmp_path / "study")]
     assert ablate.main([*options, "--seeds", "0"]) == 0
-    said = capsys.readouterr().out
-    assert said.count("finished, ") == 2 and "report.html" in said
+    output = capsys.readouterr().out
+    assert output.count("finished, ") == 2 and "report.html" in output
     text = (tmp_path / "study" / "report.md").read_text(encoding="utf-8")
     assert "Does depth matter?" in text and "one seed" in text and "accuracy/open" in text and "1 of 2" in text
     assert "Alike: optimizer steps and batches, data." in text
@@ -118,14 +118,12 @@ def test_a_study_that_is_interrupted_stops_its_runs_and_exits_as_they_do(study, 
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 130 and "stopped; the same command goes on from there" in said
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 130 and "stopped; the same command goes on from there" in output
     assert not (folder / "failed").exists()
 
 
-def test_what_is_there_counts_and_says_how_many_seeds_are_needed(
-    copies, tmp_path, data_directory, pytestconfig, capsys
-):
+def test_finished_runs_decide_how_many_seeds_are_needed(copies, tmp_path, data_directory, pytestconfig, capsys):
     """Three seeds of the base are there, one of them twice, once unfinished; none of the variant is."""
     folder = tmp_path / "study"
     for number, copy in enumerate(copies):
@@ -137,14 +135,14 @@ def test_what_is_there_counts_and_says_how_many_seeds_are_needed(
     settings = re.search(r"common=(\{.*?\})", text, re.DOTALL)[1]
     file.write_text(text.replace(settings, f'{{"data.directory": "{data_directory}"}}'), encoding="utf-8")
     tables = resolve(load_study(file), file)
-    there = StudyFolder(folder)
-    assert there.seeds(tables) == {0, 1, 2}
-    known = there.known(runs(tables, (0, 1, 2)))
-    assert sorted(run.name for run in known if there.run(run).finished) == ["copy-0", "copy-1", "copy-2"]
+    study_folder = StudyFolder(folder)
+    assert study_folder.seeds(tables) == {0, 1, 2}
+    known = study_folder.known(runs(tables, (0, 1, 2)))
+    assert sorted(run.name for run in known if study_folder.run(run).finished) == ["copy-0", "copy-1", "copy-2"]
     assert ablate.main([str(file), "--workdir", str(folder), "--power", "0.02"]) == 0
-    said = capsys.readouterr().out
-    assert "accuracy: standard deviation 0.01 between seeds, by 3 runs" in said
-    assert "a difference of 0.02 (2 points) is found 8 times in 10 with 6 seeds a variant (1 comparisons" in said
+    output = capsys.readouterr().out
+    assert "accuracy: standard deviation 0.01 between seeds, by 3 runs" in output
+    assert "a difference of 0.02 (2 points) is found 8 times in 10 with 6 seeds a variant (1 comparisons" in output
     assert ablate.main([str(file), "--workdir", str(folder), "--power", "0.00001"]) == 0
     assert "needs more than 10,000 seeds" in capsys.readouterr().out
     with pytest.raises(InputError, match="no variant with two finished runs"):
@@ -175,7 +173,7 @@ def test_a_dry_run_shows_what_it_would_take(study, tmp_path):
     assert f"{cost(todo[0].config).parameters:,}" in lines[1] and "1,024 MiB" in lines[1] and "to do" in lines[1]
 
 
-def test_a_dry_run_says_what_it_does_not_know_and_leaves_out_what_failed(study, tmp_path):
+def test_a_dry_run_marks_unknown_costs_and_skips_failed_runs(study, tmp_path):
     file = study()
     tables = resolve(load_study(file), file)
     todo, folder = runs(tables, (0, 1)), StudyFolder(tmp_path / "study")
@@ -200,8 +198,10 @@ def test_a_probe_takes_two_steps(study, tmp_path):
 
     file = study()
     (table,) = resolve(load_study(file), file)
-    found = probe(table.variants[0].config)
-    assert 0 < found.step_seconds < found.compile_seconds < found.total_seconds and found.peak_memory > 2**26
+    estimate = probe(table.variants[0].config)
+    assert (
+        0 < estimate.step_seconds < estimate.compile_seconds < estimate.total_seconds and estimate.peak_memory > 2**26
+    )
     broken = dataclasses.replace(
         table.variants[0].config, data=dataclasses.replace(table.variants[0].config.data, name="jsonl")
     )
@@ -230,8 +230,8 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
         compare.main([str(trained), str(copies[1])])
     assert accept.main([str(copies[1]), "--yes"]) == 0 and "predictions.jsonl" in capsys.readouterr().out
     assert compare.main([str(trained), str(copies[1])]) == 0
-    said = capsys.readouterr().out
-    assert "all: a 0." in said and "these checkpoints differ" in said and "another seed" in said
+    output = capsys.readouterr().out
+    assert "all: a 0." in output and "these checkpoints differ" in output and "another seed" in output
     assert compare.main([str(trained), str(copies[0])]) == 0
     assert "not distinguishable" in capsys.readouterr().out
     other.write_text("\n".join(map(json.dumps, lines[:100])) + "\n{", encoding="utf-8")
@@ -247,11 +247,11 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
 
 
 def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_trained(tmp_path):
-    pictures = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3), np.uint8)
     lines = []
-    for number, picture in enumerate(pictures):
-        Image.fromarray(picture).save(tmp_path / f"{number}.png")
-        lines.append(json.dumps({"image": f"{number}.png", "captions": [f"a picture with the number {number}"]}))
+    for number, array in enumerate(pixels):
+        Image.fromarray(array).save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "captions": [f"an image with the number {number}"]}))
     (tmp_path / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
     file = str(tmp_path / "captions.jsonl")
     files = Files(images=str(tmp_path), train=(file,), validation=(file,), test=(file,))
@@ -274,7 +274,7 @@ def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_t
 
     def run(config, folder):
         with claim(folder, check(config)) as claimed:
-            return Trainer(config, claimed, say=lambda text: None).run()
+            return Trainer(config, claimed, write_line=lambda text: None).run()
 
     run(config, tmp_path / "greedy")
     begin_trained(
@@ -292,7 +292,7 @@ def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_t
 
 
 @pytest.mark.parametrize("differs", ["decoding", "layers"])
-def test_power_says_where_it_is_not_about_what_is_compared_seed_by_seed(tmp_path, differs):
+def test_power_notes_paired_comparisons(tmp_path, differs):
     base = check(
         Config(task="captioning", data=Data(name="shape_scenes"), training=Training(steps=10, evaluate_every=10))
     )
@@ -321,11 +321,11 @@ def test_a_dry_run_counts_a_training_once(tmp_path):
         for beams in (5, 3)
     ]  # fmt: skip
     todo = [Run(f"num_beams={config.decoding.num_beams}", config) for config in configs]
-    said = plan((), todo, StudyFolder(tmp_path), jobs=1, measure=lambda config: Probe(1.0, 2.0, 30.0, 2**20))
-    lines = [line.split() for line in said.splitlines()]
+    output = plan((), todo, StudyFolder(tmp_path), jobs=1, measure=lambda config: Probe(1.0, 2.0, 30.0, 2**20))
+    lines = [line.split() for line in output.splitlines()]
     assert lines[1][1:3] == ["to", "do"] and lines[1][-1] == "30s"
     assert lines[2][1:3] == ["to", "score"] and lines[2][-1] == "9s"
-    assert "2 runs to do, 39s with 1 at a time" in said
+    assert "2 runs to do, 39s with 1 at a time" in output
 
 
 @pytest.mark.slow
@@ -337,8 +337,8 @@ def test_a_study_killed_five_times_ends_with_the_same_bits(study, tmp_path, pyte
         return subprocess.Popen(command, cwd=pytestconfig.rootpath, stdout=subprocess.DEVNULL, env=os.environ)
 
     def metrics(workdir):
-        found = sorted((workdir / "runs").glob("*/result.json"))
-        return {path.parent.name: json.loads(path.read_text(encoding="utf-8"))["metrics"] for path in found}
+        results = sorted((workdir / "runs").glob("*/result.json"))
+        return {path.parent.name: json.loads(path.read_text(encoding="utf-8"))["metrics"] for path in results}
 
     began = time.monotonic()
     assert start(tmp_path / "calm").wait() == 0

@@ -12,7 +12,7 @@ from vlm_jax.ablation.statistics import (
     differences,
     holm,
     permutation_p,
-    pooled_deviation,
+    pooled_std,
     power,
     seeds_needed,
     summary,
@@ -22,10 +22,10 @@ from vlm_jax.errors import InputError
 SCORES = st.lists(st.floats(0, 100), min_size=2, max_size=5)
 
 
-def drawn(*deviations, seeds=5, means=None, random):
+def sampled_variants(*deviations, seeds=5, means=None, random):
     """Scores of whole runs: a variant's mean, what the seed did, what the 500 questions of the test set did."""
     means = means or [0.6] * len(deviations)
-    skills = [random.normal(mean, one, seeds) for mean, one in zip(means, deviations, strict=True)]
+    skills = [random.normal(mean, spread, seeds) for mean, spread in zip(means, deviations, strict=True)]
     return {f"v{place}": random.binomial(500, np.clip(skill, 0, 1)) / 500 for place, skill in enumerate(skills)}
 
 
@@ -33,14 +33,17 @@ def called_share(studies, *deviations, seed, **kind):
     """Of so many studies, the share in which any variant is called different from the base, `v0`."""
     random = np.random.default_rng(seed)
     calls = [
-        any(one.distinguishable for one in differences(drawn(*deviations, random=random, **kind), "v0").values())
+        any(
+            result.distinguishable
+            for result in differences(sampled_variants(*deviations, random=random, **kind), "v0").values()
+        )
         for _ in range(studies)
     ]
     return sum(calls) / studies
 
 
-def mean_difference(one, other, axis):
-    return one.mean(axis) - other.mean(axis)
+def mean_difference(first, second, axis):
+    return first.mean(axis) - second.mean(axis)
 
 
 @pytest.mark.parametrize("sizes", [(5, 5), (3, 9), (2, 2), (12, 4)])
@@ -48,29 +51,29 @@ def mean_difference(one, other, axis):
 def test_welch_agrees_with_scipy(sizes, level):
     random = np.random.default_rng(sum(sizes))
     variant, base = random.normal(0.63, 0.02, sizes[0]), random.normal(0.6, 0.005, sizes[1])
-    ours = differences({"base": base, "variant": variant}, "base", level)["variant"]
-    theirs = stats.ttest_ind(variant, base, equal_var=False)
-    interval = theirs.confidence_interval(level)
-    assert (ours.n, ours.base_n, ours.level) == (*sizes, level)
-    assert ours.difference == pytest.approx(variant.mean() - base.mean(), rel=1e-12)
-    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
-    assert (ours.p, ours.df) == pytest.approx((theirs.pvalue, theirs.df), rel=1e-9)
-    assert ours.adjusted_p == ours.p  # one comparison has nothing to adjust for
+    result = differences({"base": base, "variant": variant}, "base", level)["variant"]
+    expected = stats.ttest_ind(variant, base, equal_var=False)
+    interval = expected.confidence_interval(level)
+    assert (result.n, result.base_n, result.level) == (*sizes, level)
+    assert result.difference == pytest.approx(variant.mean() - base.mean(), rel=1e-12)
+    assert (result.low, result.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert (result.p, result.df) == pytest.approx((expected.pvalue, expected.df), rel=1e-9)
+    assert result.adjusted_p == result.p  # one comparison has nothing to adjust for
 
 
 def test_uses_of_the_same_trainings_are_compared_seed_by_seed():
     random = np.random.default_rng(3)
     base = random.normal(0.6, 0.05, 5)
     variants = {"base": base, "used": base + random.normal(0.01, 0.004, 5), "trained": random.normal(0.61, 0.05, 5)}
-    found = differences(variants, "base", 0.9, paired={"used": (variants["used"], base)})
-    theirs = stats.ttest_rel(variants["used"], base)
-    interval = theirs.confidence_interval(0.9)
-    ours = found["used"]
-    assert ours.paired and (ours.n, ours.df, ours.permutation_p) == (5, 4, None)
-    assert (ours.difference, ours.p) == pytest.approx((np.mean(variants["used"] - base), theirs.pvalue), rel=1e-9)
-    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
-    assert not found["trained"].paired
-    assert found["trained"].p == pytest.approx(stats.ttest_ind(variants["trained"], base, equal_var=False).pvalue)
+    results = differences(variants, "base", 0.9, paired={"used": (variants["used"], base)})
+    expected = stats.ttest_rel(variants["used"], base)
+    interval = expected.confidence_interval(0.9)
+    result = results["used"]
+    assert result.paired and (result.n, result.df, result.permutation_p) == (5, 4, None)
+    assert (result.difference, result.p) == pytest.approx((np.mean(variants["used"] - base), expected.pvalue), rel=1e-9)
+    assert (result.low, result.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert not results["trained"].paired
+    assert results["trained"].p == pytest.approx(stats.ttest_ind(variants["trained"], base, equal_var=False).pvalue)
     with pytest.raises(InputError, match="4 and 5 seeds do not pair"):
         differences({"base": base, "used": base[1:]}, "base", paired={"used": (base[1:], base)})
 
@@ -79,14 +82,14 @@ def test_uses_of_the_same_trainings_are_compared_seed_by_seed():
     ("values", "base", "p"),
     [
         ([0.5, 0.7], [0.4, 0.6], None),
-        ([0.435, 0.41, 0.475], [0.43, 0.405, 0.47], None),  # one picture of 200 more, and another rounding of it each
+        ([0.435, 0.41, 0.475], [0.43, 0.405, 0.47], None),  # one image of 200 more, and another rounding of it each
         ([0.4, 0.6], [0.4, 0.6], 1.0),
         ([0.5], [0.4], None),
     ],
 )
 def test_uses_that_every_seed_tells_apart_alike_are_not_tested(values, base, p):
-    one = differences({"base": base, "used": values}, "base", paired={"used": (values, base)})["used"]
-    assert (one.low, one.df, one.p) == (None, None, p)
+    result = differences({"base": base, "used": values}, "base", paired={"used": (values, base)})["used"]
+    assert (result.low, result.df, result.p) == (None, None, p)
 
 
 def test_studies_of_uses_that_do_not_differ_call_one_in_3_to_7_percent():
@@ -95,24 +98,24 @@ def test_studies_of_uses_that_do_not_differ_call_one_in_3_to_7_percent():
     for _ in range(2000):
         seeds = random.normal(0.6, 0.03, 5)
         base, used = (seeds + random.normal(0, 0.02, 5) for _ in range(2))
-        one = differences({"base": base, "used": used}, "base", paired={"used": (used, base)})["used"]
-        called += one.distinguishable
+        result = differences({"base": base, "used": used}, "base", paired={"used": (used, base)})["used"]
+        called += result.distinguishable
     assert 0.03 <= called / 2000 <= 0.07
 
 
 def test_the_interval_of_a_mean_agrees_with_scipy():
     values = [0.61, 0.58, 0.64, 0.6, 0.59]
-    ours = summary(values, 0.9)
-    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
-    assert ours.deviation == pytest.approx(np.std(values, ddof=1), rel=1e-12)
-    assert (ours.n, ours.df, ours.mean) == (5, 4, pytest.approx(0.604))
+    result = summary(values, 0.9)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert (result.low, result.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+    assert result.std == pytest.approx(np.std(values, ddof=1), rel=1e-12)
+    assert (result.n, result.df, result.mean) == (5, 4, pytest.approx(0.604))
 
 
-def test_an_interval_of_the_mean_covers_it_as_often_as_it_says():
+def test_the_interval_of_a_mean_has_its_nominal_coverage():
     random = np.random.default_rng(0)
     intervals = [summary(random.normal(0.6, 0.02, 3)) for _ in range(3000)]
-    assert 0.94 <= np.mean([one.low <= 0.6 <= one.high for one in intervals]) <= 0.96
+    assert 0.94 <= np.mean([result.low <= 0.6 <= result.high for result in intervals]) <= 0.96
 
 
 def test_holm_by_hand():
@@ -129,19 +132,19 @@ def test_holm_is_between_none_and_bonferroni_and_keeps_the_order(p_values):
     adjusted = holm(p_values)
     order = np.argsort(p_values, kind="stable")
     assert (np.diff(np.array(adjusted)[order]) >= 0).all()
-    for p, one in zip(p_values, adjusted, strict=True):
-        assert p <= one <= min(1, len(p_values) * p)
+    for p, adjusted_p in zip(p_values, adjusted, strict=True):
+        assert p <= adjusted_p <= min(1, len(p_values) * p)
 
 
 def test_holm_adjusts_over_all_variants_that_have_a_p():
     random = np.random.default_rng(2)
-    variants = drawn(0.01, 0.01, 0.01, means=[0.6, 0.63, 0.61], random=random) | {"once": [0.7]}
-    found = differences(variants, "v0")
-    assert list(found) == ["v1", "v2", "once"]
-    assert [found["v1"].adjusted_p, found["v2"].adjusted_p] == holm([found["v1"].p, found["v2"].p])
-    assert found["v1"].adjusted_p == 2 * found["v1"].p
+    variants = sampled_variants(0.01, 0.01, 0.01, means=[0.6, 0.63, 0.61], random=random) | {"once": [0.7]}
+    results = differences(variants, "v0")
+    assert list(results) == ["v1", "v2", "once"]
+    assert [results["v1"].adjusted_p, results["v2"].adjusted_p] == holm([results["v1"].p, results["v2"].p])
+    assert results["v1"].adjusted_p == 2 * results["v1"].p
     alone = differences({"v0": variants["v0"], "v1": variants["v1"]}, "v0")["v1"]
-    assert (alone.low, alone.high) == (found["v1"].low, found["v1"].high)  # the interval is not adjusted
+    assert (alone.low, alone.high) == (results["v1"].low, results["v1"].high)  # the interval is not adjusted
 
 
 @pytest.mark.parametrize("sizes", [(6, 6), (6, 8), (8, 7)])
@@ -149,15 +152,15 @@ def test_an_exact_permutation_p_agrees_with_scipy(sizes):
     random = np.random.default_rng(sizes[1])
     values, base = random.normal(0.62, 0.02, sizes[0]).round(2), random.normal(0.6, 0.02, sizes[1]).round(2)  # ties
 
-    def apart(one, other, axis):  # scipy's own two-sided p is twice the smaller tail, where the sizes differ
-        return np.abs(mean_difference(one, other, axis)).round(9)
+    def gap(first, second, axis):  # scipy's own two-sided p is twice the smaller tail, where the sizes differ
+        return np.abs(mean_difference(first, second, axis)).round(9)
 
-    theirs = stats.permutation_test((values, base), apart, n_resamples=np.inf, alternative="greater", vectorized=True)
-    assert permutation_p(values, base) == pytest.approx(theirs.pvalue, rel=1e-12)
+    expected = stats.permutation_test((values, base), gap, n_resamples=np.inf, alternative="greater", vectorized=True)
+    assert permutation_p(values, base) == pytest.approx(expected.pvalue, rel=1e-12)
     assert differences({"b": base, "v": values}, "b")["v"].permutation_p == permutation_p(values, base)
 
 
-def test_a_drawn_permutation_p_is_close_to_the_exact_one_and_always_the_same():
+def test_a_sampled_permutation_p_is_close_to_the_exact_one_and_deterministic():
     random = np.random.default_rng(4)
     values, base = random.normal(0.614, 0.01, 8), random.normal(0.6, 0.01, 8)  # 12,870 splits
     exact = stats.permutation_test((values, base), mean_difference, n_resamples=np.inf, vectorized=True).pvalue
@@ -170,35 +173,35 @@ def test_a_drawn_permutation_p_is_close_to_the_exact_one_and_always_the_same():
 
 def test_what_seeds_cannot_tell_is_none():
     variants = {"base": [0.5, 0.5, 0.5], "once": [0.9], "same": [0.5, 0.5], "stuck": [0.9, 0.9], "moves": [0.9, 0.8]}
-    found = differences(variants, "base")
-    assert found["once"][1:7] == (None,) * 6 and found["once"].difference == 0.4
-    assert found["stuck"][1:7] == (None,) * 6 and not found["stuck"].distinguishable
-    assert (found["same"].p, found["same"].low, found["same"].adjusted_p) == (1, None, 1)
+    results = differences(variants, "base")
+    assert results["once"][1:7] == (None,) * 6 and results["once"].difference == 0.4
+    assert results["stuck"][1:7] == (None,) * 6 and not results["stuck"].distinguishable
+    assert (results["same"].p, results["same"].low, results["same"].adjusted_p) == (1, None, 1)
     known = stats.ttest_1samp(variants["moves"], 0.5)  # with no spread in the base, it is like a known number
-    assert (found["moves"].p, found["moves"].df) == pytest.approx((known.pvalue, 1))
+    assert (results["moves"].p, results["moves"].df) == pytest.approx((known.pvalue, 1))
     assert not differences({"base": [0.5], "other": [0.9, 0.91]}, "base")["other"].distinguishable
     assert summary([0.7]) == (1, 0.7, None, None, None, None)
     assert summary([0.1] * 3) == (3, 0.1, 0, 0.1, 0.1, 2)  # 0.1 three times is 0.3 and a bit, but has no spread
 
 
 def test_seeds_without_spread_have_no_permutation_p_unless_they_are_equal():
-    found = differences({"base": [0.5] * 6, "stuck": [0.9] * 6, "same": [0.5] * 6}, "base")
-    assert found["stuck"].permutation_p is None and found["same"].permutation_p == 1
+    results = differences({"base": [0.5] * 6, "stuck": [0.9] * 6, "same": [0.5] * 6}, "base")
+    assert results["stuck"].permutation_p is None and results["same"].permutation_p == 1
 
 
 @settings(max_examples=50)
 @given(SCORES, SCORES, st.floats(-10, 10))
-def test_a_difference_changes_its_sign_with_the_base_and_nothing_with_the_scale(one, other, shift):
-    there = differences({"a": one, "b": other}, "a")["b"]
-    back = differences({"a": one, "b": other}, "b")["a"]
-    assert there.difference == -back.difference and there.n == back.base_n
-    if there.low is None:
-        assert back.low is None and there.p == back.p
+def test_a_difference_changes_its_sign_with_the_base_and_nothing_with_the_scale(first, second, shift):
+    forth = differences({"a": first, "b": second}, "a")["b"]
+    back = differences({"a": first, "b": second}, "b")["a"]
+    assert forth.difference == -back.difference and forth.n == back.base_n
+    if forth.low is None:
+        assert back.low is None and forth.p == back.p
     else:
-        assert (there.low, there.high) == pytest.approx((-back.high, -back.low), rel=1e-9, abs=1e-300)
-        assert there.low <= there.difference <= there.high
-        assert there.p == pytest.approx(back.p, rel=1e-9)
-        assert there.distinguishable == back.distinguishable == (there.p <= 1 - 0.95)
+        assert (forth.low, forth.high) == pytest.approx((-back.high, -back.low), rel=1e-9, abs=1e-300)
+        assert forth.low <= forth.difference <= forth.high
+        assert forth.p == pytest.approx(back.p, rel=1e-9)
+        assert forth.distinguishable == back.distinguishable == (forth.p <= 1 - 0.95)
 
 
 def test_200_studies_of_nothing_call_a_difference_in_3_to_7_percent():
@@ -218,16 +221,16 @@ def test_whole_studies_of_four_variants_without_a_difference_rarely_call_any():
 def test_a_pooled_test_would_not_do_with_unequal_numbers_of_seeds():
     random = np.random.default_rng(3)
     studies = [(random.normal(0, 4, 4), random.normal(0, 1, 12)) for _ in range(600)]
-    ours = np.mean([differences({"a": a, "b": b}, "a")["b"].distinguishable for a, b in studies])
+    result = np.mean([differences({"a": a, "b": b}, "a")["b"].distinguishable for a, b in studies])
     pooled = np.mean([stats.ttest_ind(a, b).pvalue <= 0.05 for a, b in studies])
-    assert ours <= 0.065 and pooled > 0.15
+    assert result <= 0.065 and pooled > 0.15
 
 
-def test_questions_taken_as_the_unit_would_call_what_is_not_there():
+def test_questions_as_the_unit_would_call_false_differences():
     random = np.random.default_rng(4)
     calls = 0
     for _ in range(300):
-        shares = [values.mean() for values in drawn(0.02, 0.02, random=random).values()]
+        shares = [values.mean() for values in sampled_variants(0.02, 0.02, random=random).values()]
         error = math.sqrt(sum(share * (1 - share) / 2500 for share in shares))
         calls += abs(shares[0] - shares[1]) > 1.96 * error
     assert calls / 300 > 0.12
@@ -255,26 +258,26 @@ def test_power_agrees_with_the_noncentral_f_distribution_everywhere():
         for effect in (1e-6, 0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 20.0, 1e3):
             for comparisons in (1, 3):
                 least = special.stdtrit(df, 1 - 0.025 / comparisons)
-                theirs = 1 - stats.ncf.cdf(least**2, 1, df, effect**2 * seeds / 2)
-                ours = power(seeds, 1.0, effect, comparisons=comparisons)
-                assert ours == pytest.approx(theirs, abs=1e-7), (seeds, effect)
+                expected = 1 - stats.ncf.cdf(least**2, 1, df, effect**2 * seeds / 2)
+                result = power(seeds, 1.0, effect, comparisons=comparisons)
+                assert result == pytest.approx(expected, abs=1e-7), (seeds, effect)
     assert power(5, 1.0, 0.0) == pytest.approx(0.05) and power(5, 1.0, 0.0, comparisons=5) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("seeds, effect", [(2, 2.0), (5, 0.3), (5, 1.5), (12, -1.0)])
 def test_power_agrees_with_a_simulation(seeds, effect):
     random = np.random.default_rng(5)
-    one, other = random.normal(0, 1, (2, 40_000, seeds))
-    error = np.sqrt((one.var(axis=1, ddof=1) + other.var(axis=1, ddof=1)) / seeds)
-    ratios = (one.mean(axis=1) - other.mean(axis=1) + effect) / error
-    found = np.mean(np.abs(ratios) >= special.stdtrit(2 * (seeds - 1), 0.975))
-    assert power(seeds, 1.0, effect) == pytest.approx(found, abs=0.01)
+    variant, base = random.normal(0, 1, (2, 40_000, seeds))
+    error = np.sqrt((variant.var(axis=1, ddof=1) + base.var(axis=1, ddof=1)) / seeds)
+    ratios = (variant.mean(axis=1) - base.mean(axis=1) + effect) / error
+    share = np.mean(np.abs(ratios) >= special.stdtrit(2 * (seeds - 1), 0.975))
+    assert power(seeds, 1.0, effect) == pytest.approx(share, abs=0.01)
 
 
 @pytest.mark.parametrize("difference", [0.021, 0.044])
-def test_a_planted_difference_is_found_about_as_often_as_promised(difference):
-    deviation = math.hypot(0.01, math.sqrt(0.6 * 0.4 / 500))  # of seeds, and of the questions of the test set
-    seeds = seeds_needed(deviation, difference)
+def test_a_planted_difference_is_called_at_the_nominal_power(difference):
+    std = math.hypot(0.01, math.sqrt(0.6 * 0.4 / 500))  # of seeds, and of the questions of the test set
+    seeds = seeds_needed(std, difference)
     share = called_share(600, 0.01, 0.01, seeds=seeds, means=[0.6, 0.6 + difference], seed=6)
     assert 3 < seeds < 30 and 0.77 <= share <= 0.9
 
@@ -286,8 +289,8 @@ def test_more_comparisons_and_smaller_differences_need_more_seeds():
 
 
 def test_deviations_pool_within_variants():
-    assert pooled_deviation([[1.0, 3.0], [10.0, 11.0, 12.0], [99.0]]) == pytest.approx(math.sqrt((2 + 2) / 3))
-    assert pooled_deviation([[1.0], [2.0]]) is None and pooled_deviation([]) is None
+    assert pooled_std([[1.0, 3.0], [10.0, 11.0, 12.0], [99.0]]) == pytest.approx(math.sqrt((2 + 2) / 3))
+    assert pooled_std([[1.0], [2.0]]) is None and pooled_std([]) is None
 
 
 @pytest.mark.parametrize(
@@ -299,7 +302,7 @@ def test_deviations_pool_within_variants():
         (lambda: summary([0.5], 95.0), "a level of 95.0: expected between 0 and 1"),
         (lambda: differences({"base": [0.5], "film": [math.inf]}, "base"), "variant 'film' hold inf at place 0"),
         (lambda: differences({"concat": [0.5], "film": [0.5]}, "fil"), "choose one of: concat, film"),
-        (lambda: pooled_deviation([[]]), "at least one number"),
+        (lambda: pooled_std([[]]), "at least one number"),
         (lambda: power(1, 0.1, 0.1), "1 seeds a variant have no spread"),
         (lambda: power(5, 0.0, 0.1), "a deviation between seeds of 0.0: expected a finite number above 0"),
         (lambda: seeds_needed(0.1, math.nan), "a difference of nan"),
@@ -319,5 +322,5 @@ def test_wrong_input_gets_one_line(wrong, message):
     assert "\n" not in str(raised.value)
 
 
-def test_the_difference_that_the_error_names_is_found():
+def test_the_difference_that_the_error_names_is_detectable():
     assert seeds_needed(1.0, 0.0397) <= 10_000

@@ -54,7 +54,7 @@ def test_an_image_tokenizer_is_counted_and_not_matched(pytestconfig, quantizer):
         )
 
 
-def test_a_step_is_forward_and_backward_of_every_picture(tiny):
+def test_a_step_is_forward_and_backward_of_every_image(tiny):
     twice = dataclasses.replace(tiny, training=dataclasses.replace(tiny.training, batch_images=16))
     assert cost(twice).step_flops == 2 * cost(tiny).step_flops
     held = dataclasses.replace(tiny, optimizer=dataclasses.replace(tiny.optimizer, frozen=("",)))
@@ -72,16 +72,16 @@ def test_frozen_modules_count_forward_alone(tiny):
 
 @pytest.mark.parametrize("what", ["flops", "parameters"])
 @pytest.mark.parametrize("fusion", ["cross", "co_attention", "late"])
-def test_fusions_are_brought_to_one_budget(tiny, fusion, what):
+def test_fusions_are_matched_to_a_budget(tiny, fusion, what):
     """At a width at which the trunk has a share that matters."""
     tiny = changed(tiny, hidden_size=64, intermediate_size=128, num_layers=3)
-    found, said = matched(changed(tiny, fusion=fusion), tiny, what)
+    config, changes = matched(changed(tiny, fusion=fusion), tiny, what)
     place = 1 if what == "flops" else 0
-    assert abs(cost(found)[place] / cost(tiny)[place] - 1) <= TOLERANCE
-    assert found.model.intermediate_size % 16 == 0
-    assert f"num_layers 3 -> {found.model.num_layers}" in said or found.model.num_layers == 3
+    assert abs(cost(config)[place] / cost(tiny)[place] - 1) <= TOLERANCE
+    assert config.model.intermediate_size % 16 == 0
+    assert f"num_layers 3 -> {config.model.num_layers}" in changes or config.model.num_layers == 3
     assert (
-        dataclasses.replace(found.model, num_layers=3, intermediate_size=128) == changed(tiny, fusion=fusion).model
+        dataclasses.replace(config.model, num_layers=3, intermediate_size=128) == changed(tiny, fusion=fusion).model
     ), "nothing else is changed"
 
 
@@ -91,8 +91,11 @@ def test_what_agrees_already_is_left_alone(tiny):
 
 def test_a_depth_of_its_own_is_kept_where_the_width_can_do_it(tiny):
     wide = changed(tiny, hidden_size=64, intermediate_size=256, num_layers=2)
-    found, said = matched(changed(wide, intermediate_size=64), wide, "parameters")
-    assert (found.model.num_layers, found.model.intermediate_size) == (2, 256) and said == "intermediate_size 64 -> 256"
+    config, changes = matched(changed(wide, intermediate_size=64), wide, "parameters")
+    assert (config.model.num_layers, config.model.intermediate_size) == (
+        2,
+        256,
+    ) and changes == "intermediate_size 64 -> 256"
 
 
 def test_pretrained_layers_are_not_changed(tiny):

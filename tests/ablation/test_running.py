@@ -39,14 +39,14 @@ if settings["seed"] in (129, 130, 143):
     sys.exit(settings["seed"])
 if settings["seed"] in (9, 6):
     os.kill(os.getpid(), settings["seed"])
-asked = []
-signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+requested = []
+signal.signal(signal.SIGTERM, lambda *_: requested.append(1))
 steps = folder / "steps"
 while (done := len(steps.read_text()) if steps.exists() else 0) < settings["training"]["steps"]:
     time.sleep(0.05)
     with steps.open("a") as file:
         file.write(".")
-    if asked:
+    if requested:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as a training does, which then closes its files
         time.sleep(0.3)
         sys.exit(143)
@@ -71,76 +71,76 @@ def run(seed, *, steps=2):
 
 
 def test_every_run_gets_a_folder_a_config_and_a_log(command, folder):
-    said = []
-    assert execute([run(0), run(1)], folder, command=command, say=said.append)
-    for each in (run(0), run(1)):
-        assert folder.run(each).finished
-        assert (folder.path / "configs" / f"{each.name}.json").read_text() == to_json(each.config)
-        assert "cores" in folder.log(each).read_text()
-    assert [line.split(":")[0] for line in said] == ["1/2  seed=0", "2/2  seed=1"]
-    assert "finished" in said[0] and "ETA" in said[0] and "ETA" not in said[1]
+    lines = []
+    assert execute([run(0), run(1)], folder, command=command, write_line=lines.append)
+    for entry in (run(0), run(1)):
+        assert folder.run(entry).finished
+        assert (folder.path / "configs" / f"{entry.name}.json").read_text() == to_json(entry.config)
+        assert "cores" in folder.log(entry).read_text()
+    assert [line.split(":")[0] for line in lines] == ["1/2  seed=0", "2/2  seed=1"]
+    assert "finished" in lines[0] and "ETA" in lines[0] and "ETA" not in lines[1]
 
 
 def test_finished_runs_are_skipped(command, folder):
-    execute([run(0)], folder, command=command, say=print)
+    execute([run(0)], folder, command=command, write_line=print)
     before = folder.log(run(0)).read_text()
-    said = []
-    assert execute([run(0), run(1)], folder, command=command, say=said.append)
-    assert folder.log(run(0)).read_text() == before and said[0].startswith("2/2  seed=1: finished")
+    lines = []
+    assert execute([run(0), run(1)], folder, command=command, write_line=lines.append)
+    assert folder.log(run(0)).read_text() == before and lines[0].startswith("2/2  seed=1: finished")
 
 
 def test_a_failed_run_stops_no_other_and_is_tried_again_on_request(command, folder):
-    runs, said = [run(13), run(0)], []
-    assert execute(runs, folder, command=command, say=said.append)
+    runs, lines = [run(13), run(0)], []
+    assert execute(runs, folder, command=command, write_line=lines.append)
     assert folder.run(run(0)).finished and not folder.run(run(13)).finished
-    assert said[0].startswith("1/2  seed=13: failed (error: thirteen)")
+    assert lines[0].startswith("1/2  seed=13: failed (error: thirteen)")
     assert folder.error(run(13)).splitlines()[::2] == [
         "error: thirteen",
         folder.log(run(13)).read_text().splitlines()[0],
     ]
-    said.clear()
-    execute(runs, folder, command=command, say=said.append)
-    assert not said, "left alone"
+    lines.clear()
+    execute(runs, folder, command=command, write_line=lines.append)
+    assert not lines, "left alone"
     (folder.run(run(13)).path / "mended").touch()
-    execute(runs, folder, command=command, retry=True, say=said.append)
+    execute(runs, folder, command=command, retry=True, write_line=lines.append)
     assert folder.run(run(13)).finished and folder.error(run(13)) is None
 
 
 def test_a_killed_run_is_no_failure(command, folder):
-    said = []
-    execute([run(9)], folder, command=command, say=said.append)
-    assert "killed by SIGKILL" in said[0] and folder.error(run(9)) is None
-    execute([run(6)], folder, command=command, say=said.append)
-    assert "failed" in said[1] and "ended with code -6" in folder.error(run(6)), "one that aborts is one"
+    lines = []
+    execute([run(9)], folder, command=command, write_line=lines.append)
+    assert "killed by SIGKILL" in lines[0] and folder.error(run(9)) is None
+    execute([run(6)], folder, command=command, write_line=lines.append)
+    assert "failed" in lines[1] and "ended with code -6" in folder.error(run(6)), "one that aborts is one"
 
 
 def test_a_run_that_a_signal_stopped_is_no_failure(command, folder):
     """Each of Ctrl-C, SIGTERM and a closed terminal has its exit code."""
-    said, runs = [], [run(code) for code in (129, 130, 143)]
-    execute(runs, folder, command=command, say=said.append)
-    assert ["stopped; the next call goes on" in line for line in said] == [True] * 3
-    assert [folder.error(each) for each in runs] == [None] * 3
+    lines, runs = [], [run(code) for code in (129, 130, 143)]
+    execute(runs, folder, command=command, write_line=lines.append)
+    assert ["stopped; the next call goes on" in line for line in lines] == [True] * 3
+    assert [folder.error(entry) for entry in runs] == [None] * 3
 
 
-def test_a_run_that_the_kernel_ended_for_lack_of_memory_has_failed(command, folder, tmp_path, monkeypatch):
+def test_a_run_that_the_kernel_killed_has_failed(command, folder, tmp_path, monkeypatch):
     counts = tmp_path / "vmstat"
     counts.write_text("nr_free_pages 5\noom_kill 3\n")
     monkeypatch.setattr(running, "KERNEL_COUNTS", counts)
-    fake, said = Path(command[1]), []
+    fake, lines = Path(command[1]), []
     fake.write_text(FAKE.replace("os.kill(", f"pathlib.Path({str(counts)!r}).write_text('oom_kill 4'); os.kill("))
-    execute([run(9)], folder, command=command, say=said.append)
-    assert "failed (killed, it seems for lack of memory)" in said[0] and "memory" in folder.error(run(9))
-    execute([run(9)], folder, command=command, say=said.append)
-    assert len(said) == 1, "left alone until asked to retry"
+    execute([run(9)], folder, command=command, write_line=lines.append)
+    assert "failed (killed, it seems for lack of memory)" in lines[0] and "memory" in folder.error(run(9))
+    execute([run(9)], folder, command=command, write_line=lines.append)
+    assert len(lines) == 1, "left alone until requested to retry"
 
 
 def test_a_run_is_known_by_its_config_whatever_it_is_called(command, folder):
-    execute([run(0)], folder, command=command, say=print)
+    execute([run(0)], folder, command=command, write_line=print)
     (folder.run(run(0)).path / "config.json").write_text(to_json(check(run(0).config)))
     (folder.path / "runs" / "old").mkdir()
     (folder.path / "runs" / "old" / "config.json").write_text('{"gone": 1}')
     renamed = [Run("another", check(run(0).config)), Run("new", check(run(1).config))]
-    assert [each.name for each in folder.known(renamed)] == ["seed=0", "new"]
+    assert [entry.name for entry in folder.known(renamed)] == ["seed=0", "new"]
     assert check(run(0).config) in folder.finished() and check(run(1).config) not in folder.finished()
     (reason,) = folder.unreadable()
     assert "old/config.json cannot be used: no setting 'gone'" in reason
@@ -173,14 +173,14 @@ def finish(folder, name, config, *, digests=True):
         splits = {
             split: digest_split(open_split(config.data, split), config.data, split) for split in ("train", "test")
         }
-        run.write_json("data.json", {split: found._asdict() for split, found in splits.items()})
+        run.write_json("data.json", {split: digest._asdict() for split, digest in splits.items()})
 
 
 def test_a_run_is_known_when_its_data_has_moved_and_its_threads_are_others(folder, own, tmp_path):
     finish(folder, "one", own(tmp_path / "here"))
     shutil.rmtree(tmp_path / "here")
     moved = own(tmp_path / "there", threads=1)
-    assert [run.name for run in folder.known([Run("asked", moved)])] == ["one"]
+    assert [run.name for run in folder.known([Run("requested", moved)])] == ["one"]
     assert moved in folder.finished()
     table = Table("", "", "steps", (), (Planned("", (), moved, ""),))
     assert folder.seeds([table]) == {0}
@@ -189,7 +189,7 @@ def test_a_run_is_known_when_its_data_has_moved_and_its_threads_are_others(folde
 def test_a_run_on_other_data_or_on_data_of_which_nothing_is_known_is_another(folder, own, tmp_path):
     finish(folder, "one", own(tmp_path / "here"))
     for other in (own(tmp_path / "changed", answer="no"), replace(own(tmp_path / "there"), seed=1)):
-        assert other not in folder.finished() and folder.known([Run("asked", other)])[0].name == "asked"
+        assert other not in folder.finished() and folder.known([Run("requested", other)])[0].name == "requested"
     gone = own(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
     assert gone not in folder.finished(), "nobody can look"
@@ -200,17 +200,17 @@ def test_a_run_on_other_data_or_on_data_of_which_nothing_is_known_is_another(fol
 
 
 def test_a_run_of_the_very_same_config_comes_first(folder, own, tmp_path):
-    one, other = own(tmp_path / "here"), own(tmp_path / "here", threads=7)
-    finish(folder, "a", one)
-    finish(folder, "b", other)
-    assert [run.name for run in folder.known([Run("x", other), Run("y", one)])] == ["b", "a"]
+    first, second = own(tmp_path / "here"), own(tmp_path / "here", threads=7)
+    finish(folder, "a", first)
+    finish(folder, "b", second)
+    assert [run.name for run in folder.known([Run("x", second), Run("y", first)])] == ["b", "a"]
 
 
 def test_a_study_is_not_put_into_a_run_or_a_file(folder):
     folder.path.mkdir()
     (folder.path / "config.json").touch()
-    for path, said in ((folder.path, "is the folder of a run"), (folder.path / "config.json", "is a file")):
-        with pytest.raises(InputError, match=said):
+    for path, message in ((folder.path, "is the folder of a run"), (folder.path / "config.json", "is a file")):
+        with pytest.raises(InputError, match=message):
             StudyFolder(path).check()
 
 
@@ -219,22 +219,22 @@ def test_several_at_a_time_share_the_cores(command, folder, monkeypatch):
     if len(cores) < 2:
         pytest.skip("one core")
     began = time.monotonic()
-    execute([run(0, steps=10), run(1, steps=10)], folder, command=command, jobs=2, devices=("0", "3"), say=print)
+    execute([run(0, steps=10), run(1, steps=10)], folder, command=command, jobs=2, devices=("0", "3"), write_line=print)
     assert time.monotonic() - began < 10
-    said = [folder.log(run(seed)).read_text().splitlines()[0] for seed in (0, 1)]
-    mine = [set(json.loads(line.split(" device")[0].removeprefix("cores "))) for line in said]
-    assert mine[0] and not mine[0] & mine[1] and mine[0] | mine[1] <= cores
-    assert [line.split("device ")[1] for line in said] == ["0", "3"]
+    logs = [folder.log(run(seed)).read_text().splitlines()[0] for seed in (0, 1)]
+    core_sets = [set(json.loads(line.split(" device")[0].removeprefix("cores "))) for line in logs]
+    assert core_sets[0] and not core_sets[0] & core_sets[1] and core_sets[0] | core_sets[1] <= cores
+    assert [line.split("device ")[1] for line in logs] == ["0", "3"]
 
 
 # It leaves behind what a training does: a config, a checkpoint, which its steps are, and their manifests.
 FAKE_CHECKPOINTS = (
     FAKE.replace('steps = folder / "steps"', 'steps = folder / "checkpoints/10/steps"')
     .replace(
-        "asked = []",
+        "requested = []",
         "(folder / 'checkpoints/10').mkdir(parents=True, exist_ok=True)\n"
         "(folder / 'config.json').write_text(json.dumps(settings))\n"
-        "asked = []",
+        "requested = []",
     )
     .replace(
         '(folder / "result.json").write_text(json.dumps({"metrics": {"accuracy": 1.0}}))',
@@ -250,7 +250,7 @@ FAKE_CHECKPOINTS = (
 )
 
 
-def said_with(beams, seed=0, *, validations=1, threads=2):
+def decoding_with(beams, seed=0, *, validations=1, threads=2):
     """A run of captions, found by a search of so many `beams`; 10 steps."""
     training = Training(steps=10, evaluate_every=10 // validations)
     data = Data(threads=threads)
@@ -260,15 +260,15 @@ def said_with(beams, seed=0, *, validations=1, threads=2):
 
 def trained_alone(command, folder, runs, **options):
     Path(command[1]).write_text(FAKE_CHECKPOINTS)
-    for each in runs:  # which a training writes
-        assert not folder.run(each).finished
-    assert execute(runs, folder, command=command, say=print, **options)
-    assert all(folder.run(each).finished for each in runs)
-    return [each.name for each in runs if "scored alone" not in folder.log(each).read_text()]
+    for entry in runs:  # which a training writes
+        assert not folder.run(entry).finished
+    assert execute(runs, folder, command=command, write_line=print, **options)
+    assert all(folder.run(entry).finished for entry in runs)
+    return [entry.name for entry in runs if "scored alone" not in folder.log(entry).read_text()]
 
 
 def test_runs_that_train_alike_are_trained_once(command, folder):
-    runs = [said_with(1), said_with(5), said_with(5, seed=1)]
+    runs = [decoding_with(1), decoding_with(5), decoding_with(5, seed=1)]
     assert trained_alone(command, folder, runs) == ["num_beams=1,seed=0", "num_beams=5,seed=1"]
     assert folder.log(runs[1]).read_text().splitlines()[0] == "trained as num_beams=1,seed=0: scored alone"
     assert folder.run(runs[1]).config() == runs[1].config
@@ -277,33 +277,33 @@ def test_runs_that_train_alike_are_trained_once(command, folder):
 
 
 def test_runs_that_train_alike_with_other_threads_are_trained_once(command, folder):
-    trained_alone(command, folder, [said_with(1)])
-    assert trained_alone(command, folder, [said_with(5, threads=3)]) == []
+    trained_alone(command, folder, [decoding_with(1)])
+    assert trained_alone(command, folder, [decoding_with(5, threads=3)]) == []
 
 
 def test_a_run_that_was_scored_alone_gives_no_training_on(command, folder):
-    trained_alone(command, folder, [said_with(7), said_with(1)])
-    assert trained_alone(command, folder, [said_with(5)]) == []
-    assert folder.run(said_with(5)).trained_as() == "num_beams=7,seed=0", "which comes after num_beams=1 by name"
+    trained_alone(command, folder, [decoding_with(7), decoding_with(1)])
+    assert trained_alone(command, folder, [decoding_with(5)]) == []
+    assert folder.run(decoding_with(5)).trained_as() == "num_beams=7,seed=0", "which comes after num_beams=1 by name"
 
 
 def test_a_training_that_is_just_being_done_is_waited_for(command, folder):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core")
-    runs = [said_with(1), said_with(5), said_with(7), said_with(1, seed=1)]
+    runs = [decoding_with(1), decoding_with(5), decoding_with(7), decoding_with(1, seed=1)]
     assert trained_alone(command, folder, runs, jobs=2) == ["num_beams=1,seed=0", "num_beams=1,seed=1"]
 
 
-def test_where_what_is_said_chooses_the_checkpoint_each_run_is_trained(command, folder):
-    runs = [said_with(1, validations=2), said_with(5, validations=2)]
+def test_runs_with_several_validations_are_trained_separately(command, folder):
+    runs = [decoding_with(1, validations=2), decoding_with(5, validations=2)]
     assert len(trained_alone(command, folder, runs)) == 2
 
 
 @pytest.mark.parametrize("how", ["code", "versions", "processor", "cpu_cores", "damaged", "gone", "edited"])
 def test_a_training_of_elsewhere_or_a_damaged_one_is_done_again(command, folder, how):
-    one, other = said_with(1), said_with(5)
-    trained_alone(command, folder, [one])
-    result, steps = folder.run(one).path / "result.json", folder.run(one).path / "checkpoints/10/steps"
+    first, second = decoding_with(1), decoding_with(5)
+    trained_alone(command, folder, [first])
+    result, steps = folder.run(first).path / "result.json", folder.run(first).path / "checkpoints/10/steps"
     if how == "damaged":
         steps.write_text("." * 9 + ",")
     elif how == "gone":
@@ -315,38 +315,42 @@ def test_a_training_of_elsewhere_or_a_damaged_one_is_done_again(command, folder,
         place = made if how in made else made["machine"]
         place[how] = "another"
         result.write_text(json.dumps(made))
-        folder.run(one).seal("result.json")
-    assert trained_alone(command, folder, [other]) == [other.name]
+        folder.run(first).seal("result.json")
+    assert trained_alone(command, folder, [second]) == [second.name]
 
 
 def test_a_training_that_cannot_be_copied_is_done_again(command, folder, monkeypatch):
-    one, other = said_with(1), said_with(5)
-    trained_alone(command, folder, [one])
+    first, second = decoding_with(1), decoding_with(5)
+    trained_alone(command, folder, [first])
 
     def full(*_, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    assert trained_alone(command, folder, [other]) == [other.name]
-    assert "cannot be copied: " in folder.log(other).read_text() and "No space left" in folder.log(other).read_text()
+    assert trained_alone(command, folder, [second]) == [second.name]
+    assert "cannot be copied: " in folder.log(second).read_text() and "No space left" in folder.log(second).read_text()
     assert not [path for path in folder.path.iterdir() if path.name.endswith(".part")]
 
 
 def test_half_a_copy_of_a_training_is_made_anew(command, folder):
-    one, other = said_with(1), said_with(5)
-    trained_alone(command, folder, [one])
-    part = folder.path / f".{other.name}.part" / "checkpoints"
+    first, second = decoding_with(1), decoding_with(5)
+    trained_alone(command, folder, [first])
+    part = folder.path / f".{second.name}.part" / "checkpoints"
     part.mkdir(parents=True)
     (part / "half").touch()
-    assert trained_alone(command, folder, [other]) == []
-    assert not (folder.run(other).path / "checkpoints" / "half").exists() and not part.parent.exists()
+    assert trained_alone(command, folder, [second]) == []
+    assert not (folder.run(second).path / "checkpoints" / "half").exists() and not part.parent.exists()
 
 
 def test_impossible_numbers_of_jobs_are_refused():
-    for jobs, devices, said in ((0, (), "--jobs is 0"), (10_000, (), "cores for 1 to"), (2, ("0",), "a device of its")):
+    for jobs, devices, message in (
+        (0, (), "--jobs is 0"),
+        (10_000, (), "cores for 1 to"),
+        (2, ("0",), "a device of its"),
+    ):
         if jobs == 2 and len(os.sched_getaffinity(0)) < 2:
             continue
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             running.check_jobs(jobs, devices)
 
 
@@ -390,10 +394,10 @@ def test_a_killed_study_leaves_no_process_behind_and_goes_on(command, folder):
     assert "ended True" in process.communicate(timeout=60)[0] and len(steps.read_text()) == 40
 
 
-def test_a_study_that_is_asked_to_stop_lets_its_runs_save(command, folder):
+def test_a_stopped_study_lets_its_runs_save(command, folder):
     steps = folder.path / "runs" / "long" / "steps"
     process = start_study(folder, command, steps=400)
     wait_for(lambda: steps.exists() and steps.read_text())
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[0]
-    assert "long: stopped; the next call goes on with it" in said and "ended False" in said
+    output = process.communicate(timeout=60)[0]
+    assert "long: stopped; the next call goes on with it" in output and "ended False" in output

@@ -32,7 +32,7 @@ TINY = "../tiny.py"
 
 
 def labels(variants):
-    return [each.label for each in variants]
+    return [entry.label for entry in variants]
 
 
 @pytest.fixture
@@ -52,31 +52,31 @@ def tables(configs, *, seeds=(0,), finished=(), **comparison):
 
 
 def test_vary_changes_one_setting_at_a_time():
-    found = vary({"model.num_layers": [1, 3], "model.fusion": ["late"]})
-    assert labels(found) == ["base", "num_layers=1", "num_layers=3", "fusion=late"]
+    variants = vary({"model.num_layers": [1, 3], "model.fusion": ["late"]})
+    assert labels(variants) == ["base", "num_layers=1", "num_layers=3", "fusion=late"]
 
 
 def test_grid_has_every_combination():
-    found = grid({"model.num_layers": [1, 3], "model.image.widths": [(8, 16), (16, 32)]})
-    assert labels(found) == [f"num_layers={n}, widths={w}" for n in (1, 3) for w in ("8x16", "16x32")]
+    variants = grid({"model.num_layers": [1, 3], "model.image.widths": [(8, 16), (16, 32)]})
+    assert labels(variants) == [f"num_layers={n}, widths={w}" for n in (1, 3) for w in ("8x16", "16x32")]
 
 
 def test_chain_has_each_variant_once_in_order():
     named = variant({"model.num_layers": 1, "model.num_attention_heads": 1}, name="small")
-    found = chain(vary(FUSIONS), named, vary({"model.fusion": ["late"], "model.num_layers": [4]}))
-    assert labels(found) == ["base", "fusion=cross", "fusion=late", "small", "num_layers=4"]
+    variants = chain(vary(FUSIONS), named, vary({"model.fusion": ["late"], "model.num_layers": [4]}))
+    assert labels(variants) == ["base", "fusion=cross", "fusion=late", "small", "num_layers=4"]
 
 
 def test_overrides_are_typed_and_named():
     config = with_overrides(Config(), (("model.image.widths", [8, 16]), ("optimizer.learning_rate", 1)))
     assert config.model.image.widths == (8, 16) and config.optimizer.learning_rate == 1.0
-    for setting, value, said in (
+    for setting, value, message in (
         ("model.fusoin", "late", "no setting 'model.fusoin'; did you mean 'fusion'?"),
         ("modle.fusion", "late", "no group of settings 'modle'"),
         ("model.fusion", "lat", "is 'lat'; choose one of: concat, "),
         ("model.num_layers", "two", "must be int, not 'two'"),
     ):
-        with pytest.raises(InputError, match=said.replace("?", r"\?")):
+        with pytest.raises(InputError, match=message.replace("?", r"\?")):
             with_overrides(Config(), ((setting, value),))
 
 
@@ -92,7 +92,7 @@ def test_a_run_is_named_by_overrides_seed_and_config(configs):
 
 def test_fusions_get_their_own_pattern_and_head(configs):
     (table,) = tables(configs)
-    assert [each.config.model.attention_pattern for each in table.variants] == [
+    assert [entry.config.model.attention_pattern for entry in table.variants] == [
         "image_to_text",
         "image_to_text",
         "dual_encoder",
@@ -101,10 +101,10 @@ def test_fusions_get_their_own_pattern_and_head(configs):
 
 def test_comparisons_share_a_run_that_both_have(configs):
     both = [*tables(configs), *tables(configs, title="flops", match="flops")]
-    found = runs(both, (0,))
-    assert len(found) == len({run.config for run in found}) < 6
+    unique = runs(both, (0,))
+    assert len(unique) == len({run.config for run in unique}) < 6
     for table in both:
-        assert {seeded(each, 0).config for each in table.variants} <= {run.config for run in found}
+        assert {seeded(entry, 0).config for entry in table.variants} <= {run.config for run in unique}
 
 
 def test_a_wild_name_is_a_plain_folder(configs):
@@ -116,7 +116,7 @@ def test_a_wild_name_is_a_plain_folder(configs):
 
 
 @pytest.mark.parametrize(
-    ("comparison", "said"),
+    ("comparison", "message"),
     [
         ({"variants": vary({"model.fusion": ["crss"]})}, r"one, fusion=crss: .*choose one of: concat, cross"),
         ({"variants": vary({"model.num_attention_heads": [5]})}, "one, num_attention_heads=5: "),
@@ -137,8 +137,8 @@ def test_a_wild_name_is_a_plain_folder(configs):
         ),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, said):
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, message):
+    with pytest.raises(InputError, match=message):
         tables(configs, **comparison)
 
 
@@ -153,15 +153,15 @@ def test_what_finished_runs_started_from_may_be_gone(configs):
     with pytest.raises(InputError, match="ported: no weights at 'gone'"):
         tables(configs, **comparison)
     config = check(with_overrides(load_preset(configs / "tiny.py"), [("model.text.init_from", "gone")]))
-    some = {dataclasses.replace(config, seed=seed) for seed in (0, 1)}
+    finished = {dataclasses.replace(config, seed=seed) for seed in (0, 1)}
     with pytest.raises(InputError, match="ported: no weights at 'gone'"):
-        tables(configs, **comparison, finished=some, seeds=(0, 1, 2))
-    (table,) = tables(configs, **comparison, finished=some, seeds=(1, 0))
-    assert [each.label for each in table.variants] == ["init_from=None", "ported"]
+        tables(configs, **comparison, finished=finished, seeds=(0, 1, 2))
+    (table,) = tables(configs, **comparison, finished=finished, seeds=(1, 0))
+    assert [entry.label for entry in table.variants] == ["init_from=None", "ported"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("x = 1", "defines no get_study"),
         ("get_study = dict", "must give a Study"),
@@ -193,13 +193,13 @@ def test_what_finished_runs_started_from_may_be_gone(configs):
         ),
     ],
 )
-def test_a_study_that_is_none_is_named(tmp_path, text, said):
+def test_a_study_that_is_none_is_named(tmp_path, text, message):
     """In a process of its own: here, the type checks of the tests would speak first."""
     (tmp_path / "study.py").write_text(text, encoding="utf-8")
     load = f"load_study(Path({str(tmp_path / 'study.py')!r}))"
     code = f"from pathlib import Path\nfrom vlm_jax.ablation.study import load_study\n{load}"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert answer.stderr.splitlines()[-1].startswith("vlm_jax.errors.InputError: ") and said in answer.stderr
+    assert answer.stderr.splitlines()[-1].startswith("vlm_jax.errors.InputError: ") and message in answer.stderr
 
 
 def test_a_missing_study_names_the_nearest(configs):
@@ -219,7 +219,7 @@ def test_every_study_that_ships_resolves(pytestconfig):
         for comparison in study.comparisons:
             common = with_overrides(load_preset(file.parent / comparison.base), comparison.common.items())
             answers = () if common.task == "image_tokenizer" else (("model.classes", 13),)
-            configs = [check(with_overrides(common, (*each.overrides, *answers))) for each in comparison.variants]
+            configs = [check(with_overrides(common, (*entry.overrides, *answers))) for entry in comparison.variants]
             if comparison.match != "steps":
                 for config in configs[1:]:
                     matched(config, configs[0], comparison.match)

@@ -20,11 +20,11 @@ from tests.weights import fixtures
 from tests.weights.fixtures import CASES, Case, Fixture
 from vlm_jax.weights import torch_cnns
 
-SMALLEST = 0.01  # a channel that noise leaves dead would be blown up in a picture that wakes it
+SMALLEST = 0.01  # a channel that noise leaves dead would be blown up in an image that wakes it
 
 
 def stored_inputs() -> dict[str, np.ndarray]:
-    """Texts with padding and token types, grids with hidden cells, pictures."""
+    """Texts with padding and token types, grids with hidden cells, images."""
     random = np.random.default_rng(0)
     length, cells = max(fixtures.LENGTHS), max(fixtures.CELLS)
     mask = np.arange(length)[None] < np.array(fixtures.LENGTHS)[:, None]
@@ -53,7 +53,7 @@ def load(case: Case, folder: Path) -> torch.nn.Module:
 
 
 def encoder_outputs(fixture: Fixture, stored: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
-    """By the names of `verify.our_outputs`; NaN where padded."""
+    """By the names of `verify.converted_outputs`; NaN where padded."""
     inputs = fixtures.inputs(fixture.case, stored)
     given = {
         "input_ids": torch.tensor(inputs["input_ids"]).long(),
@@ -97,7 +97,7 @@ def cnn_outputs(fixture: Fixture, tensors: dict[str, np.ndarray], stored: dict, 
 
 
 def batch_statistics(fixture: Fixture, folder: Path) -> np.ndarray:
-    """The mean and variance that each batch norm meets on random pictures, in the order of the names."""
+    """The mean and variance that each batch norm meets on random images, in the order of the names."""
     blank = fixtures.cnn_tensors(fixture, None)
     pixels = np.random.default_rng(1).integers(0, 256, (32, *fixtures.PICTURE, 3))
     image = (torch.tensor(pixels).permute(0, 3, 1, 2).double() - 127) / 64

@@ -27,7 +27,7 @@ TABLE = [
 ]
 
 
-def ported(state):
+def converted(state):
     """Our parameters, with every tensor of theirs used once."""
     params = {}
     for name, tensor in state.items():
@@ -59,7 +59,7 @@ def test_cross_layer_is_that_of_transformers(shared):
     with torch.no_grad():
         for parameter in target.parameters():
             parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    params = ported(target.state_dict())
+    params = converted(target.state_dict())
     keys = jax.random.split(jax.random.key(0), 4)
     x = jax.random.normal(keys[0], (NUM_IMAGES, SLOTS, WORDS, 32))
     source = jax.random.normal(keys[1], (NUM_IMAGES, 1 if shared else SLOTS, NUM_POSITIONS, 32))

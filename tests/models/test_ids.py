@@ -14,7 +14,7 @@ from tests.weights.fixtures import BY_NAME
 from vlm_jax.errors import InputError
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.pretrained import check_text
-from vlm_jax.weights.ported import Ported, read
+from vlm_jax.weights.converted_model import ConvertedModel, read
 from vlm_jax.weights.verify import BOUND, score
 
 TEXT = np.array([[5, 6, 7]], np.int32)
@@ -23,7 +23,7 @@ TEXT = np.array([[5, 6, 7]], np.int32)
 class Port(NamedTuple):
     """A fixture in its folder, as a port, with its compiled program."""
 
-    ported: Ported
+    converted: ConvertedModel
     folder: Path
     compiled: Callable
 
@@ -36,18 +36,18 @@ def port(tmp_path_factory):
     def make(name):
         if name not in ports:
             folder = tmp_path_factory.mktemp("published") / name
-            ported = read(str(fixtures.publish(BY_NAME[name].fixtures[-1], folder)))
-            ports[name] = Port(ported, folder, jax.jit(lambda ids, mask: run(ported, ids, mask).text))
+            converted = read(str(fixtures.publish(BY_NAME[name].fixtures[-1], folder)))
+            ports[name] = Port(converted, folder, jax.jit(lambda ids, mask: run(converted, ids, mask).text))
         return ports[name]
 
     return make
 
 
-def run(ported, ids, mask=None, **more):
+def run(converted, ids, mask=None, **more):
     """Compiled or not; every token is visible where there is no mask."""
     mask = jnp.ones(np.shape(ids), bool) if mask is None else mask
     more = {name: jnp.asarray(x) for name, x in more.items()}
-    return ported.module.apply({"params": ported.params}, jnp.asarray(ids, jnp.int32), mask, **more)
+    return converted.module.apply({"params": converted.params}, jnp.asarray(ids, jnp.int32), mask, **more)
 
 
 def refusal(call, *arguments, **more):
@@ -62,49 +62,49 @@ NAMES = ["bert", "roberta", "distilbert", "visual_bert"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_id_without_a_row(name, port):
-    ported, _, compiled = port(name)
+    converted, _, compiled = port(name)
     for wrong in (fixtures.WORDS, -1, 2**31 - 1):
         ids = np.array([[5, 6, 7], [5, wrong, 7]], np.int32)
-        line = refusal(run, ported, ids)
+        line = refusal(run, converted, ids)
         assert str(wrong) in line and str(fixtures.WORDS - 1) in line
-        assert refusal(check_text, ported.architecture.model, ids) == line
+        assert refusal(check_text, converted.architecture.model, ids) == line
     ids[1, 1] = fixtures.WORDS - 1
-    check_text(ported.architecture.model, ids)
+    check_text(converted.architecture.model, ids)
     assert np.isfinite(compiled(ids, ids >= 0)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_more_tokens_than_positions(name, port):
     """Compiled or not; the longest text that fits is computed."""
-    ported, _, compiled = port(name)
+    converted, _, compiled = port(name)
     ids = np.full((1, fixtures.POSITIONS + 1), 5, np.int32)
     for call in (run, lambda _, ids: compiled(ids, ids > 0)):
-        assert str(ported.architecture.model.text.max_position_embeddings) in refusal(call, ported, ids)
+        assert str(converted.architecture.model.text.max_position_embeddings) in refusal(call, converted, ids)
     longest = ids[:, : fixtures.POSITIONS]
     assert np.isfinite(compiled(longest, longest > 0)).all()
 
 
 def test_a_token_type_without_a_row(port):
-    ported, _, _ = port("bert")
+    converted, _, _ = port("bert")
     for wrong in (2, -1):
         kinds = np.array([[0, 1, wrong]], np.int32)
-        line = refusal(run, ported, TEXT, segments=kinds)
-        assert str(wrong) in line and refusal(check_text, ported.architecture.model, TEXT, kinds) == line
-    check_text(ported.architecture.model, TEXT, np.array([[0, 1, 1]]))
+        line = refusal(run, converted, TEXT, segments=kinds)
+        assert str(wrong) in line and refusal(check_text, converted.architecture.model, TEXT, kinds) == line
+    check_text(converted.architecture.model, TEXT, np.array([[0, 1, 1]]))
 
 
 def test_token_types_where_there_are_none(port):
-    ported, _, _ = port("distilbert")
-    assert "no token types" in refusal(run, ported, TEXT, segments=np.zeros((1, 3), np.int32))
-    assert "no token types" in refusal(check_text, ported.architecture.model, TEXT, np.zeros((1, 3), np.int32))
+    converted, _, _ = port("distilbert")
+    assert "no token types" in refusal(run, converted, TEXT, segments=np.zeros((1, 3), np.int32))
+    assert "no token types" in refusal(check_text, converted.architecture.model, TEXT, np.zeros((1, 3), np.int32))
 
 
 def test_more_grid_features_than_positions(port):
-    ported, _, _ = port("visual_bert")
-    most = ported.architecture.model.image.max_position_embeddings
+    converted, _, _ = port("visual_bert")
+    most = converted.architecture.model.image.max_position_embeddings
     features = np.ones((1, most + 1, fixtures.FEATURES), np.float32)
-    assert str(most) in refusal(run, ported, TEXT, image=features)
-    assert jax.eval_shape(lambda: run(ported, TEXT, image=features[:, :most])).image.shape[1] == most
+    assert str(most) in refusal(run, converted, TEXT, image=features)
+    assert jax.eval_shape(lambda: run(converted, TEXT, image=features[:, :most])).image.shape[1] == most
 
 
 def test_ids_of_a_model_of_ones_own():

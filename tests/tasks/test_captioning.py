@@ -184,11 +184,11 @@ def test_one_caption_for_every_image_is_warned_of(task, params):
     captions = [
         c._replace(hypotheses=(c.hypotheses[0]._replace(text="a cat"),)) for c in task.predict(params, examples(6))
     ]
-    (warning,) = task.remarks(captions, task.score(captions))
+    (warning,) = task.warnings(captions, task.score(captions))
     assert "does not look" in warning
     varied = [c._replace(hypotheses=(c.hypotheses[0]._replace(text=f"cat {n}"),)) for n, c in enumerate(captions)]
-    assert task.remarks(varied, task.score(varied)) == []
-    assert task.remarks(captions[:1], task.score(captions[:1])) == []  # one image has one caption
+    assert task.warnings(varied, task.score(varied)) == []
+    assert task.warnings(captions[:1], task.score(captions[:1])) == []  # one image has one caption
 
 
 def test_baselines_name_what_a_blind_model_reaches(task, params):

@@ -255,7 +255,7 @@ def generated(picture, tokens, likelihood, gain):
 
 
 @pytest.mark.parametrize(
-    ("images", "likelihood", "gains", "remarks"),
+    ("images", "likelihood", "gains", "warnings"),
     [
         (np.full((2, 8, 8, 3), 255, np.uint8), -0.1, (0.3, 0.4), ["of one colour"]),
         (np.stack([SOME[0], SOME[0]]), -0.1, (0.3, 0.4), ["the same image"]),
@@ -264,14 +264,14 @@ def generated(picture, tokens, likelihood, gain):
         (SOME, -0.1, (0.3, 0.4), []),
     ],
 )
-def test_failures_of_generation_are_warned_of(generation_run, images, likelihood, gains, remarks):
+def test_failures_of_generation_are_warned_of(generation_run, images, likelihood, gains, warnings):
     config = generation_run.config()
     task, _, _ = load_trained(config, generation_run, make_encoder(config, generation_run), which="best")
     rows = [generated(picture, HALVES, likelihood, gain) for picture, gain in zip(images, gains, strict=True)]
     assert task.score(rows)["prompt_gain"] == pytest.approx(np.mean(gains))
     assert set(task.score(rows)) <= set(task.scores)
-    found = task.remarks(rows, task.score(rows))
-    assert len(found) == len(remarks) and all(part in message for part, message in zip(remarks, found, strict=True))
+    found = task.warnings(rows, task.score(rows))
+    assert len(found) == len(warnings) and all(part in message for part, message in zip(warnings, found, strict=True))
 
 
 def test_samples_of_a_prompt_are_held_against_each_other_and_against_other_prompts():
@@ -304,7 +304,7 @@ def test_a_single_image_or_prompt_has_no_other_prompt(generation_run):
             "prompt_gain" not in task.score(generated)
             and json.loads(json.dumps(generated[0].as_dict()))["prompt_gain"] is None
         )
-        assert all(warning.find("not read") < 0 for warning in task.remarks(generated, task.score(generated)))
+        assert all(warning.find("not read") < 0 for warning in task.warnings(generated, task.score(generated)))
         alone = ChangedExamples(rows, lambda _, example: example)
         metrics = task.score(generated) | task.baselines(params, alone, train, generated)
         assert not any(name.startswith("baseline/") for name in metrics)

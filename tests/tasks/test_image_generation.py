@@ -454,9 +454,9 @@ def test_a_dying_codebook_and_plain_reconstructions_are_remarked_on(directory, t
     plain = np.full((8, 8, 3), 200, np.uint8)
     few = [Reconstructed("a", SOME[0], plain, np.zeros((8, 8), int), 5.0, 0.1, 1.0)]
     many = [Reconstructed("a", SOME[0], SOME[1], np.arange(64).reshape(8, 8), 20.0, 0.5, 1.0)]
-    dying, one_colour = task.remarks(few, task.score(few))
+    dying, one_colour = task.warnings(few, task.score(few))
     assert "the codebook is dying" in dying and "one colour" in one_colour
-    assert task.remarks(many, task.score(many)) == []
+    assert task.warnings(many, task.score(many)) == []
     scalar = ImageTokenization(check(tokenizer_config(directory, levels=(8, 8, 8, 8))), task.encode)
-    assert "fewer model.image_tokenizer.levels" in scalar.remarks(few, scalar.score(few))[0]
-    assert scalar.remarks(many, scalar.score(many)) == []  # 64 cells cannot show a tenth of 4,096 image tokens
+    assert "fewer model.image_tokenizer.levels" in scalar.warnings(few, scalar.score(few))[0]
+    assert scalar.warnings(many, scalar.score(many)) == []  # 64 cells cannot show a tenth of 4,096 image tokens

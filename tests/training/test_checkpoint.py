@@ -94,8 +94,8 @@ def test_parameters_and_their_average_are_read_alone(folder):
     shapes = jax.eval_shape(lambda: make_state().params)
     with Checkpoints(folder) as checkpoints:
         for which, step in (("best", 20), ("latest", 30), ("20", 20)):
-            params, found = checkpoints.restore_params(shapes, which=which, ema=False)
-            assert found == step
+            params, restored_step = checkpoints.restore_params(shapes, which=which, ema=False)
+            assert restored_step == step
             assert_same(params, make_state(step).params)
             assert_same(checkpoints.restore_params(shapes, which=which, ema=True)[0], make_state(step).ema)
         with pytest.raises(InputError, match=r"no checkpoint 'latset' in .*; choose one of: .*best, latest$"):
@@ -158,13 +158,13 @@ def test_another_optimizer_is_refused_by_path(folder):
         checkpoints.restore(create_state(params, optax.sgd(0.1), ema=True))
 
 
-def kept(folder):
+def saved_steps(folder):
     return sorted(int(entry.name) for entry in folder.iterdir())
 
 
 def test_the_newest_two_and_the_best_are_kept(folder):
     save(folder, 1, 2, 3, 4, 5, metrics={1: 0.1, 2: 0.9, 3: 0.3, 4: 0.4, 5: 0.2})
-    assert kept(folder) == [2, 4, 5]
+    assert saved_steps(folder) == [2, 4, 5]
     assert [entry.name for entry in folder.parent.iterdir()] == ["checkpoints"]
     with Checkpoints(folder) as checkpoints:
         assert (checkpoints.best(), checkpoints.latest()) == (2, 5)
@@ -294,7 +294,7 @@ def test_several_checkpoints_without_any_manifest_are_refused_and_stay(folder):
     for _ in range(2):
         with pytest.raises(InputError, match=r"none of the checkpoints 10, 20 .* train again"):
             Checkpoints(folder, config=CONFIG)
-    assert kept(folder) == [10, 20]
+    assert saved_steps(folder) == [10, 20]
 
 
 def test_the_score_is_part_of_what_is_verified(folder, caplog):
@@ -315,13 +315,13 @@ def test_a_damaged_manifest_never_costs_a_checkpoint(folder):
     before = file.read_bytes()
     file.write_bytes(before[:-9])
     save(folder, 30, 40, metrics={30: 0.1, 40: 0.2})
-    assert kept(folder) == [10, 20, 30, 40]
+    assert saved_steps(folder) == [10, 20, 30, 40]
     file.write_bytes(before)
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.best() == 10
 
 
-def test_one_that_was_trained_with_something_else_is_not_used(folder, caplog):
+def test_a_checkpoint_of_another_setup_is_not_used(folder, caplog):
     made = {"answers.json": "ab", "model.hidden_size": 64, "data.image.mean": [0.5, 0.5, 0.5]}
     for step, made_with in ((10, made), (20, made | {"answers.json": "cd"})):
         with Checkpoints(folder, config=CONFIG, made_with=made_with) as checkpoints:
@@ -346,7 +346,7 @@ def test_accepting_a_run_never_accepts_damaged_numbers(folder):
         assert checkpoints.restore_params(zeros().params, which="latest", ema=False)[1] == 10
 
 
-def test_when_all_are_damaged_the_error_says_so(folder):
+def test_the_error_names_all_damaged_checkpoints(folder):
     save(folder, 10, 20)
     damage(folder, 10)
     damage(folder, 20)
@@ -513,8 +513,8 @@ def test_killed_at_any_moment_the_newest_state_is_intact(folder, caplog):
         process.stdout.readline()
         time.sleep(moment.uniform(0.0, 0.6))
         process.kill()
-        said = process.communicate()[0].split()
-        promised = int(said[-1]) if said and said[-1].isdigit() else int(started[1]) + 1
+        output = process.communicate()[0].split()
+        promised = int(output[-1]) if output and output[-1].isdigit() else int(started[1]) + 1
         assert int(started[1]) < promised
         with Checkpoints(folder, config=CONFIG) as checkpoints:
             state, position = checkpoints.restore(zeros())

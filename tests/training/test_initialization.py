@@ -16,7 +16,7 @@ from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.trees import flatten
-from vlm_jax.weights.ported import read
+from vlm_jax.weights.converted_model import read
 
 FITS = (
     "--model.hidden-size", "16", "--model.num-attention-heads", "2", "--model.num-layers", "2",
@@ -41,16 +41,16 @@ def started(settings, answers=("a", "b", "c")):
 def test_text_weights_land_in_every_fusion(fusion, bert):
     settings = config(bert, fusion=fusion)
     params, record = started(settings)
-    theirs, ours = own.tensors(), own.text_layers(settings.model)
-    assert np.array_equal(params["text/word/embedding"], theirs["embeddings.word_embeddings.weight"])
-    assert np.array_equal(params["embed/norm/scale"], theirs["embeddings.LayerNorm.weight"])
-    for index, place in enumerate(ours):
-        query = theirs[f"encoder.layer.{index}.attention.self.query.weight"]
+    source_leaves, layers = own.tensors(), own.text_layers(settings.model)
+    assert np.array_equal(params["text/word/embedding"], source_leaves["embeddings.word_embeddings.weight"])
+    assert np.array_equal(params["embed/norm/scale"], source_leaves["embeddings.LayerNorm.weight"])
+    for index, place in enumerate(layers):
+        query = source_leaves[f"encoder.layer.{index}.attention.self.query.weight"]
         assert np.array_equal(params[f"{place}/attention/query/kernel"], query.T)
-        norm = theirs[f"encoder.layer.{index}.output.LayerNorm.bias"]
+        norm = source_leaves[f"encoder.layer.{index}.output.LayerNorm.bias"]
         assert np.array_equal(params[f"{place}/output_norm/bias"], norm)
     if fusion != "late":
-        assert np.array_equal(params["head/pooler/kernel"], theirs["pooler.dense.weight"].T)
+        assert np.array_equal(params["head/pooler/kernel"], source_leaves["pooler.dense.weight"].T)
         assert record["sources"][0]["left_behind"] == []
     else:
         assert record["sources"][0]["left_behind"] == ["head/pooler"]
@@ -58,7 +58,7 @@ def test_text_weights_land_in_every_fusion(fusion, bert):
     assert not {"text/word", "embed/norm"} & set(record["fresh"])
 
 
-def test_the_record_says_where_it_comes_from(bert):
+def test_the_record_names_its_source(bert):
     _, record = started(config(bert))
     (source,) = record["sources"]
     assert source["setting"] == "model.text.init_from" and source["source"] == str(bert)
@@ -101,18 +101,18 @@ def test_embeddings_alone_fit_a_trunk_of_another_width(bert):
 
 
 @pytest.mark.parametrize("length", [12, 17, 30])
-def test_positions_are_interpolated_when_asked(length, bert):
+def test_positions_are_interpolated_on_request(length, bert):
     params, record = started(config(bert, text={"max_position_embeddings": length, "init_positions": "interpolate"}))
-    table, theirs = params["text/position/embedding"], own.tensors()["embeddings.position_embeddings.weight"]
+    table, source_leaves = params["text/position/embedding"], own.tensors()["embeddings.position_embeddings.weight"]
     assert len(table) == length
-    np.testing.assert_allclose(table[[0, -1]], theirs[[0, -1]], rtol=1e-6)
+    np.testing.assert_allclose(table[[0, -1]], source_leaves[[0, -1]], rtol=1e-6)
     assert record["sources"][0]["changed"] == [f"positions interpolated from 20 to {length}"]
 
 
-def test_positions_are_cut_when_asked(bert):
+def test_positions_are_cut_on_request(bert):
     params, record = started(config(bert, text={"max_position_embeddings": 15, "init_positions": "cut"}))
-    theirs = own.tensors()["embeddings.position_embeddings.weight"]
-    assert np.array_equal(params["text/position/embedding"], theirs[:15])
+    source_leaves = own.tensors()["embeddings.position_embeddings.weight"]
+    assert np.array_equal(params["text/position/embedding"], source_leaves[:15])
     assert record["sources"][0]["changed"] == ["positions cut from 20 to 15"]
     longer = config(bert, text={"max_position_embeddings": 30, "init_positions": "cut"})
     with pytest.raises(InputError, match="cannot be cut"):
@@ -134,8 +134,8 @@ def test_a_cnn_brings_its_preprocessing(tmp_path):
     image = {"cnn": "resnet18", "norm": "frozen", "init_from": source}
     right = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "size": (32, 32)}
     params, record = started(config(image=image, data=right))
-    theirs = flatten(read(source).params)
-    assert all(np.array_equal(params[p], x) for p, x in theirs.items() if p.startswith("image/"))
+    source_leaves = flatten(read(source).params)
+    assert all(np.array_equal(params[p], x) for p, x in source_leaves.items() if p.startswith("image/"))
     assert record["sources"][0]["left_behind"] == ["head/classifier"]
     for changes, words in (
         ({"data": {"size": (32, 32)}, "image": image}, "--data.image.mean 0.485 0.456 0.406"),
@@ -181,8 +181,8 @@ def test_a_run_is_a_source(run, data_directory, tmp_path, capsys):
     settings = dataclasses.replace(config(run), data=config().data)
     _, record = started(settings)
     assert record["sources"][0]["family"] == "run" and "image" in record["sources"][0]["left_behind"]
-    whole = json.loads((tmp_path / "whole" / "weights.json").read_text())
-    assert whole["sources"][0]["taken"].count("head/classifier") == 1
+    weights = json.loads((tmp_path / "whole" / "weights.json").read_text())
+    assert weights["sources"][0]["taken"].count("head/classifier") == 1
 
 
 def test_another_vocabulary_of_answers_leaves_the_classifier(run, data_directory):
@@ -218,11 +218,11 @@ def test_a_resumed_run_needs_its_source_no_more(bert, data_directory, tmp_path):
         from contextlib import contextmanager
 
         @contextmanager
-        def asked():
+        def stop_requests():
             with requests():
                 yield stop
 
-        patch.setattr(loop, "stop_requests", asked)
+        patch.setattr(loop, "stop_requests", stop_requests)
         assert train(tmp_path / "twice", data_directory, *options) == 143
     shutil.rmtree(source)
     assert train(tmp_path / "twice", data_directory, *options) == 0
@@ -292,8 +292,8 @@ def test_visual_bert_starts_a_whole_model(tmp_path):
     from tests.weights import fixtures
 
     fixture = fixtures.BY_NAME["visual_bert_answers"].fixtures[-1]
-    ported = read(str(fixtures.publish(fixture, tmp_path / "visual_bert")))
-    theirs, model = flatten(ported.params), ported.architecture.model
+    converted = read(str(fixtures.publish(fixture, tmp_path / "visual_bert")))
+    source_leaves, model = flatten(converted.params), converted.architecture.model
     text = {
         "vocab_size": fixtures.WORDS,
         "feature_size": model.hidden_size,
@@ -317,9 +317,9 @@ def test_visual_bert_starts_a_whole_model(tmp_path):
         **trunk,
     )
     params, record = started(settings)
-    shared = [path for path in theirs if path in params]
+    shared = [path for path in source_leaves if path in params]
     assert {"embed/image_fc/kernel", "embed/image_segment", "embed/image_position/embedding"} <= set(shared)
-    assert all(np.array_equal(params[path], theirs[path]) for path in shared)
+    assert all(np.array_equal(params[path], source_leaves[path]) for path in shared)
     assert set(record["fresh"]) == {"head/classifier", "image"}
     assert record["sources"][0]["left_behind"] == ["head/answers", "head/pooler"]
     wrong = config(text=text, image=image | {"modality_type_vocab_size": 1}, data=small, init_from=source, **trunk)

@@ -43,7 +43,7 @@ def test_a_plain_line_an_interval():
         clock.now += 2.0
         progress.update(100, VALUES)
         clock.now += 4.0
-        progress.note("step 100: validation accuracy 0.9000")
+        progress.write_line("step 100: validation accuracy 0.9000")
         progress.update(150, VALUES)
     assert stream.getvalue().splitlines() == [
         "compiling the train step ...",
@@ -74,10 +74,10 @@ TERMINAL = """
 import sys
 from vlm_jax.training.logging import Progress
 with Progress(2000, start_step=100) as progress:
-    progress.note("starting [not markup] " + "x" * 100)
+    progress.write_line("starting [not markup] " + "x" * 100)
     for step in range(150, 401, 50):
         progress.update(step, {"loss": 0.4312, "accuracy": step / 1000, "examples_per_second": 5120.4})
-    progress.note("step 400: validation accuracy 0.9")
+    progress.write_line("step 400: validation accuracy 0.9")
 """
 
 
@@ -145,15 +145,15 @@ def test_metrics_are_json_lines_and_tensorboard_events(tmp_path):
 def scalars(folder):
     from tensorboardX.proto.event_pb2 import Event
 
-    found = {}
+    values = {}
     for file in sorted((folder / "tensorboard").iterdir()):
         content, place = file.read_bytes(), 0
         while place < len(content):
             (length,) = struct.unpack_from("<Q", content, place)
             event = Event.FromString(content[place + 12 : place + 12 + length])
             place += 12 + length + 4
-            found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-    return found
+            values |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+    return values
 
 
 def test_on_resume_every_step_stands_once(tmp_path):
@@ -177,8 +177,8 @@ def test_a_start_from_zero_drops_what_a_lost_run_logged(tmp_path):
 
 @pytest.mark.parametrize("rest", ['{"step": 20, "lo', "{}", "[1]", "7", "null", "\x00\x00", "é"])
 def test_lines_cut_by_a_kill_are_dropped(tmp_path, rest):
-    whole = '{"step": 10, "loss": 1.0}\n'
-    (tmp_path / "metrics.jsonl").write_bytes((whole + rest).encode("latin-1"))
+    complete = '{"step": 10, "loss": 1.0}\n'
+    (tmp_path / "metrics.jsonl").write_bytes((complete + rest).encode("latin-1"))
     with MetricsLog(tmp_path, start_step=20) as log:
         log.write(30, {"loss": 3.0})
     assert [line["step"] for line in lines(tmp_path)] == [10, 30]

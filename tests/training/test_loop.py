@@ -35,13 +35,13 @@ def test_an_interval_reports_means_of_sums():
 
 
 def test_an_interval_in_which_a_run_was_stopped_is_reported_whole():
-    whole, before, after = Interval(), Interval(), Interval()
-    whole.add(step(9.0, 3.0), 1.0)
+    uninterrupted, before, after = Interval(), Interval(), Interval()
+    uninterrupted.add(step(9.0, 3.0), 1.0)
     before.add(step(9.0, 3.0), 1.0)
     after.restore(json.loads(json.dumps(before.sums())))
-    for interval in (whole, after):
+    for interval in (uninterrupted, after):
         interval.add(step(1.0, 1.0), 1.0)
-    a, b = whole.close(), after.close()
+    a, b = uninterrupted.close(), after.close()
     assert (a["loss"], a["accuracy"]) == (b["loss"], b["accuracy"])
 
 
@@ -54,7 +54,7 @@ def test_a_first_step_that_is_not_finite_promises_no_state(data_directory, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("saved", "finished", "said"),
+    ("saved", "finished", "line"),
     [
         (0, False, "nothing was trained or saved"),
         (4, True, "saved is optimizer step 4; the same command resumes there"),  # a longer training of a run that ended
@@ -62,7 +62,7 @@ def test_a_first_step_that_is_not_finite_promises_no_state(data_directory, tmp_p
         (8, True, "trained and scored"),
     ],
 )
-def test_who_interrupts_is_told_what_is_kept(saved, finished, said):
+def test_who_interrupts_is_told_what_is_kept(saved, finished, line):
     config = SimpleNamespace(training=SimpleNamespace(steps=8))
     trainer = SimpleNamespace(config=config, folder=SimpleNamespace(finished=finished), _saved=saved)
-    assert Trainer._stands(trainer) == said
+    assert Trainer._stands(trainer) == line

@@ -19,7 +19,7 @@ from vlm_jax.config_json import to_json
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import facts_below, matches_digests, read_manifest, write_digests, write_manifest
+from vlm_jax.integrity import entries_below, matches_digests, read_manifest, write_digests, write_manifest
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.training import checkpoint_manifest
@@ -119,7 +119,7 @@ def test_whatever_happens_to_a_file_it_is_named_or_the_newest_good_state_is_used
     options = (RunFolder(good).config(),) if use is resume else ()
     (step, _), expected = use(copied(good, tmp_path / "good"), *options)
     with Checkpoints(good / "checkpoints") as checkpoints:
-        states = dict(parameters(checkpoints, str(each)) for each in checkpoint_manifest.steps(good / "checkpoints"))
+        states = dict(parameters(checkpoints, str(entry)) for entry in checkpoint_manifest.steps(good / "checkpoints"))
     assert len(set(states.values())) == 2
     cases = list(damages(good, step))
     assert len({name for name, _ in cases}) > 20
@@ -128,14 +128,14 @@ def test_whatever_happens_to_a_file_it_is_named_or_the_newest_good_state_is_used
         damage(path / name)
         caplog.clear()
         try:
-            (found, state), values = use(path, *options)
+            (restored_step, state), values = use(path, *options)
         except InputError as error:
             assert name.name in str(error) and "\n" not in str(error), (name, error)
             continue
-        warned = " ".join(each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING)
-        assert state == states[found]
+        warned = " ".join(entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING)
+        assert state == states[restored_step]
         if name.parts[0] == "checkpoints":
-            assert found != step and f"checkpoint {step}" in warned, name
+            assert restored_step != step and f"checkpoint {step}" in warned, name
         if damage is os.remove and name.name == "result.json" and use is read:
             assert values == [*expected[:4], {}, None]  # a run that has not ended
         else:
@@ -178,8 +178,8 @@ def test_an_edit_is_named_by_every_reader_and_accepted_when_it_is_meant(run, edi
         with pytest.raises(InputError, match=rf"{run / name} .* experiments\.accept {run} --yes"):
             command()
     assert accept.main([str(run)]) == 0
-    said = capsys.readouterr().out
-    assert name in said and "nothing was changed" in said
+    output = capsys.readouterr().out
+    assert name in output and "nothing was changed" in output
     with pytest.raises(InputError):
         commands[0]()
     assert accept.main([str(run), "--yes"]) == 0
@@ -190,7 +190,7 @@ def test_an_edit_is_named_by_every_reader_and_accepted_when_it_is_meant(run, edi
 
 
 @pytest.mark.parametrize("name", ["answers.json", "config.json"])
-def test_an_edit_with_its_digest_rewritten_is_found_by_the_checkpoints(run, name):
+def test_checkpoints_detect_an_edit_with_its_digest_rewritten(run, name):
     """As a script would that knows how manifests are written, and not what a checkpoint keeps."""
     change = EDITS["answers swapped" if name == "answers.json" else "mean"][1]
     edit_json(run / name, change)
@@ -199,11 +199,11 @@ def test_an_edit_with_its_digest_rewritten_is_found_by_the_checkpoints(run, name
         read(run)
 
 
-def test_a_digest_that_was_rewritten_by_hand_is_found(run):
+def test_a_digest_rewritten_by_hand_is_detected(run):
     edit_json(run / "answers.json", EDITS["answers swapped"][1])
     digest = hashlib.sha256((run / "answers.json").read_bytes()).hexdigest()
-    facts = {"bytes": (run / "answers.json").stat().st_size, "sha256": digest}
-    edit_json(run / "manifest.json", lambda manifest: manifest["files"].update({"answers.json": facts}))
+    entry = {"bytes": (run / "answers.json").stat().st_size, "sha256": digest}
+    edit_json(run / "manifest.json", lambda manifest: manifest["files"].update({"answers.json": entry}))
     with pytest.raises(InputError, match=rf"{run}/manifest\.json is not as it was written"):
         read(run)
 
@@ -320,9 +320,9 @@ def test_a_finished_run_stays_as_it_is_and_lists_all_that_is_read(good):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_manifest_is_whole_or_not_there(tmp_path):
+def test_a_manifest_is_complete_or_missing(tmp_path):
     (tmp_path / "a").write_bytes(b"1")
-    write_manifest(tmp_path / "manifest.json", {"files": facts_below(tmp_path)})
+    write_manifest(tmp_path / "manifest.json", {"files": entries_below(tmp_path)})
     digest = hashlib.sha256(b"1").hexdigest()
     assert read_manifest(tmp_path / "manifest.json") == {"files": {"a": {"bytes": 1, "sha256": digest}}}
     before = (tmp_path / "manifest.json").read_bytes()

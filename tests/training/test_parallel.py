@@ -58,7 +58,7 @@ PATTERNS = {
     "image_tokenizer": None,
     "image_generation": "text_to_image",
 }
-QUESTIONS = np.array([3, 1, 0, 0, 1, 0, 3, 3])  # two pictures a device: means over devices would be far off
+QUESTIONS = np.array([3, 1, 0, 0, 1, 0, 3, 3])  # two images a device: means over devices would be far off
 # Sums in another order, in float32: 1.2e-6 was seen where codes share digits, whose gradients are the longest sums.
 ROUNDING = 2e-6
 WAYS = [
@@ -124,8 +124,8 @@ def train(name, method, devices, accumulation):
     step = parallel.compile(make_step(config, task.loss_sums, optimizer, params, axis_name=parallel.axis_name))
     state, metrics = parallel.put(before), []
     for number in range(config.training.steps):
-        state, each = step(state, parallel.put_batch(make_batch(number, name)))
-        metrics.append(each)
+        state, step_metrics = step(state, parallel.put_batch(make_batch(number, name)))
+        metrics.append(step_metrics)
     return jax.device_get((metrics, before, parallel.take(state)))
 
 
@@ -154,8 +154,8 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def four_devices(monkeypatch):
-    one = jax.devices()[0]
-    monkeypatch.setattr(jax, "devices", lambda: [one] * 4)
+    device = jax.devices()[0]
+    monkeypatch.setattr(jax, "devices", lambda: [device] * 4)
 
 
 def furthest(a, b):
@@ -168,14 +168,14 @@ def furthest(a, b):
     "way", [way for way in WAYS if way[1:] != ("jit", 1, 1)], ids=lambda way: "-".join(map(str, way))
 )
 def test_devices_and_micro_batches_do_not_matter(trained, way):
-    (metrics, _, state), (expected, _, one) = trained[way], trained[way[0], "jit", 1, 1]
-    for mine, theirs in zip(metrics, expected, strict=True):
-        assert mine["finite"]
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
-        # Pictures that only went through codes are not right or wrong.
-        assert (mine["weight"], mine.get("correct")) == (theirs["weight"], theirs.get("correct"))
-    assert state.step == one.step == 3
-    assert furthest(state.params, one.params) < ROUNDING
+    (metrics, _, state), (expected, _, expected_state) = trained[way], trained[way[0], "jit", 1, 1]
+    for actual, reference in zip(metrics, expected, strict=True):
+        assert actual["finite"]
+        assert actual["loss"] == pytest.approx(reference["loss"], rel=1e-6)
+        # Images that only went through codes are not right or wrong.
+        assert (actual["weight"], actual.get("correct")) == (reference["weight"], reference.get("correct"))
+    assert state.step == expected_state.step == 3
+    assert furthest(state.params, expected_state.params) < ROUNDING
 
 
 def test_every_way_starts_alike_and_learns(trained):
@@ -206,6 +206,6 @@ def test_a_batch_that_does_not_divide_is_refused(four_devices, images, accumulat
 
 
 @pytest.mark.parametrize("devices", [0, -1, 5])
-def test_devices_that_are_not_there_are_refused(four_devices, devices):
+def test_missing_devices_are_refused(four_devices, devices):
     with pytest.raises(InputError, match=rf"parallel.devices is {devices}, this machine has 4; choose 1 to 4"):
         choose_devices(changed(devices=devices))

@@ -90,12 +90,12 @@ def test_a_table_that_is_too_small_is_told_another_tokenizer(rows, tmp_path):
     assert "vocab_size" not in message  # no size would do
     other = own.write(tmp_path / "other")
     text = dataclasses.replace(settings.model.text, tokenizer=str(other))
-    given = dataclasses.replace(settings, model=dataclasses.replace(settings.model, text=text))
-    assert follow(given, tmp_path / "run")[1].model.text.vocab_size == 14
+    settings_with_tokenizer = dataclasses.replace(settings, model=dataclasses.replace(settings.model, text=text))
+    assert follow(settings_with_tokenizer, tmp_path / "run")[1].model.text.vocab_size == 14
 
 
 @pytest.mark.parametrize("rows", [8, 13, 14, 50])
-def test_a_given_tokenizer_needs_at_least_its_rows(rows, tmp_path):
+def test_a_tokenizer_setting_needs_at_least_its_rows(rows, tmp_path):
     source = own.write(tmp_path / "bert")
     settings = config(text={"vocab_size": rows, "tokenizer": str(source), "init_from": None})
     messages, settings = follow(settings, tmp_path / "run")
@@ -136,14 +136,14 @@ def bert(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert"])
-def test_other_families_say_what_they_need(name, bert, tmp_path):
+def test_other_families_name_what_they_need(name, bert, tmp_path):
     source = fixtures.publish(fixtures.BY_NAME[name].fixtures[0], tmp_path / name)
     messages, settings = follow(config(source, text={"tokenizer": str(bert), "max_length": 9}), tmp_path / "run")
     assert settings.model.hidden_size == fixtures.WIDTH and messages
     assert settings.model.text.first_position == {"roberta": 2, "distilbert": 0}[name]
 
 
-def test_a_tokenizer_that_is_missing_can_be_given(bert, tmp_path):
+def test_a_missing_tokenizer_can_be_set(bert, tmp_path):
     source = own.write(tmp_path / "mute")
     (source / "vocab.txt").unlink()
     (source / "tokenizer_config.json").write_text("{}", encoding="utf-8")  # settings are no tokenizer
@@ -168,13 +168,13 @@ def test_weights_in_the_wrong_place_are_sent_to_the_right_one(resnet, bert):
     assert "model.text or model.image" in refusal(config(init_from=str(bert)))
 
 
-def test_a_cnn_says_what_it_needs(resnet, tmp_path):
+def test_a_cnn_names_what_it_needs(resnet, tmp_path):
     settings = config(image={"init_from": resnet}, data={"size": (32, 32)})
     messages, settings = follow(settings, tmp_path / "run")
     assert len(messages) == 3 and settings.data.image.std == (0.229, 0.224, 0.225)
 
 
-def test_a_whole_model_says_what_it_needs(tmp_path):
+def test_a_whole_model_names_what_it_needs(tmp_path):
     own.save_run(tmp_path / "run", config())
     other = config(
         num_layers=1, init_from=str(tmp_path / "run"), image={"positions": "grid"}, text={"type_vocab_size": 1}

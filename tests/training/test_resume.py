@@ -65,8 +65,8 @@ def start(data_directory):
 
 def end(process):
     """Exit code, output and errors."""
-    said, errors = process.communicate(timeout=300)
-    return process.returncode, said, errors
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
 
 
 def reach(process, step):
@@ -78,12 +78,12 @@ def reach(process, step):
 
 
 @pytest.fixture(scope="module")
-def whole(start, tmp_path_factory):
+def uninterrupted(start, tmp_path_factory):
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    code, said, errors = end(start(folder, *DROPOUT))
+    code, output, errors = end(start(folder, *DROPOUT))
     assert (code, errors) == (0, "")
-    assert "resuming" not in said
+    assert "resuming" not in output
     return folder
 
 
@@ -118,9 +118,9 @@ def logged(folder):
 
 
 def assert_same_end(folder, expected):
-    (state, position), (whole, whole_position) = saved_state(folder), saved_state(expected)
-    assert jax.tree.structure(state) == jax.tree.structure(whole)
-    for (path, a), (_, b) in zip(*map(jax.tree_util.tree_leaves_with_path, (state, whole)), strict=True):
+    (state, position), (expected_state, whole_position) = saved_state(folder), saved_state(expected)
+    assert jax.tree.structure(state) == jax.tree.structure(expected_state)
+    for (path, a), (_, b) in zip(*map(jax.tree_util.tree_leaves_with_path, (state, expected_state)), strict=True):
         assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), path
     assert position == whole_position
     assert logged(folder) == logged(expected)
@@ -129,15 +129,17 @@ def assert_same_end(folder, expected):
         assert (folder / name).read_bytes() == (expected / name).read_bytes(), name
 
 
-def test_a_whole_run_logs_every_step_once_and_learns(whole):
-    lines = [line for line in logged(whole) if "loss" in line]
+def test_a_whole_run_logs_every_step_once_and_learns(uninterrupted):
+    lines = [line for line in logged(uninterrupted) if "loss" in line]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert np.mean([line["loss"] for line in lines[-20:]]) < 0.9 * np.mean([line["loss"] for line in lines[:20]])
-    assert [line["step"] for line in logged(whole) if "validation/accuracy" in line] == [HALF, STEPS]
-    assert RunFolder(whole).result()["checkpoint_step"] == STEPS  # so its scores and predictions tell the ends apart
+    assert [line["step"] for line in logged(uninterrupted) if "validation/accuracy" in line] == [HALF, STEPS]
+    assert (
+        RunFolder(uninterrupted).result()["checkpoint_step"] == STEPS
+    )  # so its scores and predictions tell the ends apart
 
 
-def test_killed_and_started_again_it_ends_as_if_it_never_was(start, whole, tmp_path):
+def test_killed_and_started_again_it_ends_as_if_it_never_was(start, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, *DROPOUT)
     reach(process, HALF + 2)
@@ -145,29 +147,29 @@ def test_killed_and_started_again_it_ends_as_if_it_never_was(start, whole, tmp_p
     assert end(process)[0] == -signal.SIGKILL
     assert HALF + 2 <= logged(folder)[-1]["step"] < STEPS
     assert names(folder / "checkpoints") == [str(HALF)]
-    code, said, errors = end(start(folder, *DROPOUT))
+    code, output, errors = end(start(folder, *DROPOUT))
     assert (code, errors) == (0, "")
-    assert f"resuming after optimizer step {HALF} of {STEPS}\n" in said
-    assert_same_end(folder, whole)
+    assert f"resuming after optimizer step {HALF} of {STEPS}\n" in output
+    assert_same_end(folder, uninterrupted)
     for below in ("", "checkpoints"):
-        assert names(folder / below) == names(whole / below)
+        assert names(folder / below) == names(uninterrupted / below)
 
 
-def test_stopped_and_started_again_it_ends_as_if_it_never_was(start, whole, tmp_path):
+def test_stopped_and_started_again_it_ends_as_if_it_never_was(start, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, *DROPOUT)
     reach(process, HALF + 2)
     process.terminate()
-    code, said, errors = end(process)
+    code, output, errors = end(process)
     assert (code, errors) == (143, "")
-    stop = re.search(r"stopped after optimizer step (\d+) and saved; the same command resumes there\n$", said)
+    stop = re.search(r"stopped after optimizer step (\d+) and saved; the same command resumes there\n$", output)
     assert HALF + 2 <= int(stop[1]) < STEPS
     assert logged(folder)[-1]["step"] == int(stop[1])
-    code, said, errors = end(start(folder, *DROPOUT))
+    code, output, errors = end(start(folder, *DROPOUT))
     assert (code, errors) == (0, "")
-    assert f"resuming after optimizer step {stop[1]} of {STEPS}\n" in said
-    assert f"step {int(stop[1]) + 1}/{STEPS} " in said and f"step {stop[1]}/{STEPS} " not in said
-    assert_same_end(folder, whole)
+    assert f"resuming after optimizer step {stop[1]} of {STEPS}\n" in output
+    assert f"step {int(stop[1]) + 1}/{STEPS} " in output and f"step {stop[1]}/{STEPS} " not in output
+    assert_same_end(folder, uninterrupted)
 
 
 def snapshot(folder):
@@ -179,29 +181,32 @@ def snapshot(folder):
     }
 
 
-def test_a_finished_run_says_so_and_stays_as_it_is(start, whole):
-    before = snapshot(whole)
-    code, said, errors = end(start(whole, *DROPOUT))
+def test_a_finished_run_stays_as_it_is(start, uninterrupted):
+    before = snapshot(uninterrupted)
+    code, output, errors = end(start(uninterrupted, *DROPOUT))
     assert (code, errors) == (0, "")
-    assert said == f"{whole} is finished: nothing to do. Look at result.json and predictions.png in it\n"
-    assert snapshot(whole) == before
+    assert output == f"{uninterrupted} is finished: nothing to do. Look at result.json and predictions.png in it\n"
+    assert snapshot(uninterrupted) == before
 
 
-def test_other_settings_in_the_same_folder_are_refused(start, whole):
-    before = snapshot(whole.parent)
-    code, said, errors = end(start(whole, *DROPOUT, "--optimizer.learning-rate", "0.01", "--seed", "3"))
-    assert (code, said) == (2, "")
+def test_other_settings_in_the_same_folder_are_refused(start, uninterrupted):
+    before = snapshot(uninterrupted.parent)
+    code, output, errors = end(start(uninterrupted, *DROPOUT, "--optimizer.learning-rate", "0.01", "--seed", "3"))
+    assert (code, output) == (2, "")
     assert errors == (
-        f"error: {whole} holds a run with other settings (seed: 0 -> 3; optimizer.learning_rate: 0.0004 -> 0.01); "
-        f"give another folder, such as --workdir {whole}-2\n"
+        f"error: {uninterrupted} holds a run with other settings (seed: 0 -> 3; optimizer.learning_rate: 0.0004 -> "
+        f"0.01); "
+        f"give another folder, such as --workdir {uninterrupted}-2\n"
     )
-    assert snapshot(whole.parent) == before
+    assert snapshot(uninterrupted.parent) == before
 
 
 def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_before(start, data_directory, tmp_path):
     folder = tmp_path / "run"
     options = ("--optimizer.name", "sgd", "--optimizer.learning-rate", "1e30", "--optimizer.schedule", "constant")
-    code, said, errors = end(start(folder, *options, "--optimizer.warmup-steps", "0", "--optimizer.clip-norm", "None"))
+    code, output, errors = end(
+        start(folder, *options, "--optimizer.warmup-steps", "0", "--optimizer.clip-norm", "None")
+    )
     assert code == 1
     message = re.fullmatch(
         r"error: loss or gradient is not finite at optimizer step (\d+); the state before it is saved as step (\d+); "
@@ -216,20 +221,20 @@ def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_befor
         for question in example.questions
     }
     assert len(set(message[3].split(", ")) & known) == 20
-    assert f"step {before}/{STEPS} " in said and f"step {step}/{STEPS} " not in said
+    assert f"step {before}/{STEPS} " in output and f"step {step}/{STEPS} " not in output
     assert names(folder / "checkpoints") == [str(before)]
     assert not (folder / "result.json").exists()
     run = RunFolder(folder)
     encode = make_encoder(run.config(), run)
-    _, params, found = load_trained(run.config(), run, encode, which="latest")
-    assert found == before
+    _, params, restored_step = load_trained(run.config(), run, encode, which="latest")
+    assert restored_step == before
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(start, tmp_path):
     folder = tmp_path / "run"
-    code, said, errors = end(start(folder, "--training.batch-images", "7", "--parallel.devices", "2", devices=2))
-    assert (code, said) == (2, "")
+    code, output, errors = end(start(folder, "--training.batch-images", "7", "--parallel.devices", "2", devices=2))
+    assert (code, output) == (2, "")
     assert errors == (
         "error: training.batch_images 7 does not divide by 2 devices x 1 micro-batches; the nearest batch is 8\n"
     )

@@ -39,11 +39,11 @@ def options(tmp_path):
         pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
         rows.append({"image": f"{number}.png", "question": "how many?", "answers": ["two" if number % 3 else "one"]})
-    for name, some in (("train", rows[:8]), ("validation", rows[8:11]), ("test", rows[11:])):
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
+    for name, split_rows in (("train", rows[:8]), ("validation", rows[8:11]), ("test", rows[11:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, split_rows)), encoding="utf-8")
     files = {name: f"{name}.jsonl" for name in ("train", "validation", "test")} | {"images": "images"}
-    given = [part for name, file in files.items() for part in (f"--data.files.{name}", str(tmp_path / file))]
-    return [TINY, *SMALL, "--data.name", "jsonl", "--data.directory", str(tmp_path / "kept"), *given]
+    file_options = [part for name, file in files.items() for part in (f"--data.files.{name}", str(tmp_path / file))]
+    return [TINY, *SMALL, "--data.name", "jsonl", "--data.directory", str(tmp_path / "kept"), *file_options]
 
 
 def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_path, monkeypatch, capsys):
@@ -59,9 +59,9 @@ def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_pat
     assert "set data.accuracy soft" in output and "could not choose" not in output
     assert train.main(command) == 0
     output = capsys.readouterr().out
-    remarks = json.loads((folder / "result.json").read_text())["remarks"]
-    (same,) = [text for text in remarks if "could not choose" in text]
+    warnings = json.loads((folder / "result.json").read_text())["warnings"]
+    (same,) = [text for text in warnings if "could not choose" in text]
     assert "0.0000 at 4 validations" in same and "steps 1 to 4" in same and f"warning: {same}" in output
-    (left_out,) = [text for text in remarks if "shuffled_images is left out" in text]
+    (left_out,) = [text for text in warnings if "shuffled_images is left out" in text]
     assert f"warning: {left_out}" in output
-    assert any("majority" in text for text in remarks)
+    assert any("majority" in text for text in warnings)

@@ -1,4 +1,4 @@
-"""The train step: sums over sums, one key a picture, accumulation, freezing, and a guard against what is not finite."""
+"""The train step: sums over sums, one key an image, accumulation, freezing, and a guard against what is not finite."""
 
 import dataclasses
 import itertools
@@ -32,19 +32,19 @@ CONFIG = Config(
 MODEL = VisualLanguageModel(CONFIG.model, 5)
 
 
-def make_batch(pictures=8, slots=3, seed=0):
-    """Weights differ between pictures: averaging means would be wrong."""
+def make_batch(images=8, texts=3, seed=0):
+    """Weights differ between images: averaging means would be wrong."""
     random = np.random.default_rng(seed)
-    weight = (np.arange(slots)[None] <= random.integers(0, slots, (pictures, 1))).astype(np.float32)
+    weight = (np.arange(texts)[None] <= random.integers(0, texts, (images, 1))).astype(np.float32)
     weight[-1] = 0
     return Batch(
-        image=random.normal(size=(pictures, 4, 8)).astype(np.float32),
-        input_ids=random.integers(1, 20, (pictures, slots, 6)).astype(np.int32),
-        text_mask=np.arange(6)[None, None] < random.integers(2, 7, (pictures, slots, 1)),
-        answers=random.integers(0, 5, (pictures, slots, 1)).astype(np.int32),
-        answer_weights=np.ones((pictures, slots, 1), np.float32),
+        image=random.normal(size=(images, 4, 8)).astype(np.float32),
+        input_ids=random.integers(1, 20, (images, texts, 6)).astype(np.int32),
+        text_mask=np.arange(6)[None, None] < random.integers(2, 7, (images, texts, 1)),
+        answers=random.integers(0, 5, (images, texts, 1)).astype(np.int32),
+        answer_weights=np.ones((images, texts, 1), np.float32),
         weight=weight,
-        index=np.arange(pictures, dtype=np.int32),
+        index=np.arange(images, dtype=np.int32),
     )
 
 
@@ -77,28 +77,28 @@ def test_accumulation_changes_nothing(count):
     """Promise 7, with dropout on and weights that differ between micro-batches."""
     state, step = start(CONFIG)
     _, split = start(dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, accumulation=count)))
-    (one, one_metrics), (many, many_metrics) = step(state, make_batch()), split(state, make_batch())
-    assert furthest(one.params, many.params) < 1e-6
-    assert abs(float(one_metrics["loss"] - many_metrics["loss"])) < 1e-5 * float(one_metrics["loss"])
-    assert one_metrics["weight"] == many_metrics["weight"] == make_batch().weight.sum()
+    (whole_batch, whole_metrics), (split_batch, split_metrics) = step(state, make_batch()), split(state, make_batch())
+    assert furthest(whole_batch.params, split_batch.params) < 1e-6
+    assert abs(float(whole_metrics["loss"] - split_metrics["loss"])) < 1e-5 * float(whole_metrics["loss"])
+    assert whole_metrics["weight"] == split_metrics["weight"] == make_batch().weight.sum()
 
 
-def test_micro_batches_hold_every_picture_once():
+def test_micro_batches_hold_every_image_once():
     split = micro_batches(make_batch(), 4)
     assert split.image.shape == (4, 2, 4, 8)
     np.testing.assert_array_equal(np.sort(np.ravel(split.index)), np.arange(8))
     np.testing.assert_array_equal(split.index[1], [1, 5])
 
 
-def test_one_question_a_picture_has_the_same_loss():
+def test_one_text_per_image_has_the_same_loss():
     """The layout [I, K] and the same questions as [I * K, 1] have one loss and one gradient."""
     state, _ = start(CONFIG)
     batch = make_batch()
-    slots = batch.weight.shape[1]
+    texts = batch.weight.shape[1]
     flat = Batch(
-        np.repeat(batch.image, slots, axis=0),
+        np.repeat(batch.image, texts, axis=0),
         *(x.reshape(-1, 1, *x.shape[2:]) for x in batch[1:6]),
-        np.arange(8 * slots, dtype=np.int32),
+        np.arange(8 * texts, dtype=np.int32),
     )
     loss = jax.jit(jax.value_and_grad(lambda params, batch: loss_sums(params, batch, None).loss))
     (a, gradient_a), (b, gradient_b) = loss(state.params, batch), loss(state.params, flat)
@@ -106,7 +106,7 @@ def test_one_question_a_picture_has_the_same_loss():
     assert furthest(gradient_a, gradient_b) < 1e-5
 
 
-def test_empty_slots_and_filler_pictures_do_not_count():
+def test_padding_texts_and_images_do_not_count():
     state, step = start(CONFIG)
     batch = make_batch()
     empty = batch.weight == 0
@@ -152,10 +152,10 @@ def test_frozen_parameters_stay_and_have_no_optimizer_state():
     assert furthest(state.params["text"], after.params["text"]) == 0
     assert furthest(state.params["embed"]["image_fc"], after.params["embed"]["image_fc"]) == 0
     assert furthest(state.params["trunk"], after.params["trunk"]) > 0
-    whole = start(with_optimizer(name="adamw"))[0]
+    trained = start(with_optimizer(name="adamw"))[0]
     size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
     frozen = size(state.params["text"]) + size(state.params["embed"]["image_fc"])
-    assert size(whole.opt_state) - size(state.opt_state) == 2 * frozen
+    assert size(trained.opt_state) - size(state.opt_state) == 2 * frozen
 
 
 def orthogonal(gradient):
@@ -188,7 +188,7 @@ def test_muon_turns_the_matrices_of_the_trunk_and_adam_the_rest():
     assert turned == 6
 
 
-def test_muon_looks_ahead_along_the_momentum():
+def test_muon_uses_nesterov_momentum():
     """The second step by hand: momentum 0.95, and Nesterov's look ahead (bias-corrected, as optax's)."""
     settings = with_optimizer(name="muon", weight_decay=0.0, learning_rate=1.0).optimizer
     params = start(CONFIG)[0].params

@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 
 GOLDENS = Path(__file__).parent.parent / "goldens" / "ports.npz"
 WIDTH, HEADS, LAYERS, INNER, WORDS, POSITIONS, FEATURES, ANSWERS = 32, 4, 2, 48, 61, 12, 20, 5
-LENGTHS, CELLS = (12, 6, 3), (7, 4, 6)  # visible words and cells of the three examples
-PICTURE, CLASSES = (64, 48), 10
+LENGTHS, GRID_LENGTHS = (12, 6, 3), (7, 4, 6)  # visible words and cells of the three examples
+IMAGE, CLASSES = (64, 48), 10
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
@@ -31,23 +31,23 @@ class Case(NamedTuple):
     parts: tuple[str, ...] = ()
     """Heads of an encoder; `untied` where its decoder is a matrix of its own."""
     config: Mapping[str, Any] = {}
-    deviations: tuple[float, ...] = (0.02, 0.2)
+    stds: tuple[float, ...] = (0.02, 0.2)
     """Of an encoder's weights, one fixture each."""
 
     @property
     def fixtures(self) -> list["Fixture"]:
         """Its two sets of weights, or a CNN's one."""
-        return [Fixture(self, deviation) for deviation in self.deviations]
+        return [Fixture(self, std) for std in self.stds]
 
 
 class Fixture(NamedTuple):
     """A case and what its weights are drawn with."""
 
     case: Case
-    deviation: float
+    std: float
 
     def __str__(self) -> str:
-        return f"{self.case.name}-{self.deviation}"
+        return f"{self.case.name}-{self.std}"
 
     @property
     def seed(self) -> int:
@@ -194,7 +194,7 @@ def encoder_tensors(fixture: Fixture) -> dict[str, np.ndarray]:
         if "norm" in name.lower():
             tensors[name] = np.float32(name.endswith("weight")) + np.float32(0.2) * noise
         else:
-            tensors[name] = np.float32(fixture.deviation) * noise
+            tensors[name] = np.float32(fixture.std) * noise
     for second, first in (("cls.predictions.decoder", "cls.predictions"), ("lm_head.decoder", "lm_head")):
         if f"{second}.bias" in tensors:
             tensors[f"{second}.bias"] = tensors[f"{first}.bias"]
@@ -327,7 +327,7 @@ def cnn_tensors(fixture: Fixture, statistics: np.ndarray | None) -> dict[str, np
         elif len(shape) == 2:
             noise *= np.float32(0.05)
         elif name.endswith("weight"):
-            noise = 1 + noise * np.float32(fixture.deviation)
+            noise = 1 + noise * np.float32(fixture.std)
             if name.endswith((".bn3.weight", ".layer.2.normalization.weight")):
                 noise /= 2  # what a bottleneck adds, below what it passes on, as in trained ones
         else:
@@ -372,12 +372,12 @@ CASES = (
     Case("visual_bert_pretraining_untied", "visual_bert", ("pooler", "words", "untied", "pairs")),
     Case("visual_bert_answers", "visual_bert", ("pooler", "answers")),
     # CNNs; their deviation is that of the norms' scales.
-    Case("resnet18", "resnet", deviations=(0.2,)),
-    Case("resnet50", "resnet", deviations=(0.2,)),
-    Case("torchvision_resnet18", "torchvision_resnet", deviations=(0.2,)),
-    Case("torchvision_resnet50", "torchvision_resnet", deviations=(0.2,)),
-    Case("mobilenet_v2", "torchvision_mobilenet_v2", deviations=(0.2, 0.5)),
-    Case("efficientnet_lite0", "efficientnet_lite0", deviations=(0.2, 0.5)),
+    Case("resnet18", "resnet", stds=(0.2,)),
+    Case("resnet50", "resnet", stds=(0.2,)),
+    Case("torchvision_resnet18", "torchvision_resnet", stds=(0.2,)),
+    Case("torchvision_resnet50", "torchvision_resnet", stds=(0.2,)),
+    Case("mobilenet_v2", "torchvision_mobilenet_v2", stds=(0.2, 0.5)),
+    Case("efficientnet_lite0", "efficientnet_lite0", stds=(0.2, 0.5)),
 )
 BY_NAME = {case.name: case for case in CASES}
 CLASSES_OF = {
@@ -450,7 +450,7 @@ def goldens() -> dict[str, np.ndarray]:
 
 
 def inputs(case: Case, stored: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The stored inputs that a case takes: pictures [B, h, w, 3], or what `our_outputs` takes."""
+    """The stored inputs that a case takes: images [B, h, w, 3], or what `converted_outputs` takes."""
     if is_cnn(case):
         return {"pixels": (stored["inputs/pixels"].astype(np.float32) - 127) / 64}
     names = ["input_ids", "text_mask"]

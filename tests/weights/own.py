@@ -75,9 +75,9 @@ def config(source=None, *, fusion="concat", text=None, image=None, data=None, **
     } | (text or {})  # fmt: skip
     image = ImageEncoder(**{"widths": (8, 8), "blocks": (0, 0), "stem_width": 8} | (image or {}))
     settings = {"hidden_size": width, "num_attention_heads": 2, "num_layers": 2, "intermediate_size": 24} | model
-    whole = Config(model=Model(fusion=fusion, image=image, text=TextEncoder(**text), **settings))
+    without_data = Config(model=Model(fusion=fusion, image=image, text=TextEncoder(**text), **settings))
     size = ImageInput(**{"size": (16, 16)} | (data or {}))
-    return check(dataclasses.replace(whole, data=dataclasses.replace(whole.data, image=size)))
+    return check(dataclasses.replace(without_data, data=dataclasses.replace(without_data.data, image=size)))
 
 
 def fresh(settings, classes=3, method="answer_logits"):

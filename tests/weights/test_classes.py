@@ -11,9 +11,9 @@ from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import verify as proofs
+from vlm_jax.weights.converted_model import read, read_import, write_import
 from vlm_jax.weights.export import export
 from vlm_jax.weights.families import FAMILIES
-from vlm_jax.weights.ported import read, read_import, write_import
 from vlm_jax.weights.source import Tensors, open_source
 from vlm_jax.weights.verify import Check, verdict, verify
 
@@ -21,11 +21,11 @@ BIASES = {"cls.predictions.bias": "cls.predictions.decoder.bias", "lm_head.bias"
 UNTIED = ("bert_masked_untied", "bert_pretraining_untied", "roberta_masked_untied", "visual_bert_pretraining_untied")
 
 
-def trained(ported, path, change):
+def trained(converted, path, change):
     """The port with one parameter changed."""
-    leaves = dict(flatten(ported.params))
+    leaves = dict(flatten(converted.params))
     leaves[path] = change(leaves[path])
-    return dataclasses.replace(ported, params=unflatten(leaves))
+    return dataclasses.replace(converted, params=unflatten(leaves))
 
 
 def statuses(source):
@@ -46,17 +46,17 @@ def two_biases(request, tmp_path):
     return fixtures.write(tmp_path / "published", tensors, fixtures.config(fixture.case)), tensors, first
 
 
-def test_the_bias_that_counts_is_ported_and_both_go_back(two_biases, tmp_path):
+def test_the_used_bias_is_converted_and_both_are_exported(two_biases, tmp_path):
     folder, tensors, first = two_biases
-    ported = read(str(folder))
-    assert np.array_equal(ported.params["head"]["words"]["bias"], tensors[BIASES[first]])
-    write_import(ported, tmp_path / "port")
-    for name, port in (("direct", ported), ("again", read_import(tmp_path / "port"))):
+    converted = read(str(folder))
+    assert np.array_equal(converted.params["head"]["words"]["bias"], tensors[BIASES[first]])
+    write_import(converted, tmp_path / "port")
+    for name, port in (("direct", converted), ("again", read_import(tmp_path / "port"))):
         export(port, tmp_path / name)
         back = load_file(tmp_path / name / "model.safetensors")
         assert back.keys() == tensors.keys()
         assert all(back[key].tobytes() == tensors[key].tobytes() for key in tensors)
-    export(trained(ported, "head/words/bias", lambda x: x + 1), tmp_path / "trained")
+    export(trained(converted, "head/words/bias", lambda x: x + 1), tmp_path / "trained")
     back = load_file(tmp_path / "trained" / "model.safetensors")
     assert np.array_equal(back[BIASES[first]], tensors[BIASES[first]] + 1)
     assert np.array_equal(back[first], tensors[first])
@@ -66,8 +66,8 @@ def test_the_bias_that_counts_is_ported_and_both_go_back(two_biases, tmp_path):
 def test_the_bias_that_counts_is_transformers(two_biases):
     pytest.importorskip("torch", reason="torch is the oracle")
     folder, _, _ = two_biases
-    found = statuses(folder)
-    assert found["masked words"] == found["exported again"] == "ok" and set(found.values()) == {"ok"}
+    results = statuses(folder)
+    assert results["masked words"] == results["exported again"] == "ok" and set(results.values()) == {"ok"}
 
 
 def test_two_biases_of_a_tied_decoder_are_refused(tmp_path):
@@ -85,9 +85,9 @@ def test_an_untied_decoder_that_equals_the_words_stays_one(tmp_path):
     fixture = fixtures.BY_NAME["bert_masked_untied"].fixtures[-1]
     tensors = fixtures.tensors(fixture)
     tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
-    ported = read(str(fixtures.write(tmp_path / "published", tensors, fixtures.config(fixture.case))))
-    assert ported.architecture.parts == ("words", "decoder")
-    export(trained(ported, "text/word/embedding", lambda x: x + 1), tmp_path / "out")
+    converted = read(str(fixtures.write(tmp_path / "published", tensors, fixtures.config(fixture.case))))
+    assert converted.architecture.parts == ("words", "decoder")
+    export(trained(converted, "text/word/embedding", lambda x: x + 1), tmp_path / "out")
     back = load_file(tmp_path / "out" / "model.safetensors")
     assert np.array_equal(back["cls.predictions.decoder.weight"], tensors["cls.predictions.decoder.weight"])
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
@@ -119,8 +119,8 @@ def test_sentence_pairs_alone_are_verified(tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is the oracle")
     pytest.importorskip("torch", reason="torch is the oracle")
     folder, _ = sentence_pairs(tmp_path / "published")
-    found = statuses(folder)
-    assert found["sentence pairs"] == found["pooled"] == "ok" and set(found.values()) == {"ok"}
+    results = statuses(folder)
+    assert results["sentence pairs"] == results["pooled"] == "ok" and set(results.values()) == {"ok"}
     export(read(str(folder)), tmp_path / "exported")
     _, info = transformers.BertForNextSentencePrediction.from_pretrained(
         tmp_path / "exported", output_loading_info=True
@@ -148,7 +148,7 @@ def test_what_a_config_leaves_out_is_the_default_of_its_class(family):
     assert config.keys() < fixtures.config(case).keys()
     model = FAMILIES[family].settings(config, {}, Tensors([]), "", ()).model
     default = kind()
-    found = {
+    settings = {
         "layer_norm_eps": model.layer_norm_eps,
         "hidden_act": model.activation,
         "activation": model.activation,
@@ -157,7 +157,7 @@ def test_what_a_config_leaves_out_is_the_default_of_its_class(family):
         "visual_embedding_dim": model.image.feature_size,
     }
     for name in LEFT_OUT[family]:
-        assert found[name] == getattr(default, name), name
+        assert settings[name] == getattr(default, name), name
 
 
 @pytest.mark.parity
@@ -166,8 +166,8 @@ def test_roberta_without_its_epsilon_is_verified(tmp_path):
     pytest.importorskip("torch", reason="torch is the oracle")
     fixture = fixtures.BY_NAME["roberta"].fixtures[0]
     config = {name: x for name, x in fixtures.config(fixture.case).items() if name != "layer_norm_eps"}
-    found = statuses(fixtures.write(tmp_path / "published", fixtures.tensors(fixture), config))
-    assert set(found.values()) == {"ok"}
+    results = statuses(fixtures.write(tmp_path / "published", fixtures.tensors(fixture), config))
+    assert set(results.values()) == {"ok"}
 
 
 # Trained weights of a file of halves
@@ -180,16 +180,16 @@ def test_trained_weights_of_a_file_of_halves_are_not_rounded(kind, tmp_path):
 
     dtype = np.dtype(ml_dtypes.bfloat16) if kind == "bfloat16" else np.dtype(kind)
     halves = {name: x.astype(dtype) for name, x in own.tensors().items()}
-    ported = read(str(own.write(tmp_path / "bert", halves)))
+    converted = read(str(own.write(tmp_path / "bert", halves)))
     path, name = "trunk/layer_1/output/bias", "encoder.layer.1.output.dense.bias"
     step = np.float32(4.9e-4) * np.linspace(-1, 1, 16, dtype=np.float32)
-    ported = trained(ported, path, lambda x: x + step)
-    export(ported, tmp_path / "out")
+    converted = trained(converted, path, lambda x: x + step)
+    export(converted, tmp_path / "out")
     back = load_file(tmp_path / "out" / "model.safetensors")
     assert back[name].dtype == np.float32 and np.array_equal(back[name], halves[name].astype(np.float32) + step)
     assert {key for key, x in back.items() if x.dtype != dtype} == {name}
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
-    write_import(ported, tmp_path / "port")
+    write_import(converted, tmp_path / "port")
     export(read_import(tmp_path / "port"), tmp_path / "again")
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert all(again[key].tobytes() == back[key].tobytes() for key in back)
@@ -225,12 +225,12 @@ def test_each_comparison_can_fail(case, path, failing, tmp_path, monkeypatch):
         changed.flat[-1] += 0.05  # of the second token type, which the input must hold
         return changed
 
-    monkeypatch.setattr(proofs, "convert", lambda source, **given: trained(convert(source, **given), path, off))
+    monkeypatch.setattr(proofs, "convert", lambda source, **options: trained(convert(source, **options), path, off))
     checks = list(verify(str(folder)))
     failed = {check.name for check in checks if check.status == "FAIL"}
     assert failing <= failed and verdict(checks) == ("FAIL", 1)
-    kept = {"head/pairs/bias": "masked words", "head/words/bias": "sentence pairs", "head/pooler/bias": "layer 2"}
-    assert kept.get(path) not in failed
+    spared = {"head/pairs/bias": "masked words", "head/words/bias": "sentence pairs", "head/pooler/bias": "layer 2"}
+    assert spared.get(path) not in failed
     if path.startswith("head/classifier"):
         assert "features" not in failed
 
@@ -248,8 +248,8 @@ def test_the_comparison_of_tokenizers_can_fail(tmp_path, monkeypatch):
     assert statuses(folder)["tokenizer"] == "ok"
     convert = proofs.convert
 
-    def mistaken(source, **given):
-        return dataclasses.replace(convert(source, **given), tokenizer=(other / "vocab.txt",))
+    def mistaken(source, **options):
+        return dataclasses.replace(convert(source, **options), tokenizer=(other / "vocab.txt",))
 
     monkeypatch.setattr(proofs, "convert", mistaken)
     checks = list(verify(str(folder)))
@@ -267,10 +267,10 @@ def test_tensors_that_the_oracle_misses_are_a_fail(case, without, tmp_path, monk
     pytest.importorskip("torch", reason="torch is the oracle")
     fixture = fixtures.BY_NAME[case].fixtures[-1]
     tensors, config = fixtures.tensors(fixture), fixtures.config(fixture.case)
-    ported = read(str(fixtures.write(tmp_path / "whole", tensors, config)))
+    converted = read(str(fixtures.write(tmp_path / "whole", tensors, config)))
     less = {name: x for name, x in tensors.items() if name != without}
     more = tensors | {without.replace("bias", "extra").replace("weight", "extra"): np.ones(3, np.float32)}
-    monkeypatch.setattr(proofs, "convert", lambda source, **given: ported)
+    monkeypatch.setattr(proofs, "convert", lambda source, **options: converted)
     for folder, content in (("less", less), ("more", more)):
         checks = list(verify(str(fixtures.write(tmp_path / folder, content, config))))
         (check,) = (check for check in checks if check.name == "tensors")
@@ -285,20 +285,20 @@ def test_a_failure_counts_more_than_what_was_not_compared():
     assert verdict([left, fail, ok]) == ("FAIL", 1)
 
 
-def test_missing_tensors_are_not_drawn_at_random(tmp_path):
+def test_missing_tensors_are_not_sampled(tmp_path):
     """The port of a file without its head has no head."""
     fixture = fixtures.BY_NAME["bert_masked"].fixtures[-1]
     tensors = {name: x for name, x in fixtures.tensors(fixture).items() if not name.startswith("cls.")}
     folder = fixtures.write(tmp_path / "published", tensors, fixtures.config(fixture.case))
-    ported = read(str(folder))
-    assert ported.published.missing == (
+    converted = read(str(folder))
+    assert converted.published.missing == (
         "cls.predictions.bias", "cls.predictions.transform.LayerNorm.bias",
         "cls.predictions.transform.LayerNorm.weight", "cls.predictions.transform.dense.bias",
         "cls.predictions.transform.dense.weight",
     )  # fmt: skip
-    assert ported.architecture.parts == () and "words" not in ported.params.get("head", {})
-    assert open_source(str(folder)).sha256 == ported.origin.sha256
-    write_import(ported, tmp_path / "port")
-    assert read_import(tmp_path / "port").published == ported.published
+    assert converted.architecture.parts == () and "words" not in converted.params.get("head", {})
+    assert open_source(str(folder)).sha256 == converted.origin.sha256
+    write_import(converted, tmp_path / "port")
+    assert read_import(tmp_path / "port").published == converted.published
     report = (tmp_path / "port" / "port_report.md").read_text()
-    assert f"missing tensors of BertForMaskedLM: {', '.join(ported.published.missing)}" in report
+    assert f"missing tensors of BertForMaskedLM: {', '.join(converted.published.missing)}" in report

@@ -8,9 +8,9 @@ import pytest
 
 from tests.weights import fixtures
 from tests.weights.fixtures import CASES, Fixture
-from vlm_jax.weights import ported as ports
-from vlm_jax.weights.ported import Ported
-from vlm_jax.weights.verify import BOUND, CNN_BOUND, our_outputs, score
+from vlm_jax.weights import converted_model as ports
+from vlm_jax.weights.converted_model import ConvertedModel
+from vlm_jax.weights.verify import BOUND, CNN_BOUND, converted_outputs, score
 
 FIXTURES = [fixture for case in CASES for fixture in case.fixtures]
 
@@ -20,32 +20,32 @@ def run_cnn(module, params, pixels):
     return module.apply({"params": params}, pixels)
 
 
-def read(fixture: Fixture, folder) -> Ported:
+def read(fixture: Fixture, folder) -> ConvertedModel:
     """The fixture, published in a new folder of `folder` and ported."""
     return ports.read(str(fixtures.publish(fixture, folder / str(fixture))))
 
 
-def outputs_of(ported: Ported, fixture: Fixture) -> dict[str, np.ndarray]:
+def outputs_of(converted: ConvertedModel, fixture: Fixture) -> dict[str, np.ndarray]:
     """What the port says on the stored inputs."""
     inputs = fixtures.inputs(fixture.case, fixtures.goldens())
     if fixtures.is_cnn(fixture.case):
-        return dict(zip(("features", "logits"), run_cnn(ported.module, ported.params, **inputs), strict=True))
-    return our_outputs(ported, inputs)
+        return dict(zip(("features", "logits"), run_cnn(converted.module, converted.params, **inputs), strict=True))
+    return converted_outputs(converted, inputs)
 
 
-def scores(ported: Ported, fixture: Fixture) -> dict[str, float]:
+def scores(converted: ConvertedModel, fixture: Fixture) -> dict[str, float]:
     """How far the port is from each golden output, as a multiple of the bound."""
     start = f"{fixture}/outputs/"
     expected = {name.removeprefix(start): x for name, x in fixtures.goldens().items() if name.startswith(start)}
-    ours = outputs_of(ported, fixture)
+    outputs = outputs_of(converted, fixture)
     bound = CNN_BOUND if fixtures.is_cnn(fixture.case) else BOUND
-    found = {}
+    relative_scores = {}
     for name, golden in expected.items():
         seen = ~np.isnan(golden)  # padded positions are NaN on both sides
-        mine = np.asarray(ours[name])
-        assert mine.shape == golden.shape and np.array_equal(~np.isnan(mine), seen), name
-        found[name] = score(mine[seen], golden[seen]) / bound
-    return found
+        output = np.asarray(outputs[name])
+        assert output.shape == golden.shape and np.array_equal(~np.isnan(output), seen), name
+        relative_scores[name] = score(output[seen], golden[seen]) / bound
+    return relative_scores
 
 
 def test_the_goldens_are_those_of_the_cases():
@@ -68,7 +68,7 @@ def test_the_goldens_are_those_of_the_cases():
 def test_a_port_gives_the_published_outputs(fixture, tmp_path):
     fingerprint = fixtures.fingerprint(fixtures.tensors(fixture))
     assert fingerprint == fixtures.goldens()[f"{fixture}/fingerprint"], "numpy draws other weights: make them anew"
-    ported = read(fixture, tmp_path)
-    assert ported.family.name == fixture.case.family
-    assert ("decoder" in ported.architecture.parts) == ("untied" in fixture.case.parts)
-    assert (found := scores(ported, fixture)) and max(found.values()) <= 1, found
+    converted = read(fixture, tmp_path)
+    assert converted.family.name == fixture.case.family
+    assert ("decoder" in converted.architecture.parts) == ("untied" in fixture.case.parts)
+    assert (ratios := scores(converted, fixture)) and max(ratios.values()) <= 1, ratios

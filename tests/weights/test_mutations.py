@@ -22,29 +22,29 @@ def nothing_compiled_is_used_again():
     jax.clear_caches()
 
 
-def worst(ported, fixture):
+def worst(converted, fixture):
     """How far the golden outputs are missed, as a multiple of the bound."""
-    found = scores(ported, fixture)
-    return max(np.inf if np.isnan(value) else value for value in found.values())
+    values = scores(converted, fixture)
+    return max(np.inf if np.isnan(value) else value for value in values.values())
 
 
 @pytest.fixture(params=["bert_pretraining", "visual_bert_answers", "roberta_masked", "distilbert_masked"])
 def port(request, tmp_path):
     """A port and its fixture, which agree before anything is planted."""
     fixture = BY_NAME[request.param].fixtures[-1]
-    ported = read(fixture, tmp_path)
-    assert worst(ported, fixture) <= 1
-    return ported, fixture
+    converted = read(fixture, tmp_path)
+    assert worst(converted, fixture) <= 1
+    return converted, fixture
 
 
-def with_settings(ported, **changes):
-    model = dataclasses.replace(ported.architecture.model, **changes)
-    return dataclasses.replace(ported, architecture=ported.architecture._replace(model=model))
+def with_settings(converted, **changes):
+    model = dataclasses.replace(converted.architecture.model, **changes)
+    return dataclasses.replace(converted, architecture=converted.architecture._replace(model=model))
 
 
-def with_leaves(ported, change):
+def with_leaves(converted, change):
     """The port with another mapping of paths to arrays."""
-    return dataclasses.replace(ported, params=unflatten(change(dict(flatten(ported.params)))))
+    return dataclasses.replace(converted, params=unflatten(change(dict(flatten(converted.params)))))
 
 
 def exchanged(leaves, first, second):
@@ -56,34 +56,34 @@ def exchanged(leaves, first, second):
 
 def test_the_other_gelu(port):
     """The tanh approximation for the exact one, and the other way round."""
-    ported, fixture = port
-    other = {"gelu": "gelu_new", "gelu_new": "gelu"}[ported.architecture.model.activation]
-    assert worst(with_settings(ported, activation=other), fixture) > 1
+    converted, fixture = port
+    other = {"gelu": "gelu_new", "gelu_new": "gelu"}[converted.architecture.model.activation]
+    assert worst(with_settings(converted, activation=other), fixture) > 1
 
 
 def test_epsilon(tmp_path):
     """1e-6 for 1e-12 shows where a variance is small: weights of deviation 0.02."""
     fixture = BY_NAME["bert_pretraining"].fixtures[0]
-    ported = read(fixture, tmp_path)
-    assert worst(ported, fixture) <= 1 < worst(with_settings(ported, layer_norm_eps=1e-6), fixture)
+    converted = read(fixture, tmp_path)
+    assert worst(converted, fixture) <= 1 < worst(with_settings(converted, layer_norm_eps=1e-6), fixture)
 
 
 def test_swapped_norms(port):
-    ported, fixture = port
-    swapped = with_leaves(ported, lambda leaves: exchanged(leaves, "/attention_norm/", "/output_norm/"))
+    converted, fixture = port
+    swapped = with_leaves(converted, lambda leaves: exchanged(leaves, "/attention_norm/", "/output_norm/"))
     assert worst(swapped, fixture) > 1
 
 
 def test_swapped_query_and_key(port):
-    ported, fixture = port
-    swapped = with_leaves(ported, lambda leaves: exchanged(leaves, "/query/", "/key/"))
+    converted, fixture = port
+    swapped = with_leaves(converted, lambda leaves: exchanged(leaves, "/query/", "/key/"))
     assert worst(swapped, fixture) > 1
 
 
 @pytest.mark.usefixtures("nothing_compiled_is_used_again")
 def test_wrong_head_axis(port, monkeypatch):
     """Heads and the width of a head, one for the other."""
-    ported, fixture = port
+    converted, fixture = port
     into_heads = attention._into_heads
 
     def wrong(settings, x):
@@ -92,7 +92,7 @@ def test_wrong_head_axis(port, monkeypatch):
         return right.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
 
     monkeypatch.setattr(attention, "_into_heads", wrong)
-    assert worst(ported, fixture) > 1
+    assert worst(converted, fixture) > 1
 
 
 @pytest.mark.parametrize("name", ["bert_pretraining", "visual_bert_answers", "roberta_masked"])
@@ -100,39 +100,39 @@ def test_forgotten_token_type(name, tmp_path):
     """The row that every text has is left out."""
     fixture = BY_NAME[name].fixtures[-1]
     table = "text/segment/embedding"
-    ported = with_leaves(read(fixture, tmp_path), lambda leaves: leaves | {table: np.zeros_like(leaves[table])})
-    assert worst(ported, fixture) > 1
+    converted = with_leaves(read(fixture, tmp_path), lambda leaves: leaves | {table: np.zeros_like(leaves[table])})
+    assert worst(converted, fixture) > 1
 
 
 @pytest.mark.usefixtures("nothing_compiled_is_used_again")
 def test_ignored_padding(port, monkeypatch):
-    ported, fixture = port
+    converted, fixture = port
     attend = attention.attend
     monkeypatch.setattr(attention, "attend", lambda *x, mask, **more: attend(*x, mask=jnp.ones_like(mask), **more))
-    assert worst(ported, fixture) > 1
+    assert worst(converted, fixture) > 1
 
 
 @pytest.mark.parametrize("part", ["attention/query", "attention/value", "attention/output"])
 def test_a_transposed_square_matrix(port, part):
-    ported, fixture = port
+    converted, fixture = port
     path = f"trunk/layer_0/{part}/kernel"
-    assert worst(with_leaves(ported, lambda leaves: leaves | {path: leaves[path].T}), fixture) > 1
+    assert worst(with_leaves(converted, lambda leaves: leaves | {path: leaves[path].T}), fixture) > 1
 
 
 def test_positions_off_by_one(port):
     """RoBERTa's first position is such a trap."""
-    ported, fixture = port
+    converted, fixture = port
     shifted = with_leaves(
-        ported,
+        converted,
         lambda leaves: leaves | {"text/position/embedding": np.roll(leaves["text/position/embedding"], 1, axis=0)},
     )
     assert worst(shifted, fixture) > 1
 
 
 def test_the_norm_of_the_embeddings_is_forgotten(port):
-    ported, fixture = port
+    converted, fixture = port
     scale = "embed/norm/scale"
-    assert worst(with_leaves(ported, lambda leaves: leaves | {scale: np.ones_like(leaves[scale])}), fixture) > 1
+    assert worst(with_leaves(converted, lambda leaves: leaves | {scale: np.ones_like(leaves[scale])}), fixture) > 1
 
 
 # CNNs
@@ -168,7 +168,7 @@ def test_symmetric_padding_for_tensorflows(tmp_path, monkeypatch):
     from vlm_jax.models.inverted_residual import EFFICIENTNET_LITE0, InvertedResiduals
 
     fixture = BY_NAME["efficientnet_lite0"].fixtures[-1]
-    ported = read(fixture, tmp_path)
+    converted = read(fixture, tmp_path)
     wrong = lambda settings, dtype: InvertedResiduals(EFFICIENTNET_LITE0, "symmetric", settings, dtype)  # noqa: E731
     monkeypatch.setitem(cnn.CNNS, "efficientnet_lite0", wrong)
-    assert worst(ported, fixture) > 1
+    assert worst(converted, fixture) > 1

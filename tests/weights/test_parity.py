@@ -15,8 +15,8 @@ from tests.weights import fixtures
 from tests.weights.fixtures import BY_NAME, CASES, Fixture
 from vlm_jax.trees import flatten
 from vlm_jax.weights import cnn
+from vlm_jax.weights.converted_model import read, write_import
 from vlm_jax.weights.export import export
-from vlm_jax.weights.ported import read, write_import
 from vlm_jax.weights.source import INDEX, WEIGHTS
 from vlm_jax.weights.verify import verify
 
@@ -28,10 +28,10 @@ FIXTURES = [fixture for case in CASES for fixture in case.fixtures]
 
 
 @pytest.fixture(autouse=True)
-def small_pictures(monkeypatch):
-    """`verify` draws pictures of the size that a CNN was trained with; small ones say the same sooner."""
+def small_images(monkeypatch):
+    """`verify` draws images of the size that a CNN was trained with; small ones say the same sooner."""
     for name in ("TORCHVISION", "IMAGENET", "LITE"):
-        monkeypatch.setattr(cnn, name, dataclasses.replace(getattr(cnn, name), size=fixtures.PICTURE))
+        monkeypatch.setattr(cnn, name, dataclasses.replace(getattr(cnn, name), size=fixtures.IMAGE))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def load(folder, fixture, **more):
         more["add_pooling_layer"] = "pooler" in fixture.case.parts
     with nothing_said():
         model, info = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True, **more)
-    assert {name: found for name, found in info.items() if found} == {}
+    assert {name: keys for name, keys in info.items() if keys} == {}
     return model.eval()
 
 
@@ -81,18 +81,18 @@ def outputs(model, fixture):
     inputs = fixtures.inputs(fixture.case, fixtures.goldens())
     names = {"text_mask": "attention_mask", "segments": "token_type_ids", "image": "visual_embeds"}
     names |= {"image_mask": "visual_attention_mask", "pixels": "pixel_values"}
-    given = {names.get(name, name): torch.tensor(array) for name, array in inputs.items()}
-    given = {name: x if x.is_floating_point() else x.long() for name, x in given.items()}
+    arguments = {names.get(name, name): torch.tensor(array) for name, array in inputs.items()}
+    arguments = {name: x if x.is_floating_point() else x.long() for name, x in arguments.items()}
     if fixtures.is_cnn(fixture.case):
-        given["pixel_values"] = given["pixel_values"].permute(0, 3, 1, 2)
+        arguments["pixel_values"] = arguments["pixel_values"].permute(0, 3, 1, 2)
     with torch.no_grad():
-        output = model(**given, output_hidden_states=True, return_dict=True)
+        output = model(**arguments, output_hidden_states=True, return_dict=True)
     return jax.tree.map(np.asarray, output.to_tuple())
 
 
-def same_files(one, other):
+def same_files(first_folder, second_folder):
     """Whether two files hold the same tensors, bit for bit, under the same names."""
-    first, second = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+    first, second = load_file(first_folder / WEIGHTS), load_file(second_folder / WEIGHTS)
     assert first.keys() == second.keys()
     for name, array in first.items():
         assert (array.dtype, array.shape) == (second[name].dtype, second[name].shape), name
@@ -209,10 +209,10 @@ def test_a_file_with_other_names_is_the_same_model(name, change, published, tmp_
     changed = change(fixtures.tensors(fixture))
     assert changed.keys() != fixtures.tensors(fixture).keys()
     folder = fixtures.write(tmp_path / "changed", changed, fixtures.config(fixture.case))
-    plain, ported = read(str(published(fixture))), read(str(folder))
-    assert jax.tree.all(jax.tree.map(np.array_equal, plain.params, ported.params))
+    plain, converted = read(str(published(fixture))), read(str(folder))
+    assert jax.tree.all(jax.tree.map(np.array_equal, plain.params, converted.params))
     verified(folder)
-    export(ported, tmp_path / "exported")
+    export(converted, tmp_path / "exported")
     assert same_files(published(fixture), tmp_path / "exported")
 
 
@@ -237,13 +237,13 @@ def test_a_half_precision_file_comes_back_in_its_type(name, kind, tmp_path):
         for name, array in fixtures.tensors(fixture).items()
     }
     folder = fixtures.write(tmp_path / kind, tensors, fixtures.config(fixture.case))
-    ported = read(str(folder))
-    assert {leaf.dtype for leaf in flatten(ported.params).values()} == {np.dtype("float32")}
+    converted = read(str(folder))
+    assert {leaf.dtype for leaf in flatten(converted.params).values()} == {np.dtype("float32")}
     assert "exported again" in verified(folder)
-    export(ported, tmp_path / "exported")
+    export(converted, tmp_path / "exported")
     assert same_files(folder, tmp_path / "exported")
     assert load(tmp_path / "exported", fixture).dtype == getattr(torch, kind)  # `dtype` of its config.json
-    write_import(ported, tmp_path / "imported")
+    write_import(converted, tmp_path / "imported")
     export(read(str(tmp_path / "imported")), tmp_path / "again")
     assert same_files(folder, tmp_path / "again")
 

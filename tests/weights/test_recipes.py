@@ -1,4 +1,4 @@
-"""How published CNNs want their pictures travels with them."""
+"""How published CNNs want their images travels with them."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from tests.weights.fixtures import BY_NAME
 from vlm_jax.config import ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.training.initialization import start
-from vlm_jax.weights.ported import read, read_import, write_import
+from vlm_jax.weights.converted_model import read, read_import, write_import
 from vlm_jax.weights.preprocessor import with_timm
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -29,10 +29,10 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_published_recipe(name, tmp_path):
-    ported = read(str(fixtures.publish(BY_NAME[name].fixtures[0], tmp_path / "published")))
-    assert ported.architecture.input == RECIPES[name]
+    converted = read(str(fixtures.publish(BY_NAME[name].fixtures[0], tmp_path / "published")))
+    assert converted.architecture.input == RECIPES[name]
     if name == "mobilenet_v2":  # the lightest
-        write_import(ported, tmp_path / "import")
+        write_import(converted, tmp_path / "import")
         assert read_import(tmp_path / "import").architecture.input == RECIPES[name]
 
 
@@ -100,7 +100,7 @@ def test_a_run_that_scales_in_another_way_is_told(tmp_path):
         assert all(option in changed for option in noted) and changed.count("--") == len(noted)
 
 
-def test_classify_sees_what_the_recipe_says(tmp_path, capsys, monkeypatch):
+def test_classify_preprocesses_by_the_recipe(tmp_path, capsys, monkeypatch):
     """The command scales and cuts by it: the pixels that the network is given. Classes have the file's names."""
     from PIL import Image
 

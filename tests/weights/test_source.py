@@ -17,7 +17,7 @@ from tests.weights import own
 from vlm_jax.errors import InputError
 from vlm_jax.packages import in_package
 from vlm_jax.trees import flatten
-from vlm_jax.weights.ported import read
+from vlm_jax.weights.converted_model import read
 from vlm_jax.weights.source import open_source
 
 
@@ -127,7 +127,7 @@ def test_without_a_config_the_shapes_are_unknown(tmp_path):
     folder = own.write(tmp_path / "bert")
     (folder / "config.json").unlink()
     with pytest.raises(InputError, match=r"config\.json says hidden_size = None"):
-        read(str(folder), given_class="BertModel")
+        read(str(folder), class_name="BertModel")
 
 
 def test_names_of_no_family(tmp_path):
@@ -177,8 +177,8 @@ def test_an_index_that_leads_elsewhere(index, tmp_path):
 
 def test_shards_are_read_together(tmp_path):
     """Their digest is that of the list of theirs; numbers are those of the one file."""
-    whole = own.write(tmp_path / "whole")
-    parts = shutil.copytree(whole, tmp_path / "parts")
+    single = own.write(tmp_path / "whole")
+    parts = shutil.copytree(single, tmp_path / "parts")
     (parts / "model.safetensors").unlink()
     weights, places, listed = own.tensors(), {}, ""
     for number, names in ((1, sorted(weights)[::2]), (2, sorted(weights)[1::2])):
@@ -187,13 +187,13 @@ def test_shards_are_read_together(tmp_path):
         places |= dict.fromkeys(names, file)
         listed += f"{hashlib.sha256((parts / file).read_bytes()).hexdigest()}  {file}\n"
     (parts / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    one, several = read(str(whole)), read(str(parts))
-    assert several.origin.sha256 == hashlib.sha256(listed.encode()).hexdigest()
-    before, after = flatten(one.params), flatten(several.params)
+    from_single, from_shards = read(str(single)), read(str(parts))
+    assert from_shards.origin.sha256 == hashlib.sha256(listed.encode()).hexdigest()
+    before, after = flatten(from_single.params), flatten(from_shards.params)
     assert before.keys() == after.keys() and all(np.array_equal(before[path], after[path]) for path in before)
 
 
-def test_a_refusal_writes_nothing_and_takes_no_memory(tmp_path):
+def test_a_refusal_writes_and_allocates_nothing(tmp_path):
     """A billion layers are a word in a file: refused in 2 s and 20 MB."""
     folder = own.write(tmp_path / "bert", num_hidden_layers=10**9)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

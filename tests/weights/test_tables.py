@@ -12,9 +12,9 @@ from tests.weights import own
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import write_digests
 from vlm_jax.trees import flatten, unflatten
+from vlm_jax.weights.converted_model import read, read_import, write_import
 from vlm_jax.weights.export import export
-from vlm_jax.weights.ported import read, read_import, write_import
-from vlm_jax.weights.tables import folded_norm, to_theirs
+from vlm_jax.weights.tables import export_tensors, folded_norm
 
 
 def refusal(folder, weights):
@@ -70,21 +70,23 @@ def test_a_variance_below_zero_is_refused_by_name(tmp_path):
         read(str(fixtures.write(tmp_path / "resnet", weights, fixtures.config(fixture.case))))
 
 
-def test_there_and_back_is_bit_equal(tmp_path):
-    ported = read(str(own.write(tmp_path / "bert")))
-    back = to_theirs(flatten(ported.params), ported.kept, ported.family.rows(ported.architecture))
+def test_a_round_trip_is_bit_equal(tmp_path):
+    converted = read(str(own.write(tmp_path / "bert")))
+    back = export_tensors(
+        flatten(converted.params), converted.source_tensors, converted.family.rows(converted.architecture)
+    )
     weights = own.tensors()
     assert back.keys() == weights.keys()
     assert all(back[name].tobytes() == weights[name].tobytes() for name in weights)
 
 
 def test_parameters_that_do_not_fit_are_not_exported(tmp_path):
-    ported = read(str(own.write(tmp_path / "bert")))
-    leaves = flatten(ported.params)
+    converted = read(str(own.write(tmp_path / "bert")))
+    leaves = flatten(converted.params)
     less = {path: leaf for path, leaf in leaves.items() if path != "text/word/embedding"}
     for changed in (leaves | {"head/more": np.zeros(1)}, less):
         with pytest.raises(InputError, match=r"unexpected head/more|missing text/word/embedding"):
-            export(dataclasses.replace(ported, params=unflatten(changed)), tmp_path / "out")
+            export(dataclasses.replace(converted, params=unflatten(changed)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -114,14 +116,14 @@ def small_resnet(folder):
 
 def test_an_untouched_norm_goes_back_as_it_came_and_a_trained_one_does_not(tmp_path):
     folder = small_resnet(tmp_path / "resnet")
-    ported = read(str(folder))
-    export(ported, tmp_path / "same")
+    converted = read(str(folder))
+    export(converted, tmp_path / "same")
     (file,) = folder.glob("*.safetensors")
     before, same = load_file(file), load_file(tmp_path / "same" / "model.safetensors")
     assert before.keys() == same.keys() and all(before[n].tobytes() == same[n].tobytes() for n in before)
-    leaves = dict(flatten(ported.params))
+    leaves = dict(flatten(converted.params))
     leaves["image/stem_norm/scale"] = leaves["image/stem_norm/scale"] * np.float32(1.5)
-    export(dataclasses.replace(ported, params=unflatten(leaves)), tmp_path / "trained")
+    export(dataclasses.replace(converted, params=unflatten(leaves)), tmp_path / "trained")
     trained = load_file(tmp_path / "trained" / "model.safetensors")
     assert all(np.array_equal(trained[f"bn1.running_{x}"], before[f"bn1.running_{x}"]) for x in ("mean", "var"))
     np.testing.assert_allclose(trained["bn1.weight"], before["bn1.weight"] * 1.5, rtol=1e-6)
@@ -131,11 +133,11 @@ def test_an_untouched_norm_goes_back_as_it_came_and_a_trained_one_does_not(tmp_p
 
 
 def test_an_import_is_read_as_it_was_written(tmp_path):
-    ported = read(str(own.write(tmp_path / "bert")))
-    write_import(ported, tmp_path / "import")
+    converted = read(str(own.write(tmp_path / "bert")))
+    write_import(converted, tmp_path / "import")
     again = read_import(tmp_path / "import")
-    assert again.architecture == ported.architecture and again.origin == ported.origin
-    first, second = flatten(ported.params), flatten(again.params)
+    assert again.architecture == converted.architecture and again.origin == converted.origin
+    first, second = flatten(converted.params), flatten(again.params)
     assert first.keys() == second.keys() and all(np.array_equal(first[p], second[p]) for p in first)
     assert "| encoder.layer.0.output.dense.weight | trunk/layer_0/output/kernel |" in (
         tmp_path / "import" / "port_report.md"
@@ -171,7 +173,7 @@ def test_an_import_whose_digests_are_lost_or_changed_is_refused(tmp_path, how):
         del listed["files"]["port.json"]
         file.write_text(json.dumps(listed))
     else:
-        file.write_text(json.dumps({name: facts["sha256"] for name, facts in listed["files"].items()}))
+        file.write_text(json.dumps({name: entry["sha256"] for name, entry in listed["files"].items()}))
     with pytest.raises(InputError, match=r"is damaged: .*digests\.json"):
         read(str(folder))
 
@@ -179,11 +181,11 @@ def test_an_import_whose_digests_are_lost_or_changed_is_refused(tmp_path, how):
 @pytest.mark.parametrize("how", ["a setting less", "another setting", "a record less", "other parameters"])
 def test_an_import_of_another_version_is_refused_in_one_line(tmp_path, how):
     folder = tmp_path / "import"
-    ported = read(str(own.write(tmp_path / "bert")))
+    converted = read(str(own.write(tmp_path / "bert")))
     if how == "other parameters":
-        identity = {"embed/text_fc/bias": np.zeros(ported.architecture.model.hidden_size, np.float32)}
-        ported = dataclasses.replace(ported, params=unflatten(dict(flatten(ported.params)) | identity))
-    write_import(ported, folder)
+        identity = {"embed/text_fc/bias": np.zeros(converted.architecture.model.hidden_size, np.float32)}
+        converted = dataclasses.replace(converted, params=unflatten(dict(flatten(converted.params)) | identity))
+    write_import(converted, folder)
     about = json.loads((folder / "port.json").read_text())
     if how == "a record less":
         del about["published"]
@@ -202,20 +204,20 @@ def test_tensors_that_an_import_did_not_write_are_not_read(tmp_path):
     """Such as those of another import, copied over."""
     folder = tmp_path / "import"
     write_import(read(str(own.write(tmp_path / "bert"))), folder)
-    kept = dict(read(str(folder)).kept)
-    assert bool(kept) == (folder / "kept.safetensors").is_file()
-    if not kept:
-        save_file({"foreign": np.ones(1, np.float32)}, folder / "kept.safetensors")
-        assert read(str(folder)).kept == {}
+    source_tensors = dict(read(str(folder)).source_tensors)
+    assert bool(source_tensors) == (folder / "source_tensors.safetensors").is_file()
+    if not source_tensors:
+        save_file({"foreign": np.ones(1, np.float32)}, folder / "source_tensors.safetensors")
+        assert read(str(folder)).source_tensors == {}
 
 
 def test_nothing_is_written_over(tmp_path):
-    ported = read(str(own.write(tmp_path / "bert")))
+    converted = read(str(own.write(tmp_path / "bert")))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     for write in (write_import, export):
         with pytest.raises(InputError, match=r"is there already; give another --output"):
-            write(ported, tmp_path / "full")
+            write(converted, tmp_path / "full")
     assert [entry.name for entry in (tmp_path / "full").iterdir()] == ["mine.txt"]
 
 

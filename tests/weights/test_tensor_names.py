@@ -12,8 +12,8 @@ from tests.weights import fixtures, own
 from tests.weights.test_goldens import scores
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten
+from vlm_jax.weights.converted_model import read, read_import
 from vlm_jax.weights.export import export
-from vlm_jax.weights.ported import read, read_import
 from vlm_jax.weights.source import open_source
 from vlm_jax.weights.tensor_names import ANCHORS, renamed
 from vlm_jax.weights.verify import verdict, verify
@@ -40,9 +40,11 @@ def options_of(line):
     return {name.removeprefix("--").replace("-", "_"): value for name, value in pairs}
 
 
-def same_numbers(ported, plain):
-    here, there = flatten(ported.params), flatten(plain.params)
-    return here.keys() == there.keys() and all(np.array_equal(here[path], there[path]) for path in here)
+def same_numbers(converted, plain):
+    leaves, plain_leaves = flatten(converted.params), flatten(plain.params)
+    return leaves.keys() == plain_leaves.keys() and all(
+        np.array_equal(leaves[path], plain_leaves[path]) for path in leaves
+    )
 
 
 @pytest.fixture
@@ -57,10 +59,14 @@ def test_a_prefix_is_named_and_taken_off(prefix, plain, tmp_path):
     line = refusal(folder)
     options = options_of(line)
     assert options == {"strip_prefix": expected} and repr(expected) in line
-    ported = read(str(folder), **options)
-    assert same_numbers(ported, plain)
+    converted = read(str(folder), **options)
+    assert same_numbers(converted, plain)
     count = len(own.tensors())
-    assert ported.changes.strip_prefix == expected and ported.changes.stripped == count and not ported.changes.warnings
+    assert (
+        converted.changes.strip_prefix == expected
+        and converted.changes.stripped == count
+        and not converted.changes.warnings
+    )
 
 
 @pytest.mark.parametrize("name", ["torchvision_resnet18", "mobilenet_v2", "efficientnet_lite0", "resnet18"])
@@ -98,10 +104,10 @@ def test_a_task_head_is_named_and_dropped(head, prefix, plain, tmp_path):
         assert name.split(".")[0] in line
     options = options_of(line)
     assert options.keys() == {"drop_tensors"}
-    ported = read(str(folder), **options)
-    assert same_numbers(ported, plain)
-    assert set(ported.changes.dropped) == set(HEADS[head]) and not ported.changes.warnings
-    assert "architectures" not in ported.config
+    converted = read(str(folder), **options)
+    assert same_numbers(converted, plain)
+    assert set(converted.changes.dropped) == set(HEADS[head]) and not converted.changes.warnings
+    assert "architectures" not in converted.config
 
 
 def test_both_options_and_the_records(plain, tmp_path, capsys):
@@ -113,8 +119,8 @@ def test_both_options_and_the_records(plain, tmp_path, capsys):
     assert first == {"strip_prefix": "model."}
     second = options_of(refusal(folder, **first))
     options = first | second
-    given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-    assert port_weights.main(["import", str(folder), "--output", str(tmp_path / "out"), *given]) == 0
+    arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert port_weights.main(["import", str(folder), "--output", str(tmp_path / "out"), *arguments]) == 0
     printed = capsys.readouterr().out
     report = (tmp_path / "out" / "port_report.md").read_text(encoding="utf-8")
     about = json.loads((tmp_path / "out" / "port.json").read_text(encoding="utf-8"))
@@ -155,11 +161,11 @@ def test_an_adapter_is_to_be_merged_or_dropped_with_a_warning(plain, tmp_path):
     assert first.keys() == {"drop_tensors"}
     second = options_of(refusal(folder, **first))
     assert second == {"strip_prefix": "base_model.model."}
-    ported = read(str(folder), **first, **second)
-    assert same_numbers(ported, plain)
-    assert len(ported.changes.dropped) == 4 and len(ported.changes.warnings) == 1
-    assert "adapter" in ported.changes.warnings[0]
-    assert any(line.startswith("warning: ") for line in ported.changes.lines())
+    converted = read(str(folder), **first, **second)
+    assert same_numbers(converted, plain)
+    assert len(converted.changes.dropped) == 4 and len(converted.changes.warnings) == 1
+    assert "adapter" in converted.changes.warnings[0]
+    assert any(line.startswith("warning: ") for line in converted.changes.lines())
 
 
 def test_an_adapter_alone_is_not_told_to_be_dropped(tmp_path):
@@ -174,14 +180,14 @@ def test_messages_that_drop_one_after_the_other_are_followed(plain, tmp_path, ca
     """An adapter and a head of ones own: each message adds an option to those before."""
     weights = with_adapter(own.tensors()) | {"base_model.model.rank.weight": np.ones((3, 16), np.float32)}
     folder = own.write(tmp_path / "lora", weights)
-    given, out = ["--architecture", "BertModel"], tmp_path / "out"
+    arguments, out = ["--architecture", "BertModel"], tmp_path / "out"
     for _ in range(3):
         with pytest.raises(InputError) as caught:
-            port_weights.main(["import", str(folder), "--output", str(out), *given])
-        given += [word for name, value in options_of(str(caught.value)).items()
+            port_weights.main(["import", str(folder), "--output", str(out), *arguments])
+        arguments += [word for name, value in options_of(str(caught.value)).items()
                   for word in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
-    assert given.count("--drop-tensors") == 2
-    assert port_weights.main(["import", str(folder), "--output", str(out), *given]) == 0
+    assert arguments.count("--drop-tensors") == 2
+    assert port_weights.main(["import", str(folder), "--output", str(out), *arguments]) == 0
     assert same_numbers(read_import(out), plain)
     assert "rank.weight" in capsys.readouterr().out
 
@@ -191,8 +197,8 @@ def test_kinds_of_adapters(name, plain, tmp_path):
     """Older ones stand beside a layer that has kept its name."""
     weights = own.tensors() | {f"encoder.layer.1.output.dense.{name}": np.ones((2, 16), np.float32)}
     folder = own.write(tmp_path / "adapter", weights)
-    ported = read(str(folder), **options_of(refusal(folder)))
-    assert same_numbers(ported, plain) and ported.changes.warnings
+    converted = read(str(folder), **options_of(refusal(folder)))
+    assert same_numbers(converted, plain) and converted.changes.warnings
 
 
 def test_a_part_of_the_trunk_is_dropped_by_ones_own_choice_only(plain, tmp_path):
@@ -200,15 +206,15 @@ def test_a_part_of_the_trunk_is_dropped_by_ones_own_choice_only(plain, tmp_path)
     folder = own.write(tmp_path / "relative", own.tensors() | {extra: np.ones((39, 8), np.float32)})
     line = refusal(folder)
     assert extra in line and "--drop-tensors" not in line
-    ported = read(str(folder), drop_tensors=r".*distance_embedding.*")
-    assert same_numbers(ported, plain) and "inside the trunk" in ported.changes.warnings[0]
+    converted = read(str(folder), drop_tensors=r".*distance_embedding.*")
+    assert same_numbers(converted, plain) and "inside the trunk" in converted.changes.warnings[0]
 
 
 def test_two_models_in_one_file(plain, tmp_path):
     other = {f"ema.bert.{name}": x + 1 for name, x in own.tensors().items()}
     folder = own.write(tmp_path / "two", {f"bert.{name}": x for name, x in own.tensors().items()} | other)
-    ported = read(str(folder), **options_of(refusal(folder)))
-    assert same_numbers(ported, plain) and len(ported.changes.dropped) == len(other)
+    converted = read(str(folder), **options_of(refusal(folder)))
+    assert same_numbers(converted, plain) and len(converted.changes.dropped) == len(other)
     both = {f"{side}.{name}": x for side in ("question", "context") for name, x in own.tensors().items()}
     folder = own.write(tmp_path / "encoders", both)
     options = options_of(refusal(folder))
@@ -257,8 +263,8 @@ def test_what_is_left_is_verified(tmp_path, capsys):
     checks = list(verify(str(folder), **options))
     assert verdict(checks) == ("PASS", 0) and "sentence pairs" in [check.name for check in checks]
     assert [check.status for check in checks if check.name == "tensor names"] == ["note", "note"]
-    given = ["--strip-prefix", "module.", "--drop-tensors", r"classifier\..*"]
-    assert port_weights.main(["verify", str(folder), *given]) == 0
+    arguments = ["--strip-prefix", "module.", "--drop-tensors", r"classifier\..*"]
+    assert port_weights.main(["verify", str(folder), *arguments]) == 0
     assert "prefix module. stripped" in capsys.readouterr().out
 
 

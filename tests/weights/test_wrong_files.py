@@ -15,8 +15,8 @@ import pytest
 from experiments import port_weights
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
+from vlm_jax.weights.converted_model import read
 from vlm_jax.weights.families import CLASSES, FAMILIES
-from vlm_jax.weights.ported import read
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "weights.md"
 needs_oracle = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is the oracle")
@@ -30,7 +30,7 @@ class Wrong(NamedTuple):
     """The fixture that it is made of."""
     settings: dict
     """What its config.json says otherwise; None leaves a setting out, NULL writes null."""
-    says: tuple[str, ...] = ()
+    message_parts: tuple[str, ...] = ()
     """Parts of the message, or of what `verify` prints."""
     codes: tuple[int, int] = (2, 2)
     """Exit codes of `import` and `verify`."""
@@ -270,20 +270,22 @@ def outcome(arguments, capsys):
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.file)
 def test_a_wrong_file_never_passes(wrong, tmp_path, capsys):
     folder = write(wrong, tmp_path / "file")
-    code, said = outcome(["verify", str(folder)], capsys)
-    assert code == wrong.codes[1], said
-    assert "PASS" not in said and "did you mean" not in said
-    squeezed = re.sub(r"  +", " ", said)
-    for words in wrong.says:
-        assert re.sub(r"  +", " ", words) in squeezed, said
-    code, said = outcome(["import", str(folder), "--output", str(tmp_path / "port")], capsys)
-    assert code == wrong.codes[0] and (tmp_path / "port").exists() == (code == 0), said
+    code, output = outcome(["verify", str(folder)], capsys)
+    assert code == wrong.codes[1], output
+    assert "PASS" not in output and "did you mean" not in output
+    squeezed = re.sub(r"  +", " ", output)
+    for words in wrong.message_parts:
+        assert re.sub(r"  +", " ", words) in squeezed, output
+    code, output = outcome(["import", str(folder), "--output", str(tmp_path / "port")], capsys)
+    assert code == wrong.codes[0] and (tmp_path / "port").exists() == (code == 0), output
 
 
 def test_the_table_of_wrong_files_is_documented():
     """Each case is a row with its exit codes, and none of them passes."""
     text = DOCS.read_text(encoding="utf-8").split("## Wrong files")[1].split("\n## ")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:2] == "| "]
+    rows = [
+        [column.strip() for column in line.strip("|").split(" | ")] for line in text.splitlines() if line[:2] == "| "
+    ]
     rows = {row[0].strip("| "): row for row in rows[1:]}
     assert list(rows) == [wrong.file for wrong in WRONG] and "PASS" not in "".join(map(str, rows.values()))
     for wrong in WRONG:
@@ -310,53 +312,53 @@ def test_the_command_of_a_refusal_works(case, settings, right, tmp_path, capsys)
     command = message.split("`port_weights ")[1].split("`")[0].split()
     command = [{"CLASS": right, "FOLDER": str(tmp_path / "port")}.get(word, word) for word in command]
     assert right in message.rpartition("choose one of: ")[2].split(", ")
-    code, said = outcome(command, capsys)
-    assert code == 0 and f"class: {right} (--architecture)" in said
-    ported = read(str(tmp_path / "port"))
-    assert ported.family is CLASSES[right] and ported.published.name == right
+    code, output = outcome(command, capsys)
+    assert code == 0 and f"class: {right} (--architecture)" in output
+    converted = read(str(tmp_path / "port"))
+    assert converted.family is CLASSES[right] and converted.published.name == right
     assert (tmp_path / "port" / "port_report.md").read_text().count(f"class: {right} (--architecture)") == 1
 
 
 def test_the_option_chooses_among_two_classes(tmp_path, capsys):
     folder = write(Wrong("", "bert_masked", {"architectures": TWO}), tmp_path / "file")
-    assert read(str(folder), given_class="BertForMaskedLM").architecture.parts == ("words",)
+    assert read(str(folder), class_name="BertForMaskedLM").architecture.parts == ("words",)
 
 
 def test_a_larger_class_takes_what_was_left_behind(tmp_path, capsys):
     """As the published bert-base-uncased, which names BertForMaskedLM and holds all of BertForPreTraining."""
     settings = {"architectures": ["BertForMaskedLM"]}
     folder = write(Wrong("", "bert_pretraining", settings), tmp_path / "file")
-    code, said = outcome(["import", str(folder), "--output", str(tmp_path / "port")], capsys)
-    assert code == 0 and "left behind: cls.seq_relationship.bias, cls.seq_relationship.weight, pooler.dense" in said
+    code, output = outcome(["import", str(folder), "--output", str(tmp_path / "port")], capsys)
+    assert code == 0 and "left behind: cls.seq_relationship.bias, cls.seq_relationship.weight, pooler.dense" in output
     assert read(str(folder)).architecture.parts == ("words",)
-    (line,) = (line for line in said.splitlines() if line.startswith("to take them as well: "))
+    (line,) = (line for line in output.splitlines() if line.startswith("to take them as well: "))
     option, larger = line.split(": ")[1].split()
     assert larger == "BertForPreTraining"
-    code, said = outcome(["import", str(folder), "--output", str(tmp_path / "larger"), option, larger], capsys)
-    assert code == 0 and "left behind" not in said
+    code, output = outcome(["import", str(folder), "--output", str(tmp_path / "larger"), option, larger], capsys)
+    assert code == 0 and "left behind" not in output
     assert read(str(tmp_path / "larger")).architecture.parts == ("pooler", "words", "pairs")
 
 
 def test_no_larger_class_is_named_where_several_have_such_heads(tmp_path, capsys):
     """The head may be VisualReasoning's, and its port as QuestionAnswering would be another model."""
     folder = write(Wrong("", "visual_bert_answers", {"architectures": ["VisualBertModel"]}), tmp_path / "file")
-    code, said = outcome(["import", str(folder), "--output", str(tmp_path / "port")], capsys)
-    assert code == 0 and "left behind: cls.bias, cls.weight" in said and "QuestionAnswering" not in said
-    assert "--architecture" not in said
+    code, output = outcome(["import", str(folder), "--output", str(tmp_path / "port")], capsys)
+    assert code == 0 and "left behind: cls.bias, cls.weight" in output and "QuestionAnswering" not in output
+    assert "--architecture" not in output
 
 
 @needs_oracle
 def test_a_larger_class_is_compared_whole(tmp_path, capsys):
     settings = {"architectures": ["BertForMaskedLM"]}
     folder = write(Wrong("", "bert_pretraining", settings), tmp_path / "file")
-    code, said = outcome(["verify", str(folder)], capsys)
-    assert code == 0 and said.endswith("PASS\n") and "BertForMaskedLM (config.json architectures)" in said
-    code, said = outcome(["verify", str(folder), "--architecture", "BertForPreTraining"], capsys)
-    assert code == 0 and "sentence pairs" in said and "transformers' BertForPreTraining" in said
+    code, output = outcome(["verify", str(folder)], capsys)
+    assert code == 0 and output.endswith("PASS\n") and "BertForMaskedLM (config.json architectures)" in output
+    code, output = outcome(["verify", str(folder), "--architecture", "BertForPreTraining"], capsys)
+    assert code == 0 and "sentence pairs" in output and "transformers' BertForPreTraining" in output
 
 
 @pytest.mark.parametrize(
-    ("case", "settings", "given", "says"),
+    ("case", "settings", "class_option", "message_parts"),
     [
         ("roberta", {}, "BertModel", ("BertModel", "'roberta'", "choose one of: RobertaModel")),
         ("bert", {}, "BertMdel", ("'BertMdel'", "choose one of: BertModel")),
@@ -367,12 +369,12 @@ def test_a_larger_class_is_compared_whole(tmp_path, capsys):
         ),
     ],
 )  # fmt: skip
-def test_the_option_does_not_overrule_the_file(case, settings, given, says, tmp_path, capsys):
+def test_the_option_does_not_overrule_the_file(case, settings, class_option, message_parts, tmp_path, capsys):
     folder = write(Wrong("", case, settings), tmp_path / "file")
-    command = ["import", str(folder), "--output", str(tmp_path / "port"), "--architecture", given]
+    command = ["import", str(folder), "--output", str(tmp_path / "port"), "--architecture", class_option]
     code, message = outcome(command, capsys)
     assert code == 2 and not (tmp_path / "port").exists()
-    for words in says:
+    for words in message_parts:
         assert words in message, message
 
 
@@ -391,16 +393,19 @@ def test_the_option_does_not_overrule_the_file(case, settings, given, says, tmp_
 )
 def test_names_that_no_other_class_has_are_enough(case, evidence, tmp_path):
     fixture = fixtures.BY_NAME[case].fixtures[-1]
-    ported = read(str(write(Wrong("", case, CLASSLESS), tmp_path / "file")))
-    assert (ported.published.name, ported.published.evidence) == (fixtures.transformers_class(fixture.case), evidence)
+    converted = read(str(write(Wrong("", case, CLASSLESS), tmp_path / "file")))
+    assert (converted.published.name, converted.published.evidence) == (
+        fixtures.transformers_class(fixture.case),
+        evidence,
+    )
 
 
 @pytest.mark.parametrize("case", ["bert", "bert_no_pooler", "roberta_masked_untied", "visual_bert", "resnet18"])
 def test_the_model_type_and_names_are_enough(case, tmp_path):
     fixture = fixtures.BY_NAME[case].fixtures[-1]
-    ported = read(str(write(Wrong("", case, {"architectures": None}), tmp_path / "file")))
-    assert ported.published.name == fixtures.transformers_class(fixture.case)
-    assert ported.published.evidence == "config.json model_type and the names of the tensors"
+    converted = read(str(write(Wrong("", case, {"architectures": None}), tmp_path / "file")))
+    assert converted.published.name == fixtures.transformers_class(fixture.case)
+    assert converted.published.evidence == "config.json model_type and the names of the tensors"
 
 
 def test_names_without_the_prefix_are_not_enough(tmp_path, capsys):
@@ -417,7 +422,7 @@ HEADED = [name for name, family in CLASSES.items() if family.classes[name].left]
 
 
 @pytest.mark.parametrize("name", HEADED)
-def test_the_trunk_of_a_class_with_another_head_is_ported(name, tmp_path):
+def test_the_trunk_of_a_class_with_another_head_is_converted(name, tmp_path):
     """Its head is left behind by name."""
     family = CLASSES[name]
     known = family.classes[name]
@@ -428,9 +433,12 @@ def test_the_trunk_of_a_class_with_another_head_is_ported(name, tmp_path):
     heads = {f"{beginning}weight": np.ones((3, fixtures.WIDTH), np.float32) for beginning in known.left}
     tensors = {f"{family.prefix}.{n}": x for n, x in trunk.items()} | heads
     settings = fixtures.config(case) | {"architectures": [name]}
-    ported = read(str(fixtures.write(tmp_path / "file", tensors, settings)))
-    assert ported.published.left_behind == tuple(sorted(heads)) and ported.published.missing == ()
-    assert ported.architecture.parts == known.parts and ported.family.class_of(ported.architecture) == family.trunk
+    converted = read(str(fixtures.write(tmp_path / "file", tensors, settings)))
+    assert converted.published.left_behind == tuple(sorted(heads)) and converted.published.missing == ()
+    assert (
+        converted.architecture.parts == known.parts
+        and converted.family.class_of(converted.architecture) == family.trunk
+    )
 
 
 def test_every_class_of_ours_is_one_of_transformers():

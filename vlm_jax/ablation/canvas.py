@@ -19,12 +19,12 @@ MARKERS = "osD^vP*X<>ph"
 INK, FAINT, GRID = "#1f2328", "#6e7781", "#e5e8eb"
 WIDTH = 7.6  # inches
 LEGEND_LINE = 0.17  # inches
-LEGEND_ROOM = 52  # characters of a line: two columns of long labels
+LEGEND_CHARACTERS = 52  # characters of a line: two columns of long labels
 FAR_APART = 20  # largest cost by smallest from which on the axis is logarithmic
 
 
 class Style(NamedTuple):
-    """What a variant is drawn with, in every picture."""
+    """What a variant is drawn with, in every image."""
 
     colour: str
     dash: str
@@ -44,8 +44,14 @@ def whiskers(middle: float, low: float | None, high: float | None, scale: float)
 
 def marked(number: int) -> dict[str, Any]:
     """How the point of the variant at a place looks, for `errorbar`."""
-    look = style(number)
-    return {"fmt": look.marker, "color": look.colour, "markersize": 7, "elinewidth": 1.5, "capsize": 3}
+    variant_style = style(number)
+    return {
+        "fmt": variant_style.marker,
+        "color": variant_style.colour,
+        "markersize": 7,
+        "elinewidth": 1.5,
+        "capsize": 3,
+    }
 
 
 def cost_axis(axes: Any, costs: Sequence[float | int]) -> None:
@@ -62,14 +68,14 @@ def cost_axis(axes: Any, costs: Sequence[float | int]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: amount(value))
 
 
-def short(label: str, room: int) -> str:
-    """A label on at most two lines of `room` characters."""
-    return "\n".join(wrap(label, lambda line: len(line) <= room, lines=2)) or "-"
+def short(label: str, most: int) -> str:
+    """A label on at most two lines of `most` characters."""
+    return "\n".join(wrap(label, lambda line: len(line) <= most, lines=2)) or "-"
 
 
 def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
     """Columns, and lines of text of the highest column."""
-    shown = [split_lines(short(label, LEGEND_ROOM)) for label in labels]
+    shown = [split_lines(short(label, LEGEND_CHARACTERS)) for label in labels]
     longest = max(len(line) for lines in shown for line in lines)
     columns = max(1, min(len(shown), int(WIDTH / (0.5 + 0.063 * longest))))
     return columns, -(-len(shown) // columns) * max(map(len, shown))
@@ -78,7 +84,7 @@ def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
 def legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """One below the axes, in columns as wide as its labels need."""
     columns, _ = _legend_shape(labels)
-    shown = [short(label, LEGEND_ROOM) for label in labels]
+    shown = [short(label, LEGEND_CHARACTERS) for label in labels]
     figure.legend(handles, shown, loc="outside lower left", ncols=columns, frameon=False, borderaxespad=0.2, fontsize=8)
 
 

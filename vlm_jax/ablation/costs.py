@@ -109,8 +109,8 @@ def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:
 
 
 def _measure(config: Config, what: str) -> int:
-    found = cost(config)
-    return found.step_flops if what == "flops" else found.parameters
+    total = cost(config)
+    return total.step_flops if what == "flops" else total.parameters
 
 
 def _candidates(config: Config, what: str, goal: int) -> Iterator[Config]:
@@ -120,9 +120,13 @@ def _candidates(config: Config, what: str, goal: int) -> Iterator[Config]:
     all of it, and what they foretell is then counted.
     """
     depth, narrow, wide = config.model.num_layers, MULTIPLE, 2 * MULTIPLE
-    one, two = ([_measure(_shaped(config, layers, width), what) for width in (narrow, wide)] for layers in (1, 2))
+    one_layer, two_layers = (
+        [_measure(_shaped(config, layers, width), what) for width in (narrow, wide)] for layers in (1, 2)
+    )
     for layers in sorted(range(1, 4 * depth + 1), key=lambda layers: abs(layers - depth)):
-        low, high = (first + (layers - 1) * (second - first) for first, second in zip(one, two, strict=True))
+        low, high = (
+            first + (layers - 1) * (second - first) for first, second in zip(one_layer, two_layers, strict=True)
+        )
         units = round(1 + (goal - low) / max(high - low, 1))
         width = MULTIPLE * max(1, min(units, WIDEST * config.model.hidden_size // MULTIPLE))
         foretold = low + (high - low) * (width / MULTIPLE - 1)

@@ -1,4 +1,4 @@
-"""Examples on which the variants of a comparison disagree, with their pictures."""
+"""Examples on which the variants of a comparison disagree, with their images."""
 
 import hashlib
 import io
@@ -18,12 +18,12 @@ SIDE = 160  # pixels of a thumbnail
 class Disagreement(NamedTuple):
     """One item of the test split and what each variant said of it."""
 
-    picture: bytes
+    image: bytes
     """PNG, at most 160 pixels a side."""
     question: str
     """Empty for a caption: nothing was asked."""
     references: tuple[str, ...]
-    said: dict[str, tuple[str, bool | None]]
+    hypotheses: dict[str, tuple[str, bool | None]]
     """By label: the answer or caption, and whether it is right; None where nobody knows."""
 
 
@@ -31,7 +31,7 @@ def disagreements(findings: Findings, *, most: int = 8) -> tuple[Disagreement, .
     """Items on which some variants are right and others wrong, all with the first seed that they share.
 
     Those on which about half are right come first, then in turn the kinds of questions, then by a hash of the id. Where
-    no rule says what is right, as of captions by people, those that differ. Tasks that make pictures, predictions that
+    no rule says what is right, as of captions by people, those that differ. Tasks that make images, predictions that
     are not whole and data that is not there any more give nothing.
     """
     records = _shared_seed(findings)
@@ -42,16 +42,19 @@ def disagreements(findings: Findings, *, most: int = 8) -> tuple[Disagreement, .
     try:
         items = {label: read_items(record.folder, record.config.task) for label, record in records.items()}
         chosen = _choose(list(items.values()), most, known=known)
-        pictures = _thumbnails(base, {item.picture for _, item in chosen})
+        images = _thumbnails(base, {item.image_id for _, item in chosen})
     except (InputError, OSError, ValueError):
         return ()
-    found = []
+    examples = []
     for key, item in chosen:
-        said = {label: (of[key].said, _right(of[key]) if known else None) for label, of in items.items()}
-        if item.picture in pictures:
+        hypotheses = {
+            label: (variant_items[key].hypothesis, _right(variant_items[key]) if known else None)
+            for label, variant_items in items.items()
+        }
+        if item.image_id in images:
             references = tuple(dict.fromkeys(item.references))
-            found.append(Disagreement(pictures[item.picture], item.asked, references, said))
-    return tuple(found)
+            examples.append(Disagreement(images[item.image_id], item.text, references, hypotheses))
+    return tuple(examples)
 
 
 def _shared_seed(findings: Findings) -> dict[str, Record]:
@@ -71,8 +74,8 @@ def _choose(variants: Sequence[Mapping[str, Item]], most: int, *, known: bool) -
     split = []
     for key, item in first.items():
         items = [item, *(other[key] for other in others if key in other)]
-        same = len(items) == len(variants) and len({(each.picture, each.asked) for each in items}) == 1
-        if same and len({_right(each) if known else each.said for each in items}) > 1:
+        same = len(items) == len(variants) and len({(candidate.image_id, candidate.text) for candidate in items}) == 1
+        if same and len({_right(candidate) if known else candidate.hypothesis for candidate in items}) > 1:
             share = sum(map(_right, items)) / len(items) if known else 0.5
             split.append((abs(share - 0.5), hashlib.sha256(key.encode(errors="replace")).hexdigest(), key))
     taken: Counter[tuple[float, str]] = Counter()
@@ -85,23 +88,23 @@ def _choose(variants: Sequence[Mapping[str, Item]], most: int, *, known: bool) -
 
 
 def _thumbnails(record: Record, wanted: set[str]) -> dict[str, bytes]:
-    """The pictures of the test split with these ids, small."""
-    found: dict[str, bytes] = {}
+    """The images of the test split with these ids, small."""
+    thumbnails: dict[str, bytes] = {}
     if not wanted:
-        return found
+        return thumbnails
     for example in open_split(record.config.data, "test"):
         if example.image_id in wanted:
             pixels = decode_image(example.image, name=example.image_id, max_pixels=record.config.data.image.max_pixels)
-            found[example.image_id] = _png(pixels)
-        if len(found) == len(wanted):
+            thumbnails[example.image_id] = _png(pixels)
+        if len(thumbnails) == len(wanted):
             break
-    return found
+    return thumbnails
 
 
 def _png(pixels: Any) -> bytes:
     from PIL import Image
 
-    picture, file = Image.fromarray(pixels), io.BytesIO()
-    picture.thumbnail((SIDE, SIDE))
-    picture.save(file, "PNG")
+    image, file = Image.fromarray(pixels), io.BytesIO()
+    image.thumbnail((SIDE, SIDE))
+    image.save(file, "PNG")
     return file.getvalue()

@@ -12,14 +12,14 @@ from vlm_jax.text_lines import read_lines
 
 
 class Item(NamedTuple):
-    """A question that was answered, a picture that a caption was written for, or one that was drawn or rebuilt."""
+    """A question that was answered, an image that a caption was written for, or one that was drawn or rebuilt."""
 
-    picture: str
-    asked: str
+    image_id: str
+    text: str
     """The question or the prompt; empty where there is none."""
     kind: str
     references: tuple[str, ...]
-    said: str
+    hypothesis: str
     score: float
     """Of this item alone: 0 wrong to 1 right; decibels for an image tokenizer."""
 
@@ -43,26 +43,26 @@ def _answered(line: dict[str, Any]) -> Item:
 
 def _captioned(line: dict[str, Any]) -> Item:
     """Right by rule where the scene is known, otherwise where it is one of the references in the official spelling."""
-    said, references = line["captions"][0]["caption"], tuple(line["references"])
-    words = [ptb_tokenize(text) for text in (said, *references)]
+    hypothesis, references = line["captions"][0]["caption"], tuple(line["references"])
+    words = [ptb_tokenize(text) for text in (hypothesis, *references)]
     right = line["check"]["true"] if "check" in line else words[0] in words[1:]
-    return Item(line["image_id"], "", "", references, said, float(right))
+    return Item(line["image_id"], "", "", references, hypothesis, float(right))
 
 
-def _drawn(line: dict[str, Any]) -> Item:
-    """The mean over samples of the objects that are right, by rule; of other pictures how likely the real one was."""
+def _generated(line: dict[str, Any]) -> Item:
+    """The mean over samples of the objects that are right, by rule; of other images how likely the real one was."""
     checks = line["checks"]
     score = sum(check["objects"] for check in checks) / len(checks) if checks else line["log_likelihood"]
     return Item(line["image_id"], line["prompt"], "", (), "", score)
 
 
-def _rebuilt(line: dict[str, Any]) -> Item:
+def _reconstructed(line: dict[str, Any]) -> Item:
     return Item(line["image_id"], "", "", (), "", line["psnr"])
 
 
 READERS: dict[str, Callable[[dict[str, Any]], Item]] = {
     "vqa": _answered,
     "captioning": _captioned,
-    "image_generation": _drawn,
-    "image_tokenizer": _rebuilt,
+    "image_generation": _generated,
+    "image_tokenizer": _reconstructed,
 }

@@ -74,7 +74,7 @@ def page(report: Report) -> str:
     for findings in report.tables:
         parts.append(_comparison(findings, report.disagreements.get(findings.title, ())))
     if report.unfinished:
-        parts += ["<h2>Unfinished runs</h2>", *(_unfinished(*each) for each in report.unfinished)]
+        parts += ["<h2>Unfinished runs</h2>", *(_unfinished(*run) for run in report.unfinished)]
     parts += ["<h2>Methods</h2>", f"<p>{_text(methods(report))}</p>", _provenance(report)]
     # The policy holds the page to its own content, whatever a text in it may try.
     return (
@@ -89,14 +89,16 @@ def page(report: Report) -> str:
 
 
 def _in_short(findings: Findings) -> str:
-    found = "".join(map(_verdicts, verdicts(findings)))
-    return f'<section class="card"><h3>{_text(findings.title)}</h3>{found}</section>'
+    groups = "".join(map(_verdicts, verdicts(findings)))
+    return f'<section class="card"><h3>{_text(findings.title)}</h3>{groups}</section>'
 
 
-def _verdicts(found: Verdicts) -> str:
-    groups = found.groups or ((ALONE, ()),)
+def _verdicts(by_metric: Verdicts) -> str:
+    groups = by_metric.groups or ((ALONE, ()),)
     lines = (f"<li>{_pill(name)}<div>{''.join(map(_who, labels))}</div></li>" for name, labels in groups)
-    compared = ("" if found.first else "beside it, ") + f"{_text(found.metric)} against <b>{_text(found.base)}</b>"
+    compared = (
+        "" if by_metric.first else "beside it, "
+    ) + f"{_text(by_metric.metric)} against <b>{_text(by_metric.base)}</b>"
     return f'<p>{compared}</p><ul class="groups">{"".join(lines)}</ul>'
 
 
@@ -108,55 +110,55 @@ def _pill(verdict: str) -> str:
     return f'<span class="pill{" called" if verdict in CALLED else ""}">{_text(verdict)}</span>'
 
 
-def _comparison(findings: Findings, found: Sequence[Disagreement]) -> str:
+def _comparison(findings: Findings, examples: Sequence[Disagreement]) -> str:
     chips = {visible(row.label): style(number) for number, row in enumerate(findings.rows)}
     scores, *others = grids(findings)
     parts = [f"<h2>{_text(findings.title)}</h2>", f'<p class="faint">{_text(matching(findings))}</p>']
     parts += [_table(scores, chips), *(_figure(plot.caption, plot.svg) for plot in plots(findings))]
     parts += [_table(grid, chips) for grid in others]
-    if found:
-        cards = "".join(map(_example, found))
+    if examples:
+        cards = "".join(map(_example, examples))
         parts.append(f'<h3>Where they disagree</h3><p class="faint">{CHOSEN}</p><div class="examples">{cards}</div>')
     return "\n".join(parts)
 
 
 def _table(grid: Grid, chips: Mapping[str, Style]) -> str:
     head = "".join(f"<th>{_text(name)}</th>" for name in grid.head)
-    rows = "".join(f"<tr>{''.join(_cells(row, grid.head, chips))}</tr>" for row in grid.rows)
+    rows = "".join(f"<tr>{''.join(_entries(row, grid.head, chips))}</tr>" for row in grid.rows)
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     return f"<h3>{_text(grid.title)}</h3>{table}"
 
 
-def _cells(row: Sequence[str], head: Sequence[str], chips: Mapping[str, Style]) -> Iterable[str]:
-    for name, cell in zip(head, row, strict=True):
-        if name == "variant" and cell in chips:
-            yield f'<td class="text">{_chip(chips[cell])}{_text(cell)}</td>'
+def _entries(row: Sequence[str], head: Sequence[str], chips: Mapping[str, Style]) -> Iterable[str]:
+    for name, entry in zip(head, row, strict=True):
+        if name == "variant" and entry in chips:
+            yield f'<td class="text">{_chip(chips[entry])}{_text(entry)}</td>'
         elif name == "verdict":
-            yield f"<td>{_pill(cell)}</td>"
+            yield f"<td>{_pill(entry)}</td>"
         else:
-            kind = "missing" if cell == MISSING else "text" if len(cell) > 28 else ""
-            yield f'<td class="{kind}">{_text(cell)}</td>' if kind else f"<td>{_text(cell)}</td>"
+            kind = "missing" if entry == MISSING else "text" if len(entry) > 28 else ""
+            yield f'<td class="{kind}">{_text(entry)}</td>' if kind else f"<td>{_text(entry)}</td>"
 
 
-def _chip(look: Style) -> str:
-    fill = look.colour if look.dash == "-" else "transparent"  # hollow where the line is dashed
-    return f'<span class="chip" style="background:{fill};border-color:{look.colour}"></span>'
+def _chip(variant_style: Style) -> str:
+    fill = variant_style.colour if variant_style.dash == "-" else "transparent"  # hollow where the line is dashed
+    return f'<span class="chip" style="background:{fill};border-color:{variant_style.colour}"></span>'
 
 
 def _figure(caption: str, svg: str) -> str:
-    picture = _data_uri("image/svg+xml", svg.encode())
-    return f'<figure><img src="{picture}" alt="{_text(caption)}"><figcaption>{_text(caption)}</figcaption></figure>'
+    source = _data_uri("image/svg+xml", svg.encode())
+    return f'<figure><img src="{source}" alt="{_text(caption)}"><figcaption>{_text(caption)}</figcaption></figure>'
 
 
-def _example(found: Disagreement) -> str:
-    question = f"<b>{_text(found.question)}</b>" if found.question else ""
-    said = "".join(
+def _example(example: Disagreement) -> str:
+    question = f"<b>{_text(example.question)}</b>" if example.question else ""
+    hypotheses = "".join(
         f'<dt>{_text(label)}</dt><dd class="{KINDS[right]}">{MARKS[right]} {_text(text)}</dd>'
-        for label, (text, right) in found.said.items()
+        for label, (text, right) in example.hypotheses.items()
     )
-    reference = _text(" / ".join(found.references)) or MISSING
-    picture = f'<img src="{_data_uri("image/png", found.picture)}" alt="">'
-    return f'<div class="example">{picture}{question}<dl><dt>reference</dt><dd>{reference}</dd>{said}</dl></div>'
+    reference = _text(" / ".join(example.references)) or MISSING
+    image = f'<img src="{_data_uri("image/png", example.image)}" alt="">'
+    return f'<div class="example">{image}{question}<dl><dt>reference</dt><dd>{reference}</dd>{hypotheses}</dl></div>'
 
 
 def _unfinished(name: str, error: str) -> str:

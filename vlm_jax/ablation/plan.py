@@ -10,7 +10,7 @@ from vlm_jax.ablation.probe import Probe, probe
 from vlm_jax.ablation.records import read_run
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.sharing import training
-from vlm_jax.ablation.statistics import pooled_deviation, seeds_needed
+from vlm_jax.ablation.statistics import pooled_std, seeds_needed
 from vlm_jax.ablation.study import Planned, Run, Table
 from vlm_jax.ablation.wording import is_share
 from vlm_jax.config import Config
@@ -56,32 +56,34 @@ def plan(
             except InputError as error:
                 same[variant] = f"{run.name}: {error}"
         probed, counted = same.get(variant, ""), cost(variant)
-        found = Probe(None, None, None, None) if isinstance(probed, str) else probed
+        estimate = Probe(None, None, None, None) if isinstance(probed, str) else probed
         if todo and not folder.run(run).path.exists():  # one that has begun goes on by itself
             alike = training(run.config)
             if alike in shared or folder.trained_alike(run.config, cores=len(os.sched_getaffinity(0)) // jobs):
-                found = _scored_alone(found, run.config)
+                estimate = _scored_alone(estimate, run.config)
                 state = "to score" if state == "to do" else state
         if todo:
             shared |= {training(run.config)} - {None}
         if state == "finished":
             took = folder.run(run).result()
-            found = found._replace(total_seconds=took.get("wall_seconds"), peak_memory=took.get("peak_memory_bytes"))
-        seconds += [found.total_seconds] * todo
+            estimate = estimate._replace(
+                total_seconds=took.get("wall_seconds"), peak_memory=took.get("peak_memory_bytes")
+            )
+        seconds += [estimate.total_seconds] * todo
         lines.append(
             (
                 run.name,
                 state,
                 *(f"{value:,}" for value in counted),
-                "missing" if found.peak_memory is None else f"{found.peak_memory / 2**20:,.0f} MiB",
-                "missing" if found.total_seconds is None else duration(found.total_seconds),
+                "missing" if estimate.peak_memory is None else f"{estimate.peak_memory / 2**20:,.0f} MiB",
+                "missing" if estimate.total_seconds is None else duration(estimate.total_seconds),
             )
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
         "  ".join(
-            f"{cell:{'<' if place < 2 else '>'}{width}s}"
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            f"{entry:{'<' if place < 2 else '>'}{width}s}"
+            for place, (entry, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     ]
@@ -90,19 +92,19 @@ def plan(
         if changed:
             text.append(f"{table.title}, {table.match} matched: {'; '.join(changed)}")
     text += [probed for probed in same.values() if isinstance(probed, str)]
-    known = [each for each in seconds if each is not None]
+    known = [value for value in seconds if value is not None]
     unknown = len(seconds) - len(known)
     least, rest = ("at least ", f", of {unknown} nobody knows") if unknown else ("", "")
     took = f"{least}{duration(sum(known) / jobs)} with {jobs} at a time (if that slows none){rest}"
     return "\n".join([*text, f"{len(seconds)} runs to do, {took}"])
 
 
-def _scored_alone(found: Probe, config: Config) -> Probe:
+def _scored_alone(estimate: Probe, config: Config) -> Probe:
     """What is left of a run that another one has trained; its validation is still counted."""
-    if found.total_seconds is None or found.step_seconds is None or found.compile_seconds is None:
-        return found
-    trained = found.compile_seconds + config.training.steps * found.step_seconds
-    return found._replace(total_seconds=found.total_seconds - trained)
+    if estimate.total_seconds is None or estimate.step_seconds is None or estimate.compile_seconds is None:
+        return estimate
+    trained = estimate.compile_seconds + config.training.steps * estimate.step_seconds
+    return estimate._replace(total_seconds=estimate.total_seconds - trained)
 
 
 def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, size: float) -> str:
@@ -114,27 +116,28 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
     """
     lines = []
     for table in tables:
-        known = [each for variant in table.variants if (each := training(variant.config)) is not None]
+        known = [shared for variant in table.variants if (shared := training(variant.config)) is not None]
         note = PAIRED if len(set(known)) < len(known) else ""
         for metric in metrics_of(table):
             groups = [_scores(variant, runs, folder, metric) for variant in table.variants]
             groups = [group for group in groups if group]
-            deviation = pooled_deviation(groups)
-            if deviation is None:
+            std = pooled_std(groups)
+            if std is None:
                 continue
             comparisons = len(table.variants) - 1
-            if deviation == 0:
+            if std == 0:
                 lines.append(f"{table.title}, {metric}: the seeds do not differ, so there is nothing to go by")
                 continue
             shown = f"{size:g}" + (f" ({100 * size:g} points)" if is_share(metric) else "")
             try:
-                needed = seeds_needed(deviation, size, comparisons=comparisons)
-                found = f"a difference of {shown} is found 8 times in 10 with {needed} seeds a variant"
+                needed = seeds_needed(std, size, comparisons=comparisons)
+                answer = f"a difference of {shown} is found 8 times in 10 with {needed} seeds a variant"
             except InputError as error:
-                found = str(error)
+                answer = str(error)
             lines.append(
-                f"{table.title}, {metric}: standard deviation {deviation:.4g} between seeds, by "
-                f"{sum(map(len, groups))} runs (few make this rough); {found} ({comparisons} comparisons at once){note}"
+                f"{table.title}, {metric}: standard deviation {std:.4g} between seeds, by "
+                f"{sum(map(len, groups))} runs (few make this rough); {answer} "
+                f"({comparisons} comparisons at once){note}"
             )
     if not lines:
         raise InputError(
@@ -144,7 +147,7 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
 
 
 def _scores(variant: Planned, runs: Sequence[Run], folder: StudyFolder, metric: str) -> list[float]:
-    mine = [run for run in runs if replace(run.config, seed=variant.config.seed) == variant.config]
-    records = [read_run(folder.run(run)) for run in mine if folder.run(run).finished]
-    found = [record.result["metrics"].get(metric) for record in records]
-    return [value for value in found if value is not None]
+    own_runs = [run for run in runs if replace(run.config, seed=variant.config.seed) == variant.config]
+    records = [read_run(folder.run(run)) for run in own_runs if folder.run(run).finished]
+    scores = [record.result["metrics"].get(metric) for record in records]
+    return [value for value in scores if value is not None]

@@ -1,4 +1,4 @@
-"""Pictures of a comparison, as SVG: the same results give the same bytes."""
+"""Images of a comparison, as SVG: the same results give the same bytes."""
 
 from typing import Any, NamedTuple
 
@@ -16,14 +16,14 @@ MOST_MARKED = 15  # points of a curve from which on a marker each would hide the
 
 
 class Plot(NamedTuple):
-    """A picture and what it shows."""
+    """An image and what it shows."""
 
     caption: str
     svg: str
 
 
 def plots(findings: Findings) -> tuple[Plot, ...]:
-    """Every picture that the finished runs have numbers for."""
+    """Every image that the finished runs have numbers for."""
     main = findings.metrics[0] if findings.metrics else ""
     made = (effects(findings, main), curves(findings), score_by_cost(findings, main), by_kind(findings))
     return tuple(plot for plot in made if plot is not None)
@@ -31,8 +31,8 @@ def plots(findings: Findings) -> tuple[Plot, ...]:
 
 def effects(findings: Findings, metric: str) -> Plot | None:
     """Each variant minus the first with its interval, beside a line at no difference."""
-    found = findings.differences.get(metric, {})
-    numbered = [(number, row.label) for number, row in enumerate(findings.rows) if row.label in found]
+    differences = findings.differences.get(metric, {})
+    numbered = [(number, row.label) for number, row in enumerate(findings.rows) if row.label in differences]
     if not numbered:
         return None
 
@@ -40,16 +40,16 @@ def effects(findings: Findings, metric: str) -> Plot | None:
         axes, scale = figure.add_subplot(), _scale(metric)
         axes.axvline(0, color=FAINT, linewidth=1)
         for place, (number, label) in enumerate(numbered):
-            one = found[label]
-            ends = whiskers(one.difference, one.low, one.high, scale)
-            axes.errorbar(one.difference * scale, place, xerr=ends, **marked(number))
+            difference = differences[label]
+            ends = whiskers(difference.difference, difference.low, difference.high, scale)
+            axes.errorbar(difference.difference * scale, place, xerr=ends, **marked(number))
         axes.set_yticks(range(len(numbered)), [short(label, 38) for _, label in numbered])
         axes.set_ylim(len(numbered) - 0.4, -0.6)
         axes.set_xlabel(f"{metric} minus the first variant's" + (", percentage points" if is_share(metric) else ""))
         axes.grid(axis="x", color=GRID)
 
     first = visible(findings.rows[0].label)
-    tests = "its" if any(one.paired for one in found.values()) else "Welch's"
+    tests = "its" if any(difference.paired for difference in differences.values()) else "Welch's"
     caption = (
         f"Difference in {metric} from {first}, with {tests} interval, each by itself (not adjusted for the number "
         "of variants). No line: one seed, or no spread between seeds to tell by."
@@ -68,14 +68,20 @@ def curves(findings: Findings) -> Plot | None:
     def paint(figure: Any) -> None:
         axes, handles = figure.add_subplot(), []
         for number, points in lines:
-            look, scale = style(number), _scale(metric)
+            variant_style, scale = style(number), _scale(metric)
             steps = [step for step, _ in points]
             values = np.array([values for _, values in points]) * scale
-            marker = look.marker if len(steps) <= MOST_MARKED else ""
+            marker = variant_style.marker if len(steps) <= MOST_MARKED else ""
             handles += axes.plot(
-                steps, values.mean(1), look.dash, color=look.colour, marker=marker, markersize=4, linewidth=1.6
+                steps,
+                values.mean(1),
+                variant_style.dash,
+                color=variant_style.colour,
+                marker=marker,
+                markersize=4,
+                linewidth=1.6,
             )
-            axes.fill_between(steps, values.min(1), values.max(1), color=look.colour, alpha=0.15, linewidth=0)
+            axes.fill_between(steps, values.min(1), values.max(1), color=variant_style.colour, alpha=0.15, linewidth=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("optimizer steps")
         axes.set_ylabel(f"validation {heading(metric)}")
@@ -106,9 +112,9 @@ def score_by_cost(findings: Findings, metric: str) -> Plot | None:
     def paint(figure: Any) -> None:
         axes, scale, handles = figure.add_subplot(), _scale(metric), []
         for (number, row), cost in zip(scored, costs, strict=True):
-            one = row.scores[metric]
-            ends = whiskers(one.mean, one.low, one.high, scale)
-            handles.append(axes.errorbar(cost, one.mean * scale, yerr=ends, **marked(number)))
+            score = row.scores[metric]
+            ends = whiskers(score.mean, score.low, score.high, scale)
+            handles.append(axes.errorbar(cost, score.mean * scale, yerr=ends, **marked(number)))
         cost_axis(axes, costs)
         axes.set_xlabel(what)
         axes.set_ylabel(heading(metric))
@@ -127,31 +133,31 @@ def by_kind(findings: Findings) -> Plot | None:
     """Bars of `accuracy/KIND`, a group for each kind of question."""
     bars = [(number, row, _kinds(row)) for number, row in enumerate(findings.rows)]
     bars = [bar for bar in bars if bar[2]]
-    kinds = sorted({kind for *_, found in bars for kind in found})
+    kinds = sorted({kind for *_, summaries in bars for kind in summaries})
     if not kinds:
         return None
     group = len(bars) + 1.5  # bars, and the room between groups
 
     def paint(figure: Any) -> None:
         axes, handles = figure.add_subplot(), []
-        for place, (number, _, found) in enumerate(bars):
-            look, drawn = style(number), None
+        for place, (number, _, summaries) in enumerate(bars):
+            variant_style, container = style(number), None
             for at, kind in enumerate(kinds):
-                if kind not in found:
+                if kind not in summaries:
                     continue
-                one = found[kind]
-                drawn = axes.barh(
+                score = summaries[kind]
+                container = axes.barh(
                     at * group + place,
-                    100 * one.mean,
+                    100 * score.mean,
                     0.82,
-                    xerr=whiskers(one.mean, one.low, one.high, 100.0),
-                    color=look.colour,
-                    hatch=("", "///", "...")[DASHES.index(look.dash)],
+                    xerr=whiskers(score.mean, score.low, score.high, 100.0),
+                    color=variant_style.colour,
+                    hatch=("", "///", "...")[DASHES.index(variant_style.dash)],
                     edgecolor="white",
                     linewidth=0,
                     error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 0},
                 )
-            handles.append(drawn)
+            handles.append(container)
         axes.set_yticks([at * group + (len(bars) - 1) / 2 for at in range(len(kinds))], [short(k, 24) for k in kinds])
         axes.set_ylim(len(kinds) * group - 1.6, -1)
         axes.set_xlim(0, 100)
@@ -168,8 +174,8 @@ def _kinds(row: Row) -> dict[str, Summary]:
     """By kind of question, where all seeds have it."""
     runs = [record.result["metrics"] for record in row.records]
     names = [name for name in (runs[0] if runs else ()) if name.startswith("accuracy/")]
-    whole = [name for name in names if all(run.get(name) is not None for run in runs)]
-    return {name.removeprefix("accuracy/"): summary([run[name] for run in runs]) for name in whole}
+    complete = [name for name in names if all(run.get(name) is not None for run in runs)]
+    return {name.removeprefix("accuracy/"): summary([run[name] for run in runs]) for name in complete}
 
 
 def _scale(metric: str) -> float:

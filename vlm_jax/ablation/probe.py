@@ -17,7 +17,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.text_lines import split_lines
 
 STEPS = 2
-CONTROLS = 3  # times that the test split is predicted: as it is, without pictures, with other pictures
+TEST_PREDICTIONS = 3  # times that the test split is predicted: as it is, without images, with other images
 
 
 class Probe(NamedTuple):
@@ -42,8 +42,8 @@ def probe(config: Config, jobs: int = 1) -> Probe:
         child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ""]  # it dies with this process
         command = [*child, sys.executable, "-m", "vlm_jax.ablation.probe", str(file), cores]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = answer.stdout if answer.returncode == 0 else answer.stderr
-    lines = split_lines(said.strip()) or ["no output"]
+    output = answer.stdout if answer.returncode == 0 else answer.stderr
+    lines = split_lines(output.strip()) or ["no output"]
     if answer.returncode:
         raise InputError(f"two steps of it failed: {lines[-1].removeprefix('error: ')}")
     return Probe(*json.loads(lines[-1]))
@@ -51,30 +51,30 @@ def probe(config: Config, jobs: int = 1) -> Probe:
 
 def main(argv: list[str]) -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(argv[1])])  # before anything starts threads
-    from vlm_jax.allocator import keep_freed_memory
+    from vlm_jax.allocator import tune_malloc
     from vlm_jax.data.sources import open_split
     from vlm_jax.run_claim import claim
     from vlm_jax.training.evaluation import peak_memory
     from vlm_jax.training.loop import Trainer
 
-    keep_freed_memory()
+    tune_malloc()
     config = from_json(Path(argv[0]).read_text(encoding="utf-8"))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, claim(Path(folder) / "run", config) as run:
-        trainer = Trainer(config, run, say=lambda text: None)
+        trainer = Trainer(config, run, write_line=lambda text: None)
         setup = time.perf_counter() - began
         step_compile, step = _timed(lambda: _step(trainer))
         trainer.loader.close()
         params = trainer.parallel.take(trainer.state).params
         size = config.training.evaluation_batch_images
-        pictures = [trainer.validation[index] for index in range(min(size, len(trainer.validation)))]
-        predict_compile, predict = _timed(lambda: trainer.task.predict(params, pictures))
+        examples = [trainer.validation[index] for index in range(min(size, len(trainer.validation)))]
+        predict_compile, predict = _timed(lambda: trainer.task.predict(params, examples))
         batches = math.ceil(len(trainer.validation) / size) * math.ceil(
             config.training.steps / config.training.evaluate_every
-        ) + CONTROLS * math.ceil(len(open_split(config.data, "test")) / size)
+        ) + TEST_PREDICTIONS * math.ceil(len(open_split(config.data, "test")) / size)
         total = setup + step_compile + predict_compile + config.training.steps * step + batches * predict
-        found = Probe(step_compile, step, total, peak_memory())
-    print(json.dumps(found))
+        estimate = Probe(step_compile, step, total, peak_memory())
+    print(json.dumps(estimate))
 
 
 def _step(trainer: Any) -> None:

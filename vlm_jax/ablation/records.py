@@ -85,25 +85,29 @@ class Row:
 
         Trainings are the same where config, code, versions and machine are, whether or not they were done once.
         """
-        mine, theirs = ({training(record.config): record.result for record in row.records} for row in (self, other))
-        shared = [config for config in mine if config is not None and config in theirs]
-        if not shared or any(mine[config].get(fact) != theirs[config].get(fact) for config in shared for fact in MADE):
+        results, other_results = (
+            {training(record.config): record.result for record in row.records} for row in (self, other)
+        )
+        shared = [config for config in results if config is not None and config in other_results]
+        if not shared or any(
+            results[config].get(key) != other_results[config].get(key) for config in shared for key in MADE
+        ):
             return None
-        return tuple([of[config]["metrics"][metric] for config in shared] for of in (mine, theirs))
+        return tuple([side[config]["metrics"][metric] for config in shared] for side in (results, other_results))
 
-    def _facts(self, fact: str) -> list[Any]:
+    def _metadata_values(self, key: str) -> list[Any]:
         """Of the runs that were trained themselves; of all where none was."""
         trained = [record for record in self.records if not record.result.get("trained_as")]
-        return [record.result.get(fact) for record in trained or self.records]
+        return [record.result.get(key) for record in trained or self.records]
 
-    def mean(self, fact: str) -> float | None:
+    def mean(self, key: str) -> float | None:
         """The mean over seeds of a fact of `result.json`, such as `wall_seconds`; None where it is missing."""
-        values = self._facts(fact)
+        values = self._metadata_values(key)
         return None if not values or None in values else sum(values) / len(values)
 
-    def most(self, fact: str) -> float | None:
+    def most(self, key: str) -> float | None:
         """The largest over seeds of a fact of `result.json`; None where it is missing."""
-        values = self._facts(fact)
+        values = self._metadata_values(key)
         return None if not values or None in values else max(values)
 
     def values(self, metric: str) -> list[float]:
@@ -162,12 +166,14 @@ def findings(
     common: tuple[tuple[str, Any], ...] = (),
 ) -> Findings:
     """The comparison of rows with the first of them."""
-    found: dict[str, dict[str, Difference]] = {}
+    compared: dict[str, dict[str, Difference]] = {}
     for metric in metrics:
-        values: Mapping[str, list[float]] = {each.label: each.values(metric) for each in rows if metric in each.scores}
+        values: Mapping[str, list[float]] = {
+            variant.label: variant.values(metric) for variant in rows if metric in variant.scores
+        }
         if rows[0].label in values and len(values) > 1:
-            pairs = {each.label: each.pairs(rows[0], metric) for each in rows[1:] if each.label in values}
-            found[metric] = differences(
+            pairs = {variant.label: variant.pairs(rows[0], metric) for variant in rows[1:] if variant.label in values}
+            compared[metric] = differences(
                 values, rows[0].label, paired={label: both for label, both in pairs.items() if both is not None}
             )
-    return Findings(title, base, match, tuple(metrics), tuple(rows), found, common)
+    return Findings(title, base, match, tuple(metrics), tuple(rows), compared, common)

@@ -9,7 +9,7 @@ from typing import Any
 from vlm_jax.ablation.disagreements import Disagreement
 from vlm_jax.ablation.records import Findings
 from vlm_jax.ablation.tables import alike, grids, verdicts
-from vlm_jax.ablation.wording import MISSING, fact
+from vlm_jax.ablation.wording import MISSING, format_value
 from vlm_jax.figures import visible
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.text_lines import split_lines
@@ -34,7 +34,7 @@ class Report:
     tables: tuple[Findings, ...]
     commands: tuple[str, ...]
     """Each makes this report again, or a part of it."""
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     """`commit`, `versions`, `machine`, `level` of confidence, `seeds`, and what else is known of how it was made."""
     unfinished: tuple[tuple[str, str], ...] = ()
     """(run, error or "not run yet")."""
@@ -59,7 +59,7 @@ def lead(report: Report) -> str:
 
 def methods(report: Report) -> str:
     """How the numbers came about, in a few sentences."""
-    level = report.facts.get("level")
+    level = report.metadata.get("level")
     shown = f"{100 * level:g} %" if level else f"level {MISSING}"
     return (
         "The seed is the unit: every number is a mean over seeds, each the score of one run on the test split (or what "
@@ -79,13 +79,13 @@ def methods(report: Report) -> str:
 
 def provenance(report: Report) -> tuple[tuple[str, str], ...]:
     """(name, what is known) of everything the report was made with and on."""
-    names = dict.fromkeys((*EXPECTED, *report.facts))
-    return tuple((name, fact(report.facts.get(name))) for name in names)
+    names = dict.fromkeys((*EXPECTED, *report.metadata))
+    return tuple((name, format_value(report.metadata.get(name))) for name in names)
 
 
 def matching(findings: Findings) -> str:
     """What the variants have alike, and what not."""
-    common = ", ".join(f"{name}={fact(value)}" for name, value in findings.common)
+    common = ", ".join(f"{name}={format_value(value)}" for name, value in findings.common)
     of_all = f" Of all variants: {visible(common)}." if common else ""
     return f"Base: {visible(findings.base)}.{of_all} Alike: {visible(alike(findings))}."
 
@@ -100,9 +100,9 @@ def markdown(report: Report) -> str:
         parts += [f"## {_escaped(findings.title)}", _escaped(matching(findings))]
         for grid in grids(findings):
             parts += [f"### {_escaped(grid.title)}", _table(grid.head, grid.rows)]
-        found = report.disagreements.get(findings.title, ())
-        if found:
-            parts += ["### Where they disagree", CHOSEN, _disagreements(found)]
+        examples = report.disagreements.get(findings.title, ())
+        if examples:
+            parts += ["### Where they disagree", CHOSEN, _disagreements(examples)]
     if report.unfinished:
         rows = [(name, _cut(error)) for name, error in report.unfinished]
         parts += ["## Unfinished runs", _table(("run", "error"), rows)]
@@ -113,21 +113,24 @@ def markdown(report: Report) -> str:
 
 def _in_short(tables: Iterable[Findings]) -> Iterable[str]:
     for findings in tables:
-        for each in verdicts(findings):
-            beside = "" if each.first else "beside it, "
-            yield f"- {_escaped(findings.title)}: {beside}{_escaped(each.metric)} against {_escaped(each.base)}"
-            for name, labels in each.groups or ((ALONE, ()),):
+        for by_metric in verdicts(findings):
+            beside = "" if by_metric.first else "beside it, "
+            title, metric = _escaped(findings.title), _escaped(by_metric.metric)
+            yield f"- {title}: {beside}{metric} against {_escaped(by_metric.base)}"
+            for name, labels in by_metric.groups or ((ALONE, ()),):
                 yield f"  - {_escaped(name)}" + (": " if labels else "") + _escaped("; ".join(labels))
 
 
-def _disagreements(found: Sequence[Disagreement]) -> str:
-    labels = tuple(found[0].said)
-    asked = any(each.question for each in found)
+def _disagreements(examples: Sequence[Disagreement]) -> str:
+    labels = tuple(examples[0].hypotheses)
+    has_questions = any(example.question for example in examples)
     rows = []
-    for each in found:
-        said = (f"{MARKS[right]} {text}".strip() for text, right in each.said.values())
-        rows.append((*((each.question,) if asked else ()), " / ".join(each.references) or MISSING, *said))
-    return _table((*(("question",) if asked else ()), "reference", *labels), rows)
+    for example in examples:
+        hypotheses = (f"{MARKS[right]} {text}".strip() for text, right in example.hypotheses.values())
+        rows.append(
+            (*((example.question,) if has_questions else ()), " / ".join(example.references) or MISSING, *hypotheses)
+        )
+    return _table((*(("question",) if has_questions else ()), "reference", *labels), rows)
 
 
 def _cut(text: str) -> str:
@@ -138,8 +141,8 @@ def _cut(text: str) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
-        "| " + " | ".join(cell if number == 1 else _escaped(cell) for cell in cells) + " |"
-        for number, cells in enumerate(lines)
+        "| " + " | ".join(entry if number == 1 else _escaped(entry) for entry in entries) + " |"
+        for number, entries in enumerate(lines)
     )
 
 

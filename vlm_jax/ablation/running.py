@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_jax.ablation.moved import as_asked
+from vlm_jax.ablation.run_identity import as_requested
 from vlm_jax.ablation.sharing import begin_trained, training
 from vlm_jax.ablation.study import Run, Table
 from vlm_jax.config import Config
@@ -31,7 +31,7 @@ POLL_SECONDS = 0.1
 PART = ".part"
 CACHE_AFTER_SECONDS = 0.2  # programs that took longer to compile are kept for the next seed
 KERNEL_COUNTS = Path("/proc/vmstat")  # Documentation/filesystems/proc.rst
-MEMORY_SECONDS = 30  # a process that the kernel ended is gone within so many, its memory given back
+KERNEL_KILL_SECONDS = 30  # a process that the kernel ended is gone within so many, its memory given back
 KILLED = {signal.SIGKILL, *SIGNALS}  # by others: nothing is wrong with the run
 
 
@@ -58,8 +58,12 @@ class StudyFolder:
         wanted = training(config)
         if wanted is None:
             return None
-        finished = ((folder, training(its)) for folder, its in self._folders() if folder.finished)
-        alike = (folder for folder, its in finished if its is not None and as_asked(folder, its, wanted) == wanted)
+        finished = ((folder, training(config_of_run)) for folder, config_of_run in self._folders() if folder.finished)
+        alike = (
+            folder
+            for folder, config_of_run in finished
+            if config_of_run is not None and as_requested(folder, config_of_run, wanted) == wanted
+        )
         trained = (folder for folder in alike if folder.trained_as() is None)
         return next((folder for folder in trained if _of_here_and_now(folder, config.training.steps, cores)), None)
 
@@ -70,7 +74,7 @@ class StudyFolder:
             config.seed
             for folder, config in finished
             for variant in {variant.config for table in tables for variant in table.variants}
-            if (asked := replace(variant, seed=config.seed)) == as_asked(folder, config, asked)
+            if (requested := replace(variant, seed=config.seed)) == as_requested(folder, config, requested)
         }
 
     def finished(self) -> "FinishedRuns":
@@ -83,8 +87,8 @@ class StudyFolder:
 
     def _folders(self) -> list[tuple[RunFolder, Config]]:
         """Those whose configs can be read, finished ones first, by name."""
-        found = [(folder, config) for folder, config in self._read() if isinstance(config, Config)]
-        return sorted(found, key=lambda pair: (not pair[0].finished, pair[0].path.name))
+        readable = [(folder, config) for folder, config in self._read() if isinstance(config, Config)]
+        return sorted(readable, key=lambda pair: (not pair[0].finished, pair[0].path.name))
 
     def _read(self) -> Iterator[tuple[RunFolder, Config | InputError]]:
         for file in sorted((self.path / "runs").glob(f"*/{CONFIG}")):
@@ -137,11 +141,11 @@ class FinishedRuns:
         return isinstance(config, Config) and _first_of(config, self.runs) is not None
 
 
-def _first_of(asked: Config, runs: Iterable[tuple[RunFolder, Config]]) -> str | None:
+def _first_of(requested: Config, runs: Iterable[tuple[RunFolder, Config]]) -> str | None:
     """The name of the first run that is the one asked for: with its very config, or with what may change changed."""
     runs = list(runs)
-    exact = (folder.path.name for folder, its in runs if its == asked)
-    moved = (folder.path.name for folder, its in runs if as_asked(folder, its, asked) == asked)
+    exact = (folder.path.name for folder, config in runs if config == requested)
+    moved = (folder.path.name for folder, config in runs if as_requested(folder, config, requested) == requested)
     return next(exact, None) or next(moved, None)
 
 
@@ -186,7 +190,7 @@ def execute(
     jobs: int = 1,
     devices: Sequence[str] = (),
     retry: bool = False,
-    say: Callable[[str], None] = print_line,
+    write_line: Callable[[str], None] = print_line,
     stopped: Callable[[], int] = lambda: 0,
 ) -> bool:
     """Do what is left of the runs; whether it came to an end, which it has not where `stopped` (`stop_requests`) did.
@@ -201,40 +205,40 @@ def execute(
     active: list[_Active] = []
     for half in folder.path.glob(f".*{PART}"):  # a copy in which a study was killed
         shutil.rmtree(half, ignore_errors=True)
-    asked, counted, memory_killed = False, _memory_kills(), -math.inf
+    stop_sent, counted, out_of_memory_at = False, _out_of_memory_kills(), -math.inf
     try:
         while (waiting and not stopped()) or active:
             while not stopped() and len(active) < jobs and (run := _next(waiting, active)) is not None:
-                slot = min(set(range(jobs)) - {each.slot for each in active})
+                slot = min(set(range(jobs)) - {job.slot for job in active})
                 waiting.remove(run)
                 active.append(_start(run, slot, folder, command, jobs, devices))
-            if stopped() and not asked:  # once: a second one would end a run that is closing its files
-                asked = True
-                for each in active:
-                    each.process.send_signal(signal.SIGTERM)
+            if stopped() and not stop_sent:  # once: a second one would end a run that is closing its files
+                stop_sent = True
+                for job in active:
+                    job.process.send_signal(signal.SIGTERM)
             time.sleep(POLL_SECONDS)
-            before, counted = counted, _memory_kills()
-            memory_killed = time.monotonic() if counted > before else memory_killed
-            for each in [each for each in active if each.process.poll() is not None]:
-                active.remove(each)
-                took = time.monotonic() - each.began
-                short = time.monotonic() - memory_killed < MEMORY_SECONDS
-                ended = _ended(each, folder, short_of_memory=short)
-                if folder.run(each.run).finished:
+            before, counted = counted, _out_of_memory_kills()
+            out_of_memory_at = time.monotonic() if counted > before else out_of_memory_at
+            for job in [job for job in active if job.process.poll() is not None]:
+                active.remove(job)
+                took = time.monotonic() - job.began
+                short = time.monotonic() - out_of_memory_at < KERNEL_KILL_SECONDS
+                ended = _ended(job, folder, out_of_memory=short)
+                if folder.run(job.run).finished:
                     seconds.append(took)
                 done += 1
                 left = (len(waiting) + len(active)) / jobs
                 eta = f"  ETA {duration(left * sum(seconds) / len(seconds))}" if left and seconds else ""
-                say(f"{done}/{total}  {each.run.name}: {ended}, {duration(took)}{eta}")
+                write_line(f"{done}/{total}  {job.run.name}: {ended}, {duration(took)}{eta}")
     finally:
-        for each in active:  # after an error; where this process dies, they die with it (`child`)
-            each.process.kill()
+        for job in active:  # after an error; where this process dies, they die with it (`child`)
+            job.process.kill()
     return not stopped()
 
 
 def _next(waiting: Sequence[Run], active: Sequence[_Active]) -> Run | None:
     """The first whose training is not just being done for another run."""
-    busy = {training(each.run.config) for each in active if not each.scored_alone} - {None}
+    busy = {training(job.run.config) for job in active if not job.scored_alone} - {None}
     return next((run for run in waiting if training(run.config) not in busy), None)
 
 
@@ -262,8 +266,8 @@ def _start(
         f"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS={CACHE_AFTER_SECONDS}",
         *([f"CUDA_VISIBLE_DEVICES={devices[slot]}"] if devices else []),
     ]
-    mine = cores[slot * share : (slot + 1) * share] if jobs > 1 else []
-    child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ",".join(map(str, mine))]
+    own_cores = cores[slot * share : (slot + 1) * share] if jobs > 1 else []
+    child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ",".join(map(str, own_cores))]
     train = [*command, str(config), "--workdir", str(folder.run(run).path)]
     with log.open("ab") as output:
         begins = output.tell()
@@ -279,30 +283,30 @@ def _start(
     return _Active(run, slot, process, time.monotonic(), begins, scored_alone)
 
 
-def _ended(each: _Active, folder: StudyFolder, *, short_of_memory: bool) -> str:
+def _ended(job: _Active, folder: StudyFolder, *, out_of_memory: bool) -> str:
     """How a run ended, in words; what went wrong is kept.
 
-    `short_of_memory`: whether the kernel has just ended some process for lack of memory, which may have been this one.
+    `out_of_memory`: whether the kernel has just ended some process for lack of memory, which may have been this one.
     """
-    code, run = each.process.returncode, each.run
+    code, run = job.process.returncode, job.run
     if folder.run(run).finished:
         return "finished"
     if code in CODES:
         return "stopped; the next call goes on with it"
-    if -code == signal.SIGKILL and short_of_memory:
+    if -code == signal.SIGKILL and out_of_memory:
         reason = "killed, it seems for lack of memory"
         folder.write_error(run, reason)  # it would end so again
         return f"failed ({reason})"
     if -code in KILLED:
         perhaps = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{perhaps}; the next call goes on with it"
-    said = folder.log(run).read_bytes()[each.log_begins :].decode(errors="replace")
-    lines = split_lines(said.strip())[-LAST_LINES:] or ["it said nothing"]
+    output = folder.log(run).read_bytes()[job.log_begins :].decode(errors="replace")
+    lines = split_lines(output.strip())[-LAST_LINES:] or ["it said nothing"]
     folder.write_error(run, "\n".join([lines[-1], f"(ended with code {code}; its last lines follow)", *lines]))
     return f"failed ({lines[-1]})"
 
 
-def _memory_kills() -> int:
+def _out_of_memory_kills() -> int:
     """How many processes the kernel has ended for lack of memory since it began; 0 where it does not count them."""
     with suppress(OSError):
         for line in read_lines(KERNEL_COUNTS):

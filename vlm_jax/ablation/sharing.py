@@ -1,4 +1,4 @@
-"""Runs that say texts or draw pictures in different ways, and train alike: one training, each scored by itself.
+"""Runs that say texts or draw images in different ways, and train alike: one training, each scored by itself.
 
 What they are scored by is, bit for bit, what each would be scored by had it been trained by itself.
 """
@@ -12,7 +12,7 @@ from vlm_jax.config import Config, training_of
 from vlm_jax.config_json import to_json
 from vlm_jax.run_folder import CONFIG, SETUP, TRAINED_AS, RunFolder
 
-DRAWS = ("captioning", "image_generation")
+GENERATING_TASKS = ("captioning", "image_generation")
 
 
 def training(config: Config) -> Config | None:
@@ -20,7 +20,7 @@ def training(config: Config) -> Config | None:
 
     With several validations the best of several checkpoints would be chosen by what was drawn.
     """
-    if config.task not in DRAWS or config.training.evaluate_every < config.training.steps:
+    if config.task not in GENERATING_TASKS or config.training.evaluate_every < config.training.steps:
         return None
     return replace(training_of(config), name="")
 

@@ -23,14 +23,14 @@ _MOST_SEEDS = 10_000
 
 
 class Summary(NamedTuple):
-    """Seeds of one variant: `deviation` is the sample's (n - 1), `low` to `high` Student's interval of the mean.
+    """Seeds of one variant: `std` is the sample's (n - 1), `low` to `high` Student's interval of the mean.
 
     With one seed there is no deviation, interval or `df` (degrees of freedom, n - 1): all None.
     """
 
     n: int
     mean: float
-    deviation: float | None
+    std: float | None
     low: float | None
     high: float | None
     df: float | None
@@ -94,11 +94,11 @@ def differences(
     if base not in variants:
         raise InputError(f"the base {base!r} is none of the variants: {one_of(variants)}")
     seeds = {name: checked_values(values, f"the seeds of variant {name!r}") for name, values in variants.items()}
-    found = {name: _welch(values, seeds[base], level) for name, values in seeds.items() if name != base}
-    found |= {name: _paired(*both, level) for name, both in (paired or {}).items()}
-    tested = {name: one.p for name, one in found.items() if one.p is not None}
+    results = {name: _welch(values, seeds[base], level) for name, values in seeds.items() if name != base}
+    results |= {name: _paired(*both, level) for name, both in (paired or {}).items()}
+    tested = {name: result.p for name, result in results.items() if result.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return {name: one._replace(adjusted_p=adjusted.get(name)) for name, one in found.items()}
+    return {name: result._replace(adjusted_p=adjusted.get(name)) for name, result in results.items()}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -128,11 +128,11 @@ def permutation_p(values: Values, base: Values) -> float | None:
         return None
     pooled = np.concatenate([values, base])
     pooled = pooled - pooled.mean()  # of sum 0: one side's sum says the difference, but for a constant factor
-    apart = np.abs(pooled[_splits(len(values), len(pooled))].sum(axis=1))
-    return float(np.mean(apart >= apart[0] - 1e-9 * np.abs(pooled).max()))  # ties count, whatever their rounding
+    gaps = np.abs(pooled[_splits(len(values), len(pooled))].sum(axis=1))
+    return float(np.mean(gaps >= gaps[0] - 1e-9 * np.abs(pooled).max()))  # ties count, whatever their rounding
 
 
-def pooled_deviation(groups: Iterable[Values]) -> float | None:
+def pooled_std(groups: Iterable[Values]) -> float | None:
     """Standard deviation between seeds within variants, each weighing by its n - 1; None with no two seeds of any."""
     checked = [checked_values(values, "the seeds of a variant") for values in groups]
     squares = sum((_variance(values) or 0.0) * (len(values) - 1) for values in checked)
@@ -140,34 +140,34 @@ def pooled_deviation(groups: Iterable[Values]) -> float | None:
     return math.sqrt(squares / freedom) if freedom else None
 
 
-def power(seeds: int, deviation: float, difference: float, *, level: float = 0.95, comparisons: int = 1) -> float:
-    """Chance that `seeds` seeds a variant call a true `difference` of means, with `deviation` between seeds of either.
+def power(seeds: int, std: float, difference: float, *, level: float = 0.95, comparisons: int = 1) -> float:
+    """Chance that `seeds` seeds a variant call a true `difference` of means, with `std` between seeds of either.
 
     Of the two-sided t test with equal variances, by the noncentral t distribution (Cohen, Statistical Power Analysis
     for the Behavioral Sciences, 1988, chapter 2). Alpha is divided by `comparisons`, as Bonferroni does: a lower bound
     for Holm's. For a difference of 0 it is that alpha.
     """
-    _check_plan(deviation, difference, level, comparisons)
+    _check_plan(std, difference, level, comparisons)
     if seeds < 2:
         raise InputError(f"{seeds} seeds a variant have no spread to test by: expected at least 2")
-    return _power(seeds, difference / deviation, (1 - level) / comparisons)
+    return _power(seeds, difference / std, (1 - level) / comparisons)
 
 
 def seeds_needed(
-    deviation: float, difference: float, *, power: float = 0.8, level: float = 0.95, comparisons: int = 1
+    std: float, difference: float, *, power: float = 0.8, level: float = 0.95, comparisons: int = 1
 ) -> int:
     """Fewest seeds a variant, 2 or more, that call a true `difference` with a chance of at least `power`."""
-    _check_plan(deviation, difference, level, comparisons)
+    _check_plan(std, difference, level, comparisons)
     if not 1 - level < power < 1:
         raise InputError(f"a power of {power}: expected between {1 - level:.6g}, what no difference has, and 1")
     if difference == 0:
         raise InputError("a difference of 0 is found by no number of seeds: expected the smallest that matters")
-    effect, alpha = difference / deviation, (1 - level) / comparisons
+    effect, alpha = difference / std, (1 - level) / comparisons
     if _power(_MOST_SEEDS, effect, alpha) < power:
-        found = deviation * math.sqrt(2 / _MOST_SEEDS) * float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
+        detectable = std * math.sqrt(2 / _MOST_SEEDS) * float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
         raise InputError(
-            f"a difference of {difference:g} with a deviation of {deviation:g} needs more than {_MOST_SEEDS:,} seeds a "
-            f"variant: expected a difference of {found * 1.001:.3g} or more"
+            f"a difference of {difference:g} with a deviation of {std:g} needs more than {_MOST_SEEDS:,} seeds a "
+            f"variant: expected a difference of {detectable * 1.001:.3g} or more"
         )
     low, high = 1, _MOST_SEEDS  # one seed is too few, the other is enough
     while high - low > 1:
@@ -177,42 +177,42 @@ def seeds_needed(
 
 
 def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level: float) -> Difference:
-    apart, variance, base_variance = _mean(values) - _mean(base), _variance(values), _variance(base)
-    nothing = Difference(apart, None, None, None, None, None, None, len(values), len(base), level)
+    gap, variance, base_variance = _mean(values) - _mean(base), _variance(values), _variance(base)
+    nothing = Difference(gap, None, None, None, None, None, None, len(values), len(base), level)
     if variance is None or base_variance is None:
         return nothing
     parts = variance / len(values), base_variance / len(base)
     if not sum(parts):
-        return nothing if apart else nothing._replace(p=1.0, permutation_p=permutation_p(values, base))
+        return nothing if gap else nothing._replace(p=1.0, permutation_p=permutation_p(values, base))
     share = parts[0] / sum(parts)
     df = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(base) - 1))
     error = math.sqrt(sum(parts))
     margin = student_margin(error, df, level)
     return nothing._replace(
-        low=apart - margin,
-        high=apart + margin,
+        low=gap - margin,
+        high=gap + margin,
         df=df,
-        p=student_p(apart / error, df),
+        p=student_p(gap / error, df),
         permutation_p=permutation_p(values, base),
     )
 
 
-def _paired(given: Values, its_base: Values, level: float) -> Difference:
-    values, base = checked_values(given, "the seeds of a variant"), checked_values(its_base, "the seeds of the base")
+def _paired(seeds: Values, base_seeds: Values, level: float) -> Difference:
+    values, base = checked_values(seeds, "the seeds of a variant"), checked_values(base_seeds, "the seeds of the base")
     if len(values) != len(base):
         raise InputError(f"{len(values)} and {len(base)} seeds do not pair: expected a value of the base for each")
-    apart = values - base
+    gaps = values - base
     # Equal differences differ by their rounding, which is no spread.
-    if np.ptp(apart) <= 1e-9 * max(np.abs(values).max(), np.abs(base).max()):
-        apart = np.full_like(apart, np.median(apart))
-    one = summary(apart, level)
-    nothing = Difference(one.mean, None, None, None, None, None, None, one.n, one.n, level, paired=True)
-    if one.deviation is None:
+    if np.ptp(gaps) <= 1e-9 * max(np.abs(values).max(), np.abs(base).max()):
+        gaps = np.full_like(gaps, np.median(gaps))
+    gap = summary(gaps, level)
+    nothing = Difference(gap.mean, None, None, None, None, None, None, gap.n, gap.n, level, paired=True)
+    if gap.std is None:
         return nothing
-    if not one.deviation:
-        return nothing if one.mean else nothing._replace(p=1.0)
-    p = student_p(one.mean / (one.deviation / math.sqrt(one.n)), one.df)
-    return nothing._replace(low=one.low, high=one.high, df=one.df, p=p)
+    if not gap.std:
+        return nothing if gap.mean else nothing._replace(p=1.0)
+    p = student_p(gap.mean / (gap.std / math.sqrt(gap.n)), gap.df)
+    return nothing._replace(low=gap.low, high=gap.high, df=gap.df, p=p)
 
 
 def _mean(values: Float[np.ndarray, " n"]) -> float:
@@ -228,8 +228,8 @@ def _splits(count: int, total: int) -> Int[np.ndarray, "S count"]:
     """Members of the first side in each split; the first row is the observed one, 0 to count - 1."""
     if math.comb(total, count) <= _SPLITS:
         return np.array(list(itertools.combinations(range(total), count)))
-    drawn = np.random.default_rng(0).permuted(np.tile(np.arange(total), (_SPLITS, 1)), axis=1)[:, :count]
-    return np.concatenate([np.arange(count)[None], drawn])
+    sampled = np.random.default_rng(0).permuted(np.tile(np.arange(total), (_SPLITS, 1)), axis=1)[:, :count]
+    return np.concatenate([np.arange(count)[None], sampled])
 
 
 def _power(seeds: int, effect: float, alpha: float) -> float:
@@ -242,10 +242,10 @@ def _power(seeds: int, effect: float, alpha: float) -> float:
     return float(np.clip(stats.nct.sf(least, df, shift) + wrong_way, 0, 1))
 
 
-def _check_plan(deviation: float, difference: float, level: float, comparisons: int) -> None:
+def _check_plan(std: float, difference: float, level: float, comparisons: int) -> None:
     check_level(level)
-    if not 0 < deviation < math.inf:
-        raise InputError(f"a deviation between seeds of {deviation}: expected a finite number above 0")
+    if not 0 < std < math.inf:
+        raise InputError(f"a deviation between seeds of {std}: expected a finite number above 0")
     if not math.isfinite(difference):
         raise InputError(f"a difference of {difference}: expected a finite number")
     if comparisons < 1:

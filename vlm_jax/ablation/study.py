@@ -63,10 +63,10 @@ def vary(values: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
 
 def chain(*lists: Iterable[Variant]) -> tuple[Variant, ...]:
     """One list after the other, each variant once."""
-    found: dict[str, Variant] = {}
-    for each in itertools.chain(*lists):
-        found.setdefault(repr(each.overrides), each)
-    return tuple(found.values())
+    unique: dict[str, Variant] = {}
+    for entry in itertools.chain(*lists):
+        unique.setdefault(repr(entry.overrides), entry)
+    return tuple(unique.values())
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def load_study(path: Path) -> Study:
 
 def _check_study(study: Study, path: Path) -> None:
     for name, value, kind in (("comparisons", study.comparisons, Comparison), ("seeds", study.seeds, int)):
-        if not isinstance(value, tuple) or not value or not all(isinstance(each, kind) for each in value):
+        if not isinstance(value, tuple) or not value or not all(isinstance(entry, kind) for entry in value):
             raise InputError(
                 f"{path}: {name} must be a tuple of {kind.__name__}, with a comma after each, not {value!r}"
             )
@@ -180,9 +180,9 @@ def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: C
     file = path.parent / comparison.base
     base = with_overrides(load_preset(file), comparison.common.items())
     planned: list[Planned] = []
-    for each in comparison.variants:
+    for entry in comparison.variants:
         try:
-            config = check(replace(with_overrides(base, each.overrides), seed=seeds[0]))
+            config = check(replace(with_overrides(base, entry.overrides), seed=seeds[0]))
             chosen = ""
             if planned and comparison.match != "steps":
                 config, chosen = matched(config, planned[0].config, comparison.match)
@@ -191,14 +191,16 @@ def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: C
             if any(replace(config, seed=seed) not in finished for seed in seeds):
                 _check_sources(config)
         except (ValueError, TypeError) as error:  # InputError among them, and what tracing says of shapes
-            raise InputError(f"{path}, {comparison.title}, {each.label}: {error}") from None
-        planned.append(Planned(_label(each, comparison, config), each.overrides, config, chosen))
-    for place, one in enumerate(planned):
+            raise InputError(f"{path}, {comparison.title}, {entry.label}: {error}") from None
+        planned.append(Planned(_label(entry, comparison, config), entry.overrides, config, chosen))
+    for place, resolved in enumerate(planned):
         for other in planned[:place]:
-            if one.label == other.label:
-                raise InputError(f"{path}, {comparison.title}: two variants are called {one.label!r}; name them")
-            if one.config == other.config:
-                raise InputError(f"{path}, {comparison.title}: {other.label!r} and {one.label!r} are the same config")
+            if resolved.label == other.label:
+                raise InputError(f"{path}, {comparison.title}: two variants are called {resolved.label!r}; name them")
+            if resolved.config == other.config:
+                raise InputError(
+                    f"{path}, {comparison.title}: {other.label!r} and {resolved.label!r} are the same config"
+                )
     common = tuple(comparison.common.items())
     return Table(comparison.title, comparison.base, comparison.match, comparison.metrics, tuple(planned), common)
 
@@ -234,7 +236,7 @@ def _check_sources(config: Config) -> None:
     from vlm_jax.tasks.image_distance import ImageFeatures
     from vlm_jax.training.initialization import start
     from vlm_jax.training.pretrained import check_tokenizer, open_pretrained, tokenizer_source
-    from vlm_jax.training.setup import judge_run, tokenizer_run
+    from vlm_jax.training.setup import reranker_run, tokenizer_run
 
     open_split(config.data, "train")
     model = config.model
@@ -247,19 +249,19 @@ def _check_sources(config: Config) -> None:
     if config.generation.tokenizer is not None:
         tokenizer_run(config)
     if config.generation.reranker is not None:
-        judge_run(config)
+        reranker_run(config)
     if config.generation.features is not None:
         ImageFeatures(config.generation)
 
 
-def _label(each: Variant, comparison: Comparison, config: Config) -> str:
+def _label(entry: Variant, comparison: Comparison, config: Config) -> str:
     """What a variant is called; the base says its own value where only one setting is varied."""
     varied = {setting for other in comparison.variants for setting, _ in other.overrides}
-    if each.label != BASE or len(varied) != 1:
-        return each.label
+    if entry.label != BASE or len(varied) != 1:
+        return entry.label
     (setting,) = varied
     if setting not in leaves(config):  # a mistake, which the variant that changes it is told of
-        return each.label
+        return entry.label
     return Variant(((setting, leaves(config)[setting]),)).label
 
 
@@ -273,10 +275,10 @@ def seeded(variant: Planned, seed: int) -> Run:
 
 def runs(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
     """Every run once, all variants with the first seed before the next seed begins."""
-    found: dict[Config, Run] = {}
+    unique: dict[Config, Run] = {}
     for seed in seeds:
         for table in tables:
             for variant in table.variants:
                 run = seeded(variant, seed)
-                found.setdefault(run.config, run)
-    return list(found.values())
+                unique.setdefault(run.config, run)
+    return list(unique.values())

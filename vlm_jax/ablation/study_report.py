@@ -7,10 +7,10 @@ from typing import Any
 
 from vlm_jax.ablation.costs import Cost, cost
 from vlm_jax.ablation.disagreements import disagreements
-from vlm_jax.ablation.moved import content
 from vlm_jax.ablation.plan import metrics_of
 from vlm_jax.ablation.records import Findings, Record, findings, read_run, row
 from vlm_jax.ablation.report import Report, write
+from vlm_jax.ablation.run_identity import content
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.study import Run, Study, Table, seeded
 from vlm_jax.config import Config, leaves
@@ -27,7 +27,7 @@ def write_report(
 ) -> None:
     """Write `report.md` and `report.html` of a study into its folder, from whatever of its runs has finished."""
     names = {run.config: run.name for run in runs}
-    found, every, faults = [], [], {}
+    comparisons, every, faults = [], [], {}
     for table in tables:
         rows = []
         for variant in table.variants:
@@ -47,12 +47,12 @@ def write_report(
                 )
             )
         settings = {"base": table.base, "match": table.match, "metrics": metrics_of(table), "common": table.common}
-        found.append(findings(table.title, rows, **settings))
+        comparisons.append(findings(table.title, rows, **settings))
     left = (run.name for run in runs if run.name in faults or not folder.run(run).finished)
     reasons = {run.name: faults.get(run.name) or folder.error(run) or "not finished" for run in runs}
     unfinished = tuple((name, reasons[name]) for name in left)
     commands = _remembered(folder.path / "commands.txt", command)
-    _write(study.question, study.finding, found, every, folder.path, commands=commands, unfinished=unfinished)
+    _write(study.question, study.finding, comparisons, every, folder.path, commands=commands, unfinished=unfinished)
 
 
 def _readable(places: Iterable[tuple[Config, Path]], faults: dict[str, str]) -> list[Record]:
@@ -126,25 +126,25 @@ def _cost(config: Config) -> Cost:
 def _labels(configs: Sequence[Config]) -> list[str]:
     """For each config, the settings in which any of them differ, with its values."""
     settings = [leaves(config) for config in configs]
-    varied = [name for name in settings[0] if any(each[name] != settings[0][name] for each in settings)]
-    return [", ".join(f"{name.rpartition('.')[2]}={each[name]}" for name in varied) or "all" for each in settings]
+    varied = [name for name in settings[0] if any(values[name] != settings[0][name] for values in settings)]
+    return [", ".join(f"{name.rpartition('.')[2]}={values[name]}" for name in varied) or "all" for values in settings]
 
 
 def _write(
     question: str,
     finding: str,
-    found: Iterable[Findings],
+    comparisons: Iterable[Findings],
     records: Sequence[Record],
     folder: Path,
     *,
     commands: tuple[str, ...],
     unfinished: tuple[tuple[str, str], ...],
 ) -> None:
-    tables = tuple(found)
-    facts: dict[str, Any] = {"level": LEVEL}
+    tables = tuple(comparisons)
+    metadata: dict[str, Any] = {"level": LEVEL}
     for name in ("commit", "versions", "machine"):
         values = [record.result.get(name) for record in records if record.result]
         different = [value for place, value in enumerate(values) if value not in values[:place]]
-        facts[name] = different[0] if len(different) == 1 else different or None
+        metadata[name] = different[0] if len(different) == 1 else different or None
     examples = {table.title: disagreements(table) for table in tables}
-    write(Report(question, finding, tables, commands, facts, unfinished, examples), folder)
+    write(Report(question, finding, tables, commands, metadata, unfinished, examples), folder)

@@ -15,7 +15,7 @@ from vlm_jax.ablation.wording import (
     duration,
     heading,
     mean_with_interval,
-    memory,
+    mebibytes,
     probability,
     score,
     verdict,
@@ -37,20 +37,20 @@ def alike(findings: Findings) -> str:
     settings = [leaves(row.records[0].config) for row in findings.rows if row.records]
     if not settings:
         return MISSING
-    different = [name for name in settings[0] if len({repr(each[name]) for each in settings}) > 1]
-    apart = [name for name in different if name in BUDGET or name.startswith("data.")]
-    same = ["optimizer steps and batches"] * (not set(apart) & set(BUDGET))
-    same += ["data"] * (not any(name.startswith("data.") for name in apart))
+    different = [name for name in settings[0] if len({repr(config[name]) for config in settings}) > 1]
+    differing = [name for name in different if name in BUDGET or name.startswith("data.")]
+    same = ["optimizer steps and batches"] * (not set(differing) & set(BUDGET))
+    same += ["data"] * (not any(name.startswith("data.") for name in differing))
     text = (
         ", ".join([*same, *([MATCHED[findings.match]] if findings.match in MATCHED else [])]) or "nothing of the budget"
     )
-    values = (f"{name} ({', '.join(dict.fromkeys(str(each[name]) for each in settings))})" for name in apart)
-    return text + (f". Not alike: {', '.join(values)}" if apart else "") + "".join(_mixed(findings))
+    values = (f"{name} ({', '.join(dict.fromkeys(str(config[name]) for config in settings))})" for name in differing)
+    return text + (f". Not alike: {', '.join(values)}" if differing else "") + "".join(_mixed(findings))
 
 
 def _mixed(findings: Findings) -> Iterator[str]:
     """What else than settings may have made a difference: runs of several commits, versions or machines."""
-    for fact, means in (
+    for key, consequence in (
         ("commit", ""),
         ("versions", ""),
         ("machine", ", so that speed, memory and time do not compare"),
@@ -58,10 +58,10 @@ def _mixed(findings: Findings) -> Iterator[str]:
         which: dict[str, list[str]] = {}
         runs = [(f"{row.label} {record.config.seed}", record) for row in findings.rows for record in row.records]
         for name, record in runs:
-            which.setdefault(wording.fact(record.result.get(fact)), []).append(name)
+            which.setdefault(wording.format_value(record.result.get(key)), []).append(name)
         if len(which) > 1:
             groups = "; ".join(f"{name} ({_few(names)})" for name, names in which.items())
-            yield f". Runs differ in {fact}{means}: {groups}"
+            yield f". Runs differ in {key}{consequence}: {groups}"
 
 
 def _few(runs: list[str]) -> str:
@@ -90,7 +90,7 @@ class Verdicts(NamedTuple):
 def verdicts(findings: Findings) -> tuple[Verdicts, ...]:
     """For each metric of the comparison, variants grouped by verdict: what was told apart, then the rest."""
     first, *others = findings.rows
-    found = []
+    by_metric = []
     for metric in findings.metrics:
         groups: dict[str, list[str]] = {name: [] for name in CALLED}
         for row in others:
@@ -98,28 +98,28 @@ def verdicts(findings: Findings) -> tuple[Verdicts, ...]:
             shown = "" if difference is None else f" ({difference_in_words(difference, metric)})"
             groups.setdefault(verdict(difference), []).append(visible(row.label) + shown)
         pairs = tuple((name, tuple(labels)) for name, labels in groups.items() if labels)
-        found.append(Verdicts(metric, visible(first.label), metric == findings.metrics[0], pairs))
-    return tuple(found)
+        by_metric.append(Verdicts(metric, visible(first.label), metric == findings.metrics[0], pairs))
+    return tuple(by_metric)
 
 
 def grids(findings: Findings) -> tuple[Grid, ...]:
     """Every table of the comparison."""
-    made = (_scores, _differences, _controls, _warnings, _costs, _variants, _weights)
+    made = (_scores, _differences, _baselines, _warnings, _costs, _variants, _weights)
     return tuple(grid for grid in (make(findings) for make in made) if grid.rows)
 
 
 def _scores(findings: Findings) -> Grid:
-    names = (name for metric in findings.metrics for name in (heading(metric), "deviation"))
+    names = (name for metric in findings.metrics for name in (heading(metric), "std"))
     return Grid("Scores", ("variant", "seeds", *names), tuple(_score_row(row, findings) for row in findings.rows))
 
 
 def _score_row(row: Row, findings: Findings) -> tuple[str, ...]:
-    cells = [visible(row.label), _seeds(row)]
+    entries = [visible(row.label), _seeds(row)]
     for metric in findings.metrics:
         summary = row.scores.get(metric)
-        deviation = None if summary is None else summary.deviation
-        cells += [mean_with_interval(summary, metric), score(deviation, metric, fine=True)]
-    return tuple(cells)
+        std = None if summary is None else summary.std
+        entries += [mean_with_interval(summary, metric), score(std, metric, fine=True)]
+    return tuple(entries)
 
 
 def _seeds(row: Row) -> str:
@@ -129,21 +129,21 @@ def _seeds(row: Row) -> str:
 
 def _differences(findings: Findings) -> Grid:
     first, *others = findings.rows
-    every = [one for each in findings.differences.values() for one in each.values()]
-    permuted, paired = any(one.permutation_p is not None for one in every), any(one.paired for one in every)
+    every = [effect for by_label in findings.differences.values() for effect in by_label.values()]
+    permuted, paired = any(effect.permutation_p is not None for effect in every), any(effect.paired for effect in every)
     rows = []
     for metric in findings.metrics:
         for row in others:
-            one = findings.differences.get(metric, {}).get(row.label)
-            if one is None:
-                cells = [MISSING] * (5 + permuted + paired)
+            effect = findings.differences.get(metric, {}).get(row.label)
+            if effect is None:
+                entries = [MISSING] * (5 + permuted + paired)
             else:
-                difference = score(one.difference, metric, fine=True, signed=True)
-                df = MISSING if one.df is None else f"{one.df:.1f}"
-                test = ["seed by seed" if one.paired else "Welch's"] * paired
-                cells = [difference, difference_interval(one, metric), *test, df, probability(one.p)]
-                cells += [probability(one.adjusted_p), *([probability(one.permutation_p)] if permuted else [])]
-            rows.append((visible(row.label), heading(metric), *cells, verdict(one)))
+                difference = score(effect.difference, metric, fine=True, signed=True)
+                df = MISSING if effect.df is None else f"{effect.df:.1f}"
+                test = ["seed by seed" if effect.paired else "Welch's"] * paired
+                entries = [difference, difference_interval(effect, metric), *test, df, probability(effect.p)]
+                entries += [probability(effect.adjusted_p), *([probability(effect.permutation_p)] if permuted else [])]
+            rows.append((visible(row.label), heading(metric), *entries, verdict(effect)))
     columns = (
         "difference",
         "interval",
@@ -157,16 +157,18 @@ def _differences(findings: Findings) -> Grid:
     return Grid(f"Differences against {visible(first.label)}", ("variant", "metric", *columns), tuple(rows))
 
 
-def _controls(findings: Findings) -> Grid:
+def _baselines(findings: Findings) -> Grid:
     every = sorted({name for row in findings.rows for name in row.baselines})
     compared = [name for name in every if name.count("/") == 1 or name.split("/", 2)[2] in findings.metrics]
     names = compared or every  # of the scores that are compared, or it would be a very wide table
     if not names:
-        return Grid("Controls", (), ())
+        return Grid("Baselines", (), ())
     head = ("variant", *(heading(name).removeprefix("baseline/") for name in names))
-    cells = ((mean_with_interval(row.baselines.get(name), name) for name in names) for row in findings.rows)
+    entries = ((mean_with_interval(row.baselines.get(name), name) for name in names) for row in findings.rows)
     return Grid(
-        "Controls", head, tuple((visible(row.label), *each) for row, each in zip(findings.rows, cells, strict=True))
+        "Baselines",
+        head,
+        tuple((visible(row.label), *scores) for row, scores in zip(findings.rows, entries, strict=True)),
     )
 
 
@@ -176,7 +178,7 @@ def _warnings(findings: Findings) -> Grid:
     for row in findings.rows:
         seeds: dict[str, list[str]] = {}
         for record in row.records:
-            for text in record.result.get("remarks", ()):
+            for text in record.result.get("warnings", ()):
                 seeds.setdefault(text, []).append(str(record.config.seed))
         rows += [(visible(row.label), ", ".join(which), visible(text)) for text, which in seeds.items()]
     return Grid("Warnings", ("variant", "seeds", "warning"), tuple(rows))
@@ -187,7 +189,7 @@ COSTS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("FLOPs of an optimizer step", lambda row: amount(row.cost.step_flops)),
     ("optimizer steps", lambda row: _count(row.records[0].config.training.steps if row.records else None)),
     ("examples/s", lambda row: SHARED if row.scored_alone else _count(row.mean("examples_per_second"))),
-    ("peak memory", lambda row: memory(row.mean("peak_memory_bytes")) + TO_SCORE * row.scored_alone),
+    ("peak memory", lambda row: mebibytes(row.mean("peak_memory_bytes")) + TO_SCORE * row.scored_alone),
     # A study keeps compiled programs: its first seed compiles, the others load.
     ("compile time, most", lambda row: SHARED if row.scored_alone else duration(row.most("compile_seconds"))),
     ("wall time", lambda row: duration(row.mean("wall_seconds")) + TO_SCORE * row.scored_alone),
@@ -202,9 +204,9 @@ def _count(value: float | int | None) -> str:
 def _costs(findings: Findings) -> Grid:
     matching = findings.match != "steps"
     head = ("variant", *(name for name, _ in COSTS), *(("matching changed",) if matching else ()))
-    rows = [(visible(row.label), *(cell(row) for _, cell in COSTS)) for row in findings.rows]
+    rows = [(visible(row.label), *(format_cost(row) for _, format_cost in COSTS)) for row in findings.rows]
     if matching:
-        rows = [(*cells, row.chosen or "nothing") for cells, row in zip(rows, findings.rows, strict=True)]
+        rows = [(*entries, row.chosen or "nothing") for entries, row in zip(rows, findings.rows, strict=True)]
     return Grid("Costs", head, tuple(rows))
 
 
@@ -213,7 +215,7 @@ def _variants(findings: Findings) -> Grid:
         return Grid("Variants", (), ())
     rows = []
     for row in findings.rows:
-        changes = ", ".join(f"{name}={wording.fact(value)}" for name, value in row.changes) or "nothing"
+        changes = ", ".join(f"{name}={wording.format_value(value)}" for name, value in row.changes) or "nothing"
         rows.append((visible(row.label), changes + "; trained as another, scored alone" * row.scored_alone))
     return Grid("Variants", ("variant", "changes"), tuple(rows))
 

@@ -66,7 +66,7 @@ def mean_with_interval(summary: Summary | None, metric: str) -> str:
     if summary is None:
         return MISSING
     mean = score(summary.mean, metric)
-    if summary.deviation == 0:
+    if summary.std == 0:
         return f"{mean} ({EVERY_SEED})"
     return f"{mean} ({ONE_SEED})" if summary.low is None else f"{mean} {interval(summary.low, summary.high, metric)}"
 
@@ -120,18 +120,18 @@ def duration(seconds: float | int | None) -> str:
     return f"{seconds / size:.1f} {unit}"
 
 
-def memory(count: float | int | None) -> str:
+def mebibytes(count: float | int | None) -> str:
     """Bytes as MiB."""
     return MISSING if count is None else f"{count / 2**20:,.0f} MiB"
 
 
-def fact(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Anything that was recorded, on one line; nothing that is missing is left out."""
     if value is None or value == "":
         return MISSING
     if isinstance(value, dict):
-        return ", ".join(f"{name} {fact(entry)}" for name, entry in value.items()) or MISSING
+        return ", ".join(f"{name} {format_value(entry)}" for name, entry in value.items()) or MISSING
     if isinstance(value, (list, tuple)):
         between = "; or " if any(isinstance(entry, dict) for entry in value) else ", "
-        return between.join(map(fact, value)) or MISSING
+        return between.join(map(format_value, value)) or MISSING
     return visible(str(value)) or MISSING

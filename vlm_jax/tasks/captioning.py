@@ -197,7 +197,7 @@ class Captioning(Task):
         """How many captions images have, and the score of the references as far as the model can write them."""
         return caption_reach(train, validation, self.encode, metric=self.metric)
 
-    def remarks(self, captions: Sequence[Caption], metrics: dict[str, float]) -> list[str]:
+    def warnings(self, captions: Sequence[Caption], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         if len(captions) < 2 or metrics["identical_share"] < SAME:
             return []

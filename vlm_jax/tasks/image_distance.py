@@ -12,7 +12,7 @@ from vlm_jax.data.images import normalise, resize_image
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.images import frechet_distance
 from vlm_jax.tasks.nearest_image import nearest
-from vlm_jax.weights.ported import read
+from vlm_jax.weights.converted_model import read
 
 BATCH = 32
 NAME = "frechet_distance"
@@ -26,17 +26,17 @@ class ImageFeatures:
 
     def __init__(self, settings: Generation) -> None:
         assert settings.features is not None
-        ported = read(settings.features)
-        if not isinstance(ported.architecture.model, ImageEncoder):
-            raise InputError(f"generation.features {settings.features} is no CNN, but a {ported.family.name} model")
-        wanted, sha256 = settings.features_sha256, ported.origin.sha256
+        converted = read(settings.features)
+        if not isinstance(converted.architecture.model, ImageEncoder):
+            raise InputError(f"generation.features {settings.features} is no CNN, but a {converted.family.name} model")
+        wanted, sha256 = settings.features_sha256, converted.origin.sha256
         if wanted not in (None, sha256):
             raise InputError(f"generation.features {settings.features} has the SHA-256 {sha256}, not {wanted}")
-        self.origin = {"cnn": ported.architecture.model.cnn, "source": settings.features, "sha256": sha256}
+        self.origin = {"cnn": converted.architecture.model.cnn, "source": settings.features, "sha256": sha256}
         # Whole images, not the centre that a classifier sees: what is drawn at an edge counts.
-        self._input = dataclasses.replace(ported.architecture.input, short_side=None, resample="bicubic")
-        module = ported.module
-        self._params = jax.device_put({"params": ported.params})  # once, not with every batch
+        self._input = dataclasses.replace(converted.architecture.input, short_side=None, resample="bicubic")
+        module = converted.module
+        self._params = jax.device_put({"params": converted.params})  # once, not with every batch
         self._run = jax.jit(lambda params, image: module.apply(params, image)[0])
 
     def __call__(self, images: Images) -> Features:

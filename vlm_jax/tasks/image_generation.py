@@ -108,7 +108,7 @@ class ImageGeneration(Task):
         settings = self.config.generation
         return ImageFeatures(settings) if settings.features is not None else None
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Whose image tokens are drawn, which network's features a distance is of, and who chose among candidates."""
         tokenizer = {"run": self.config.generation.tokenizer, "sha256": self.tokenizer.digest}
         named = {"features": self._features, "reranker": self.reranker}
@@ -274,7 +274,7 @@ class ImageGeneration(Task):
         """The score of true images that went through their image tokens."""
         return image_token_reach(validation, self.tokenizer.decode, metric=self.metric)
 
-    def remarks(self, generated: Sequence[GeneratedImages], metrics: dict[str, float]) -> list[str]:
+    def warnings(self, generated: Sequence[GeneratedImages], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         return warnings_about(generated, metrics)
 

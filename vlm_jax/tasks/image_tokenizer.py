@@ -129,7 +129,7 @@ class ImageTokenization(Task):
         alike = {name: float(np.mean(values)) for name, values in means.items()}
         return alike | use
 
-    def remarks(self, predictions: Sequence[Reconstructed], metrics: dict[str, float]) -> list[str]:
+    def warnings(self, predictions: Sequence[Reconstructed], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         messages = []
         settings = self.config.model.image_tokenizer

@@ -61,7 +61,7 @@ class Task:
         """Lines for a person before training: references of an item, and what the score of `metric` can reach."""
         return []
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What else a result must say, beside its scores."""
         return {}
 

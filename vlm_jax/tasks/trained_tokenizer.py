@@ -18,7 +18,7 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import change, facts_of, read_manifest, sha256, write_manifest
+from vlm_jax.integrity import change, file_entry, read_manifest, sha256, write_manifest
 from vlm_jax.models.image_tokenizer import ImageTokenizer, codebook_size, grid_size
 from vlm_jax.tasks.shared import without_texts
 from vlm_jax.trees import flatten, unflatten
@@ -106,7 +106,7 @@ class TrainedTokenizer:
         part = file.with_suffix(f".{os.getpid()}.npy")
         np.save(part, tokens)
         part.replace(file)
-        write_manifest(manifest, facts_of(file))
+        write_manifest(manifest, file_entry(file))
         return tokens
 
 

@@ -157,7 +157,7 @@ class VisualQuestionAnswering(Task):
         """How many answers questions have, and the best accuracy of any answer."""
         return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy or "soft")
 
-    def remarks(self, predictions: Sequence[Prediction], metrics: dict[str, float]) -> list[str]:
+    def warnings(self, predictions: Sequence[Prediction], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         return []
 

@@ -15,13 +15,13 @@ def differing(folder: RunFolder) -> dict[str, str]:
     try:
         listed = read_manifest(file)["files"]
     except InputError:
-        there = (name for name in (*SETUP, *RESULTS) if (folder.path / name).exists())
-        return dict.fromkeys(there, f"is in no {MANIFEST}" if not file.exists() else f"is in a damaged {MANIFEST}")
-    found = {name: change(folder.path / name, facts) for name, facts in listed.items()}
+        present = (name for name in (*SETUP, *RESULTS) if (folder.path / name).exists())
+        return dict.fromkeys(present, f"is in no {MANIFEST}" if not file.exists() else f"is in a damaged {MANIFEST}")
+    changes = {name: change(folder.path / name, entry) for name, entry in listed.items()}
     # Results that were not listed when the run ended are half of what it would have written.
     new = (name for name in SETUP if name not in listed and (folder.path / name).exists())
-    found |= dict.fromkeys(new, f"is not in {MANIFEST}")
-    return {name: why for name, why in found.items() if why is not None}
+    changes |= dict.fromkeys(new, f"is not in {MANIFEST}")
+    return {name: why for name, why in changes.items() if why is not None}
 
 
 def accept(folder: RunFolder) -> list[str]:

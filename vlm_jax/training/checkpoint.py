@@ -150,14 +150,14 @@ class Checkpoints:
         """Take what is no checkpoint out of the way: Orbax would count it as a step."""
         for half in self._folder.parent.glob(".removed-*"):
             shutil.rmtree(half)
-        there = manifests.unsealed(self._folder)
-        lost = [place.name for place in there if manifests.committed(place)]
+        unsealed_folders = manifests.unsealed(self._folder)
+        lost = [place.name for place in unsealed_folders if manifests.committed(place)]
         if len(lost) > 1 and not self._steps():  # a kill leaves one at most
             raise InputError(
                 f"none of the checkpoints {', '.join(lost)} in {self._folder} has a {MANIFEST}; put it back, or "
                 "train again with another --workdir"
             )
-        for place in there:
+        for place in unsealed_folders:
             if not any(place.iterdir()):
                 place.rmdir()
                 continue

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import MANIFEST, changes_below, facts_below, read_manifest, sha256, write_manifest
+from vlm_jax.integrity import MANIFEST, changes_below, entries_below, read_manifest, sha256, write_manifest
 
 
 def seal(folder: Path, score: float | None, made_with: Mapping[str, Any] | None) -> None:
@@ -19,18 +19,18 @@ def seal(folder: Path, score: float | None, made_with: Mapping[str, Any] | None)
     `RunFolder.made_with` says of the run.
     """
     content = {"step": int(folder.name), "score": score, "made_with": dict(made_with or {})}
-    write_manifest(folder / MANIFEST, content | {"files": facts_below(folder)})
+    write_manifest(folder / MANIFEST, content | {"files": entries_below(folder)})
 
 
 def steps(folder: Path) -> list[int]:
     """The steps that have a manifest, damaged or not, in order."""
-    return sorted(int(each.parent.name) for each in folder.glob(f"[0-9]*/{MANIFEST}") if each.parent.name.isdigit())
+    return sorted(int(path.parent.name) for path in folder.glob(f"[0-9]*/{MANIFEST}") if path.parent.name.isdigit())
 
 
 def unsealed(folder: Path) -> list[Path]:
     """Folders named as a number without a manifest: half a checkpoint, or something else."""
-    there = (each for each in folder.glob("[0-9]*") if each.name.isdigit() and each.is_dir())
-    return sorted(each for each in there if not (each / MANIFEST).is_file())
+    folders = (path for path in folder.glob("[0-9]*") if path.name.isdigit() and path.is_dir())
+    return sorted(path for path in folders if not (path / MANIFEST).is_file())
 
 
 def committed(folder: Path) -> bool:
@@ -41,10 +41,10 @@ def committed(folder: Path) -> bool:
 def score(folder: Path) -> float:
     """The score of a step's folder: minus infinity where it has none, NaN where its manifest is damaged."""
     try:
-        found = read_manifest(folder / MANIFEST)["score"]
+        value = read_manifest(folder / MANIFEST)["score"]
     except InputError:
         return math.nan
-    return -math.inf if found is None else found
+    return -math.inf if value is None else value
 
 
 def fault(folder: Path, made_with: Mapping[str, Any] | None) -> str | None:
@@ -60,15 +60,15 @@ def fault(folder: Path, made_with: Mapping[str, Any] | None) -> str | None:
         return f"it is the checkpoint of step {manifest['step']}"
     if (changed := next(changes_below(folder, manifest["files"]), None)) is not None:
         return changed
-    if made_with is not None and (apart := other_than(manifest["made_with"], made_with)):
-        return f"it was trained with another {', '.join(apart)} than the run has now"
+    if made_with is not None and (differing := other_than(manifest["made_with"], made_with)):
+        return f"it was trained with another {', '.join(differing)} than the run has now"
     return None
 
 
 def damaged(folder: Path) -> list[str]:
     """The checkpoints of a run whose files are not as they were written, a line each."""
-    found = {step: fault(folder / str(step), None) for step in steps(folder)}
-    return [f"checkpoint {step} stays out of use: {why}" for step, why in found.items() if why is not None]
+    faults = {step: fault(folder / str(step), None) for step in steps(folder)}
+    return [f"checkpoint {step} stays out of use: {why}" for step, why in faults.items() if why is not None]
 
 
 def other_than(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -81,16 +81,16 @@ def accept(folder: Path, made_with: Mapping[str, Any]) -> list[str]:
 
     Those that are `damaged` stay as they are.
     """
-    said = []
+    lines = []
     for step in steps(folder):
         place = folder / str(step)
         if fault(place, None) is not None:
             continue
         manifest = read_manifest(place / MANIFEST)
-        if apart := other_than(manifest["made_with"], made_with):
+        if differing := other_than(manifest["made_with"], made_with):
             write_manifest(place / MANIFEST, manifest | {"made_with": dict(made_with)})
-            said.append(f"checkpoint {step} was trained with another {', '.join(apart)}")
-    return said
+            lines.append(f"checkpoint {step} was trained with another {', '.join(differing)}")
+    return lines
 
 
 def digest(folder: Path) -> str:

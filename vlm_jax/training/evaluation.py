@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: scores on the test split, taken once, predictions and a sheet of pictures."""
+"""What a finished run leaves behind: scores on the test split, taken once, predictions and a sheet of images."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from vlm_jax.tasks.baselines import baseline_warnings
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
 
-SHEET_ITEMS = 24
+CONTACT_SHEET_ITEMS = 24
 PACKAGES = (
     "vlm_jax",
     "jax",
@@ -48,18 +48,18 @@ def evaluate_run(
     *,
     split: str,
     folder: RunFolder,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     name: str | None = None,
-    remarks: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a split, with the baselines as rows of their own; write predictions, the sheet and, last, the result.
 
     The test split's files are `predictions.jsonl`, `predictions.png` and `result.json`; those of another split carry
-    `name`, by default the split's. `facts` are rows of the result; its `wall_seconds` grow by what scoring took.
-    `remarks` stand before those of the scores.
+    `name`, by default the split's. `metadata` are rows of the result; its `wall_seconds` grow by what scoring took.
+    `warnings` stand before those of the scores.
     """
     config, began, named = task.config, time.perf_counter(), name or split
-    predictions_file, sheet_file, result_file = result_files(named)
+    predictions_file, contact_sheet_file, result_file = result_files(named)
     predictions = task.predict(params, examples)
     metrics = task.score(predictions) | task.baselines(params, examples, train, predictions)
     lines = [json.dumps(prediction.as_dict(), ensure_ascii=False) for prediction in predictions]
@@ -67,20 +67,20 @@ def evaluate_run(
     for file, content in task.files(predictions).items():
         folder.write_json(_named(file, named), content)
     title = f"{config.name}, {split} split: {task.title(metrics)}"
-    draw_sheet(config, predictions, examples, folder.path / sheet_file, title=title)
+    write_contact_sheet(config, predictions, examples, folder.path / contact_sheet_file, title=title)
     result = {
         "task": config.task,
         "split": split,
         "metrics": metrics,
-        "remarks": [
-            *remarks,
-            *task.remarks(predictions, metrics),
+        "warnings": [
+            *warnings,
+            *task.warnings(predictions, metrics),
             *baseline_warnings(metrics, task.metric, task.shuffled),
         ],
         "parameters": parameter_count(params),
-        **facts,
-        **task.facts(),
-        "wall_seconds": facts["wall_seconds"] + time.perf_counter() - began,
+        **metadata,
+        **task.metadata(),
+        "wall_seconds": metadata["wall_seconds"] + time.perf_counter() - began,
         "seed": config.seed,
         "versions": versions(),
         "machine": machine(),
@@ -101,27 +101,27 @@ def _named(file: str, name: str) -> str:
     return file if name == "test" else f"{stem}-{name}.{ending}"
 
 
-def draw_sheet(
+def write_contact_sheet(
     config: Config, predictions: Sequence[Any], examples: Sequence[Example], path: Path, *, title: str
 ) -> None:
-    """A sheet of one prediction a picture; mistakes come last, up to a quarter, or what the others leave room for."""
+    """A sheet of one prediction an image; mistakes come last, up to a quarter, or what the others leave room for."""
     random = np.random.default_rng(config.seed)
     order = random.permutation(len(predictions))
-    first_of_picture = {predictions[i].image_id: i for i in reversed(order)}
-    chosen = [predictions[i] for i in order if first_of_picture[predictions[i].image_id] == i]
-    right = [p for p in chosen if p.right is not False][:SHEET_ITEMS]
+    first_of_image = {predictions[i].image_id: i for i in reversed(order)}
+    chosen = [predictions[i] for i in order if first_of_image[predictions[i].image_id] == i]
+    right = [p for p in chosen if p.right is not False][:CONTACT_SHEET_ITEMS]
     wrong = [p for p in predictions if p.right is False]
-    room = max(SHEET_ITEMS // 4, SHEET_ITEMS - len(right))
-    wrong = [wrong[i] for i in random.permutation(len(wrong))][:room]
-    pictures = {example.image_id: example.image for example in examples}
+    most_wrong = max(CONTACT_SHEET_ITEMS // 4, CONTACT_SHEET_ITEMS - len(right))
+    wrong = [wrong[i] for i in random.permutation(len(wrong))][:most_wrong]
+    images = {example.image_id: example.image for example in examples}
 
     def shown(name: str) -> np.ndarray | None:
-        """The picture, unless it is here as codes: then what was drawn is shown alone."""
-        picture = pictures[name]
-        known = not isinstance(picture, np.ndarray)
-        return decode_image(picture, name=name, max_pixels=config.data.image.max_pixels) if known else None
+        """The image, unless it is here as codes: then what was drawn is shown alone."""
+        image = images[name]
+        known = not isinstance(image, np.ndarray)
+        return decode_image(image, name=name, max_pixels=config.data.image.max_pixels) if known else None
 
-    items = [p.card(shown(p.image_id)) for p in [*right[: SHEET_ITEMS - len(wrong)], *wrong]]
+    items = [p.card(shown(p.image_id)) for p in [*right[: CONTACT_SHEET_ITEMS - len(wrong)], *wrong]]
     title = f"{title}; mistakes shown more often than they occur" if right and wrong else title
     plot_contact_sheet(items, path, title=title)
 
@@ -173,8 +173,8 @@ def peak_memory() -> int | None:
     if statistics:
         return statistics.get("peak_bytes_in_use")
     # Not getrusage's: that begins with what the parent had when it started this process.
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    match = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def machine() -> dict[str, Any]:
@@ -192,6 +192,8 @@ def processor() -> str | None:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    facts = dict(re.findall(r"^([a-z ]+?)\s*: (.+)$", text, re.MULTILINE))
-    numbers = [f"{name} {facts[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in facts]
-    return " ".join([facts.get("model name", platform.machine()), *numbers])
+    cpuinfo = dict(re.findall(r"^([a-z ]+?)\s*: (.+)$", text, re.MULTILINE))
+    numbers = [
+        f"{name} {cpuinfo[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in cpuinfo
+    ]
+    return " ".join([cpuinfo.get("model name", platform.machine()), *numbers])

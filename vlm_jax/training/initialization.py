@@ -122,11 +122,11 @@ def _text_side(
     if wrong:
         alone = " or --model.text.no-init-trunk" if not any(name.startswith("text.") for name in wrong) else ""
         raise InputError(f"model.text.init_from {model.text.init_from} needs {_options(wrong)}{alone}")
-    theirs = {path: leaf for path, leaf in source.leaves.items() if TEXT_SIDE.match(path)}
+    source_leaves = {path: leaf for path, leaf in source.leaves.items() if TEXT_SIDE.match(path)}
     sides = ("text/", "embed/") if source.model.hidden_size == model.hidden_size else ("text/",)
-    chosen = {path: leaf for path, leaf in theirs.items() if path.startswith(sides)}
+    chosen = {path: leaf for path, leaf in source_leaves.items() if path.startswith(sides)}
     if model.text.init_trunk:
-        chosen |= {specific(path, model): leaf for path, leaf in theirs.items() if path.startswith("trunk/")}
+        chosen |= {specific(path, model): leaf for path, leaf in source_leaves.items() if path.startswith("trunk/")}
         heads = ("head/pooler/", "head/words/")  # BERT's own, as far as the model has them
         chosen |= {path: leaf for path, leaf in source.leaves.items() if path.startswith(heads) and path in fresh}
     return _with_positions(config, chosen)
@@ -168,10 +168,14 @@ def _image_side(
     name, model = config.model.image.init_from, config.model
     if source.image is None or source.input is None:
         raise InputError(f"model.image.init_from {name} has no CNN; give it as model.text.init_from")
-    ours, theirs = leaves(model.image), leaves(source.image)
+    settings, source_settings = leaves(model.image), leaves(source.image)
     shaping = ("cnn", "norm", "patch_size", "stem_width", "stem_stride", "widths", "blocks")
     relevant = shaping if source.image.cnn == "small" else ("cnn", "norm")
-    wrong = {f"image.{setting}": theirs[setting] for setting in relevant if ours[setting] != theirs[setting]}
+    wrong = {
+        f"image.{setting}": source_settings[setting]
+        for setting in relevant
+        if settings[setting] != source_settings[setting]
+    }
     if wrong:
         raise InputError(f"model.image.init_from {name} needs {_options(wrong)}")
     for setting in ("mean", "std"):
@@ -193,18 +197,18 @@ def _whole_model(
         raise InputError(f"model.init_from {name} is no whole model; it can start model.text or model.image")
     wanted = {setting: getattr(source.model, setting) for setting in (*TRUNK_SETTINGS, "fusion")}
     wanted |= {f"text.{setting}": getattr(source.model.text, setting) for setting in TEXT_SETTINGS}
-    cells = ("positions", "max_position_embeddings", "modality_type_vocab_size", "projection")
-    wanted |= {f"image.{setting}": getattr(source.model.image, setting) for setting in cells}
+    image_settings = ("positions", "max_position_embeddings", "modality_type_vocab_size", "projection")
+    wanted |= {f"image.{setting}": getattr(source.model.image, setting) for setting in image_settings}
     wrong = {setting: value for setting, value in wanted.items() if _setting(model, setting) != value}
     if wrong:
         raise InputError(f"model.init_from {name} needs {_options(wrong)}")
     chosen = {}
     for path, leaf in source.leaves.items():
-        mine = specific(path.replace("head/answers/classifier", "head/classifier"), model)
-        if mine.startswith("head/classifier") and source.answers != answers:
+        target_path = specific(path.replace("head/answers/classifier", "head/classifier"), model)
+        if target_path.startswith("head/classifier") and source.answers != answers:
             continue  # its classes mean other answers
-        if mine in fresh:
-            chosen[mine] = leaf
+        if target_path in fresh:
+            chosen[target_path] = leaf
     return _with_positions(config, chosen)
 
 

@@ -55,11 +55,11 @@ def _lines_up_to(path: Path, last: int) -> Iterator[str]:
 
 def duration(seconds: float) -> str:
     """`1:02:03`, `2:03` or `45s`."""
-    whole = round(seconds)
-    minutes, hours = whole // 60, whole // 3600
+    total_seconds = round(seconds)
+    minutes, hours = total_seconds // 60, total_seconds // 3600
     if hours:
-        return f"{hours}:{minutes % 60:02d}:{whole % 60:02d}"
-    return f"{minutes}:{whole % 60:02d}" if minutes else f"{whole}s"
+        return f"{hours}:{minutes % 60:02d}:{total_seconds % 60:02d}"
+    return f"{minutes}:{total_seconds % 60:02d}" if minutes else f"{total_seconds}s"
 
 
 class Progress:
@@ -132,7 +132,7 @@ class Progress:
         else:
             self._bar.update(self._task, completed=step, description=line)
 
-    def note(self, text: str) -> None:
+    def write_line(self, text: str) -> None:
         """A line of its own, above the bar where there is one."""
         if self._bar is None:
             self._print(text)
@@ -143,6 +143,6 @@ class Progress:
     def compiling(self, what: str) -> Iterator[None]:
         """Say that something is being compiled, and how long it took."""
         began = self._clock()
-        self.note(f"compiling {what} ...")
+        self.write_line(f"compiling {what} ...")
         yield
-        self.note(f"compiled {what} in {self._clock() - began:.1f} s")
+        self.write_line(f"compiled {what} in {self._clock() - began:.1f} s")

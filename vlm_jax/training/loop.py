@@ -15,8 +15,8 @@ from vlm_jax.errors import InputError
 from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
-from vlm_jax.training.evaluation import code, commit, draw_sheet, evaluate_run
-from vlm_jax.training.going_on import adopt, check_data, check_sources, keep_data, shown_digests
+from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data, shown_digests
+from vlm_jax.training.evaluation import code, commit, evaluate_run, write_contact_sheet
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.interval import Interval
 from vlm_jax.training.logging import MetricsLog, Progress
@@ -43,16 +43,16 @@ class Taken(NamedTuple):
 class Trainer:
     """One run in one folder: everything is built here, `run` trains to the end."""
 
-    def __init__(self, config: Config, folder: RunFolder, *, say: Callable[[str], None] = print_line) -> None:
+    def __init__(self, config: Config, folder: RunFolder, *, write_line: Callable[[str], None] = print_line) -> None:
         began = time.perf_counter()
         config = check(config)
-        self.config, self.folder, self.say = config, folder, say
+        self.config, self.folder, self.write_line = config, folder, write_line
         # Now: by the end the files may be others than those that run.
         self._made = {"commit": commit(), "code": code()}
         self.parallel = METHODS[config.parallel.method](choose_devices(config))
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
         check_sources(config, folder)
-        self._keep_data({"train": train, "validation": validation})
+        self._record_data({"train": train, "validation": validation})
         self.task = make_task(config, make_encoder(config, folder, train), folder)
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
         self.task.learn_from(self.train)
@@ -79,9 +79,9 @@ class Trainer:
         self._devices_before: str | None = None
         self._setup_seconds = time.perf_counter() - began
 
-    def _keep_data(self, splits: dict[str, Sequence[Example]]) -> None:
+    def _record_data(self, splits: dict[str, Sequence[Example]]) -> None:
         """Refuse data that is not what the run began with; what is new of it is kept."""
-        keep_data(self.folder, check_data(self.config, self.folder, splits))
+        record_data(self.folder, check_data(self.config, self.folder, splits))
 
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
@@ -94,7 +94,7 @@ class Trainer:
         if self.weights is not None:
             self.folder.write_json(WEIGHTS, self.weights)
             for line in describe(self.weights):
-                self.say(line)
+                self.write_line(line)
         return params
 
     def run(self) -> dict[str, Any]:
@@ -133,17 +133,17 @@ class Trainer:
             self.interval.restore(position["interval"])
             self.selection.restore(position["selection"])
             self.loader.seconds_waited = self.totals["waited_seconds"]
-            self.say(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
+            self.write_line(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
             self._check_reached(int(self.state.step))
         self.totals["wall_seconds"] += self._setup_seconds
         start = self._saved = int(self.state.step)
         self.state = self.parallel.put(self.state)
         return start
 
-    def _go_on(self, start: int, say: Callable[[str], None]) -> None:
+    def _go_on(self, start: int, write_line: Callable[[str], None]) -> None:
         """Record under which settings the run goes on; its earlier result is one no longer."""
         for line in adopt(self.config, self.folder, start, devices=(self._devices_before, self._devices())):
-            say(line)
+            write_line(line)
         self.folder.unseal(*RESULTS)
 
     def _check_reached(self, step: int) -> None:
@@ -164,10 +164,10 @@ class Trainer:
     def _steps(self, start: int, checkpoints: Checkpoints) -> None:
         settings = self.config.training
         if start == settings.steps:
-            self._go_on(start, self.say)
+            self._go_on(start, self.write_line)
             return
         for line in self.task.reach(self.train, self.validation):
-            self.say(line)
+            self.write_line(line)
         upcoming = self._take()
         with Progress(settings.steps, start_step=start) as progress, ExitStack() as training:
             for step in range(start + 1, settings.steps + 1):
@@ -180,7 +180,7 @@ class Trainer:
                     upcoming = self._take() if step < settings.steps else None
                     metrics = jax.device_get(metrics)
                 if step == start + 1:  # until here a signal leaves at once, and the folder is as it was
-                    self._go_on(start, progress.note)
+                    self._go_on(start, progress.write_line)
                     log = training.enter_context(MetricsLog(self.folder.path, start_step=start))
                     stopped = training.enter_context(stop_requests())
                 self._account(metrics, time.perf_counter() - began, first=step == start + 1)
@@ -197,8 +197,8 @@ class Trainer:
                     self._save(checkpoints, taken.after, scores)
                     if number := stopped():
                         goes_on = "scores it" if last else "resumes there"
-                        said = f"stopped after optimizer step {step} and saved; the same command {goes_on}"
-                        raise Interrupted(said, number)
+                        message = f"stopped after optimizer step {step} and saved; the same command {goes_on}"
+                        raise Interrupted(message, number)
 
     def _account(self, metrics: dict[str, Any], seconds: float, *, first: bool) -> None:
         self.totals["wall_seconds"] += seconds
@@ -215,13 +215,13 @@ class Trainer:
         predictions = self.task.predict(self._evaluated(), self.validation)
         scores = self.task.score(predictions)
         log.write(step, {f"validation/{name}": value for name, value in scores.items()})
-        progress.note(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
-        for remark in [*self.task.remarks(predictions, scores), *self.selection.add(step, scores[self.task.metric])]:
-            progress.note(f"warning: {remark}")
+        progress.write_line(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
+        for warning in [*self.task.warnings(predictions, scores), *self.selection.add(step, scores[self.task.metric])]:
+            progress.write_line(f"warning: {warning}")
         if self.task.contact_sheets:
             title = f"{self.config.name}, validation after step {step}: {self.task.title(scores)}"
             file = self.folder.path / f"validation-{step}.png"
-            draw_sheet(self.config, predictions, self.validation, file, title=title)
+            write_contact_sheet(self.config, predictions, self.validation, file, title=title)
         self.totals["wall_seconds"] += time.perf_counter() - began
         return {SCORE: scores[self.task.metric]}
 
@@ -230,16 +230,21 @@ class Trainer:
         return state.params if state.ema is None else state.ema
 
     def _save(self, checkpoints: Checkpoints, position: dict[str, Any], scores: dict[str, float] | None) -> None:
-        kept = {"loader": position, "totals": self.totals, "interval": self.interval.sums(), "devices": self._devices()}
-        kept["selection"] = self.selection.state()
+        saved_position = {
+            "loader": position,
+            "totals": self.totals,
+            "interval": self.interval.sums(),
+            "devices": self._devices(),
+        }
+        saved_position["selection"] = self.selection.state()
         state = self.parallel.take(self.state)
-        checkpoints.save(state, kept, scores)
+        checkpoints.save(state, saved_position, scores)
         self._saved = int(state.step)
 
     def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> NoReturn:
         if step > 1:
             self._save(checkpoints, taken.before, None)
-        raise NotFinite(step, [question for picture in taken.question_ids for question in picture if question])
+        raise NotFinite(step, [question for ids in taken.question_ids for question in ids if question])
 
     def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
         began = time.perf_counter()
@@ -247,11 +252,11 @@ class Trainer:
         target = state.params
         params, step = checkpoints.restore_params(target, which="best", ema=state.ema is not None)
         test = open_split(self.config.data, "test")
-        self._keep_data({"test": test})
+        self._record_data({"test": test})
         test = self.task.prepare(test)
-        self.say(f"scoring the test split with the best checkpoint, step {step}")
-        facts = {"checkpoint_step": step, **self._times(), "weights": self.weights, **self._made}
-        facts |= {"data": shown_digests(self.folder.data()), "history": self.folder.history()}
+        self.write_line(f"scoring the test split with the best checkpoint, step {step}")
+        metadata = {"checkpoint_step": step, **self._times(), "weights": self.weights, **self._made}
+        metadata |= {"data": shown_digests(self.folder.data()), "history": self.folder.history()}
         result = evaluate_run(
             self.task,
             params,
@@ -259,11 +264,11 @@ class Trainer:
             self.train,
             split="test",
             folder=self.folder,
-            facts=facts,
-            remarks=self.selection.warnings(),
+            metadata=metadata,
+            warnings=self.selection.warnings(),
         )
         self.folder.seal(*RESULTS)
-        self.say(f"scored in {time.perf_counter() - began:.1f} s")
+        self.write_line(f"scored in {time.perf_counter() - began:.1f} s")
         return result
 
     def _times(self) -> dict[str, Any]:

@@ -114,12 +114,12 @@ def _stacked(inner: optax.GradientTransformation) -> optax.GradientTransformatio
         together: dict[str, list[jax.Array]] = {}
         for leaf in jax.tree.leaves(tree):
             together.setdefault("x".join(map(str, leaf.shape)), []).append(leaf)
-        return {shape: jnp.stack(some) for shape, some in together.items()}
+        return {shape: jnp.stack(group) for shape, group in together.items()}
 
     def update(updates: Parameters, state: optax.OptState, params: Parameters | None = None) -> tuple:
         leaves, structure = jax.tree.flatten(updates)
-        found, state = inner.update(stack(updates), state, None if params is None else stack(params))
-        rest = {shape: iter(some) for shape, some in found.items()}
+        outputs, state = inner.update(stack(updates), state, None if params is None else stack(params))
+        rest = {shape: iter(group) for shape, group in outputs.items()}
         return structure.unflatten([next(rest["x".join(map(str, leaf.shape))]) for leaf in leaves]), state
 
     return optax.GradientTransformation(lambda params: inner.init(stack(params)), update)

@@ -56,13 +56,13 @@ class JitParallel:
         mesh = jax.make_mesh(
             (len(devices), 1, 1), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=devices
         )
-        self.whole = NamedSharding(mesh, PartitionSpec())
+        self.replicated = NamedSharding(mesh, PartitionSpec())
         self.split = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
         self.count = len(devices)
 
     def put(self, state: TrainState) -> TrainState:
         """The state on every device."""
-        return jax.device_put(state, self.whole)
+        return jax.device_put(state, self.replicated)
 
     def take(self, state: TrainState) -> TrainState:
         """The one state, as checkpoints hold it."""
@@ -78,8 +78,8 @@ class JitParallel:
         return jax.jit(
             step,
             donate_argnums=donated,
-            in_shardings=(self.whole, self.split),
-            out_shardings=(self.whole, self.whole),
+            in_shardings=(self.replicated, self.split),
+            out_shardings=(self.replicated, self.replicated),
         )
 
 

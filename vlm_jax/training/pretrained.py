@@ -17,8 +17,8 @@ from vlm_jax.models.fusion import layer_names
 from vlm_jax.run_folder import ANSWERS, CONFIG, TEXT_TOKENIZER, RunFolder, open_run
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.trees import flatten
+from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, Origin, read
 from vlm_jax.weights.export import text_side
-from vlm_jax.weights.ported import ABOUT, Origin, Ported, read
 from vlm_jax.weights.source import as_path, locate
 
 
@@ -40,14 +40,16 @@ def open_pretrained(name: str) -> Pretrained:
     folder = as_path(name)
     if _is_run(folder):
         return _open_run(name, RunFolder(folder))
-    ported = read(name)
-    architecture, leaves = ported.architecture, flatten(ported.params)
+    converted = read(name)
+    architecture, leaves = converted.architecture, flatten(converted.params)
     if isinstance(architecture.model, ImageEncoder):
-        return Pretrained(ported.family.name, ported.origin, None, architecture.model, architecture.input, leaves, ())
+        return Pretrained(
+            converted.family.name, converted.origin, None, architecture.model, architecture.input, leaves, ()
+        )
     # A published encoder has no `text_fc`, and the identity changes nothing.
     leaves["embed/text_fc/kernel"] = np.eye(architecture.model.hidden_size, dtype=np.float32)
     leaves["embed/text_fc/bias"] = np.zeros(architecture.model.hidden_size, np.float32)
-    return Pretrained(ported.family.name, ported.origin, architecture.model, None, None, leaves, ported.labels)
+    return Pretrained(converted.family.name, converted.origin, architecture.model, None, None, leaves, converted.labels)
 
 
 def _is_run(folder: Path) -> bool:
@@ -61,18 +63,18 @@ def _open_run(name: str, folder: RunFolder) -> Pretrained:
         digest = checkpoints.digest(step)
     leaves = {generic(path, config.model): np.asarray(leaf) for path, leaf in flatten(params).items()}
     origin = Origin(f"{name}, step {step}", None, digest)
-    asks = config.data.texts == "questions"
-    answers = AnswerVocabulary.load(folder.file(ANSWERS)).answers if asks else ()
+    has_questions = config.data.texts == "questions"
+    answers = AnswerVocabulary.load(folder.file(ANSWERS)).answers if has_questions else ()
     return Pretrained("run", origin, config.model, config.model.image, config.data.image, leaves, answers)
 
 
-def text_side_of_run(path: Path) -> Ported:
+def text_side_of_run(path: Path) -> ConvertedModel:
     """The text side of a run's best checkpoint as a BERT that can be exported."""
     folder = open_run(path)
     source, tokenizer = _open_run(str(path), folder), folder.file(TEXT_TOKENIZER)
     read_by = Tokenizer.load(tokenizer)
-    ported = text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=read_by.pad_id)
-    return dataclasses.replace(ported, beside={TOKENIZER_CONFIG: read_by.settings()})
+    converted = text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=read_by.pad_id)
+    return dataclasses.replace(converted, settings_files={TOKENIZER_CONFIG: read_by.settings()})
 
 
 def tokenizer_source(model: Model) -> str | None:
@@ -97,15 +99,17 @@ def check_tokenizer(tokenizer: Tokenizer, model: Model) -> None:
     A larger table is trained from, as transformers does; the rows of no token are never predicted.
     """
     start, needed = _text_start(model), tokenizer.vocab_size
-    theirs = table_rows(start) if start is not None else None
-    if theirs is None:
+    source_rows = table_rows(start) if start is not None else None
+    if source_rows is None:
         tokenizer.check_fits(model.text.vocab_size, f"set model.text.vocab_size to at least {needed}")
         return
     tokenizer.check_fits(
-        theirs,
+        source_rows,
         f"it is that of {start}: give the tokenizer that these weights were trained with as model.text.tokenizer",
     )
-    tokenizer.check_fits(model.text.vocab_size, f"set model.text.vocab_size to {theirs}, the rows that {start} has")
+    tokenizer.check_fits(
+        model.text.vocab_size, f"set model.text.vocab_size to {source_rows}, the rows that {start} has"
+    )
 
 
 def table_rows(name: str) -> int | None:

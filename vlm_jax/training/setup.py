@@ -24,12 +24,12 @@ from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten
 from vlm_jax.types import Example
 
-LOOKED_AT = 1_000  # pictures whose texts are counted before training
+COUNTED_IMAGES = 1_000  # images whose texts are counted before training
 
 
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
-    asks = config.data.texts == "questions"
+    has_questions = config.data.texts == "questions"
     if not folder.sealed:  # what a killed start left may be half of it
         if train is None:
             raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
@@ -41,15 +41,15 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
             tokenizer = Tokenizer.load(source)
         check_tokenizer(tokenizer, config.model)
         if config.task != "image_tokenizer":
-            _say_truncated(tokenizer, train, text.max_length)
+            _warn_truncated(tokenizer, train, text.max_length)
         tokenizer.save(folder.path)
-        if asks:
+        if has_questions:
             AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(folder.path / ANSWERS)
     tokenizer = Tokenizer.load(folder.file(TEXT_TOKENIZER))
     _check_ids(tokenizer, folder, config.model.text.vocab_size)
     return ExampleEncoder(
         tokenizer=tokenizer,
-        answers=AnswerVocabulary.load(folder.file(ANSWERS)) if asks else None,
+        answers=AnswerVocabulary.load(folder.file(ANSWERS)) if has_questions else None,
         image=config.data.image,
         max_length=config.model.text.max_length,
         texts_per_image=config.data.texts_per_image,
@@ -67,10 +67,10 @@ def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
         )
 
 
-def _say_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: int) -> None:
+def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: int) -> None:
     """A text that loses its end is learned without it: a person should know."""
-    pictures = (train[index] for index in range(min(len(train), LOOKED_AT)))
-    texts = [question.text for example in pictures for question in example.questions]
+    examples = (train[index] for index in range(min(len(train), COUNTED_IMAGES)))
+    texts = [question.text for example in examples for question in example.questions]
     cut = tokenizer.truncated(texts, max_length)
     if cut:
         print(
@@ -85,23 +85,23 @@ def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder) -> Any:
     if config.task != "image_generation":
         return TASKS[config.task](config, encode)
     if not folder.sealed:
-        trained, its = tokenizer_run(config)
-        _, params, _ = load_trained(its, trained, make_encoder(its, trained), which="best")
-        save_tokenizer(folder.path / IMAGE_TOKENIZER, its, params)
-    return TASKS[config.task](config, encode, TrainedTokenizer(folder.file(IMAGE_TOKENIZER)), _judge(config))
+        trained, tokenizer_config = tokenizer_run(config)
+        _, params, _ = load_trained(tokenizer_config, trained, make_encoder(tokenizer_config, trained), which="best")
+        save_tokenizer(folder.path / IMAGE_TOKENIZER, tokenizer_config, params)
+    return TASKS[config.task](config, encode, TrainedTokenizer(folder.file(IMAGE_TOKENIZER)), _reranker(config))
 
 
-def _judge(config: Config) -> Reranker | None:
+def _reranker(config: Config) -> Reranker | None:
     if config.generation.reranker is None:
         return None
-    folder, its = judge_run(config)
-    task, params, step = load_trained(its, folder, make_encoder(its, folder), which="best")
+    folder, run_config = reranker_run(config)
+    task, params, step = load_trained(run_config, folder, make_encoder(run_config, folder), which="best")
     flat = flatten(jax.device_get(params))
     digest = hashlib.sha256(b"".join(flat[name].tobytes() for name in sorted(flat))).hexdigest()
     return Reranker(task, params, {"run": config.generation.reranker, "checkpoint_step": step, "sha256": digest})
 
 
-def judge_run(config: Config) -> tuple[RunFolder, Config]:
+def reranker_run(config: Config) -> tuple[RunFolder, Config]:
     """The run of `generation.reranker` and its config; `InputError` where it has not ended or writes no captions."""
     return _finished(
         "generation.reranker", config.generation.reranker, "captioning", "configs/shape_scenes_captioning.py"
@@ -111,22 +111,22 @@ def judge_run(config: Config) -> tuple[RunFolder, Config]:
 def tokenizer_run(config: Config) -> tuple[RunFolder, Config]:
     """The run of `generation.tokenizer` and its config; `InputError` where it has not ended or makes other codes."""
     path = config.generation.tokenizer
-    folder, its = _finished("generation.tokenizer", path, "image_tokenizer", "configs/shape_scenes_tokenizer.py")
-    if apart := differing(config, its):
-        raise InputError(f"generation.tokenizer {path} has {apart}, and the config says otherwise; give the same")
-    return folder, its
+    folder, run_config = _finished("generation.tokenizer", path, "image_tokenizer", "configs/shape_scenes_tokenizer.py")
+    if differences := differing(config, run_config):
+        raise InputError(f"generation.tokenizer {path} has {differences}, and the config says otherwise; give the same")
+    return folder, run_config
 
 
 def _finished(setting: str, path: str, task: str, preset: str) -> tuple[RunFolder, Config]:
     folder = open_run(Path(path).expanduser())
-    its = folder.config()
-    if its.task != task:
+    run_config = folder.config()
+    if run_config.task != task:
         raise InputError(
-            f"{setting} {path} is a run of the task {its.task!r}; give one of {task!r}, such as {preset} leaves"
+            f"{setting} {path} is a run of the task {run_config.task!r}; give one of {task!r}, such as {preset} leaves"
         )
     if not folder.finished:
         raise InputError(f"{setting} {path} is a run that has not ended; finish it with experiments.train")
-    return folder, its
+    return folder, run_config
 
 
 def saved_steps(folder: RunFolder) -> int:

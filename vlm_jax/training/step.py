@@ -18,13 +18,13 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
 def example_keys(seed: int, step: Int[Array, ""], index: Int[Array, " I"]) -> Key[Array, " I"]:
-    """One key a picture, from seed, step and its position in the global batch: however the batch is split."""
+    """One key an image, from seed, step and its position in the global batch: however the batch is split."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(index)
 
 
 def micro_batches(batch: Batch, count: int) -> Batch:
-    """`[I, ...]` to `[count, I / count, ...]`; strided, so that each device's pictures stay on it."""
+    """`[I, ...]` to `[count, I / count, ...]`; strided, so that each device's images stay on it."""
     return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
 

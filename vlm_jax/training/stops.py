@@ -18,9 +18,9 @@ class NotFinite(Exception):
 
     def __init__(self, step: int, ids: Sequence[str]) -> None:
         """`ids` are those of the texts in the batch of that step."""
-        kept = f"the state before it is saved as step {step - 1}" if step > 1 else "nothing was trained before it"
+        saved = f"the state before it is saved as step {step - 1}" if step > 1 else "nothing was trained before it"
         more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
         super().__init__(
-            f"loss or gradient is not finite at optimizer step {step}; {kept}; texts of that batch: "
+            f"loss or gradient is not finite at optimizer step {step}; {saved}; texts of that batch: "
             f"{', '.join(ids[:SHOWN])}{more}"
         )

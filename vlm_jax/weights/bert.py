@@ -13,7 +13,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
 from vlm_jax.weights.family import Architecture, Family, Names, PublishedClass, choice, number, real
 from vlm_jax.weights.source import Tensors
-from vlm_jax.weights.tables import SAME, Row, linear, norm, table, theirs_of
+from vlm_jax.weights.tables import SAME, Row, linear, norm, source_names, table
 
 MOST_LAYERS = 1000
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
@@ -39,15 +39,15 @@ DISTILBERT_LAYER = {
 }
 
 
-def layer(theirs: str, ours: str, names: Mapping[str, str]) -> list[Row]:
+def layer(source: str, target: str, names: Mapping[str, str]) -> list[Row]:
     """One transformer layer; `names` are theirs of its eight modules."""
     rows = []
     for name in ("query", "key", "value", "output"):
-        rows += linear(f"{theirs}.{names[name]}", f"{ours}/attention/{name}")
-    rows += norm(f"{theirs}.{names['attention_norm']}", f"{ours}/attention_norm")
-    rows += linear(f"{theirs}.{names['intermediate']}", f"{ours}/intermediate")
-    rows += linear(f"{theirs}.{names['mlp_output']}", f"{ours}/output")
-    return rows + norm(f"{theirs}.{names['output_norm']}", f"{ours}/output_norm")
+        rows += linear(f"{source}.{names[name]}", f"{target}/attention/{name}")
+    rows += norm(f"{source}.{names['attention_norm']}", f"{target}/attention_norm")
+    rows += linear(f"{source}.{names['intermediate']}", f"{target}/intermediate")
+    rows += linear(f"{source}.{names['mlp_output']}", f"{target}/output")
+    return rows + norm(f"{source}.{names['output_norm']}", f"{target}/output_norm")
 
 
 def encoder(model: Model, layers: str, names: Mapping[str, str]) -> list[Row]:
@@ -158,12 +158,12 @@ LABELS = ("classifier.",)  # SequenceClassification, TokenClassification, Multip
 SPANS = ("qa_outputs.",)  # QuestionAnswering
 CLS = ("cls.weight", "cls.bias")  # of VisualBERT
 REGIONS = ("cls.predictions.", "cls.seq_relationship.", "attention.")
-POOLER = theirs_of(linear("pooler.dense", ""))
+POOLER = source_names(linear("pooler.dense", ""))
 BERT_HEADS: dict[Part, tuple[str, ...]] = {
     "pooler": POOLER,
-    "words": theirs_of(_bert_heads(("words",))),
+    "words": source_names(_bert_heads(("words",))),
     "decoder": ("cls.predictions.decoder.weight",),
-    "pairs": theirs_of(_bert_heads(("pairs",))),
+    "pairs": source_names(_bert_heads(("pairs",))),
 }
 
 BERT_TRUNK = (
@@ -239,7 +239,7 @@ ROBERTA = Family(
     },
     heads={
         "pooler": POOLER,
-        "words": theirs_of(words_head(*ROBERTA_WORDS, tied=True)),
+        "words": source_names(words_head(*ROBERTA_WORDS, tied=True)),
         "decoder": ("lm_head.decoder.weight",),
     },
     settings=_roberta_settings,
@@ -316,7 +316,7 @@ DISTILBERT = Family(
         "DistilBertForTokenClassification": PublishedClass((), LABELS),
         "DistilBertForQuestionAnswering": PublishedClass((), SPANS),
     },
-    heads={"words": theirs_of(words_head(*DISTILBERT_WORDS, tied=True)), "decoder": ("vocab_projector.weight",)},
+    heads={"words": source_names(words_head(*DISTILBERT_WORDS, tied=True)), "decoder": ("vocab_projector.weight",)},
     settings=_distilbert_settings,
     rows=_distilbert_rows,
     config=_distilbert_config,
@@ -376,7 +376,7 @@ VISUAL_BERT = Family(
         "VisualBertForMultipleChoice": PublishedClass(("pooler",), CLS),
         "VisualBertForRegionToPhraseAlignment": PublishedClass(("pooler",), REGIONS),
     },
-    heads=BERT_HEADS | {"answers": theirs_of(linear("cls", ""))},
+    heads=BERT_HEADS | {"answers": source_names(linear("cls", ""))},
     settings=_visual_bert_settings,
     rows=_visual_bert_rows,
     config=_visual_bert_config,

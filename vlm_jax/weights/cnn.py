@@ -15,7 +15,7 @@ from vlm_jax.models.resnet import RESNETS, BasicBlock
 from vlm_jax.weights.family import Architecture, Family, Names, PublishedClass
 from vlm_jax.weights.preprocessor import with_timm
 from vlm_jax.weights.source import Tensors
-from vlm_jax.weights.tables import Row, convolution_norm, linear, theirs_of
+from vlm_jax.weights.tables import Row, convolution_norm, linear, source_names
 
 TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d
 LITE_EPSILON = 1e-3  # EfficientNet's batch norms
@@ -33,8 +33,8 @@ Parts = tuple[Part, ...]
 CLASSIFIER: Parts = ("classifier",)
 
 
-def _classifier(architecture: Architecture, theirs: str) -> list[Row]:
-    return linear(theirs, "head/classifier") if architecture.classes else []
+def _classifier(architecture: Architecture, source: str) -> list[Row]:
+    return linear(source, "head/classifier") if architecture.classes else []
 
 
 def _frozen(cnn: str, names: Names, tensors: Tensors, parts: Parts, classifier: str, image: ImageInput) -> Architecture:
@@ -44,7 +44,7 @@ def _frozen(cnn: str, names: Names, tensors: Tensors, parts: Parts, classifier: 
 
 
 def _heads(classifier: str) -> dict[Part, tuple[str, ...]]:
-    return {"classifier": theirs_of(linear(classifier, ""))}
+    return {"classifier": source_names(linear(classifier, ""))}
 
 
 # ResNet
@@ -89,13 +89,16 @@ def _torchvision_resnet_settings(
 def _torchvision_resnet_rows(architecture: Architecture) -> list[Row]:
     cnn = architecture.model.cnn
     rows = convolution_norm(("conv1", "bn1"), ("image/stem_conv", "image/stem_norm"), epsilon=TORCH_EPSILON)
-    for stage, block, ours in _blocks(cnn):
-        theirs = f"layer{stage + 1}.{block}"
+    for stage, block, target in _blocks(cnn):
+        source = f"layer{stage + 1}.{block}"
         pairs = [(f"conv{i}", f"bn{i}", str(i)) for i in range(1, _convolutions(cnn) + 1)]
         pairs += [("downsample.0", "downsample.1", "shortcut")] if _has_shortcut(cnn, stage, block) else []
         for conv, norm, name in pairs:
-            there, here = (f"{theirs}.{conv}", f"{theirs}.{norm}"), (f"{ours}/conv_{name}", f"{ours}/norm_{name}")
-            rows += convolution_norm(there, here, epsilon=TORCH_EPSILON)
+            source_pair, target_pair = (
+                (f"{source}.{conv}", f"{source}.{norm}"),
+                (f"{target}/conv_{name}", f"{target}/norm_{name}"),
+            )
+            rows += convolution_norm(source_pair, target_pair, epsilon=TORCH_EPSILON)
     return rows + _classifier(architecture, "fc")
 
 
@@ -125,26 +128,28 @@ def _resnet_settings(
     counts = [sum(name.startswith(f"encoder.stages.{stage}.") for name in firsts) for stage in range(4)]
     three = "encoder.stages.0.layers.0.layer.2.convolution.weight" in names
     cnn = _resnet_of(tuple(counts), 3 if three else 2)
-    for key, found in (_resnet_shape(cnn) | {"num_channels": 3}).items():
-        if config.get(key, found) != found:
-            raise InputError(f"config.json says {key} = {config[key]!r}; its tensors are those of a {cnn}: {found!r}")
+    for key, expected in (_resnet_shape(cnn) | {"num_channels": 3}).items():
+        if config.get(key, expected) != expected:
+            raise InputError(
+                f"config.json says {key} = {config[key]!r}; its tensors are those of a {cnn}: {expected!r}"
+            )
     return _frozen(cnn, names, tensors, parts, "classifier.1", IMAGENET)
 
 
 def _resnet_rows(architecture: Architecture) -> list[Row]:
     cnn = architecture.model.cnn
 
-    def pair(theirs, conv, norm):
-        there = (f"{theirs}.convolution", f"{theirs}.normalization")
-        return convolution_norm(there, (conv, norm), epsilon=TORCH_EPSILON)
+    def pair(source, conv, norm):
+        source_pair = (f"{source}.convolution", f"{source}.normalization")
+        return convolution_norm(source_pair, (conv, norm), epsilon=TORCH_EPSILON)
 
     rows = pair("embedder.embedder", "image/stem_conv", "image/stem_norm")
-    for stage, block, ours in _blocks(cnn):
-        theirs = f"encoder.stages.{stage}.layers.{block}"
+    for stage, block, target in _blocks(cnn):
+        source = f"encoder.stages.{stage}.layers.{block}"
         for index in range(_convolutions(cnn)):
-            rows += pair(f"{theirs}.layer.{index}", f"{ours}/conv_{index + 1}", f"{ours}/norm_{index + 1}")
+            rows += pair(f"{source}.layer.{index}", f"{target}/conv_{index + 1}", f"{target}/norm_{index + 1}")
         if _has_shortcut(cnn, stage, block):
-            rows += pair(f"{theirs}.shortcut", f"{ours}/conv_shortcut", f"{ours}/norm_shortcut")
+            rows += pair(f"{source}.shortcut", f"{target}/conv_shortcut", f"{target}/norm_shortcut")
     return rows + _classifier(architecture, "classifier.1")
 
 
@@ -192,18 +197,18 @@ def _expansions(cnn: str) -> list[int]:
 
 
 def _mobilenet_rows(architecture: Architecture) -> list[Row]:
-    def pair(conv, norm, ours):
-        return convolution_norm((conv, norm), (f"image/{ours}_conv", f"image/{ours}_norm"), epsilon=TORCH_EPSILON)
+    def pair(conv, norm, target):
+        return convolution_norm((conv, norm), (f"image/{target}_conv", f"image/{target}_norm"), epsilon=TORCH_EPSILON)
 
     rows = pair("features.0.0", "features.0.1", "stem")
     expansions = _expansions("mobilenet_v2")
     for index, expansion in enumerate(expansions):
-        theirs, ours = f"features.{index + 1}.conv", f"block_{index}"
+        source, target = f"features.{index + 1}.conv", f"block_{index}"
         if expansion > 1:
-            rows += pair(f"{theirs}.0.0", f"{theirs}.0.1", f"{ours}/expand")
+            rows += pair(f"{source}.0.0", f"{source}.0.1", f"{target}/expand")
         first = 1 if expansion > 1 else 0
-        rows += pair(f"{theirs}.{first}.0", f"{theirs}.{first}.1", f"{ours}/depthwise")
-        rows += pair(f"{theirs}.{first + 1}", f"{theirs}.{first + 2}", f"{ours}/project")
+        rows += pair(f"{source}.{first}.0", f"{source}.{first}.1", f"{target}/depthwise")
+        rows += pair(f"{source}.{first + 1}", f"{source}.{first + 2}", f"{target}/project")
     last = f"features.{len(expansions) + 1}"
     return rows + pair(f"{last}.0", f"{last}.1", "head") + _classifier(architecture, "classifier.1")
 
@@ -225,16 +230,16 @@ TORCHVISION_MOBILENET = Family(
 
 
 def _lite_rows(architecture: Architecture) -> list[Row]:
-    def pair(conv, norm, ours):
-        return convolution_norm((conv, norm), (f"image/{ours}_conv", f"image/{ours}_norm"), epsilon=LITE_EPSILON)
+    def pair(conv, norm, target):
+        return convolution_norm((conv, norm), (f"image/{target}_conv", f"image/{target}_norm"), epsilon=LITE_EPSILON)
 
     rows = pair("_conv_stem", "_bn0", "stem")
     for index, expansion in enumerate(_expansions("efficientnet_lite0")):
-        theirs, ours = f"_blocks.{index}", f"block_{index}"
+        source, target = f"_blocks.{index}", f"block_{index}"
         if expansion > 1:
-            rows += pair(f"{theirs}._expand_conv", f"{theirs}._bn0", f"{ours}/expand")
-        rows += pair(f"{theirs}._depthwise_conv", f"{theirs}._bn1", f"{ours}/depthwise")
-        rows += pair(f"{theirs}._project_conv", f"{theirs}._bn2", f"{ours}/project")
+            rows += pair(f"{source}._expand_conv", f"{source}._bn0", f"{target}/expand")
+        rows += pair(f"{source}._depthwise_conv", f"{source}._bn1", f"{target}/depthwise")
+        rows += pair(f"{source}._project_conv", f"{source}._bn2", f"{target}/project")
     return rows + pair("_conv_head", "_bn1", "head") + _classifier(architecture, "_fc")
 
 

@@ -15,55 +15,55 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
 from vlm_jax.trees import flatten, shortened, unflatten
 from vlm_jax.weights.bert import BERT
-from vlm_jax.weights.beside import write_beside
+from vlm_jax.weights.converted_model import ConvertedModel, Origin
 from vlm_jax.weights.family import Architecture, Family
-from vlm_jax.weights.ported import Origin, Ported
+from vlm_jax.weights.settings_files import write_settings_files
 from vlm_jax.weights.source import CONFIG, FLOATS, WEIGHTS, new_folder
-from vlm_jax.weights.tables import to_theirs
+from vlm_jax.weights.tables import export_tensors
 
 # Of a vision-language model's parameters: BERT's own, the layers of the text without their attention to the image.
 TEXT_SIDE = re.compile(r"text/|embed/(norm|text_fc)/|trunk/layer_\d+/(?!cross)|head/pooler/")
 
 
-def export(ported: Ported, folder: Path) -> str | None:
+def export(converted: ConvertedModel, folder: Path) -> str | None:
     """Write weights, config.json, tokenizer and settings; the transformers class that loads them, if there is one.
 
     An import that nobody trained goes back bit for bit, in the types that it came in. `InputError` names parameters
     that are NaN or infinite.
     """
-    if broken := [path for path, leaf in flatten(ported.params).items() if not np.isfinite(leaf).all()]:
+    if broken := [path for path, leaf in flatten(converted.params).items() if not np.isfinite(leaf).all()]:
         raise InputError(f"not exported: NaN or infinity in {shortened(broken)}")
-    return write_export(ported, folder)
+    return write_export(converted, folder)
 
 
-def write_export(ported: Ported, folder: Path) -> str | None:
+def write_export(converted: ConvertedModel, folder: Path) -> str | None:
     """What `export` writes, whatever the parameters hold: `verify` reports those that are not finite itself."""
-    family, architecture = ported.family, ported.architecture
-    tensors = to_theirs(flatten(ported.params), ported.kept, family.rows(architecture))
-    tensors |= {name: x for name, x in ported.kept.items() if name not in tensors}
+    family, architecture = converted.family, converted.architecture
+    tensors = export_tensors(flatten(converted.params), converted.source_tensors, family.rows(architecture))
+    tensors |= {name: x for name, x in converted.source_tensors.items() if name not in tensors}
     if "decoder" in architecture.parts:  # where the decoder is not tied, transformers wants its bias under both names
         for second, name in family.aliases.items():
             tensors[second] = tensors[name]
-            tensors[name] = ported.kept.get(name, tensors[name])  # no output depends on the first
+            tensors[name] = converted.source_tensors.get(name, tensors[name])  # no output depends on the first
     kind = family.transformers_class(architecture)
-    named = {_full_name(name, family, architecture): _typed(name, x, ported) for name, x in tensors.items()}
+    named = {_full_name(name, family, architecture): _typed(name, x, converted) for name, x in tensors.items()}
     new_folder(folder)
     # Not `ascontiguousarray`, which gives a scalar, as counters are, an axis.
     save_file(
         {name: np.asarray(x, order="C") for name, x in named.items()}, folder / WEIGHTS, metadata={"format": "pt"}
     )
-    config = ported.config | family.config(architecture) | {"model_type": family.name}
-    if ported.labels:  # the family's are made up
-        config["id2label"] = ported.config["id2label"]
+    config = converted.config | family.config(architecture) | {"model_type": family.name}
+    if converted.labels:  # the family's are made up
+        config["id2label"] = converted.config["id2label"]
     if kind:
         config["architectures"] = [kind]
     # transformers 5 loads everything in this type: a short one would round trained tensors that went out as float32.
     types = {x.dtype.name for x in named.values() if x.dtype in FLOATS.values()}
     config["dtype"] = types.pop() if len(types) == 1 else "float32"
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for file in ported.tokenizer:
+    for file in converted.tokenizer:
         shutil.copyfile(file, folder / file.name)
-    write_beside(ported.beside, folder)
+    write_settings_files(converted.settings_files, folder)
     return kind
 
 
@@ -75,9 +75,9 @@ def _full_name(name: str, family: Family, architecture: Architecture) -> str:
     return f"{family.prefix}.{name}"
 
 
-def _typed(name: str, array: np.ndarray, ported: Ported) -> np.ndarray:
+def _typed(name: str, array: np.ndarray, converted: ConvertedModel) -> np.ndarray:
     """In the type that it came in, where that holds every value."""
-    kind = ported.dtypes.get(ported.family.aliases.get(name, name))
+    kind = converted.dtypes.get(converted.family.aliases.get(name, name))
     if kind is None:
         return array
     short = array.astype(FLOATS[kind])
@@ -86,7 +86,7 @@ def _typed(name: str, array: np.ndarray, ported: Ported) -> np.ndarray:
 
 def text_side(
     settings: Model, leaves: Mapping[str, np.ndarray], origin: Origin, tokenizer: tuple[Path, ...], *, pad_id: int
-) -> Ported:
+) -> ConvertedModel:
     """The text side of a trained vision-language model as a BERT: embeddings, `text_fc` folded in, layers, pooler.
 
     `leaves` are its parameters by path, the text's layers as `trunk/layer_0` and so on.
@@ -105,7 +105,9 @@ def text_side(
     wanted |= folded_text(wanted, kernel, bias, segments=text.type_vocab_size)
     model = dataclasses.replace(settings, text=text, attention_pattern="bidirectional")
     config = {"pad_token_id": pad_id}
-    return Ported(BERT, Architecture(model, parts, pad_id=pad_id), unflatten(wanted), {}, {}, config, tokenizer, origin)
+    return ConvertedModel(
+        BERT, Architecture(model, parts, pad_id=pad_id), unflatten(wanted), {}, {}, config, tokenizer, origin
+    )
 
 
 def folded_text(

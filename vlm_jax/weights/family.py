@@ -23,7 +23,7 @@ class Architecture(NamedTuple):
     classes: int = 0
     """Classes of its answers, or of a CNN's classifier."""
     input: ImageInput | None = None
-    """How a CNN wants its pictures."""
+    """How a CNN wants its images."""
     pad_id: int | None = None
     """The row of the word table that transformers gives no gradient from texts."""
 
@@ -97,11 +97,11 @@ class Family:
         parts = set(architecture.parts) - {"decoder"}
         if isinstance(architecture.model, ImageEncoder) and architecture.classes:
             parts = {"classifier"}
-        whole = [(name, known) for name, known in self.classes.items() if not known.left]
-        if any(set(known.parts) == parts for _, known in whole):
-            return next(name for name, known in whole if set(known.parts) == parts)
+        complete = [(name, known) for name, known in self.classes.items() if not known.left]
+        if any(set(known.parts) == parts for _, known in complete):
+            return next(name for name, known in complete if set(known.parts) == parts)
         # A trunk without its pooler is still the trunk's class.
-        inside = [(len(known.parts), name) for name, known in whole[1:] if set(known.parts) < parts]
+        inside = [(len(known.parts), name) for name, known in complete[1:] if set(known.parts) < parts]
         return max(inside)[1] if inside else self.trunk
 
     def transformers_class(self, architecture: Architecture) -> str | None:
@@ -118,7 +118,7 @@ Names = dict[str, str]
 """The table's name of each tensor and the file's."""
 
 
-def says_untied(config: Mapping[str, Any]) -> bool:
+def is_untied(config: Mapping[str, Any]) -> bool:
     """Whether config.json says that the decoder is a table of its own, whatever it holds."""
     return config.get("tie_word_embeddings") is False
 
@@ -130,16 +130,16 @@ def table_names(tensors: Tensors, family: Family, *, untied: bool = False) -> Na
     """
     names: Names = {}
     for name in tensors:
-        ours = name.removeprefix(f"{family.prefix}.") if family.prefix else name
+        table_name = name.removeprefix(f"{family.prefix}.") if family.prefix else name
         for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
-            ours = ours.removesuffix(old) + new if ours.endswith(old) else ours
-        if ours.endswith("position_ids"):  # a buffer of older versions: 0, 1, 2, ...
+            table_name = table_name.removesuffix(old) + new if table_name.endswith(old) else table_name
+        if table_name.endswith("position_ids"):  # a buffer of older versions: 0, 1, 2, ...
             continue
-        ours = family.aliases.get(ours, ours)
-        if ours in names:
-            names[ours] = _of_two(tensors, family, names[ours], name)
+        table_name = family.aliases.get(table_name, table_name)
+        if table_name in names:
+            names[table_name] = _of_two(tensors, family, names[table_name], name)
             continue
-        names[ours] = name
+        names[table_name] = name
     if not untied and family.tied and family.tied[0] in names and not unused_biases(tensors, family, names):
         decoder, words = (names.get(name) for name in family.tied)
         if words and tensors[decoder].shape == tensors[words].shape and _equal(tensors, decoder, words):

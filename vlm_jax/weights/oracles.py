@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from vlm_jax.text_lines import first_line
-from vlm_jax.weights.ported import Ported
+from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.source import CONFIG, WEIGHTS, Source
 from vlm_jax.weights.torch_cnns import run_published
 
 
-def load_oracle(ported: Ported, source: Source, name: str, folder: Path) -> tuple[Any, str]:
+def load_oracle(converted: ConvertedModel, source: Source, name: str, folder: Path) -> tuple[Any, str]:
     """transformers' class `name` from the published files, and what in them does not fit the port, if anything.
 
     transformers draws tensors at random that a file lacks, or has in another shape. So each of these must be of a head
@@ -21,7 +21,7 @@ def load_oracle(ported: Ported, source: Source, name: str, folder: Path) -> tupl
     """
     import transformers
 
-    family = ported.family
+    family = converted.family
     folder.mkdir()
     files = {tensor.file for tensor in source.tensors.values()}
     for file in files:
@@ -29,7 +29,7 @@ def load_oracle(ported: Ported, source: Source, name: str, folder: Path) -> tupl
     for file in source.folder.glob("*.json"):
         if file.name == CONFIG or file.name.endswith("index.json"):
             shutil.copyfile(file, folder / file.name)
-    options = family.load_options(ported.architecture) if name == family.trunk else {}
+    options = family.load_options(converted.architecture) if name == family.trunk else {}
     try:
         model, info = getattr(transformers, name).from_pretrained(
             folder,
@@ -44,25 +44,25 @@ def load_oracle(ported: Ported, source: Source, name: str, folder: Path) -> tupl
         return None, f"cannot load the file: {first_line(error)}"
     missing = set(info["missing_keys"])
     for pair in family.aliases.items():  # transformers 5 wants both names of an untied bias, 4 took either
-        for here, there in (pair, pair[::-1]):
-            if here in missing and there not in missing:
-                model.get_parameter(here).data.copy_(model.get_parameter(there).data)
-                missing.remove(here)
+        for missing_name, loaded_name in (pair, pair[::-1]):
+            if missing_name in missing and loaded_name not in missing:
+                model.get_parameter(missing_name).data.copy_(model.get_parameter(loaded_name).data)
+                missing.remove(missing_name)
     shaped = {key for key, *_ in info["mismatched_keys"]}
-    return model.eval(), _unlike(ported, name, missing - shaped, shaped, set(info["unexpected_keys"]))
+    return model.eval(), _unlike(converted, name, missing - shaped, shaped, set(info["unexpected_keys"]))
 
 
-def _unlike(ported: Ported, name: str, missing: set[str], shaped: set[str], unexpected: set[str]) -> str:
+def _unlike(converted: ConvertedModel, name: str, missing: set[str], shaped: set[str], unexpected: set[str]) -> str:
     """Tensors that the class misses, has in another shape, or does not know, though the port computes with them."""
-    family, left = ported.family, ported.family.classes[name].left
-    ported_heads = {tensor for part in ported.architecture.parts for tensor in family.heads[part]}
-    if ported.architecture.classes and "classifier" in family.heads:
-        ported_heads |= set(family.heads["classifier"])
-    heads = {tensor for tensors in family.heads.values() for tensor in tensors} - ported_heads
-    behind = set(ported.published.left_behind)
+    family, left = converted.family, converted.family.classes[name].left
+    converted_heads = {tensor for part in converted.architecture.parts for tensor in family.heads[part]}
+    if converted.architecture.classes and "classifier" in family.heads:
+        converted_heads |= set(family.heads["classifier"])
+    heads = {tensor for tensors in family.heads.values() for tensor in tensors} - converted_heads
+    behind = set(converted.published.left_behind)
     problems = []
-    found = {"finds missing": (missing, heads), "has in another shape": (shaped, heads)}
-    for what, (keys, allowed) in (found | {"does not know": (unexpected, behind)}).items():
+    problem_tensors = {"finds missing": (missing, heads), "has in another shape": (shaped, heads)}
+    for what, (keys, allowed) in (problem_tensors | {"does not know": (unexpected, behind)}).items():
         names = [family.aliases.get(key.removeprefix(f"{family.prefix}."), key) for key in sorted(keys)]
         names = [key.removeprefix(f"{family.prefix}.") for key in names]
         wrong = [key for key in names if key not in allowed and not (left and key.startswith(left))]
@@ -71,35 +71,37 @@ def _unlike(ported: Ported, name: str, missing: set[str], shaped: set[str], unex
     return "; ".join(problems)
 
 
-def encoder_outputs(ported: Ported, model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The trunk's layers, the pooler and the ported heads of the class, by the names that `our_outputs` gives them."""
-    parts = ported.architecture.parts
-    given: dict[str, Any] = {
+def encoder_outputs(converted: ConvertedModel, model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The layers, the pooler and the converted heads of the class, under the names of `converted_outputs`."""
+    parts = converted.architecture.parts
+    arguments: dict[str, Any] = {
         "input_ids": torch.tensor(inputs["input_ids"]).long(),
         "attention_mask": torch.tensor(inputs["text_mask"]).long(),
     }
     if "segments" in inputs:
-        given["token_type_ids"] = torch.tensor(inputs["segments"]).long()
+        arguments["token_type_ids"] = torch.tensor(inputs["segments"]).long()
     if "image" in inputs:
-        given["visual_embeds"] = torch.tensor(inputs["image"]).double()
-        given["visual_attention_mask"] = torch.tensor(inputs["image_mask"]).long()
+        arguments["visual_embeds"] = torch.tensor(inputs["image"]).double()
+        arguments["visual_attention_mask"] = torch.tensor(inputs["image_mask"]).long()
     with torch.no_grad():
-        trunk = getattr(model, ported.family.prefix, model)(**given, output_hidden_states=True, return_dict=True)
-        whole = model(**given, return_dict=True) if {"words", "pairs", "answers"} & set(parts) else None
-    names = ["embeddings", *(f"layer {index + 1}" for index in range(ported.architecture.model.num_layers))]
+        trunk = getattr(model, converted.family.prefix, model)(**arguments, output_hidden_states=True, return_dict=True)
+        head_outputs = model(**arguments, return_dict=True) if {"words", "pairs", "answers"} & set(parts) else None
+    names = ["embeddings", *(f"layer {index + 1}" for index in range(converted.architecture.model.num_layers))]
     outputs = dict(zip(names, trunk.hidden_states, strict=True))
     outputs["pooled"] = getattr(trunk, "pooler_output", None) if "pooler" in parts else None
-    if whole is not None:
+    if head_outputs is not None:
         both = "words" in parts and "pairs" in parts
         heads = {"words": "prediction_logits" if both else "logits", "answers": "logits"}
         heads["pairs"] = "seq_relationship_logits" if both else "logits"
         shown = {"words": "masked words", "pairs": "sentence pairs", "answers": "answers"}
-        outputs |= {shown[part]: getattr(whole, attribute, None) for part, attribute in heads.items() if part in parts}
+        outputs |= {
+            shown[part]: getattr(head_outputs, attribute, None) for part, attribute in heads.items() if part in parts
+        }
     return {name: x.numpy() for name, x in outputs.items() if x is not None}
 
 
 def cnn_outputs(
-    ported: Ported, source: Source, name: str, folder: Path, pixels: np.ndarray
+    converted: ConvertedModel, source: Source, name: str, folder: Path, pixels: np.ndarray
 ) -> tuple[tuple[np.ndarray | None, np.ndarray | None], str]:
     """Pooled features [B, C] and logits (None without a classifier) of pixels [B, h, w, 3], and what does not fit.
 
@@ -107,15 +109,15 @@ def cnn_outputs(
     """
     image = torch.tensor(pixels).permute(0, 3, 1, 2).double()
     unlike = ""
-    if ported.family.in_transformers:
-        model, unlike = load_oracle(ported, source, name, folder)
+    if converted.family.in_transformers:
+        model, unlike = load_oracle(converted, source, name, folder)
         if unlike:
             return (None, None), unlike
         with torch.no_grad():
-            features = getattr(model, ported.family.prefix, model)(image).pooler_output.flatten(1)
-            logits = model(image).logits if ported.architecture.classes else None
+            features = getattr(model, converted.family.prefix, model)(image).pooler_output.flatten(1)
+            logits = model(image).logits if converted.architecture.classes else None
     else:
         tensors = {key: torch.tensor(source.tensors.read(key)).double() for key in source.tensors}
         with torch.no_grad():
-            features, logits = run_published(ported.family.name, tensors, image)
+            features, logits = run_published(converted.family.name, tensors, image)
     return (features.numpy(), None if logits is None else logits.numpy()), unlike

@@ -38,8 +38,8 @@ def convert_pickle(file: Path, output: Path) -> dict[str, tuple[int, ...]]:
     except OSError as error:
         raise InputError(f"cannot make the folder {output.parent}: {error.strerror}; give another --output") from None
     # Tensors that share memory, as tied ones do, are written out each.
-    apart = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    save_file(apart, output, metadata={"format": "pt"})
+    copies = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    save_file(copies, output, metadata={"format": "pt"})
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 

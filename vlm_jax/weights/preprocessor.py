@@ -1,4 +1,4 @@
-"""How a published CNN wants its pictures: the preprocessor_config.json beside its weights, or timm's config.json.
+"""How a published CNN wants its images: the preprocessor_config.json beside its weights, or timm's config.json.
 
 Keys and defaults are those of transformers' image processors: ConvNextImageProcessor, which published ResNets name, and
 ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` change no pixel. timm's are those of its
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vlm_jax.config import ImageInput
 from vlm_jax.errors import InputError
-from vlm_jax.weights.beside import PREPROCESSOR, Beside
+from vlm_jax.weights.settings_files import PREPROCESSOR, SettingsFiles
 
 PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2")
 SHORT_SIDE = ("Bit", "CLIP", "MobileNetV2")  # a size that is one number is that of the short side
@@ -35,7 +35,7 @@ _WHOLE = 384  # ConvNextImageProcessor crops below this size only
 
 
 class Preprocessor(NamedTuple):
-    """What the file says of a picture's way to the network."""
+    """What the file says of an image's way to the network."""
 
     size: tuple[int, int]
     """Height and width of what the network sees."""
@@ -48,11 +48,11 @@ class Preprocessor(NamedTuple):
     std: tuple[float, float, float]
 
 
-def read_preprocessor(beside: Beside) -> Preprocessor | None:
+def read_preprocessor(settings_files: SettingsFiles) -> Preprocessor | None:
     """What preprocessor_config.json says; None where there is none. `InputError` names what is not supported."""
-    if PREPROCESSOR not in beside:
+    if PREPROCESSOR not in settings_files:
         return None
-    config = beside[PREPROCESSOR]
+    config = settings_files[PREPROCESSOR]
     if not isinstance(config, dict):
         raise InputError(f"{PREPROCESSOR} holds {type(config).__name__}; expected an object of settings")
     kind = _kind(config)
@@ -72,9 +72,9 @@ def read_preprocessor(beside: Beside) -> Preprocessor | None:
     return Preprocessor(size, short_side, FILTERS[resample], *colours)
 
 
-def with_preprocessor(image: ImageInput, beside: Beside) -> ImageInput:
+def with_preprocessor(image: ImageInput, settings_files: SettingsFiles) -> ImageInput:
     """A CNN's input as preprocessor_config.json says; `image` where there is none."""
-    wanted = read_preprocessor(beside)
+    wanted = read_preprocessor(settings_files)
     if wanted is None:
         return image
     resize = "stretch" if wanted.short_side is None else "crop"
@@ -83,13 +83,13 @@ def with_preprocessor(image: ImageInput, beside: Beside) -> ImageInput:
 
 def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
     """A CNN's input as timm's config.json says in `pretrained_cfg`, or itself where it is old; else `image`."""
-    given = config.get("pretrained_cfg", config)
-    if not isinstance(given, dict):
-        raise InputError(f"config.json says pretrained_cfg = {given!r}; expected an object of settings")
-    given = {key: value for key, value in given.items() if key in TIMM and value is not None}
-    if not given:
+    settings = config.get("pretrained_cfg", config)
+    if not isinstance(settings, dict):
+        raise InputError(f"config.json says pretrained_cfg = {settings!r}; expected an object of settings")
+    settings = {key: value for key, value in settings.items() if key in TIMM and value is not None}
+    if not settings:
         return image
-    recipe = TIMM | given
+    recipe = TIMM | settings
     size, share = recipe["input_size"], recipe["crop_pct"]
     square = isinstance(size, (list, tuple)) and len(size) == 3 and size[0] == 3 and size[1] == size[2]
     _expect(recipe, "input_size", square and _is_length(size[1]), "[3, pixels, pixels]", file=TIMM_FILE)

@@ -2,13 +2,13 @@
 
 from vlm_jax.config import ImageEncoder
 from vlm_jax.trees import flatten
-from vlm_jax.weights.evidence import OPTION, Published
+from vlm_jax.weights.class_detection import OPTION, Published
 from vlm_jax.weights.family import Architecture
 from vlm_jax.weights.source import Changes
 from vlm_jax.weights.tables import Row
 
 
-def class_lines(published: Published, ported_class: str) -> list[str]:
+def class_lines(published: Published, exported_class: str) -> list[str]:
     """The class of a file and by what it is known, what of it is missing, what is left behind."""
     lines = [f"class: {published.name} ({published.evidence})"]
     if published.missing:
@@ -17,8 +17,8 @@ def class_lines(published: Published, ported_class: str) -> list[str]:
         lines.append(f"left behind: {', '.join(published.left_behind)}")
     if published.larger:
         lines.append(f"to take them as well: {OPTION} {' or '.join(published.larger)}")
-    if ported_class != published.name:
-        lines.append(f"ported as: {ported_class}")
+    if exported_class != published.name:
+        lines.append(f"ported as: {exported_class}")
     return lines
 
 
@@ -28,7 +28,7 @@ def port_report(
     rows: list[Row],
     params: dict,
     origin: dict,
-    kept: list[str],
+    source_tensors: list[str],
     class_of: list[str],
     changes: Changes,
 ) -> str:
@@ -41,11 +41,11 @@ def port_report(
         *(f"- {line}" for line in class_of),
         f"- sha256: {origin['sha256']}",
         f"- revision: {origin['revision'] or 'none: local files'}",
-        f"- parameters: {sum(leaves[path].size for row in rows for path in row.ours):,}",
+        f"- parameters: {sum(leaves[path].size for row in rows for path in row.target):,}",
     ]
     if isinstance(architecture.model, ImageEncoder):
         image = architecture.input
-        lines += [f"- network: {architecture.model.cnn}, {architecture.classes} classes", f"- pictures: {image}"]
+        lines += [f"- network: {architecture.model.cnn}, {architecture.classes} classes", f"- images: {image}"]
     else:
         model = architecture.model
         lines += [
@@ -55,9 +55,12 @@ def port_report(
             f"- heads of its own: {', '.join(architecture.parts) or 'none'}",
         ]
     lines += [f"- {line}" for line in changes.lines()]
-    lines += ["", "| theirs | ours | shape |", "|---|---|---|"]
+    lines += ["", "| source | converted | shape |", "|---|---|---|"]
     for row in rows:
-        lines += [f"| {', '.join(row.theirs)} | {path} | {list(leaves[path].shape)} |" for path in row.ours]
-    if kept:
-        lines += ["", f"{len(kept)} tensors of theirs are kept beside the parameters, so that an export returns them."]
+        lines += [f"| {', '.join(row.source)} | {path} | {list(leaves[path].shape)} |" for path in row.target]
+    if source_tensors:
+        lines += [
+            "",
+            f"{len(source_tensors)} tensors of theirs are kept beside the parameters, so that an export returns them.",
+        ]
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vlm_jax.errors import InputError
-from vlm_jax.weights.beside import MODULES, POOLING, SENTENCES, TRANSFORMERS, Beside, kind_of
+from vlm_jax.weights.settings_files import MODULES, POOLING, SENTENCES, TRANSFORMERS, SettingsFiles, kind_of
 
 LEGACY = {  # in the order in which several are put together
     "pooling_mode_cls_token": "cls",
@@ -51,11 +51,11 @@ class SentenceSettings(NamedTuple):
     """Put before every text."""
 
 
-def sentence_settings(beside: Beside, width: int) -> SentenceSettings:
+def sentence_settings(settings_files: SettingsFiles, width: int) -> SentenceSettings:
     """What the files say; without them the mean, of length 1. `width` is the encoder's."""
-    prompt = _prompt(beside.get(SENTENCES))
-    longest, lower_case = _transformer(beside)
-    modules = beside.get(MODULES)
+    prompt = _prompt(settings_files.get(SENTENCES))
+    longest, lower_case = _transformer(settings_files)
+    modules = settings_files.get(MODULES)
     normalize, place = True, POOLING
     if modules is not None:
         kinds = [kind_of(module) for module in modules if kind_of(module) != "Dropout"]
@@ -63,11 +63,13 @@ def sentence_settings(beside: Beside, width: int) -> SentenceSettings:
             raise InputError(f"{MODULES} lists {kinds}; expected Transformer, Pooling and perhaps Normalize")
         paths = {kind_of(module): f"{module['path']}/config.json" for module in modules}
         normalize, place = "Normalize" in kinds, paths["Pooling"]
-        if place not in beside:
+        if place not in settings_files:
             raise InputError(f"{MODULES} names {place}, which is not there")
         name = paths.get("Normalize", "")
-        _require(_object(beside.get(name, {}), name), name, _NORMALIZE, ())
-    pooling = _pooling(_object(beside[place], place), place, width, prompt) if place in beside else ("mean",)
+        _require(_object(settings_files.get(name, {}), name), name, _NORMALIZE, ())
+    pooling = (
+        _pooling(_object(settings_files[place], place), place, width, prompt) if place in settings_files else ("mean",)
+    )
     return SentenceSettings(pooling, normalize, longest, lower_case, prompt)
 
 
@@ -106,11 +108,11 @@ def _pooling(config: Mapping[str, Any], name: str, width: int, prompt: str) -> t
     return tuple(modes)
 
 
-def _transformer(beside: Beside) -> tuple[int | None, bool]:
+def _transformer(settings_files: SettingsFiles) -> tuple[int | None, bool]:
     """The most tokens of a text, and whether it is lower-cased first."""
     for name in TRANSFORMERS:
-        if name in beside:
-            config = _object(beside[name], name)
+        if name in settings_files:
+            config = _object(settings_files[name], name)
             _require(config, name, _TRANSFORMER | {"do_lower_case": (False, True)}, ("max_seq_length",))
             longest = config.get("max_seq_length")
             if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int) or longest < 3):

@@ -20,7 +20,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.integrity import sha256
 from vlm_jax.packages import PREFIX, in_package
 from vlm_jax.text_lines import first_line
-from vlm_jax.weights.beside import PATTERNS as BESIDE_PATTERNS
+from vlm_jax.weights.settings_files import PATTERNS as SETTINGS_PATTERNS
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 TOKENIZER_FILES = (
@@ -200,11 +200,11 @@ def _weight_files(path: Path) -> list[Path]:
         return _shards(path)
     if not path.is_dir():
         raise InputError(f"{path} is neither a file nor a folder")
-    found = sorted(entry for entry in path.iterdir() if entry.is_file())
-    pickles = [entry for entry in found if entry.suffix in PICKLES]
+    files = sorted(entry for entry in path.iterdir() if entry.is_file())
+    pickles = [entry for entry in files if entry.suffix in PICKLES]
     if pickles:
         raise InputError(_refused(pickles[0]))
-    single = [entry for entry in found if entry.suffix == ".safetensors"]
+    single = [entry for entry in files if entry.suffix == ".safetensors"]
     if len(single) == 1:
         return single
     raise InputError(f"{path} holds no weights; expected {WEIGHTS}, or {INDEX} and its shards")
@@ -227,10 +227,10 @@ def _shards(folder: Path) -> list[Path]:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(f"{index} names the shard {name!r}; expected .safetensors files in the same folder")
         try:
-            there = (folder / name).is_file()
+            exists = (folder / name).is_file()
         except OSError:  # too long a name
-            there = False
-        if not there:
+            exists = False
+        if not exists:
             raise InputError(f"{index} names {name}, which is not there")
     return [folder / name for name in names]
 
@@ -253,7 +253,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES, *BESIDE_PATTERNS]
+    patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES, *SETTINGS_PATTERNS]
     wanted = {"revision": revision or None, "allow_patterns": patterns}
     try:
         path = snapshot_download(repository, local_files_only=True, **wanted)

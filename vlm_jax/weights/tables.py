@@ -1,7 +1,7 @@
 """Tables that say which of their tensors are which of our parameters, and the one converter that reads them.
 
-A family is a list of `Row`s. `to_ours` and `to_theirs` are strict: what is left over, missing or of another shape is
-listed by name and refused.
+A family is a list of `Row`s. `convert_tensors` and `export_tensors` are strict: a tensor that is left over, missing or
+of another shape is named and refused.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,26 +31,28 @@ class Transform(NamedTuple):
 class Row(NamedTuple):
     """Their tensors and the parameters they become; none of ours has two rows."""
 
-    theirs: tuple[str, ...]
-    ours: tuple[str, ...]
+    source: tuple[str, ...]
+    target: tuple[str, ...]
     transform: Transform
 
 
-class Converted(NamedTuple):
+class ConvertedTensors(NamedTuple):
     """Our parameters, and tensors of theirs that an export gives back as they were."""
 
     params: dict[str, Any]
-    kept: dict[str, np.ndarray]
+    source_tensors: dict[str, np.ndarray]
 
 
-def _each(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Arrays]:
+def _on_each_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Arrays]:
     return lambda *arrays: tuple(np.ascontiguousarray(change(array)) for array in arrays)
 
 
 SAME = Transform(lambda *arrays: arrays, lambda *arrays: arrays)
-LINEAR = Transform(_each(lambda x: x.T), _each(lambda x: x.T))
+LINEAR = Transform(_on_each_array(lambda x: x.T), _on_each_array(lambda x: x.T))
 """[out, in] to [in, out]."""
-CONVOLUTION = Transform(_each(lambda x: x.transpose(2, 3, 1, 0)), _each(lambda x: x.transpose(3, 2, 0, 1)))
+CONVOLUTION = Transform(
+    _on_each_array(lambda x: x.transpose(2, 3, 1, 0)), _on_each_array(lambda x: x.transpose(3, 2, 0, 1))
+)
 """[out, in, k, k] to [k, k, in, out]; a depthwise kernel [C, 1, k, k] becomes [k, k, 1, C] by the same turn."""
 
 
@@ -73,75 +75,75 @@ def folded_norm(epsilon: float) -> Transform:
     return Transform(forward, backward, exact=False)
 
 
-def linear(theirs: str, ours: str, *, bias: bool = True) -> list[Row]:
+def linear(source: str, target: str, *, bias: bool = True) -> list[Row]:
     """A linear layer's weight and bias."""
-    rows = [Row((f"{theirs}.weight",), (f"{ours}/kernel",), LINEAR)]
-    return [*rows, Row((f"{theirs}.bias",), (f"{ours}/bias",), SAME)] if bias else rows
+    rows = [Row((f"{source}.weight",), (f"{target}/kernel",), LINEAR)]
+    return [*rows, Row((f"{source}.bias",), (f"{target}/bias",), SAME)] if bias else rows
 
 
-def norm(theirs: str, ours: str) -> list[Row]:
+def norm(source: str, target: str) -> list[Row]:
     """A layer norm's weight and bias."""
-    return [Row((f"{theirs}.weight",), (f"{ours}/scale",), SAME), Row((f"{theirs}.bias",), (f"{ours}/bias",), SAME)]
+    return [Row((f"{source}.weight",), (f"{target}/scale",), SAME), Row((f"{source}.bias",), (f"{target}/bias",), SAME)]
 
 
-def table(theirs: str, ours: str) -> list[Row]:
+def table(source: str, target: str) -> list[Row]:
     """An embedding table."""
-    return [Row((f"{theirs}.weight",), (f"{ours}/embedding",), SAME)]
+    return [Row((f"{source}.weight",), (f"{target}/embedding",), SAME)]
 
 
-def convolution_norm(theirs: tuple[str, str], ours: tuple[str, str], *, epsilon: float) -> list[Row]:
+def convolution_norm(source: tuple[str, str], target: tuple[str, str], *, epsilon: float) -> list[Row]:
     """A convolution without bias and the batch norm after it."""
-    conv, batch_norm = theirs
+    conv, batch_norm = source
     statistics = tuple(f"{batch_norm}.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var"))
     return [
-        Row((f"{conv}.weight",), (f"{ours[0]}/kernel",), CONVOLUTION),
-        Row(statistics, (f"{ours[1]}/scale", f"{ours[1]}/bias"), folded_norm(epsilon)),
+        Row((f"{conv}.weight",), (f"{target[0]}/kernel",), CONVOLUTION),
+        Row(statistics, (f"{target[1]}/scale", f"{target[1]}/bias"), folded_norm(epsilon)),
     ]
 
 
-def theirs_of(rows: list[Row]) -> tuple[str, ...]:
+def source_names(rows: list[Row]) -> tuple[str, ...]:
     """The names of all their tensors in some rows."""
-    return tuple(name for row in rows for name in row.theirs)
+    return tuple(name for row in rows for name in row.source)
 
 
-def to_ours(
+def convert_tensors(
     tensors: Tensors, names: Mapping[str, str], rows: list[Row], want: Mapping[str, jax.ShapeDtypeStruct], *, what: str
-) -> Converted:
+) -> ConvertedTensors:
     """Their tensors as our parameters, one after the other.
 
     `names` maps a table's name to the file's, `want` are the shapes of our model's leaves (`jax.eval_shape`). Raises
     `InputError` with the names of what is unexpected, missing or of the wrong shape.
     """
     _check_names(tensors, names, rows, what)
-    leaves, kept, problems = {}, {}, []
+    leaves, source_tensors, problems = {}, {}, []
     for row in rows:
-        arrays = tuple(tensors.read(names[name]) for name in row.theirs)
+        arrays = tuple(tensors.read(names[name]) for name in row.source)
         if not row.transform.exact:
-            kept |= dict(zip(row.theirs, arrays, strict=True))
+            source_tensors |= dict(zip(row.source, arrays, strict=True))
         try:
             with np.errstate(all="ignore"):  # what is not finite is named below
                 values = row.transform.forward(*arrays)
         except ValueError:  # too few axes to turn
             values = ()
-        came = ", ".join(f"{names[name]} {list(array.shape)}" for name, array in zip(row.theirs, arrays, strict=True))
-        for path, value in zip(row.ours, values or (np.zeros(0),) * len(row.ours), strict=True):
+        came = ", ".join(f"{names[name]} {list(array.shape)}" for name, array in zip(row.source, arrays, strict=True))
+        for path, value in zip(row.target, values or (np.zeros(0),) * len(row.target), strict=True):
             shape = want[path].shape if path in want else None
             if value.shape != shape:
                 problems.append(f"{came} for {path} {list(shape or ())}")
             leaves[path] = value
-        infinite = [names[name] for name, x in zip(row.theirs, arrays, strict=True) if not np.isfinite(x).all()]
+        infinite = [names[name] for name, x in zip(row.source, arrays, strict=True) if not np.isfinite(x).all()]
         problems += [f"{name} holds NaN or infinity" for name in infinite]
         if not infinite and not all(np.isfinite(value).all() for value in values):
-            problems.append(f"{came} make {row.ours[0]} NaN or infinite")  # a variance below 0
+            problems.append(f"{came} make {row.target[0]} NaN or infinite")  # a variance below 0
     problems += [f"nothing for {path}" for path in want if path not in leaves]
     if problems:
         raise InputError(f"{what} does not fit the model of its settings: {shortened(problems)}")
-    return Converted(unflatten(leaves), kept)
+    return ConvertedTensors(unflatten(leaves), source_tensors)
 
 
 def _check_names(tensors: Tensors, names: Mapping[str, str], rows: list[Row], what: str) -> None:
     """`InputError` where a name is unexpected or missing, or its tensor not of floats."""
-    listed = {name for row in rows for name in row.theirs}
+    listed = {name for row in rows for name in row.source}
     unexpected = {name: file_name for name, file_name in names.items() if name not in listed}
     problems = [f"unexpected {name} {list(tensors[name].shape)}" for name in unexpected.values()]
     missing = [name for name in sorted(listed) if name not in names]
@@ -159,32 +161,33 @@ def _check_names(tensors: Tensors, names: Mapping[str, str], rows: list[Row], wh
 
 def head_names(rows: list[Row]) -> set[str]:
     """Their names of the tensors of heads."""
-    return {name for row in rows if row.ours[0].startswith("head/") for name in row.theirs}
+    return {name for row in rows if row.target[0].startswith("head/") for name in row.source}
 
 
 def trunk_names(rows: list[Row]) -> set[str]:
     """Their names of all other tensors."""
-    return {name for row in rows for name in row.theirs} - head_names(rows)
+    return {name for row in rows for name in row.source} - head_names(rows)
 
 
-def to_theirs(
-    params: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray], rows: list[Row]
+def export_tensors(
+    params: Mapping[str, np.ndarray], source_tensors: Mapping[str, np.ndarray], rows: list[Row]
 ) -> dict[str, np.ndarray]:
-    """Our parameters, by path, under their names; the way back of `to_ours`, bit for bit where nothing was trained."""
-    paths = {path for row in rows for path in row.ours}
+    """The parameters under the source's names: the inverse of `convert_tensors`, bit for bit where nothing was
+    trained."""
+    paths = {path for row in rows for path in row.target}
     problems = [f"unexpected {path}" for path in params if path not in paths]
     problems += [f"missing {path}" for path in sorted(paths) if path not in params]
     if problems:
         raise InputError(f"the parameters do not fit the family: {shortened(problems)}")
     tensors: dict[str, np.ndarray] = {}
     for row in rows:
-        ours = tuple(np.asarray(params[path]) for path in row.ours)
+        target = tuple(np.asarray(params[path]) for path in row.target)
         if row.transform.exact:
-            theirs = row.transform.backward(*ours)
+            source = row.transform.backward(*target)
         else:
-            theirs = tuple(kept[name] for name in row.theirs)
-            untouched = zip(row.transform.forward(*theirs), ours, strict=True)
+            source = tuple(source_tensors[name] for name in row.source)
+            untouched = zip(row.transform.forward(*source), target, strict=True)
             if not all(np.array_equal(before, now) for before, now in untouched):
-                theirs = row.transform.backward(*ours, *theirs)
-        tensors |= dict(zip(row.theirs, theirs, strict=True))
+                source = row.transform.backward(*target, *source)
+        tensors |= dict(zip(row.source, source, strict=True))
     return tensors

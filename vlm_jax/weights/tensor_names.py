@@ -38,8 +38,8 @@ def renamed(source: Source, *, strip_prefix: str = "", drop_tensors: str = "") -
     """
     names = {name.removeprefix(strip_prefix): name for name in source.tensors}
     if len(names) < len(source.tensors):
-        kept = set(names.values())
-        twice = next(name for name in source.tensors if name not in kept)
+        chosen = set(names.values())
+        twice = next(name for name in source.tensors if name not in chosen)
         raise InputError(f"--strip-prefix {strip_prefix} gives two tensors of {source.name} the name of {twice!r}")
     stripped = sum(new != old for new, old in names.items())
     if strip_prefix and not stripped:
@@ -73,22 +73,23 @@ def _shown(names: Iterable[str]) -> str:
 
 def refuse_adapters(source: Source) -> None:
     """`InputError` where a file holds an adapter beside the weights that it changes."""
-    found = [name for name in source.tensors if ADAPTER.search(f".{name}")]
-    if found and len(found) == len(source.tensors):
+    adapters = [name for name in source.tensors if ADAPTER.search(f".{name}")]
+    if adapters and len(adapters) == len(source.tensors):
         raise InputError(
-            f"{source.name} holds an adapter alone ({found[0]}, ...), without the weights that it changes: load both, "
-            "merge them (peft: merge_and_unload) and save the whole"
+            f"{source.name} holds an adapter alone ({adapters[0]}, ...), without the weights that it changes: load "
+            "both, merge them (peft: merge_and_unload) and save the whole"
         )
-    if found:
+    if adapters:
         raise InputError(
-            f"{source.name} holds {len(found)} tensors of an adapter that is not merged ({found[0]}, ...): merge it "
-            "(peft: merge_and_unload) and save again; or port the weights below it, without what the adapter learned: "
-            f"--drop-tensors {shlex.quote(_adapter_pattern(found))} {COMMANDS}"
+            f"{source.name} holds {len(adapters)} tensors of an adapter that is not merged ({adapters[0]}, ...): "
+            "merge it (peft: merge_and_unload) and save again; or port the weights below it, without what the adapter "
+            "learned: "
+            f"--drop-tensors {shlex.quote(_adapter_pattern(adapters))} {COMMANDS}"
         )
 
 
-def _adapter_pattern(found: list[str]) -> str:
-    kinds = sorted({match.group(1) for name in found if (match := ADAPTER.search(f".{name}"))})
+def _adapter_pattern(adapters: list[str]) -> str:
+    kinds = sorted({match.group(1) for name in adapters if (match := ADAPTER.search(f".{name}"))})
     return rf"(.*\.)?({'|'.join(re.escape(kind) for kind in kinds)}).*"
 
 

@@ -17,9 +17,9 @@ import numpy as np
 from vlm_jax.config import ImageEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.text_lines import first_line
+from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, convert, read
 from vlm_jax.weights.export import export, write_export
-from vlm_jax.weights.family import Names, says_untied, table_names, unused_biases
-from vlm_jax.weights.ported import ABOUT, Ported, convert, read
+from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
 from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
 from vlm_jax.weights.tensor_names import renamed, written
 
@@ -48,7 +48,7 @@ class Check(NamedTuple):
     status: Status
 
 
-def judged(name: str, value: str, passed: bool) -> Check:
+def comparison(name: str, value: str, passed: bool) -> Check:
     """A comparison that took place."""
     return Check(name, value, "ok" if passed else "FAIL")
 
@@ -62,13 +62,13 @@ def verdict(checks: Iterable[Check]) -> tuple[str, int]:
     return (f"NOT COMPARED: {', '.join(left_out)}", 3) if left_out else ("PASS", 0)
 
 
-def score(ours: np.ndarray, theirs: np.ndarray) -> float:
+def score(output: np.ndarray, reference: np.ndarray) -> float:
     """The largest difference, relative to the largest entry of the reference where that is above 1."""
-    return float(np.abs(ours - theirs).max() / max(1.0, float(np.abs(theirs).max())))
+    return float(np.abs(output - reference).max() / max(1.0, float(np.abs(reference).max())))
 
 
 def verify(
-    name: str, *, strip_prefix: str = "", drop_tensors: str = "", given_class: str | None = None
+    name: str, *, strip_prefix: str = "", drop_tensors: str = "", class_name: str | None = None
 ) -> Iterator[Check]:
     """The checks of a source or of an import's folder, one after the other.
 
@@ -78,62 +78,67 @@ def verify(
     with tempfile.TemporaryDirectory() as temporary:
         folder, place = as_path(name), Path(temporary)
         if (folder / ABOUT).is_file():  # its reference is what it exports
-            ported = read(name, **changed, given_class=given_class)
-            export(ported, place / "source")
+            converted = read(name, **changed, class_name=class_name)
+            export(converted, place / "source")
             source = open_source(str(place / "source"))
-            oracle = ported.family.class_of(ported.architecture)
+            oracle = converted.family.class_of(converted.architecture)
         else:
             source = renamed(open_source(name), **changed)
-            ported = convert(source, given_class=given_class)
+            converted = convert(source, class_name=class_name)
             if source.changes.lines():
                 source = written(source, place / "renamed")
-            oracle = ported.published.name
-        for line in ported.class_lines:
+            oracle = converted.published.name
+        for line in converted.class_lines:
             key, _, value = line.partition(": ")
             yield Check(key, value, "note")
-        for line in ported.changes.lines():
+        for line in converted.changes.lines():
             yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
-        where = "transformers'" if ported.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
+        where = "transformers'" if converted.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
         yield Check("compared with", f"{where} {oracle}", "note")
-        yield _round_trip(ported, source, place / "again")
-        yield from _compare_outputs(ported, source, oracle, place / "model")
-        yield from _absent(ported)
+        yield _round_trip(converted, source, place / "again")
+        yield from _compare_outputs(converted, source, oracle, place / "model")
+        yield from _absent(converted)
 
 
-def _round_trip(ported: Ported, source: Source, folder: Path) -> Check:
+def _round_trip(converted: ConvertedModel, source: Source, folder: Path) -> Check:
     """Whether an export holds the tensors that the source holds, bit for bit, but for what was left behind."""
-    write_export(ported, folder)
+    write_export(converted, folder)
     back = Tensors([folder / WEIGHTS])
-    left = ported.published.left_behind
-    there, here = _all_names(source.tensors, ported, left), _all_names(back, ported)
-    different = sorted(set(there) ^ set(here))
-    for name in set(there) & set(here):
-        kinds = [(tensor.dtype, tensor.shape) for tensor in (source.tensors[there[name]], back[here[name]])]
-        if kinds[0] != kinds[1] or source.tensors.read(there[name]).tobytes() != back.read(here[name]).tobytes():
+    left = converted.published.left_behind
+    source_names, export_names = _all_names(source.tensors, converted, left), _all_names(back, converted)
+    different = sorted(set(source_names) ^ set(export_names))
+    for name in set(source_names) & set(export_names):
+        kinds = [
+            (tensor.dtype, tensor.shape) for tensor in (source.tensors[source_names[name]], back[export_names[name]])
+        ]
+        if (
+            kinds[0] != kinds[1]
+            or source.tensors.read(source_names[name]).tobytes() != back.read(export_names[name]).tobytes()
+        ):
             different.append(name)
-    value = f"{len(there)} tensors bit-equal" if not different else f"differ: {', '.join(different[:5])}"
-    return judged("exported again", value, not different)
+    value = f"{len(source_names)} tensors bit-equal" if not different else f"differ: {', '.join(different[:5])}"
+    return comparison("exported again", value, not different)
 
 
-def _all_names(tensors: Tensors, ported: Ported, left: tuple[str, ...] = ()) -> Names:
+def _all_names(tensors: Tensors, converted: ConvertedModel, left: tuple[str, ...] = ()) -> Names:
     """The table's names of a file's tensors and the file's, biases that nothing depends on included."""
-    untied = says_untied(ported.config)
-    names = table_names(tensors, ported.family, untied=untied)
-    names = {ours: name for ours, name in names.items() if ours not in left}
-    unused = unused_biases(tensors, ported.family, names)
-    return names | {f"{ours}, unused": name for ours, name in unused.items()}
+    untied = is_untied(converted.config)
+    names = table_names(tensors, converted.family, untied=untied)
+    names = {table_name: name for table_name, name in names.items() if table_name not in left}
+    unused = unused_biases(tensors, converted.family, names)
+    return names | {f"{table_name}, unused": name for table_name, name in unused.items()}
 
 
-def _absent(ported: Ported) -> Iterator[Check]:
+def _absent(converted: ConvertedModel) -> Iterator[Check]:
     """Outputs of the class that the port does not have: its file lacks tensors of theirs, or they were left behind."""
-    published, family = ported.published, ported.family
+    published, family = converted.published, converted.family
     known = family.classes[published.name]
-    there = {*ported.architecture.parts, *(("classifier",) if ported.architecture.classes else ())}
+    present = {*converted.architecture.parts, *(("classifier",) if converted.architecture.classes else ())}
     for part in known.parts:
         lacks = [name for name in family.tensors_of(part, untied=True) if name in published.missing]
         if lacks:
             yield Check(OUTPUTS[part], f"the file lacks {', '.join(lacks)}", "not compared")
-        elif part not in there:
+        elif part not in present:
             yield Check(OUTPUTS[part], "left behind", "not compared")
     if known.left:
         yield Check("its head", f"left behind: {', '.join(published.left_behind)}", "not compared")
@@ -145,22 +150,22 @@ def _not_installed(*modules: str) -> str | None:
     return f"{' and '.join(lacking)} not installed" if lacking else None
 
 
-def _compare_outputs(ported: Ported, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
+def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
     """Every output of the port with the oracle's, and its tokenizer with transformers'."""
-    needed = ("torch", "transformers") if ported.family.in_transformers else ("torch",)
+    needed = ("torch", "transformers") if converted.family.in_transformers else ("torch",)
     if why := _not_installed(*needed):
         yield Check("outputs", why, "not compared")
-    elif isinstance(ported.architecture.model, ImageEncoder):
-        yield from _compare_cnn(ported, source, oracle, folder)
+    elif isinstance(converted.architecture.model, ImageEncoder):
+        yield from _compare_cnn(converted, source, oracle, folder)
     else:
-        yield from _compare_encoder(ported, source, oracle, folder)
-    if not isinstance(ported.architecture.model, ImageEncoder):
-        yield _compare_tokenizers(ported, source)
+        yield from _compare_encoder(converted, source, oracle, folder)
+    if not isinstance(converted.architecture.model, ImageEncoder):
+        yield _compare_tokenizers(converted, source)
 
 
-def _inputs(ported: Ported) -> dict[str, np.ndarray]:
+def _inputs(converted: ConvertedModel) -> dict[str, np.ndarray]:
     """Random texts of several lengths, token types and, for VisualBERT, grid features with hidden cells."""
-    model, random = ported.architecture.model, np.random.default_rng(0)
+    model, random = converted.architecture.model, np.random.default_rng(0)
     length = min(24, model.text.max_position_embeddings - model.text.first_position)
     lengths = np.array([length, max(3, length // 2), 3])
     mask = np.arange(length)[None] < lengths[:, None]
@@ -170,15 +175,15 @@ def _inputs(ported: Ported) -> dict[str, np.ndarray]:
     inputs = {"input_ids": ids.astype(np.int32), "text_mask": mask}
     if model.text.type_vocab_size > 1:
         inputs["segments"] = random.integers(0, model.text.type_vocab_size, mask.shape).astype(np.int32)
-    if ported.architecture.sees:
+    if converted.architecture.sees:
         inputs["image"] = random.normal(size=(3, 7, model.image.feature_size)).astype(np.float32)
         inputs["image_mask"] = np.arange(7)[None] < np.array([7, 4, 6])[:, None]
     return inputs
 
 
-def our_outputs(ported: Ported, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def converted_outputs(converted: ConvertedModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Every layer and head by name, the words before the image's cells as VisualBERT has them; NaN where padded."""
-    module, model = ported.module, ported.architecture.model
+    module, model = converted.module, converted.architecture.model
 
     def run(params, inputs):
         wanted = {"norm", *(f"layer_{index}" for index in range(model.num_layers))}
@@ -187,14 +192,16 @@ def our_outputs(ported: Ported, inputs: dict[str, np.ndarray]) -> dict[str, np.n
         )
 
     with jax.default_matmul_precision("highest"):
-        output, captured = jax.device_get(jax.jit(run)(ported.params, inputs))
+        output, captured = jax.device_get(jax.jit(run)(converted.params, inputs))
     captured = captured["intermediates"]
-    cells = inputs["image"].shape[1] if "image" in inputs else 0
+    grid_length = inputs["image"].shape[1] if "image" in inputs else 0
     norms = captured["embed"]["norm"]["__call__"]  # the text's, then the image's
     states = {"embeddings": np.concatenate([x[:, 0] for x in norms], axis=1)}
     for index in range(model.num_layers):
-        whole = captured["trunk"][f"layer_{index}"]["__call__"][0][0][:, 0]
-        states[f"layer {index + 1}"] = np.concatenate([whole[:, cells:], whole[:, :cells]], axis=1)
+        layer_states = captured["trunk"][f"layer_{index}"]["__call__"][0][0][:, 0]
+        states[f"layer {index + 1}"] = np.concatenate(
+            [layer_states[:, grid_length:], layer_states[:, :grid_length]], axis=1
+        )
     seen = _seen(inputs)
     if output.words is not None:
         states["masked words"] = np.concatenate([output.words, output.image_words], axis=1)
@@ -208,28 +215,28 @@ def _seen(inputs: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([inputs["text_mask"], inputs.get("image_mask", np.ones((3, 0), bool))], axis=1)
 
 
-def _compare_encoder(ported: Ported, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
+def _compare_encoder(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
     from vlm_jax.weights.oracles import encoder_outputs, load_oracle
 
-    inputs = _inputs(ported)
-    model, unlike = load_oracle(ported, source, oracle, folder)
+    inputs = _inputs(converted)
+    model, unlike = load_oracle(converted, source, oracle, folder)
     if unlike:  # some of its tensors are random
-        yield judged("tensors", f"transformers' {oracle}: {unlike}", False)
+        yield comparison("tensors", f"transformers' {oracle}: {unlike}", False)
         return
-    ours, theirs = our_outputs(ported, inputs), encoder_outputs(ported, model, inputs)
-    for name, x in ours.items():
-        if name not in theirs:
+    outputs, references = converted_outputs(converted, inputs), encoder_outputs(converted, model, inputs)
+    for name, x in outputs.items():
+        if name not in references:
             yield Check(name, f"{oracle} does not compute it", "not compared")
             continue
-        reference = theirs[name]
-        mine = x.reshape(reference.shape)
+        reference = references[name]
+        output = x.reshape(reference.shape)
         shown = _seen(inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
-        worst = score(mine[shown], reference[shown])
-        yield judged(name, f"{worst:.1e}", worst <= BOUND)
-    if "masked words" in theirs:
+        worst = score(output[shown], reference[shown])
+        yield comparison(name, f"{worst:.1e}", worst <= BOUND)
+    if "masked words" in references:
         shown = _seen(inputs)
-        divergence = _divergence(theirs["masked words"][shown], ours["masked words"][shown].astype(np.float64))
-        yield judged("KL of masked words", f"{divergence:.1e} nats", divergence <= KL_BOUND)
+        divergence = _divergence(references["masked words"][shown], outputs["masked words"][shown].astype(np.float64))
+        yield comparison("KL of masked words", f"{divergence:.1e} nats", divergence <= KL_BOUND)
 
 
 def _divergence(logits: np.ndarray, other: np.ndarray) -> float:
@@ -238,43 +245,47 @@ def _divergence(logits: np.ndarray, other: np.ndarray) -> float:
     return max(float((np.exp(log_p) * (log_p - log_q)).sum(-1).max()), 0.0)  # in this order NaN stays
 
 
-def _compare_tokenizers(ported: Ported, source: Source) -> Check:
-    if not ported.tokenizer:
+def _compare_tokenizers(converted: ConvertedModel, source: Source) -> Check:
+    if not converted.tokenizer:
         return Check("tokenizer", "none lies beside the weights", "note")
     if why := _not_installed("transformers"):
         return Check("tokenizer", why, "not compared")
     from transformers import AutoTokenizer
 
-    ours = Tokenizer.load(ported.tokenizer[0].parent)
+    tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
     try:
-        theirs = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+        reference = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except (ValueError, OSError) as error:  # it needs a model_type that old files do not have
         if not (source.folder / "vocab.txt").is_file():
             why = f"transformers cannot read it: {first_line(error)}"
             return Check("tokenizer", why, "not compared")
         from transformers import BertTokenizer
 
-        theirs = BertTokenizer.from_pretrained(source.folder, local_files_only=True)  # with its settings
-    different = [text for text in TEXTS if ours.tokens([text])[0] != theirs.encode(text, add_special_tokens=False)]
+        reference = BertTokenizer.from_pretrained(source.folder, local_files_only=True)  # with its settings
+    different = [
+        text for text in TEXTS if tokenizer.tokens([text])[0] != reference.encode(text, add_special_tokens=False)
+    ]
     value = f"{len(TEXTS)} texts equal" if not different else f"differs on {different[0]!r}"
-    return judged("tokenizer", value, not different)
+    return comparison("tokenizer", value, not different)
 
 
-def _compare_cnn(ported: Ported, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
+def _compare_cnn(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
     from vlm_jax.weights.oracles import cnn_outputs
 
-    height, width = ported.architecture.input.size
+    height, width = converted.architecture.input.size
     pixels = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
-    theirs, unlike = cnn_outputs(ported, source, oracle, folder, pixels)
+    references, unlike = cnn_outputs(converted, source, oracle, folder, pixels)
     if unlike:
-        yield judged("tensors", f"transformers' {oracle}: {unlike}", False)
+        yield comparison("tensors", f"transformers' {oracle}: {unlike}", False)
         return
-    module = ported.module
+    module = converted.module
     with jax.default_matmul_precision("highest"):
-        ours = jax.device_get(jax.jit(lambda params, x: module.apply({"params": params}, x))(ported.params, pixels))
-    for name, mine, reference in zip(("features", "logits"), ours, theirs, strict=True):
-        if mine is not None and reference is not None:
-            worst = score(mine, reference)
-            yield judged(name, f"{worst:.1e}", worst <= CNN_BOUND and math.isfinite(worst))
-        elif mine is not None:
+        outputs = jax.device_get(
+            jax.jit(lambda params, x: module.apply({"params": params}, x))(converted.params, pixels)
+        )
+    for name, output, reference in zip(("features", "logits"), outputs, references, strict=True):
+        if output is not None and reference is not None:
+            worst = score(output, reference)
+            yield comparison(name, f"{worst:.1e}", worst <= CNN_BOUND and math.isfinite(worst))
+        elif output is not None:
             yield Check(name, f"{oracle} does not compute it", "not compared")

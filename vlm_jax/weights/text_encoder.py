@@ -14,7 +14,7 @@ from vlm_jax.data.text import Tokenizer, lower_cased
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import check_text
-from vlm_jax.weights.ported import Ported
+from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.sentences import SentenceSettings, pooled, sentence_settings
 
 BATCH = 32
@@ -33,29 +33,29 @@ class Guess(NamedTuple):
 class TextEncoder:
     """A ported BERT, RoBERTa or DistilBERT with its tokenizer, compiled once a length."""
 
-    def __init__(self, ported: Ported) -> None:
-        if isinstance(ported.architecture.model, ImageEncoder):
-            raise InputError(f"{ported.origin.source} is a CNN; expected a text encoder")
-        if not ported.tokenizer:
-            raise InputError(f"no tokenizer lies beside {ported.origin.source}")
-        self.tokenizer = Tokenizer.load(ported.tokenizer[0].parent)
-        self._parts, self._settings = ported.architecture.parts, ported.architecture.model
+    def __init__(self, converted: ConvertedModel) -> None:
+        if isinstance(converted.architecture.model, ImageEncoder):
+            raise InputError(f"{converted.origin.source} is a CNN; expected a text encoder")
+        if not converted.tokenizer:
+            raise InputError(f"no tokenizer lies beside {converted.origin.source}")
+        self.tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
+        self._parts, self._settings = converted.architecture.parts, converted.architecture.model
         text = self._settings.text
         self.tokenizer.check_fits(
-            text.vocab_size, f"the tokenizer beside {ported.origin.source} is not that of these weights"
+            text.vocab_size, f"the tokenizer beside {converted.origin.source} is not that of these weights"
         )
         self._unused = self.tokenizer.unused(text.vocab_size)
         self._longest = text.max_position_embeddings - text.first_position
-        self._beside = ported.beside
-        self._limit = read_settings(ported.tokenizer[0].parent).longest
-        self._params = jax.tree.map(jnp.asarray, ported.params)
-        module = ported.module
+        self._settings_files = converted.settings_files
+        self._limit = read_settings(converted.tokenizer[0].parent).longest
+        self._params = jax.tree.map(jnp.asarray, converted.params)
+        module = converted.module
         self._run = jax.jit(lambda params, ids, mask: module.apply({"params": params}, ids, mask))
 
     @cached_property
     def sentences(self) -> SentenceSettings:
         """How a text becomes one vector; `InputError` where the files beside the weights say what is not supported."""
-        settings = sentence_settings(self._beside, self._settings.hidden_size)
+        settings = sentence_settings(self._settings_files, self._settings.hidden_size)
         return settings if settings.longest is not None else settings._replace(longest=self._limit)
 
     def _encode(self, texts: Sequence[str], max_length: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -105,11 +105,11 @@ class TextEncoder:
         longest = settings.longest if max_length is None else max_length
         rows = []
         for begin in range(0, len(texts), BATCH):
-            some = [self._prepared(text) for text in texts[begin : begin + BATCH]]
-            filled = some + [""] * (BATCH - len(some) if len(texts) > BATCH else 0)
+            batch = [self._prepared(text) for text in texts[begin : begin + BATCH]]
+            filled = batch + [""] * (BATCH - len(batch) if len(texts) > BATCH else 0)
             ids, mask = self._encode(filled, longest)
             states = np.asarray(self._run(self._params, ids, mask).text)
-            rows.append(pooled(states, mask, settings.pooling)[: len(some)])
+            rows.append(pooled(states, mask, settings.pooling)[: len(batch)])
         vectors = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
         length_one = settings.normalize if normalize is None else normalize
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if length_one and rows else vectors

@@ -118,10 +118,10 @@ def config_of(place, *, steps=STEPS, **changes):
 
 def go(config, folder):
     """Train to the end; what was said, and the result."""
-    said = []
+    lines = []
     with claim(folder, config) as run:
-        result = Trainer(config, run, say=said.append).run()
-    return said, result
+        result = Trainer(config, run, write_line=lines.append).run()
+    return lines, result
 
 
 @pytest.fixture(scope="module")
@@ -180,15 +180,17 @@ def test_a_longer_run_on_moved_data_with_all_that_may_change_ends_bit_for_bit_as
     changed = config_of(moved, steps=MORE, **CHANGED)
     capsys.readouterr()
     _, result = go(changed, copy)
-    said = capsys.readouterr().out.split("\n")
-    (one, position), (other, its_position) = saved(copy, MORE), saved(tmp_path / "whole", MORE)
+    output = capsys.readouterr().out.split("\n")
+    (continued, position), (uninterrupted, its_position) = saved(copy, MORE), saved(tmp_path / "whole", MORE)
     assert position == its_position
-    assert {name: leaf.tobytes() for name, leaf in one.items()} == {n: leaf.tobytes() for n, leaf in other.items()}
+    assert {name: leaf.tobytes() for name, leaf in continued.items()} == {
+        n: leaf.tobytes() for n, leaf in uninterrupted.items()
+    }
 
     rows = {row["setting"]: row for row in result["history"]}
     assert set(rows) == {*CHANGED, *places(moved), "data.directory", "training.steps"}
     assert rows["data.threads"] == {"step": STEPS, "setting": "data.threads", "before": 2, "after": 1}
-    lines = [line for line in said if line.startswith(f"changed after optimizer step {STEPS}: ")]
+    lines = [line for line in output if line.startswith(f"changed after optimizer step {STEPS}: ")]
     assert len(lines) == len(rows) and "training.steps: 3 -> 6" in " ".join(lines)
     assert RunFolder(copy).config() == changed and result["config"]["data"]["threads"] == 1
     earlier = json.loads((copy / f"result-step-{STEPS}.json").read_text(encoding="utf-8"))
@@ -215,7 +217,7 @@ def test_a_run_under_a_schedule_that_decays_is_not_trained_longer_and_both_ways_
     capsys.readouterr()
 
 
-def test_less_than_what_was_trained_is_refused_and_the_end_that_was_asked_for_is_not_trained_again(data, copy, capsys):
+def test_fewer_steps_are_refused_and_the_same_end_is_not_trained_again(data, copy, capsys):
     (copy / "result.json").unlink()
     with pytest.raises(InputError, match=r"has taken 3 optimizer steps; training\.steps 2 must be at least that"):
         go(config_of(data, steps=2), copy)
@@ -224,8 +226,10 @@ def test_less_than_what_was_trained_is_refused_and_the_end_that_was_asked_for_is
     file.write_text(to_json(config_of(data, **{"data.threads": 1})), encoding="utf-8")
     before = (copy / "config.json").read_bytes()
     assert train([str(file), "--workdir", str(copy)]) == 0
-    said = capsys.readouterr().out
-    assert "nothing to do" in said and "data.threads: 2 -> 1" in said and (copy / "config.json").read_bytes() == before
+    output = capsys.readouterr().out
+    assert (
+        "nothing to do" in output and "data.threads: 2 -> 1" in output and (copy / "config.json").read_bytes() == before
+    )
 
 
 def swap(place):
@@ -259,7 +263,7 @@ def test_with_other_data_a_run_does_not_go_on(copy, moved, change, message):
         assert {name: (copy / name).read_bytes() for name in names} == before and not (copy / "history.json").exists()
 
 
-def test_data_that_were_changed_on_purpose_are_accepted_as_the_message_says(copy, moved, capsys):
+def test_deliberately_changed_data_are_accepted_by_the_command_of_the_message(copy, moved, capsys):
     config = config_of(moved, steps=STEPS + 1)
     RunFolder(copy).write_text("config.json", to_json(config))
     answer("train", moved)
@@ -271,11 +275,11 @@ def test_data_that_were_changed_on_purpose_are_accepted_as_the_message_says(copy
     assert f"python -m experiments.accept {' '.join(arguments)} --yes" in str(refused.value)
     assert accept.main([*arguments, "--yes"]) == 0 and "train split" in capsys.readouterr().out
     assert accept.main(arguments) == 0 and "split" not in capsys.readouterr().out
-    said, _ = go(config, copy)
-    assert any("resuming" in line for line in said)
+    output, _ = go(config, copy)
+    assert any("resuming" in line for line in output)
 
 
-def test_after_a_move_a_run_is_evaluated_asked_and_compared(copy, data, moved, tmp_path, capsys):
+def test_a_moved_run_is_evaluated_predicted_and_compared(copy, data, moved, tmp_path, capsys):
     config = dataclasses.replace(config_of(moved), seed=3)
     go(config, tmp_path / "other")
     gone = with_overrides(RunFolder(copy).config(), places(tmp_path / "gone").items())
@@ -289,14 +293,14 @@ def test_after_a_move_a_run_is_evaluated_asked_and_compared(copy, data, moved, t
     assert evaluate.main([str(copy), "--split", "validation", "--change", *one_file]) == 0
     assert predict.main([str(copy), "--image", str(moved / "images" / "1.png"), "--question", "is it 1?"]) == 0
     assert compare.main([str(copy), str(tmp_path / "other")]) == 0
-    assert "4 items on 4 pictures" in capsys.readouterr().out
+    assert "4 items on 4 images" in capsys.readouterr().out
     answer("validation", moved)
     with pytest.raises(InputError, match=r"another validation split: .*'9.png'"):
         evaluate.main([str(copy), "--split", "validation", "--change", *change])
     known = RunFolder(copy).data()
     known["test"]["items"]["12.png"] = known["test"]["sha256"] = "0" * 16
     RunFolder(copy).write_json("data.json", known)
-    with pytest.raises(InputError, match=r"other test pictures \(1 image with another image.*'12.png'\)"):
+    with pytest.raises(InputError, match=r"other test images \(1 image with another image.*'12.png'\)"):
         compare.main([str(copy), str(tmp_path / "other")])
 
 
@@ -313,7 +317,7 @@ def test_a_misspelt_setting_is_named_with_the_nearest(copy):
         evaluate.main([str(copy), "--split", "validation", "--change", "data.thread=3"])
 
 
-def test_other_devices_are_said_and_recorded_though_no_setting_says_so(data, copy, monkeypatch, capsys):
+def test_other_devices_are_printed_and_recorded(data, copy, monkeypatch, capsys):
     monkeypatch.setattr(Trainer, "_devices", lambda _: "8 x another kind")
     _, result = go(config_of(data, steps=STEPS + 1, **{"parallel.devices": 1}), copy)
     rows = [(row["setting"], row["before"], row["after"]) for row in result["history"]]
@@ -326,24 +330,24 @@ def test_other_devices_are_said_and_recorded_though_no_setting_says_so(data, cop
 
 
 def test_a_source_may_lie_elsewhere_and_has_to_be_the_same(data, short, tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    shutil.copyfile(short / "tokenizer.json", here / "tokenizer.json")
-    shutil.copytree(short, here / "run")
+    old_folder, new_folder = tmp_path / "here", tmp_path / "there"
+    old_folder.mkdir()
+    shutil.copyfile(short / "tokenizer.json", old_folder / "tokenizer.json")
+    shutil.copytree(short, old_folder / "run")
 
     def sources(place):
         return {"model.text.tokenizer": str(place / "tokenizer.json"), "model.init_from": str(place / "run")}
 
-    go(config_of(data, **sources(here)), tmp_path / "run")
-    here.rename(there)
-    said, _ = go(config_of(data, steps=STEPS + 1, **sources(here)), tmp_path / "run")
-    assert any("resuming" in line for line in said), "what was taken from them is in the run's folder"
-    _, result = go(config_of(data, steps=STEPS + 2, **sources(there)), tmp_path / "run")
-    assert {row["setting"] for row in result["history"]} == {*sources(there), "training.steps"}
+    go(config_of(data, **sources(old_folder)), tmp_path / "run")
+    old_folder.rename(new_folder)
+    output, _ = go(config_of(data, steps=STEPS + 1, **sources(old_folder)), tmp_path / "run")
+    assert any("resuming" in line for line in output), "what was taken from them is in the run's folder"
+    _, result = go(config_of(data, steps=STEPS + 2, **sources(new_folder)), tmp_path / "run")
+    assert {row["setting"] for row in result["history"]} == {*sources(new_folder), "training.steps"}
 
-    words = json.loads((there / "tokenizer.json").read_text(encoding="utf-8"))
+    words = json.loads((new_folder / "tokenizer.json").read_text(encoding="utf-8"))
     other = tmp_path / "tokenizer.json"
     other.write_text(json.dumps(words | {"normalizer": None}), encoding="utf-8")
     for setting, value in (("model.text.tokenizer", other), ("model.init_from", tmp_path / "run")):
         with pytest.raises(InputError, match=rf"{setting} {value} is not what .* began with"):
-            go(config_of(data, steps=STEPS + 3, **sources(there) | {setting: str(value)}), tmp_path / "run")
+            go(config_of(data, steps=STEPS + 3, **sources(new_folder) | {setting: str(value)}), tmp_path / "run")

@@ -29,33 +29,33 @@ MEANS = {
 
 def check_data(config: Config, folder: RunFolder, splits: Mapping[str, Sequence[Example]]) -> dict[str, SplitDigest]:
     """The digests of splits as they are now; `InputError` names what is not as the run began with."""
-    found = {split: digest_split(examples, config.data, split) for split, examples in splits.items()}
-    for split, what in other_data(folder, found).items():
+    digests = {split: digest_split(examples, config.data, split) for split, examples in splits.items()}
+    for split, what in changed_data(folder, digests).items():
         raise InputError(
             f"{folder.path} began with another {split} split: {what}; give the data that it began with or another "
             f"--workdir, or take a deliberate change with python -m experiments.accept {folder.path} --data --yes"
         )
-    return found
+    return digests
 
 
-def other_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> dict[str, str]:
+def changed_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> dict[str, str]:
     """What of each split is not as the run began with, in words."""
     known = folder.data()
-    found = {split: what_differs(from_row(known[split]), now) for split, now in digests.items() if split in known}
-    return {split: what for split, what in found.items() if what is not None}
+    differences = {split: what_differs(from_row(known[split]), now) for split, now in digests.items() if split in known}
+    return {split: what for split, what in differences.items() if what is not None}
 
 
-def data_now(folder: RunFolder) -> dict[str, SplitDigest]:
+def current_data(folder: RunFolder) -> dict[str, SplitDigest]:
     """The digests of the splits that a run has used, as they are now in the places that its config names."""
     data = folder.config().data
     splits = {"train", "validation"} | set(folder.data())
     return {split: digest_split(open_split(data, split), data, split) for split in sorted(splits)}
 
 
-def keep_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> None:
+def record_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> None:
     """Write digests of splits to `data.json`, beside those of other splits."""
     known = folder.data()
-    new = known | {split: its._asdict() for split, its in digests.items()}
+    new = known | {split: digest._asdict() for split, digest in digests.items()}
     if new != known:
         folder.write_json(DATA, new)
 
@@ -70,8 +70,8 @@ def adopt(config: Config, folder: RunFolder, step: int, *, devices: tuple[str | 
     before, now = devices
     other = [Change("devices", before, now, Kind.ROUNDING)] if before not in (None, now) else []
     changed = folder.adopt(config, step, other)
-    ends = (f"; {MEANS[each.kind]}" if each.kind in MEANS else "" for each in changed)
-    return [f"changed after optimizer step {step}: {each}{end}" for each, end in zip(changed, ends, strict=True)]
+    ends = (f"; {MEANS[change.kind]}" if change.kind in MEANS else "" for change in changed)
+    return [f"changed after optimizer step {step}: {change}{end}" for change, end in zip(changed, ends, strict=True)]
 
 
 def check_sources(config: Config, folder: RunFolder) -> None:
@@ -80,7 +80,7 @@ def check_sources(config: Config, folder: RunFolder) -> None:
     What a run took from its sources is in its folder: they need not be anywhere.
     """
     for change in changes(folder.config(), config):
-        if change.kind is not Kind.SOURCE or not _there_is_other(change, config, folder):
+        if change.kind is not Kind.SOURCE or not _is_other_source(change, config, folder):
             continue
         raise InputError(
             f"{change.setting} {change.after} is not what {folder.path} began with ({change.before}); leave it as it "
@@ -88,7 +88,7 @@ def check_sources(config: Config, folder: RunFolder) -> None:
         )
 
 
-def _there_is_other(change: Change, config: Config, folder: RunFolder) -> bool:
+def _is_other_source(change: Change, config: Config, folder: RunFolder) -> bool:
     if change.setting == "model.text.tokenizer":
         return _other_tokenizer(change.after, folder.file(TEXT_TOKENIZER))
     if change.setting == "generation.tokenizer":
@@ -98,22 +98,22 @@ def _there_is_other(change: Change, config: Config, folder: RunFolder) -> bool:
     return bool(digests) and open_pretrained(change.after).origin.sha256 != digests[0]
 
 
-def _other_tokenizer(source: str, kept: Path) -> bool:
-    if not kept.exists():  # it was never read
+def _other_tokenizer(source: str, saved_file: Path) -> bool:
+    if not saved_file.exists():  # it was never read
         return False
     with tempfile.TemporaryDirectory() as place:
         Tokenizer.load(source).save(place)
-        return (Path(place) / kept.name).read_bytes() != kept.read_bytes()
+        return (Path(place) / saved_file.name).read_bytes() != saved_file.read_bytes()
 
 
-def _other_image_tokenizer(config: Config, kept: Path) -> bool:
-    if not kept.exists():
+def _other_image_tokenizer(config: Config, saved_file: Path) -> bool:
+    if not saved_file.exists():
         return False
     from safetensors.numpy import load_file
 
-    run, its = tokenizer_run(config)
-    _, params, _ = load_trained(its, run, make_encoder(its, run), which="best")
+    run, run_config = tokenizer_run(config)
+    _, params, _ = load_trained(run_config, run, make_encoder(run_config, run), which="best")
     with tempfile.TemporaryDirectory() as place:
-        save_tokenizer(Path(place) / kept.name, its, params)
-        now, before = load_file(Path(place) / kept.name), load_file(kept)
+        save_tokenizer(Path(place) / saved_file.name, run_config, params)
+        now, before = load_file(Path(place) / saved_file.name), load_file(saved_file)
     return now.keys() != before.keys() or any(not np.array_equal(now[name], before[name]) for name in before)

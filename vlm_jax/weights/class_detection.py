@@ -42,8 +42,8 @@ class Published(NamedTuple):
     """Classes that would take some of these, if --architecture names them."""
 
 
-def class_of(source: Source, given: str | None = None) -> Named:
-    """The class that config.json or --architecture (`given`) names, or the only one that has such tensors.
+def class_of(source: Source, class_name: str | None = None) -> Named:
+    """The class that config.json or --architecture (`class_name`) names, or the only one that has such tensors.
 
     Raises `InputError` where that is no supported class, or more than one.
     """
@@ -52,14 +52,14 @@ def class_of(source: Source, given: str | None = None) -> Named:
             f"{source.name}: config.json says quantization_config = {quantized!r}: its class computes with rounded "
             "weights, which is not supported; take it out of the file where the weights shall be used as they are"
         )
-    family, named = _family_of_model_type(source), _architectures(source, given) or _timm(source)
+    family, named = _family_of_model_type(source), _architectures(source, class_name) or _timm(source)
     if named and family and named.family is not family:
         raise InputError(
             f"{source.name}: config.json says model_type = {family.name!r}, but its class {named.name} is of the "
             f"model_type {named.family.name!r}; correct config.json"
         )
-    if given is not None:
-        return _given(source, given, named, family)
+    if class_name is not None:
+        return _from_option(source, class_name, named, family)
     return named or _by_names(source, family)
 
 
@@ -67,7 +67,7 @@ def _supported() -> str:
     return one_of(CLASSES)
 
 
-def _architectures(source: Source, given: str | None) -> Named | None:
+def _architectures(source: Source, class_name: str | None) -> Named | None:
     """The class that `architectures` names; with several, the given one of them."""
     code = source.config.get("auto_map")
     if isinstance(code, dict) and any(str(key).startswith("AutoModel") for key in code):
@@ -79,8 +79,8 @@ def _architectures(source: Source, given: str | None) -> Named | None:
     if not listed:
         return None
     if not isinstance(listed, list) or len(listed) != 1:
-        if isinstance(listed, list) and given in listed:
-            return _known(source, given, "architectures")
+        if isinstance(listed, list) and class_name in listed:
+            return _known(source, class_name, "architectures")
         raise InputError(
             f"{source.name}: config.json says architectures = {listed!r}; expected a list of one class. Name it with "
             f"{OPTION}, or correct config.json"
@@ -125,26 +125,26 @@ def _family_of_model_type(source: Source) -> Family | None:
     return FAMILIES[name]
 
 
-def _given(source: Source, given: str, named: Named | None, family: Family | None) -> Named:
+def _from_option(source: Source, class_name: str, named: Named | None, family: Family | None) -> Named:
     """The class of the option, unless config.json says that the file is something else."""
-    if given not in CLASSES:
-        raise InputError(f"{OPTION} {given!r} cannot be ported; {_supported()}")
-    wanted = CLASSES[given]
+    if class_name not in CLASSES:
+        raise InputError(f"{OPTION} {class_name!r} cannot be ported; {_supported()}")
+    wanted = CLASSES[class_name]
     family = named.family if named else family
     if family and wanted is not family:
         raise InputError(
-            f"{OPTION} is {given}, but config.json of {source.name} says that it is of the family {family.name!r}; "
-            f"leave the option out, or {one_of(family.classes)}"
+            f"{OPTION} is {class_name}, but config.json of {source.name} says that it is of the family "
+            f"{family.name!r}; leave the option out, or {one_of(family.classes)}"
         )
-    if named is None or named.name == given:
-        return Named(wanted, given, OPTION, wanted.classes[given].left)
-    if given != wanted.trunk and named.left:
+    if named is None or named.name == class_name:
+        return Named(wanted, class_name, OPTION, wanted.classes[class_name].left)
+    if class_name != wanted.trunk and named.left:
         raise InputError(
-            f"{OPTION} is {given}, but config.json of {source.name} says {named.name}, whose heads compute something "
-            f"else; leave the option out, or give {wanted.trunk}"
+            f"{OPTION} is {class_name}, but config.json of {source.name} says {named.name}, whose heads compute "
+            f"something else; leave the option out, or give {wanted.trunk}"
         )
     evidence = f"{OPTION}; {named.evidence} says {named.name}"
-    return Named(wanted, given, evidence, (*wanted.classes[given].left, *named.left))
+    return Named(wanted, class_name, evidence, (*wanted.classes[class_name].left, *named.left))
 
 
 def require_own_prefix(source: Source) -> None:
@@ -156,17 +156,17 @@ def _by_names(source: Source, family: Family | None) -> Named:
     """The only class that has such tensors: of the family that `model_type` names, or of all known ones."""
     require_own_prefix(source)
     families = [family] if family else FAMILIES.values()
-    found = [named for each in families for named in _fitting(source, each)]
-    if family and len(found) == 1:
-        return found[0]._replace(evidence="config.json model_type and the names of the tensors")
-    if len(found) == 1 and _stands_alone(source, found[0]):
-        return found[0]
-    if not found and not family and not any(_recognises(each, source) for each in FAMILIES.values()):
+    fitting = [named for candidate in families for named in _fitting(source, candidate)]
+    if family and len(fitting) == 1:
+        return fitting[0]._replace(evidence="config.json model_type and the names of the tensors")
+    if len(fitting) == 1 and _stands_alone(source, fitting[0]):
+        return fitting[0]
+    if not fitting and not family and not any(_recognises(candidate, source) for candidate in FAMILIES.values()):
         shown = ", ".join(sorted(source.tensors)[:3])
         raise InputError(
             f"{source.name} is of no known family (its tensors begin {shown}); supported are: {', '.join(FAMILIES)}"
         )
-    choices = [named.name for named in found] or [name for each in families for name in each.classes]
+    choices = [named.name for named in fitting] or [name for candidate in families for name in candidate.classes]
     raise InputError(
         f"{source.name}: config.json names no class, and its tensors do not tell which of several it is; name it with "
         f"`port_weights import {source.name} {OPTION} CLASS --output FOLDER`, then use FOLDER; {one_of(choices)}"
@@ -185,10 +185,10 @@ def _fitting(source: Source, family: Family) -> Iterable[Named]:
     names = table_names(source.tensors, family)
     heads = [name for name in names if not name.startswith(family.trunk_names)]
     for name, known in family.classes.items():
-        mine = _tensors(family, known) | set(family.heads["decoder"] if "words" in known.parts else ())
+        expected = _tensors(family, known) | set(family.heads["decoder"] if "words" in known.parts else ())
         needed = set() if name == family.trunk else _tensors(family, known)
         left = {head for head in heads if known.left and head.startswith(known.left)}
-        fits = set(heads) <= mine | left and needed <= names.keys() and _whole(known, heads)
+        fits = set(heads) <= expected | left and needed <= names.keys() and _whole(known, heads)
         if fits and (family.in_transformers or _has_shape(source, family, name, names)):
             yield Named(family, name, "the names of the tensors", known.left)
 
@@ -224,8 +224,8 @@ def contents_of(named: Named, names: Names, *, untied: bool = False) -> tuple[tu
     parts = tuple(part for part in wanted if names.keys() >= set(family.heads[part]))
     if "words" in parts and names.keys() >= set(family.heads["decoder"]):
         parts = (*parts, "decoder")
-    ported = {tensor for part in parts for tensor in family.heads[part]}
-    others = {tensor for tensors in family.heads.values() for tensor in tensors} - ported
+    converted = {tensor for part in parts for tensor in family.heads[part]}
+    others = {tensor for tensors in family.heads.values() for tensor in tensors} - converted
     left = {name for name in names if name in others or (named.left and name.startswith(named.left))}
     larger = () if missing or named.left else _larger_classes(family, parts, left)
     return parts, Published(named.name, named.evidence, tuple(sorted(missing)), tuple(sorted(left)), larger)
@@ -233,7 +233,7 @@ def contents_of(named: Named, names: Names, *, untied: bool = False) -> tuple[tu
 
 def _larger_classes(family: Family, parts: tuple[Part, ...], left: set[str]) -> tuple[str, ...]:
     """Classes whose further heads lie among what is left behind, and that no other class's heads may be."""
-    others = [beginning for each in family.classes.values() if _whole(each, left) for beginning in each.left]
+    others = [beginning for other in family.classes.values() if _whole(other, left) for beginning in other.left]
     larger = []
     for name, known in family.classes.items():
         further = {tensor for part in set(known.parts) - set(parts) for tensor in family.heads[part]}

@@ -15,26 +15,26 @@ from vlm_jax.setting_kinds import Kind
 FREE = (Kind.SPEED, Kind.PLACE)
 
 
-def as_asked(folder: RunFolder, its: Config, asked: Config) -> Config:
-    """A run's config with what may change as in `asked`, where both are about the same images and texts.
+def as_requested(folder: RunFolder, config: Config, requested: Config) -> Config:
+    """A run's config with what may change as in `requested`, where both are about the same images and texts.
 
     Nothing is read where the places of data are the same.
     """
-    moved = with_settings_of(its, asked, *FREE)
-    places = [change.setting for change in changes(its, asked) if change.kind is Kind.PLACE]
-    if moved != asked or not any(setting.startswith("data.") for setting in places):
+    moved = with_settings_of(config, requested, *FREE)
+    places = [change.setting for change in changes(config, requested) if change.kind is Kind.PLACE]
+    if moved != requested or not any(setting.startswith("data.") for setting in places):
         return moved
-    return moved if _same_data(folder, asked.data) else its
+    return moved if _same_data(folder, requested.data) else config
 
 
 def _same_data(folder: RunFolder, data: Data) -> bool:
     """Whether the splits that a run kept digests of are those of these settings; no where one cannot be read."""
     known = folder.data()
     try:
-        found = {split: _digest(data, split) for split in known}
+        digests = {split: _digest(data, split) for split in known}
     except (InputError, OSError):
         return False
-    return bool(known) and not any(what_differs(from_row(known[split]), found[split]) for split in known)
+    return bool(known) and not any(what_differs(from_row(known[split]), digests[split]) for split in known)
 
 
 def content(folder: RunFolder, config: Config) -> tuple[Config, tuple[str, ...]]:

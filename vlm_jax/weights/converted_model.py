@@ -1,8 +1,8 @@
 """A published model in our parameters: read from a source, kept in a folder, run.
 
 A folder of an import holds `port.json` (what it is and where it came from), `port_report.md`, `params/` (Orbax), the
-tokenizer, the settings that lay beside the weights, `kept.safetensors` where an export needs tensors that no parameter
-stands for, and `digests.json` over all.
+tokenizer, the settings that lay beside the weights, `source_tensors.safetensors` where an export needs tensors that
+no parameter stands for, and `digests.json` over all.
 """
 
 import dataclasses
@@ -22,18 +22,18 @@ from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import compare_trees, flatten, unflatten
-from vlm_jax.weights.beside import Beside, read_beside, write_beside
-from vlm_jax.weights.evidence import Published, class_of, contents_of, require_own_prefix
+from vlm_jax.weights.class_detection import Published, class_of, contents_of, require_own_prefix
 from vlm_jax.weights.families import FAMILIES
-from vlm_jax.weights.family import Architecture, Family, says_untied, table_names, unused_biases
+from vlm_jax.weights.family import Architecture, Family, is_untied, table_names, unused_biases
 from vlm_jax.weights.labels import labels_of
 from vlm_jax.weights.preprocessor import with_preprocessor
 from vlm_jax.weights.report import class_lines, port_report
+from vlm_jax.weights.settings_files import SettingsFiles, read_settings_files, write_settings_files
 from vlm_jax.weights.source import NO_CHANGES, Changes, Source, as_path, new_folder, open_source
-from vlm_jax.weights.tables import to_ours, trunk_names
+from vlm_jax.weights.tables import convert_tensors, trunk_names
 from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters, renamed
 
-ABOUT, PARAMS, KEPT, DIGESTS = "port.json", "params", "kept.safetensors", "digests.json"
+ABOUT, PARAMS, SOURCE_TENSORS, DIGESTS = "port.json", "params", "source_tensors.safetensors", "digests.json"
 REPORT = "port_report.md"
 
 
@@ -46,13 +46,13 @@ class Origin(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Ported:
+class ConvertedModel:
     """A published model, its parameters where `VisualLanguageModel` has them."""
 
     family: Family
     architecture: Architecture
     params: dict[str, Any]
-    kept: dict[str, np.ndarray]
+    source_tensors: dict[str, np.ndarray]
     """Tensors of theirs, by their names, that an export gives back while ours are untouched."""
     dtypes: dict[str, str]
     """The type that each of their tensors had, where it was not float32."""
@@ -65,8 +65,8 @@ class Ported:
     """None for what no file was, as the text side of a run."""
     changes: Changes = NO_CHANGES
     """What was done to the names of the source's tensors."""
-    beside: Beside = dataclasses.field(default_factory=dict)
-    """Other settings files of theirs: how texts are pooled, how pictures are prepared."""
+    settings_files: SettingsFiles = dataclasses.field(default_factory=dict)
+    """Other settings files of theirs: how texts are pooled, how images are prepared."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class Ported:
     def parameter_count(self) -> int:
         """Numbers that came from the source."""
         leaves = flatten(self.params)
-        return sum(leaves[path].size for row in self.family.rows(self.architecture) for path in row.ours)
+        return sum(leaves[path].size for row in self.family.rows(self.architecture) for path in row.target)
 
     @property
     def module(self) -> ImageClassifier | PretrainedModel:
@@ -103,79 +103,102 @@ def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
     """Every parameter of an architecture by path, nothing computed."""
     module = make_module(architecture)
     if isinstance(architecture.model, ImageEncoder):
-        inputs, given = (jnp.zeros((1, 64, 64, 3)),), {}
+        inputs, keywords = (jnp.zeros((1, 64, 64, 3)),), {}
     else:
         inputs = (jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool))
-        given = {"image": jnp.zeros((1, 1, architecture.model.image.feature_size))} if architecture.sees else {}
-    variables = jax.eval_shape(lambda key: module.init(key, *inputs, **given), jax.random.key(0))
+        keywords = {"image": jnp.zeros((1, 1, architecture.model.image.feature_size))} if architecture.sees else {}
+    variables = jax.eval_shape(lambda key: module.init(key, *inputs, **keywords), jax.random.key(0))
     return flatten(variables["params"])
 
 
-def read(name: str, *, strip_prefix: str = "", drop_tensors: str = "", given_class: str | None = None) -> Ported:
+def read(name: str, *, strip_prefix: str = "", drop_tensors: str = "", class_name: str | None = None) -> ConvertedModel:
     """The model at a source, or in the folder of an import; `InputError` where anything is amiss.
 
-    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`; `given_class` is for a source that does not
+    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`; `class_name` is for a source that does not
     say what it is.
     """
     folder = as_path(name)
     if (folder / ABOUT).is_file():
-        if strip_prefix or drop_tensors or given_class:
+        if strip_prefix or drop_tensors or class_name:
             raise InputError(
                 f"{name} is the folder of an import, whose class and names are settled; give --architecture, "
                 "--strip-prefix and --drop-tensors with its source"
             )
         return read_import(folder)
     source = renamed(open_source(name), strip_prefix=strip_prefix, drop_tensors=drop_tensors)
-    return convert(source, given_class=given_class)
+    return convert(source, class_name=class_name)
 
 
-def convert(source: Source, *, given_class: str | None = None) -> Ported:
+def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     """A source's tensors as our parameters, each used once."""
     refuse_adapters(source)
-    named = class_of(source, given_class)
+    named = class_of(source, class_name)
     require_own_prefix(source)
-    family, untied = named.family, says_untied(source.config)
+    family, untied = named.family, is_untied(source.config)
     names = table_names(source.tensors, family, untied=untied)
     parts, published = contents_of(named, names, untied=untied)
-    names = {ours: name for ours, name in names.items() if ours not in published.left_behind}
+    names = {table_name: name for table_name, name in names.items() if table_name not in published.left_behind}
     unused = unused_biases(source.tensors, family, names)
     architecture = family.settings(source.config, names, source.tensors, named.name, parts)
     # PyTorch's batch norms count the batches that they saw; nothing is computed from it.
     counters = {name: names.pop(name) for name in list(names) if name.endswith(".num_batches_tracked")}
     rows = family.rows(architecture)
-    params, kept = to_ours(source.tensors, names, rows, shapes(architecture), what=source.name)
-    kept |= {name: source.tensors.read(there) for name, there in (counters | unused).items()}
-    dtypes = {ours: source.tensors[name].dtype for ours, name in names.items() if source.tensors[name].dtype != "F32"}
+    params, source_tensors = convert_tensors(source.tensors, names, rows, shapes(architecture), what=source.name)
+    source_tensors |= {name: source.tensors.read(file_name) for name, file_name in (counters | unused).items()}
+    dtypes = {
+        table_name: source.tensors[name].dtype
+        for table_name, name in names.items()
+        if source.tensors[name].dtype != "F32"
+    }
     origin = Origin(source.name, source.revision, source.sha256)
     files = tuple(source.tokenizer_files())
     warnings = drop_warnings(source.changes.dropped, trunk_names(rows), family.prefix)
     changes = source.changes._replace(warnings=warnings)
-    beside = read_beside(source.folder)
+    settings_files = read_settings_files(source.folder)
     labels_of(source.config, architecture.classes)  # refused where they do not fit
     if architecture.input is not None:
-        architecture = architecture._replace(input=with_preprocessor(architecture.input, beside))
-    return Ported(family, architecture, params, kept, dtypes, source.config, files, origin, published, changes, beside)
+        architecture = architecture._replace(input=with_preprocessor(architecture.input, settings_files))
+    return ConvertedModel(
+        family,
+        architecture,
+        params,
+        source_tensors,
+        dtypes,
+        source.config,
+        files,
+        origin,
+        published,
+        changes,
+        settings_files,
+    )
 
 
-def write_import(ported: Ported, folder: Path) -> None:
+def write_import(converted: ConvertedModel, folder: Path) -> None:
     """Write the folder of an import; one that is there already and not empty is refused."""
     import orbax.checkpoint as ocp
 
     new_folder(folder)
     # Weights do not compress: trying takes twice the memory and three times as long.
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
-        checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(ported.params))
-    family, architecture = ported.family, ported.architecture
-    rows, origin = family.rows(architecture), ported.origin._asdict()
+        checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(converted.params))
+    family, architecture = converted.family, converted.architecture
+    rows, origin = family.rows(architecture), converted.origin._asdict()
     report = port_report(
-        family.name, architecture, rows, ported.params, origin, list(ported.kept), ported.class_lines, ported.changes
+        family.name,
+        architecture,
+        rows,
+        converted.params,
+        origin,
+        list(converted.source_tensors),
+        converted.class_lines,
+        converted.changes,
     )
     (folder / REPORT).write_text(report, encoding="utf-8")
-    if ported.kept:
-        save_file(ported.kept, folder / KEPT)
-    for file in ported.tokenizer:
+    if converted.source_tensors:
+        save_file(converted.source_tensors, folder / SOURCE_TENSORS)
+    for file in converted.tokenizer:
         shutil.copyfile(file, folder / file.name)
-    write_beside(ported.beside, folder)
+    write_settings_files(converted.settings_files, folder)
     about = {
         "family": family.name,
         "kind": "cnn" if isinstance(architecture.model, ImageEncoder) else "transformer",
@@ -184,18 +207,18 @@ def write_import(ported: Ported, folder: Path) -> None:
         "classes": architecture.classes,
         "input": to_dict(architecture.input) if architecture.input else None,
         "pad_id": architecture.pad_id,
-        "dtypes": ported.dtypes,
-        "config": ported.config,
-        "tokenizer": [file.name for file in ported.tokenizer],
+        "dtypes": converted.dtypes,
+        "config": converted.config,
+        "tokenizer": [file.name for file in converted.tokenizer],
         "origin": origin,
-        "published": ported.published._asdict() if ported.published else None,
-        "changes": ported.changes._asdict(),
+        "published": converted.published._asdict() if converted.published else None,
+        "changes": converted.changes._asdict(),
     }
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     write_digests(folder, folder / DIGESTS)
 
 
-def read_import(folder: Path) -> Ported:
+def read_import(folder: Path) -> ConvertedModel:
     """What `write_import` wrote; `InputError` where a file is not as it was written."""
     again = "import again"
     try:
@@ -223,20 +246,20 @@ def read_import(folder: Path) -> Ported:
         params = _restore(folder, shapes(architecture))
     except InputError as error:
         raise InputError(f"{error}; {again}") from None
-    kept = load_file(folder / KEPT) if KEPT in listed else {}
+    source_tensors = load_file(folder / SOURCE_TENSORS) if SOURCE_TENSORS in listed else {}
     files = tuple(folder / name for name in about["tokenizer"])
-    return Ported(
+    return ConvertedModel(
         family,
         architecture,
         params,
-        kept,
+        source_tensors,
         about["dtypes"],
         about["config"],
         files,
         origin,
         published,
         changes,
-        read_beside(folder),
+        read_settings_files(folder),
     )
 
 

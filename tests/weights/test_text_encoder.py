@@ -6,12 +6,12 @@ import pytest
 
 from tests.weights import own
 from vlm_jax.errors import InputError
-from vlm_jax.weights.ported import read
-from vlm_jax.weights.texts import TextEncoder
+from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.text_encoder import TextEncoder
 
 
 @pytest.fixture(scope="module")
-def ported(tmp_path_factory):
+def converted(tmp_path_factory):
     """The tiny BERT with a masked-word head instead of its pooler."""
     folder = tmp_path_factory.mktemp("published") / "bert"
     return read(str(own.write(folder, masked(), architectures=["BertForMaskedLM"])))
@@ -30,15 +30,15 @@ def masked():
 
 
 @pytest.fixture(scope="module")
-def encoder(ported):
-    return TextEncoder(ported)
+def encoder(converted):
+    return TextEncoder(converted)
 
 
-def test_a_vector_is_the_mean_of_the_last_layer(ported, encoder):
+def test_a_vector_is_the_mean_of_the_last_layer(converted, encoder):
     texts = ["is there a circle?", "what", ""]
     vectors = encoder.embed(texts, normalize=False)
     ids, mask = encoder.tokenizer.encode(texts, 12)
-    states = np.asarray(ported.module.apply({"params": ported.params}, jnp.asarray(ids), jnp.asarray(mask)).text)
+    states = np.asarray(converted.module.apply({"params": converted.params}, jnp.asarray(ids), jnp.asarray(mask)).text)
     for row, vector in enumerate(vectors):
         np.testing.assert_allclose(vector, states[row][mask[row]].mean(0), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(encoder.embed(texts), axis=1), 1, rtol=1e-5)
@@ -53,10 +53,10 @@ def test_a_vector_does_not_depend_on_its_company(encoder):
     assert encoder.embed([]).shape == (0, 0)
 
 
-def test_masked_words_are_the_likeliest_ones(ported, encoder):
+def test_masked_words_are_the_likeliest_ones(converted, encoder):
     (guesses,) = encoder.fill_mask("is there a [MASK]?", top=3)
     ids, mask = encoder.tokenizer.encode(["is there a [MASK]?"], 16)
-    output = ported.module.apply({"params": ported.params}, jnp.asarray(ids), jnp.asarray(mask))
+    output = converted.module.apply({"params": converted.params}, jnp.asarray(ids), jnp.asarray(mask))
     logits = np.asarray(output.words)[0, 4]
     best = np.argsort(-logits)[:3]
     assert [guess.token for guess in guesses] == [own.WORDS[index] for index in best]
@@ -88,7 +88,7 @@ def test_a_token_beyond_the_table_is_named(tmp_path):
         TextEncoder(read(str(folder)))
 
 
-def test_what_cannot_be_done_is_said(encoder, tmp_path):
+def test_impossible_requests_are_refused(encoder, tmp_path):
     for length in (2, 1, 0, -1):
         with pytest.raises(InputError, match=f"max_length is {length}; expected .* from 3"):
             encoder.embed(["a"], max_length=length)

@@ -10,32 +10,32 @@ from vlm_jax.errors import InputError
 MODULES, SENTENCES = "modules.json", "config_sentence_transformers.json"
 TRANSFORMERS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json")
 POOLING, PREPROCESSOR = "1_Pooling/config.json", "preprocessor_config.json"
-BESIDE = (MODULES, SENTENCES, *TRANSFORMERS, POOLING, PREPROCESSOR)
-PATTERNS = (*BESIDE, "[0-9]_*/config.json")
+FILES = (MODULES, SENTENCES, *TRANSFORMERS, POOLING, PREPROCESSOR)
+PATTERNS = (*FILES, "[0-9]_*/config.json")
 """The same on the hub, where sentence-transformers numbers the folders of its modules."""
-PORTED = ("Transformer", "Pooling", "Normalize", "Dropout")
+SUPPORTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")
 """Modules of sentence-transformers without weights of their own, and the encoder."""
 
-Beside = dict[str, Any]
+SettingsFiles = dict[str, Any]
 """What each file holds, by its path under the folder."""
 
 
-def read_beside(folder: Path) -> Beside:
+def read_settings_files(folder: Path) -> SettingsFiles:
     """The files in a folder; `InputError` where one is no JSON, or a module computes what is not ported.
 
     An encoder in a folder of its own, as old sentence-transformers keep it (`0_Transformer`), has them one folder up.
     """
     root = folder.parent if folder.name in _folders(folder.parent, "Transformer") else folder
-    names = dict.fromkeys([*BESIDE, *(f"{name}/config.json" for name in _folders(root, "Pooling", "Normalize"))])
-    found = {name: _read(path) for name in names for path in (root / name, folder / name)[::-1] if path.is_file()}
-    if MODULES in found:
-        found[MODULES] = [_at_home(module, root / MODULES) for module in _modules(found[MODULES], root / MODULES)]
-    return found
+    names = dict.fromkeys([*FILES, *(f"{name}/config.json" for name in _folders(root, "Pooling", "Normalize"))])
+    contents = {name: _read(path) for name in names for path in (root / name, folder / name)[::-1] if path.is_file()}
+    if MODULES in contents:
+        contents[MODULES] = [_at_home(module, root / MODULES) for module in _modules(contents[MODULES], root / MODULES)]
+    return contents
 
 
-def write_beside(beside: Mapping[str, Any], folder: Path) -> None:
+def write_settings_files(settings_files: Mapping[str, Any], folder: Path) -> None:
     """Write the files under a folder."""
-    for name, value in beside.items():
+    for name, value in settings_files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -66,10 +66,10 @@ def _modules(value: Any, path: Path) -> list[dict[str, Any]]:
 def _at_home(module: dict[str, Any], path: Path) -> dict[str, Any]:
     """The entry with the encoder beside the file, where an import and an export have it."""
     kind = kind_of(module)
-    if kind not in PORTED:
+    if kind not in SUPPORTED_MODULES:
         raise InputError(
             f"{path} names {module.get('type')!r} in {module['path']!r}, which is not ported; supported are "
-            f"{', '.join(PORTED)}; take its entry out of the file to port the encoder without it"
+            f"{', '.join(SUPPORTED_MODULES)}; take its entry out of the file to port the encoder without it"
         )
     if module.get("kwargs"):
         raise InputError(f"{path} says kwargs = {module['kwargs']!r}, which is not supported; expected none")

@@ -14,13 +14,13 @@ from vlm_jax.errors import InputError
 from vlm_jax.run_folder import open_run
 from vlm_jax.training.acceptance import accept
 from vlm_jax.training.pretrained import open_pretrained, text_side_of_run
-from vlm_jax.weights.beside import read_beside, write_beside
+from vlm_jax.weights.converted_model import read, read_import, write_import
 from vlm_jax.weights.export import export
 from vlm_jax.weights.labels import labels_of
-from vlm_jax.weights.ported import read, read_import, write_import
 from vlm_jax.weights.preprocessor import read_preprocessor, with_preprocessor
 from vlm_jax.weights.sentences import LEGACY, MODES, pooled, sentence_settings
-from vlm_jax.weights.texts import TextEncoder
+from vlm_jax.weights.settings_files import read_settings_files, write_settings_files
+from vlm_jax.weights.text_encoder import TextEncoder
 
 TEXTS = ["is there a circle?", "what", "", "is there a shape? the circle color is a circle"]
 TRANSFORMER = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
@@ -49,11 +49,11 @@ def encoder(published):
     return TextEncoder(read(str(published)))
 
 
-def embedded(encoder, beside, texts=TEXTS, limit=None, **given):
+def embedded(encoder, settings_files, texts=TEXTS, limit=None, **options):
     """The vectors of an encoder beside which other files lie, so that the model is compiled once."""
-    encoder._beside, encoder._limit = beside, limit
+    encoder._settings_files, encoder._limit = settings_files, limit
     encoder.__dict__.pop("sentences", None)
-    return encoder.embed(texts, **given)
+    return encoder.embed(texts, **options)
 
 
 def states_of(encoder, texts=TEXTS, length=16):
@@ -82,7 +82,7 @@ def expected(encoder, mode, texts=TEXTS, length=16):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_text_is_pooled_as_the_file_says(mode, encoder):
+def test_a_text_is_pooled_as_in_the_file(mode, encoder):
     for config in (legacy(mode), {"embedding_dimension": WIDTH, "pooling_mode": mode, "include_prompt": True}):
         vectors = embedded(encoder, {"1_Pooling/config.json": config}, normalize=False)
         np.testing.assert_allclose(vectors, expected(encoder, mode), atol=2e-6)
@@ -97,29 +97,29 @@ def test_several_ways_are_put_one_behind_the_other(encoder):
 
 
 @pytest.mark.parametrize("pooling", [POOLING, NEWER], ids=["old names", "new names"])
-def test_vectors_have_length_one_where_a_module_says_so(pooling, encoder):
-    beside = {"1_Pooling/config.json": legacy("cls")}
-    plain = embedded(encoder, beside | {"modules.json": [TRANSFORMER, pooling]})
+def test_vectors_are_normalized_by_the_module(pooling, encoder):
+    settings_files = {"1_Pooling/config.json": legacy("cls")}
+    plain = embedded(encoder, settings_files | {"modules.json": [TRANSFORMER, pooling]})
     np.testing.assert_allclose(plain, expected(encoder, "cls"), atol=2e-6)
-    made = embedded(encoder, beside | {"modules.json": [TRANSFORMER, pooling, NORMALIZE]})
+    made = embedded(encoder, settings_files | {"modules.json": [TRANSFORMER, pooling, NORMALIZE]})
     np.testing.assert_allclose(made, plain / np.linalg.norm(plain, axis=1, keepdims=True), atol=1e-6)
-    asked = embedded(encoder, beside | {"modules.json": [TRANSFORMER, pooling]}, normalize=True)
-    np.testing.assert_allclose(asked, made, atol=1e-6)
-    left = embedded(encoder, beside | {"modules.json": [TRANSFORMER, pooling, NORMALIZE]}, normalize=False)
+    vectors = embedded(encoder, settings_files | {"modules.json": [TRANSFORMER, pooling]}, normalize=True)
+    np.testing.assert_allclose(vectors, made, atol=1e-6)
+    left = embedded(encoder, settings_files | {"modules.json": [TRANSFORMER, pooling, NORMALIZE]}, normalize=False)
     np.testing.assert_allclose(left, plain, atol=1e-6)
 
 
-def test_texts_are_cut_at_the_length_that_the_files_say(encoder):
+def test_texts_are_cut_at_the_length_of_the_files(encoder):
     for name in ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json"):
-        beside = {name: {"max_seq_length": 5, "do_lower_case": False}}
+        settings_files = {name: {"max_seq_length": 5, "do_lower_case": False}}
         np.testing.assert_allclose(
-            embedded(encoder, beside, normalize=False), expected(encoder, "mean", length=5), atol=2e-6
+            embedded(encoder, settings_files, normalize=False), expected(encoder, "mean", length=5), atol=2e-6
         )
     assert np.abs(expected(encoder, "mean", length=5) - expected(encoder, "mean")).max() > 0.05
     by_tokenizer = embedded(encoder, {}, limit=5, normalize=False)  # model_max_length of tokenizer_config.json
     np.testing.assert_allclose(by_tokenizer, expected(encoder, "mean", length=5), atol=2e-6)
-    asked = embedded(encoder, beside, normalize=False, max_length=9)
-    np.testing.assert_allclose(asked, expected(encoder, "mean", length=9), atol=2e-6)
+    vectors = embedded(encoder, settings_files, normalize=False, max_length=9)
+    np.testing.assert_allclose(vectors, expected(encoder, "mean", length=9), atol=2e-6)
 
 
 def test_the_prompt_and_small_letters_are_obeyed(encoder):
@@ -167,11 +167,11 @@ def test_what_cannot_be_pooled_is_refused_by_name(name, config, word):
 
 def test_a_prompt_that_is_not_pooled_is_refused():
     about = {"prompts": {"q": "a "}, "default_prompt_name": "q"}
-    beside = {"config_sentence_transformers.json": about, "1_Pooling/config.json": legacy("mean")}
-    assert sentence_settings(beside, WIDTH).prompt == "a "
-    beside["1_Pooling/config.json"]["include_prompt"] = False
+    settings_files = {"config_sentence_transformers.json": about, "1_Pooling/config.json": legacy("mean")}
+    assert sentence_settings(settings_files, WIDTH).prompt == "a "
+    settings_files["1_Pooling/config.json"]["include_prompt"] = False
     with pytest.raises(InputError, match="include_prompt"):
-        sentence_settings(beside, WIDTH)
+        sentence_settings(settings_files, WIDTH)
 
 
 def test_padding_is_not_pooled():
@@ -201,12 +201,12 @@ def test_files_travel_into_an_import_and_out_with_an_export(tmp_path):
     settings(folder, "added_tokens.json", **{"[MASK]": 4})
     write_import(read(str(folder)), tmp_path / "import")
     export(read_import(tmp_path / "import"), tmp_path / "export")
-    wanted = read_beside(folder)
+    wanted = read_settings_files(folder)
     assert set(wanted) == {
         "modules.json", "sentence_bert_config.json", "1_Pooling/config.json", "config_sentence_transformers.json",
     }  # fmt: skip
     for place in ("import", "export"):
-        assert read_beside(tmp_path / place) == wanted, place
+        assert read_settings_files(tmp_path / place) == wanted, place
         assert read_settings(tmp_path / place).switches == {"strip_accents": False}
         assert read_settings(tmp_path / place).added[0].content == "[MASK]"
     vectors = [TextEncoder(read(str(tmp_path / place))).embed(TEXTS[:2]) for place in ("bert", "import", "export")]
@@ -219,38 +219,38 @@ def test_an_encoder_in_a_folder_of_its_own_has_the_files_above_it(tmp_path):
     write(inner, sentence_bert_config={"max_seq_length": 6})
     modules = [TRANSFORMER | {"path": "0_Transformer"}, POOLING | {"path": "1_Other"}]
     write(tmp_path, modules=modules, **{"1_Other__config": legacy("max")})
-    beside = read_beside(inner)
-    assert sentence_settings(beside, WIDTH)[:3] == (("max",), False, 6)
-    write_beside(beside, tmp_path / "flat" if (tmp_path / "flat").mkdir() is None else None)
-    assert sentence_settings(read_beside(tmp_path / "flat"), WIDTH)[:3] == (("max",), False, 6)
+    settings_files = read_settings_files(inner)
+    assert sentence_settings(settings_files, WIDTH)[:3] == (("max",), False, 6)
+    write_settings_files(settings_files, tmp_path / "flat" if (tmp_path / "flat").mkdir() is None else None)
+    assert sentence_settings(read_settings_files(tmp_path / "flat"), WIDTH)[:3] == (("max",), False, 6)
 
 
 def test_a_module_with_weights_of_its_own_is_refused_until_it_is_taken_out(tmp_path):
     dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
     write(tmp_path, modules=[TRANSFORMER, POOLING, dense], **{"1_Pooling__config": legacy("mean")})
     with pytest.raises(InputError, match=r"2_Dense.*take its entry out"):
-        read_beside(tmp_path)
+        read_settings_files(tmp_path)
     write(tmp_path, modules=[TRANSFORMER, POOLING])
-    assert not sentence_settings(read_beside(tmp_path), WIDTH).normalize
+    assert not sentence_settings(read_settings_files(tmp_path), WIDTH).normalize
 
 
 @pytest.mark.parametrize("path", ["../outside", "/etc", "a/b"])
 def test_a_module_does_not_lead_out_of_the_folder(path, tmp_path):
     write(tmp_path / "outside", config=legacy("cls"))
     folder = write(tmp_path / "in", modules=[TRANSFORMER, POOLING | {"path": path}])
-    assert set(read_beside(folder)) == {"modules.json"}
+    assert set(read_settings_files(folder)) == {"modules.json"}
     with pytest.raises(InputError, match="not there"):
-        sentence_settings(read_beside(folder), WIDTH)
+        sentence_settings(read_settings_files(folder), WIDTH)
 
 
 @pytest.mark.parametrize("text", ["{", "[3]", '{"a": 1}', '[{"type": "Transformer"}]'])
 def test_modules_that_are_none_are_refused(text, tmp_path):
     (tmp_path / "modules.json").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"modules\.json"):
-        read_beside(tmp_path)
+        read_settings_files(tmp_path)
 
 
-# Pictures
+# Images
 
 
 RESNET = {  # as microsoft/resnet-50 has it
@@ -267,7 +267,7 @@ def preprocessor(config):
     return read_preprocessor({"preprocessor_config.json": config})
 
 
-def test_a_picture_is_prepared_as_the_file_says():
+def test_an_image_is_preprocessed_as_in_the_file():
     colours = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert preprocessor(RESNET) == ((224, 224), 256, "bicubic", *colours)
     assert preprocessor(RESNET | {"size": {"shortest_edge": 384}}) == ((384, 384), None, "bicubic", *colours)
@@ -283,12 +283,16 @@ def test_a_picture_is_prepared_as_the_file_says():
 def test_transformers_reads_the_same_sizes():
     from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 
-    given = {name: RESNET[name] for name in ("crop_pct", "image_mean", "image_std", "resample")}
-    theirs = ConvNextImageProcessorPil(**given, size={"shortest_edge": 224})
-    picture = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    assert theirs(picture, return_tensors="np")["pixel_values"].shape[2:] == preprocessor(RESNET).size
-    ours = with_preprocessor(ImageInput(), {"preprocessor_config.json": RESNET})
-    assert (ours.size, ours.mean, ours.std) == ((224, 224), tuple(theirs.image_mean), tuple(theirs.image_std))
+    options = {name: RESNET[name] for name in ("crop_pct", "image_mean", "image_std", "resample")}
+    reference = ConvNextImageProcessorPil(**options, size={"shortest_edge": 224})
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    assert reference(image, return_tensors="np")["pixel_values"].shape[2:] == preprocessor(RESNET).size
+    image_input = with_preprocessor(ImageInput(), {"preprocessor_config.json": RESNET})
+    assert (image_input.size, image_input.mean, image_input.std) == (
+        (224, 224),
+        tuple(reference.image_mean),
+        tuple(reference.image_std),
+    )
 
 
 @pytest.mark.parametrize(
@@ -337,11 +341,21 @@ def test_a_recipe_that_is_not_known_is_refused_by_name(key, value):
 def test_the_recipe_becomes_the_input_of_the_network():
     """Nothing of it is left as the family has it."""
     family = ImageInput(size=(9, 9), resize="pad", short_side=12, resample="lanczos", mean=(0.1,) * 3)
-    ours = with_preprocessor(family, {"preprocessor_config.json": RESNET})
-    assert (ours.size, ours.resize, ours.short_side, ours.resample) == ((224, 224), "crop", 256, "bicubic")
-    assert (ours.mean, ours.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    ours = with_preprocessor(family, {"preprocessor_config.json": SQUARE})
-    assert (ours.size, ours.resize, ours.short_side, ours.resample) == ((96, 128), "stretch", None, "bilinear")
+    image_input = with_preprocessor(family, {"preprocessor_config.json": RESNET})
+    assert (image_input.size, image_input.resize, image_input.short_side, image_input.resample) == (
+        (224, 224),
+        "crop",
+        256,
+        "bicubic",
+    )
+    assert (image_input.mean, image_input.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    image_input = with_preprocessor(family, {"preprocessor_config.json": SQUARE})
+    assert (image_input.size, image_input.resize, image_input.short_side, image_input.resample) == (
+        (96, 128),
+        "stretch",
+        None,
+        "bilinear",
+    )
     assert with_preprocessor(family, {}) == family
 
 
@@ -372,14 +386,14 @@ def test_labels_and_recipe_come_back_from_an_export(name, tmp_path):
     recipe = RESNET | {"size": 160, "image_mean": [0.1, 0.2, 0.3]}
     write(folder, preprocessor_config=recipe)
     write_import(read(str(folder)), tmp_path / "import")
-    ported = read_import(tmp_path / "import")
-    assert ported.labels == tuple(labels)
-    export(ported, tmp_path / "export")
+    converted = read_import(tmp_path / "import")
+    assert converted.labels == tuple(labels)
+    export(converted, tmp_path / "export")
     exported = json.loads((tmp_path / "export" / "config.json").read_text(encoding="utf-8"))
     assert {key: exported[key] for key in named} == {key: config[key] for key in named}
     assert json.loads((tmp_path / "export" / "preprocessor_config.json").read_text(encoding="utf-8")) == recipe
     if name == "resnet18":
-        assert ported.architecture.input.size == (160, 160) and ported.architecture.input.mean == (0.1, 0.2, 0.3)
+        assert converted.architecture.input.size == (160, 160) and converted.architecture.input.mean == (0.1, 0.2, 0.3)
     else:
         assert open_pretrained(str(tmp_path / "import")).answers == tuple(labels)
     (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "no"}}), encoding="utf-8")
@@ -389,7 +403,7 @@ def test_labels_and_recipe_come_back_from_an_export(name, tmp_path):
     assert read(str(folder)).labels == ()
 
 
-def test_the_export_of_a_run_says_how_its_tokenizer_reads(tmp_path):
+def test_the_export_of_a_run_has_its_tokenizer_settings(tmp_path):
     """Without a tokenizer_config.json transformers lower-cases, also where the run did not."""
     own.save_run(tmp_path / "run", own.config())
     vocabulary = {word: index for index, word in enumerate(own.WORDS)}
