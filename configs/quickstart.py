@@ -5,22 +5,27 @@ Command: python -m experiments.train configs/quickstart.py
 Time: 3.4 minutes on two cores. Accuracy: 99.8 % of the test questions, 54 % without the image.
 """
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
+from vlm_jax.config.vqa import VQA, Model
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> VQA:
+    return VQA(
         name="quickstart",
-        data=Data(texts_per_image=10, image=ImageInput(size=(64, 64), flip=True, shift=8)),
+        image=AugmentedImages(size=(64, 64), flip=True, shift=8),
         model=Model(
             hidden_size=128,
             num_attention_heads=4,
             num_layers=2,
             intermediate_size=256,
-            image=ImageEncoder(stem_width=16, stem_stride=1, widths=(32, 64, 128), blocks=(0, 1, 1)),
-            text=TextEncoder(vocab_size=128, feature_size=128, max_length=12),
+            image=SmallCNN(stem_width=16, stem_stride=1, widths=(32, 64, 128), blocks=(0, 1, 1)),
+            text=Text(vocab_size=128, max_length=12),
         ),
         # Above some 6e-4 the post-norm trunk settles for colours and never looks at shapes.
-        optimizer=Optimizer(learning_rate=5e-4, warmup_steps=200, b2=0.999, weight_decay=0.05, ema=0.99),
-        training=Training(steps=1000, batch_images=32, evaluate_every=250, log_every=50),
+        optimizer=AdamW(learning_rate=5e-4, warmup_steps=200, betas=(0.9, 0.999), weight_decay=0.05, ema=0.99),
+        training=TextTraining(steps=1000, batch_images=32, texts_per_image=10, evaluate_every=250, log_every=50),
     )

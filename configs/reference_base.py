@@ -5,30 +5,29 @@ Command: python -m experiments.train configs/reference_base.py --training.steps 
 Time: a step of 2 images takes 0.8 to 1.3 seconds on two cores. Accuracy: not trained here.
 """
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.encoders import ResNet
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
+from vlm_jax.config.vqa import VQA, Concat, Model, PerToken
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> VQA:
+    return VQA(
         name="reference_base",
-        data=Data(
-            texts_per_image=1,
-            image=ImageInput(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), flip=True),
-        ),
+        image=AugmentedImages(size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), flip=True),
         model=Model(
-            fusion="concat",
-            attention_pattern="bidirectional",
             hidden_size=768,
             num_attention_heads=12,
             num_layers=12,
             intermediate_size=3072,
             hidden_dropout_prob=0.1,
             attention_probs_dropout_prob=0.1,
-            head="per_token",
-            classes=30_522,
-            image=ImageEncoder(cnn="resnet50", feature_size=2048),
-            text=TextEncoder(vocab_size=30_522, feature_size=768, max_length=16),
+            fusion=Concat(attention_pattern="bidirectional", head=PerToken(classes=30_522)),
+            image=ResNet(depth=50),
+            text=Text(vocab_size=30_522, max_length=16),
         ),
-        optimizer=Optimizer(learning_rate=5e-5, warmup_steps=1000, weight_decay=0.01, b2=0.999),
-        training=Training(steps=10_000, batch_images=64, evaluate_every=1000),
+        optimizer=AdamW(learning_rate=5e-5, warmup_steps=1000, weight_decay=0.01, betas=(0.9, 0.999)),
+        training=TextTraining(steps=10_000, batch_images=64, texts_per_image=1, evaluate_every=1000),
     )

@@ -5,24 +5,28 @@ Command: python -m experiments.train configs/shape_scenes_captioning.py
 Time: 13 minutes on two cores. 96.6 % of the captions wholly true, 99.6 % of the things named.
 """
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.captioning import Captioning, Model
+from vlm_jax.config.data import SceneCaptions
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> Captioning:
+    return Captioning(
         name="shape_scenes_captioning",
-        task="captioning",
-        data=Data(
-            name="shape_scenes", texts="first_caption", texts_per_image=1, image=ImageInput(size=(64, 64), shift=3)
-        ),
+        data=SceneCaptions(captions="first"),
+        image=AugmentedImages(size=(64, 64), shift=3),
         model=Model(
             hidden_size=128,
             num_attention_heads=4,
             num_layers=3,
             intermediate_size=256,
-            image=ImageEncoder(stem_width=16, widths=(32, 64, 128), blocks=(0, 1, 1), positions="grid"),
-            text=TextEncoder(vocab_size=128, feature_size=128, max_length=24),
+            image=SmallCNN(stem_width=16, widths=(32, 64, 128), blocks=(0, 1, 1), positions="grid"),
+            text=Text(vocab_size=128, max_length=24),
         ),
-        optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, b2=0.98, weight_decay=0.05, ema=0.99),
-        training=Training(steps=3_000, batch_images=32, evaluate_every=500, log_every=50),
+        optimizer=AdamW(learning_rate=1e-3, warmup_steps=200, betas=(0.9, 0.98), weight_decay=0.05, ema=0.99),
+        training=TextTraining(steps=3_000, batch_images=32, texts_per_image=1, evaluate_every=500, log_every=50),
     )

@@ -8,51 +8,40 @@ of the numbers and 84 % of the relations are right; by a judge's choice of four 
 that were never seen (docs/results.md).
 """
 
-from vlm_jax.config import (
-    Config,
-    Data,
-    Generation,
-    ImageEncoder,
-    ImageInput,
-    ImageTokenizerSettings,
-    Model,
-    Optimizer,
-    TextEncoder,
-    Training,
-)
+from pathlib import Path
+
+from vlm_jax.config.data import SceneCaptions
+from vlm_jax.config.image_generation import ImageGeneration, Masked, Model, TrainedImageTokenizer
+from vlm_jax.config.images import ImageInput
+from vlm_jax.config.optimizers import Muon
+from vlm_jax.config.quantizers import FSQ
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> ImageGeneration:
+    return ImageGeneration(
         name="shape_scenes_generation",
-        task="image_generation",
-        data=Data(
-            name="shape_scenes",
-            drawing_things=(1, 2),
-            texts="first_caption",
-            texts_per_image=1,
-            image=ImageInput(size=(64, 64)),
+        data=SceneCaptions(objects=(1, 2), captions="first"),
+        image=ImageInput(size=(64, 64)),
+        image_tokenizer=TrainedImageTokenizer(
+            run=Path("runs/shape_scenes_tokenizer"), quantizer=FSQ(levels=(8, 5, 5, 5)), widths=(48, 96), depths=(1, 2)
         ),
         model=Model(
             hidden_size=128,
             num_attention_heads=4,
             num_layers=4,
             intermediate_size=512,
-            image_tokenizer=ImageTokenizerSettings(
-                levels=(8, 5, 5, 5), patch_size=4, widths=(48, 96), depths=(1, 2)
-            ),  # the tokenizer's
-            image=ImageEncoder(positions="grid"),
-            text=TextEncoder(vocab_size=128, feature_size=128, max_length=16),
+            text=Text(vocab_size=128, max_length=16),
         ),
-        optimizer=Optimizer(name="muon", learning_rate=1.4e-3, warmup_steps=200, b2=0.98, weight_decay=0.05, ema=0.995),
-        training=Training(steps=6_500, batch_images=64, evaluate_every=3_250, log_every=50),
-        generation=Generation(
-            tokenizer="runs/shape_scenes_tokenizer",
+        optimizer=Muon(learning_rate=1.4e-3, warmup_steps=200, betas=(0.9, 0.98), weight_decay=0.05, ema=0.995),
+        training=TextTraining(steps=6_500, batch_images=64, texts_per_image=1, evaluate_every=3_250, log_every=50),
+        generation=Masked(
             mask_schedule="linear",
             loss_weighting="elbo",
             token_frequency_power=0.5,
             num_decoding_steps=32,
-            guidance=1.0,
+            guidance_scale=2.0,
             num_refinement_rounds=4,
         ),
     )

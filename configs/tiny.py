@@ -5,21 +5,35 @@ Command: python -m experiments.train configs/tiny.py
 Time: 17 seconds on two cores, most of them compilation. Accuracy: 64 %, about what the question alone gives.
 """
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.data import EasyVQA
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
+from vlm_jax.config.vqa import VQA, Model
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> VQA:
+    return VQA(
         name="tiny",
-        data=Data(texts_per_image=4, limit=64, image=ImageInput(size=(16, 16))),
+        data=EasyVQA(limit=64),
+        image=AugmentedImages(size=(16, 16)),
         model=Model(
             hidden_size=32,
             num_attention_heads=2,
             num_layers=2,
             intermediate_size=64,
-            image=ImageEncoder(stem_width=8, widths=(16, 32), blocks=(0, 0), stem_stride=1),
-            text=TextEncoder(vocab_size=128, feature_size=32, max_length=16),
+            image=SmallCNN(stem_width=8, widths=(16, 32), blocks=(0, 0), stem_stride=1),
+            text=Text(vocab_size=128, max_length=16),
         ),
-        optimizer=Optimizer(learning_rate=3e-3, warmup_steps=5),
-        training=Training(steps=40, batch_images=8, log_every=10, evaluate_every=20, evaluation_batch_images=16),
+        optimizer=AdamW(learning_rate=3e-3, warmup_steps=5),
+        training=TextTraining(
+            steps=40,
+            batch_images=8,
+            texts_per_image=4,
+            log_every=10,
+            evaluate_every=20,
+            evaluation_batch_images=16,
+        ),
     )

@@ -6,26 +6,29 @@ Look first: python -m experiments.inspect_data configs/vqa_jsonl.py, with the sa
 Time: 4 minutes on two busy cores for 1,600 questions of VQA-RAD. Accuracy: 40 %, 38 % without the image.
 """
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.data import JsonLinesQuestions
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages, Pad
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
+from vlm_jax.config.vqa import VQA, Model
 
 
-def get_config() -> Config:
-    return Config(
+def get_config() -> VQA:
+    return VQA(
         name="vqa_jsonl",
-        data=Data(
-            name="jsonl",
-            texts_per_image=8,
-            image=ImageInput(size=(96, 96), resize="pad", shift=6),
-        ),
+        data=JsonLinesQuestions.model_construct(),  # its folder and files are given on the command line
+        image=AugmentedImages(size=(96, 96), resize=Pad(), shift=6),
         model=Model(
             hidden_size=128,
             num_attention_heads=4,
             num_layers=2,
             intermediate_size=256,
             hidden_dropout_prob=0.1,
-            image=ImageEncoder(stem_width=16, stem_stride=2, widths=(32, 64, 128), blocks=(0, 1, 1)),
-            text=TextEncoder(vocab_size=2048, feature_size=128, max_length=24),
+            image=SmallCNN(stem_width=16, stem_stride=2, widths=(32, 64, 128), blocks=(0, 1, 1)),
+            text=Text(vocab_size=2048, max_length=24),
         ),
-        optimizer=Optimizer(learning_rate=5e-4, warmup_steps=100, b2=0.999, weight_decay=0.05, ema=0.99),
-        training=Training(steps=600, batch_images=32, evaluate_every=100, log_every=50),
+        optimizer=AdamW(learning_rate=5e-4, warmup_steps=100, betas=(0.9, 0.999), weight_decay=0.05, ema=0.99),
+        training=TextTraining(steps=600, batch_images=32, texts_per_image=8, evaluate_every=100, log_every=50),
     )

@@ -102,8 +102,9 @@ def _override(config, change):
 
 
 def _may_change(config, setting):
-    from vlm_jax.config import KINDS
     from vlm_jax.setting_kinds import Kind
+
+    from vlm_jax.config import KINDS
 
     group = setting.split(".")[0]
     if group in CHANGED.values() and group != CHANGED.get(config.task):
@@ -115,8 +116,9 @@ def _may_change(config, setting):
 
 def _named(changes):
     """Those of the changes that can change a score: they name the files of the result."""
-    from vlm_jax.config import KINDS
     from vlm_jax.setting_kinds import Kind
+
+    from vlm_jax.config import KINDS
 
     return [change for change in changes if KINDS[change.partition("=")[0]] not in (Kind.PLACE, Kind.SPEED)]
 

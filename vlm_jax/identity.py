@@ -1,32 +1,43 @@
 """Whether a run that has begun is the same run under other settings.
 
 A run's identity is every setting that changes a parameter at a fixed number of devices, and the content of its images
-and texts. What each setting is stands beside it (`setting_kinds`).
+and texts. The mark of a setting stands beside its type (`settings/effects.py`).
 """
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from vlm_jax.config import KINDS, Config, leaves
-from vlm_jax.setting_kinds import Kind
+from vlm_jax.config.run import Run
+from vlm_jax.config.tasks import Config
+from vlm_jax.settings.changes import with_changes
+from vlm_jax.settings.effects import Effect, effects
+from vlm_jax.settings.groups import flat, json_tree, tree_of
+
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 class Change(NamedTuple):
-    """One setting, or a circumstance such as the devices, before and after."""
+    """One setting, or a circumstance such as the devices, before and after, as JSON has them."""
 
     setting: str
     before: Any
     after: Any
-    kind: Kind
+    effect: Effect
 
     def __str__(self) -> str:
         return f"{self.setting}: {self.before!r} -> {self.after!r}"
 
 
 def changes(old: Config, new: Config) -> list[Change]:
-    """Every setting that differs, in the order of the settings."""
-    before, after = leaves(old), leaves(new)
-    return [Change(name, before[name], after[name], KINDS[name]) for name in before if before[name] != after[name]]
+    """Every setting that both configs have and that differs, in the order of the settings.
+
+    Where a choice is another one, its `kind` differs, which stands for the settings that only one config has.
+    """
+    before, after, marks = flat(json_tree(old)), flat(json_tree(new)), effects(old)
+    return [
+        Change(name, before[name], after[name], marks[name])
+        for name in before
+        if name in after and before[name] != after[name]
+    ]
 
 
 def forbidden(old: Config, new: Config) -> list[Change]:
@@ -38,7 +49,8 @@ def forbidden(old: Config, new: Config) -> list[Change]:
     return [
         change
         for change in changes(old, new)
-        if change.kind is Kind.IDENTITY or (change.kind is Kind.SOURCE and None in (change.before, change.after))
+        if change.effect is Effect.IDENTITY
+        or (change.effect is Effect.SOURCE and None in (change.before, change.after))
     ]
 
 
@@ -47,24 +59,20 @@ def same_schedule(old: Config, new: Config) -> bool:
 
     A constant schedule has, unless the training ends before its warm-up, which is shortened then.
     """
-    old_steps, new_steps = old.training.steps, new.training.steps
+    first, second = old.training.steps, new.training.steps
     warmup = old.optimizer.warmup_steps
-    return old_steps == new_steps or (
-        old.optimizer.schedule == "constant" and min(warmup, old_steps) == min(warmup, new_steps)
+    return first == second or (old.optimizer.schedule == "constant" and min(warmup, first) == min(warmup, second))
+
+
+def with_settings_of(config: AnyRun, other: AnyRun, *marks: Effect) -> AnyRun:
+    """The config with the settings of these effects as `other` has them, where it has them."""
+    values, names = flat(tree_of(other)), effects(config)
+    return with_changes(
+        config, {name: values[name] for name, mark in names.items() if mark in marks and name in values}
     )
 
 
-def with_settings_of(config: Config, other: Config, *kinds: Kind) -> Config:
-    """The config with the settings of these kinds as `other` has them."""
-    return _replaced(config, leaves(other), kinds)
-
-
-def _replaced(group: Any, values: dict[str, Any], kinds: tuple[Kind, ...], path: str = "") -> Any:
-    new = {}
-    for name, value in vars(group).items():
-        setting = path + name
-        if setting not in KINDS:
-            new[name] = _replaced(value, values, kinds, f"{setting}.")
-        elif KINDS[setting] in kinds:
-            new[name] = values[setting]
-    return replace(group, **new)
+def settings_but(config: Config, *marks: Effect) -> frozenset[tuple[str, Any]]:
+    """The settings of a config whose effects are none of these, with their values: equal where configs agree."""
+    values = flat(tree_of(config))
+    return frozenset((name, values[name]) for name, mark in effects(config).items() if mark not in marks)

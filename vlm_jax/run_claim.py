@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vlm_jax.config import Config
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json
+from vlm_jax.config.tasks import Config
 from vlm_jax.errors import InputError
 from vlm_jax.failures import os_failure
 from vlm_jax.identity import forbidden, same_schedule
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.interrupts import on_interrupt
 from vlm_jax.run_folder import CONFIG, RunFolder
+from vlm_jax.settings.changes import to_json
 
 LOCK = "lock"
 
@@ -25,11 +24,11 @@ LOCK = "lock"
 def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
     """The folder, locked for this process: new, or holding this run, under settings that it may have (`identity`).
 
-    Raises `InputError`, and changes nothing, where the config is wrong, where another process holds the folder, where
-    it holds another run or something that is no run. A new folder in which nothing could be set up, or whose set-up
+    Raises `InputError`, and changes nothing, where another process holds the folder, or where it holds another run or
+    something that is no run. A new folder in which nothing could be set up, or whose set-up
     a signal interrupted, is emptied again.
     """
-    folder, config = RunFolder(workdir), check(config)
+    folder = RunFolder(workdir)
     made = [path for path in (workdir, *workdir.parents) if not path.exists()]
     _check_content(folder, config)
     fresh = False
@@ -87,8 +86,8 @@ def _check_identity(folder: RunFolder, before: Config, config: Config) -> None:
         raise InputError(
             f"{path} holds a run of training.steps {steps}, on which its learning rates depend (optimizer.schedule "
             f"{config.optimizer.schedule!r}, optimizer.warmup_steps {config.optimizer.warmup_steps}); to train its "
-            f"weights further, begin a run with --model.init-from {path} --workdir {_unused(path)}; to leave the end "
-            "open, begin one with --optimizer.schedule constant, whose training.steps may grow"
+            f"weights further, begin a run with --init.kind model --init.model {path} --workdir {_unused(path)}; to leave "
+            "the end open, begin one with --optimizer.schedule constant, whose training.steps may grow"
         )
     if folder.finished and wanted < steps:
         raise InputError(f"{path} has taken {steps} optimizer steps; training.steps {wanted} must be at least that")

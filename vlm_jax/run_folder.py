@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.config import Config, leaves
-from vlm_jax.config_json import from_json, to_json
+from vlm_jax.config.tasks import TASKS, Config
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.failures import check_writable_name
 from vlm_jax.identity import Change, changes
 from vlm_jax.integrity import MANIFEST, change, file_entry, read_manifest, write_manifest
+from vlm_jax.settings.changes import from_json, to_json
+from vlm_jax.settings.effects import Effect, effects
+from vlm_jax.settings.groups import flat, json_tree
 
 CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "weights.json"
 TRAINED_AS = "trained_as.json"
@@ -25,9 +27,8 @@ VOCABULARIES = (TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER)
 # What the manifest lists before the first step and while the run goes on, and what it lists when it has ended.
 SETUP = (CONFIG, *VOCABULARIES, DATA, WEIGHTS, TRAINED_AS, HISTORY)
 RESULTS = (RESULT, PREDICTIONS, METRICS)
-# Settings of `model` that say where something came from, not what the model computes.
-_SOURCES = ("model.init_from", "model.text.init_from", "model.image.init_from", "model.text.tokenizer")
-_IMAGE_SETTINGS = ("data.image.size", "data.image.resize", "data.image.mean", "data.image.std")
+# Groups of settings by which the numbers of a checkpoint mean something.
+_GROUPS = ("task", "image", "image_tokenizer", "model", "compute", "generation")
 REPEAT = "remove it, and the command that trained the run makes it again"
 
 
@@ -104,10 +105,12 @@ class RunFolder:
     def made_with(self) -> dict[str, Any]:
         """What the numbers of a checkpoint of this run mean something by: vocabularies by their SHA-256, settings."""
         listed = self.manifest() or {}
+        config = self.config()
+        marks = effects(config)
         settings = {
-            name: json.loads(json.dumps(value))
-            for name, value in leaves(self.config()).items()
-            if name in ("task", *_IMAGE_SETTINGS) or (name.startswith("model.") and name not in _SOURCES)
+            name: value
+            for name, value in flat(json_tree(config)).items()
+            if name.partition(".")[0] in _GROUPS and marks[name] is Effect.IDENTITY
         }
         return {name: listed[name]["sha256"] for name in VOCABULARIES if name in listed} | settings
 
@@ -163,7 +166,7 @@ class RunFolder:
         if not changed:
             return []
         rows = [{"step": step, "setting": row[0], "before": row[1], "after": row[2]} for row in changed]
-        rows, history = json.loads(json.dumps(rows)), self.history()
+        history = self.history()
         if history[-len(rows) :] != rows:  # else a process that was killed here has written them
             self.write_json(HISTORY, history + rows)
         if self.finished:
@@ -204,8 +207,8 @@ class RunFolder:
 def read_config(file: Path) -> Config:
     """The config in a run's `config.json`; `InputError` where this version did not write it."""
     try:
-        return from_json(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:  # not JSON, or settings of another version
+        return from_json(file.read_text(encoding="utf-8"), TASKS)
+    except (ValueError, OSError) as error:  # not UTF-8, not JSON, or settings of another version
         raise InputError(f"{file} cannot be used: {error}; train again") from None
 
 

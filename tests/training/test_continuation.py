@@ -8,6 +8,9 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json, with_overrides
+from vlm_jax.setting_kinds import Kind
 
 from experiments import accept, compare, evaluate, predict
 from experiments.train import main as train
@@ -23,12 +26,9 @@ from vlm_jax.config import (
     Training,
     leaves,
 )
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json, with_overrides
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder
-from vlm_jax.setting_kinds import Kind
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.loop import Trainer
 from vlm_jax.training.optimizer import make_optimizer

@@ -3,12 +3,16 @@
 import functools
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from vlm_jax.config import Config, Data
-from vlm_jax.config_checks import check
+from vlm_jax.config.data import DataSet
+from vlm_jax.config.image_generation import ImageGeneration
+from vlm_jax.config.image_tokenizer import ImageTokenizer
+from vlm_jax.config.initialization import ModelInit
+from vlm_jax.config.tasks import Config, TextConfig
+from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 
 TOLERANCE = 0.05
 MULTIPLE = 16  # of a feed-forward width
@@ -27,7 +31,7 @@ class Cost(NamedTuple):
 
 
 @functools.lru_cache
-def _classes(data: Data) -> int:
+def _classes(data: DataSet) -> int:
     from vlm_jax.data.answers import AnswerVocabulary
     from vlm_jax.data.sources import open_split
 
@@ -39,10 +43,10 @@ def cost(config: Config) -> Cost:
     """Parameters and FLOPs of a checked config, from shapes alone; prepares its data to count the answers."""
     from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
 
-    if config.task == "image_tokenizer":
-        rows = inspect_image_tokenizer(config.model.image_tokenizer, image_size=config.data.image.size)
+    if isinstance(config, ImageTokenizer):
+        rows = inspect_image_tokenizer(config.image_tokenizer, image_size=config.image.size)
     else:
-        rows = inspect(config.model, **_sizes(config))
+        rows = inspect(config.architecture, **_sizes(config))
     below: dict[str, int] = {}
     for row in rows[1:]:
         parent = row.path.rpartition("/")[0]
@@ -62,19 +66,23 @@ def parameter_shapes(config: Config) -> dict[str, Any]:
     """The parameters of a checked config's model as shapes; there is none for an image tokenizer."""
     from vlm_jax.models import inspection
 
-    return {} if config.task == "image_tokenizer" else inspection.parameter_shapes(config.model, **_sizes(config))
+    if isinstance(config, ImageTokenizer):
+        return {}
+    return inspection.parameter_shapes(config.architecture, **_sizes(config))
 
 
-def _sizes(config: Config) -> dict[str, Any]:
-    from vlm_jax.models.image_tokenizer import codebook_size
-
-    if config.task == "image_generation":
-        classes = codebook_size(config.model.image_tokenizer)
-    else:
-        classes = config.model.classes or (_classes(config.data) if config.data.texts == "questions" else 1)
+def _sizes(config: TextConfig) -> dict[str, Any]:
+    image_size, classes = config.image.size, 1
+    if isinstance(config, ImageGeneration):
+        image_size, classes = (
+            config.image_tokenizer.grid_size(image_size),
+            config.image_tokenizer.quantizer.codebook_size,
+        )
+    elif isinstance(config, VQA):
+        classes = config.classes or _classes(config.data)
     return {
-        "image_size": config.data.image.size,
-        "questions": config.data.texts_per_image,
+        "image_size": image_size,
+        "questions": config.training.texts_per_image,
         "classes": classes,
         "text_length": config.model.text.max_length,
     }
@@ -90,10 +98,10 @@ def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:
     goal = _measure(target, what)
     if abs(_measure(config, what) / goal - 1) <= TOLERANCE:
         return config, ""
-    model = config.model
-    if config.task == "image_tokenizer":
+    if isinstance(config, ImageTokenizer):
         raise InputError(f"match is {what!r}, and an image tokenizer has no trunk to make deeper or wider; match steps")
-    if model.init_from or (model.text.init_from and model.text.init_trunk):
+    init, model = config.init, config.model
+    if isinstance(init, ModelInit) or (getattr(init, "text", None) and init.trunk):
         raise InputError(f"match is {what!r}, and pretrained layers leave no choice of depth and width; match steps")
     changed = next(_candidates(config, what, goal), None)
     if changed is None:
@@ -113,7 +121,7 @@ def _measure(config: Config, what: str) -> int:
     return total.step_flops if what == "flops" else total.parameters
 
 
-def _candidates(config: Config, what: str, goal: int) -> Iterator[Config]:
+def _candidates(config: TextConfig, what: str, goal: int) -> Iterator[TextConfig]:
     """Configs within the tolerance, the nearest depth first.
 
     Parameters and FLOPs are linear in the feed-forward width and, from the first layer on, in depth: four models say
@@ -137,5 +145,5 @@ def _candidates(config: Config, what: str, goal: int) -> Iterator[Config]:
             yield shaped
 
 
-def _shaped(config: Config, layers: int, intermediate_size: int) -> Config:
-    return check(replace(config, model=replace(config.model, num_layers=layers, intermediate_size=intermediate_size)))
+def _shaped(config: TextConfig, layers: int, intermediate_size: int) -> TextConfig:
+    return with_changes(config, {"model.num_layers": layers, "model.intermediate_size": intermediate_size})

@@ -38,7 +38,7 @@ def disagreements(findings: Findings, *, most: int = 8) -> tuple[Disagreement, .
     if len(records) < 2 or any(record.config.task not in ("vqa", "captioning") for record in records.values()):
         return ()
     base = next(iter(records.values()))
-    known = base.config.task == "vqa" or base.config.data.name == "shape_scenes"
+    known = base.config.task == "vqa" or base.config.data.kind == "shape_scenes"
     try:
         items = {label: read_items(record.folder, record.config.task) for label, record in records.items()}
         chosen = _choose(list(items.values()), most, known=known)
@@ -94,7 +94,7 @@ def _thumbnails(record: Record, wanted: set[str]) -> dict[str, bytes]:
         return thumbnails
     for example in open_split(record.config.data, "test"):
         if example.image_id in wanted:
-            pixels = decode_image(example.image, name=example.image_id, max_pixels=record.config.data.image.max_pixels)
+            pixels = decode_image(example.image, name=example.image_id, max_pixels=record.config.data.max_pixels)
             thumbnails[example.image_id] = _png(pixels)
         if len(thumbnails) == len(wanted):
             break

@@ -2,19 +2,19 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from vlm_jax.ablation.costs import cost
 from vlm_jax.ablation.probe import Probe, probe
 from vlm_jax.ablation.records import read_run
 from vlm_jax.ablation.running import StudyFolder
-from vlm_jax.ablation.sharing import training
+from vlm_jax.ablation.sharing import Training, training
 from vlm_jax.ablation.statistics import pooled_std, seeds_needed
 from vlm_jax.ablation.study import Planned, Run, Table
 from vlm_jax.ablation.wording import is_share
-from vlm_jax.config import Config
+from vlm_jax.config.tasks import Config
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks import TASKS
 from vlm_jax.training.logging import duration
 
@@ -44,10 +44,10 @@ def plan(
     """
     measure = measure or partial(probe, jobs=jobs)
     same: dict[Config, Probe | str] = {}
-    shared: set[Config | None] = set()
+    shared: set[Training | None] = set()
     lines, seconds = [("run", "state", "parameters", "FLOPs a step", "memory", "time")], []
     for run in runs:
-        variant = replace(run.config, seed=runs[0].config.seed)
+        variant = with_changes(run.config, {"seed": runs[0].config.seed})
         state = "finished" if folder.run(run).finished else "failed" if folder.error(run) else "to do"
         todo = state == "to do" or (state == "failed" and retry)
         if todo and variant not in same:
@@ -147,7 +147,7 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
 
 
 def _scores(variant: Planned, runs: Sequence[Run], folder: StudyFolder, metric: str) -> list[float]:
-    own_runs = [run for run in runs if replace(run.config, seed=variant.config.seed) == variant.config]
+    own_runs = [run for run in runs if with_changes(run.config, {"seed": variant.config.seed}) == variant.config]
     records = [read_run(folder.run(run)) for run in own_runs if folder.run(run).finished]
     scores = [record.result["metrics"].get(metric) for record in records]
     return [value for value in scores if value is not None]

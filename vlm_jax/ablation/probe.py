@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_jax.config import Config
-from vlm_jax.config_json import from_json, to_json
+from vlm_jax.config.tasks import TASKS, Config
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import from_json, to_json
 from vlm_jax.text_lines import split_lines
 
 STEPS = 2
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     from vlm_jax.training.loop import Trainer
 
     tune_malloc()
-    config = from_json(Path(argv[0]).read_text(encoding="utf-8"))
+    config = from_json(Path(argv[0]).read_text(encoding="utf-8"), TASKS)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, claim(Path(folder) / "run", config) as run:
         trainer = Trainer(config, run, write_line=lambda text: None)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from vlm_jax.ablation.costs import Cost
 from vlm_jax.ablation.sharing import training
 from vlm_jax.ablation.statistics import Difference, Summary, differences, summary
-from vlm_jax.config import Config
+from vlm_jax.config.tasks import Config
 from vlm_jax.run_folder import METRICS, RunFolder
 from vlm_jax.tasks import TASKS
 from vlm_jax.text_lines import read_lines

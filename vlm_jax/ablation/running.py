@@ -9,18 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_jax.ablation.run_identity import as_requested
+from vlm_jax.ablation.run_identity import is_requested
 from vlm_jax.ablation.sharing import begin_trained, training
 from vlm_jax.ablation.study import Run, Table
-from vlm_jax.config import Config
-from vlm_jax.config_json import to_json
+from vlm_jax.config.tasks import Config
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import CODES, SIGNALS, print_line
 from vlm_jax.run_folder import CONFIG, RunFolder
+from vlm_jax.settings.changes import to_json, with_changes
+from vlm_jax.settings.effects import Effect
 from vlm_jax.text_lines import read_lines, split_lines
 from vlm_jax.training.checkpoint_manifest import fault
 from vlm_jax.training.evaluation import code, processor, versions
@@ -55,14 +56,14 @@ class StudyFolder:
 
     def trained_alike(self, config: Config, *, cores: int) -> RunFolder | None:
         """A finished run that `config` would have trained just so, here, now and on so many cores; None without one."""
-        wanted = training(config)
-        if wanted is None:
+        if training(config) is None:
             return None
-        finished = ((folder, training(config_of_run)) for folder, config_of_run in self._folders() if folder.finished)
         alike = (
             folder
-            for folder, config_of_run in finished
-            if config_of_run is not None and as_requested(folder, config_of_run, wanted) == wanted
+            for folder, config_of_run in self._folders()
+            if folder.finished
+            and training(config_of_run) is not None
+            and is_requested(folder, config_of_run, config, Effect.DECODING)
         )
         trained = (folder for folder in alike if folder.trained_as() is None)
         return next((folder for folder in trained if _of_here_and_now(folder, config.training.steps, cores)), None)
@@ -74,7 +75,7 @@ class StudyFolder:
             config.seed
             for folder, config in finished
             for variant in {variant.config for table in tables for variant in table.variants}
-            if (requested := replace(variant, seed=config.seed)) == as_requested(folder, config, requested)
+            if is_requested(folder, config, with_changes(variant, {"seed": config.seed}))
         }
 
     def finished(self) -> "FinishedRuns":
@@ -145,7 +146,7 @@ def _first_of(requested: Config, runs: Iterable[tuple[RunFolder, Config]]) -> st
     """The name of the first run that is the one asked for: with its very config, or with what may change changed."""
     runs = list(runs)
     exact = (folder.path.name for folder, config in runs if config == requested)
-    moved = (folder.path.name for folder, config in runs if as_requested(folder, config, requested) == requested)
+    moved = (folder.path.name for folder, config in runs if is_requested(folder, config, requested))
     return next(exact, None) or next(moved, None)
 
 

@@ -5,24 +5,27 @@ What they are scored by is, bit for bit, what each would be scored by had it bee
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from vlm_jax.config import Config, training_of
-from vlm_jax.config_json import to_json
+from vlm_jax.config.tasks import Config
+from vlm_jax.identity import settings_but
 from vlm_jax.run_folder import CONFIG, SETUP, TRAINED_AS, RunFolder
+from vlm_jax.settings.changes import to_json
+from vlm_jax.settings.effects import Effect, effects
 
-GENERATING_TASKS = ("captioning", "image_generation")
+Training = frozenset[tuple[str, Any]]
+"""The settings that runs of one training have in common."""
 
 
-def training(config: Config) -> Config | None:
-    """What runs of one training have in common; None where no other way to draw could share this run's.
+def training(config: Config) -> Training | None:
+    """What runs of one training have in common; None where no other way to decode could share this run's.
 
-    With several validations the best of several checkpoints would be chosen by what was drawn.
+    With several validations the decoding settings affect which checkpoint is selected.
     """
-    if config.task not in GENERATING_TASKS or config.training.evaluate_every < config.training.steps:
+    if Effect.DECODING not in effects(config).values() or config.training.evaluate_every < config.training.steps:
         return None
-    return replace(training_of(config), name="")
+    return frozenset(entry for entry in settings_but(config, Effect.DECODING) if entry[0] != "name")
 
 
 def begin_trained(folder: RunFolder, config: Config, trained: RunFolder, part: Path) -> None:

@@ -5,16 +5,20 @@ import hashlib
 import itertools
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.ablation.costs import cost, matched, parameter_shapes
-from vlm_jax.command_line import call_file, load_preset
-from vlm_jax.config import Config, Data, leaves
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json, with_overrides
+from vlm_jax.config.data import DataSet
+from vlm_jax.config.image_generation import ImageGeneration
+from vlm_jax.config.image_tokenizer import ImageTokenizer
+from vlm_jax.config.initialization import ModelInit, TextInit
+from vlm_jax.config.tasks import TASKS, Config
 from vlm_jax.errors import InputError, nearest, one_of
+from vlm_jax.settings.changes import to_json, with_changes
+from vlm_jax.settings.groups import Group, flat, tree_of
+from vlm_jax.settings.presets import call_file, load_preset
 
 MATCHES = ("steps", "flops", "parameters")
 BASE = "base"
@@ -28,18 +32,25 @@ class Variant:
     """The base config with some settings changed."""
 
     overrides: tuple[tuple[str, Any], ...] = ()
-    """(dotted setting, value) pairs, such as `("model.fusion", "cross")`."""
+    """(dotted setting, value) pairs, such as `("model.fusion.kind", "cross")`."""
     name: str = ""
     """What the report calls it; without it, its overrides."""
 
     @property
     def label(self) -> str:
         """Its name, or its overrides: `fusion=cross, num_layers=4`."""
-        changes = ", ".join(f"{setting.rpartition('.')[2]}={_spelled(value)}" for setting, value in self.overrides)
+        changes = ", ".join(f"{short_name(setting)}={_spelled(value)}" for setting, value in self.overrides)
         return self.name or changes or BASE
 
 
+def short_name(setting: str) -> str:
+    """The last part of a dotted name; of a choice's kind, the choice: `fusion`, not `kind`."""
+    return setting.removesuffix(".kind").rpartition(".")[2]
+
+
 def _spelled(value: Any) -> str:
+    if isinstance(value, Group):
+        return str(getattr(value, "kind", value))
     return "x".join(map(_spelled, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
@@ -138,7 +149,7 @@ def load_study(path: Path) -> Study:
         raise InputError(f"no study {str(path)!r}; {hint}")
     if path.suffix != ".py":
         raise InputError(f"{path} is no Python file; a study looks like configs/ablations/tiny.py")
-    study = call_file(path, "get_study", Study, example="configs/ablations/tiny.py")
+    study = call_file(path, "get_study", (Study,), example="configs/ablations/tiny.py")
     _check_study(study, path)
     return study
 
@@ -178,17 +189,17 @@ def resolve(study: Study, path: Path, finished: Container[Config] = ()) -> tuple
 
 def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: Container[Config]) -> Table:
     file = path.parent / comparison.base
-    base = with_overrides(load_preset(file), comparison.common.items())
+    base = load_preset(file, TASKS)
     planned: list[Planned] = []
     for entry in comparison.variants:
         try:
-            config = check(replace(with_overrides(base, entry.overrides), seed=seeds[0]))
+            config = with_changes(base, {**comparison.common, **dict(entry.overrides), "seed": seeds[0]})
             chosen = ""
             if planned and comparison.match != "steps":
                 config, chosen = matched(config, planned[0].config, comparison.match)
             cost(config)
             _check_metrics(comparison.metrics, config)
-            if any(replace(config, seed=seed) not in finished for seed in seeds):
+            if any(with_changes(config, {"seed": seed}) not in finished for seed in seeds):
                 _check_sources(config)
         except (ValueError, TypeError) as error:  # InputError among them, and what tracing says of shapes
             raise InputError(f"{path}, {comparison.title}, {entry.label}: {error}") from None
@@ -222,7 +233,7 @@ def _check_metrics(metrics: tuple[str, ...], config: Config) -> None:
 
 
 @functools.lru_cache
-def _kinds(data: Data) -> tuple[str, ...]:
+def _kinds(data: DataSet) -> tuple[str, ...]:
     """The kinds of the test questions."""
     from vlm_jax.data.sources import open_split
 
@@ -233,25 +244,21 @@ def _check_sources(config: Config) -> None:
     """Raises `InputError` where data, a run or weights that the config needs are not there or do not fit."""
     from vlm_jax.data.sources import open_split
     from vlm_jax.data.text import Tokenizer
-    from vlm_jax.tasks.image_distance import ImageFeatures
     from vlm_jax.training.initialization import start
     from vlm_jax.training.pretrained import check_tokenizer, open_pretrained, tokenizer_source
-    from vlm_jax.training.setup import reranker_run, tokenizer_run
+    from vlm_jax.training.setup import tokenizer_run
 
     open_split(config.data, "train")
-    model = config.model
-    if model.init_from is not None:
-        open_pretrained(model.init_from)  # its answers have to fit as well, and are counted by each run
-    elif model.text.init_from is not None or model.image.init_from is not None:
+    if isinstance(config, ImageTokenizer):
+        return
+    if isinstance(config.init, ModelInit):
+        open_pretrained(config.init.model)  # its answers have to fit as well, and are counted by each run
+    elif isinstance(config.init, TextInit):
         start(config, parameter_shapes(config), ())
-    if (words := tokenizer_source(model)) is not None:
-        check_tokenizer(Tokenizer.load(words), model)
-    if config.generation.tokenizer is not None:
+    if (tokenizer := tokenizer_source(config)) is not None:
+        check_tokenizer(Tokenizer.load(tokenizer), config)
+    if isinstance(config, ImageGeneration):
         tokenizer_run(config)
-    if config.generation.reranker is not None:
-        reranker_run(config)
-    if config.generation.features is not None:
-        ImageFeatures(config.generation)
 
 
 def _label(entry: Variant, comparison: Comparison, config: Config) -> str:
@@ -260,14 +267,15 @@ def _label(entry: Variant, comparison: Comparison, config: Config) -> str:
     if entry.label != BASE or len(varied) != 1:
         return entry.label
     (setting,) = varied
-    if setting not in leaves(config):  # a mistake, which the variant that changes it is told of
+    values = flat(tree_of(config))
+    if setting not in values:  # a mistake, which the variant that changes it is told of
         return entry.label
-    return Variant(((setting, leaves(config)[setting]),)).label
+    return Variant(((setting, values[setting]),)).label
 
 
 def seeded(variant: Planned, seed: int) -> Run:
     """The variant's run with a seed, by the name that it has where no other comparison had it first."""
-    config = replace(variant.config, seed=seed)
+    config = with_changes(variant.config, {"seed": seed})
     digest = hashlib.sha256(to_json(config).encode()).hexdigest()[:8]
     words = re.sub(r"[^A-Za-z0-9=.+,_-]+", "-", variant.label.replace(", ", ",")).strip("-.")[:LONGEST_NAME]
     return Run(f"{words or BASE},seed={seed}-{digest}", config)

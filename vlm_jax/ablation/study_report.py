@@ -1,7 +1,7 @@
 """From run folders to a report: those of a study, or some that were made by hand."""
 
+import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from vlm_jax.ablation.records import Findings, Record, findings, read_run, row
 from vlm_jax.ablation.report import Report, write
 from vlm_jax.ablation.run_identity import content
 from vlm_jax.ablation.running import StudyFolder
-from vlm_jax.ablation.study import Run, Study, Table, seeded
-from vlm_jax.config import Config, leaves
+from vlm_jax.ablation.study import Run, Study, Table, seeded, short_name
+from vlm_jax.config.tasks import Config
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.run_folder import CONFIG, RunFolder, open_run
+from vlm_jax.settings.groups import flat, json_tree
 from vlm_jax.tasks import TASKS
 from vlm_jax.text_lines import read_lines
 
@@ -90,7 +91,7 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
         raise InputError(f"the runs have different tasks ({', '.join(tasks)}); report on those of one task at a time")
     variants: dict[Any, list[Record]] = {}
     for record in records:
-        alike = content(RunFolder(record.folder), replace(record.config, seed=0, name=""))
+        alike = content(RunFolder(record.folder), record.config)
         group = variants.setdefault(alike, [])
         twice = next((other for other in group if other.config.seed == record.config.seed), None)
         if twice is not None:
@@ -101,10 +102,10 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
         if known and metric not in known:
             raise InputError(f"no run has the score {metric!r}; {one_of(known)}")
     metrics = metrics or (TASKS[tasks[0]].metric_of(records[0].config),)
-    settings = [replace(group[0].config, seed=0, name="") for group in variants.values()]
+    configs = [group[0].config for group in variants.values()]
     rows = [
         row(label, group, metrics, planned=len(group), cost=_cost(group[0].config))
-        for label, group in zip(_labels(settings), variants.values(), strict=True)
+        for label, group in zip(_labels(configs), variants.values(), strict=True)
     ]
     table = findings("Runs", rows, base=str(paths[0]), match="steps", metrics=metrics)
     unfinished = tuple((str(record.folder), "not finished") for record in records if not record.result)
@@ -125,9 +126,13 @@ def _cost(config: Config) -> Cost:
 
 def _labels(configs: Sequence[Config]) -> list[str]:
     """For each config, the settings in which any of them differ, with its values."""
-    settings = [leaves(config) for config in configs]
-    varied = [name for name in settings[0] if any(values[name] != settings[0][name] for values in settings)]
-    return [", ".join(f"{name.rpartition('.')[2]}={values[name]}" for name in varied) or "all" for values in settings]
+    settings = [flat(json_tree(config)) for config in configs]
+    names = [name for name in dict.fromkeys(itertools.chain(*settings)) if name not in ("name", "seed")]
+    varied = [name for name in names if any(values.get(name) != settings[0].get(name) for values in settings)]
+    return [
+        ", ".join(f"{short_name(name)}={values[name]}" for name in varied if name in values) or "all"
+        for values in settings
+    ]
 
 
 def _write(

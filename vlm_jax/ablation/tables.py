@@ -1,5 +1,6 @@
 """The tables of a comparison as plain text cells, for the text report and for the page: both say the same."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -20,8 +21,8 @@ from vlm_jax.ablation.wording import (
     score,
     verdict,
 )
-from vlm_jax.config import leaves
 from vlm_jax.figures import visible
+from vlm_jax.settings.groups import flat, json_tree
 
 MATCHED = {
     "flops": f"the FLOPs of an optimizer step within {100 * TOLERANCE:g} % of the first variant's",
@@ -29,22 +30,26 @@ MATCHED = {
 }
 SHARED, TO_SCORE = "trained as another", ", to score"
 FEW = 4  # runs that are named
-BUDGET = ("training.steps", "training.batch_images", "data.texts_per_image")  # what "steps" has to mean
+BUDGET = ("training.steps", "training.batch_images", "training.texts_per_image")  # what "steps" has to mean
 
 
 def alike(findings: Findings) -> str:
     """What the variants have alike, and what of a budget or of the data they have not, by the configs of their runs."""
-    settings = [leaves(row.records[0].config) for row in findings.rows if row.records]
+    settings = [flat(json_tree(row.records[0].config)) for row in findings.rows if row.records]
     if not settings:
         return MISSING
-    different = [name for name in settings[0] if len({repr(config[name]) for config in settings}) > 1]
+    names = dict.fromkeys(itertools.chain(*settings))
+    different = [name for name in names if len({repr(config.get(name)) for config in settings}) > 1]
     differing = [name for name in different if name in BUDGET or name.startswith("data.")]
     same = ["optimizer steps and batches"] * (not set(differing) & set(BUDGET))
     same += ["data"] * (not any(name.startswith("data.") for name in differing))
     text = (
         ", ".join([*same, *([MATCHED[findings.match]] if findings.match in MATCHED else [])]) or "nothing of the budget"
     )
-    values = (f"{name} ({', '.join(dict.fromkeys(str(config[name]) for config in settings))})" for name in differing)
+    values = (
+        f"{name} ({', '.join(dict.fromkeys(str(config.get(name, 'none')) for config in settings))})"
+        for name in differing
+    )
     return text + (f". Not alike: {', '.join(values)}" if differing else "") + "".join(_mixed(findings))
 
 

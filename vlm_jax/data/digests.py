@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_jax.config import Data, limit_of
+from vlm_jax.config.data import DataSet
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.rows import counted
 from vlm_jax.data.sources import Examples
@@ -37,13 +37,13 @@ class SplitDigest(NamedTuple):
         return self._replace(sha256=_of(items.values()), images=len(items), items=items)
 
 
-def digest_split(examples: Sequence[Example], data: Data, split: str) -> SplitDigest:
+def digest_split(examples: Sequence[Example], data: DataSet, split: str) -> SplitDigest:
     """The digest of a split as `open_split` opened it.
 
     What was found is remembered below `data.directory`: of image files by path, size and time, of a prepared data set
     by those of its records.
     """
-    limit = limit_of(data, split)
+    limit = data.limit_of(split)
     if not isinstance(examples, Examples):
         return _digest_items(examples, image_digests(examples, data), limit)
     fingerprints = [FORMAT, limit, data.texts, *map(fingerprint, examples.files)]
@@ -56,14 +56,14 @@ def digest_split(examples: Sequence[Example], data: Data, split: str) -> SplitDi
     return split_digest
 
 
-def image_digests(examples: Sequence[Example], data: Data) -> list[str]:
+def image_digests(examples: Sequence[Example], data: DataSet) -> list[str]:
     """The SHA-256 of each image's file, in order; a file that has not changed since it was read is not opened."""
     images = [
         example.image if isinstance(example.image, Path) else hashlib.sha256(example.image).hexdigest()
         for example in examples
     ]
     files = {image for image in images if isinstance(image, Path)}
-    cache_file = _folder(data) / "image_digests" / f"{digest(data.files.images)}.txt"
+    cache_file = _folder(data) / "image_digests" / f"{digest(str(getattr(data, 'images', '')))}.txt"
     lines = read_cache(cache_file) if files else set()
     known = {its: value for its, _, value in (line.rpartition(" ") for line in lines)}
     fingerprints = {file: fingerprint(file) for file in files}
@@ -114,8 +114,8 @@ def _sha256(file: Path) -> str:
         raise InputError(f"cannot read the image {file}: {error.strerror}") from None
 
 
-def _folder(data: Data) -> Path:
-    return Path(data.directory).expanduser()
+def _folder(data: DataSet) -> Path:
+    return data.directory.expanduser()
 
 
 def from_row(row: dict[str, Any]) -> SplitDigest:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vlm_jax.config import ImageInput
+from vlm_jax.config.data import MAX_PIXELS
+from vlm_jax.config.images import ImageInput
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.images import decode_image, resize_image
 from vlm_jax.data.text import Tokenizer
@@ -48,6 +49,8 @@ class ExampleEncoder:
     """Question slots of an image (K)."""
     accepted_answers: int = 1
     """Distinct answers that a question can have (R)."""
+    max_pixels: int = MAX_PIXELS
+    """Pixels over which an image is refused."""
     image_token_grid: tuple[int, int] | None = None
     """Rows and columns of an image's tokens, where images come as image tokens."""
     _tokens: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
@@ -69,7 +72,7 @@ class ExampleEncoder:
         if isinstance(example.image, np.ndarray):
             return example.image
         name = str(example.image) if isinstance(example.image, Path) else f"image {example.image_id}"
-        return resize_image(decode_image(example.image, name=name, max_pixels=self.image.max_pixels), self.image)
+        return resize_image(decode_image(example.image, name=name, max_pixels=self.max_pixels), self.image)
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
         """Token ids and mask of each text; a text seen before is looked up, not tokenized again."""

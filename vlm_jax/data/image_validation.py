@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vlm_jax.config import Data
+from vlm_jax.config.data import UserDataset
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.rows import BadRow, Reading, counted
@@ -15,17 +15,13 @@ from vlm_jax.types import Example
 ANNOUNCED = 2000  # images; fewer take a few seconds
 
 
-def without_unreadable(reading: Reading, data: Data) -> Reading:
+def without_unreadable(reading: Reading, data: UserDataset) -> Reading:
     """The reading without images that cannot be decoded, each of which has become a bad row with its questions' ids.
 
     A damaged image would stop a training in its midst otherwise. What was found good is remembered below
     `data.directory`, by size and time of the file.
     """
-    cache_file = (
-        Path(data.directory).expanduser()
-        / "checked_images"
-        / f"{digest(data.files.images)}-{data.image.max_pixels}.txt"
-    )
+    cache_file = data.directory.expanduser() / "checked_images" / f"{digest(str(data.images))}-{data.max_pixels}.txt"
     known = read_cache(cache_file)
     fingerprints = [fingerprint(_file(example)) for example in reading.examples]
     new = [example for example, its in zip(reading.examples, fingerprints, strict=True) if its not in known]
@@ -40,12 +36,12 @@ def without_unreadable(reading: Reading, data: Data) -> Reading:
     return Reading(good, (*reading.bad_rows, *bad))
 
 
-def _decode_errors(examples: Sequence[Example], data: Data) -> dict[str, str]:
+def _decode_errors(examples: Sequence[Example], data: UserDataset) -> dict[str, str]:
     """Why an image cannot be decoded, by its id."""
 
     def reason(example: Example) -> str | None:
         try:
-            decode_image(example.image, name="the image", max_pixels=data.image.max_pixels)
+            decode_image(example.image, name="the image", max_pixels=data.max_pixels)
         except InputError as error:
             return str(error)
         return None

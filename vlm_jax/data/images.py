@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from vlm_jax.config import ImageInput
+from vlm_jax.config.images import AugmentedImages, CenterCrop, Crop, ImageInput, Pad
 from vlm_jax.errors import InputError
 
 # Only raster formats that Pillow decodes by itself: its EPS reader, for one, starts another program.
@@ -119,7 +119,7 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise InputError(
             f"{name} has {width} x {height} pixels, over the limit of {max_pixels:,}; "
-            "scale it down, or raise data.image.max_pixels"
+            "scale it down, or raise data.max_pixels"
         )
     if width * height == 0:
         raise InputError(f"{name} has {width} x {height} pixels; expected at least one")
@@ -159,11 +159,11 @@ def _to_eight_bits(values: np.ndarray) -> UInt8[np.ndarray, "h w"]:
 def resize_image(image: UInt8[np.ndarray, "H W 3"], settings: ImageInput) -> UInt8[np.ndarray, "h w 3"]:
     """The image at `settings.size`, by antialiased resampling; `pad` fills with the mean colour."""
     height, width = settings.size
-    cut = settings.resize == "crop" and settings.short_side is not None
-    if image.shape[:2] == (height, width) and not cut:
+    method = settings.resize
+    if image.shape[:2] == (height, width) and not isinstance(method, CenterCrop):
         return image
-    pil_image, resample = Image.fromarray(image), Image.Resampling[settings.resample.upper()]
-    if settings.resize == "pad":
+    pil_image, resample = Image.fromarray(image), Image.Resampling[method.resample.upper()]
+    if isinstance(method, Pad):
         scale = min(height / pil_image.height, width / pil_image.width)
         inner = (max(1, round(pil_image.width * scale)), max(1, round(pil_image.height * scale)))
         fill = tuple(round(255 * channel) for channel in settings.mean)
@@ -173,8 +173,10 @@ def resize_image(image: UInt8[np.ndarray, "H W 3"], settings: ImageInput) -> UIn
         return np.asarray(canvas)
     # Cutting before scaling: an image of 1 x 50,000,000 would grow first otherwise.
     box = None
-    if settings.resize == "crop":
-        box = _centre_of_scaled(pil_image, settings) if cut else _largest_centre(pil_image, settings.size)
+    if isinstance(method, CenterCrop):
+        box = _centre_of_scaled(pil_image, settings.size, method.short_side)
+    elif isinstance(method, Crop):
+        box = _largest_centre(pil_image, settings.size)
     return np.asarray(pil_image.resize((width, height), resample, box=box))
 
 
@@ -186,7 +188,9 @@ def _largest_centre(pil_image: Image.Image, size: tuple[int, int]) -> tuple[floa
     return max(0.0, box[0]), max(0.0, box[1]), min(float(pil_image.width), box[2]), min(float(pil_image.height), box[3])
 
 
-def _centre_of_scaled(pil_image: Image.Image, settings: ImageInput) -> tuple[float, float, float, float]:
+def _centre_of_scaled(
+    pil_image: Image.Image, size: tuple[int, int], short_side: int
+) -> tuple[float, float, float, float]:
     """The box whose pixels are those that torchvision's Resize(short_side) and CenterCrop(size) leave.
 
     The long side loses its fraction of a pixel and the corner is rounded, as in `_compute_resized_output_size` and
@@ -194,8 +198,8 @@ def _centre_of_scaled(pil_image: Image.Image, settings: ImageInput) -> tuple[flo
     """
     short = min(pil_image.size)
     box = []
-    for side, length in zip((settings.size[1], settings.size[0]), pil_image.size, strict=True):
-        scaled = settings.short_side if length == short else int(settings.short_side * length / short)
+    for side, length in zip((size[1], size[0]), pil_image.size, strict=True):
+        scaled = short_side if length == short else int(short_side * length / short)
         first = round((scaled - side) / 2)
         box.append((first * length / scaled, (first + side) * length / scaled))
     (left, right), (top, bottom) = box
@@ -206,6 +210,8 @@ def augment_image(
     image: UInt8[np.ndarray, "h w 3"], settings: ImageInput, random: np.random.Generator
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The image, perhaps mirrored, and moved by up to `shift` pixels each way with its border repeated."""
+    if not isinstance(settings, AugmentedImages):
+        return image
     if settings.flip and random.random() < 0.5:
         image = image[:, ::-1]
     if settings.shift:

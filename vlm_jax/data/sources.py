@@ -5,9 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlm_jax.config import Data, limit_of
+from vlm_jax.config.data import DataSet, ShapeScenes, SortOfClevr, UserDataset
 from vlm_jax.data.preparation import prepare
-from vlm_jax.data.user_dataset import READERS, open_user_dataset
+from vlm_jax.data.user_dataset import open_user_dataset
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.types import Example, Question
 
@@ -65,49 +65,44 @@ def _texts(value: Any) -> tuple[str, ...]:
     return (_text(value),) if isinstance(value, bytes | str) else tuple(_text(item) for item in value)
 
 
-def open_split(data: Data, split: str) -> Sequence[Example]:
+def open_split(data: DataSet, split: str) -> Sequence[Example]:
     """The examples of `split`, at most `limit_of` it.
 
-    They are your own files' (`jsonl`, `vqa_v2`), or a data set's that is prepared under `data.directory` on first use.
+    They are your own files', or a data set's that is prepared under `data.directory` on first use.
     """
-    if data.name in READERS:
+    if isinstance(data, UserDataset):
         return open_user_dataset(data, split)
-    if data.name not in BUILDERS:
-        raise InputError(f"no data set {data.name!r}; {one_of(sorted(BUILDERS | READERS))}")
     import tensorflow_datasets as tfds
 
-    builder = prepare(partial(BUILDERS[data.name], data), Path(data.directory).expanduser())
+    builder = prepare(partial(BUILDERS[data.kind], data), data.directory.expanduser())
     if split not in builder.info.splits:
-        raise InputError(f"the data set {data.name} has no split {split!r}; {one_of(builder.info.splits)}")
-    texts = data.texts or "questions"
-    if texts != "questions" and "captions" not in builder.info.features:
-        raise InputError(f"the data set {data.name} has questions and no captions; choose another for captioning")
+        raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(builder.info.splits)}")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     files = [Path(file) for file in builder.info.splits[split].filepaths]
-    return Examples(records, limit_of(data, split), texts=texts, files=files)
+    return Examples(records, data.limit_of(split), texts=data.texts, files=files)
 
 
-def _easy_vqa(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
+def _easy_vqa(data: DataSet, directory: Path) -> "tfds.core.DatasetBuilder":
     from vlm_jax.data.builders.easy_vqa import EasyVqa
 
     return EasyVqa(data_dir=str(directory), file_format="array_record")
 
 
-def _sort_of_clevr(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
-    from vlm_jax.data.builders.sort_of_clevr import SortOfClevr
+def _sort_of_clevr(data: SortOfClevr, directory: Path) -> "tfds.core.DatasetBuilder":
+    from vlm_jax.data.builders import sort_of_clevr
 
-    return SortOfClevr(seed=data.drawing_seed, data_dir=str(directory), file_format="array_record")
-
-
-def _shape_scenes(data: Data, directory: Path) -> "tfds.core.DatasetBuilder":
-    from vlm_jax.data.builders.shape_scenes import ShapeScenes
-
-    fewest, most = data.drawing_things
-    options = {"size": data.drawing_size, "fewest": fewest, "most": most}
-    return ShapeScenes(seed=data.drawing_seed, **options, data_dir=str(directory), file_format="array_record")
+    return sort_of_clevr.SortOfClevr(seed=data.seed, data_dir=str(directory), file_format="array_record")
 
 
-BUILDERS: dict[str, Callable[[Data, Path], "tfds.core.DatasetBuilder"]] = {
+def _shape_scenes(data: ShapeScenes, directory: Path) -> "tfds.core.DatasetBuilder":
+    from vlm_jax.data.builders import shape_scenes
+
+    fewest, most = data.objects
+    options = {"size": data.size, "fewest": fewest, "most": most}
+    return shape_scenes.ShapeScenes(seed=data.seed, **options, data_dir=str(directory), file_format="array_record")
+
+
+BUILDERS: dict[str, Callable[[Any, Path], "tfds.core.DatasetBuilder"]] = {
     "easy_vqa": _easy_vqa,
     "shape_scenes": _shape_scenes,
     "sort_of_clevr": _sort_of_clevr,

@@ -1,8 +1,9 @@
 """The files that the settings name: which a data set takes, and whether they are there."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-from vlm_jax.config import Data, Files
+from vlm_jax.config.data import EmojiImages, UserDataset
 from vlm_jax.data import emoji
 from vlm_jax.errors import InputError, nearest
 
@@ -16,43 +17,33 @@ def splits_of(name: str) -> tuple[str, ...]:
     return DIVIDED.get(name, SPLITS)
 
 
-def checked_files(data: Data) -> Files:
+class Files(NamedTuple):
+    """The folder and the files of a data set, `~` expanded."""
+
+    images: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def checked_files(data: UserDataset) -> Files:
     """The files with `~` expanded, after a look whether all of them are there."""
-    files = data.files
-    needed = {"images": "FOLDER"} if data.name == "emoji" else {"images": "FOLDER", "train": "FILE"}
-    if missing := [f"--data.files.{name} {value}" for name, value in needed.items() if not getattr(files, name)]:
-        raise InputError(f"the data set {data.name} reads your own files; give {' and '.join(missing)}")
-    if data.name in DIVIDED:
-        _check_divided(data.name, files)
-    images = _expanded(files.images)
-    split_paths = {split: tuple(map(_expanded, getattr(files, split))) for split in SPLITS}
-    if data.name == "emoji":
+    images = _expanded(data.images)
+    split_paths = {split: tuple(map(_expanded, getattr(data, split, ()))) for split in SPLITS}
+    if isinstance(data, EmojiImages):
         split_paths["train"] = (str(Path(images) / emoji.CAPTIONS),)
     try:
         if not Path(images).is_dir():
             what = "is no folder" if Path(images).exists() else "does not exist"
-            raise InputError(f"data.files.images {files.images!r} {what}; give the folder of the images")
+            raise InputError(f"data.images {str(data.images)!r} {what}; give the folder of the images")
         for split, paths in split_paths.items():
             for path in paths:
-                _check_file(Path(path), "data.files.images" if data.name == "emoji" else f"data.files.{split}")
+                _check_file(Path(path), "data.images" if isinstance(data, EmojiImages) else f"data.{split}")
             if len(set(paths)) < len(paths):
-                raise InputError(f"data.files.{split} gives a file twice: {', '.join(paths)}")
+                raise InputError(f"data.{split} gives a file twice: {', '.join(paths)}")
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
-    return Files(images, bad_rows=files.bad_rows, **split_paths)
-
-
-def _check_divided(name: str, files: Files) -> None:
-    """No more files than a data set has that says itself which split an image is in."""
-    for split in SPLITS:
-        paths = getattr(files, split)
-        if paths and (split != "train" or name == "emoji"):
-            place = f"{emoji.CAPTIONS} in data.files.images" if name == "emoji" else "the file of data.files.train"
-            raise InputError(
-                f"data.files.{split} is given, but {place} holds every split of the data set {name}; leave it out"
-            )
-    if len(files.train) > 1:
-        raise InputError(f"data.files.train has {len(files.train)} files; the data set {name} is one file")
+    return Files(images, **split_paths)
 
 
 def _check_file(path: Path, setting: str) -> None:
@@ -67,8 +58,8 @@ def _check_file(path: Path, setting: str) -> None:
     raise InputError(f"{setting}: no file {str(path)!r}; {hint}")
 
 
-def _expanded(path: str) -> str:
+def _expanded(path: Path) -> str:
     try:
-        return str(Path(path).expanduser())
+        return str(path.expanduser())
     except RuntimeError:  # the home of nobody
-        return path
+        return str(path)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vlm_jax.config import Data, Files, limit_of
+from vlm_jax.config.data import UserDataset
 from vlm_jax.data.caption_files import read_caption_lines
 from vlm_jax.data.coco_captions import read_coco_captions
 from vlm_jax.data.emoji import read_emoji
@@ -14,18 +14,17 @@ from vlm_jax.data.image_validation import without_unreadable
 from vlm_jax.data.jsonl import read_jsonl
 from vlm_jax.data.karpathy import read_karpathy
 from vlm_jax.data.rows import BadRow, Reading, counted
-from vlm_jax.data.split_files import DIVIDED, SPLITS, checked_files, splits_of
+from vlm_jax.data.split_files import DIVIDED, SPLITS, Files, checked_files, splits_of
 from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.vqa_v2 import read_vqa_v2
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.types import Example
 
-TASK_OF = {"questions": "vqa", "captions": "captioning"}
 NAMED = 5  # bad rows named in a note
 FEW = 30  # images; scores on a tenth of fewer say little
 
 
-def open_user_dataset(data: Data, split: str) -> Sequence[Example]:
+def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
     """The examples of a split of your own files; at most `limit_of` it.
 
     Whatever the split, files that are missing are named. With `train`, every split is read and what is wrong with any
@@ -35,10 +34,10 @@ def open_user_dataset(data: Data, split: str) -> Sequence[Example]:
     names = SPLITS if split == "train" else (split,)
     readings = {name: _usable(data, name) for name in names}
     bad_rows = tuple(dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows))
-    if bad_rows and data.files.bad_rows == "refuse":
+    if bad_rows and data.bad_rows == "refuse":
         raise InputError(
             f"{counted(len(bad_rows), 'bad row')}, the first {bad_rows[0]}; "
-            "run experiments.inspect_data to see all, or set data.files.bad_rows skip"
+            "run experiments.inspect_data to see all, or set data.bad_rows skip"
         )
     for name, reading in readings.items():
         _check_not_empty(data, name, reading)
@@ -47,40 +46,27 @@ def open_user_dataset(data: Data, split: str) -> Sequence[Example]:
     return readings[split].examples
 
 
-def _usable(data: Data, split: str) -> Reading:
+def _usable(data: UserDataset, split: str) -> Reading:
     """At most `limit_of` a split's examples, those whose images can be decoded."""
     reading = read_split(data, split)
-    limited = reading._replace(examples=reading.examples[: limit_of(data, split)], groups=())
+    limited = reading._replace(examples=reading.examples[: data.limit_of(split)], groups=())
     return without_unreadable(limited, data)
 
 
-def read_split(data: Data, split: str) -> Reading:
+def read_split(data: UserDataset, split: str) -> Reading:
     """All examples of a split, and the rows that cannot be used of the files it comes from.
 
     With `first_caption` nothing else is learned of an image; what other splits have is what captions are scored by,
     and stays whole.
     """
-    if split not in (splits := splits_of(data.name)):
-        raise InputError(f"the data set {data.name} has no split {split!r}; {one_of(splits)}")
-    texts = texts_of(data)
-    reading = _of_split(data.name, _kind(texts), checked_files(data), split)
+    if split not in (splits := splits_of(data.kind)):
+        raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(splits)}")
+    texts = data.texts
+    reading = _of_split(data.kind, _kind(texts), checked_files(data), split)
     if texts != "first_caption" or split != "train":
         return reading
     return reading._replace(
         examples=tuple(example._replace(questions=example.questions[:1]) for example in reading.examples)
-    )
-
-
-def texts_of(data: Data) -> str:
-    """Which texts of an image are wanted; `InputError` where the files have none of them."""
-    readers = READERS[data.name]
-    texts = data.texts or next(iter(readers))
-    if _kind(texts) in readers:
-        return texts
-    has = next(iter(readers))
-    raise InputError(
-        f"the data set {data.name} has {has} and no {_kind(texts)}, and data.texts is {texts}; "
-        f"choose the task {TASK_OF[has]} or another data.name"
     )
 
 
@@ -109,19 +95,18 @@ def _of_split(name: str, texts: str, files: Files, split: str) -> Reading:
     return reading._replace(examples=tuple(reading.examples[place] for place in mine), groups=groups)
 
 
-def _check_not_empty(data: Data, split: str, reading: Reading) -> None:
+def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
     if reading.examples:
         return
-    own = getattr(data.files, split, ())
-    files = ", ".join(own or data.files.train or (data.files.images,))
+    files = ", ".join(map(str, getattr(data, split, ()) or getattr(data, "train", ()) or (data.images,)))
     bad = f"; {counted(len(reading.bad_rows), 'bad row')}, the first {reading.bad_rows[0]}" if reading.bad_rows else ""
-    taken = [] if data.name in DIVIDED else [name for name in HELD_OUT if not getattr(data.files, name)]
+    taken = [] if data.kind in DIVIDED else [name for name in HELD_OUT if not getattr(data, name)]
     remedy = ""
     if taken and (split == "train" or split in taken):
         shares = " and ".join(("train", *taken))
         remedy = (
-            f"; {shares} share the images of data.files.train: give at least {len(taken) + 1} images "
-            f"(or groups of images), or --data.files.{taken[0]} FILE"
+            f"; {shares} share the images of data.train: give at least {len(taken) + 1} images "
+            f"(or groups of images), or --data.{taken[0]} FILE"
         )
     raise InputError(f"the {split} split is empty: no image for it in {files}{remedy}{bad}")
 
@@ -154,7 +139,7 @@ def _warn_few(files: tuple[str, ...], counts: tuple[tuple[str, int], ...]) -> No
     shares = ", ".join(f"{name} {count}" for name, count in counts)
     print(
         f"note: {', '.join(files)}: {counted(sum(count for _, count in counts), 'image')} divided into {shares}; "
-        "scores on so few images say little: give more, or files of their own (data.files.validation, data.files.test)",
+        "scores on so few images say little: give more, or files of their own (data.validation, data.test)",
         file=sys.stderr,
     )
 

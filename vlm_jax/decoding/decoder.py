@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config import Decoding
+from vlm_jax.config.captioning import Beam, DecodingMethod, Sample
 from vlm_jax.decoding.constraints import repeats
 from vlm_jax.decoding.trie import Trie
 from vlm_jax.errors import InputError
@@ -67,7 +67,7 @@ class Decoder:
     def __init__(
         self,
         model: VisualLanguageModel,
-        settings: Decoding,
+        settings: DecodingMethod,
         special: Special,
         *,
         max_tokens: int,
@@ -77,7 +77,7 @@ class Decoder:
         self.model, self.settings, self.special = model, settings, special
         self.max_tokens, self.prefix, self.trie = max_tokens, tuple(prefix), trie
         self._first_node = 0 if trie is None else trie.after(self.prefix)
-        search = beam_search if settings.method == "beam" else sample_texts
+        search = beam_search if isinstance(settings, Beam) else sample_texts
         self._decode = jax.jit(partial(search, self))
 
     def __call__(
@@ -89,7 +89,7 @@ class Decoder:
         keys: Key[Array, " I"] | None = None,
     ) -> Decoded:
         """The texts of a batch of images, best first; `keys`, one an image, are what drawing at random needs."""
-        if keys is None and self.settings.method == "sample":
+        if keys is None and isinstance(self.settings, Sample):
             raise InputError("drawing texts at random needs keys, one an image")
         return self._decode(params, image, image_mask, keys)
 
@@ -154,10 +154,10 @@ def sample_texts(
 ) -> Decoded:
     """The likeliest word each time, or one drawn at random: N texts side by side."""
     settings, special = decoder.settings, decoder.special
-    count = settings.num_return_sequences if settings.method == "sample" else 1
+    count = settings.num_return_sequences
     image_prefix, words, token, texts = decoder.begin(params, image, image_mask, count)
     slots = None
-    if settings.method == "sample":
+    if isinstance(settings, Sample):
         slots = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count)))(keys)
 
     def go_on(state):
@@ -184,7 +184,7 @@ def sample_texts(
 
 
 def _choose(
-    settings: Decoding, logits: Float[Array, "I K V"], slots: Key[Array, "I K"] | None, time: Int[Array, ""]
+    settings: DecodingMethod, logits: Float[Array, "I K V"], slots: Key[Array, "I K"] | None, time: Int[Array, ""]
 ) -> Int[Array, "I K"]:
     if slots is None:
         # The first of the largest, by two plain reductions: on CPU, XLA's argmax takes one word after the other.

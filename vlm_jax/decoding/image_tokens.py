@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int, Key
 
-from vlm_jax.config import Generation
+from vlm_jax.config.image_generation import Autoregressive, Masked
 from vlm_jax.decoding import autoregressive as autoregressive_way
 from vlm_jax.decoding import masked
 from vlm_jax.types import Array
@@ -21,22 +21,21 @@ def token_log_probabilities(logits: Float[Array, "I G V"], tokens: Int[Array, "I
 class ImageTokenDecoder:
     """Compiled drawing with one model and one set of settings.
 
-    Of the model (`VisualLanguageModel`) `prefill_prompt` is used, once an image, and `prefilled_token_logits` or, with
-    `autoregressive`, `empty_image_token_cache` and `next_image_token_logits`. `grid` is rows and columns of an image's
-    image tokens, `image tokens` how
-    many image tokens
-    there are, `empty` the ids and mask [T] of the empty text, which stands for no prompt.
+    Of the model (`VisualLanguageModel`) `prefill_prompt` is used, once an image, and `prefilled_token_logits` or, one
+    token after the other, `empty_image_token_cache` and `next_image_token_logits`. `grid` is rows and columns of an
+    image's tokens, `codebook_size` how many token ids there are, `empty` the ids and mask [T] of the empty text, which
+    stands for no prompt.
     """
 
     def __init__(
         self,
         model: Any,
-        settings: Generation,
+        settings: Masked | Autoregressive,
         *,
         grid: tuple[int, int],
         codebook_size: int,
         empty: tuple[Int[Array, " T"], Bool[Array, " T"]],
-        autoregressive: bool = False,
+        num_candidates: int = 1,
     ) -> None:
         self.model, self.settings, self.grid, self.codebook_size, self.empty = (
             model,
@@ -45,7 +44,8 @@ class ImageTokenDecoder:
             codebook_size,
             empty,
         )
-        self._way = autoregressive_way if autoregressive else masked
+        self.num_candidates = num_candidates
+        self._way = autoregressive_way if isinstance(settings, Autoregressive) else masked
         self._generate = jax.jit(self._best)
 
     def __call__(
@@ -64,7 +64,7 @@ class ImageTokenDecoder:
         (Ramesh
         et al. 2021, section 2.6, let a second model choose among samples; here the one that drew them does.)
         """
-        count, prompt = self.settings.num_candidates, self._read(params, ids, mask)
+        count, prompt = self.num_candidates, self._read(params, ids, mask)
         if count == 1:
             return self._generate_tokens(params, prompt, keys)
         prompt = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), prompt)
@@ -77,7 +77,8 @@ class ImageTokenDecoder:
 
     def _generate_tokens(self, params: Any, prompt: Any, keys: Key[jax.Array, " I"]) -> Int[Array, "I gh gw"]:
         tokens = self._way.generate(self, params, prompt, keys)
-        return masked.refine(self, params, prompt, keys, tokens) if self.settings.num_refinement_rounds else tokens
+        refines = isinstance(self.settings, Masked) and self.settings.num_refinement_rounds
+        return masked.refine(self, params, prompt, keys, tokens) if refines else tokens
 
     def _read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
         """The prompts as the model remembers them; with guidance there follow as many empty ones."""

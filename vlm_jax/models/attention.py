@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config import Model
+from vlm_jax.config.architecture import Architecture
 
 NONE, ALL, PAST = range(3)
 IMAGE, TEXT = 0, 1
@@ -123,11 +123,11 @@ def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Ar
     return attention_mask(pattern, jnp.full(valid.shape[-1], kind), valid)
 
 
-def _split_heads(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
+def _split_heads(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
     return x.reshape(*x.shape[:-1], settings.num_attention_heads, settings.hidden_size // settings.num_attention_heads)
 
 
-def _heads_first(settings: Model, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
+def _heads_first(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
     return _split_heads(settings, x).swapaxes(2, 3)
 
 
@@ -139,10 +139,10 @@ class SelfAttention(nn.Module):
     room is returned; `mask` then says which places of the room each position sees.
     """
 
-    settings: Model
+    settings: Architecture
 
     def setup(self) -> None:
-        dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.compute_dtype))
+        dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.dtype))
         self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
 
     def __call__(
@@ -174,10 +174,10 @@ class CrossAttention(nn.Module):
     slots.
     """
 
-    settings: Model
+    settings: Architecture
 
     def setup(self) -> None:
-        dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.compute_dtype))
+        dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.dtype))
         self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
 
     def keys_and_values(self, source: Float[Array, "I k M D"]) -> KeyValue:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config import Model, TextEncoder
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
 from vlm_jax.models.attention import CrossAttention, KeyValue, KeyValues, KVCache, SelfAttention, dropout, fold_keys
 from vlm_jax.models.ids import check_ids
@@ -20,9 +20,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 EMBEDDING_INIT = nn.initializers.normal(0.02)  # BERT's initializer_range
 
 
-def layer_norm(settings: Model, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(settings: Architecture, name: str | None = None) -> nn.LayerNorm:
     """A layer norm with BERT's epsilon (1e-12, not Flax's 1e-6); statistics are float32."""
-    return nn.LayerNorm(epsilon=settings.layer_norm_eps, dtype=jnp.dtype(settings.compute_dtype), name=name)
+    return nn.LayerNorm(epsilon=settings.layer_norm_eps, dtype=jnp.dtype(settings.dtype), name=name)
 
 
 class TextEmbeddings(nn.Module):
@@ -38,15 +38,15 @@ class TextEmbeddings(nn.Module):
     Raises `InputError` for more tokens than positions, and outside of `jax.jit` for ids without a row.
     """
 
-    settings: TextEncoder
+    settings: Architecture
     pad_id: int | None = None
 
     def setup(self) -> None:
         s = self.settings
-        self.word = nn.Embed(s.vocab_size, s.feature_size, embedding_init=EMBEDDING_INIT)
-        self.position = nn.Embed(s.max_position_embeddings, s.feature_size, embedding_init=EMBEDDING_INIT)
+        self.word = nn.Embed(s.vocab_size, s.text_feature_size, embedding_init=EMBEDDING_INIT)
+        self.position = nn.Embed(s.max_position_embeddings, s.text_feature_size, embedding_init=EMBEDDING_INIT)
         if s.type_vocab_size:
-            self.segment = nn.Embed(s.type_vocab_size, s.feature_size, embedding_init=EMBEDDING_INIT)
+            self.segment = nn.Embed(s.type_vocab_size, s.text_feature_size, embedding_init=EMBEDDING_INIT)
 
     def __call__(
         self,
@@ -98,11 +98,11 @@ class BertLayer(nn.Module):
     Returns the stream, and its keys and values, for whoever reads them as a memory: with a `cache`, all that is in it.
     """
 
-    settings: Model
+    settings: Architecture
 
     def setup(self) -> None:
         s = self.settings
-        dtype = jnp.dtype(s.compute_dtype)
+        dtype = jnp.dtype(s.dtype)
         self.attention, self.attention_norm = SelfAttention(s), layer_norm(s)
         self.intermediate = nn.Dense(s.intermediate_size, dtype=dtype)
         self.output, self.output_norm = nn.Dense(s.hidden_size, dtype=dtype), layer_norm(s)
@@ -136,7 +136,7 @@ class BertLayer(nn.Module):
 
     def feed_forward(self, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None) -> Float[Array, "I K n D"]:
         """The last part of the layer."""
-        activated = self.output(ACTIVATIONS[self.settings.activation](self.intermediate(x)))
+        activated = self.output(ACTIVATIONS[self.settings.hidden_act](self.intermediate(x)))
         return self.output_norm(x + dropout(activated, self.settings.hidden_dropout_prob, keys, 2))
 
 

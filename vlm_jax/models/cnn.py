@@ -1,14 +1,12 @@
 """What turns images into grids of features: CNNs, or plain patches."""
 
-from collections.abc import Callable
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from vlm_jax.config import ImageEncoder, Model
+from vlm_jax.config import encoders
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.models.convolution import NORMS, Conv
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS, InvertedResiduals
@@ -18,15 +16,16 @@ from vlm_jax.models.resnet import RESNETS, ResNet
 class SmallCNN(nn.Module):
     """A stem convolution, then stages that halve height and width: a strided convolution and residual blocks."""
 
-    settings: ImageEncoder
+    settings: encoders.SmallCNN
     dtype: jnp.dtype
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B gh gw C"]:
         s = self.settings
 
         def conv(x, name, features, stride=1):
-            x = Conv(features, 3, stride, s.convolution, self.dtype, name=f"{name}_conv")(x)
+            x = Conv(features, 3, stride, self.convolution, self.dtype, name=f"{name}_conv")(x)
             return NORMS[s.norm](name=f"{name}_norm")(x)
 
         x = jax.nn.relu(conv(image, "stem", s.stem_width, s.stem_stride))
@@ -46,7 +45,7 @@ class Patches(nn.Module):
     No parameters. Sides that are no multiple of p are filled up at the bottom and right with zeros, the mean colour.
     """
 
-    settings: ImageEncoder
+    settings: encoders.Patches
     dtype: jnp.dtype
 
     @nn.compact
@@ -68,28 +67,27 @@ class ImageTokenEmbedding(nn.Module):
     `autoregressive` may not look ahead, and do not look around.
     """
 
-    settings: Model
+    settings: Architecture
 
     @nn.compact
     def __call__(self, tokens: Int[Array, "B *grid"]) -> Float[Array, "B *grid C"]:
-        s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
+        s, dtype = self.settings, jnp.dtype(self.settings.dtype)
         # Of the size of the positions that are added.
-        vectors = ImageTokenVectors(s.image_tokenizer, s.hidden_size, std=1.0, mask_token=True, name="vectors")
+        vectors = ImageTokenVectors(s.image.quantizer, s.hidden_size, std=1.0, mask_token=True, name="vectors")
         x = vectors.embed(tokens).astype(dtype)
         if s.attention_pattern == "autoregressive":
             return x
-        around = Conv(s.hidden_size, 3, 1, s.image_tokenizer.convolution, dtype, name="around")(x)
+        around = Conv(s.hidden_size, 3, 1, s.convolution, dtype, name="around")(x)
         return x + nn.Dense(s.hidden_size, dtype=dtype, name="mix")(jax.nn.relu(around))
 
 
-def make_cnn(settings: ImageEncoder, dtype: jnp.dtype) -> nn.Module:
-    """The CNN of a config, unbound."""
-    return CNNS[settings.cnn](settings, dtype)
-
-
-CNNS: dict[str, Callable[[ImageEncoder, jnp.dtype], nn.Module]] = {
-    "small": SmallCNN,
-    "patches": Patches,
-    **{name: partial(ResNet, *row) for name, row in RESNETS.items()},
-    **{name: partial(InvertedResiduals, *row) for name, row in INVERTED_RESIDUALS.items()},
-}
+def make_cnn(settings: encoders.PixelEncoder, dtype: jnp.dtype, convolution: str = "auto") -> nn.Module:
+    """The image encoder of a config, unbound."""
+    match settings:
+        case encoders.SmallCNN():
+            return SmallCNN(settings, dtype, convolution)
+        case encoders.Patches():
+            return Patches(settings, dtype)
+        case encoders.ResNet():
+            return ResNet(*RESNETS[settings.name], settings.norm, dtype, convolution)
+    return InvertedResiduals(*INVERTED_RESIDUALS[settings.name], settings.norm, dtype, convolution)

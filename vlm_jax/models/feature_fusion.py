@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
-from vlm_jax.config import Model
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
 from vlm_jax.models.attention import dropout
 from vlm_jax.models.bert import ACTIVATIONS, EMBEDDING_INIT, layer_norm
@@ -49,7 +49,7 @@ class FeatureFusion(nn.Module):
     Without `text_fc` text features of the trunk's width go to the layer norm as they are: BERT has no such matrix.
     """
 
-    settings: Model
+    settings: Architecture
     text_fc: bool = True
 
     @nn.compact
@@ -63,7 +63,7 @@ class FeatureFusion(nn.Module):
         start: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "I 1 G D"], Float[Array, "I K T D"]]:
         s = self.settings
-        dtype = jnp.dtype(s.compute_dtype)
+        dtype = jnp.dtype(s.dtype)
         norm = layer_norm(s, "norm")
         if self.text_fc:
             text = nn.Dense(s.hidden_size, dtype=dtype, kernel_init=identity_or_lecun, name="text_fc")(text)
@@ -78,7 +78,7 @@ class FeatureFusion(nn.Module):
         if s.image.projection == "mlp":  # Liu et al. 2024, arXiv:2310.03744, section 3.3
             image = nn.Dense(s.hidden_size, dtype=dtype, name="image_out")(ACTIVATIONS["gelu"](image))
         # The last row is the image's, as VisualBERT's table has it.
-        segment = self.param("image_segment", EMBEDDING_INIT, (s.image.modality_type_vocab_size, s.hidden_size))[-1]
+        segment = self.param("image_segment", EMBEDDING_INIT, (s.modality_type_vocab_size, s.hidden_size))[-1]
         image = norm((image + (positions + segment[None]).astype(dtype)[None])[:, None])
         return dropout(image, s.hidden_dropout_prob, keys, 1), text
 
@@ -88,9 +88,9 @@ class FeatureFusion(nn.Module):
         if s.image.positions in ("sequence", "shared"):
             indices = self._within(math.prod(shape), "grid positions")
             indices = jnp.zeros_like(indices) if s.image.positions == "shared" else indices
-            return nn.Embed(
-                s.image.max_position_embeddings, s.hidden_size, embedding_init=EMBEDDING_INIT, name="image_position"
-            )(indices)
+            return nn.Embed(s.max_image_positions, s.hidden_size, embedding_init=EMBEDDING_INIT, name="image_position")(
+                indices
+            )
         if len(shape) != 2:
             raise InputError(
                 "model.image.positions 'grid' needs grid features [I, gh, gw, C], and [I, G, C] came; "
@@ -98,7 +98,7 @@ class FeatureFusion(nn.Module):
             )
         by_row, by_column = (
             nn.Embed(
-                s.image.max_position_embeddings,
+                s.max_image_positions,
                 s.hidden_size,
                 embedding_init=partial(sine_cosine, half=half),
                 name=f"image_{name}",
@@ -108,9 +108,9 @@ class FeatureFusion(nn.Module):
         return (by_row[:, None] + by_column[None]).reshape(-1, s.hidden_size)
 
     def _within(self, count: int, what: str) -> Int[Array, " n"]:
-        most = self.settings.image.max_position_embeddings
+        most = self.settings.max_image_positions
         if count > most:
             raise InputError(
-                f"the image grid has {count} {what}, model.image.max_position_embeddings is {most}; raise the latter"
+                f"the image grid has {count} {what}, model.layout.max_image_positions is {most}; raise the latter"
             )
         return jnp.arange(count)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key
 
-from vlm_jax.config import Model
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.models.attention import (
     IMAGE,
     NONE,
@@ -91,9 +91,9 @@ def encode(
 class Fusion(nn.Module):
     """What every fusion takes; its layers have names of their own in the tree of parameters."""
 
-    settings: Model
+    settings: Architecture
 
-    def _add(self, name: str, make: Callable[[Model], nn.Module]) -> list[nn.Module]:
+    def _add(self, name: str, make: Callable[[Architecture], nn.Module]) -> list[nn.Module]:
         """One layer a depth, the parameters of the first under `name` with 0 in it."""
         layers = [make(self.settings) for _ in range(self.settings.num_layers)]
         for index, layer in enumerate(layers):
@@ -244,7 +244,7 @@ class CrossFusion(Fusion):
 class CoAttentionLayer(nn.Module):
     """Both streams ask each other, as each stood before the layer."""
 
-    settings: Model
+    settings: Architecture
 
     def setup(self) -> None:
         self.text, self.image = CrossLayer(self.settings), CrossLayer(self.settings)
@@ -324,7 +324,7 @@ class LateFusion(Fusion):
 FUSIONS = {"concat": ConcatFusion, "cross": CrossFusion, "co_attention": CoAttentionFusion, "late": LateFusion}
 
 
-def layer_names(settings: Model) -> list[tuple[str, str]]:
+def layer_names(settings: Architecture) -> list[tuple[str, str]]:
     """What a trunk's layers are called wherever weights are kept, and their paths in this fusion's trunk.
 
     `trunk/layer_0` and so on are those that the text goes through, as BERT's; `trunk/image_layer_0` the image's own.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key
 
-from vlm_jax.config import Model
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.models.attention import dropout
 from vlm_jax.models.bert import ACTIVATIONS, layer_norm
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
@@ -33,7 +33,7 @@ Scores = Callable[[Float[Array, "*n E"]], Float[Array, "*n V"]]
 class Head(nn.Module):
     """What every head takes."""
 
-    settings: Model
+    settings: Architecture
     classes: int
 
     reads_first: ClassVar[bool] = True
@@ -76,14 +76,14 @@ class JoinedHead(Head):
     @nn.compact
     def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
         s = self.settings
-        dtype = jnp.dtype(s.compute_dtype)
+        dtype = jnp.dtype(s.dtype)
         visible = fused.image_mask[:, None, :, None].astype(fused.image.dtype)
         mean = jnp.sum(fused.image * visible, axis=2) / jnp.maximum(jnp.sum(visible, axis=2), 1)
         mean = jnp.tanh(nn.Dense(s.hidden_size, dtype=dtype, name="image_pooler")(mean))
         first = jnp.tanh(nn.Dense(s.hidden_size, dtype=dtype, name="text_pooler")(fused.text[:, :, 0]))
         mean = jnp.broadcast_to(mean, first.shape)
         joined = mean * first if s.head == "product" else jnp.concatenate([mean, first], axis=-1)
-        activated = ACTIVATIONS[s.activation](nn.Dense(s.intermediate_size, dtype=dtype, name="hidden")(joined))
+        activated = ACTIVATIONS[s.hidden_act](nn.Dense(s.intermediate_size, dtype=dtype, name="hidden")(joined))
         return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(
             dropout(activated, s.hidden_dropout_prob, keys, 0)
         )
@@ -93,7 +93,7 @@ class PerTokenHead(Head):
     """One untied linear classifier at every position, the image's first."""
 
     def setup(self) -> None:
-        self.classifier = nn.Dense(self.classes, dtype=jnp.dtype(self.settings.compute_dtype))
+        self.classifier = nn.Dense(self.classes, dtype=jnp.dtype(self.settings.dtype))
 
     def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K N A"]:
         wide = jnp.broadcast_to(fused.image, (*fused.text.shape[:2], *fused.image.shape[2:]))
@@ -110,15 +110,15 @@ class MaskedLMHead(nn.Module):
     Where the table's width is not the trunk's, the dense layer leads from one to the other.
     """
 
-    settings: Model
+    settings: Architecture
     tied: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n D"], word_scores: Scores) -> Float[Array, "*n V"]:
-        s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
-        x = ACTIVATIONS[s.activation](nn.Dense(s.text.feature_size, dtype=dtype, name="transform")(x))
+        s, dtype = self.settings, jnp.dtype(self.settings.dtype)
+        x = ACTIVATIONS[s.hidden_act](nn.Dense(s.text_feature_size, dtype=dtype, name="transform")(x))
         x = layer_norm(s, "norm")(x)
-        words = s.text.vocab_size
+        words = s.vocab_size
         bias = self.param("bias", nn.initializers.zeros, (words,))
         scores = word_scores(x) if self.tied else nn.Dense(words, use_bias=False, name="decoder")(x)
         return scores.astype(jnp.float32) + jnp.expand_dims(bias, range(x.ndim - 1))
@@ -127,7 +127,7 @@ class MaskedLMHead(nn.Module):
 class LanguageModelHead(nn.Module):
     """After each word, logits of the one that comes next."""
 
-    settings: Model
+    settings: Architecture
     classes: int
 
     def setup(self) -> None:
@@ -142,19 +142,17 @@ class ImageTokensHead(Head):
 
     @nn.compact
     def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I k G V"]:
-        s, dtype = self.settings, jnp.dtype(self.settings.compute_dtype)
-        x = ACTIVATIONS[s.activation](nn.Dense(s.hidden_size, dtype=dtype, name="transform")(fused.image))
+        s, dtype = self.settings, jnp.dtype(self.settings.dtype)
+        x = ACTIVATIONS[s.hidden_act](nn.Dense(s.hidden_size, dtype=dtype, name="transform")(fused.image))
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
-        vectors = ImageTokenVectors(s.image_tokenizer, s.hidden_size, std=s.hidden_size**-0.5, name="vectors")
+        vectors = ImageTokenVectors(s.image.quantizer, s.hidden_size, std=s.hidden_size**-0.5, name="vectors")
         scores = vectors.scores(layer_norm(s, "norm")(x)).astype(jnp.float32)
         return scores + jnp.expand_dims(bias, range(scores.ndim - 1))
 
 
-def pool(settings: Model, text: Float[Array, "I K t D"]) -> Float[Array, "I K D"]:
+def pool(settings: Architecture, text: Float[Array, "I K t D"]) -> Float[Array, "I K D"]:
     """BERT's pooler, dense and tanh on [CLS], with the parameters `pooler` of the module that calls."""
-    return jnp.tanh(
-        nn.Dense(settings.hidden_size, dtype=jnp.dtype(settings.compute_dtype), name="pooler")(text[:, :, 0])
-    )
+    return jnp.tanh(nn.Dense(settings.hidden_size, dtype=jnp.dtype(settings.dtype), name="pooler")(text[:, :, 0]))
 
 
 HEADS = {

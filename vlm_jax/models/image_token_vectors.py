@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
-from vlm_jax.config import ImageTokenizerSettings
+from vlm_jax.config.quantizers import FSQ, Quantizer
 from vlm_jax.models.ids import check_ids
-from vlm_jax.models.image_tokenizer import codebook_size, fsq_digits
+from vlm_jax.models.image_tokenizer import fsq_digits
 
 APPEARANCE_SHARE = 0.6  # of a fresh vector's variance; more than half by choice, no other share was tried
 
@@ -25,23 +25,22 @@ class ImageTokenVectors(nn.Module):
     section 3.2).
     """
 
-    settings: ImageTokenizerSettings
+    quantizer: Quantizer
     width: int
     std: float
     """Of the initial vectors."""
     mask_token: bool = False
 
     def setup(self) -> None:
-        s = self.settings
-        self._digits = fsq_digits(s) if s.quantizer == "fsq" else None
-        levels = s.levels if self._digits is not None else ()
+        levels = self.quantizer.levels if isinstance(self.quantizer, FSQ) else ()
+        self._digits = fsq_digits(levels) if levels else None
         init = nn.initializers.normal(self.std / (1 + len(levels)) ** 0.5)
-        self.embedding = self.param("embedding", init, (codebook_size(s) + self.mask_token, self.width))
+        self.embedding = self.param("embedding", init, (self.quantizer.codebook_size + self.mask_token, self.width))
         self.digits = [nn.Embed(count, self.width, embedding_init=init) for count in levels]
 
     def table(self) -> Float[Array, "V D"]:
         """All vectors, one a row."""
-        shared = jnp.zeros((codebook_size(self.settings), self.width))
+        shared = jnp.zeros((self.quantizer.codebook_size, self.width))
         for place, digit in enumerate(self.digits):
             shared += digit(self._digits[:, place])
         return self.embedding + jnp.pad(shared, ((0, int(self.mask_token)), (0, 0)))

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from vlm_jax.config import ImageTokenizerSettings
+from vlm_jax.config.quantizers import FSQ, VQ, ImageTokenizerSettings
 from vlm_jax.models.convolution import Conv
 
 REVIVAL = 0.25  # weight of the loss that draws image tokens which nothing took to features of the batch
@@ -37,26 +37,15 @@ class Reconstruction(NamedTuple):
     """The quantizer's share of the loss."""
 
 
-def codebook_size(settings: ImageTokenizerSettings) -> int:
-    """How many image tokens there are."""
-    return math.prod(settings.levels) if settings.quantizer == "fsq" else settings.codebook_size
+def fsq_digits(levels: tuple[int, ...]) -> Int[np.ndarray, "V d"]:
+    """Of each image token of finite scalar quantization the level of each number, from 0, the first number first."""
+    tokens = np.arange(math.prod(levels), dtype=np.int32)
+    return tokens[:, None] // _basis(levels)[None] % np.array(levels, np.int32)[None]
 
 
-def fsq_digits(settings: ImageTokenizerSettings) -> Int[np.ndarray, "V d"]:
-    """Of each image token of the scalar quantizer the level of each number, from 0, the first number first."""
-    tokens, levels = np.arange(codebook_size(settings), dtype=np.int32), np.array(settings.levels, np.int32)
-    return tokens[:, None] // _basis(settings)[None] % levels[None]
-
-
-def _basis(settings: ImageTokenizerSettings) -> Int[np.ndarray, " d"]:
+def _basis(levels: tuple[int, ...]) -> Int[np.ndarray, " d"]:
     """What a digit counts in an image token: the first one 1."""
-    return np.cumprod([1, *settings.levels[:-1]]).astype(np.int32)
-
-
-def grid_size(settings: ImageTokenizerSettings, size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the image tokens of an image of `size` pixels."""
-    patch = settings.patch_size * 2 ** (len(settings.widths) - 1)
-    return size[0] // patch, size[1] // patch
+    return np.cumprod([1, *levels[:-1]]).astype(np.int32)
 
 
 class FiniteScalarQuantizer(nn.Module):
@@ -66,7 +55,7 @@ class FiniteScalarQuantizer(nn.Module):
     learned here, and no image token can die.
     """
 
-    settings: ImageTokenizerSettings
+    settings: FSQ
 
     @property
     def width(self) -> int:
@@ -80,13 +69,13 @@ class FiniteScalarQuantizer(nn.Module):
         digits = bounded + jax.lax.stop_gradient(jnp.round(bounded) - bounded)
         middle = levels // 2
         digit_ids = jnp.round(jax.lax.stop_gradient(digits)).astype(jnp.int32) + middle
-        tokens = jnp.sum(digit_ids * _basis(self.settings)[None, None, None], axis=-1)
+        tokens = jnp.sum(digit_ids * _basis(self.settings.levels)[None, None, None], axis=-1)
         return Quantized(digits / middle, tokens, jnp.zeros(len(features)))
 
     def dequantize(self, tokens: ImageTokens) -> Features:
         """The features of image tokens, each number from -1 to 1."""
         middle = self._levels() // 2
-        return (jnp.asarray(fsq_digits(self.settings))[tokens] - middle) / middle
+        return (jnp.asarray(fsq_digits(self.settings.levels))[tokens] - middle) / middle
 
     def _levels(self) -> Int[np.ndarray, "1 1 1 d"]:
         return np.array(self.settings.levels, np.int32)[None, None, None]
@@ -105,7 +94,7 @@ class VectorQuantizer(nn.Module):
     is, and so the loss, depends on how many devices and micro-batches it is split into.
     """
 
-    settings: ImageTokenizerSettings
+    settings: VQ
 
     def setup(self) -> None:
         s = self.settings
@@ -178,6 +167,7 @@ class Encoder(nn.Module):
 
     settings: ImageTokenizerSettings
     features: int
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Features:
@@ -187,7 +177,7 @@ class Encoder(nn.Module):
             if stage:
                 x = nn.Dense(width, name=f"stage_{stage}_down")(to_depth(x, 2))
             for block in range(depth):
-                x = ResidualBlock(width, s.convolution, kernel_size, name=f"stage_{stage}_block_{block}")(x)
+                x = ResidualBlock(width, self.convolution, kernel_size, name=f"stage_{stage}_block_{block}")(x)
         return nn.Dense(self.features, name="output")(jax.nn.silu(nn.LayerNorm(name="norm")(x)))
 
 
@@ -195,6 +185,7 @@ class ImageDecoder(nn.Module):
     """The encoder's stages the other way round, with 3x3 convolutions."""
 
     settings: ImageTokenizerSettings
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, features: Features) -> Float[Array, "B h w 3"]:
@@ -202,7 +193,7 @@ class ImageDecoder(nn.Module):
         x = nn.Dense(s.widths[-1], name="input")(features)
         for stage in reversed(range(len(s.widths))):
             for block in range(s.depths[stage]):
-                x = ResidualBlock(s.widths[stage], s.convolution, name=f"stage_{stage}_block_{block}")(x)
+                x = ResidualBlock(s.widths[stage], self.convolution, name=f"stage_{stage}_block_{block}")(x)
             if stage:
                 x = to_space(nn.Dense(4 * s.widths[stage - 1], name=f"stage_{stage}_up")(x), 2)
         x = jax.nn.silu(nn.LayerNorm(name="norm")(x))
@@ -227,11 +218,12 @@ class ImageTokenizer(nn.Module):
     """Normalised pixels to image tokens and back; height and width are multiples of a cell's side."""
 
     settings: ImageTokenizerSettings
+    convolution: str = "auto"
 
     def setup(self) -> None:
-        self.quantizer = QUANTIZERS[self.settings.quantizer](self.settings)
-        self.encoder = Encoder(self.settings, self.quantizer.width)
-        self.decoder = ImageDecoder(self.settings)
+        self.quantizer = QUANTIZERS[self.settings.quantizer.kind](self.settings.quantizer)
+        self.encoder = Encoder(self.settings, self.quantizer.width, self.convolution)
+        self.decoder = ImageDecoder(self.settings, self.convolution)
 
     def __call__(self, image: Float[Array, "B h w 3"], *, revive: bool = False) -> Reconstruction:
         """Images as their image tokens show them; with `revive` dead image tokens of a codebook are brought back."""

@@ -4,7 +4,6 @@ FLOPs are those of matrix products and convolutions in a forward pass, a multipl
 Norms, activations, softmax and lookups are left out: at width 256 a few percent.
 """
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,12 +13,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vlm_jax.config import ImageTokenizerSettings, Model
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import Features
+from vlm_jax.config.quantizers import ImageTokenizerSettings
 from vlm_jax.models.attention import CrossAttention, SelfAttention
 from vlm_jax.models.convolution import Conv, DepthwiseConv
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
-from vlm_jax.models.image_tokenizer import ImageTokenizer, VectorQuantizer, grid_size
+from vlm_jax.models.image_tokenizer import ImageTokenizer, VectorQuantizer
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.settings.changes import with_changes
 
 Path = tuple[str, ...]
 
@@ -37,7 +39,7 @@ class ModuleRow(NamedTuple):
 
 
 def inspect(
-    settings: Model, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+    settings: Architecture, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
 ) -> list[ModuleRow]:
     """Every module of the model as a train step calls it, in order of calls, each before what is below it.
 
@@ -68,7 +70,7 @@ def _rows(model: nn.Module, method: str, inputs: tuple[jax.ShapeDtypeStruct, ...
 
 
 def parameter_shapes(
-    settings: Model, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+    settings: Architecture, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
 ) -> dict[str, Any]:
     """The model's parameters as shapes; arguments are those of `inspect`."""
     model, method, inputs = _call(
@@ -78,17 +80,17 @@ def parameter_shapes(
 
 
 def _call(
-    settings: Model, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+    settings: Architecture, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
 ) -> tuple[VisualLanguageModel, str, tuple[jax.ShapeDtypeStruct, ...]]:
     """The model, the method that a train step calls and shapes of what it is called with."""
-    model = VisualLanguageModel(dataclasses.replace(settings, scan_layers=False, remat=False), classes)
+    model = VisualLanguageModel(with_changes(settings, {"scan_layers": False, "remat": False}), classes)
     methods = {"lm": "token_logits", "image_tokens": "image_token_logits"}
     method = methods.get(settings.head, "answer_logits")
     length = text_length - (method == "token_logits")
-    channels = settings.image.feature_size if settings.image.cnn == "features" else 3
+    channels = settings.image.feature_size if isinstance(settings.image, Features) else 3
     image = jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32)
-    if settings.image.cnn == "image_tokens":
-        image = jax.ShapeDtypeStruct((1, *grid_size(settings.image_tokenizer, image_size)), jnp.int32)
+    if settings.image.kind == "image_tokens":
+        image = jax.ShapeDtypeStruct((1, *image_size), jnp.int32)
     inputs = (
         image,
         jax.ShapeDtypeStruct((1, questions, length), jnp.int32),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from vlm_jax.config import ImageEncoder
+from vlm_jax.config.encoders import Norm
 from vlm_jax.models.convolution import NORMS, Conv, DepthwiseConv, Padding
 
 STEM_WIDTH, HEAD_WIDTH = 32, 1280
@@ -43,28 +43,28 @@ class InvertedResidual(nn.Module):
     stride: int
     kernel_size: int
     padding: Padding
-    settings: ImageEncoder
+    norm: Norm
     dtype: jnp.dtype
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W F"]:
-        channels, s = x.shape[-1], self.settings
+        channels = x.shape[-1]
         y = x
         if self.expansion > 1:
             y = jax.nn.relu6(_conv_norm(self, y, "expand", self.expansion * channels, 1))
         depthwise = DepthwiseConv(
-            self.kernel_size, self.stride, s.convolution, self.dtype, self.padding, name="depthwise_conv"
+            self.kernel_size, self.stride, self.convolution, self.dtype, self.padding, name="depthwise_conv"
         )
-        y = jax.nn.relu6(NORMS[s.norm](name="depthwise_norm")(depthwise(y)))
+        y = jax.nn.relu6(NORMS[self.norm](name="depthwise_norm")(depthwise(y)))
         y = _conv_norm(self, y, "project", self.width, 1)
         return x + y if self.stride == 1 and channels == self.width else y
 
 
 def _conv_norm(module, x, name, features, size, stride=1):
     """A convolution and its norm, `NAME_conv` and `NAME_norm` of the module."""
-    s = module.settings
-    x = Conv(features, size, stride, s.convolution, module.dtype, module.padding, name=f"{name}_conv")(x)
-    return NORMS[s.norm](name=f"{name}_norm")(x)
+    x = Conv(features, size, stride, module.convolution, module.dtype, module.padding, name=f"{name}_conv")(x)
+    return NORMS[module.norm](name=f"{name}_norm")(x)
 
 
 class InvertedResiduals(nn.Module):
@@ -75,8 +75,9 @@ class InvertedResiduals(nn.Module):
 
     rows: tuple[Row, ...]
     padding: Padding
-    settings: ImageEncoder
+    norm: Norm
     dtype: jnp.dtype
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B gh gw C"]:
@@ -84,8 +85,8 @@ class InvertedResiduals(nn.Module):
         blocks = ((row, row.stride if place == 0 else 1) for row in self.rows for place in range(row.depth))
         for number, (row, stride) in enumerate(blocks):
             x = InvertedResidual(
-                row.expansion, row.width, stride, row.kernel_size, self.padding, self.settings, self.dtype,
-                name=f"block_{number}",
+                row.expansion, row.width, stride, row.kernel_size, self.padding,
+                self.norm, self.dtype, self.convolution, name=f"block_{number}",
             )(x)  # fmt: skip
         return jax.nn.relu6(_conv_norm(self, x, "head", HEAD_WIDTH, 1))
 

@@ -11,7 +11,8 @@ from flax import linen as nn
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from vlm_jax.config import ImageEncoder, Model
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import PixelEncoder
 from vlm_jax.errors import InputError
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
@@ -43,7 +44,7 @@ class PretrainedOutput(NamedTuple):
 class PretrainedHeads(nn.Module):
     """Those heads of an encoder that `parts` names."""
 
-    settings: Model
+    settings: Architecture
     parts: tuple[Part, ...]
     classes: int
 
@@ -76,7 +77,7 @@ class PretrainedModel(VisualLanguageModel):
 
     def make_embeddings(self) -> tuple[TextEmbeddings, FeatureFusion]:
         """Without `text_fc`, which a published encoder has not."""
-        return TextEmbeddings(self.settings.text, self.pad_id), FeatureFusion(self.settings, text_fc=False)
+        return TextEmbeddings(self.settings, self.pad_id), FeatureFusion(self.settings, text_fc=False)
 
     def make_head(self) -> nn.Module:
         """The encoder's own heads."""
@@ -102,19 +103,19 @@ class PretrainedModel(VisualLanguageModel):
         return self.head(fused, self.text.scores)
 
 
-def check_text(settings: Model, input_ids: ArrayLike, segments: ArrayLike | None = None) -> None:
+def check_text(settings: Architecture, input_ids: ArrayLike, segments: ArrayLike | None = None) -> None:
     """`InputError` where a token id or a token type has no row in its table."""
-    check_ids(input_ids, settings.text.vocab_size, "token id")
+    check_ids(input_ids, settings.vocab_size, "token id")
     if segments is not None:
-        if not settings.text.type_vocab_size:
+        if not settings.type_vocab_size:
             raise InputError("this encoder has no token types; leave segments out")
-        check_ids(segments, settings.text.type_vocab_size, "token type")
+        check_ids(segments, settings.type_vocab_size, "token type")
 
 
 class ImageClassifier(nn.Module):
     """A CNN with the classifier that it was trained with: pixels to the mean cell, and logits over `classes`."""
 
-    settings: ImageEncoder
+    settings: PixelEncoder
     classes: int
 
     def setup(self) -> None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from vlm_jax.config import ImageEncoder
+from vlm_jax.config.encoders import Norm
 from vlm_jax.models.convolution import NORMS, Conv, max_pool
 
 
@@ -14,8 +14,9 @@ class BasicBlock(nn.Module):
 
     width: int
     stride: int
-    settings: ImageEncoder
+    norm: Norm
     dtype: jnp.dtype
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W F"]:
@@ -29,8 +30,9 @@ class Bottleneck(nn.Module):
 
     width: int
     stride: int
-    settings: ImageEncoder
+    norm: Norm
     dtype: jnp.dtype
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W F"]:
@@ -49,8 +51,8 @@ def _shortcut(block, x, features):
 
 def _conv_norm(block, x, name, features, size, stride=1):
     """A convolution and its norm, `conv_NAME` and `norm_NAME` of the block."""
-    x = Conv(features, size, stride, block.settings.convolution, block.dtype, name=f"conv_{name}")(x)
-    return NORMS[block.settings.norm](name=f"norm_{name}")(x)
+    x = Conv(features, size, stride, block.convolution, block.dtype, name=f"conv_{name}")(x)
+    return NORMS[block.norm](name=f"norm_{name}")(x)
 
 
 class ResNet(nn.Module):
@@ -61,19 +63,19 @@ class ResNet(nn.Module):
 
     block: type[nn.Module]
     depths: tuple[int, ...]
-    settings: ImageEncoder
+    norm: Norm
     dtype: jnp.dtype
+    convolution: str = "auto"
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B gh gw C"]:
-        s = self.settings
-        x = Conv(64, 7, 2, s.convolution, self.dtype, name="stem_conv")(image)
-        x = max_pool(jax.nn.relu(NORMS[s.norm](name="stem_norm")(x)))
+        x = Conv(64, 7, 2, self.convolution, self.dtype, name="stem_conv")(image)
+        x = max_pool(jax.nn.relu(NORMS[self.norm](name="stem_norm")(x)))
         for stage, depth in enumerate(self.depths):
             for block in range(depth):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"stage_{stage + 1}_block_{block}"
-                x = self.block(64 * 2**stage, stride, s, self.dtype, name=name)(x)
+                x = self.block(64 * 2**stage, stride, self.norm, self.dtype, self.convolution, name=name)(x)
         return x
 
 

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config import Model
-from vlm_jax.errors import InputError
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.models.attention import IMAGE, TEXT, KeyValue, KVCache, fold_keys, stream_mask
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import ImageTokenEmbedding, make_cnn
@@ -54,32 +53,28 @@ class TextCache(NamedTuple):
 class VisualLanguageModel(nn.Module):
     """Images and K texts each -> logits.
 
-    `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where `model.image.cnn` is `features`, or
+    `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where `model.image.kind` is `features`, or
     an image tokenizer's image tokens where it is `image_tokens`;
     `text` is token ids, or text features that already hold positions. `image_mask` [I, G] hides cells; [I, 1] hides
     all of them: the question alone. `keys`, one an example, switch dropout on.
     """
 
-    settings: Model
+    settings: Architecture
     classes: int
 
     def setup(self) -> None:
         s = self.settings
-        if s.attention_pattern is None or s.head is None:
-            raise InputError(
-                "model.attention_pattern and model.head are open; config_checks.check chooses them, or give both"
-            )
-        if s.image.cnn == "image_tokens":
+        if s.image.kind == "image_tokens":
             self.image = ImageTokenEmbedding(s)
-        elif s.image.cnn != "features":
-            self.image = make_cnn(s.image, jnp.dtype(s.compute_dtype))
+        elif s.image.kind != "features":
+            self.image = make_cnn(s.image, jnp.dtype(s.dtype), s.convolution)
         self.text, self.embed = self.make_embeddings()
         self.trunk = FUSIONS[s.fusion](s)
         self.head = self.make_head()
 
     def make_embeddings(self) -> tuple[TextEmbeddings, FeatureFusion]:
         """What turns tokens into vectors, and what leads both sides into the trunk."""
-        return TextEmbeddings(self.settings.text), FeatureFusion(self.settings)
+        return TextEmbeddings(self.settings), FeatureFusion(self.settings)
 
     def make_head(self) -> nn.Module:
         """What stands on the streams."""
@@ -125,7 +120,7 @@ class VisualLanguageModel(nn.Module):
 
         With `first_only` the text stream is its first position, and the image stream what the fusion computed of it.
         """
-        if image is not None and self.settings.image.cnn != "features":
+        if image is not None and self.settings.image.kind != "features":
             image = self.image(image)
         if jnp.issubdtype(text.dtype, jnp.integer):
             text = self.text(text, segments)
@@ -174,7 +169,7 @@ class VisualLanguageModel(nn.Module):
 
     def image_vector(self, image: Image) -> Float[Array, "I F"]:
         """The mean cell of each image's grid features, scaled to length 1: products of two images are cosines."""
-        if self.settings.image.cnn != "features":
+        if self.settings.image.kind != "features":
             image = self.image(image)
         features = image.reshape(len(image), -1, image.shape[-1]).astype(jnp.float32)
         mean = jnp.mean(features, axis=1)
@@ -184,7 +179,7 @@ class VisualLanguageModel(nn.Module):
     def prefill_image(self, image: Image, *, image_mask: Bool[Array, "I g"] | None = None) -> ImagePrefix:
         """What words read of images, computed once for all the words that follow, of which it must see none."""
         s = self.settings
-        if s.image.cnn != "features":
+        if s.image.kind != "features":
             image = self.image(image)
         stream, _ = self.embed(image, self._no_text(len(image)))
         mask = jnp.ones((1, 1), bool) if image_mask is None else image_mask
@@ -199,7 +194,7 @@ class VisualLanguageModel(nn.Module):
         s = self.settings
         zeros = jnp.zeros(
             (num_images, num_texts, s.num_attention_heads, length, s.hidden_size // s.num_attention_heads),
-            jnp.dtype(s.compute_dtype),
+            jnp.dtype(s.dtype),
         )
         return [(zeros, zeros)] * s.num_layers
 
@@ -237,7 +232,7 @@ class VisualLanguageModel(nn.Module):
 
     def _no_text(self, num_images: int) -> Float[Array, "I 1 0 E"]:
         s = self.settings
-        return jnp.zeros((num_images, 1, 0, s.text.feature_size), jnp.dtype(s.compute_dtype))
+        return jnp.zeros((num_images, 1, 0, s.text_feature_size), jnp.dtype(s.dtype))
 
     def _head_logits(
         self, image: Float[Array, "I K n D"], layers: list[KeyValue]

@@ -38,6 +38,11 @@ def tree_of(group: Group) -> Tree:
     return group.model_dump(warnings=False)
 
 
+def json_tree(group: Group) -> Tree:
+    """A group as nested dicts of what JSON can hold: lists for tuples, texts for paths."""
+    return group.model_dump(mode="json", warnings=False)
+
+
 def flat(tree: Tree, prefix: str = "") -> Tree:
     """The settings of a tree by dotted names."""
     settings: Tree = {}

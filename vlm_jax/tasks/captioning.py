@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config import Config, Decoding
+from vlm_jax.config.captioning import Captioning as Config
+from vlm_jax.config.captioning import DecodingMethod, Sample
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.decoding import Decoder, Special, Trie
@@ -62,13 +63,13 @@ class Captioning(Task):
     @classmethod
     def metric_of(cls, config: Config) -> str:
         """What is true of a drawn scene, or what people said, CIDEr-D."""
-        return "rule_accuracy" if config.data.name == "shape_scenes" else "cider_d"
+        return "rule_accuracy" if config.data.kind == "shape_scenes" else "cider_d"
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         self.config, self.encode = config, encode
-        self.model = VisualLanguageModel(config.model, 1)
+        self.model = VisualLanguageModel(config.architecture, 1)
         self.metric = self.metric_of(config)
-        self._decoders: dict[tuple[Decoding, tuple[str, ...]], Decoder] = {}
+        self._decoders: dict[tuple[DecodingMethod, tuple[str, ...]], Decoder] = {}
         self._vector = jax.jit(partial(self.model.apply, method="image_vector"))
         self._likelihood = jax.jit(self._log_likelihood)
         self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained
@@ -105,7 +106,7 @@ class Captioning(Task):
             log_likelihoods.append(self._likelihood(params, batch.image, batch.input_ids, batch.text_mask))
         return np.concatenate(jax.device_get(log_likelihoods))[: len(texts)].tolist()
 
-    def decoder(self, settings: Decoding, choices: tuple[str, ...] = ()) -> Decoder:
+    def decoder(self, settings: DecodingMethod, choices: tuple[str, ...] = ()) -> Decoder:
         """The compiled decoder of some settings; it says one of `choices` where there are any."""
         if (settings, choices) not in self._decoders:
             tokenizer = self.encode.tokenizer
@@ -143,7 +144,7 @@ class Captioning(Task):
         *,
         see_image: bool = True,
         batch_images: int | None = None,
-        decoding: Decoding | None = None,
+        decoding: DecodingMethod | None = None,
         choices: tuple[str, ...] = (),
     ) -> list[Caption]:
         """What is said of every image of `examples`, in order; without `see_image`, of none in particular.
@@ -152,7 +153,7 @@ class Captioning(Task):
         """
         size = batch_images or self.config.training.evaluation_batch_images
         decode = self.decoder(decoding or self.config.decoding, choices)
-        is_sampled = decode.settings.method == "sample"
+        is_sampled = isinstance(decode.settings, Sample)
         visible, waiting = np.full((size, 1), see_image), []
         for first, image in zip(itertools.count(0, size), self._images(examples, size), strict=False):
             keys = place_keys(self.config.seed, first, size) if is_sampled else None

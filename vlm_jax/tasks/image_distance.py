@@ -1,16 +1,17 @@
 """How far drawn images are from real ones in the features of a named network: a Fréchet distance, and no "FID"."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vlm_jax.config import Generation, ImageEncoder
+from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.images import Crop, Stretch
 from vlm_jax.data.images import normalise, resize_image
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.images import frechet_distance
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.nearest_image import nearest
 from vlm_jax.weights.converted_model import read
 
@@ -22,19 +23,20 @@ Features = Float[np.ndarray, "N C"]
 
 
 class ImageFeatures:
-    """The mean grid cell of the ported CNN that `generation.features` names, at the size that it was trained for."""
+    """The mean grid cell of the ported CNN that `features` names, at the size that it was trained for."""
 
-    def __init__(self, settings: Generation) -> None:
-        assert settings.features is not None
-        converted = read(settings.features)
-        if not isinstance(converted.architecture.model, ImageEncoder):
-            raise InputError(f"generation.features {settings.features} is no CNN, but a {converted.family.name} model")
-        wanted, sha256 = settings.features_sha256, converted.origin.sha256
-        if wanted not in (None, sha256):
-            raise InputError(f"generation.features {settings.features} has the SHA-256 {sha256}, not {wanted}")
-        self.origin = {"cnn": converted.architecture.model.cnn, "source": settings.features, "sha256": sha256}
+    def __init__(self, source: str, wanted_sha256: str | None = None) -> None:
+        converted = read(source)
+        if not isinstance(converted.architecture.model, PublishedCNN):
+            raise InputError(f"features {source} is no CNN, but a {converted.family.name} model")
+        sha256 = converted.origin.sha256
+        if wanted_sha256 not in (None, sha256):
+            raise InputError(f"features {source} has the SHA-256 {sha256}, not {wanted_sha256}")
+        self.origin = {"cnn": converted.architecture.model.name, "source": source, "sha256": sha256}
         # Whole images, not the centre that a classifier sees: what is drawn at an edge counts.
-        self._input = dataclasses.replace(converted.architecture.input, short_side=None, resample="bicubic")
+        image = converted.architecture.input
+        resize = Stretch() if isinstance(image.resize, Stretch) else Crop()
+        self._input = with_changes(image, {"resize": resize})
         module = converted.module
         self._params = jax.device_put({"params": converted.params})  # once, not with every batch
         self._run = jax.jit(lambda params, image: module.apply(params, image)[0])

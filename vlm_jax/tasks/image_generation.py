@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from vlm_jax.config import Config, Generation
+from vlm_jax.config.image_generation import Autoregressive, Masked
+from vlm_jax.config.image_generation import ImageGeneration as Config
+from vlm_jax.config.use import Candidates, ImageScoring
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.decoding import ImageTokenDecoder, mask_tokens, shift_right, token_log_probabilities
 from vlm_jax.errors import InputError
@@ -26,6 +28,8 @@ from vlm_jax.tasks.shared import ChangedExamples, Sums, Task, derangement, place
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, differing
 from vlm_jax.types import Batch, Example
 
+Generation = Masked | Autoregressive
+DEFAULTS = ImageScoring()
 DROP, MASK, MODEL = range(3)  # what an image's key is used for
 RERANKED_AT_ONCE = 512  # candidates whose pixels are in memory at a time
 LEAST_COUNT = 10  # what no training image has, or hardly any, is taken to be as rare as this
@@ -70,22 +74,33 @@ class ImageGeneration(Task):
     @classmethod
     def metric_of(cls, config: Config) -> str:
         """What a rule sees on images of drawn scenes; of others, how likely the real ones are."""
-        return "objects_right" if config.data.name == "shape_scenes" else "log_likelihood"
+        return "objects_right" if config.data.kind == "shape_scenes" else "log_likelihood"
 
     def __init__(
-        self, config: Config, encode: ExampleEncoder, tokenizer: TrainedTokenizer, reranker: Reranker | None = None
+        self,
+        config: Config,
+        encode: ExampleEncoder,
+        tokenizer: TrainedTokenizer,
+        scoring: ImageScoring = DEFAULTS,
+        reranker: Reranker | None = None,
     ) -> None:
         if difference := differing(config, tokenizer.config):
             raise InputError(f"the image tokenizer has {difference}, and the config says otherwise; give the same")
-        self.config, self.tokenizer, self.reranker = config, tokenizer, reranker
+        most = config.training.evaluation_batch_images
+        if reranker is None and scoring.num_candidates > most:
+            raise InputError(
+                f"num_candidates is {scoring.num_candidates}, and all candidates of an image are generated at once; "
+                f"choose at most {most}, or raise training.evaluation_batch_images"
+            )
+        self.config, self.tokenizer, self.scoring, self.reranker = config, tokenizer, scoring, reranker
         self._pixels = dataclasses.replace(encode, image=tokenizer.image, texts_per_image=1)
         self.encode = dataclasses.replace(encode, image_token_grid=tokenizer.grid)
-        self.model = VisualLanguageModel(config.model, tokenizer.codebook_size)
+        self.model = VisualLanguageModel(config.architecture, tokenizer.codebook_size)
         self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))
-        self._autoregressive = config.model.attention_pattern == "autoregressive"
+        self._autoregressive = isinstance(config.generation, Autoregressive)
         self._weights: Float[np.ndarray, " V"] | None = None
-        self._decoders: dict[Generation, ImageTokenDecoder] = {}
+        self._decoders: dict[tuple[Generation, int], ImageTokenDecoder] = {}
         self._likelihood = jax.jit(self._log_likelihood)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
@@ -105,12 +120,12 @@ class ImageGeneration(Task):
 
     @cached_property
     def _features(self) -> ImageFeatures | None:
-        settings = self.config.generation
-        return ImageFeatures(settings) if settings.features is not None else None
+        scoring = self.scoring
+        return ImageFeatures(scoring.features, scoring.features_sha256) if scoring.features is not None else None
 
     def metadata(self) -> dict[str, Any]:
         """Whose image tokens are drawn, which network's features a distance is of, and who chose among candidates."""
-        tokenizer = {"run": self.config.generation.tokenizer, "sha256": self.tokenizer.digest}
+        tokenizer = {"run": str(self.config.image_tokenizer.run), "sha256": self.tokenizer.digest}
         named = {"features": self._features, "reranker": self.reranker}
         return {"image_tokenizer": tokenizer} | {name: model.origin for name, model in named.items() if model}
 
@@ -154,7 +169,7 @@ class ImageGeneration(Task):
         smoothing = self.config.training.label_smoothing
         loss, right = token_losses(logits, target, weights=self._weights, smoothing=smoothing)
         counted = is_masked.reshape(len(tokens), 1, -1).astype(jnp.float32)
-        if settings.loss_weighting == "elbo":
+        if isinstance(settings, Masked) and settings.loss_weighting == "elbo":
             # The weight 1 / t of masked diffusion (Sahoo et al. 2024, arXiv:2406.07524, section 3).
             counted = counted / jnp.mean(counted, axis=-1, keepdims=True)
         weight = counted * batch.weight[..., None]
@@ -173,35 +188,53 @@ class ImageGeneration(Task):
         ]
         return jnp.mean(token_log_probabilities(logits, tokens), axis=-1)
 
-    def decoder(self, settings: Generation) -> ImageTokenDecoder:
+    def decoder(self, settings: Generation, num_candidates: int = 1) -> ImageTokenDecoder:
         """The compiled decoder of some settings."""
-        if settings not in self._decoders:
+        if (settings, num_candidates) not in self._decoders:
             shape = {"grid": self.tokenizer.grid, "codebook_size": self.tokenizer.codebook_size, "empty": self._empty}
-            self._decoders[settings] = ImageTokenDecoder(
-                self.model, settings, autoregressive=self._autoregressive, **shape
-            )
-        return self._decoders[settings]
+            decoder = ImageTokenDecoder(self.model, settings, num_candidates=num_candidates, **shape)
+            self._decoders[settings, num_candidates] = decoder
+        return self._decoders[settings, num_candidates]
 
     def generate_images(
-        self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, *, batch: int | None = None
+        self,
+        params: dict[str, Any],
+        prompts: Sequence[str],
+        settings: Generation | None = None,
+        candidates: Candidates | None = None,
+        *,
+        batch: int | None = None,
     ) -> UInt8[np.ndarray, "N S h w 3"]:
-        """`settings.num_images` images of each prompt; what is drawn depends on the prompt's place, not on the batch.
+        """`candidates.num_images` images of each prompt; a prompt's place decides its images, not the batch.
 
-        `batch`, by default as many as are evaluated at a time, counts candidates.
+        `settings` are by default the config's, `candidates` those of the scoring. `batch`, by default as many as are
+        evaluated at a time, counts candidates.
         """
-        if self.reranker and settings.num_candidates > 1:
-            return self._rerank(self.reranker, params, prompts, settings, batch)
-        images = self.tokenizer.decode(self._generate_tokens(params, prompts, settings, batch))
-        return images.reshape(len(prompts), settings.num_images, *images.shape[1:])
+        settings, candidates = settings or self.config.generation, candidates or self.scoring
+        batch = batch or self.config.training.evaluation_batch_images
+        count = candidates.num_images
+        if self.reranker and candidates.num_candidates > 1:
+            many = Candidates(num_images=count * candidates.num_candidates)
+            tokens = self._generate_tokens(params, prompts, settings, many, batch)
+            repeated = [prompt for prompt in prompts for _ in range(count)]
+            images = self._rerank(self.reranker, repeated, tokens, candidates.num_candidates)
+        else:
+            images = self.tokenizer.decode(self._generate_tokens(params, prompts, settings, candidates, batch))
+        return images.reshape(len(prompts), count, *images.shape[1:])
 
     def _generate_tokens(
-        self, params: dict[str, Any], prompts: Sequence[str], settings: Generation, batch: int | None
+        self,
+        params: dict[str, Any],
+        prompts: Sequence[str],
+        settings: Generation,
+        candidates: Candidates,
+        batch: int,
     ) -> Int[np.ndarray, "P gh gw"]:
-        size = max(1, (batch or self.config.training.evaluation_batch_images) // settings.num_candidates)
-        count = len(prompts) * settings.num_images
-        texts = [prompt for prompt in prompts for _ in range(settings.num_images)] + [""] * (-count % size)
+        size = max(1, batch // candidates.num_candidates)
+        count = len(prompts) * candidates.num_images
+        texts = [prompt for prompt in prompts for _ in range(candidates.num_images)] + [""] * (-count % size)
         ids, mask = self.encode.encode_texts(texts)
-        decode, batches = self.decoder(settings), []
+        decode, batches = self.decoder(settings, candidates.num_candidates), []
         for first in range(0, len(texts), size):
             chunk = slice(first, first + size)
             keys = place_keys(self.config.seed, first, size)
@@ -209,27 +242,18 @@ class ImageGeneration(Task):
         return np.concatenate(jax.device_get(batches))[:count]
 
     def _rerank(
-        self,
-        reranker: Reranker,
-        params: dict[str, Any],
-        prompts: Sequence[str],
-        settings: Generation,
-        batch: int | None,
-    ) -> UInt8[np.ndarray, "N S h w 3"]:
-        many = settings.num_images * settings.num_candidates
-        ungrouped = dataclasses.replace(settings, num_images=many, num_candidates=1)
-        tokens = self._generate_tokens(params, prompts, ungrouped, batch).reshape(
-            -1, settings.num_candidates, *self.tokenizer.grid
-        )
-        repeated, chosen = [prompt for prompt in prompts for _ in range(settings.num_images)], []
-        size = max(1, RERANKED_AT_ONCE // settings.num_candidates)
-        for first in range(0, len(repeated), size):
+        self, reranker: Reranker, prompts: Sequence[str], tokens: Int[np.ndarray, "P gh gw"], num_candidates: int
+    ) -> UInt8[np.ndarray, "M h w 3"]:
+        """The best image of each prompt's candidates."""
+        tokens = tokens.reshape(-1, num_candidates, *self.tokenizer.grid)
+        size, chosen = max(1, RERANKED_AT_ONCE // num_candidates), []
+        for first in range(0, len(prompts), size):
             chunk = tokens[first : first + size]
             images = self.tokenizer.decode(chunk.reshape(-1, *self.tokenizer.grid))
-            texts = [prompt for prompt in repeated[first : first + size] for _ in range(settings.num_candidates)]
+            texts = [prompt for prompt in prompts[first : first + size] for _ in range(num_candidates)]
             best = reranker(images, texts).reshape(chunk.shape[:2]).argmax(1)
             chosen.append(images.reshape(*chunk.shape[:2], *images.shape[1:])[np.arange(len(best)), best])
-        return np.concatenate(chosen).reshape(len(prompts), settings.num_images, *chosen[0].shape[1:])
+        return np.concatenate(chosen)
 
     def predict(
         self,
@@ -241,7 +265,7 @@ class ImageGeneration(Task):
         """Images for the first text of every example, or for `prompts` in their place, held against its scene."""
         rows = list(examples)
         texts = [_prompt(example) for example in rows] if prompts is None else list(prompts)
-        images = self.generate_images(params, texts, self.config.generation)
+        images = self.generate_images(params, texts)
         likelihoods = self.log_likelihoods(params, rows, texts)
         gains = [float("nan")] * len(rows)
         if prompts is None and len(rows) > 1:

@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from vlm_jax.config import Config
+from vlm_jax.config.image_tokenizer import ImageTokenizer as Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.figures import Card, side_by_side
 from vlm_jax.metrics.images import codebook_use, psnr, ssim
-from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction, codebook_size
+from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction
 from vlm_jax.tasks.shared import PLAIN, Task, without_texts
 from vlm_jax.types import Batch, Example
 
 FEW_TOKENS = 0.1  # share of the image tokens in use below which something is wrong
 DYING = {
     "vq": "the codebook is dying; choose the scalar quantizer",
-    "fsq": "images are alike, or too few numbers change; train on, or choose fewer model.image_tokenizer.levels",
+    "fsq": "images are alike, or too few numbers change; train on, or choose fewer image_tokenizer.quantizer.levels",
 }
 ENCODE = 0  # what an image's key is used for
 NOISE = 2.0  # levels of 255, standard deviation: nobody sees it
@@ -71,7 +71,7 @@ class ImageTokenization(Task):
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         self.config = config
         self.encode = dataclasses.replace(encode, texts_per_image=1)  # texts are not looked at
-        self.model = ImageTokenizer(config.model.image_tokenizer)
+        self.model = ImageTokenizer(config.image_tokenizer, config.compute.convolution)
         self._reconstruct = jax.jit(self._reconstruct_batch)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
@@ -85,9 +85,9 @@ class ImageTokenization(Task):
     def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> ImageSums:
         """Mean squared error of each image, however noisy its codes' encoder saw it, and what the quantizer adds."""
         real, shown = batch.weight[:, 0], batch.image
-        if self.config.model.image_tokenizer.encoder_noise:
+        if self.config.image_tokenizer.noise:
             own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
-            shown = shown + self._noise(own, shown.shape[1:], self.config.model.image_tokenizer.encoder_noise)
+            shown = shown + self._noise(own, shown.shape[1:], self.config.image_tokenizer.noise)
         seen = self.model.apply({"params": params}, shown, revive=True)
         loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
         return ImageSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
@@ -123,7 +123,7 @@ class ImageTokenization(Task):
     def score(self, predictions: Sequence[Reconstructed]) -> dict[str, float]:
         """How alike the images are, on average, and how the image tokens are used."""
         use = codebook_use(
-            np.stack([row.tokens for row in predictions]), codebook_size(self.config.model.image_tokenizer)
+            np.stack([row.tokens for row in predictions]), self.config.image_tokenizer.quantizer.codebook_size
         )
         means = {name: [getattr(row, name) for row in predictions] for name in ("psnr", "ssim", "tokens_stable")}
         alike = {name: float(np.mean(values)) for name, values in means.items()}
@@ -132,12 +132,10 @@ class ImageTokenization(Task):
     def warnings(self, predictions: Sequence[Reconstructed], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""
         messages = []
-        settings = self.config.model.image_tokenizer
-        count, num_tokens = codebook_size(settings), sum(row.tokens.size for row in predictions)
+        quantizer = self.config.image_tokenizer.quantizer
+        count, num_tokens = quantizer.codebook_size, sum(row.tokens.size for row in predictions)
         if metrics["codebook_use"] * count < FEW_TOKENS * min(count, num_tokens):  # few images cannot show many
-            messages.append(
-                f"{metrics['codebook_use']:.1%} of the image tokens are in use: {DYING[settings.quantizer]}"
-            )
+            messages.append(f"{metrics['codebook_use']:.1%} of the image tokens are in use: {DYING[quantizer.kind]}")
         if all(row.reconstruction.std((0, 1)).max() < PLAIN <= row.original.std((0, 1)).max() for row in predictions):
             messages.append("every image comes back in one colour: the image tokens say nothing of it (yet)")
         return messages

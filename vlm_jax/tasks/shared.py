@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from vlm_jax.config import Config
+from vlm_jax.config.tasks import Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.types import Example, Question

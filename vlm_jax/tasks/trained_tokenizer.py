@@ -11,22 +11,28 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vlm_jax.config import Config, Data, ImageInput, ImageTokenizerSettings
-from vlm_jax.config_json import from_json, to_json
+from vlm_jax.config.data import DataSet
+from vlm_jax.config.image_generation import ImageGeneration
+from vlm_jax.config.image_tokenizer import ImageTokenizer as Config
+from vlm_jax.config.images import ImageInput
+from vlm_jax.config.quantizers import ImageTokenizerSettings
 from vlm_jax.data.digests import image_digests
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import change, file_entry, read_manifest, sha256, write_manifest
-from vlm_jax.models.image_tokenizer import ImageTokenizer, codebook_size, grid_size
+from vlm_jax.models.image_tokenizer import ImageTokenizer
+from vlm_jax.settings.changes import group_from_json, to_json
+from vlm_jax.settings.groups import Group, Tree, flat, tree_of
 from vlm_jax.tasks.shared import without_texts
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.types import Example
 
 BATCH = 64
 SQUARES = 4  # along each side of a cell at most, by whose colours image tokens are told to look alike
-INPUT_SETTINGS = ("size", "resize", "mean", "std")  # how an image file becomes what is encoded
+# Settings of an image tokenizer and of image generation that decide the tokens of an image.
+SHARED = {"image_tokenizer": ImageTokenizerSettings, "image": ImageInput}
 
 
 class TrainedTokenizer:
@@ -37,19 +43,19 @@ class TrainedTokenizer:
 
         try:
             with safe_open(file, "np") as opened:
-                config = from_json(opened.metadata()["config"])
+                config = group_from_json(opened.metadata()["config"], Config)
                 params = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
         except Exception as error:
             raise InputError(f"{file} is no image tokenizer: {error}; train again") from None
         self.digest, self.config = sha256(file), config
-        self.settings: ImageTokenizerSettings = config.model.image_tokenizer
-        self.image: ImageInput = config.data.image
-        self.codebook_size = codebook_size(self.settings)
+        self.settings: ImageTokenizerSettings = config.image_tokenizer
+        self.image: ImageInput = config.image
+        self.codebook_size = self.settings.quantizer.codebook_size
         """How many image tokens there are."""
-        self.grid = grid_size(self.settings, self.image.size)
+        self.grid = self.settings.grid_size(self.image.size)
         """Rows and columns of an image's image tokens."""
         self._params = jax.device_put({"params": unflatten(params)})  # once, not with every batch
-        model = ImageTokenizer(self.settings)
+        model = ImageTokenizer(self.settings, config.compute.convolution)
         self._encode = jax.jit(lambda params, image: model.apply(params, image, method="encode"))
         self._decode = jax.jit(lambda params, tokens: model.apply(params, tokens, method="decode"))
 
@@ -91,7 +97,7 @@ class TrainedTokenizer:
         appearance = appearance - appearance.mean(0, keepdims=True)
         return appearance / max(float(appearance.std()), 1e-6)
 
-    def cached(self, examples: Sequence[Example], encode: ExampleEncoder, data: Data) -> Int[np.ndarray, "N gh gw"]:
+    def cached(self, examples: Sequence[Example], encode: ExampleEncoder, data: DataSet) -> Int[np.ndarray, "N gh gw"]:
         """`encode`, but read from `data.directory` where this tokenizer has met the very same images before."""
         digest = hashlib.sha256("\n".join(image_digests(examples, data)).encode()).hexdigest()
         file = Path(data.directory).expanduser() / "image_tokens" / self.digest[:16] / f"{digest[:32]}.npy"
@@ -119,15 +125,14 @@ def save_tokenizer(file: Path, config: Config, params: Any) -> None:
     part.replace(file)
 
 
-def differing(mine: Config, its: Config) -> str:
-    """What decides an image's image tokens and is not the same in two configs, as the second has it."""
-    first, second = mine.model.image_tokenizer, its.model.image_tokenizer
-    own = ("levels",) if second.quantizer == "fsq" else ("codebook_size", "embedding_size")
-    rows = [
-        (f"model.image_tokenizer.{name}", first, second)
-        for name in ("quantizer", "encoder", "patch_size", "widths", "depths", *own)
-    ]
-    rows = [(name, getattr(a, name.rpartition(".")[2]), getattr(b, name.rpartition(".")[2])) for name, a, b in rows]
-    images = (mine.data.image, its.data.image)
-    rows += [(f"data.image.{name}", *(getattr(settings, name) for settings in images)) for name in INPUT_SETTINGS]
-    return ", ".join(f"{name} {wanted}" for name, value, wanted in rows if value != wanted)
+def differing(config: ImageGeneration, trained: Config) -> str:
+    """The settings that decide an image's tokens and differ from those of a trained tokenizer, with its values."""
+    values, wanted = (
+        flat({name: _shared(getattr(either, name), group) for name, group in SHARED.items()})
+        for either in (config, trained)
+    )
+    return ", ".join(f"{name} {value}" for name, value in wanted.items() if values.get(name) != value)
+
+
+def _shared(group: Group, base: type[Group]) -> Tree:
+    return {name: value for name, value in tree_of(group).items() if name in base.model_fields}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config import Config
+from vlm_jax.config.vqa import VQA
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
@@ -82,16 +82,16 @@ class VisualQuestionAnswering(Task):
     scores = ("accuracy", "accuracy_lenient")
     shuffled = "shuffled_images"
 
-    def __init__(self, config: Config, encode: ExampleEncoder) -> None:
+    def __init__(self, config: VQA, encode: ExampleEncoder) -> None:
         answers = len(encode.answers)
-        classes = config.model.classes or answers
+        classes = config.classes or answers
         if classes < answers:
             raise InputError(
-                f"model.classes is {classes}, the training set has {answers} answers; raise it to {answers}"
+                f"model.fusion.head.classes is {classes}, the training set has {answers} answers; raise it to {answers}"
             )
         self.config, self.encode, self.answers = config, encode, encode.answers.answers
-        self.model = VisualLanguageModel(config.model, classes)
-        self._accuracy = ACCURACIES[config.data.accuracy or "soft"]
+        self.model = VisualLanguageModel(config.architecture, classes)
+        self._accuracy = ACCURACIES[config.data.accuracy]
         self._predict = jax.jit(self._predict_batch)
 
     def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class VisualQuestionAnswering(Task):
 
     def reach(self, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
         """How many answers questions have, and the best accuracy of any answer."""
-        return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy or "soft")
+        return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy)
 
     def warnings(self, predictions: Sequence[Prediction], metrics: dict[str, float]) -> list[str]:
         """What a person should know of the scores."""

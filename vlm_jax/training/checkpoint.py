@@ -18,8 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from vlm_jax.config import Config
-from vlm_jax.config_json import to_dict
+from vlm_jax.config.tasks import Config
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.training import checkpoint_manifest as manifests
@@ -91,7 +90,7 @@ class Checkpoints:
             raise RuntimeError(f"the state of step {step} is older than the checkpoint of step {newest}")
         score = math.nan if metrics is None else float(metrics.get(SCORE, math.nan))
         versions = {name: version(name) for name in PACKAGES}
-        about = {"step": step, "config": to_dict(self._config), "versions": versions}
+        about = {"step": step, "config": json_tree(self._config), "versions": versions}
         items = {
             "params": ocp.args.StandardSave(state.params),
             "opt_state": ocp.args.StandardSave(state.opt_state),

@@ -7,23 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from vlm_jax.config import Config
+from vlm_jax.config.tasks import Config
 from vlm_jax.data.digests import SplitDigest, digest_split, from_row, what_differs
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.identity import Change, changes
 from vlm_jax.run_folder import DATA, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder
-from vlm_jax.setting_kinds import Kind
+from vlm_jax.settings.effects import Effect
 from vlm_jax.tasks.trained_tokenizer import save_tokenizer
 from vlm_jax.training.pretrained import open_pretrained
 from vlm_jax.training.setup import load_trained, make_encoder, tokenizer_run
 from vlm_jax.types import Example
 
-# What a change means, by its kind, where there is more to say than that it is one.
+# What a change means, by its effect, where there is more to say than that it is one.
 MEANS = {
-    Kind.ROUNDING: "parameters differ by rounding from here on",
-    Kind.USE: "it changes scores and which checkpoint is best, no parameter",
+    Effect.ROUNDING: "parameters differ by rounding from here on",
+    Effect.USE: "it changes scores and which checkpoint is best, no parameter",
+    Effect.DECODING: "it changes scores and which checkpoint is best, no parameter",
 }
 
 
@@ -68,9 +69,9 @@ def shown_digests(rows: Mapping[str, Any]) -> dict[str, str]:
 def adopt(config: Config, folder: RunFolder, step: int, *, devices: tuple[str | None, str]) -> list[str]:
     """Record what changed since the run was last started, `devices` among it, and say it, a line a change."""
     before, now = devices
-    other = [Change("devices", before, now, Kind.ROUNDING)] if before not in (None, now) else []
+    other = [Change("devices", before, now, Effect.ROUNDING)] if before not in (None, now) else []
     changed = folder.adopt(config, step, other)
-    ends = (f"; {MEANS[change.kind]}" if change.kind in MEANS else "" for change in changed)
+    ends = (f"; {MEANS[change.effect]}" if change.effect in MEANS else "" for change in changed)
     return [f"changed after optimizer step {step}: {change}{end}" for change, end in zip(changed, ends, strict=True)]
 
 
@@ -80,7 +81,7 @@ def check_sources(config: Config, folder: RunFolder) -> None:
     What a run took from its sources is in its folder: they need not be anywhere.
     """
     for change in changes(folder.config(), config):
-        if change.kind is not Kind.SOURCE or not _is_other_source(change, config, folder):
+        if change.effect is not Effect.SOURCE or not _is_other_source(change, config, folder):
             continue
         raise InputError(
             f"{change.setting} {change.after} is not what {folder.path} began with ({change.before}); leave it as it "
@@ -91,7 +92,7 @@ def check_sources(config: Config, folder: RunFolder) -> None:
 def _is_other_source(change: Change, config: Config, folder: RunFolder) -> bool:
     if change.setting == "model.text.tokenizer":
         return _other_tokenizer(change.after, folder.file(TEXT_TOKENIZER))
-    if change.setting == "generation.tokenizer":
+    if change.setting == "image_tokenizer.run":
         return _other_image_tokenizer(config, folder.file(IMAGE_TOKENIZER))
     sources = (folder.weights() or {"sources": []})["sources"]
     digests = [source["sha256"] for source in sources if source["setting"] == change.setting]

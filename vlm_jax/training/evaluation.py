@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlm_jax.config import Config
-from vlm_jax.config_json import to_dict
+from vlm_jax.config.tasks import Config
 from vlm_jax.data.images import decode_image
 from vlm_jax.figures import plot_contact_sheet
 from vlm_jax.run_folder import RESULT, RunFolder
+from vlm_jax.settings.groups import json_tree
 from vlm_jax.tasks.baselines import baseline_warnings
 from vlm_jax.training.state import Parameters
 from vlm_jax.types import Example
@@ -85,7 +85,7 @@ def evaluate_run(
         "versions": versions(),
         "machine": machine(),
         "peak_memory_bytes": peak_memory(),
-        "config": to_dict(config),
+        "config": json_tree(config),
     }
     folder.write_json(result_file, result)
     return result
@@ -119,7 +119,7 @@ def write_contact_sheet(
         """The image, unless it is here as codes: then what was drawn is shown alone."""
         image = images[name]
         known = not isinstance(image, np.ndarray)
-        return decode_image(image, name=name, max_pixels=config.data.image.max_pixels) if known else None
+        return decode_image(image, name=name, max_pixels=config.data.max_pixels) if known else None
 
     items = [p.card(shown(p.image_id)) for p in [*right[: CONTACT_SHEET_ITEMS - len(wrong)], *wrong]]
     title = f"{title}; mistakes shown more often than they occur" if right and wrong else title

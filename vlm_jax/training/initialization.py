@@ -11,23 +11,30 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from vlm_jax.config import Config, Model, leaves
+from vlm_jax.config.architecture import Architecture, Layout
+from vlm_jax.config.encoders import GridEncoder
+from vlm_jax.config.image_tokenizer import ImageTokenizer
+from vlm_jax.config.tasks import Config, TextConfig
 from vlm_jax.errors import InputError
+from vlm_jax.settings.groups import Group, flat, tree_of
 from vlm_jax.training.pretrained import Pretrained, generic, open_pretrained, specific
 from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten, shortened, unflatten
 from vlm_jax.weights.export import TEXT_SIDE
 
 # Settings that decide what text weights compute, or their shapes.
-TEXT_SETTINGS = ("vocab_size", "feature_size", "type_vocab_size", "first_position")
+TEXT_SETTINGS = ("vocab_size", "text_feature_size", "type_vocab_size", "first_position")
 TRUNK_SETTINGS = (
     "hidden_size",
     "num_attention_heads",
     "num_layers",
     "intermediate_size",
-    "activation",
+    "hidden_act",
     "layer_norm_eps",
 )
+
+
+IMAGE_SETTINGS = ("max_image_positions", "modality_type_vocab_size")
 
 
 class Start(NamedTuple):
@@ -40,14 +47,13 @@ class Start(NamedTuple):
 
 def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start:
     """`params` with everything that the config's sources have for them."""
-    model, fresh = config.model, flatten(params)
+    if isinstance(config, ImageTokenizer):
+        return Start(params, None)
+    model, fresh = config.architecture, flatten(params)
     taken: dict[str, np.ndarray] = {}
     sources = []
-    for setting, name, choose in (
-        ("model.init_from", model.init_from, _whole_model),
-        ("model.text.init_from", model.text.init_from, _text_side),
-        ("model.image.init_from", model.image.init_from, _image_side),
-    ):
+    for part, choose in (("model", _whole_model), ("text", _text_side), ("image", _image_side)):
+        setting, name = f"init.{part}", getattr(config.init, part, None)
         if name is None:
             continue
         source = open_pretrained(name)
@@ -110,51 +116,43 @@ def groups(paths: Any) -> list[str]:
 
 
 def _text_side(
-    config: Config, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    model = config.model
+    model, init = config.architecture, config.init
     if source.model is None:
-        raise InputError(f"model.text.init_from {model.text.init_from} is a CNN; give it as model.image.init_from")
-    wanted = {f"text.{name}": getattr(source.model.text, name) for name in TEXT_SETTINGS}
-    if model.text.init_trunk:
-        wanted |= {name: getattr(source.model, name) for name in TRUNK_SETTINGS}
-    wrong = {name: value for name, value in wanted.items() if _setting(model, name) != value}
+        raise InputError(f"init.text {init.text} is a CNN; give it as init.image")
+    names = TEXT_SETTINGS + (TRUNK_SETTINGS if init.trunk else ())
+    wrong = _differing(source.model, model, names)
     if wrong:
-        alone = " or --model.text.no-init-trunk" if not any(name.startswith("text.") for name in wrong) else ""
-        raise InputError(f"model.text.init_from {model.text.init_from} needs {_options(wrong)}{alone}")
+        alone = " or --init.trunk false" if not set(TEXT_SETTINGS) & {*wrong} else ""
+        raise InputError(f"init.text {init.text} needs {_options(wrong, model)}{alone}")
     source_leaves = {path: leaf for path, leaf in source.leaves.items() if TEXT_SIDE.match(path)}
     sides = ("text/", "embed/") if source.model.hidden_size == model.hidden_size else ("text/",)
     chosen = {path: leaf for path, leaf in source_leaves.items() if path.startswith(sides)}
-    if model.text.init_trunk:
+    if init.trunk:
         chosen |= {specific(path, model): leaf for path, leaf in source_leaves.items() if path.startswith("trunk/")}
         heads = ("head/pooler/", "head/words/")  # BERT's own, as far as the model has them
         chosen |= {path: leaf for path, leaf in source.leaves.items() if path.startswith(heads) and path in fresh}
     return _with_positions(config, chosen)
 
 
-def _with_positions(config: Config, chosen: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The position table in the model's length, where that is asked for."""
-    path, text = "text/position/embedding", config.model.text
-    table, length = chosen[path], text.max_position_embeddings
+def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The position table in the model's length, where that is wanted."""
+    path, model, way = "text/position/embedding", config.architecture, config.init.positions
+    table, length = chosen[path], model.max_position_embeddings
     if len(table) == length:
         return chosen, []
-    stays = f"set model.text.max_position_embeddings to {len(table)}, or "
-    ways = (stays if len(table) >= text.first_position + text.max_length else "") + "--model.text.init-positions "
-    if text.init_positions == "exact":
-        ways += "interpolate" if length > len(table) else "cut or --model.text.init-positions interpolate"
-        raise InputError(
-            f"the pretrained position table has {len(table)} rows, model.text.max_position_embeddings is {length}; "
-            f"{ways}"
-        )
-    if text.init_positions == "cut":
+    fits = len(table) >= model.first_position + config.model.text.max_length
+    ways = (_options({"max_position_embeddings": len(table)}, model) + " or " if fits else "") + "--init.positions "
+    sizes = f"the pretrained position table has {len(table)} rows, max_position_embeddings is {length}"
+    if way == "exact":
+        ways += "interpolate" if length > len(table) else "cut, or --init.positions interpolate"
+        raise InputError(f"{sizes}; give {ways}")
+    if way == "cut":
         if length > len(table):
-            raise InputError(
-                f"the pretrained position table has {len(table)} rows and cannot be cut to "
-                f"model.text.max_position_embeddings "
-                f"{length}; {ways}interpolate"
-            )
+            raise InputError(f"{sizes}, and it cannot be cut to that; give {ways}interpolate")
         return chosen | {path: table[:length]}, [f"positions cut from {len(table)} to {length}"]
-    first = text.first_position  # rows before it are of no position
+    first = model.first_position  # rows before it are of no position
     places = np.linspace(0, len(table) - first - 1, length - first)
     rows = np.arange(len(table) - first)
     stretched = np.stack([np.interp(places, rows, column) for column in table[first:].T], axis=1)
@@ -163,45 +161,47 @@ def _with_positions(config: Config, chosen: dict[str, np.ndarray]) -> tuple[dict
 
 
 def _image_side(
-    config: Config, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    name, model = config.model.image.init_from, config.model
+    name = config.init.image
     if source.image is None or source.input is None:
-        raise InputError(f"model.image.init_from {name} has no CNN; give it as model.text.init_from")
-    settings, source_settings = leaves(model.image), leaves(source.image)
-    shaping = ("cnn", "norm", "patch_size", "stem_width", "stem_stride", "widths", "blocks")
-    relevant = shaping if source.image.cnn == "small" else ("cnn", "norm")
+        raise InputError(f"init.image {name} has no CNN; give it as init.text")
+    settings, wanted = tree_of(config.model.image), tree_of(source.image)
     wrong = {
-        f"image.{setting}": source_settings[setting]
-        for setting in relevant
-        if settings[setting] != source_settings[setting]
+        f"model.image.{setting}": value
+        for setting, value in sorted(wanted.items(), key=lambda entry: entry[0] != "kind")
+        if setting not in GridEncoder.model_fields and settings.get(setting) != value
     }
     if wrong:
-        raise InputError(f"model.image.init_from {name} needs {_options(wrong)}")
+        raise InputError(f"init.image {name} needs {_spelled(wrong)}")
     for setting in ("mean", "std"):
         value = getattr(source.input, setting)
-        if not np.allclose(getattr(config.data.image, setting), value, atol=1e-4):
+        if not np.allclose(getattr(config.image, setting), value, atol=1e-4):
             shown = " ".join(f"{x:.6g}" for x in value)
-            raise InputError(f"model.image.init_from {name} was trained with --data.image.{setting} {shown}; give it")
-    recipe = {setting: getattr(source.input, setting) for setting in ("size", "resize", "short_side", "resample")}
-    other = {setting: value for setting, value in recipe.items() if getattr(config.data.image, setting) != value}
-    notes = [f"trained on images with {_image_options(other)}, which this run has not"] if other else []
+            raise InputError(f"init.image {name} was trained with --image.{setting} {shown}; give it")
+    recipe, here = flat(tree_of(source.input)), flat(tree_of(config.image))
+    other = {
+        f"image.{setting}": value
+        for setting, value in recipe.items()
+        if setting.startswith(("size", "resize")) and here.get(setting) != value
+    }
+    notes = [f"trained on images with {_spelled(other)}, which this run has not"] if other else []
     return {path: leaf for path, leaf in source.leaves.items() if path.startswith("image/")}, notes
 
 
 def _whole_model(
-    config: Config, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    name, model = config.model.init_from, config.model
+    name, model = config.init.model, config.architecture
     if source.model is None or source.family not in ("run", "visual_bert"):
-        raise InputError(f"model.init_from {name} is no whole model; it can start model.text or model.image")
-    wanted = {setting: getattr(source.model, setting) for setting in (*TRUNK_SETTINGS, "fusion")}
-    wanted |= {f"text.{setting}": getattr(source.model.text, setting) for setting in TEXT_SETTINGS}
-    image_settings = ("positions", "max_position_embeddings", "modality_type_vocab_size", "projection")
-    wanted |= {f"image.{setting}": getattr(source.model.image, setting) for setting in image_settings}
-    wrong = {setting: value for setting, value in wanted.items() if _setting(model, setting) != value}
+        raise InputError(f"init.model {name} is no whole model; it can be init.text or init.image (--init.kind parts)")
+    image = ("positions", "projection")
+    wrong = _differing(source.model, model, (*TRUNK_SETTINGS, "fusion", *TEXT_SETTINGS, *IMAGE_SETTINGS))
+    wrong |= {
+        f"image.{setting}": value for setting, value in _differing(source.model.image, model.image, image).items()
+    }
     if wrong:
-        raise InputError(f"model.init_from {name} needs {_options(wrong)}")
+        raise InputError(f"init.model {name} needs {_options(wrong, model)}")
     chosen = {}
     for path, leaf in source.leaves.items():
         target_path = specific(path.replace("head/answers/classifier", "head/classifier"), model)
@@ -212,23 +212,27 @@ def _whole_model(
     return _with_positions(config, chosen)
 
 
-def _setting(model: Model, name: str) -> Any:
-    group, _, inner = name.rpartition(".")
-    return getattr(getattr(model, group) if group else model, inner)
+def _differing(wanted: Group, settings: Group, names: tuple[str, ...]) -> dict[str, Any]:
+    """The settings of these names that are other than wanted, as wanted."""
+    return {name: getattr(wanted, name) for name in names if getattr(wanted, name) != getattr(settings, name)}
 
 
-def _image_options(settings: Mapping[str, Any]) -> str:
-    """Settings of `data.image` as options of a command."""
-    return " ".join(
-        f"--data.image.{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for name, value in settings.items()
+def _options(settings: Mapping[str, Any], model: Architecture) -> str:
+    """Settings of an architecture as options of a command."""
+    places = {"vocab_size": "model.text.vocab_size", "fusion": "model.fusion.kind"}
+    layout = (*Layout.model_fields, "text_feature_size")
+    places |= {name: f"model.layout.{name}" for name in layout}
+    options = {places.get(name, f"model.{name}"): value for name, value in settings.items()}
+    custom = any(name in layout for name in settings) and all(
+        getattr(model, name) == field.default for name, field in Layout.model_fields.items()
     )
+    return _spelled(({"model.layout.kind": "custom"} if custom else {}) | options)
 
 
-def _options(settings: Mapping[str, Any]) -> str:
+def _spelled(settings: Mapping[str, Any]) -> str:
     """Settings as options of a command."""
     shown = []
     for name, value in settings.items():
         words = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        shown.append(f"--model.{name.replace('_', '-')} {words}")
+        shown.append(f"--{name.replace('_', '-')} {words}")
     return " ".join(shown)

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
-from vlm_jax.config import Config
-from vlm_jax.config_checks import check
+from vlm_jax.config.tasks import Config
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
@@ -45,11 +44,10 @@ class Trainer:
 
     def __init__(self, config: Config, folder: RunFolder, *, write_line: Callable[[str], None] = print_line) -> None:
         began = time.perf_counter()
-        config = check(config)
         self.config, self.folder, self.write_line = config, folder, write_line
         # Now: by the end the files may be others than those that run.
         self._made = {"commit": commit(), "code": code()}
-        self.parallel = METHODS[config.parallel.method](choose_devices(config))
+        self.parallel = METHODS[config.compute.parallelism](choose_devices(config))
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
         check_sources(config, folder)
         self._record_data({"train": train, "validation": validation})
@@ -69,7 +67,6 @@ class Trainer:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             threads=config.data.threads,
-            read_ahead=config.data.read_ahead,
         )
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from vlm_jax.config import Optimizer
+from vlm_jax.config.optimizers import Adam, Muon, Optimizer
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten, leaf_path
@@ -71,11 +71,9 @@ def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> op
         matched = match_paths(params, pattern, setting="optimizer.multipliers")
         factors = jax.tree.map(lambda f, m, factor=factor: f * factor if m else f, factors, matched)
     parts = [optax.clip_by_global_norm(settings.clip_norm)] if settings.clip_norm is not None else []
-    if settings.name != "sgd":
+    if isinstance(settings, Adam):
         parts += [
-            _muon_and_adam(settings, params)
-            if settings.name == "muon"
-            else optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon),
+            _muon_and_adam(settings, params) if isinstance(settings, Muon) else _adam(settings),
             optax.add_decayed_weights(settings.weight_decay, mask=lambda p: _like(decayed, p)),
         ]
     parts.append(optax.scale_by_learning_rate(learning_rate_schedule(settings, steps)))
@@ -90,21 +88,24 @@ def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> op
     return optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
 
 
-def _muon_and_adam(settings: Optimizer, params: Parameters) -> optax.GradientTransformation:
+def _adam(settings: Adam) -> optax.GradientTransformation:
+    return optax.scale_by_adam(*settings.betas, settings.epsilon)
+
+
+def _muon_and_adam(settings: Muon, params: Parameters) -> optax.GradientTransformation:
     """Muon for the matrices of the trunk, Adam for tables, vectors, convolutions, projections and heads."""
     labels = jax.tree_util.tree_map_with_path(
         lambda path, x: "muon" if leaf_path(path).startswith("trunk/") and x.ndim == 2 else "adam", params
     )
     frozen = frozen_mask(params, settings)
     if not any(jax.tree.leaves(jax.tree.map(lambda label, fixed: label == "muon" and not fixed, labels, frozen))):
-        raise InputError("optimizer.name 'muon' is for matrices of the trunk, and none is trained; choose 'adamw'")
+        raise InputError("optimizer.kind 'muon' is for matrices of the trunk, and none is trained; choose 'adamw'")
     matrices = partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2))
     muon = optax.chain(
         optax.contrib.scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=matrices),
         optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * MUON_UPDATE * max(u.shape[1:]) ** 0.5, updates)),
     )
-    adam = optax.scale_by_adam(settings.b1, settings.b2, settings.epsilon)
-    return optax.partition({"muon": _stacked(muon), "adam": adam}, lambda p: _like(labels, p))
+    return optax.partition({"muon": _stacked(muon), "adam": _adam(settings)}, lambda p: _like(labels, p))
 
 
 def _stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation:

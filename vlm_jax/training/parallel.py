@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vlm_jax.config import Config
+from vlm_jax.config.tasks import Config
 from vlm_jax.errors import InputError
 from vlm_jax.training.state import TrainState
 from vlm_jax.training.step import Step
@@ -19,10 +19,10 @@ BATCH_AXES = ("data", "fsdp")
 
 def choose_devices(config: Config) -> list[jax.Device]:
     """The devices of a run; `InputError` where there are too few or the batch does not divide by them."""
-    available, wanted = jax.devices(), config.parallel.devices
+    available, wanted = jax.devices(), config.compute.devices
     if wanted is not None and not 1 <= wanted <= len(available):
         raise InputError(
-            f"parallel.devices is {wanted}, this machine has {len(available)}; choose 1 to {len(available)}"
+            f"compute.devices is {wanted}, this machine has {len(available)}; choose 1 to {len(available)}"
         )
     devices = available[:wanted]
     training = config.training

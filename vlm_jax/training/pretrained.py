@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlm_jax.config import ImageEncoder, ImageInput, Model
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import GridEncoder, ImageTokens, PublishedCNN
+from vlm_jax.config.images import ImageInput
+from vlm_jax.config.tasks import TextConfig
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.data.tokenizer_settings import CONFIG as TOKENIZER_CONFIG
@@ -27,8 +30,8 @@ class Pretrained(NamedTuple):
 
     family: str
     origin: Origin
-    model: Model | None
-    image: ImageEncoder | None
+    model: Architecture | None
+    image: GridEncoder | None
     input: ImageInput | None
     leaves: dict[str, np.ndarray]
     answers: tuple[str, ...]
@@ -42,7 +45,7 @@ def open_pretrained(name: str) -> Pretrained:
         return _open_run(name, RunFolder(folder))
     converted = read(name)
     architecture, leaves = converted.architecture, flatten(converted.params)
-    if isinstance(architecture.model, ImageEncoder):
+    if isinstance(architecture.model, PublishedCNN):
         return Pretrained(
             converted.family.name, converted.origin, None, architecture.model, architecture.input, leaves, ()
         )
@@ -61,25 +64,28 @@ def _open_run(name: str, folder: RunFolder) -> Pretrained:
     with Checkpoints(folder.checkpoints, made_with=folder.made_with()) as checkpoints:
         params, step = checkpoints.restore_params(None, which="best", ema=config.optimizer.ema is not None)
         digest = checkpoints.digest(step)
-    leaves = {generic(path, config.model): np.asarray(leaf) for path, leaf in flatten(params).items()}
+    model = getattr(config, "architecture", None)  # an image tokenizer has none
+    leaves = {generic(path, model) if model else path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     origin = Origin(f"{name}, step {step}", None, digest)
-    has_questions = config.data.texts == "questions"
-    answers = AnswerVocabulary.load(folder.file(ANSWERS)).answers if has_questions else ()
-    return Pretrained("run", origin, config.model, config.model.image, config.data.image, leaves, answers)
+    answers = AnswerVocabulary.load(folder.file(ANSWERS)).answers if config.task == "vqa" else ()
+    image = model.image if model and not isinstance(model.image, ImageTokens) else None
+    return Pretrained("run", origin, model, image, config.image, leaves, answers)
 
 
 def text_side_of_run(path: Path) -> ConvertedModel:
     """The text side of a run's best checkpoint as a BERT that can be exported."""
     folder = open_run(path)
     source, tokenizer = _open_run(str(path), folder), folder.file(TEXT_TOKENIZER)
+    if source.model is None:
+        raise InputError(f"{path} is a run of an image tokenizer, which has no text side")
     read_by = Tokenizer.load(tokenizer)
-    converted = text_side(folder.config().model, source.leaves, source.origin, (tokenizer,), pad_id=read_by.pad_id)
+    converted = text_side(source.model, source.leaves, source.origin, (tokenizer,), pad_id=read_by.pad_id)
     return dataclasses.replace(converted, settings_files={TOKENIZER_CONFIG: read_by.settings()})
 
 
-def tokenizer_source(model: Model) -> str | None:
+def tokenizer_source(config: TextConfig) -> str | None:
     """Where the tokenizer of a config comes from: given, or beside the weights that the text side starts from."""
-    text, start = model.text, _text_start(model)
+    text, start = config.model.text, _text_start(config)
     if text.tokenizer is not None or start is None:
         return text.tokenizer
     folder = locate(start)[0]
@@ -88,28 +94,27 @@ def tokenizer_source(model: Model) -> str | None:
     folder = folder if folder.is_dir() else folder.parent
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         if table_rows(start) is None:
-            raise InputError(f"{start} holds no text encoder; if it is a CNN, give it as model.image.init_from")
+            raise InputError(f"{start} holds no text encoder; if it is a CNN, give it as init.image")
         raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
     return str(folder)
 
 
-def check_tokenizer(tokenizer: Tokenizer, model: Model) -> None:
+def check_tokenizer(tokenizer: Tokenizer, config: TextConfig) -> None:
     """`InputError` where a token has no row in the model's word table, or in that of the weights that it starts from.
 
     A larger table is trained from, as transformers does; the rows of no token are never predicted.
     """
-    start, needed = _text_start(model), tokenizer.vocab_size
+    start, needed = _text_start(config), tokenizer.vocab_size
+    vocab_size = config.model.text.vocab_size
     source_rows = table_rows(start) if start is not None else None
     if source_rows is None:
-        tokenizer.check_fits(model.text.vocab_size, f"set model.text.vocab_size to at least {needed}")
+        tokenizer.check_fits(vocab_size, f"set model.text.vocab_size to at least {needed}")
         return
     tokenizer.check_fits(
         source_rows,
         f"it is that of {start}: give the tokenizer that these weights were trained with as model.text.tokenizer",
     )
-    tokenizer.check_fits(
-        model.text.vocab_size, f"set model.text.vocab_size to {source_rows}, the rows that {start} has"
-    )
+    tokenizer.check_fits(vocab_size, f"set model.text.vocab_size to {source_rows}, the rows that {start} has")
 
 
 def table_rows(name: str) -> int | None:
@@ -117,8 +122,9 @@ def table_rows(name: str) -> int | None:
     path = locate(name)[0]
     folder = path if path.is_dir() else path.parent
     if _is_run(folder):
-        return RunFolder(folder).config().model.text.vocab_size
-    for file, keys in ((ABOUT, ("model", "text", "vocab_size")), (CONFIG, ("vocab_size",))):
+        model = getattr(RunFolder(folder).config(), "architecture", None)
+        return model.vocab_size if model else None
+    for file, keys in ((ABOUT, ("model", "vocab_size")), (CONFIG, ("vocab_size",))):
         try:
             value = json.loads((folder / file).read_text(encoding="utf-8"))
             for key in keys:
@@ -129,11 +135,11 @@ def table_rows(name: str) -> int | None:
     return None
 
 
-def _text_start(model: Model) -> str | None:
-    return model.text.init_from or model.init_from
+def _text_start(config: TextConfig) -> str | None:
+    return getattr(config.init, "text", None) or getattr(config.init, "model", None)
 
 
-def specific(path: str, model: Model) -> str:
+def specific(path: str, model: Architecture) -> str:
     """The path that a leaf of a `Pretrained` has in our model."""
     for common, own in layer_names(model):
         if path.startswith(common):
@@ -141,7 +147,7 @@ def specific(path: str, model: Model) -> str:
     return path
 
 
-def generic(path: str, model: Model) -> str:
+def generic(path: str, model: Architecture) -> str:
     """The path that a leaf of our model has in a `Pretrained`."""
     for common, own in layer_names(model):
         if path.startswith(own):

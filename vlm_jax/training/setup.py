@@ -8,8 +8,13 @@ from typing import Any
 
 import jax
 
-from vlm_jax.config import Config
+from vlm_jax.config.image_generation import ImageGeneration
+from vlm_jax.config.image_tokenizer import ImageTokenizer
+from vlm_jax.config.tasks import Config, TextConfig
+from vlm_jax.config.use import ImageScoring
+from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
+from vlm_jax.data.configured_tokenizer import SPECIAL_TOKENS
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
@@ -29,32 +34,41 @@ COUNTED_IMAGES = 1_000  # images whose texts are counted before training
 
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
-    has_questions = config.data.texts == "questions"
+    if isinstance(config, ImageTokenizer):  # reads no text
+        tokenizer = Tokenizer.build((), len(SPECIAL_TOKENS))
+        return ExampleEncoder(
+            tokenizer, None, config.image, max_length=3, texts_per_image=1, max_pixels=config.data.max_pixels
+        )
     if not folder.sealed:  # what a killed start left may be half of it
         if train is None:
             raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
-        text, source = config.model.text, tokenizer_source(config.model)
-        if source is None:
-            texts = (question.text for example in train for question in example.questions)
-            tokenizer = Tokenizer.build(texts, text.vocab_size)
-        else:
-            tokenizer = Tokenizer.load(source)
-        check_tokenizer(tokenizer, config.model)
-        if config.task != "image_tokenizer":
-            _warn_truncated(tokenizer, train, text.max_length)
-        tokenizer.save(folder.path)
-        if has_questions:
-            AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(folder.path / ANSWERS)
-    tokenizer = Tokenizer.load(folder.file(TEXT_TOKENIZER))
-    _check_ids(tokenizer, folder, config.model.text.vocab_size)
+        _save_vocabularies(config, folder, train)
+    text, tokenizer = config.model.text, Tokenizer.load(folder.file(TEXT_TOKENIZER))
+    _check_ids(tokenizer, folder, text.vocab_size)
     return ExampleEncoder(
         tokenizer=tokenizer,
-        answers=AnswerVocabulary.load(folder.file(ANSWERS)) if has_questions else None,
-        image=config.data.image,
-        max_length=config.model.text.max_length,
-        texts_per_image=config.data.texts_per_image,
+        answers=AnswerVocabulary.load(folder.file(ANSWERS)) if isinstance(config, VQA) else None,
+        image=config.image,
+        max_length=text.max_length,
+        texts_per_image=config.training.texts_per_image,
         accepted_answers=most_answers(train) if train is not None else 1,
+        max_pixels=config.data.max_pixels,
     )
+
+
+def _save_vocabularies(config: TextConfig, folder: RunFolder, train: Sequence[Example]) -> None:
+    """Write the tokenizer and, for questions, the answers of the training set."""
+    text, source = config.model.text, tokenizer_source(config)
+    if source is None:
+        texts = (question.text for example in train for question in example.questions)
+        tokenizer = Tokenizer.build(texts, text.vocab_size)
+    else:
+        tokenizer = Tokenizer.load(source)
+    check_tokenizer(tokenizer, config)
+    _warn_truncated(tokenizer, train, text.max_length)
+    tokenizer.save(folder.path)
+    if isinstance(config, VQA):
+        AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(folder.path / ANSWERS)
 
 
 def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
@@ -80,45 +94,39 @@ def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: 
         )
 
 
-def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder) -> Any:
-    """The task of a run's config. One that draws keeps the image tokenizer that it began with in its folder."""
-    if config.task != "image_generation":
+def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder, scoring: ImageScoring | None = None) -> Any:
+    """The task of a run's config. Image generation keeps the image tokenizer that it began with in its folder."""
+    if not isinstance(config, ImageGeneration):
         return TASKS[config.task](config, encode)
     if not folder.sealed:
         trained, tokenizer_config = tokenizer_run(config)
         _, params, _ = load_trained(tokenizer_config, trained, make_encoder(tokenizer_config, trained), which="best")
         save_tokenizer(folder.path / IMAGE_TOKENIZER, tokenizer_config, params)
-    return TASKS[config.task](config, encode, TrainedTokenizer(folder.file(IMAGE_TOKENIZER)), _reranker(config))
+    scoring, tokenizer = scoring or ImageScoring(), TrainedTokenizer(folder.file(IMAGE_TOKENIZER))
+    reranker = load_reranker(scoring.reranker) if scoring.reranker is not None else None
+    return TASKS[config.task](config, encode, tokenizer, scoring, reranker)
 
 
-def _reranker(config: Config) -> Reranker | None:
-    if config.generation.reranker is None:
-        return None
-    folder, run_config = reranker_run(config)
+def load_reranker(run: Path) -> Reranker:
+    """The captioning run in a folder; `InputError` where it has not ended or writes no captions."""
+    folder, run_config = _finished("reranker", run, "captioning", "configs/shape_scenes_captioning.py")
     task, params, step = load_trained(run_config, folder, make_encoder(run_config, folder), which="best")
     flat = flatten(jax.device_get(params))
     digest = hashlib.sha256(b"".join(flat[name].tobytes() for name in sorted(flat))).hexdigest()
-    return Reranker(task, params, {"run": config.generation.reranker, "checkpoint_step": step, "sha256": digest})
+    return Reranker(task, params, {"run": str(run), "checkpoint_step": step, "sha256": digest})
 
 
-def reranker_run(config: Config) -> tuple[RunFolder, Config]:
-    """The run of `generation.reranker` and its config; `InputError` where it has not ended or writes no captions."""
-    return _finished(
-        "generation.reranker", config.generation.reranker, "captioning", "configs/shape_scenes_captioning.py"
-    )
-
-
-def tokenizer_run(config: Config) -> tuple[RunFolder, Config]:
-    """The run of `generation.tokenizer` and its config; `InputError` where it has not ended or makes other codes."""
-    path = config.generation.tokenizer
-    folder, run_config = _finished("generation.tokenizer", path, "image_tokenizer", "configs/shape_scenes_tokenizer.py")
+def tokenizer_run(config: ImageGeneration) -> tuple[RunFolder, Config]:
+    """The run of `image_tokenizer.run` and its config; `InputError` where it has not ended or has other settings."""
+    path = config.image_tokenizer.run
+    folder, run_config = _finished("image_tokenizer.run", path, "image_tokenizer", "configs/shape_scenes_tokenizer.py")
     if differences := differing(config, run_config):
-        raise InputError(f"generation.tokenizer {path} has {differences}, and the config says otherwise; give the same")
+        raise InputError(f"image_tokenizer.run {path} has {differences}, and the config says otherwise; give the same")
     return folder, run_config
 
 
-def _finished(setting: str, path: str, task: str, preset: str) -> tuple[RunFolder, Config]:
-    folder = open_run(Path(path).expanduser())
+def _finished(setting: str, path: Path, task: str, preset: str) -> tuple[RunFolder, Config]:
+    folder = open_run(path.expanduser())
     run_config = folder.config()
     if run_config.task != task:
         raise InputError(
@@ -135,10 +143,10 @@ def saved_steps(folder: RunFolder) -> int:
 
 
 def load_trained(
-    config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str
+    config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str, scoring: ImageScoring | None = None
 ) -> tuple[Any, Parameters, int]:
     """Task, parameters (the moving average where there is one) and their optimizer step, from a run's checkpoints."""
-    task = make_task(config, encode, folder)
+    task = make_task(config, encode, folder, scoring)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))
     with Checkpoints(folder.checkpoints, made_with=folder.made_with()) as checkpoints:
         params, step = checkpoints.restore_params(shapes, which=which, ema=config.optimizer.ema is not None)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key
 
-from vlm_jax.config import Config
+from vlm_jax.config.tasks import Config
 from vlm_jax.training.optimizer import frozen_mask, learning_rate_schedule
 from vlm_jax.training.state import Parameters, TrainState
 from vlm_jax.types import Batch

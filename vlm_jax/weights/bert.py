@@ -5,13 +5,14 @@ leaves out are the default of the class, except numbers that decide shapes.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from vlm_jax.config import ImageEncoder, Model, TextEncoder
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import Features
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
-from vlm_jax.weights.family import Architecture, Family, Names, PublishedClass, choice, number, real
+from vlm_jax.settings.changes import with_changes
+from vlm_jax.weights.family import ConvertedArchitecture, Family, Names, PublishedClass, choice, number, real
 from vlm_jax.weights.source import Tensors
 from vlm_jax.weights.tables import SAME, Row, linear, norm, source_names, table
 
@@ -50,11 +51,11 @@ def layer(source: str, target: str, names: Mapping[str, str]) -> list[Row]:
     return rows + norm(f"{source}.{names['output_norm']}", f"{target}/output_norm")
 
 
-def encoder(model: Model, layers: str, names: Mapping[str, str]) -> list[Row]:
+def encoder(model: Architecture, layers: str, names: Mapping[str, str]) -> list[Row]:
     """Embeddings and layers; `layers` is the beginning of a layer's name."""
     rows = table("embeddings.word_embeddings", "text/word")
     rows += table("embeddings.position_embeddings", "text/position")
-    if model.text.type_vocab_size:
+    if model.type_vocab_size:
         rows += table("embeddings.token_type_embeddings", "text/segment")
     rows += norm("embeddings.LayerNorm", "embed/norm")
     for index in range(model.num_layers):
@@ -72,12 +73,12 @@ def words_head(transform: str, normalise: str, bias: str, decoder: str, *, tied:
 # BERT
 
 
-def _bert_model(config: Mapping[str, Any], *, epsilon: float, first_position: int = 0) -> Model:
+def _bert_model(config: Mapping[str, Any], *, epsilon: float, first_position: int = 0) -> Architecture:
     choice(config, "position_embedding_type", "absolute", ("absolute",))
     if config.get("is_decoder") or config.get("add_cross_attention"):
         raise InputError("config.json says it is a decoder; encoders can be ported")
     width = number(config, "hidden_size")
-    return Model(
+    return Architecture(
         fusion="concat",
         attention_pattern="bidirectional",
         head="cls",
@@ -85,16 +86,14 @@ def _bert_model(config: Mapping[str, Any], *, epsilon: float, first_position: in
         num_attention_heads=_heads(config, "num_attention_heads", width),
         num_layers=number(config, "num_hidden_layers", most=MOST_LAYERS),
         intermediate_size=number(config, "intermediate_size"),
-        activation=choice(config, "hidden_act", "gelu", ACTIVATIONS),
+        hidden_act=choice(config, "hidden_act", "gelu", ACTIVATIONS),
         layer_norm_eps=real(config, "layer_norm_eps", epsilon),
-        image=ImageEncoder(cnn="features"),
-        text=TextEncoder(
-            vocab_size=number(config, "vocab_size"),
-            feature_size=width,
-            max_position_embeddings=number(config, "max_position_embeddings"),
-            type_vocab_size=number(config, "type_vocab_size", 2),
-            first_position=first_position,
-        ),
+        image=Features(),
+        vocab_size=number(config, "vocab_size"),
+        text_feature_size=width,
+        max_position_embeddings=number(config, "max_position_embeddings"),
+        type_vocab_size=number(config, "type_vocab_size", 2),
+        first_position=first_position,
     )
 
 
@@ -114,11 +113,11 @@ def _pad_id(config: Mapping[str, Any], default: int) -> int | None:
 
 def _bert_settings(
     config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
-) -> Architecture:
-    return Architecture(_bert_model(config, epsilon=1e-12), parts, pad_id=_pad_id(config, 0))
+) -> ConvertedArchitecture:
+    return ConvertedArchitecture(_bert_model(config, epsilon=1e-12), parts, pad_id=_pad_id(config, 0))
 
 
-def _bert_rows(architecture: Architecture) -> list[Row]:
+def _bert_rows(architecture: ConvertedArchitecture) -> list[Row]:
     model, parts = architecture.model, architecture.parts
     return encoder(model, "encoder.layer", BERT_LAYER) + _bert_heads(parts)
 
@@ -137,18 +136,18 @@ def _bert_heads(parts: tuple[str, ...]) -> list[Row]:
     return rows + (linear("cls.seq_relationship", "head/pairs") if "pairs" in parts else [])
 
 
-def _bert_config(architecture: Architecture) -> dict[str, Any]:
+def _bert_config(architecture: ConvertedArchitecture) -> dict[str, Any]:
     model = architecture.model
     return {
-        "vocab_size": model.text.vocab_size,
+        "vocab_size": model.vocab_size,
         "hidden_size": model.hidden_size,
         "num_hidden_layers": model.num_layers,
         "num_attention_heads": model.num_attention_heads,
         "intermediate_size": model.intermediate_size,
-        "hidden_act": model.activation,
+        "hidden_act": model.hidden_act,
         "layer_norm_eps": model.layer_norm_eps,
-        "max_position_embeddings": model.text.max_position_embeddings,
-        "type_vocab_size": model.text.type_vocab_size,
+        "max_position_embeddings": model.max_position_embeddings,
+        "type_vocab_size": model.type_vocab_size,
         "tie_word_embeddings": "decoder" not in architecture.parts,
     }
 
@@ -202,26 +201,26 @@ BERT = Family(
 
 def _roberta_settings(
     config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
-) -> Architecture:
+) -> ConvertedArchitecture:
     first = number(config, "pad_token_id", 1, least=0) + 1
     model = _bert_model(config, epsilon=1e-12, first_position=first)
     if "words" in parts:
         choice(config, "hidden_act", "gelu", ("gelu",))  # lm_head has this one built in
-    return Architecture(model, parts, pad_id=first - 1)
+    return ConvertedArchitecture(model, parts, pad_id=first - 1)
 
 
 ROBERTA_WORDS = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder")
 
 
-def _roberta_rows(architecture: Architecture) -> list[Row]:
+def _roberta_rows(architecture: ConvertedArchitecture) -> list[Row]:
     model, parts = architecture.model, architecture.parts
     rows = encoder(model, "encoder.layer", BERT_LAYER)
     rows += linear("pooler.dense", "head/pooler") if "pooler" in parts else []
     return rows + (words_head(*ROBERTA_WORDS, tied="decoder" not in parts) if "words" in parts else [])
 
 
-def _roberta_config(architecture: Architecture) -> dict[str, Any]:
-    return _bert_config(architecture) | {"pad_token_id": architecture.model.text.first_position - 1}
+def _roberta_config(architecture: ConvertedArchitecture) -> dict[str, Any]:
+    return _bert_config(architecture) | {"pad_token_id": architecture.model.first_position - 1}
 
 
 ROBERTA = Family(
@@ -257,9 +256,9 @@ ROBERTA = Family(
 
 def _distilbert_settings(
     config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
-) -> Architecture:
+) -> ConvertedArchitecture:
     width = number(config, "dim")
-    model = Model(
+    model = Architecture(
         fusion="concat",
         attention_pattern="bidirectional",
         head="cls",
@@ -267,38 +266,36 @@ def _distilbert_settings(
         num_attention_heads=_heads(config, "n_heads", width),
         num_layers=number(config, "n_layers", most=MOST_LAYERS),
         intermediate_size=number(config, "hidden_dim"),
-        activation=choice(config, "activation", "gelu", ACTIVATIONS),
+        hidden_act=choice(config, "activation", "gelu", ACTIVATIONS),
         layer_norm_eps=1e-12,
-        image=ImageEncoder(cnn="features"),
-        text=TextEncoder(
-            vocab_size=number(config, "vocab_size"),
-            feature_size=width,
-            max_position_embeddings=number(config, "max_position_embeddings"),
-            type_vocab_size=0,
-        ),
+        image=Features(),
+        vocab_size=number(config, "vocab_size"),
+        text_feature_size=width,
+        max_position_embeddings=number(config, "max_position_embeddings"),
+        type_vocab_size=0,
     )
-    return Architecture(model, parts, pad_id=_pad_id(config, 0))
+    return ConvertedArchitecture(model, parts, pad_id=_pad_id(config, 0))
 
 
 DISTILBERT_WORDS = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector")
 
 
-def _distilbert_rows(architecture: Architecture) -> list[Row]:
+def _distilbert_rows(architecture: ConvertedArchitecture) -> list[Row]:
     model, parts = architecture.model, architecture.parts
     rows = encoder(model, "transformer.layer", DISTILBERT_LAYER)
     return rows + (words_head(*DISTILBERT_WORDS, tied="decoder" not in parts) if "words" in parts else [])
 
 
-def _distilbert_config(architecture: Architecture) -> dict[str, Any]:
+def _distilbert_config(architecture: ConvertedArchitecture) -> dict[str, Any]:
     model = architecture.model
     return {
-        "vocab_size": model.text.vocab_size,
+        "vocab_size": model.vocab_size,
         "dim": model.hidden_size,
         "n_layers": model.num_layers,
         "n_heads": model.num_attention_heads,
         "hidden_dim": model.intermediate_size,
-        "activation": model.activation,
-        "max_position_embeddings": model.text.max_position_embeddings,
+        "activation": model.hidden_act,
+        "max_position_embeddings": model.max_position_embeddings,
         "tie_word_embeddings": "decoder" not in architecture.parts,
     }
 
@@ -330,25 +327,25 @@ DISTILBERT = Family(
 
 def _visual_bert_settings(
     config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: tuple[Part, ...]
-) -> Architecture:
+) -> ConvertedArchitecture:
     if config.get("bypass_transformer"):
         raise InputError("config.json says bypass_transformer = true, which is not supported")
     model = _bert_model(config, epsilon=1e-12)
-    image = ImageEncoder(
-        cnn="features",
-        feature_size=number(config, "visual_embedding_dim", 512),
-        positions="shared",  # every cell has position 0 unless an alignment to words is given
-        max_position_embeddings=model.text.max_position_embeddings,
-        modality_type_vocab_size=model.text.type_vocab_size,
-    )
-    if model.text.type_vocab_size != 2:
-        raise InputError(f"config.json says type_vocab_size = {model.text.type_vocab_size}; VisualBERT has 2")
+    # Every grid position has position 0 unless an alignment to words is given.
+    image = Features(feature_size=number(config, "visual_embedding_dim", 512), positions="shared")
+    if model.type_vocab_size != 2:
+        raise InputError(f"config.json says type_vocab_size = {model.type_vocab_size}; VisualBERT has 2")
+    changes = {
+        "image": image,
+        "max_image_positions": model.max_position_embeddings,
+        "modality_type_vocab_size": model.type_vocab_size,
+    }
     shape = tensors[names["cls.weight"]].shape if "answers" in parts else ()
     classes = shape[0] if shape else 0
-    return Architecture(replace(model, image=image), parts, classes, pad_id=_pad_id(config, 1))
+    return ConvertedArchitecture(with_changes(model, changes), parts, classes, pad_id=_pad_id(config, 1))
 
 
-def _visual_bert_rows(architecture: Architecture) -> list[Row]:
+def _visual_bert_rows(architecture: ConvertedArchitecture) -> list[Row]:
     rows = _bert_rows(architecture)
     rows += [Row(("embeddings.visual_token_type_embeddings.weight",), ("embed/image_segment",), SAME)]
     rows += table("embeddings.visual_position_embeddings", "embed/image_position")
@@ -356,7 +353,7 @@ def _visual_bert_rows(architecture: Architecture) -> list[Row]:
     return rows + (linear("cls", "head/answers/classifier") if "answers" in architecture.parts else [])
 
 
-def _visual_bert_config(architecture: Architecture) -> dict[str, Any]:
+def _visual_bert_config(architecture: ConvertedArchitecture) -> dict[str, Any]:
     config = _bert_config(architecture) | {"visual_embedding_dim": architecture.model.image.feature_size}
     if "answers" in architecture.parts:
         config |= {"id2label": {str(index): f"LABEL_{index}" for index in range(architecture.classes)}}

@@ -4,15 +4,15 @@ ResNets come under transformers' names and under torchvision's; both are version
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
-from vlm_jax.config import ImageEncoder, ImageInput
+from vlm_jax.config.encoders import EfficientNetLite0, MobileNetV2, PublishedCNN, ResNet
+from vlm_jax.config.images import CenterCrop, ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS
 from vlm_jax.models.pretrained import Part
 from vlm_jax.models.resnet import RESNETS, BasicBlock
-from vlm_jax.weights.family import Architecture, Family, Names, PublishedClass
+from vlm_jax.weights.family import ConvertedArchitecture, Family, Names, PublishedClass
 from vlm_jax.weights.preprocessor import with_timm
 from vlm_jax.weights.source import Tensors
 from vlm_jax.weights.tables import Row, convolution_norm, linear, source_names
@@ -20,27 +20,33 @@ from vlm_jax.weights.tables import Row, convolution_norm, linear, source_names
 TORCH_EPSILON = 1e-5  # torch.nn.BatchNorm2d
 LITE_EPSILON = 1e-3  # EfficientNet's batch norms
 # torchvision's presets.ImageClassification: Resize(256), CenterCrop(224), bilinear.
-TORCHVISION = ImageInput(
-    size=(224, 224), short_side=256, resample="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
-)
+IMAGENET_COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+TORCHVISION = ImageInput(size=(224, 224), resize=CenterCrop(short_side=256, resample="bilinear"), **IMAGENET_COLOURS)
 # preprocessor_config.json of microsoft/resnet-18 to -101: crop_pct 0.875, bicubic.
-IMAGENET = replace(TORCHVISION, resample="bicubic")
+IMAGENET = ImageInput(size=(224, 224), resize=CenterCrop(short_side=256), **IMAGENET_COLOURS)
 # TensorFlow's EfficientNet-Lite: CROP_PADDING 32, so that 224 of 256 are cut out; bicubic; (x - 127) / 128.
-LITE = ImageInput(size=(224, 224), short_side=256, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+LITE = ImageInput(size=(224, 224), resize=CenterCrop(short_side=256), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
+PUBLISHED: dict[str, PublishedCNN] = {
+    **{f"resnet{depth}": ResNet(depth=depth, norm="frozen") for depth in (18, 34, 50, 101)},
+    "mobilenet_v2": MobileNetV2(norm="frozen"),
+    "efficientnet_lite0": EfficientNetLite0(norm="frozen"),
+}
 Parts = tuple[Part, ...]
 CLASSIFIER: Parts = ("classifier",)
 
 
-def _classifier(architecture: Architecture, source: str) -> list[Row]:
+def _classifier(architecture: ConvertedArchitecture, source: str) -> list[Row]:
     return linear(source, "head/classifier") if architecture.classes else []
 
 
-def _frozen(cnn: str, names: Names, tensors: Tensors, parts: Parts, classifier: str, image: ImageInput) -> Architecture:
+def _frozen(
+    cnn: str, names: Names, tensors: Tensors, parts: Parts, classifier: str, image: ImageInput
+) -> ConvertedArchitecture:
     """`classifier` is the name of the layer whose rows are the classes."""
     shape = tensors[names[f"{classifier}.weight"]].shape if parts else ()
-    return Architecture(ImageEncoder(cnn=cnn, norm="frozen"), (), shape[0] if shape else 0, image)
+    return ConvertedArchitecture(PUBLISHED[cnn], (), shape[0] if shape else 0, image)
 
 
 def _heads(classifier: str) -> dict[Part, tuple[str, ...]]:
@@ -75,7 +81,7 @@ def _resnet_of(depths: tuple[int, ...], convolutions: int) -> str:
 
 def _torchvision_resnet_settings(
     config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: Parts
-) -> Architecture:
+) -> ConvertedArchitecture:
     counts = [
         sum(name.startswith(f"layer{stage}.") and name.endswith(".conv1.weight") for name in names)
         for stage in range(1, 5)
@@ -86,8 +92,8 @@ def _torchvision_resnet_settings(
     return _frozen(cnn, names, tensors, parts, "fc", with_timm(TORCHVISION, config))
 
 
-def _torchvision_resnet_rows(architecture: Architecture) -> list[Row]:
-    cnn = architecture.model.cnn
+def _torchvision_resnet_rows(architecture: ConvertedArchitecture) -> list[Row]:
+    cnn = architecture.model.name
     rows = convolution_norm(("conv1", "bn1"), ("image/stem_conv", "image/stem_norm"), epsilon=TORCH_EPSILON)
     for stage, block, target in _blocks(cnn):
         source = f"layer{stage + 1}.{block}"
@@ -112,14 +118,14 @@ TORCHVISION_RESNET = Family(
     heads=_heads("fc"),
     settings=_torchvision_resnet_settings,
     rows=_torchvision_resnet_rows,
-    config=lambda architecture: {"architecture": architecture.model.cnn},
+    config=lambda architecture: {"architecture": architecture.model.name},
     in_transformers=False,
 )
 
 
 def _resnet_settings(
     config: Mapping[str, Any], names: Names, tensors: Tensors, named: str, parts: Parts
-) -> Architecture:
+) -> ConvertedArchitecture:
     if config.get("downsample_in_bottleneck") or config.get("downsample_in_first_stage"):
         raise InputError("config.json says it is a ResNet of version 1; 1.5 can be ported (the stride on the 3x3)")
     if config.get("hidden_act", "relu") != "relu":
@@ -136,8 +142,8 @@ def _resnet_settings(
     return _frozen(cnn, names, tensors, parts, "classifier.1", IMAGENET)
 
 
-def _resnet_rows(architecture: Architecture) -> list[Row]:
-    cnn = architecture.model.cnn
+def _resnet_rows(architecture: ConvertedArchitecture) -> list[Row]:
+    cnn = architecture.model.name
 
     def pair(source, conv, norm):
         source_pair = (f"{source}.convolution", f"{source}.normalization")
@@ -164,8 +170,8 @@ def _resnet_shape(cnn: str) -> dict[str, Any]:
     }
 
 
-def _resnet_config(architecture: Architecture) -> dict[str, Any]:
-    return _resnet_shape(architecture.model.cnn) | {
+def _resnet_config(architecture: ConvertedArchitecture) -> dict[str, Any]:
+    return _resnet_shape(architecture.model.name) | {
         "hidden_act": "relu",
         "downsample_in_bottleneck": False,
         "downsample_in_first_stage": False,
@@ -196,7 +202,7 @@ def _expansions(cnn: str) -> list[int]:
     return [row.expansion for row in INVERTED_RESIDUALS[cnn][0] for _ in range(row.depth)]
 
 
-def _mobilenet_rows(architecture: Architecture) -> list[Row]:
+def _mobilenet_rows(architecture: ConvertedArchitecture) -> list[Row]:
     def pair(conv, norm, target):
         return convolution_norm((conv, norm), (f"image/{target}_conv", f"image/{target}_norm"), epsilon=TORCH_EPSILON)
 
@@ -224,12 +230,12 @@ TORCHVISION_MOBILENET = Family(
         named, names, tensors, parts, "classifier.1", TORCHVISION
     ),
     rows=_mobilenet_rows,
-    config=lambda architecture: {"architecture": architecture.model.cnn},
+    config=lambda architecture: {"architecture": architecture.model.name},
     in_transformers=False,
 )
 
 
-def _lite_rows(architecture: Architecture) -> list[Row]:
+def _lite_rows(architecture: ConvertedArchitecture) -> list[Row]:
     def pair(conv, norm, target):
         return convolution_norm((conv, norm), (f"image/{target}_conv", f"image/{target}_norm"), epsilon=LITE_EPSILON)
 
@@ -252,6 +258,6 @@ EFFICIENTNET_LITE0 = Family(
     heads=_heads("_fc"),
     settings=lambda config, names, tensors, named, parts: _frozen(named, names, tensors, parts, "_fc", LITE),
     rows=_lite_rows,
-    config=lambda architecture: {"architecture": architecture.model.cnn},
+    config=lambda architecture: {"architecture": architecture.model.name},
     in_transformers=False,
 )

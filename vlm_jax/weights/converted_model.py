@@ -16,15 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from vlm_jax.config import ImageEncoder, ImageInput, Model
-from vlm_jax.config_json import from_saved, to_dict
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.images import ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
+from vlm_jax.settings.changes import group_from_json
 from vlm_jax.trees import compare_trees, flatten, unflatten
 from vlm_jax.weights.class_detection import Published, class_of, contents_of, require_own_prefix
+from vlm_jax.weights.cnn import PUBLISHED
 from vlm_jax.weights.families import FAMILIES
-from vlm_jax.weights.family import Architecture, Family, is_untied, table_names, unused_biases
+from vlm_jax.weights.family import ConvertedArchitecture, Family, is_untied, table_names, unused_biases
 from vlm_jax.weights.labels import labels_of
 from vlm_jax.weights.preprocessor import with_preprocessor
 from vlm_jax.weights.report import class_lines, port_report
@@ -50,7 +53,7 @@ class ConvertedModel:
     """A published model, its parameters where `VisualLanguageModel` has them."""
 
     family: Family
-    architecture: Architecture
+    architecture: ConvertedArchitecture
     params: dict[str, Any]
     source_tensors: dict[str, np.ndarray]
     """Tensors of theirs, by their names, that an export gives back while ours are untouched."""
@@ -90,19 +93,19 @@ class ConvertedModel:
         return make_module(self.architecture)
 
 
-def make_module(architecture: Architecture) -> ImageClassifier | PretrainedModel:
+def make_module(architecture: ConvertedArchitecture) -> ImageClassifier | PretrainedModel:
     """The module of an architecture, unbound."""
-    if isinstance(architecture.model, ImageEncoder):
+    if isinstance(architecture.model, PublishedCNN):
         return ImageClassifier(architecture.model, architecture.classes)
     return PretrainedModel(
         architecture.model, architecture.classes, parts=architecture.parts, pad_id=architecture.pad_id
     )
 
 
-def shapes(architecture: Architecture) -> dict[str, jax.ShapeDtypeStruct]:
+def shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruct]:
     """Every parameter of an architecture by path, nothing computed."""
     module = make_module(architecture)
-    if isinstance(architecture.model, ImageEncoder):
+    if isinstance(architecture.model, PublishedCNN):
         inputs, keywords = (jnp.zeros((1, 64, 64, 3)),), {}
     else:
         inputs = (jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool))
@@ -201,11 +204,11 @@ def write_import(converted: ConvertedModel, folder: Path) -> None:
     write_settings_files(converted.settings_files, folder)
     about = {
         "family": family.name,
-        "kind": "cnn" if isinstance(architecture.model, ImageEncoder) else "transformer",
-        "model": to_dict(architecture.model),
+        "network": architecture.model.name if isinstance(architecture.model, PublishedCNN) else None,
+        "model": architecture.model.model_dump(mode="json"),
         "parts": list(architecture.parts),
         "classes": architecture.classes,
-        "input": to_dict(architecture.input) if architecture.input else None,
+        "input": architecture.input.model_dump(mode="json") if architecture.input else None,
         "pad_id": architecture.pad_id,
         "dtypes": converted.dtypes,
         "config": converted.config,
@@ -230,12 +233,12 @@ def read_import(folder: Path) -> ConvertedModel:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         family = FAMILIES[about["family"]]
-        kind = ImageEncoder if about["kind"] == "cnn" else Model
-        architecture = Architecture(
-            from_saved(about["model"], kind),
+        kind = type(PUBLISHED[about["network"]]) if about["network"] else Architecture
+        architecture = ConvertedArchitecture(
+            group_from_json(json.dumps(about["model"]), kind),
             tuple(about["parts"]),
             about["classes"],
-            from_saved(about["input"], ImageInput) if about["input"] else None,
+            group_from_json(json.dumps(about["input"]), ImageInput) if about["input"] else None,
             about["pad_id"],
         )
         origin = Origin(**about["origin"])

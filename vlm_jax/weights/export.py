@@ -1,6 +1,5 @@
 """Our parameters as a folder that the matching transformers class loads."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -10,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from vlm_jax.config import Model
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten, shortened, unflatten
 from vlm_jax.weights.bert import BERT
 from vlm_jax.weights.converted_model import ConvertedModel, Origin
-from vlm_jax.weights.family import Architecture, Family
+from vlm_jax.weights.family import ConvertedArchitecture, Family
 from vlm_jax.weights.settings_files import write_settings_files
 from vlm_jax.weights.source import CONFIG, FLOATS, WEIGHTS, new_folder
 from vlm_jax.weights.tables import export_tensors
@@ -67,7 +67,7 @@ def write_export(converted: ConvertedModel, folder: Path) -> str | None:
     return kind
 
 
-def _full_name(name: str, family: Family, architecture: Architecture) -> str:
+def _full_name(name: str, family: Family, architecture: ConvertedArchitecture) -> str:
     """With the prefix that models with heads give their encoder."""
     kind = family.transformers_class(architecture) or ""
     if not family.prefix or "For" not in kind or name.startswith(family.outside):
@@ -85,28 +85,36 @@ def _typed(name: str, array: np.ndarray, converted: ConvertedModel) -> np.ndarra
 
 
 def text_side(
-    settings: Model, leaves: Mapping[str, np.ndarray], origin: Origin, tokenizer: tuple[Path, ...], *, pad_id: int
+    settings: Architecture,
+    leaves: Mapping[str, np.ndarray],
+    origin: Origin,
+    tokenizer: tuple[Path, ...],
+    *,
+    pad_id: int,
 ) -> ConvertedModel:
     """The text side of a trained vision-language model as a BERT: embeddings, `text_fc` folded in, layers, pooler.
 
     `leaves` are its parameters by path, the text's layers as `trunk/layer_0` and so on.
     """
-    if settings.text.first_position:
+    if settings.first_position:
         raise InputError(
-            f"model.text.first_position is {settings.text.first_position}: BERT's positions begin at 0, so this text "
+            f"model.layout.first_position is {settings.first_position}: BERT's positions begin at 0, so this text "
             "side cannot be exported as a BERT"
         )
     wanted = {path: leaf for path, leaf in leaves.items() if TEXT_SIDE.match(path)}
     parts: tuple[Part, ...] = ("pooler",) if "head/pooler/kernel" in wanted else ()
     kernel, bias = wanted.pop("embed/text_fc/kernel"), wanted.pop("embed/text_fc/bias")
-    text = dataclasses.replace(
-        settings.text, feature_size=settings.hidden_size, type_vocab_size=max(settings.text.type_vocab_size, 1)
-    )
-    wanted |= folded_text(wanted, kernel, bias, segments=text.type_vocab_size)
-    model = dataclasses.replace(settings, text=text, attention_pattern="bidirectional")
+    type_vocab_size = max(settings.type_vocab_size, 1)
+    wanted |= folded_text(wanted, kernel, bias, segments=type_vocab_size)
+    changes = {
+        "text_feature_size": settings.hidden_size,
+        "type_vocab_size": type_vocab_size,
+        "attention_pattern": "bidirectional",
+    }
+    model = with_changes(settings, changes)
     config = {"pad_token_id": pad_id}
     return ConvertedModel(
-        BERT, Architecture(model, parts, pad_id=pad_id), unflatten(wanted), {}, {}, config, tokenizer, origin
+        BERT, ConvertedArchitecture(model, parts, pad_id=pad_id), unflatten(wanted), {}, {}, config, tokenizer, origin
     )
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from vlm_jax.config import ImageEncoder, ImageInput, Model
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.images import ImageInput
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.models.pretrained import Part
 from vlm_jax.weights.source import Tensors
@@ -13,10 +15,10 @@ from vlm_jax.weights.tables import Row
 MOST = 1_000_000  # no width, depth or vocabulary of a config is taken for real above it
 
 
-class Architecture(NamedTuple):
+class ConvertedArchitecture(NamedTuple):
     """One model of a family."""
 
-    model: Model | ImageEncoder
+    model: Architecture | PublishedCNN
     """Settings of the trunk and its text side, or of a CNN."""
     parts: tuple[Part, ...] = ()
     """The heads it has."""
@@ -30,7 +32,7 @@ class Architecture(NamedTuple):
     @property
     def sees(self) -> bool:
         """Whether it is a transformer that was trained with an image: VisualBERT's cells share one position."""
-        return isinstance(self.model, Model) and self.model.image.positions == "shared"
+        return isinstance(self.model, Architecture) and self.model.image.positions == "shared"
 
 
 class PublishedClass(NamedTuple):
@@ -60,10 +62,10 @@ class Family:
     """Its classes by name, the trunk's first."""
     heads: Mapping[Part, tuple[str, ...]]
     """The tensors of each head, by the table's names."""
-    settings: Callable[[Mapping[str, Any], "Names", Tensors, str, tuple[Part, ...]], Architecture]
+    settings: Callable[[Mapping[str, Any], "Names", Tensors, str, tuple[Part, ...]], ConvertedArchitecture]
     """From config.json, the names that are there, the class and the heads to port."""
-    rows: Callable[[Architecture], list[Row]]
-    config: Callable[[Architecture], dict[str, Any]]
+    rows: Callable[[ConvertedArchitecture], list[Row]]
+    config: Callable[[ConvertedArchitecture], dict[str, Any]]
     """The settings that transformers' config.json must say; its class's defaults hold for the rest."""
     in_transformers: bool = True
     """Whether transformers has the classes; where not, `torch_cnns` has the network."""
@@ -90,12 +92,12 @@ class Family:
         """The tensors of a head; with those of a decoder of its own where that is not tied."""
         return self.heads[part] + (self.heads["decoder"] if untied and part == "words" else ())
 
-    def class_of(self, architecture: Architecture) -> str:
+    def class_of(self, architecture: ConvertedArchitecture) -> str:
         """The class whose heads an architecture has, so the class of its export."""
-        if isinstance(architecture.model, ImageEncoder) and architecture.model.cnn in self.classes:
-            return architecture.model.cnn
+        if isinstance(architecture.model, PublishedCNN) and architecture.model.name in self.classes:
+            return architecture.model.name
         parts = set(architecture.parts) - {"decoder"}
-        if isinstance(architecture.model, ImageEncoder) and architecture.classes:
+        if isinstance(architecture.model, PublishedCNN) and architecture.classes:
             parts = {"classifier"}
         complete = [(name, known) for name, known in self.classes.items() if not known.left]
         if any(set(known.parts) == parts for _, known in complete):
@@ -104,11 +106,11 @@ class Family:
         inside = [(len(known.parts), name) for name, known in complete[1:] if set(known.parts) < parts]
         return max(inside)[1] if inside else self.trunk
 
-    def transformers_class(self, architecture: Architecture) -> str | None:
+    def transformers_class(self, architecture: ConvertedArchitecture) -> str | None:
         """The class that loads an export, None where transformers has none."""
         return self.class_of(architecture) if self.in_transformers else None
 
-    def load_options(self, architecture: Architecture) -> dict[str, Any]:
+    def load_options(self, architecture: ConvertedArchitecture) -> dict[str, Any]:
         """What `from_pretrained` must be told besides the folder."""
         headless = self.transformers_class(architecture) == self.trunk
         return {"add_pooling_layer": False} if self.optional_pooler and headless and not architecture.parts else {}

@@ -5,12 +5,11 @@ ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` cha
 data/config.py and transforms_factory.py.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vlm_jax.config import ImageInput
+from vlm_jax.config.images import CenterCrop, ImageInput, Stretch
 from vlm_jax.errors import InputError
 from vlm_jax.weights.settings_files import PREPROCESSOR, SettingsFiles
 
@@ -77,8 +76,11 @@ def with_preprocessor(image: ImageInput, settings_files: SettingsFiles) -> Image
     wanted = read_preprocessor(settings_files)
     if wanted is None:
         return image
-    resize = "stretch" if wanted.short_side is None else "crop"
-    return dataclasses.replace(image, resize=resize, **wanted._asdict())
+    if wanted.short_side is None:
+        resize = Stretch(resample=wanted.resample)
+    else:
+        resize = CenterCrop(short_side=wanted.short_side, resample=wanted.resample)
+    return ImageInput(size=wanted.size, resize=resize, mean=wanted.mean, std=wanted.std)
 
 
 def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
@@ -97,12 +99,9 @@ def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
     _expect(recipe, "crop_mode", recipe["crop_mode"] == "center", "'center'", file=TIMM_FILE)
     filters = list(FILTERS.values())
     _expect(recipe, "interpolation", recipe["interpolation"] in filters, f"one of {filters}", file=TIMM_FILE)
-    return dataclasses.replace(
-        image,
+    return ImageInput(
         size=(size[1], size[1]),
-        resize="crop",
-        short_side=math.floor(size[1] / share),
-        resample=recipe["interpolation"],
+        resize=CenterCrop(short_side=math.floor(size[1] / share), resample=recipe["interpolation"]),
         mean=_colours(recipe, "mean", least=0.0, file=TIMM_FILE),
         std=_colours(recipe, "std", least=1e-6, file=TIMM_FILE),
     )

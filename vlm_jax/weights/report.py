@@ -1,9 +1,9 @@
 """What a port is, on one page: `port_report.md`."""
 
-from vlm_jax.config import ImageEncoder
+from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.trees import flatten
 from vlm_jax.weights.class_detection import OPTION, Published
-from vlm_jax.weights.family import Architecture
+from vlm_jax.weights.family import ConvertedArchitecture
 from vlm_jax.weights.source import Changes
 from vlm_jax.weights.tables import Row
 
@@ -24,7 +24,7 @@ def class_lines(published: Published, exported_class: str) -> list[str]:
 
 def port_report(
     family: str,
-    architecture: Architecture,
+    architecture: ConvertedArchitecture,
     rows: list[Row],
     params: dict,
     origin: dict,
@@ -43,15 +43,15 @@ def port_report(
         f"- revision: {origin['revision'] or 'none: local files'}",
         f"- parameters: {sum(leaves[path].size for row in rows for path in row.target):,}",
     ]
-    if isinstance(architecture.model, ImageEncoder):
+    if isinstance(architecture.model, PublishedCNN):
         image = architecture.input
-        lines += [f"- network: {architecture.model.cnn}, {architecture.classes} classes", f"- images: {image}"]
+        lines += [f"- network: {architecture.model.name}, {architecture.classes} classes", f"- images: {image}"]
     else:
         model = architecture.model
         lines += [
             f"- {model.num_layers} layers, width {model.hidden_size}, {model.num_attention_heads} heads, feed-forward "
             f"{model.intermediate_size}, "
-            f"{model.activation}, layer norm epsilon {model.layer_norm_eps:g}",
+            f"{model.hidden_act}, layer norm epsilon {model.layer_norm_eps:g}",
             f"- heads of its own: {', '.join(architecture.parts) or 'none'}",
         ]
     lines += [f"- {line}" for line in changes.lines()]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.config import ImageEncoder
+from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.text import Tokenizer, lower_cased
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
@@ -34,18 +34,18 @@ class TextEncoder:
     """A ported BERT, RoBERTa or DistilBERT with its tokenizer, compiled once a length."""
 
     def __init__(self, converted: ConvertedModel) -> None:
-        if isinstance(converted.architecture.model, ImageEncoder):
+        if isinstance(converted.architecture.model, PublishedCNN):
             raise InputError(f"{converted.origin.source} is a CNN; expected a text encoder")
         if not converted.tokenizer:
             raise InputError(f"no tokenizer lies beside {converted.origin.source}")
         self.tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
         self._parts, self._settings = converted.architecture.parts, converted.architecture.model
-        text = self._settings.text
+        settings = self._settings
         self.tokenizer.check_fits(
-            text.vocab_size, f"the tokenizer beside {converted.origin.source} is not that of these weights"
+            settings.vocab_size, f"the tokenizer beside {converted.origin.source} is not that of these weights"
         )
-        self._unused = self.tokenizer.unused(text.vocab_size)
-        self._longest = text.max_position_embeddings - text.first_position
+        self._unused = self.tokenizer.unused(settings.vocab_size)
+        self._longest = settings.max_position_embeddings - settings.first_position
         self._settings_files = converted.settings_files
         self._limit = read_settings(converted.tokenizer[0].parent).longest
         self._params = jax.tree.map(jnp.asarray, converted.params)

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 
-from vlm_jax.config import ImageEncoder
+from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.text_lines import first_line
 from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, convert, read
@@ -155,26 +155,26 @@ def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, fol
     needed = ("torch", "transformers") if converted.family.in_transformers else ("torch",)
     if why := _not_installed(*needed):
         yield Check("outputs", why, "not compared")
-    elif isinstance(converted.architecture.model, ImageEncoder):
+    elif isinstance(converted.architecture.model, PublishedCNN):
         yield from _compare_cnn(converted, source, oracle, folder)
     else:
         yield from _compare_encoder(converted, source, oracle, folder)
-    if not isinstance(converted.architecture.model, ImageEncoder):
+    if not isinstance(converted.architecture.model, PublishedCNN):
         yield _compare_tokenizers(converted, source)
 
 
 def _inputs(converted: ConvertedModel) -> dict[str, np.ndarray]:
     """Random texts of several lengths, token types and, for VisualBERT, grid features with hidden cells."""
     model, random = converted.architecture.model, np.random.default_rng(0)
-    length = min(24, model.text.max_position_embeddings - model.text.first_position)
+    length = min(24, model.max_position_embeddings - model.first_position)
     lengths = np.array([length, max(3, length // 2), 3])
     mask = np.arange(length)[None] < lengths[:, None]
-    lowest = model.text.first_position  # RoBERTa's padding id stands below, and its model looks for it
-    ids = random.integers(min(lowest, model.text.vocab_size - 1), model.text.vocab_size, mask.shape)
-    ids = np.where(mask, ids, max(model.text.first_position - 1, 0))
+    lowest = model.first_position  # RoBERTa's padding id stands below, and its model looks for it
+    ids = random.integers(min(lowest, model.vocab_size - 1), model.vocab_size, mask.shape)
+    ids = np.where(mask, ids, max(model.first_position - 1, 0))
     inputs = {"input_ids": ids.astype(np.int32), "text_mask": mask}
-    if model.text.type_vocab_size > 1:
-        inputs["segments"] = random.integers(0, model.text.type_vocab_size, mask.shape).astype(np.int32)
+    if model.type_vocab_size > 1:
+        inputs["segments"] = random.integers(0, model.type_vocab_size, mask.shape).astype(np.int32)
     if converted.architecture.sees:
         inputs["image"] = random.normal(size=(3, 7, model.image.feature_size)).astype(np.float32)
         inputs["image_mask"] = np.arange(7)[None] < np.array([7, 4, 6])[:, None]

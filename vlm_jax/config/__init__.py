@@ -1,0 +1,1 @@
+"""One config class a task, and what they are built from."""

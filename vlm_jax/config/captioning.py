@@ -1,0 +1,152 @@
+"""The task captioning: a sentence about an image."""
+
+from typing import Annotated, Literal
+
+from pydantic import model_validator
+
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.data import CocoCaptions, Emoji, JsonLinesCaptions, Karpathy, SceneCaptions
+from vlm_jax.config.encoders import PixelEncoder, SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
+from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
+from vlm_jax.config.rules import Count, NGram, Positive, PositiveShare, Whole
+from vlm_jax.config.run import Run, TextTraining, TrunkCompute
+from vlm_jax.config.trunk import Trunk
+from vlm_jax.settings import effects
+from vlm_jax.settings.groups import CHOICE, Group
+
+
+class Fusion(Group):
+    """Where image and caption meet."""
+
+    attention_pattern: Literal["prefix", "causal"] = "prefix"
+    """Grid features attend to each other (`prefix`), or only to those before (`causal`)."""
+
+
+class Concat(Fusion):
+    """One sequence of grid features and tokens."""
+
+    kind: Literal["concat"] = "concat"
+
+
+class Cross(Fusion):
+    """The caption attends to the image in every layer."""
+
+    kind: Literal["cross"] = "cross"
+
+
+class Decoding(Group):
+    """How captions are generated."""
+
+    min_length: Whole = 0
+    """Tokens that a caption has at least, [SEP] left out."""
+    no_repeat_ngram_size: NGram = 0
+    """A caption has no sequence of this many tokens twice; 0 allows it."""
+    prefix: str = ""
+    """Every caption begins with this text."""
+
+
+class Greedy(Decoding):
+    """The most probable token each time."""
+
+    kind: Literal["greedy"] = "greedy"
+
+    @property
+    def num_return_sequences(self) -> int:
+        """Captions of an image."""
+        return 1
+
+
+class Sample(Decoding):
+    """A token sampled at random each time."""
+
+    kind: Literal["sample"] = "sample"
+    num_return_sequences: Count = 1
+    """Captions of an image."""
+    temperature: Positive = 1.0
+    """Divides the logits before a token is sampled."""
+    top_k: Count | None = None
+    """Sample among this many of the most probable tokens."""
+    top_p: PositiveShare | None = None
+    """Sample among the most probable tokens that together have this probability (nucleus)."""
+
+
+class Beam(Decoding):
+    """The most probable caption that a beam search finds."""
+
+    kind: Literal["beam"] = "beam"
+    num_return_sequences: Count = 1
+    """Captions of an image: the best of the search."""
+    num_beams: Count = 5
+    """Captions that the search follows side by side."""
+    length_penalty: float = 0.0
+    """The score is divided by the length to this power: above 0 the search prefers longer captions."""
+    early_stopping: Literal["never"] | bool = "never"
+    """End the search when `num_beams` captions have ended (`true`), or when none can become better (`never`)."""
+
+    @model_validator(mode="after")
+    def check_beams(self) -> "Beam":
+        """The search returns no more captions than it follows."""
+        if self.num_return_sequences > self.num_beams:
+            raise ValueError(
+                f"num_return_sequences is {self.num_return_sequences}, num_beams is {self.num_beams}; raise num_beams"
+            )
+        return self
+
+
+DecodingMethod = Annotated[Greedy | Sample | Beam, CHOICE]
+
+
+class Model(Trunk):
+    """The vision-language model: encoders, trunk and head."""
+
+    fusion: Annotated[Concat | Cross, CHOICE] = Concat()
+    """Where image and caption meet."""
+    image: PixelEncoder = SmallCNN()
+    """The image encoder."""
+
+
+class Captioning(Run):
+    """A sentence about an image."""
+
+    task: Literal["captioning"] = "captioning"
+    data: Annotated[SceneCaptions | JsonLinesCaptions | CocoCaptions | Karpathy | Emoji, CHOICE] = SceneCaptions()
+    """The data set."""
+    image: AugmentedImages = AugmentedImages()
+    model: Model = Model()
+    init: Annotated[Scratch | PartsInit | PixelModelInit, CHOICE] = Scratch()
+    """Weights that training starts from."""
+    optimizer: TrunkOptimizer = AdamW()
+    """How gradients become updates."""
+    training: TextTraining = TextTraining(texts_per_image=1)
+    decoding: effects.Decoding[DecodingMethod] = Greedy()
+    """How validation generates captions."""
+    compute: TrunkCompute = TrunkCompute()
+
+    @model_validator(mode="after")
+    def check_min_length(self) -> "Captioning":
+        """A caption has room for its shortest length."""
+        check_min_length(self.decoding, self.model.text.max_length)
+        return self
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the model is made of."""
+        fusion = self.model.fusion
+        return self.model.architecture(
+            self.compute,
+            self.model.image,
+            fusion=fusion.kind,
+            attention_pattern=fusion.attention_pattern,
+            head="lm",
+        )
+
+
+def check_min_length(decoding: Decoding, max_length: int) -> None:
+    """Raise `ValueError` where a caption of `max_length` tokens is shorter than `decoding.min_length`."""
+    if decoding.min_length > (most := max_length - 2):
+        raise ValueError(
+            f"decoding.min_length is {decoding.min_length}, and a text of model.text.max_length {max_length} has "
+            f"{most} tokens beside [CLS] and [SEP]; lower it"
+        )

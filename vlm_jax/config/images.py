@@ -1,0 +1,79 @@
+"""How an image file becomes the model's input."""
+
+from typing import Annotated, Literal
+
+from pydantic import model_validator
+
+from vlm_jax.config.rules import Count, Positive, Whole
+from vlm_jax.settings.groups import CHOICE, Group
+
+Resample = Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]
+
+
+class Crop(Group):
+    """Scale both sides alike, as little as possible, and cut out the centre; bicubic."""
+
+    kind: Literal["crop"] = "crop"
+
+    @property
+    def resample(self) -> Resample:
+        """Pillow's filter."""
+        return "bicubic"
+
+
+class CenterCrop(Group):
+    """Scale the short side to a number of pixels, and cut out the centre."""
+
+    kind: Literal["center_crop"] = "center_crop"
+    short_side: Count = 256
+    """Pixels of the short side before the cut."""
+    resample: Resample = "bicubic"
+    """Pillow's filter, always antialiased."""
+
+
+class Pad(Group):
+    """Scale the long side, and fill the rest with the mean colour."""
+
+    kind: Literal["pad"] = "pad"
+    resample: Resample = "bicubic"
+    """Pillow's filter, always antialiased."""
+
+
+class Stretch(Group):
+    """Scale each side by itself."""
+
+    kind: Literal["stretch"] = "stretch"
+    resample: Resample = "bicubic"
+    """Pillow's filter, always antialiased."""
+
+
+class ImageInput(Group):
+    """How an image file becomes the model's input. Saved with the checkpoint, used wherever the model is."""
+
+    size: tuple[Count, Count] = (64, 64)
+    """Height and width in pixels."""
+    resize: Annotated[Crop | CenterCrop | Pad | Stretch, CHOICE] = Crop()
+    """How an image of another size gets this one."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Subtracted from each colour channel, on a scale of 0 to 1."""
+    std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
+    """Divides each colour channel afterwards."""
+
+    @model_validator(mode="after")
+    def check_short_side(self) -> "ImageInput":
+        """The short side covers the size."""
+        resize = self.resize
+        if isinstance(resize, CenterCrop) and resize.short_side < max(self.size):
+            raise ValueError(
+                f"resize.short_side {resize.short_side} is less than size {self.size}; the smallest is {max(self.size)}"
+            )
+        return self
+
+
+class AugmentedImages(ImageInput):
+    """How an image file becomes the model's input, and how training images vary."""
+
+    flip: bool = False
+    """Mirror half of the training images left to right."""
+    shift: Whole = 0
+    """Move training images by up to this many pixels each way; uncovered edges repeat the border."""

@@ -1,0 +1,85 @@
+"""The model of every task with a trunk, but for its fusion and its image side."""
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+from pydantic import model_validator
+
+from vlm_jax.config.architecture import Architecture, AttentionPattern, Fusion, Head, Layers, Layout
+from vlm_jax.config.encoders import ImageEncoder
+from vlm_jax.config.rules import Count
+from vlm_jax.config.run import TrunkCompute
+from vlm_jax.settings.effects import Source
+from vlm_jax.settings.groups import CHOICE, Group
+
+
+class BertLayout(Group):
+    """Tables, norms and activation as in BERT."""
+
+    kind: Literal["bert"] = "bert"
+
+
+class CustomLayout(Layout):
+    """Tables, norms and activation as other pretrained weights prescribe."""
+
+    kind: Literal["custom"] = "custom"
+    text_feature_size: Count | None = None
+    """Width of the text embeddings (E), by default the hidden size."""
+
+
+class Text(Group):
+    """The text side."""
+
+    tokenizer: Source[str | None] = None
+    """A tokenizer's folder, vocabulary file, `package:NAME/folder` or hub id; by default WordPiece is built."""
+    vocab_size: Count = 256
+    """Rows of the token table. The vocabulary may be smaller: rows without a token are never predicted."""
+    max_length: Annotated[int, Ge(3)] = 16
+    """Tokens of a text with [CLS] and [SEP]; a longer text loses its end, [SEP] stays."""
+
+
+class Trunk(Layers):
+    """Encoders, trunk and head."""
+
+    text: Text = Text()
+    layout: Annotated[BertLayout | CustomLayout, CHOICE] = BertLayout()
+    """Tables, norms and activation."""
+
+    @model_validator(mode="after")
+    def check_positions(self) -> "Trunk":
+        """The position table has a row for every token."""
+        layout, length = self._layout, self.text.max_length
+        needed = layout.first_position + length
+        if needed > layout.max_position_embeddings:
+            raise ValueError(
+                f"text.max_length {length} needs {needed} positions, max_position_embeddings is "
+                f"{layout.max_position_embeddings}; raise layout.max_position_embeddings (layout.kind custom)"
+            )
+        return self
+
+    @property
+    def _layout(self) -> Layout:
+        return self.layout if isinstance(self.layout, CustomLayout) else Layout()
+
+    def architecture(
+        self,
+        compute: TrunkCompute,
+        image: ImageEncoder,
+        *,
+        fusion: Fusion,
+        attention_pattern: AttentionPattern,
+        head: Head,
+    ) -> Architecture:
+        """What the model of a task is made of."""
+        layers = {name: getattr(self, name) for name in Layers.model_fields}
+        layout = {name: getattr(self._layout, name) for name in Layout.model_fields}
+        steps = {name: getattr(compute, name) for name in ("convolution", "dtype", "remat", "scan_layers")}
+        return Architecture(
+            **layers | layout | steps,
+            vocab_size=self.text.vocab_size,
+            text_feature_size=getattr(self.layout, "text_feature_size", None) or self.hidden_size,
+            image=image,
+            fusion=fusion,
+            attention_pattern=attention_pattern,
+            head=head,
+        )

@@ -1,0 +1,129 @@
+"""The task vqa: one answer to a question about an image."""
+
+from typing import Annotated, Literal
+
+from vlm_jax.config.architecture import Architecture, AttentionPattern, Head
+from vlm_jax.config.data import EasyVQA, JsonLinesQuestions, SceneQuestions, SortOfClevr, VQAv2
+from vlm_jax.config.encoders import PixelEncoder, SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
+from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
+from vlm_jax.config.rules import Count
+from vlm_jax.config.run import Run, TextTraining, TrunkCompute
+from vlm_jax.config.trunk import Trunk
+from vlm_jax.settings.groups import CHOICE, Group
+
+
+class Cls(Group):
+    """Classifies the pooled [CLS]."""
+
+    kind: Literal["cls"] = "cls"
+
+
+class TokenBeforeSep(Group):
+    """Classifies the token before [SEP], as VisualBERT does."""
+
+    kind: Literal["token_before_sep"] = "token_before_sep"
+
+
+class PerToken(Group):
+    """Classifies every position; [CLS] answers."""
+
+    kind: Literal["per_token"] = "per_token"
+    classes: Count | None = None
+    """Number of classes, by default the size of the answer vocabulary."""
+
+
+class Concat(Group):
+    """One sequence of grid features and tokens."""
+
+    kind: Literal["concat"] = "concat"
+    attention_pattern: Literal["image_to_text", "bidirectional"] = "image_to_text"
+    """With `image_to_text` the image does not attend to the question: the questions of an image share its side."""
+    head: Annotated[Cls | TokenBeforeSep | PerToken, CHOICE] = Cls()
+    """What the head reads."""
+
+
+class TwoStreams(Group):
+    """Image and question in a stream each."""
+
+    head: Annotated[Cls | PerToken, CHOICE] = Cls()
+    """What the head reads."""
+
+
+class Cross(TwoStreams):
+    """The question attends to the image in every layer."""
+
+    kind: Literal["cross"] = "cross"
+
+    @property
+    def attention_pattern(self) -> AttentionPattern:
+        """The image does not attend to the question."""
+        return "image_to_text"
+
+
+class CoAttention(TwoStreams):
+    """Image and question attend to each other in every layer."""
+
+    kind: Literal["co_attention"] = "co_attention"
+
+    @property
+    def attention_pattern(self) -> AttentionPattern:
+        """Both sides attend to both."""
+        return "bidirectional"
+
+
+class Late(Group):
+    """Two encoders that meet in the head."""
+
+    kind: Literal["late"] = "late"
+    join: Literal["product", "concatenation"] = "product"
+    """How [CLS] and the mean grid feature are joined."""
+
+    @property
+    def attention_pattern(self) -> AttentionPattern:
+        """Neither side attends to the other."""
+        return "dual_encoder"
+
+
+class Model(Trunk):
+    """The vision-language model: encoders, trunk and head."""
+
+    fusion: Annotated[Concat | Cross | CoAttention | Late, CHOICE] = Concat()
+    """Where image and question meet."""
+    image: PixelEncoder = SmallCNN()
+    """The image encoder."""
+
+
+class VQA(Run):
+    """One answer to a question about an image."""
+
+    task: Literal["vqa"] = "vqa"
+    data: Annotated[EasyVQA | SortOfClevr | SceneQuestions | JsonLinesQuestions | VQAv2, CHOICE] = EasyVQA()
+    """The data set."""
+    image: AugmentedImages = AugmentedImages()
+    model: Model = Model()
+    init: Annotated[Scratch | PartsInit | PixelModelInit, CHOICE] = Scratch()
+    """Weights that training starts from."""
+    optimizer: TrunkOptimizer = AdamW()
+    """How gradients become updates."""
+    training: TextTraining = TextTraining()
+    compute: TrunkCompute = TrunkCompute()
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the model is made of."""
+        fusion = self.model.fusion
+        head: Head = fusion.join if isinstance(fusion, Late) else fusion.head.kind
+        return self.model.architecture(
+            self.compute,
+            self.model.image,
+            fusion=fusion.kind,
+            attention_pattern=fusion.attention_pattern,
+            head=head,
+        )
+
+    @property
+    def classes(self) -> int | None:
+        """The number of the head's classes; None where it is the size of the answer vocabulary."""
+        return getattr(getattr(self.model.fusion, "head", None), "classes", None)
