@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from vlm_jax.config_checks import check
 
 import vlm_jax.figures
 import vlm_jax.tasks.nearest_image
 from experiments import evaluate, inspect_model, predict, train
 from vlm_jax.config import Config, Data, Decoding, ImageEncoder, ImageInput, Model, TextEncoder, Training
-from vlm_jax.config_checks import check
 from vlm_jax.data import sources
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder

@@ -7,11 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
+from vlm_jax.config_json import to_json
 
 from experiments import evaluate, predict
 from tests.tasks.conftest import SOME
 from vlm_jax.config import Generation
-from vlm_jax.config_json import to_json
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
