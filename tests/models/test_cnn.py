@@ -83,7 +83,8 @@ def test_images_need_not_be_square(name, size, grid):
 def test_a_model_reads_all_of_an_image_that_is_not_square(name, num_positions):
     settings = Architecture(
         hidden_size=32, num_attention_heads=2, num_layers=1, intermediate_size=32, fusion="concat",
-        attention_pattern="image_to_text", head="cls", image=encoder(name, **SMALL), vocab_size=20, text_feature_size=32,
+        attention_pattern="image_to_text", head="cls", image=encoder(name, **SMALL),
+        vocab_size=20, text_feature_size=32,
     )  # fmt: skip
     model = VisualLanguageModel(settings, 7)
     image, ids = jax.random.normal(jax.random.key(1), (2, 9, 17, 3)), jnp.ones((2, 1, 4), jnp.int32)
