@@ -282,10 +282,11 @@ def beam_search(
         texts, token, parent = _pick((longer, token, parent), going)
         words = words._replace(layers=_pick(words.layers, parent))
         # A log-probability only falls, and the penalty is largest for the longest text: what goes on cannot beat this.
-        longest = length_penalty(max_tokens if alpha > 0 else time + 1, alpha)
+        grows = alpha > 0 and settings.early_stopping == "never"
+        longest = length_penalty(max_tokens if grows else time + 1, alpha)
         best_possible = jnp.max(texts.log_probability, axis=1) / longest
         enough = score[:, -1] > IMPOSSIBLE / 2
-        done = enough if settings.early_stopping else enough & (score[:, -1] >= best_possible)
+        done = enough if settings.early_stopping is True else enough & (score[:, -1] >= best_possible)
         done |= best_possible <= IMPOSSIBLE / 2  # nothing goes on
         return Beams(words, token, texts, ended, score, beams.done | done, time + 1)
 

@@ -82,18 +82,18 @@ class ImageTokenDecoder:
 
     def _read(self, params: Any, ids: Int[Array, "I T"], mask: Bool[Array, "I T"]) -> Any:
         """The prompts as the model remembers them; with guidance there follow as many empty ones."""
-        if self.settings.guidance > 0:
+        if self.settings.guidance_scale > 1:
             nothing = [jnp.broadcast_to(row[None], ids.shape) for row in self.empty]
             ids, mask = jnp.concatenate([ids, nothing[0]]), jnp.concatenate([mask, nothing[1]])
         return self.model.apply(params, ids[:, None], mask[:, None], method="prefill_prompt")
 
     def twice(self, x: Int[Array, "I *s"]) -> Int[Array, "J *s"]:
         """One for each prompt that was read: with guidance the same again."""
-        return jnp.concatenate([x, x]) if self.settings.guidance > 0 else x
+        return jnp.concatenate([x, x]) if self.settings.guidance_scale > 1 else x
 
     def guided(self, logits: Float[Array, "J n V"]) -> Float[Array, "I n V"]:
         """Guided by w, (1 + w) given - w free (Ho and Salimans 2022, eq. 6)."""
-        if self.settings.guidance == 0:
+        if self.settings.guidance_scale == 1:
             return logits
         conditional, unconditional = jnp.split(logits, 2)
-        return conditional + self.settings.guidance * (conditional - unconditional)
+        return conditional + (self.settings.guidance_scale - 1) * (conditional - unconditional)
