@@ -45,11 +45,11 @@ def few_scenes():
 @pytest.fixture(scope="session")
 def data_directory(tmp_path_factory):
     """easy-VQA, prepared once for all tests."""
-    from vlm_jax.config import Data
+    from vlm_jax.config.data import EasyVQA
     from vlm_jax.data.sources import open_split
 
-    directory = str(tmp_path_factory.mktemp("prepared"))
-    open_split(Data(directory=directory), "train")
+    directory = tmp_path_factory.mktemp("prepared")
+    open_split(EasyVQA(directory=directory), "train")
     return directory
 
 
@@ -60,5 +60,5 @@ def trained(data_directory, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     tiny = str(Path(__file__).parent.parent / "configs" / "tiny.py")
-    assert main([tiny, "--workdir", str(folder), "--data.directory", data_directory]) == 0
+    assert main([tiny, "--workdir", str(folder), "--data.directory", str(data_directory)]) == 0
     return folder

@@ -1,6 +1,5 @@
 """Image tokens one after the other: the cache against the whole computation, and prompts that are read once."""
 
-import dataclasses
 import math
 
 import jax
@@ -8,21 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import Generation, ImageEncoder, ImageTokenizerSettings, Model, TextEncoder
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import ImageTokens
+from vlm_jax.config.image_generation import Autoregressive
+from vlm_jax.config.quantizers import FSQ
 from vlm_jax.decoding import ImageTokenDecoder, shift_right
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.settings.changes import with_changes
 
 GRID, CODEBOOK_SIZE = (2, 3), 12
 NUM_TOKENS = math.prod(GRID)
-SETTINGS = Model(
+SETTINGS = Architecture(
     hidden_size=16,
     num_attention_heads=2,
     num_layers=2,
     intermediate_size=16,
     head="image_tokens",
-    image_tokenizer=ImageTokenizerSettings(levels=(4, 3)),
-    image=ImageEncoder(cnn="image_tokens", positions="grid", max_position_embeddings=8),
-    text=TextEncoder(vocab_size=30, feature_size=16, max_length=5, max_position_embeddings=8),
+    image=ImageTokens(quantizer=FSQ(levels=(4, 3)), positions="grid"),
+    max_image_positions=8,
+    vocab_size=30,
+    text_feature_size=16,
+    max_position_embeddings=8,
 )
 NUM_IMAGES = jax.random.randint(jax.random.key(1), (2, *GRID), 0, CODEBOOK_SIZE)
 IDS = jax.random.randint(jax.random.key(2), (2, 1, 5), 1, 30)
@@ -34,9 +39,8 @@ MASK = jnp.array([[[True] * 5], [[True] * 3 + [False] * 2]])
 )
 def model(request):
     fusion, attention_pattern = request.param
-    module = VisualLanguageModel(
-        dataclasses.replace(SETTINGS, fusion=fusion, attention_pattern=attention_pattern), CODEBOOK_SIZE
-    )
+    changes = {"fusion": fusion, "attention_pattern": attention_pattern}
+    module = VisualLanguageModel(with_changes(SETTINGS, changes), CODEBOOK_SIZE)
 
     @jax.jit
     def shaken(key):
@@ -85,20 +89,18 @@ def test_the_cache_changes_nothing_and_no_code_peeks(model):
 
 
 @pytest.mark.parametrize("model", [("concat", "autoregressive")], indirect=True)
-@pytest.mark.parametrize("guidance", [0.0, 2.0])
-def test_low_temperature_takes_the_likeliest_token_each_time(model, guidance):
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_low_temperature_takes_the_likeliest_token_each_time(model, guidance_scale):
     apply, params, module = model
     empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
-    settings = Generation(guidance=guidance, temperature=1e-6)
-    generate = ImageTokenDecoder(
-        module, settings, grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty, autoregressive=True
-    )
+    settings = Autoregressive(guidance_scale=guidance_scale, temperature=1e-6)
+    generate = ImageTokenDecoder(module, settings, grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty)
     sampled = generate(params, IDS[:, 0], MASK[:, 0], jax.random.split(jax.random.key(4), 2))
     shown = shift_right(sampled, mask_id=CODEBOOK_SIZE)
     given = apply(params, shown, IDS, MASK, method="image_token_logits")[:, 0]
     nothing = [jnp.broadcast_to(row, (2, 1, 5)) for row in empty]
     free = apply(params, shown, *nothing, method="image_token_logits")[:, 0]
-    likeliest = jnp.argmax((1 + guidance) * given - guidance * free, axis=-1)
+    likeliest = jnp.argmax(free + guidance_scale * (given - free), axis=-1)
     np.testing.assert_array_equal(sampled.reshape(2, -1), likeliest)
 
 
@@ -107,7 +109,7 @@ def test_images_depend_on_the_key_alone(model):
     _, params, module = model
     empty = (jnp.array([2, 3, 0, 0, 0]), jnp.array([True, True, False, False, False]))
     generate = ImageTokenDecoder(
-        module, Generation(guidance=0.0), grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty, autoregressive=True
+        module, Autoregressive(guidance_scale=1.0), grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty
     )
     keys = jax.random.split(jax.random.key(4), 2)
     together = generate(params, IDS[:, 0], MASK[:, 0], keys)
@@ -117,21 +119,21 @@ def test_images_depend_on_the_key_alone(model):
 
 def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
     from experiments.benchmark_generate import _table, main, measure
-    from vlm_jax.command_line import load_preset
+    from vlm_jax.config.tasks import TASKS
     from vlm_jax.errors import InputError
+    from vlm_jax.settings.presets import load_preset
 
-    config = load_preset(pytestconfig.rootpath / "configs" / "shape_scenes_generation.py")
-    small = dataclasses.replace(config.model, hidden_size=16, num_attention_heads=2, num_layers=1)
-    sampled = dataclasses.replace(config.generation, num_decoding_steps=3, num_refinement_rounds=1)
-    config = dataclasses.replace(config, model=small, generation=sampled)
-    rows = measure(config, 2, (1, 2), (0.0,), 1)
+    config = load_preset(pytestconfig.rootpath / "configs" / "shape_scenes_generation.py", TASKS)
+    changes = {"model.hidden_size": 16, "model.num_attention_heads": 2, "model.num_layers": 1}
+    changes |= {"generation.num_decoding_steps": 3, "generation.num_refinement_rounds": 1}
+    rows = measure(with_changes(config, changes), 2, (1, 2), (1.0,), 1)
     assert [
-        (row["way"], row["steps"], row["guidance"], row["num_refinement_rounds"], row["batch"]) for row in rows
+        (row["way"], row["steps"], row["guidance_scale"], row["num_refinement_rounds"], row["batch"]) for row in rows
     ] == [
-        ("masked", 1, 0.0, 0, 2),
-        ("masked", 2, 0.0, 0, 2),
-        ("autoregressive", None, 0.0, 0, 2),
-        ("config", 3, 1.0, 1, 2),
+        ("masked", 1, 1.0, 0, 2),
+        ("masked", 2, 1.0, 0, 2),
+        ("autoregressive", None, 1.0, 0, 2),
+        ("config", 3, 2.0, 1, 2),
     ]
     assert all(0 < row["least"] <= row["seconds"] <= row["most"] for row in rows)
     assert len(_table(rows).splitlines()) == 1 + 4 + 1
@@ -150,10 +152,8 @@ def test_the_likeliest_candidate_is_kept_by_the_probability_of_its_codes_one_aft
     keys = jax.random.split(jax.random.key(4), 2)
 
     def sampled(count, keys):
-        settings = Generation(guidance=0.0, num_candidates=count)
-        generate = ImageTokenDecoder(
-            module, settings, grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty, autoregressive=True
-        )
+        options = {"grid": GRID, "codebook_size": CODEBOOK_SIZE, "empty": empty, "num_candidates": count}
+        generate = ImageTokenDecoder(module, Autoregressive(guidance_scale=1.0), **options)
         return np.asarray(generate(params, IDS[:, 0], MASK[:, 0], keys))
 
     def log_p(tokens):

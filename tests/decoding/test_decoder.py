@@ -1,6 +1,5 @@
 """Decoding against the whole computation: the cache, the searches, the constraints, and what is drawn."""
 
-import dataclasses
 import functools
 import itertools
 
@@ -9,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import Decoding, ImageEncoder, Model, TextEncoder
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.captioning import Beam, Greedy, Sample
+from vlm_jax.config.encoders import Features
 from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.settings.changes import with_changes
 
 FUSIONS = ("concat", "cross")
 WORDS = 6
@@ -20,21 +22,31 @@ LENGTH = 11
 SPECIAL = Special(begin=0, end=1, pad=2)
 TOKENS = [word for word in range(WORDS) if word != SPECIAL.end]
 IMAGE = jax.random.normal(jax.random.key(2), (3, 5, 8))
-SETTINGS = Model(
+SETTINGS = Architecture(
     hidden_size=32,
     num_attention_heads=4,
     num_layers=2,
     intermediate_size=48,
     attention_pattern="prefix",
     head="lm",
-    image=ImageEncoder(cnn="features", feature_size=8, max_position_embeddings=8),
-    text=TextEncoder(feature_size=24, vocab_size=WORDS, max_position_embeddings=16),
+    image=Features(feature_size=8),
+    max_image_positions=8,
+    text_feature_size=24,
+    vocab_size=WORDS,
+    max_position_embeddings=16,
 )
+
+
+def decoding(method="greedy", **settings):
+    """The decoding method of a name, with those settings that it has."""
+    kind = {"greedy": Greedy, "sample": Sample, "beam": Beam}[method]
+    return kind(**{name: value for name, value in settings.items() if name in kind.model_fields})
 
 
 def build(fusion, attention_pattern="prefix"):
     """A model with weights large enough that every part of it matters, and its parameters."""
-    module = VisualLanguageModel(dataclasses.replace(SETTINGS, fusion=fusion, attention_pattern=attention_pattern), 1)
+    changes = {"fusion": fusion, "attention_pattern": attention_pattern}
+    module = VisualLanguageModel(with_changes(SETTINGS, changes), 1)
     ids = jnp.zeros((3, 1, 4), jnp.int32)
 
     @jax.jit
@@ -125,22 +137,22 @@ def greedily(model, image, max_tokens):
 
 
 def test_greedy_is_the_likeliest_word_each_time(either):
-    decoded = decode(either, Decoding())
+    decoded = decode(either, decoding())
     for image in range(3):
         assert texts(decoded, image) == [greedily(either, image, 6)]
 
 
 def test_a_search_with_one_beam_is_greedy(either):
-    greedy, beam = decode(either, Decoding()), decode(either, Decoding(method="beam", num_beams=1))
+    greedy, beam = decode(either, decoding()), decode(either, decoding(method="beam", num_beams=1))
     assert jnp.array_equal(greedy.ids, beam.ids) and jnp.array_equal(greedy.length, beam.length)
     np.testing.assert_allclose(greedy.token_log_probability, beam.token_log_probability, atol=1e-5)
 
 
-@pytest.mark.parametrize(("alpha", "early_stopping"), [(0.0, False), (0.8, False), (0.8, True)])
+@pytest.mark.parametrize(("alpha", "early_stopping"), [(0.0, "never"), (0.8, "never"), (0.8, True)])
 def test_a_wide_search_is_exhaustive(model, alpha, early_stopping):
     """With V^(T-1) beams nothing is ever dropped: the best are those of all texts there are."""
     max_tokens = 4
-    settings = Decoding(
+    settings = decoding(
         method="beam",
         num_beams=WORDS ** (max_tokens - 1),
         num_return_sequences=3,
@@ -182,16 +194,16 @@ def searched(model, image, max_tokens, settings):
         ended += [each for each, end in zip(longer[:count], over, strict=False) if end]
         ended = sorted(ended, key=lambda each: -penalised(*each))[:count]
         going = [each for each, end in zip(longer[: 2 * count], over, strict=False) if not end][:count]
-        if settings.early_stopping and len(ended) == count:
+        if settings.early_stopping is True and len(ended) == count:
             break
     return [(text, penalised(text, log_p)) for text, log_p in ended]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
-@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("early_stopping", ["never", True])
 def test_a_search_is_that_of_plain_python(model, alpha, early_stopping):
     """Which never stops before the room is full, unless told to: so stopping sooner loses nothing."""
-    settings = Decoding(
+    settings = decoding(
         method="beam", num_beams=3, num_return_sequences=3, length_penalty=alpha, early_stopping=early_stopping
     )
     decoded = decode(model, settings, max_tokens=9)
@@ -204,11 +216,11 @@ def test_a_search_is_that_of_plain_python(model, alpha, early_stopping):
 @pytest.mark.parametrize(
     "settings",
     [
-        Decoding(),
-        Decoding(method="beam", num_beams=4, num_return_sequences=3, length_penalty=1.0),
-        Decoding(method="sample", num_return_sequences=3, temperature=2.0, top_k=4, top_p=0.9, no_repeat_ngram_size=2),
+        decoding(),
+        decoding(method="beam", num_beams=4, num_return_sequences=3, length_penalty=1.0),
+        decoding(method="sample", num_return_sequences=3, temperature=2.0, top_k=4, top_p=0.9, no_repeat_ngram_size=2),
     ],
-    ids=lambda settings: settings.method,
+    ids=lambda settings: settings.kind,
 )
 def test_log_probabilities_are_the_models_own(model, settings):
     """Whatever the temperature, the constraints and the ranking were; and best first."""
@@ -224,7 +236,7 @@ def test_log_probabilities_are_the_models_own(model, settings):
 
 @pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
 def test_decoding_does_not_depend_on_the_batch(model, method):
-    settings = Decoding(method=method, num_beams=3, num_return_sequences=1 if method == "greedy" else 3)
+    settings = decoding(method=method, num_beams=3, num_return_sequences=1 if method == "greedy" else 3)
     keys = jax.random.split(jax.random.key(1), 3)
     together = decode(model, settings, keys=keys)
     for image in range(3):
@@ -236,7 +248,7 @@ def test_decoding_does_not_depend_on_the_batch(model, method):
 def first_words(model, **settings):
     """How often each word came first in many draws, for one image."""
     count = 4_000
-    settings = Decoding(method="sample", num_return_sequences=count, **settings)
+    settings = decoding(method="sample", num_return_sequences=count, **settings)
     decoded = decode(model, settings, max_tokens=1, image=IMAGE[:1], keys=jax.random.split(jax.random.key(4), 1))
     return np.bincount(np.asarray(decoded.ids[0, :, 0]), minlength=WORDS) / count
 
@@ -248,7 +260,7 @@ def test_samples_follow_the_distribution(model):
         # Five standard deviations of a share of 4,000 draws are at most 0.04.
         np.testing.assert_allclose(first_words(model, temperature=temperature), expected, atol=0.04)
     count = 4_000  # and of two words, the second follows the first
-    settings = Decoding(method="sample", num_return_sequences=count)
+    settings = decoding(method="sample", num_return_sequences=count)
     decoded = decode(model, settings, max_tokens=2, image=IMAGE[:1], keys=jax.random.split(jax.random.key(5), 1))
     second = whole(model, jnp.array([[(SPECIAL.begin, word) for word in range(WORDS)]]), IMAGE[:1])[0, :, 1]
     for first in TOKENS:
@@ -271,7 +283,7 @@ def test_samples_follow_the_distribution(model):
 def test_short_texts_and_special_tokens_are_not_generated(model):
     special = SPECIAL._replace(never=(0, 2, 4))
     for method in ("greedy", "beam", "sample"):
-        settings = Decoding(method=method, num_beams=3, min_length=3, num_return_sequences=1)
+        settings = decoding(method=method, num_beams=3, min_length=3, num_return_sequences=1)
         decoded = decode(model, settings, special=special, keys=jax.random.split(jax.random.key(6), 3))
         for image in range(3):
             (generated,) = texts(decoded, image)
@@ -284,7 +296,7 @@ def test_a_text_may_end_at_its_least_length(model, method):
     eager = jax.tree.map(lambda leaf: leaf, params)  # a copy of the dictionaries
     words = eager["params"]["head"]["words"]
     words["bias"] = words["bias"].at[SPECIAL.end].add(50.0)
-    decoded = decode((module, eager), Decoding(method=method, num_beams=2, min_length=3))
+    decoded = decode((module, eager), decoding(method=method, num_beams=2, min_length=3))
     for image in range(3):
         (generated,) = texts(decoded, image)
         assert len(generated) == 4 and generated[-1] == SPECIAL.end
@@ -293,7 +305,7 @@ def test_a_text_may_end_at_its_least_length(model, method):
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 @pytest.mark.parametrize("size", [2, 3])
 def test_no_run_of_words_comes_twice(model, method, size):
-    settings = Decoding(method=method, num_beams=3, no_repeat_ngram_size=size, num_return_sequences=1)
+    settings = decoding(method=method, num_beams=3, no_repeat_ngram_size=size, num_return_sequences=1)
     special = SPECIAL._replace(never=(SPECIAL.end,))
     decoded = decode(model, settings, max_tokens=10, special=special, keys=jax.random.split(jax.random.key(6), 3))
     for image in range(3):
@@ -319,7 +331,7 @@ def test_repeats_are_those_of_transformers():
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 def test_a_forced_prefix_scores_as_a_generated_one(model, method):
-    settings = Decoding(method=method, num_beams=3, num_return_sequences=1)
+    settings = decoding(method=method, num_beams=3, num_return_sequences=1)
     decoded = decode(model, settings, prefix=(3, 5, 3), keys=jax.random.split(jax.random.key(6), 3))
     for image in range(3):
         (generated,) = texts(decoded, image)
@@ -335,7 +347,7 @@ CHOICES = ((3,), (3, 4), (3, 4, 5), (5, 5), (4,))
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 def test_only_texts_in_the_trie_are_generated(model, method):
     texts_wanted = 1 if method == "greedy" else 5
-    settings = Decoding(method=method, num_beams=5, num_return_sequences=texts_wanted, temperature=5.0)
+    settings = decoding(method=method, num_beams=5, num_return_sequences=texts_wanted, temperature=5.0)
     trie = Trie.build(CHOICES, end=SPECIAL.end)
     decoded = decode(model, settings, trie=trie, keys=jax.random.split(jax.random.key(6), 3))
     ended = [(*text, SPECIAL.end) for text in CHOICES]
@@ -354,12 +366,12 @@ def test_a_trie_of_nothing_is_refused():
 
 def test_sampling_without_keys_is_refused(model):
     with pytest.raises(InputError, match="needs keys"):
-        decode(model, Decoding(method="sample"))
+        decode(model, decoding(method="sample"))
 
 
 def test_missing_texts_are_empty(model):
     trie = Trie.build([(3,), (4, 5)], end=SPECIAL.end)
-    decoded = decode(model, Decoding(method="beam", num_beams=4, num_return_sequences=4), trie=trie)
+    decoded = decode(model, decoding(method="beam", num_beams=4, num_return_sequences=4), trie=trie)
     for image in range(3):
         generated = texts(decoded, image)
         assert {*generated[:2]} == {(3, 1), (4, 5, 1)} and generated[2:] == [(), ()]
@@ -368,7 +380,7 @@ def test_missing_texts_are_empty(model):
 
 def test_the_same_shapes_are_compiled_once(model):
     module, params = model
-    decoder = Decoder(module, Decoding(method="beam", num_beams=2), SPECIAL, max_tokens=4)
+    decoder = Decoder(module, decoding(method="beam", num_beams=2), SPECIAL, max_tokens=4)
     with jax.log_compiles(False):
         for image in range(3):
             decoder(params, IMAGE[image : image + 1])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vlm_jax.config import Generation
+from vlm_jax.config.image_generation import Masked
 from vlm_jax.decoding import ImageTokenDecoder, mask_tokens, masked, token_log_probabilities
 
 CODEBOOK_SIZE, GRID, WORDS = 7, (3, 4), 5
@@ -33,8 +33,9 @@ class Known:
         return self.of(tokens, word)[:, None]
 
 
-def decoder(of, **settings):
-    return ImageTokenDecoder(Known(of), Generation(**settings), grid=GRID, codebook_size=CODEBOOK_SIZE, empty=EMPTY)
+def decoder(of, num_candidates=1, **settings):
+    options = {"grid": GRID, "codebook_size": CODEBOOK_SIZE, "empty": EMPTY, "num_candidates": num_candidates}
+    return ImageTokenDecoder(Known(of), Masked(**settings), **options)
 
 
 def prompts(*words):
@@ -54,9 +55,9 @@ def wanted(tokens, word):
 
 
 @pytest.mark.parametrize("steps", [1, 3, 12, 40])
-@pytest.mark.parametrize("guidance", [0.0, 2.0])
-def test_certain_tokens_are_generated_in_any_number_of_steps(steps, guidance):
-    sampled = decoder(wanted, num_decoding_steps=steps, guidance=guidance)({}, *prompts(3, 4), keys(2))
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_certain_tokens_are_generated_in_any_number_of_steps(steps, guidance_scale):
+    sampled = decoder(wanted, num_decoding_steps=steps, guidance_scale=guidance_scale)({}, *prompts(3, 4), keys(2))
     expected = (np.arange(NUM_TOKENS)[None] + np.array([[3], [4]])) % CODEBOOK_SIZE
     np.testing.assert_array_equal(sampled, expected.reshape(2, *GRID))
 
@@ -77,7 +78,7 @@ def test_the_schedule_sets_the_masked_tokens_after_each_step(mask_schedule):
 
     share = {"cosine": lambda t: math.cos(math.pi / 2 * t), "linear": lambda t: 1 - t, "square": lambda t: 1 - t * t}
     after = [math.floor(share[mask_schedule]((n + 1) / steps) * NUM_TOKENS + 1e-4) for n in range(steps)]
-    sampled = decoder(counting, num_decoding_steps=steps, mask_schedule=mask_schedule, guidance=0.0)(
+    sampled = decoder(counting, num_decoding_steps=steps, mask_schedule=mask_schedule, guidance_scale=1.0)(
         {}, *prompts(0), keys(1)
     )
     in_step = np.bincount(np.asarray(sampled).ravel(), minlength=steps)
@@ -93,7 +94,7 @@ def test_the_most_confident_tokens_are_kept_first():
         code = jnp.where(first, 1, 2)
         return height[..., None] * jax.nn.one_hot(jnp.broadcast_to(code, (len(tokens), NUM_TOKENS)), CODEBOOK_SIZE)
 
-    settings = {"num_decoding_steps": 2, "mask_schedule": "linear", "guidance": 0.0, "choice_temperature": 0.0}
+    settings = {"num_decoding_steps": 2, "mask_schedule": "linear", "guidance_scale": 1.0, "choice_temperature": 0.0}
     sampled = np.asarray(decoder(unsure, **settings)({}, *prompts(0), keys(1))).ravel()
     assert (sampled[:4] == 1).all() and (sampled == 2).sum() > 2
 
@@ -114,7 +115,7 @@ def test_chance_among_the_surest_falls_with_the_steps(monkeypatch):
     noise = (jnp.arange(NUM_TOKENS) >= NUM_TOKENS // 2).astype(jnp.float32)
     monkeypatch.setattr(jax.random, "gumbel", lambda key, shape: noise)
     monkeypatch.setattr(jax.random, "categorical", lambda key, logits: jnp.argmax(logits, axis=-1))
-    settings = {"num_decoding_steps": 2, "mask_schedule": "linear", "guidance": 0.0, "choice_temperature": 1.0}
+    settings = {"num_decoding_steps": 2, "mask_schedule": "linear", "guidance_scale": 1.0, "choice_temperature": 1.0}
     sampled = np.asarray(decoder(unsure, **settings)({}, *prompts(0), keys(1))).ravel()
     assert sampled.tolist() == [1] * (NUM_TOKENS // 2) + [2] * (NUM_TOKENS // 2)
 
@@ -133,13 +134,13 @@ def test_guidance_goes_from_without_the_prompt_towards_with_it():
             jax.debug.callback(lambda value: seen.append(float(value)), found[0, 0, 0])
             return found
 
-    settings = Generation(num_decoding_steps=3, guidance=2.0)
+    settings = Masked(num_decoding_steps=3, guidance_scale=3.0)
     sampled = Watched(Known(of), settings, grid=GRID, codebook_size=CODEBOOK_SIZE, empty=EMPTY)(
         {}, *prompts(5), keys(1)
     )
     sampled.block_until_ready()
     jax.effects_barrier()
-    np.testing.assert_allclose(seen, [3 + 2.0 * (3 - 1)] * 3, rtol=1e-6)
+    np.testing.assert_allclose(seen, [1 + 3.0 * (3 - 1)] * 3, rtol=1e-6)
 
 
 def flat(tokens, word):
@@ -147,7 +148,7 @@ def flat(tokens, word):
 
 
 def test_images_depend_on_the_key_alone():
-    generate = decoder(flat, num_decoding_steps=4, guidance=1.0)
+    generate = decoder(flat, num_decoding_steps=4, guidance_scale=2.0)
     together = np.asarray(generate({}, *prompts(1, 2, 3, 4), keys(4)))
     for row in range(4):
         alone = generate({}, *prompts(row + 1), keys(4)[row : row + 1])
@@ -158,7 +159,8 @@ def test_images_depend_on_the_key_alone():
 
 def test_each_step_samples_anew():
     one, four = (
-        np.asarray(decoder(flat, num_decoding_steps=steps, guidance=0.0)({}, *prompts(1), keys(1))) for steps in (1, 4)
+        np.asarray(decoder(flat, num_decoding_steps=steps, guidance_scale=1.0)({}, *prompts(1), keys(1)))
+        for steps in (1, 4)
     )
     assert (one != four).any()
 
@@ -167,8 +169,8 @@ def test_low_temperature_takes_the_likeliest():
     def leaning(tokens, word):
         return jnp.broadcast_to(jnp.arange(CODEBOOK_SIZE) / 4.0, (len(tokens), NUM_TOKENS, CODEBOOK_SIZE))
 
-    cold = decoder(leaning, num_decoding_steps=3, temperature=0.01, guidance=0.0)({}, *prompts(0), keys(1))
-    warm = decoder(leaning, num_decoding_steps=3, temperature=3.0, guidance=0.0)({}, *prompts(0), keys(1))
+    cold = decoder(leaning, num_decoding_steps=3, temperature=0.01, guidance_scale=1.0)({}, *prompts(0), keys(1))
+    warm = decoder(leaning, num_decoding_steps=3, temperature=3.0, guidance_scale=1.0)({}, *prompts(0), keys(1))
     assert (np.asarray(cold) == CODEBOOK_SIZE - 1).all() and len(np.unique(warm)) > 2
 
 
@@ -248,7 +250,7 @@ def scored(of, tokens):
 def test_the_likeliest_candidate_is_kept():
     """Of images drawn in one step, whose image tokens do not know of each other, the one whose image tokens fit
     together best."""
-    one, many = (decoder(halves, num_decoding_steps=1, guidance=0.0, num_candidates=count) for count in (1, 16))
+    one, many = (decoder(halves, num_decoding_steps=1, guidance_scale=1.0, num_candidates=count) for count in (1, 16))
     single, best = one({}, *prompts(*[1] * 40), keys(40)), many({}, *prompts(*[1] * 40), keys(40))
     assert best.shape == single.shape
     likely = [jnp.sum(scored(halves, tokens), axis=-1) for tokens in (single, best)]
@@ -279,7 +281,7 @@ def test_refinement_samples_every_token_anew():
 def test_refinement_makes_tokens_agree(monkeypatch):
     """Those of a half that were drawn at the same time did not know of each other."""
     monkeypatch.setattr(masked, "REFINEMENT_TEMPERATURE", 1.0)
-    settings = {"num_decoding_steps": 1, "guidance": 0.0}
+    settings = {"num_decoding_steps": 1, "guidance_scale": 1.0}
     found = [decoder(halves, num_refinement_rounds=n, **settings)({}, *prompts(*[1] * 40), keys(40)) for n in (0, 1, 3)]
     none, one, three = (agreement(tokens).mean() for tokens in found)
     assert none < 0.8 and one > none + 0.1 and three > 0.97

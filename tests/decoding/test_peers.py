@@ -1,13 +1,12 @@
 """Beam search says what transformers' `generate` says, texts of every length, all of the best ones."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import Decoding
+from vlm_jax.config.captioning import Beam
+from vlm_jax.settings.changes import with_changes
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="transformers' torch model is the oracle")
@@ -61,12 +60,12 @@ def target(sides, settings):
     return filled.reshape(CASE.batch, settings.num_return_sequences, CASE.words)
 
 
-BEAM = Decoding(method="beam", num_beams=3, num_return_sequences=3)
+BEAM = Beam(num_beams=3, num_return_sequences=3)
 WAYS = {
     "patient": BEAM,
-    "hasty": dataclasses.replace(BEAM, early_stopping=True),
-    "long": dataclasses.replace(BEAM, min_length=4),
-    "no repeats": dataclasses.replace(BEAM, no_repeat_ngram_size=2),
+    "hasty": with_changes(BEAM, {"early_stopping": True}),
+    "long": with_changes(BEAM, {"min_length": 4}),
+    "no repeats": with_changes(BEAM, {"no_repeat_ngram_size": 2}),
 }
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageEncoder, Model, TextEncoder
+from tests.models.architectures import encoder
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.vlm import VisualLanguageModel
 
@@ -13,7 +14,7 @@ FLOAT32 = jnp.dtype("float32")
 
 
 def patches(image, size, dtype=FLOAT32):
-    model = make_cnn(ImageEncoder(cnn="patches", patch_size=size), dtype)
+    model = make_cnn(encoder("patches", patch_size=size), dtype)
     grid, variables = model.init_with_output(jax.random.key(0), image)
     assert not jax.tree.leaves(variables)
     return grid
@@ -73,17 +74,17 @@ SMALL = {"stem_width": 4, "widths": (8, 16), "blocks": (0, 1), "patch_size": 8}
     ],
 )
 def test_images_need_not_be_square(name, size, grid):
-    cnn = make_cnn(ImageEncoder(cnn=name, **SMALL), FLOAT32)
+    cnn = make_cnn(encoder(name, **SMALL), FLOAT32)
     output, _ = jax.eval_shape(lambda: cnn.init_with_output(jax.random.key(0), jnp.zeros((2, *size, 3))))
     assert output.shape == (2, *grid)
 
 
 @pytest.mark.parametrize(("name", "num_positions"), [("small", 3 * 5), ("patches", 2 * 3), ("resnet18", 1 * 1)])
 def test_a_model_reads_all_of_an_image_that_is_not_square(name, num_positions):
-    settings = Model(
+    settings = Architecture(
         hidden_size=32, num_attention_heads=2, num_layers=1, intermediate_size=32, fusion="concat",
-        attention_pattern="image_to_text", head="cls",
-        image=ImageEncoder(cnn=name, **SMALL), text=TextEncoder(vocab_size=20, feature_size=32),
+        attention_pattern="image_to_text", head="cls", image=encoder(name, **SMALL),
+        vocab_size=20, text_feature_size=32,
     )  # fmt: skip
     model = VisualLanguageModel(settings, 7)
     image, ids = jax.random.normal(jax.random.key(1), (2, 9, 17, 3)), jnp.ones((2, 1, 4), jnp.int32)

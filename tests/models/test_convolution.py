@@ -1,13 +1,11 @@
 """Convolution, pooling and norms: both formulations agree, with each other and with PyTorch."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageEncoder
+from vlm_jax.config import encoders
 from vlm_jax.models.cnn import SmallCNN
 from vlm_jax.models.convolution import DIRECT_FROM, GroupNorm, convolve, convolve_depthwise, margins, max_pool
 
@@ -200,12 +198,9 @@ def test_group_norm_is_that_of_torch(channels, groups):
 
 @pytest.mark.parametrize("norm", ["group", "frozen"])
 def test_a_whole_cnn_is_the_same_both_ways(norm):
-    settings = ImageEncoder(stem_width=4, stem_stride=2, widths=(8, DIRECT_FROM), blocks=(1, 0), norm=norm)
+    settings = encoders.SmallCNN(stem_width=4, stem_stride=2, widths=(8, DIRECT_FROM), blocks=(1, 0), norm=norm)
     image = normal(1, 2, 19, 14, 3)
-    products, direct = (
-        SmallCNN(dataclasses.replace(settings, convolution=method), jnp.dtype("float32"))
-        for method in ("products", "direct")
-    )
+    products, direct = (SmallCNN(settings, jnp.dtype("float32"), method) for method in ("products", "direct"))
     shapes = jax.eval_shape(products.init, jax.random.key(0), image)
     assert jax.eval_shape(direct.init, jax.random.key(0), image) == shapes
     leaves, structure = jax.tree.flatten(shapes)

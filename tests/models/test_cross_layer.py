@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import Model
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import Features
 from vlm_jax.models.bert import CrossLayer
 
-SETTINGS = Model(hidden_size=32, num_attention_heads=4, intermediate_size=48)
+SETTINGS = Architecture(hidden_size=32, num_attention_heads=4, intermediate_size=48, image=Features())
 NUM_IMAGES, SLOTS, WORDS, NUM_POSITIONS = 2, 3, 5, 7
 
 # Their names, as regular expressions, and our paths.

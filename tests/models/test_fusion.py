@@ -1,6 +1,5 @@
 """Who sees whom, in every fusion: no word peeks, padding is invisible, and the shared image side."""
 
-import dataclasses
 import functools
 
 import jax
@@ -8,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import PAIRINGS, ImageEncoder, Model, TextEncoder
+from tests.models.architectures import PAIRINGS
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import Features
 from vlm_jax.models.attention import PAST, PATTERNS, attend, attention_mask
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.settings.changes import with_changes
 
 VQA = [(fusion, patterns[0]) for fusion, (patterns, _) in PAIRINGS["vqa"].items()]
 # What the tasks use, and what else the fusions can do.
@@ -27,12 +29,15 @@ PAIRS = sorted(
         for attention_pattern in ("image_to_text", "prefix", "causal", "text_to_image", "autoregressive")
     }
 )
-SETTINGS = Model(
+SETTINGS = Architecture(
     hidden_size=32,
     num_attention_heads=4,
     intermediate_size=64,
-    image=ImageEncoder(cnn="features", feature_size=8, max_position_embeddings=8),
-    text=TextEncoder(feature_size=16, vocab_size=50, max_position_embeddings=8),
+    image=Features(feature_size=8),
+    max_image_positions=8,
+    text_feature_size=16,
+    vocab_size=50,
+    max_position_embeddings=8,
 )
 LENGTHS = jnp.array([[7, 3, 2], [5, 6, 7]])
 IDS = jax.random.randint(jax.random.key(1), (2, 3, 7), 1, 50)
@@ -51,9 +56,8 @@ def shaken(tree, std=0.2):
 def build(fusion, attention_pattern, **changes):
     """The compiled model and its parameters, shared by all tests of the same model."""
     head = PAIRINGS["vqa"][fusion][1][0]
-    settings = dataclasses.replace(
-        SETTINGS, fusion=fusion, attention_pattern=attention_pattern, **{"head": head, **changes}
-    )
+    changes = {"fusion": fusion, "attention_pattern": attention_pattern, "head": head, **changes}
+    settings = with_changes(SETTINGS, changes)
     model = VisualLanguageModel(settings, 5)
     apply = jax.jit(model.apply, static_argnames="method")
     return apply, jax.jit(lambda key: shaken(model.init(key, IMAGE, IDS, MASK)))(jax.random.key(0))

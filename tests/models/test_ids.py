@@ -113,7 +113,7 @@ def test_ids_of_a_model_of_ones_own():
 
     settings = own.config()
     params = own.fresh(settings)
-    model, image = VisualLanguageModel(settings.model, 3), jnp.zeros((1, 16, 16, 3))
+    model, image = VisualLanguageModel(settings.architecture, 3), jnp.zeros((1, 16, 16, 3))
 
     def answer(ids):
         ids = jnp.array([[ids]], jnp.int32)
@@ -124,13 +124,13 @@ def test_ids_of_a_model_of_ones_own():
 
 
 def test_image_tokens_without_a_row():
-    from vlm_jax.config import ImageTokenizerSettings
+    from vlm_jax.config.quantizers import FSQ
     from vlm_jax.models.image_token_vectors import ImageTokenVectors
 
-    vectors = ImageTokenVectors(ImageTokenizerSettings(levels=(3, 2)), 8, std=1.0)
+    vectors = ImageTokenVectors(FSQ(levels=(3, 3)), 8, std=1.0)
     params = vectors.init(jax.random.key(0), jnp.array([0]), method="embed")
-    assert vectors.apply(params, jnp.array([5]), method="embed").shape == (1, 8)
-    for wrong in (6, -1):
+    assert vectors.apply(params, jnp.array([8]), method="embed").shape == (1, 8)
+    for wrong in (9, -1):
         assert str(wrong) in refusal(vectors.apply, params, jnp.array([wrong]), method="embed")
 
 

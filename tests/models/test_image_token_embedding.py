@@ -1,18 +1,17 @@
 """Where cells of image tokens start: which other cells they take in."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageEncoder, ImageTokenizerSettings, Model
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import ImageTokens
+from vlm_jax.config.quantizers import FSQ
 from vlm_jax.models.cnn import ImageTokenEmbedding
+from vlm_jax.settings.changes import with_changes
 
-MODEL = Model(
-    hidden_size=8, image=ImageEncoder(cnn="image_tokens"), image_tokenizer=ImageTokenizerSettings(levels=(3, 4, 2))
-)
+MODEL = Architecture(hidden_size=8, image=ImageTokens(quantizer=FSQ(levels=(3, 4, 3))))
 
 
 @pytest.mark.parametrize(
@@ -20,10 +19,10 @@ MODEL = Model(
     [("text_to_image", 1), ("autoregressive", 0)],
 )
 def test_a_token_takes_in_its_neighbours(attention_pattern, reach):
-    module = ImageTokenEmbedding(dataclasses.replace(MODEL, attention_pattern=attention_pattern))
-    one = jnp.asarray(np.random.default_rng(0).integers(0, 24, (1, 5, 6)))
+    module = ImageTokenEmbedding(with_changes(MODEL, {"attention_pattern": attention_pattern}))
+    one = jnp.asarray(np.random.default_rng(0).integers(0, 36, (1, 5, 6)))
     variables = module.init(jax.random.key(0), one)
-    other = one.at[0, 2, 3].set(24)  # hidden
+    other = one.at[0, 2, 3].set(36)  # hidden
     changed = np.abs(module.apply(variables, one) - module.apply(variables, other))[0].max(-1) > 1e-6
     expected = np.zeros((5, 6), bool)
     expected[2 - reach : 3 + reach, 3 - reach : 4 + reach] = True

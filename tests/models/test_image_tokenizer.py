@@ -10,14 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_jax.config import ImageTokenizerSettings
+from vlm_jax.config.quantizers import FSQ, VQ, ImageTokenizerSettings
 from vlm_jax.models.image_tokenizer import (
     Encoder,
     FiniteScalarQuantizer,
     ImageTokenizer,
     VectorQuantizer,
-    codebook_size,
-    grid_size,
     to_depth,
     to_space,
 )
@@ -26,17 +24,15 @@ SMALL = {"patch_size": 2, "widths": (8, 16), "depths": (1, 1)}
 
 
 def scalar(features, levels):
-    return FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply({}, jnp.asarray(features))
+    return FiniteScalarQuantizer(FSQ(levels=levels)).apply({}, jnp.asarray(features))
 
 
-@given(st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple), st.integers(0, 2**32 - 1))
+@given(st.lists(st.integers(3, 9), min_size=1, max_size=4).map(tuple), st.integers(0, 2**32 - 1))
 @settings(max_examples=8, deadline=None)
 def test_the_decoder_reads_the_dequantized_tokens(levels, seed):
     features = np.random.default_rng(seed).normal(0, 3, (2, 3, 2, len(levels))).astype(np.float32)
     found = scalar(features, levels)
-    looked_up = FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply(
-        {}, found.tokens, method="dequantize"
-    )
+    looked_up = FiniteScalarQuantizer(FSQ(levels=levels)).apply({}, found.tokens, method="dequantize")
     np.testing.assert_allclose(found.features, looked_up, atol=1e-6)
     assert found.tokens.min() >= 0 and found.tokens.max() < np.prod(levels)
     assert np.abs(found.features).max() <= 1
@@ -62,7 +58,7 @@ def test_a_number_learns_every_level_from_three_levels_on(levels):
 
     def digit(features):
         return (
-            FiniteScalarQuantizer(ImageTokenizerSettings(levels=(levels,)))
+            FiniteScalarQuantizer(FSQ.model_construct(levels=(levels,)))
             .apply({}, features.reshape(-1, 1, 1, 1))
             .features.ravel()
         )
@@ -78,11 +74,11 @@ def test_a_number_learns_every_level_from_three_levels_on(levels):
 
 
 def test_every_code_is_one_combination_of_levels():
-    levels = (3, 4, 2)
-    tokens = jnp.arange(24).reshape(2, 3, 4)
-    features = np.asarray(
-        FiniteScalarQuantizer(ImageTokenizerSettings(levels=levels)).apply({}, tokens, method="dequantize")
-    ).reshape(24, 3)
+    levels = (3, 4, 3)
+    tokens = jnp.arange(36).reshape(3, 3, 4)
+    features = np.asarray(FiniteScalarQuantizer(FSQ(levels=levels)).apply({}, tokens, method="dequantize")).reshape(
+        36, 3
+    )
     wanted = {
         tuple((digit - count // 2) / (count // 2) for digit, count in zip(digits, levels, strict=True))
         for digits in itertools.product(*map(range, levels))
@@ -111,7 +107,7 @@ def test_how_far_an_encoder_sees(encoder, reached):
 
 
 def codebook(size=12, width=3, **options):
-    return VectorQuantizer(ImageTokenizerSettings(quantizer="vq", codebook_size=size, embedding_size=width, **options))
+    return VectorQuantizer(VQ(codebook_size=size, embedding_size=width, **options))
 
 
 def test_a_codebook_takes_the_nearest_and_its_loss_is_the_papers():
@@ -169,16 +165,14 @@ def test_squares_are_put_together_as_they_were_taken_apart(rows, columns, side):
     np.testing.assert_array_equal(to_space(deep, side), image)
 
 
-@pytest.mark.parametrize("quantizer", ["fsq", "vq"])
+@pytest.mark.parametrize("quantizer", [FSQ(levels=(4, 3)), VQ(codebook_size=30, embedding_size=4)])
 def test_encoding_and_decoding_are_the_two_halves_of_a_reconstruction(quantizer):
-    model = ImageTokenizer(
-        ImageTokenizerSettings(quantizer=quantizer, codebook_size=30, embedding_size=4, levels=(4, 3), **SMALL)
-    )
+    model = ImageTokenizer(ImageTokenizerSettings(quantizer=quantizer, **SMALL))
     image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32))
     params = model.init(jax.random.key(0), image)
     whole = model.apply(params, image)
     tokens = model.apply(params, image, method="encode")
-    assert tokens.shape == (2, *grid_size(model.settings, (8, 12))) == (2, 2, 3)
-    assert int(tokens.max()) < codebook_size(model.settings)
+    assert tokens.shape == (2, *model.settings.grid_size((8, 12))) == (2, 2, 3)
+    assert int(tokens.max()) < quantizer.codebook_size
     np.testing.assert_array_equal(tokens, whole.tokens)
     np.testing.assert_allclose(model.apply(params, tokens, method="decode"), whole.image, atol=1e-5)

@@ -1,14 +1,17 @@
 """What the inspection counts is what XLA counts, and what a fresh model holds."""
 
-import dataclasses
 import math
 
 import jax
 import pytest
 
-from vlm_jax.config import PAIRINGS, ImageEncoder, ImageTokenizerSettings, Model, TextEncoder
+from tests.models.architectures import PAIRINGS, encoder
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import Features
+from vlm_jax.config.quantizers import VQ, ImageTokenizerSettings
 from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.settings.changes import with_changes
 
 SIZE, QUESTIONS, CLASSES, LENGTH = (48, 64), 3, 50, 10
 COMBINATIONS = [
@@ -29,11 +32,11 @@ def settings_of(
     projection="linear",
     **more,
 ):
-    return Model(
+    return Architecture(
         hidden_size=hidden_size, num_attention_heads=4, num_layers=2, intermediate_size=4 * hidden_size,
         fusion=fusion, attention_pattern=attention_pattern, head=head,
-        image=ImageEncoder(cnn=cnn, patch_size=8, projection=projection),
-        text=TextEncoder(vocab_size=30, feature_size=hidden_size), **more,
+        image=encoder(cnn, patch_size=8, projection=projection),
+        vocab_size=30, text_feature_size=hidden_size, **more,
     )  # fmt: skip
 
 
@@ -130,13 +133,10 @@ def test_convolutions_by_hand():
 def test_an_image_tokenizer_by_hand():
     """6 x 8 pixels, then 3 x 4 cells of 12 features; 1x1 convolutions there, 3x3 back."""
     codes = ImageTokenizerSettings(
-        quantizer="vq",
-        codebook_size=30,
-        embedding_size=12,
+        quantizer=VQ(codebook_size=30, embedding_size=12),
         patch_size=1,
         widths=(8, 16),
         depths=(1, 1),
-        convolution="direct",
     )
     rows = {row.path: row for row in inspect_image_tokenizer(codes, image_size=(6, 8))}
     assert rows["encoder/patch"].flops == 2 * 48 * 3 * 8
@@ -178,7 +178,7 @@ def test_parameters_of_depthwise_convolutions_count(name, parameters):
 )
 def test_cnns_cost_what_is_published(name, features, published):
     """10^9 multiplications at 224 x 224 with the classifier, as torchvision lists them with its weights."""
-    settings = dataclasses.replace(settings_of(cnn=name, hidden_size=8), num_layers=1)
+    settings = with_changes(settings_of(cnn=name, hidden_size=8), {"num_layers": 1})
     rows = {row.path: row for row in inspected(settings, image_size=(224, 224))}
     assert rows["image"].flops / 2 + features * 1000 == pytest.approx(published * 1e9, abs=0.0006e9)
 
@@ -219,7 +219,7 @@ def test_how_layers_are_run_does_not_count():
 
 def test_features_need_no_cnn():
     settings = settings_of(hidden_size=8)
-    settings = dataclasses.replace(settings, image=ImageEncoder(cnn="features", feature_size=40))
+    settings = with_changes(settings, {"image": Features(feature_size=40)})
     rows = {row.path: row for row in inspected(settings, image_size=(3, 4))}
     assert "image" not in rows
     assert rows["embed/image_fc"].flops == 2 * 12 * 40 * 8

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageEncoder
+from tests.models.architectures import encoder
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.inverted_residual import InvertedResidual, InvertedResiduals, Row
 
@@ -28,7 +28,7 @@ def digits(text):
 
 def abstract(name, size, **settings):
     """Shapes of the grid and of the parameters, by path."""
-    model = make_cnn(ImageEncoder(cnn=name, **settings), FLOAT32)
+    model = make_cnn(encoder(name, **settings), FLOAT32)
     image = jnp.zeros((2, *size, 3))
     grid, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image))
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
@@ -142,7 +142,7 @@ def apart(ours, target):
 )
 def test_a_block_is_that_of_torch(expansion, width, stride, kernel_size, padding):
     """The first with and without its residual, later ones with and without, and those with a stride."""
-    block = InvertedResidual(expansion, width, stride, kernel_size, padding, ImageEncoder(norm="frozen"), FLOAT32)
+    block = InvertedResidual(expansion, width, stride, kernel_size, padding, "frozen", FLOAT32)
     x = 3.0 * jax.random.normal(jax.random.key(1), (2, 8, 13, 8))
     variables, mirror = random_weights(block, x), Mirror(padding)
     target = mirror.block(mirror.tensor(x).permute(0, 3, 1, 2), variables["params"], stride)
@@ -152,7 +152,7 @@ def test_a_block_is_that_of_torch(expansion, width, stride, kernel_size, padding
 @pytest.mark.parity
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_network_is_that_of_torch(name):
-    model = make_cnn(ImageEncoder(cnn=name, norm="frozen"), FLOAT32)
+    model = make_cnn(encoder(name, norm="frozen"), FLOAT32)
     image = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
     variables, mirror = random_weights(model, image), Mirror(PADDINGS[name])
     target = mirror.network(mirror.tensor(image).permute(0, 3, 1, 2), variables["params"], digits(STRIDES[name]))
@@ -169,7 +169,7 @@ def test_both_formulations_are_equal(padding, norm):
     )
     results = []
     for method in ("products", "direct"):
-        model = InvertedResiduals(rows, padding, ImageEncoder(norm=norm, convolution=method), FLOAT32)
+        model = InvertedResiduals(rows, padding, norm, FLOAT32, method)
         variables = random_weights(model, image)
 
         @jax.jit

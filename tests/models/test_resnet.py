@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageEncoder
+from tests.models.architectures import encoder
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.resnet import BasicBlock, Bottleneck, ResNet
 
@@ -21,7 +21,7 @@ PUBLISHED = {
 
 def abstract(name, size, **settings):
     """Shapes of the grid and of the parameters, by path."""
-    model = make_cnn(ImageEncoder(cnn=name, **settings), FLOAT32)
+    model = make_cnn(encoder(name, **settings), FLOAT32)
     image = jnp.zeros((2, *size, 3))
     grid, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image))
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
@@ -130,7 +130,7 @@ def reference(params, image, *, sizes, depths, norm):
 @pytest.mark.parametrize(("block", "sizes", "channels"), [(BasicBlock, (3, 3), 128), (Bottleneck, (1, 3, 1), 512)])
 def test_a_shallow_resnet_is_that_of_torch(block, sizes, channels, norm):
     depths = (1, 2)
-    model = ResNet(block, depths, ImageEncoder(norm=norm), FLOAT32)
+    model = ResNet(block, depths, norm, FLOAT32)
     image = jax.random.normal(jax.random.key(1), (2, 37, 22, 3))
     variables = random_weights(model, image)
     ours = np.asarray(jax.jit(model.apply)(variables, image))

@@ -1,6 +1,5 @@
 """A tiny BERT of one's own as a folder: config.json, model.safetensors, vocab.txt; and a run that nobody trained."""
 
-import dataclasses
 import json
 
 import jax
@@ -8,13 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from vlm_jax.config import Config, ImageEncoder, ImageInput, Model, TextEncoder
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.initialization import PartsInit, Scratch
+from vlm_jax.config.trunk import CustomLayout, Text
+from vlm_jax.config.vqa import VQA, Model
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.run_folder import SETUP, RunFolder
+from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.state import create_state
@@ -66,24 +68,29 @@ def write(folder, weights=None, **changes):
     return folder
 
 
-def config(source=None, *, fusion="concat", text=None, image=None, data=None, **model):
-    """A config that fits the tiny BERT, but for what is changed."""
+def config(source=None, changes=None):
+    """A config that fits the tiny BERT, which its text side starts from if `source` is given; with dotted changes."""
     width = SETTINGS["hidden_size"]
-    text = {
-        "vocab_size": len(WORDS), "feature_size": width, "max_length": 12, "max_position_embeddings": 20,
-        "init_from": source and str(source),
-    } | (text or {})  # fmt: skip
-    image = ImageEncoder(**{"widths": (8, 8), "blocks": (0, 0), "stem_width": 8} | (image or {}))
-    settings = {"hidden_size": width, "num_attention_heads": 2, "num_layers": 2, "intermediate_size": 24} | model
-    without_data = Config(model=Model(fusion=fusion, image=image, text=TextEncoder(**text), **settings))
-    size = ImageInput(**{"size": (16, 16)} | (data or {}))
-    return check(dataclasses.replace(without_data, data=dataclasses.replace(without_data.data, image=size)))
+    fitting = VQA(
+        image=AugmentedImages(size=(16, 16)),
+        model=Model(
+            hidden_size=width,
+            num_attention_heads=2,
+            num_layers=2,
+            intermediate_size=24,
+            image=SmallCNN(widths=(8, 8), blocks=(0, 0), stem_width=8),
+            text=Text(vocab_size=len(WORDS), max_length=12),
+            layout=CustomLayout(max_position_embeddings=20),
+        ),
+        init=PartsInit(text=str(source)) if source else Scratch(),
+    )
+    return with_changes(fitting, changes or {})
 
 
 def fresh(settings, classes=3, method="answer_logits"):
     """Parameters of the config's model."""
-    model, ids = VisualLanguageModel(settings.model, classes), jnp.zeros((1, 1, 5), jnp.int32)
-    image, mask = jnp.zeros((1, *settings.data.image.size, 3)), jnp.ones(ids.shape, bool)
+    model, ids = VisualLanguageModel(settings.architecture, classes), jnp.zeros((1, 1, 5), jnp.int32)
+    image, mask = jnp.zeros((1, *settings.image.size, 3)), jnp.ones(ids.shape, bool)
     return jax.jit(lambda key: model.init(key, image, ids, mask, method=method))(jax.random.key(0))["params"]
 
 

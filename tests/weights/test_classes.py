@@ -150,10 +150,10 @@ def test_what_a_config_leaves_out_is_the_default_of_its_class(family):
     default = kind()
     settings = {
         "layer_norm_eps": model.layer_norm_eps,
-        "hidden_act": model.activation,
-        "activation": model.activation,
-        "type_vocab_size": model.text.type_vocab_size,
-        "pad_token_id": model.text.first_position - 1,
+        "hidden_act": model.hidden_act,
+        "activation": model.hidden_act,
+        "type_vocab_size": model.type_vocab_size,
+        "pad_token_id": model.first_position - 1,
         "visual_embedding_dim": model.image.feature_size,
     }
     for name in LEFT_OUT[family]:

@@ -10,6 +10,7 @@ import pytest
 from tests.weights.fixtures import BY_NAME
 from tests.weights.test_goldens import read, scores
 from vlm_jax.models import attention
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import tables
 
@@ -38,7 +39,7 @@ def port(request, tmp_path):
 
 
 def with_settings(converted, **changes):
-    model = dataclasses.replace(converted.architecture.model, **changes)
+    model = with_changes(converted.architecture.model, changes)
     return dataclasses.replace(converted, architecture=converted.architecture._replace(model=model))
 
 
@@ -57,8 +58,8 @@ def exchanged(leaves, first, second):
 def test_the_other_gelu(port):
     """The tanh approximation for the exact one, and the other way round."""
     converted, fixture = port
-    other = {"gelu": "gelu_new", "gelu_new": "gelu"}[converted.architecture.model.activation]
-    assert worst(with_settings(converted, activation=other), fixture) > 1
+    other = {"gelu": "gelu_new", "gelu_new": "gelu"}[converted.architecture.model.hidden_act]
+    assert worst(with_settings(converted, hidden_act=other), fixture) > 1
 
 
 def test_epsilon(tmp_path):

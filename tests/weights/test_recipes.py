@@ -1,6 +1,5 @@
 """How published CNNs want their images travels with them."""
 
-import dataclasses
 import json
 from functools import partial
 
@@ -10,20 +9,22 @@ import pytest
 
 from tests.weights import fixtures, own
 from tests.weights.fixtures import BY_NAME
-from vlm_jax.config import ImageInput
+from vlm_jax.config.images import CenterCrop, ImageInput
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.initialization import start
 from vlm_jax.weights.converted_model import read, read_import, write_import
 from vlm_jax.weights.preprocessor import with_timm
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
-CUT = {"size": (224, 224), "resize": "crop", "short_side": 256}
+SIZE = {"size": (224, 224)}
+BICUBIC, BILINEAR = CenterCrop(short_side=256), CenterCrop(short_side=256, resample="bilinear")
 RECIPES = {
-    "resnet18": ImageInput(**CUT, **IMAGENET, resample="bicubic"),
-    "torchvision_resnet18": ImageInput(**CUT, **IMAGENET, resample="bilinear"),
-    "mobilenet_v2": ImageInput(**CUT, **IMAGENET, resample="bilinear"),
-    "efficientnet_lite0": ImageInput(**CUT, **LITE, resample="bicubic"),
+    "resnet18": ImageInput(**SIZE, **IMAGENET, resize=BICUBIC),
+    "torchvision_resnet18": ImageInput(**SIZE, **IMAGENET, resize=BILINEAR),
+    "mobilenet_v2": ImageInput(**SIZE, **IMAGENET, resize=BILINEAR),
+    "efficientnet_lite0": ImageInput(**SIZE, **LITE, resize=BICUBIC),
 }
 
 
@@ -47,10 +48,10 @@ TIMM = {  # as timm/resnet18.a1_in1k has it
 @pytest.mark.parametrize(
     ("config", "changed"),
     [
-        ({"pretrained_cfg": TIMM}, {"short_side": 235, "resample": "bicubic"}),
-        (TIMM, {"short_side": 235, "resample": "bicubic"}),  # old files have no `pretrained_cfg`
+        ({"pretrained_cfg": TIMM}, {"resize": CenterCrop(short_side=235)}),
+        (TIMM, {"resize": CenterCrop(short_side=235)}),  # old files have no `pretrained_cfg`
         ({"pretrained_cfg": {"input_size": [3, 288, 288]}},
-         {"size": (288, 288), "short_side": 329, "resample": "bicubic"}),
+         {"size": (288, 288), "resize": CenterCrop(short_side=329)}),
         ({"pretrained_cfg": {"interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.25] * 3}},
          {"mean": (0.5,) * 3, "std": (0.25,) * 3}),
         ({"pretrained_cfg": {"num_classes": 1000}}, {}),
@@ -59,14 +60,14 @@ TIMM = {  # as timm/resnet18.a1_in1k has it
 )  # fmt: skip
 def test_the_recipe_of_timm_is_that_of_its_config(config, changed):
     recipe = RECIPES["torchvision_resnet18"]
-    assert with_timm(recipe, config) == dataclasses.replace(recipe, **changed)
+    assert with_timm(recipe, config) == with_changes(recipe, changed)
 
 
 def test_an_import_takes_the_recipe_of_timm(tmp_path):
     fixture = BY_NAME["torchvision_resnet18"].fixtures[0]
     config = {"architecture": "resnet18", "pretrained_cfg": TIMM}
     folder = fixtures.write(tmp_path / "published", fixtures.tensors(fixture), config)
-    assert read(str(folder)).architecture.input.short_side == 235
+    assert read(str(folder)).architecture.input.resize.short_side == 235
 
 
 @pytest.mark.parametrize(
@@ -84,15 +85,17 @@ def test_a_recipe_of_timm_that_is_not_known_is_refused_by_name(key, value):
 def test_a_run_that_scales_in_another_way_is_told(tmp_path):
     """A note with the options, which followed leave no note."""
     folder = fixtures.publish(BY_NAME["mobilenet_v2"].fixtures[0], tmp_path / "published")
-    image = {"cnn": "mobilenet_v2", "norm": "frozen", "init_from": str(folder)}
-    size, side, resample = "--data.image.size 224 224", "--data.image.short-side 256", "--data.image.resample bilinear"
-    recipe, params = {"short_side": 256, "resample": "bilinear"}, None
-    for data, noted in (
-        ({"size": (64, 64)}, [size, side, resample]),
-        ({"size": (64, 64)} | recipe, [size]),
-        ({"size": (224, 224)} | recipe, []),
+    fitting = {"model.image.kind": "mobilenet_v2", "model.image.norm": "frozen", "init.kind": "parts"}
+    fitting |= {"init.image": str(folder)} | {f"image.{name}": value for name, value in IMAGENET.items()}
+    recipe = {"image.resize.kind": "center_crop", "image.resize.short_side": 256, "image.resize.resample": "bilinear"}
+    size, params = "--image.size 224 224", None
+    resize = ["--image.resize.kind center_crop", "--image.resize.short-side 256", "--image.resize.resample bilinear"]
+    for changes, noted in (
+        ({"image.size": (64, 64)}, [size, *resize]),
+        ({"image.size": (64, 64)} | recipe, [size]),
+        ({"image.size": (224, 224)} | recipe, []),
     ):
-        settings = own.config(image=image, data=data | IMAGENET)
+        settings = own.config(changes=fitting | changes)
         # Shapes are enough, and do not depend on the size.
         params = params or jax.eval_shape(partial(own.fresh, settings))
         _, record = start(settings, params, ("a", "b", "c"))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.scripts import settings
 from tests.weights import fixtures, own
-from vlm_jax.config import ImageInput
+from vlm_jax.config.images import CenterCrop, ImageInput, Pad, Stretch
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.errors import InputError
@@ -340,22 +340,12 @@ def test_a_recipe_that_is_not_known_is_refused_by_name(key, value):
 
 def test_the_recipe_becomes_the_input_of_the_network():
     """Nothing of it is left as the family has it."""
-    family = ImageInput(size=(9, 9), resize="pad", short_side=12, resample="lanczos", mean=(0.1,) * 3)
+    family = ImageInput(size=(9, 9), resize=Pad(resample="lanczos"), mean=(0.1,) * 3)
     image_input = with_preprocessor(family, {"preprocessor_config.json": RESNET})
-    assert (image_input.size, image_input.resize, image_input.short_side, image_input.resample) == (
-        (224, 224),
-        "crop",
-        256,
-        "bicubic",
-    )
+    assert (image_input.size, image_input.resize) == ((224, 224), CenterCrop(short_side=256))
     assert (image_input.mean, image_input.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     image_input = with_preprocessor(family, {"preprocessor_config.json": SQUARE})
-    assert (image_input.size, image_input.resize, image_input.short_side, image_input.resample) == (
-        (96, 128),
-        "stretch",
-        None,
-        "bilinear",
-    )
+    assert (image_input.size, image_input.resize) == ((96, 128), Stretch(resample="bilinear"))
     assert with_preprocessor(family, {}) == family
 
 

@@ -82,8 +82,9 @@ class Beam(Decoding):
     """Captions that the search follows side by side."""
     length_penalty: float = 0.0
     """The score is divided by the length to this power: above 0 the search prefers longer captions."""
-    early_stopping: Literal["never"] | bool = "never"
-    """End the search when `num_beams` captions have ended (`true`), or when none can become better (`never`)."""
+    early_stopping: bool | Literal["never"] = "never"
+    """End the search when `num_beams` captions have ended (`true`), when none can become better by the length so far
+    (`false`), or when none can become better at all (`never`)."""
 
     @model_validator(mode="after")
     def check_beams(self) -> "Beam":

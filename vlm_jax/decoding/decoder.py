@@ -239,8 +239,8 @@ def beam_search(
     """The `num_return_sequences` best of a search that keeps `num_beams` texts an image.
 
     At each step the 2K best continuations are looked at. One that ends joins those that have ended if it is among the K
-    best, and the K best that do not end go on. With `early_stopping` an image is done as soon as K texts have ended;
-    without it, when no text that goes on could still become better than the worst of them. Texts without an end when
+    best, and the K best that do not end go on. With `early_stopping` True an image is done as soon as K texts have
+    ended; with "never", when no text that goes on could still become better than the worst of them. Texts without an end when
     the room is full count as ended.
     """
     settings, special, max_tokens = decoder.settings, decoder.special, decoder.max_tokens
@@ -282,8 +282,9 @@ def beam_search(
         texts, token, parent = _pick((longer, token, parent), going)
         words = words._replace(layers=_pick(words.layers, parent))
         # A log-probability only falls, and the penalty is largest for the longest text: what goes on cannot beat this.
-        grows = alpha > 0 and settings.early_stopping == "never"
-        longest = length_penalty(max_tokens if grows else time + 1, alpha)
+        # With `early_stopping` False the length so far counts, as in transformers' heuristic.
+        to_the_end = settings.early_stopping == "never" and alpha > 0
+        longest = length_penalty(max_tokens if to_the_end else time + 1, alpha)
         best_possible = jnp.max(texts.log_probability, axis=1) / longest
         enough = score[:, -1] > IMPOSSIBLE / 2
         done = enough if settings.early_stopping is True else enough & (score[:, -1] >= best_possible)

@@ -92,7 +92,10 @@ class ImageTokenDecoder:
         return jnp.concatenate([x, x]) if self.settings.guidance_scale > 1 else x
 
     def guided(self, logits: Float[Array, "J n V"]) -> Float[Array, "I n V"]:
-        """Guided by w, (1 + w) given - w free (Ho and Salimans 2022, eq. 6)."""
+        """Unconditional logits plus `guidance_scale` times the difference of conditional and unconditional ones.
+
+        The scale is 1 + w of Ho and Salimans 2022, eq. 6.
+        """
         if self.settings.guidance_scale == 1:
             return logits
         conditional, unconditional = jnp.split(logits, 2)
