@@ -23,6 +23,7 @@ import numpy as np
 from experiments.benchmark_sides import Child, by_path, shaken
 from vlm_jax.command_line import run_command
 from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.captioning import Beam, Greedy
 from vlm_jax.config.encoders import Features
 from vlm_jax.errors import InputError
 from vlm_jax.settings.command_line import parse_options
