@@ -15,6 +15,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.failures import check_writable_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
+from vlm_jax.text_lines import split_lines
 
 if TYPE_CHECKING:
     from vlm_jax.ablation.running import StudyFolder

@@ -22,7 +22,9 @@ import numpy as np
 
 from experiments.benchmark_sides import Child, by_path, shaken
 from vlm_jax.command_line import run_command
-from vlm_jax.config import Decoding, ImageEncoder, Model, TextEncoder
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.captioning import Beam, Greedy
+from vlm_jax.config.encoders import Features
 from vlm_jax.errors import InputError
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import Group
@@ -75,10 +77,10 @@ class Case:
     beams: int
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Architecture:
         """Our model."""
         width, layers, heads = WIDTHS[self.size]
-        return Model(
+        return Architecture(
             fusion="cross",
             attention_pattern="prefix",
             head="lm",
@@ -86,8 +88,11 @@ class Case:
             num_layers=layers,
             num_attention_heads=heads,
             intermediate_size=4 * width,
-            image=ImageEncoder(cnn="features", feature_size=FEATURES, max_position_embeddings=GRID_POSITIONS),
-            text=TextEncoder(vocab_size=self.vocabulary, feature_size=width, max_position_embeddings=POSITIONS),
+            image=Features(feature_size=FEATURES),
+            max_image_positions=GRID_POSITIONS,
+            vocab_size=self.vocabulary,
+            text_feature_size=width,
+            max_position_embeddings=POSITIONS,
         )
 
     @property
@@ -178,8 +183,9 @@ class Own:
         params = shaken(params)
         params["embed"]["text_fc"] = fresh  # the identity, which BERT has not
         np.savez(file, **by_path(params))
-        method = "beam" if case.beams > 1 else "greedy"
-        settings = Decoding(method=method, num_beams=case.beams, min_length=case.words)
+        settings = (
+            Beam(num_beams=case.beams, min_length=case.words) if case.beams > 1 else Greedy(min_length=case.words)
+        )
         self._decoder = Decoder(model, settings, Special(BEGIN, END, PAD), max_tokens=case.words)
         self._inputs, self._jax = ({"params": params}, image), jax
         began = time.perf_counter()

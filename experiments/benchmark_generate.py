@@ -7,7 +7,6 @@ candidate each. All ways take turns, so that whatever else the machine does slow
 pixels cost all ways the same. A round of revisions costs as much as eight steps.
 """
 
-import dataclasses
 import json
 import statistics
 import time
@@ -15,12 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from vlm_jax.command_line import load_preset, run_command
-from vlm_jax.config import Config, Generation
-from vlm_jax.config_checks import check
+from vlm_jax.command_line import run_command
+from vlm_jax.config.image_generation import Autoregressive, ImageGeneration, Masked
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
+from vlm_jax.settings.presets import load_preset
 
 SAMPLE_SECONDS = 0.5
 
@@ -32,8 +33,8 @@ class Benchmark(Group):
     """A config file of the task image_generation."""
     steps: tuple[int, ...] = (4, 8, 12, 16, 32)
     """Numbers of steps of masked decoding."""
-    guidance: tuple[float, ...] = (0.0, 2.0)
-    """Weights of guidance; all above 0 cost the same, twice that of 0."""
+    guidance: tuple[float, ...] = (1.0, 3.0)
+    """Guidance scales; all above 1 cost the same, twice that of 1."""
     batch: tuple[int, ...] = (1, 16)
     """Images drawn at a time."""
     rounds: int = 7
@@ -48,8 +49,8 @@ def main(argv: list[str]) -> int:
         value = getattr(arguments, name)
         if min(value if isinstance(value, tuple) else (value,), default=0) < 1:
             raise InputError(f"--{name} is {value}; it must be at least 1")
-    config = load_preset(arguments.config)
-    if config.task != "image_generation":
+    config = load_preset(arguments.config, TASKS)
+    if not isinstance(config, ImageGeneration):
         raise InputError(f"{config.name} is of the task {config.task!r}; give one of image_generation")
     rows = [
         row
@@ -61,46 +62,41 @@ def main(argv: list[str]) -> int:
 
 
 def measure(
-    config: Config, batch: int, steps: Sequence[int], guidance: Sequence[float], rounds: int
+    config: ImageGeneration, batch: int, steps: Sequence[int], guidance: Sequence[float], rounds: int
 ) -> list[dict[str, Any]]:
     """A row for each way of drawing `batch` images: seconds (median, least, most) and images a second."""
-    ways = [("masked", Generation(num_decoding_steps=count, guidance=weight)) for weight in guidance for count in steps]
-    ways += [("autoregressive", Generation(guidance=weight)) for weight in guidance]
-    ways += [("config", dataclasses.replace(config.generation, num_candidates=1, reranker=None))]
-    calls = [_generation_call(config, batch, *way) for way in ways]
+    ways: list[tuple[str, Masked | Autoregressive]] = [
+        ("masked", Masked(num_decoding_steps=count, guidance_scale=scale)) for scale in guidance for count in steps
+    ]
+    ways += [("autoregressive", Autoregressive(guidance_scale=scale)) for scale in guidance]
+    ways += [("config", config.generation)]
+    calls = [_generation_call(config, batch, generation) for _, generation in ways]
     compile_seconds = [_seconds(call, 1) for call in calls]
     repeats = [max(1, round(SAMPLE_SECONDS / _seconds(call, 1))) for call in calls]
     samples = [[_seconds(call, count) for call, count in zip(calls, repeats, strict=True)] for _ in range(rounds)]
     rows = []
     for (way, settings), compiled, seconds in zip(ways, compile_seconds, zip(*samples, strict=True), strict=True):
-        median, masked = statistics.median(seconds), _pattern(config, way) != "autoregressive"
-        names = {"way": way, "steps": settings.num_decoding_steps if masked else None, "guidance": settings.guidance}
-        names["num_refinement_rounds"] = settings.num_refinement_rounds
+        median = statistics.median(seconds)
+        names = {"way": way, "steps": getattr(settings, "num_decoding_steps", None)}
+        names |= {"guidance_scale": settings.guidance_scale}
+        names["num_refinement_rounds"] = getattr(settings, "num_refinement_rounds", 0)
         times = {"seconds": median, "least": min(seconds), "most": max(seconds), "compile_seconds": compiled}
         rows.append({"batch": batch, **names, "images_per_second": batch / median, **times})
     return rows
 
 
-def _pattern(config: Config, way: str) -> str:
-    patterns = {"masked": "text_to_image", "autoregressive": "autoregressive"}
-    return patterns.get(way, check(config).model.attention_pattern)
-
-
-def _generation_call(config: Config, batch: int, way: str, generation: Generation) -> Callable[[], None]:
+def _generation_call(config: ImageGeneration, batch: int, generation: Masked | Autoregressive) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
     from vlm_jax.decoding import ImageTokenDecoder
-    from vlm_jax.models.image_tokenizer import codebook_size, grid_size
     from vlm_jax.models.vlm import VisualLanguageModel
 
-    attention_pattern = _pattern(config, way)
-    plain = dataclasses.replace(config.generation, num_refinement_rounds=0, loss_weighting="uniform")
-    model = dataclasses.replace(config.model, attention_pattern=attention_pattern)
-    settings = check(dataclasses.replace(config, model=model, generation=plain)).model
-    codes, grid = codebook_size(settings.image_tokenizer), grid_size(settings.image_tokenizer, config.data.image.size)
-    model = VisualLanguageModel(settings, codes)
-    ids = jnp.ones((batch, settings.text.max_length), jnp.int32)
+    config = with_changes(config, {"generation": generation})
+    codebook_size = config.image_tokenizer.quantizer.codebook_size
+    grid = config.image_tokenizer.grid_size(config.image.size)
+    model = VisualLanguageModel(config.architecture, codebook_size)
+    ids = jnp.ones((batch, config.model.text.max_length), jnp.int32)
     shown = ids.astype(bool)
     init = jax.jit(
         lambda key: model.init(
@@ -112,9 +108,8 @@ def _generation_call(config: Config, batch: int, way: str, generation: Generatio
         model,
         generation,
         grid=grid,
-        codebook_size=codes,
+        codebook_size=codebook_size,
         empty=empty,
-        autoregressive=attention_pattern == "autoregressive",
     )
     inputs = (init(jax.random.key(0)), ids, shown, jax.random.split(jax.random.key(1), batch))
     return lambda: jax.block_until_ready(generate(*inputs))
@@ -138,7 +133,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         median, least, most = (1000 * row[name] / row["batch"] for name in ("seconds", "least", "most"))
         lines.append(
-            f"{row['batch']:5d}  {row['way']:6s}  {row['steps'] or '-':>5}  {row['guidance']:8g}  "
+            f"{row['batch']:5d}  {row['way']:6s}  {row['steps'] or '-':>5}  {row['guidance_scale']:8g}  "
             f"{row['num_refinement_rounds']:9d}  "
             f"{row['images_per_second']:10.1f}  {median:12.2f}  {least:.2f} to {most:.2f}"
         )

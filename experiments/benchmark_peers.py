@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm_jax.config import Config, ImageEncoder, Model, Optimizer, TextEncoder
+from vlm_jax.config import encoders
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.vqa import VQA
 
 DEPTHS = (3, 4, 6, 3)  # ResNet-50: He et al. 2016, table 1
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -72,7 +75,7 @@ def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d
 class SmallCNN(nn.ModuleDict):
     """A stem, then stages of a strided convolution and residual blocks; images are [I, 3, h, w]."""
 
-    def __init__(self, settings: ImageEncoder) -> None:
+    def __init__(self, settings: encoders.SmallCNN | encoders.ResNet) -> None:
         super().__init__()
         self.settings = settings
         self.add("stem", 3, settings.stem_width, settings.stem_stride)
@@ -125,7 +128,7 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.ModuleDict):
     """Version 1.5; images are [I, 3, h, w]."""
 
-    def __init__(self, settings: ImageEncoder) -> None:
+    def __init__(self, settings: encoders.SmallCNN | encoders.ResNet) -> None:
         super().__init__()
         self["stem_conv"], self["stem_norm"] = conv(3, 64, 7, 2), NORMS[settings.norm](64)
         self.channels = 64
@@ -149,11 +152,11 @@ CNNS = {"small": SmallCNN, "resnet50": ResNet50}
 class TextEmbeddings(nn.Module):
     """Words + positions + segment 0."""
 
-    def __init__(self, s: TextEncoder) -> None:
+    def __init__(self, s: Architecture) -> None:
         super().__init__()
-        self.word = nn.Embedding(s.vocab_size, s.feature_size)
-        self.position = nn.Embedding(s.max_position_embeddings, s.feature_size)
-        self.segment = nn.Embedding(s.type_vocab_size, s.feature_size)
+        self.word = nn.Embedding(s.vocab_size, s.text_feature_size)
+        self.position = nn.Embedding(s.max_position_embeddings, s.text_feature_size)
+        self.segment = nn.Embedding(s.type_vocab_size, s.text_feature_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.word(ids) + (self.position.weight[: ids.shape[-1]] + self.segment.weight[0])
@@ -162,10 +165,10 @@ class TextEmbeddings(nn.Module):
 class FeatureFusion(nn.Module):
     """Both streams in the trunk's width, under one layer norm."""
 
-    def __init__(self, s: Model, channels: int) -> None:
+    def __init__(self, s: Architecture, channels: int) -> None:
         super().__init__()
-        self.image_fc, self.text_fc = nn.Linear(channels, s.hidden_size), nn.Linear(s.text.feature_size, s.hidden_size)
-        self.image_position = nn.Embedding(s.image.max_position_embeddings, s.hidden_size)
+        self.image_fc, self.text_fc = nn.Linear(channels, s.hidden_size), nn.Linear(s.text_feature_size, s.hidden_size)
+        self.image_position = nn.Embedding(s.max_image_positions, s.hidden_size)
         self.image_segment = nn.Parameter(torch.zeros(1, s.hidden_size))
         self.norm, self.dropout = nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps), dropout(s.hidden_dropout_prob)
 
@@ -177,7 +180,7 @@ class FeatureFusion(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head attention of a stream to itself and, before it, to a memory; positions `query_slice` ask."""
 
-    def __init__(self, s: Model) -> None:
+    def __init__(self, s: Architecture) -> None:
         super().__init__()
         self.count, self.rate = s.num_attention_heads, s.attention_probs_dropout_prob
         self.query, self.key = nn.Linear(s.hidden_size, s.hidden_size), nn.Linear(s.hidden_size, s.hidden_size)
@@ -223,7 +226,7 @@ def attend_to_image(query: Tensor, own: KeysValues, keys_values: KeysValues, mas
 class BertLayer(nn.Module):
     """Self-attention and feed-forward, each followed by residual and layer norm."""
 
-    def __init__(self, s: Model) -> None:
+    def __init__(self, s: Architecture) -> None:
         super().__init__()
         self.attention, self.attention_norm = SelfAttention(s), nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps)
         self.intermediate, self.output = (
@@ -234,7 +237,7 @@ class BertLayer(nn.Module):
             nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps),
             dropout(s.hidden_dropout_prob),
         )
-        self.activation = ACTIVATIONS[s.activation]
+        self.activation = ACTIVATIONS[s.hidden_act]
 
     def forward(
         self, x: Tensor, mask: Tensor | None, keys_values: KeysValues | None = None, query_slice: slice = slice(None)
@@ -247,7 +250,7 @@ class BertLayer(nn.Module):
 class Trunk(nn.ModuleDict):
     """BERT layers; the last one computes [CLS] alone, as ours does: [I, K, D]."""
 
-    def __init__(self, s: Model) -> None:
+    def __init__(self, s: Architecture) -> None:
         super().__init__({f"layer_{i}": BertLayer(s) for i in range(s.num_layers)})
         self.pattern = s.attention_pattern
 
@@ -277,7 +280,7 @@ class Trunk(nn.ModuleDict):
 class Head(nn.Module):
     """With `cls` BERT's pooler before the classifier."""
 
-    def __init__(self, s: Model, classes: int) -> None:
+    def __init__(self, s: Architecture, classes: int) -> None:
         super().__init__()
         self.pooler = nn.Linear(s.hidden_size, s.hidden_size) if s.head == "cls" else None
         self.classifier, self.dropout = nn.Linear(s.hidden_size, classes), dropout(s.hidden_dropout_prob)
@@ -289,9 +292,9 @@ class Head(nn.Module):
 class Peer(nn.Module):
     """Images [I, 3, h, w] and K texts each -> logits [I, K, A] at [CLS]."""
 
-    def __init__(self, s: Model, classes: int) -> None:
+    def __init__(self, s: Architecture, classes: int) -> None:
         super().__init__()
-        self.image, self.text = CNNS[s.image.cnn](s.image), TextEmbeddings(s.text)
+        self.image, self.text = CNNS[getattr(s.image, "name", s.image.kind)](s.image), TextEmbeddings(s)
         self.embed, self.trunk = FeatureFusion(s, self.image.channels), Trunk(s)
         self.head = Head(s, classes)
 
@@ -300,7 +303,7 @@ class Peer(nn.Module):
         return self.head(self.trunk(*self.embed(grid, self.text(ids)), text_mask))
 
 
-def rate_factor(settings: Optimizer, steps: int) -> Callable[[int], float]:
+def rate_factor(settings: AdamW, steps: int) -> Callable[[int], float]:
     """Share of the peak learning rate at a step: linear warm-up, then the decay."""
     warmup = min(settings.warmup_steps, steps)
     decays = {"cosine": lambda p: (1 + math.cos(math.pi * p)) / 2, "linear": lambda p: 1 - p, "constant": lambda p: 1.0}
@@ -317,10 +320,10 @@ class PeerTraining:
     """A model with its optimizer and one batch, which stay on the device; `parameters` are ours, by path."""
 
     def __init__(
-        self, config: Config, classes: int, parameters: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]
+        self, config: VQA, classes: int, parameters: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = Peer(config.model, classes)
+        self.model = Peer(config.architecture, classes)
         self.model.load_state_dict(state_from(parameters))  # strict: the names and shapes are the same set
         self.model.to(self.device, memory_format=torch.channels_last)
         settings = config.optimizer
@@ -329,9 +332,8 @@ class PeerTraining:
             {"params": [p for name, p in self.model.named_parameters() if name not in held]},
             {"params": [p for name, p in self.model.named_parameters() if name in held], "weight_decay": 0.0},
         ]
-        betas = settings.b1, settings.b2
         self.optimizer = torch.optim.AdamW(
-            groups, settings.learning_rate, betas, settings.epsilon, settings.weight_decay, fused=True
+            groups, settings.learning_rate, settings.betas, settings.epsilon, settings.weight_decay, fused=True
         )
         factor = rate_factor(settings, config.training.steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_jax.config import Config
+from vlm_jax.config.vqa import VQA
 
 ANSWERS = 13  # easy-VQA's, where the config leaves the number to the data
 
@@ -58,7 +58,7 @@ class Side:
 class Own(Side):
     """The train step that `experiments.train` runs, on one device; its parameters go to `file`."""
 
-    def __init__(self, config: Config, file: Path, tf32: bool) -> None:
+    def __init__(self, config: VQA, file: Path, tf32: bool) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the same GPU's memory
         from vlm_jax.allocator import tune_malloc
 
@@ -104,7 +104,7 @@ class Own(Side):
 class PeerSide(Side):
     """The peer, from the parameters in `file`."""
 
-    def __init__(self, config: Config, file: Path, tf32: bool, compiled: bool) -> None:
+    def __init__(self, config: VQA, file: Path, tf32: bool, compiled: bool) -> None:
         import torch
 
         from experiments.benchmark_peers import PeerTraining
@@ -133,11 +133,11 @@ class PeerSide(Side):
         return self._cuda.max_memory_allocated() if self._cuda else 0
 
 
-def classes_of(config: Config) -> int:
-    return config.model.classes or ANSWERS
+def classes_of(config: VQA) -> int:
+    return config.classes or ANSWERS
 
 
-def task_of(config: Config) -> Any:
+def task_of(config: VQA) -> Any:
     """The task, with as much of an encoder as a model needs."""
     from vlm_jax.data.answers import AnswerVocabulary
     from vlm_jax.data.encoding import ExampleEncoder
@@ -147,19 +147,19 @@ def task_of(config: Config) -> Any:
     encode = ExampleEncoder(
         Tokenizer.build(["any word"], 64),
         AnswerVocabulary(map(str, range(classes_of(config)))),
-        config.data.image,
+        config.image,
         max_length=config.model.text.max_length,
-        texts_per_image=config.data.texts_per_image,
+        texts_per_image=config.training.texts_per_image,
     )
     return TASKS[config.task](config, encode)
 
 
-def random_batch(config: Config) -> dict[str, np.ndarray]:
+def random_batch(config: VQA) -> dict[str, np.ndarray]:
     """Noise for images, questions of different lengths, two accepted answers each; by the names of `Batch`."""
     random, text = np.random.default_rng(0), config.model.text
-    images, shape = config.training.batch_images, (config.training.batch_images, config.data.texts_per_image)
+    images, shape = config.training.batch_images, (config.training.batch_images, config.training.texts_per_image)
     return {
-        "image": random.normal(size=(images, *config.data.image.size, 3)).astype(np.float32),
+        "image": random.normal(size=(images, *config.image.size, 3)).astype(np.float32),
         "input_ids": random.integers(0, text.vocab_size, (*shape, text.max_length)).astype(np.int32),
         "text_mask": np.arange(text.max_length)
         < random.integers(text.max_length // 2, text.max_length + 1, (*shape, 1)),

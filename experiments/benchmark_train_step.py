@@ -4,7 +4,6 @@
 take turns, so that whatever else the machine does slows both. Before any timing their logits must agree.
 """
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -15,12 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from experiments.benchmark_sides import Child, Own, PeerSide, furthest
-from vlm_jax.command_line import load_preset, run_command
-from vlm_jax.config import Config
-from vlm_jax.config_checks import check
+from vlm_jax.command_line import run_command
+from vlm_jax.config.tasks import TASKS, Config
+from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
+from vlm_jax.settings.presets import load_preset
 
 TOLERANCE = 2e-5  # of logits, relative to the largest one or 1: the project's bound for a port
 SAMPLE_SECONDS = 1.0
@@ -47,7 +48,7 @@ class Benchmark(Group):
 
 def main(argv: list[str]) -> int:
     arguments = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_train_step")
-    config = _comparable(load_preset(arguments.config), arguments.batch_images)
+    config = _comparable(load_preset(arguments.config, TASKS), arguments.batch_images)
     if importlib.util.find_spec("torch") is None:
         raise InputError("the peer needs PyTorch; install it with: pip install torch==2.13.0")
     ours, peer = start(config, tf32=arguments.tf32, compiled=arguments.compile)
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
         return 1
     if not arguments.json_:
         print(f"logits differ by {difference:.1e} relative, within {TOLERANCE:.0e}: the same model", flush=True)
-    rounds = arguments.rounds or (5 if config.model.image.cnn == "resnet50" else 9)
+    rounds = arguments.rounds or (5 if _encoder(config) == "resnet50" else 9)
     result = {
         **_described(config),
         "logits_difference": difference,
@@ -70,33 +71,32 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _comparable(config: Config, batch_images: int | None) -> Config:
+def _comparable(config: Config, batch_images: int | None) -> VQA:
     """The config for one device, refused where the peer lacks what it asks for."""
-    model, optimizer, training = config.model, config.optimizer, config.training
+    if not isinstance(config, VQA):
+        raise InputError(f"the PyTorch peer has no task {config.task!r}; set it to 'vqa'")
+    model, optimizer, training = config.architecture, config.optimizer, config.training
     for setting, value, known in (
-        ("task", config.task, ("vqa",)),
-        ("model.fusion", model.fusion, ("concat",)),
-        ("model.image.cnn", model.image.cnn, ("small", "resnet50")),
+        ("model.fusion.kind", model.fusion, ("concat",)),
+        ("model.image.kind", _encoder(config), ("small", "resnet50")),
         ("model.image.positions", model.image.positions, ("sequence",)),
-        ("model.compute_dtype", model.compute_dtype, ("float32",)),
-        ("optimizer.name", optimizer.name, ("adamw",)),
+        ("compute.dtype", model.dtype, ("float32",)),
+        ("optimizer.kind", optimizer.kind, ("adamw",)),
         ("optimizer.frozen", optimizer.frozen, ((),)),
         ("optimizer.multipliers", optimizer.multipliers, ((),)),
         ("training.accumulation", training.accumulation, (1,)),
     ):
         if value not in known:
             raise InputError(f"the PyTorch peer has no {setting} {value!r}; set it to {' or '.join(map(repr, known))}")
-    size = batch_images or (2 if model.image.cnn == "resnet50" else training.batch_images)
-    return check(
-        dataclasses.replace(
-            config,
-            training=dataclasses.replace(training, batch_images=size),
-            parallel=dataclasses.replace(config.parallel, devices=1),
-        )
-    )
+    size = batch_images or (2 if _encoder(config) == "resnet50" else training.batch_images)
+    return with_changes(config, {"training.batch_images": size, "compute.devices": 1})
 
 
-def start(config: Config, *, tf32: bool, compiled: bool) -> tuple["Child", "Child"]:
+def _encoder(config: VQA) -> str:
+    return getattr(config.model.image, "name", config.model.image.kind)
+
+
+def start(config: VQA, *, tf32: bool, compiled: bool) -> tuple["Child", "Child"]:
     """Both sides, with the same parameters and the same batch."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "parameters.npz"
@@ -138,7 +138,7 @@ def _described(config: Config) -> dict[str, Any]:
     return {
         "config": config.name,
         "batch_images": config.training.batch_images,
-        "texts_per_image": config.data.texts_per_image,
+        "texts_per_image": config.training.texts_per_image,
         "cores": os.cpu_count(),
         "environment": {
             k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "GLIBC_", "XLA_", "OMP_", "MKL_"))

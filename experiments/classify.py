@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
     import jax
     import numpy as np
 
-    from vlm_jax.config import ImageEncoder
+    from vlm_jax.config.data import MAX_PIXELS
+    from vlm_jax.config.encoders import PublishedCNN
     from vlm_jax.data.images import decode_image, normalise, resize_image
     from vlm_jax.data.input_images import input_images
     from vlm_jax.figures import Card, plot_contact_sheet
@@ -47,19 +48,18 @@ def main(argv: list[str]) -> int:
 
     converted = read(options.source)
     architecture = converted.architecture
-    if not isinstance(architecture.model, ImageEncoder) or not architecture.classes:
+    if not isinstance(architecture.model, PublishedCNN) or not architecture.classes:
         raise InputError(f"{options.source} is no CNN with a classifier; experiments.port_weights list names some")
     names = names if names is not None else converted.labels or None
     if names is not None and len(names) != architecture.classes:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")
     settings, module = architecture.input, converted.module
     run = jax.jit(lambda params, x: jax.lax.top_k(jax.nn.softmax(module.apply({"params": params}, x)[1]), TOP))
-    inputs, items = list(input_images(options.image, max_pixels=settings.max_pixels)), []
+    inputs, items = list(input_images(options.image, max_pixels=MAX_PIXELS)), []
     for begin in range(0, len(inputs), BATCH):
         paths = [name for name, _ in inputs[begin : begin + BATCH]]
         images = [
-            decode_image(image, name=name, max_pixels=settings.max_pixels)
-            for name, image in inputs[begin : begin + BATCH]
+            decode_image(image, name=name, max_pixels=MAX_PIXELS) for name, image in inputs[begin : begin + BATCH]
         ]
         batch = np.zeros((BATCH, *settings.size, 3), np.float32)
         for row, image in enumerate(images):
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
             print(f"{path}: {', '.join(guesses)}")
             items.append(Card(image, ", ".join(guesses[1:]), labels[0], float(probabilities[0]), (), None))
     if options.output:
-        title = f"{architecture.model.cnn}, ported from {Path(options.source).name}: likeliest class and runners-up"
+        title = f"{architecture.model.name}, ported from {Path(options.source).name}: likeliest class and runners-up"
         plot_contact_sheet(items, options.output, title=title)
     return 0
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
 from vlm_jax.settings.command_line import parse_options
-from vlm_jax.settings.groups import POSITIONAL, Group
+from vlm_jax.settings.groups import POSITIONAL, Group, flat, json_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vlm_jax.ablation.items import Item
-    from vlm_jax.config import Config
+    from vlm_jax.config.tasks import Config
     from vlm_jax.metrics.paired import Paired
     from vlm_jax.run_folder import RunFolder
 
@@ -93,33 +93,32 @@ def main(argv: list[str]) -> int:
 
 def _other_data(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> str | None:
     """What of the test splits is not the same: of their content where both runs kept its digest, else of settings."""
-    from vlm_jax.config import leaves
     from vlm_jax.data.digests import from_row, what_differs
 
     digests = [folder.data().get("test") for folder in folders]
     if None not in digests:
         return what_differs(*map(from_row, digests))
-    first, second = map(leaves, configs)
-    return ", ".join(name for name in SAME_DATA if first[name] != second[name])
+    first, second = (flat(json_tree(config)) for config in configs)
+    return ", ".join(name for name in SAME_DATA if first.get(name) != second.get(name))
 
 
 def _other_scale(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> list[str]:
     """The settings in which the runs differ and by which their scores are measured."""
-    from vlm_jax.config import leaves
     from vlm_jax.integrity import sha256
     from vlm_jax.run_folder import IMAGE_TOKENIZER
 
     scale: tuple[str, ...] = SAME_SCALE.get(configs[0].task, ())
-    if configs[0].task == "image_generation" and configs[0].data.name != "shape_scenes":
+    if configs[0].task == "image_generation" and configs[0].data.kind != "shape_scenes":
         scale = LIKELIHOODS
-    differing = [name for name in scale if leaves(configs[0])[name] != leaves(configs[1])[name]]
+    first, second = (flat(json_tree(config)) for config in configs)
+    differing = [name for name in scale if first.get(name) != second.get(name)]
     tokenizers = [folder.file(IMAGE_TOKENIZER) for folder in folders]
     if (
-        "generation.tokenizer" in differing
+        "image_tokenizer.run" in differing
         and all(file.is_file() for file in tokenizers)
         and len(set(map(sha256, tokenizers))) == 1
     ):
-        differing.remove("generation.tokenizer")  # it lies elsewhere and is the same
+        differing.remove("image_tokenizer.run")  # it lies elsewhere and is the same
     return differing
 
 

@@ -4,25 +4,29 @@ The test split is scored once, when training ends; asked again, this shows that 
 any time, with any checkpoint: choose by them, not by the test.
 """
 
-import contextlib
 import hashlib
-import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vlm_jax.command_line import run_command
+from vlm_jax.config.use import ImageScoring
 from vlm_jax.errors import InputError
-from vlm_jax.settings.command_line import parse_options
-from vlm_jax.settings.groups import POSITIONAL, Group
+from vlm_jax.settings.changes import with_changes
+from vlm_jax.settings.command_line import parse_changes, parse_options
+from vlm_jax.settings.effects import Effect, effects
+from vlm_jax.settings.groups import POSITIONAL
 
-CHANGED = {"captioning": "decoding", "image_generation": "generation"}
-CHANGEABLE = ("generation.mask_schedule",)  # of what is learned with: an image may be drawn with another one
-MASKED_ONLY = tuple(f"generation.{name}" for name in ("mask_schedule", "num_decoding_steps", "choice_temperature"))
+if TYPE_CHECKING:
+    from vlm_jax.config.tasks import Config
+    from vlm_jax.run_folder import RunFolder
+
+CHANGEABLE = (Effect.PLACE, Effect.SPEED, Effect.USE, Effect.DECODING)
+LEARNED = ("generation.mask_schedule",)  # of what is learned with: images may be generated with another one
 
 
-class Evaluate(Group):
-    """Score a trained model on a split, with baselines; write predictions, a sheet of images and the result."""
+class Evaluate(ImageScoring):
+    """Score a trained model on a split, with baselines; write predictions, a contact sheet and the result."""
 
     run: Annotated[Path, POSITIONAL]
     """Folder of a run."""
@@ -31,8 +35,13 @@ class Evaluate(Group):
     checkpoint: str = "best"
     """`best` by the validation score, `latest`, or an optimizer step that was kept."""
     change: tuple[str, ...] = ()
-    """What is otherwise than in the run: how texts are said or images drawn (`generation.num_decoding_steps=4
-    decoding.num_beams=3`), where the data is (`data.files.images=FOLDER`). Not for the test split."""
+    """Settings other than the run's: decoding (`generation.num_decoding_steps=4 decoding.kind=beam`) and where the
+    data is (`data.images=FOLDER`). Not for the test split."""
+
+    @property
+    def scoring(self) -> ImageScoring:
+        """How generated images are chosen and scored."""
+        return ImageScoring(**{name: getattr(self, name) for name in ImageScoring.model_fields})
 
 
 def main(argv: list[str]) -> int:
@@ -41,10 +50,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.run_folder import open_run
 
     folder = open_run(arguments.run)
-    if arguments.split == "test":
-        result = _test_result(folder, arguments.checkpoint, arguments.change)
-    else:
-        result = _evaluate(folder, arguments.split, arguments.checkpoint, arguments.change)
+    result = (_test_result if arguments.split == "test" else _evaluate)(folder, arguments)
     for name, value in result["metrics"].items():
         print(f"{name:28s} {'missing' if value is None else f'{value:.4f}'}")
     for warning in result.get("warnings", ()):
@@ -52,14 +58,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _test_result(folder, checkpoint, changes):
+def _test_result(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
     """What a run scored at its end; nothing else scores the test split."""
     from vlm_jax.training.setup import saved_steps
 
-    if changes:
-        raise InputError("the test split is scored once, as the run says; give --change with another split")
-    if checkpoint != "best":
-        raise InputError(f"the test split is scored with the best checkpoint, not {checkpoint!r}; leave it out")
+    if options.change or options.scoring != ImageScoring():
+        raise InputError("the test split is scored once, as the run says; give other settings with another split")
+    if options.checkpoint != "best":
+        raise InputError(f"the test split is scored with the best checkpoint, not {options.checkpoint!r}; leave it out")
     if not folder.finished:
         steps = folder.config().training.steps
         raise InputError(
@@ -70,57 +76,16 @@ def _test_result(folder, checkpoint, changes):
     return folder.result()
 
 
-def _changed(config, changes):
-    """The config with what `--change` says of places, speed, scoring, decoding and generation."""
-    from vlm_jax.config_checks import check
-    from vlm_jax.config_json import with_overrides
-
-    overrides = [_override(config, change) for change in changes]
-    return check(with_overrides(config, overrides))
-
-
-def _override(config, change):
-    """(setting, value) of one change."""
-    from vlm_jax.config import leaves
-
-    setting, sign, value = change.partition("=")
-    if setting in MASKED_ONLY and config.model.attention_pattern == "autoregressive":
-        raise InputError(
-            f"--change is {change!r}, and an autoregressive run draws one code after the other; leave it out"
-        )
-    if not sign or not _may_change(config, setting):
-        raise InputError(
-            f"--change is {change!r}; it looks like decoding.num_beams=3 (captioning) or "
-            f"generation.num_decoding_steps=4 "
-            "(image_generation), data.directory=FOLDER or data.threads=4, and is about nothing that was learned"
-        )
-    with contextlib.suppress(ValueError):  # a text without its quotes
-        value = json.loads(value)
-    if isinstance(value, str) and isinstance(leaves(config).get(setting), tuple):
-        value = [value]  # one file where there may be several
-    return setting, value
-
-
-def _may_change(config, setting):
-    from vlm_jax.setting_kinds import Kind
-
-    from vlm_jax.config import KINDS
-
-    group = setting.split(".")[0]
-    if group in CHANGED.values() and group != CHANGED.get(config.task):
-        return False
-    if setting not in KINDS:
-        return True  # which names the nearest one
-    return KINDS[setting] in (Kind.PLACE, Kind.SPEED, Kind.USE) or setting in CHANGEABLE
-
-
-def _named(changes):
-    """Those of the changes that can change a score: they name the files of the result."""
-    from vlm_jax.setting_kinds import Kind
-
-    from vlm_jax.config import KINDS
-
-    return [change for change in changes if KINDS[change.partition("=")[0]] not in (Kind.PLACE, Kind.SPEED)]
+def _changed(config: "Config", texts: tuple[str, ...]) -> tuple["Config", list[str]]:
+    """The config with what `--change` says, and those of the changes that can change a score."""
+    changes = parse_changes(texts)
+    changed = with_changes(config, changes)
+    marks = effects(changed)
+    for name in changes:
+        if marks[name] not in CHANGEABLE and name not in LEARNED:
+            raise InputError(f"--change is {name}, which the model was trained with; train another run with it")
+    scored = [text for text in texts if marks[next(iter(parse_changes((text,))))] not in (Effect.PLACE, Effect.SPEED)]
+    return changed, scored
 
 
 def _spelled(split, changes):
@@ -130,20 +95,25 @@ def _spelled(split, changes):
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _evaluate(folder, split, checkpoint, changes):
+def _evaluate(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
+    from vlm_jax.config.image_generation import ImageGeneration
     from vlm_jax.data.sources import open_split
     from vlm_jax.training.continuation import check_data
     from vlm_jax.training.evaluation import commit, evaluate_run, result_files
     from vlm_jax.training.setup import load_trained, make_encoder
 
-    config = _changed(folder.config(), changes)
-    task, params, step = load_trained(config, folder, make_encoder(config, folder), which=checkpoint)
+    config, changes = _changed(folder.config(), options.change)
+    scoring, split, checkpoint = options.scoring, options.split, options.checkpoint
+    changes += [f"{name}={value}" for name, value in scoring if value != ImageScoring.model_fields[name].default]
+    if scoring != ImageScoring() and not isinstance(config, ImageGeneration):
+        raise InputError(f"{changes[-1]} is for the task image_generation; {folder.path} is a run of {config.task}")
+    encode = make_encoder(config, folder)
+    task, params, step = load_trained(config, folder, encode, which=checkpoint, scoring=scoring)
     splits = {name: open_split(config.data, name) for name in dict.fromkeys((split, "train"))}
     digests = check_data(config, folder, splits)
     examples, train = (task.prepare(splits[name]) for name in (split, "train"))
     metadata = {"checkpoint_step": step, "wall_seconds": 0.0, "commit": commit()}
     metadata |= {"data": {name: digest.sha256 for name, digest in digests.items()}, "history": folder.history()}
-    changes = _named(changes)
     name = _spelled(split, changes if checkpoint == "best" else [f"checkpoint={checkpoint}", *changes])
     result = evaluate_run(task, params, examples, train, split=split, name=name, folder=folder, metadata=metadata)
     print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")

@@ -8,57 +8,39 @@ import random
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, get_args, get_type_hints
 
-from vlm_jax.command_line import load_preset, run_command
-from vlm_jax.config import Config, Data
-from vlm_jax.config_checks import check
-from vlm_jax.errors import InputError
+from vlm_jax.command_line import run_command
+from vlm_jax.config.data import UserDataset
+from vlm_jax.config.tasks import TASKS
+from vlm_jax.settings.command_line import parse_config
+from vlm_jax.settings.groups import Group, choices
 
-NAMES: tuple[str, ...] = get_args(get_type_hints(Data)["name"])
+# Data sets by name, each with a task that reads it.
+DATA_SETS = {kind: task for task in ("captioning", "vqa") for kind in choices(TASKS[task].model_fields["data"])}
 SPLITS = ("train", "validation", "test")
 LISTED, NUM_CARDS, SLOW = 50, 24, 2000
 
 
+class Options(Group):
+    """What this command takes besides settings."""
+
+    contact_sheet: Path | None = None
+    """Contact sheet of images (default: runs/NAME-data.png)."""
+    all: bool = False
+    """List everything that cannot be used, not only the first rows."""
+
+
 def main(argv: list[str]) -> int:
-    source = argv[0] if argv and not argv[0].startswith("-") else None
-    preset = Config(name=source, data=Data(name=source)) if source in NAMES else Config()
-    if source is not None and source not in NAMES:
-        preset = load_preset(Path(source))
-
-    import tyro
-
-    def inspect_data(
-        data: Data = preset.data,
-        contact_sheet: Annotated[
-            Path | None, tyro.conf.arg(help="Contact sheet of images (default: runs/NAME-data.png).")
-        ] = None,
-        all: Annotated[bool, tyro.conf.arg(help=f"List all that cannot be used, not the first {LISTED}.")] = False,
-    ) -> tuple[Data, Path, int | None]:
-        return data, contact_sheet or Path("runs") / f"{preset.name}-data.png", None if all else LISTED
-
-    usage = f"python -m experiments.inspect_data {source or 'SOURCE'}"
-    description = "Show what is in a data set. SOURCE comes first: a config file, or the name of a data set."
-    data, contact_sheet, listed = tyro.cli(
-        inspect_data, args=argv[source is not None :], prog=usage, description=description
+    if argv and argv[0] in DATA_SETS:
+        name = argv[0]
+        argv = [DATA_SETS[name], "--data.kind", name, "--name", name, *argv[1:]]
+    description = f"Show what is in a data set, of a config or one of: {', '.join(DATA_SETS)}."
+    config, options = parse_config(
+        argv, Options(), TASKS, prog="python -m experiments.inspect_data", description=description
     )
-    if source is None:
-        raise InputError(f"no data set; give a config file first, or one of: {', '.join(NAMES)}")
-    _inspect(_checked(data, task=preset.task), contact_sheet.expanduser(), name=preset.name, listed=listed)
+    contact_sheet = options.contact_sheet or Path("runs") / f"{config.name}-data.png"
+    _inspect(config.data, contact_sheet.expanduser(), name=config.name, listed=None if options.all else LISTED)
     return 0
-
-
-def _checked(data, *, task):
-    """The data settings with what was left open chosen: captions where these are asked for, or all that there is."""
-    from vlm_jax.data.user_dataset import READERS
-
-    if task == "image_generation":  # whatever draws it
-        task = "captioning"
-    if data.texts is not None:
-        task = "vqa" if data.texts == "questions" else "captioning"
-    elif "questions" not in READERS.get(data.name, ("questions",)):
-        task = "captioning"
-    return check(Config(task=task, data=data)).data
 
 
 def _inspect(data, contact_sheet, *, name, listed):
@@ -68,7 +50,7 @@ def _inspect(data, contact_sheet, *, name, listed):
     splits, bad_rows, groups = _open(data)
     if (count := sum(map(len, splits.values()))) > SLOW:
         print(f"looking into {count:,} images", file=sys.stderr)
-    limits = {"max_pixels": data.image.max_pixels, "threads": data.threads}
+    limits = {"max_pixels": data.max_pixels, "threads": data.threads}
     inspections = {split: inspect_images(examples, **limits) for split, examples in splits.items()}
     ids = {split: [example.image_id for example in examples] for split, examples in splits.items()}
     files = {split: inspection.digests.values() for split, inspection in inspections.items()}
@@ -89,23 +71,22 @@ def _inspect(data, contact_sheet, *, name, listed):
         if readable := [example for example in examples if example.image_id not in inspections[split].unreadable]:
             title = f"{name}: {min(NUM_CARDS, len(readable))} of {len(examples):,} images, {split} split"
             captions = data.texts != "questions"
-            _plot_examples(readable, contact_sheet, captions=captions, title=title, max_pixels=data.image.max_pixels)
+            _plot_examples(readable, contact_sheet, captions=captions, title=title, max_pixels=data.max_pixels)
             print(f"saved {contact_sheet}")
             break
 
 
 def _open(data):
     """The examples of each split, the rows of your own files that cannot be used, and the images of each group."""
-    from vlm_jax.config import limit_of
     from vlm_jax.data.sources import open_split
     from vlm_jax.data.split_files import splits_of
-    from vlm_jax.data.user_dataset import READERS, read_split
+    from vlm_jax.data.user_dataset import read_split
 
-    if data.name not in READERS:
+    if not isinstance(data, UserDataset):
         return {split: open_split(data, split) for split in SPLITS}, [], None
-    readings = {split: read_split(data, split) for split in splits_of(data.name)}
+    readings = {split: read_split(data, split) for split in splits_of(data.kind)}
     bad_rows = dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows)
-    splits = {split: reading.examples[: limit_of(data, split)] for split, reading in readings.items()}
+    splits = {split: reading.examples[: data.limit_of(split)] for split, reading in readings.items()}
     groups = {
         split: Counter(group for names in readings[split].groups[: len(examples)] for group in names)
         for split, examples in splits.items()

@@ -3,12 +3,17 @@
 Parameters, output shapes and FLOPs of every module; needs neither images nor a tokenizer, and runs nothing.
 """
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vlm_jax.command_line import parse_config, run_command
-from vlm_jax.config import Config
+from vlm_jax.command_line import run_command
+from vlm_jax.config.image_generation import ImageGeneration
+from vlm_jax.config.image_tokenizer import ImageTokenizer
+from vlm_jax.config.rules import Count, Whole
+from vlm_jax.config.tasks import TASKS, TextConfig
+from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
+from vlm_jax.settings.command_line import parse_config
+from vlm_jax.settings.groups import Group
 
 if TYPE_CHECKING:
     from vlm_jax.models.inspection import ModuleRow
@@ -16,90 +21,91 @@ if TYPE_CHECKING:
 ASSUMED_CLASSES = 1000
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Group):
     """What this command takes besides settings."""
 
-    depth: int = 2
+    depth: Whole = 2
     """Levels of modules to show; what is deeper counts in the module above it."""
-    classes: int | None = None
-    """Answers to assume where the config leaves `model.classes` to the data (1000 unless given)."""
+    classes: Count | None = None
+    """Answers to assume where the config leaves them to the data (1000 unless given)."""
 
 
 def main(argv: list[str]) -> int:
     config, options = parse_config(
         argv,
         Options(),
+        TASKS,
         prog="python -m experiments.inspect_model",
         description="Parameters, output shapes and FLOPs of a model, module by module. The first argument is a config "
         "file; every setting in it is an option.",
     )
-    if options.depth < 0:
-        raise InputError(f"--depth is {options.depth}; it must be at least 0")
 
     from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
 
-    if config.task == "image_tokenizer":
+    if isinstance(config, ImageTokenizer):
         if options.classes is not None:
             raise InputError(f"{config.name} is an image tokenizer, which answers nothing; leave --classes out")
-        rows = inspect_image_tokenizer(config.model.image_tokenizer, image_size=config.data.image.size)
-        print("\n".join([*_of_codes(config), *_modules(rows, options.depth)]))
+        rows = inspect_image_tokenizer(config.image_tokenizer, image_size=config.image.size)
+        print("\n".join([*_of_tokens(config), *_modules(rows, options.depth)]))
         return 0
     classes = _classes(config, options)
     rows = inspect(
-        config.model,
-        image_size=config.data.image.size,
-        questions=config.data.texts_per_image,
+        config.architecture,
+        image_size=_input_size(config),
+        questions=config.training.texts_per_image,
         classes=classes,
         text_length=config.model.text.max_length,
     )
-    assumed = config.model.classes is None and options.classes is None
+    assumed = isinstance(config, VQA) and config.classes is None and options.classes is None
     print(_text(config, rows, classes, options.depth, assumed=assumed))
     return 0
 
 
-def _classes(config: Config, options: Options) -> int:
-    if options.classes is not None and options.classes < 1:
-        raise InputError(f"--classes is {options.classes}; it must be at least 1")
-    if config.model.classes is not None and options.classes not in (None, config.model.classes):
+def _input_size(config: TextConfig) -> tuple[int, int]:
+    """Pixels of the image, or its grid of image tokens."""
+    size = config.image.size
+    return config.image_tokenizer.grid_size(size) if isinstance(config, ImageGeneration) else size
+
+
+def _classes(config: TextConfig, options: Options) -> int:
+    if isinstance(config, ImageGeneration):
+        return config.image_tokenizer.quantizer.codebook_size
+    own = config.classes if isinstance(config, VQA) else None
+    if own is not None and options.classes not in (None, own):
         raise InputError(
-            f"--classes is {options.classes}, and the config has model.classes {config.model.classes}; "
-            "leave --classes out, or set --model.classes"
+            f"--classes is {options.classes}, and the config has model.fusion.head.classes {own}; leave --classes out, "
+            "or set --model.fusion.head.classes"
         )
-    if config.task == "image_generation":
-        from vlm_jax.models.image_tokenizer import codebook_size
-
-        return codebook_size(config.model.image_tokenizer)
-    return config.model.classes or options.classes or ASSUMED_CLASSES
+    return own or options.classes or ASSUMED_CLASSES
 
 
-def _text(config: Config, rows: "list[ModuleRow]", classes: int, depth: int, *, assumed: bool) -> str:
-    data, model = config.data, config.model
-    height, width = data.image.size
+def _text(config: TextConfig, rows: "list[ModuleRow]", classes: int, depth: int, *, assumed: bool) -> str:
+    model, texts_per_image = config.architecture, config.training.texts_per_image
+    height, width = config.image.size
+    encoder = getattr(model.image, "name", model.image.kind)
     texts = {"captioning": "caption", "image_generation": "prompt"}.get(config.task, "question")
-    kinds = {"captioning": f"{model.text.vocab_size:,} words", "image_generation": f"{classes:,} codes"}
+    kinds = {"captioning": f"{model.vocab_size:,} tokens", "image_generation": f"{classes:,} image tokens"}
     answers = kinds.get(config.task, f"{classes:,} answers")
-    if assumed and config.task == "vqa":
+    if assumed:
         answers += " (assumed, since the config leaves them to the data; --classes sets them)"
     return "\n".join(
         [
-            f"{config.name}: {model.fusion}, {model.attention_pattern}, {model.head}, images by {model.image.cnn}",
-            f"example: one image of {height} x {width} pixels, {texts}s: {data.texts_per_image} of "
-            f"{model.text.max_length} tokens, {answers}",
+            f"{config.name}: {model.fusion}, {model.attention_pattern}, {model.head}, images by {encoder}",
+            f"example: one image of {height} x {width} pixels, {texts}s: {texts_per_image} of "
+            f"{config.model.text.max_length} tokens, {answers}",
             *_modules(rows, depth),
-            f"{f'FLOPs of a {texts}':21s}{round(rows[0].flops / data.texts_per_image):,}",
+            f"{f'FLOPs of a {texts}':21s}{round(rows[0].flops / texts_per_image):,}",
         ]
     )
 
 
-def _of_codes(config: Config) -> list[str]:
-    from vlm_jax.models.image_tokenizer import codebook_size, grid_size
-
-    (height, width), codes = config.data.image.size, config.model.image_tokenizer
-    rows, columns = grid_size(codes, config.data.image.size)
+def _of_tokens(config: ImageTokenizer) -> list[str]:
+    (height, width), tokenizer = config.image.size, config.image_tokenizer
+    rows, columns = tokenizer.grid_size(config.image.size)
+    quantizer = tokenizer.quantizer
     return [
-        f"{config.name}: an image tokenizer, {codebook_size(codes):,} codes ({codes.quantizer})",
-        f"example: one image of {height} x {width} pixels, {rows} x {columns} codes",
+        f"{config.name}: an image tokenizer, {quantizer.codebook_size:,} image tokens ({quantizer.kind})",
+        f"example: one image of {height} x {width} pixels, {rows} x {columns} image tokens",
     ]
 
 

@@ -9,7 +9,6 @@ def main(argv: list[str]) -> int:
     config, workdir = parse_train(argv)
 
     from vlm_jax.allocator import tune_malloc
-    from vlm_jax.config_checks import check
     from vlm_jax.identity import changes
     from vlm_jax.interrupts import on_interrupt, print_line
     from vlm_jax.run_claim import claim
@@ -23,7 +22,7 @@ def main(argv: list[str]) -> int:
         before = folder.config()
         if folder.finished and config.training.steps <= before.training.steps:
             print(f"{folder.path} is finished: nothing to do. Look at result.json and predictions.png in it")
-            for change in changes(before, check(config)):
+            for change in changes(before, config):
                 print(f"note: it stays as it was, without the change of {change}; experiments.evaluate takes --change")
             return 0
         print_line(described(devices))

@@ -86,8 +86,8 @@ def _check_identity(folder: RunFolder, before: Config, config: Config) -> None:
         raise InputError(
             f"{path} holds a run of training.steps {steps}, on which its learning rates depend (optimizer.schedule "
             f"{config.optimizer.schedule!r}, optimizer.warmup_steps {config.optimizer.warmup_steps}); to train its "
-            f"weights further, begin a run with --init.kind model --init.model {path} --workdir {_unused(path)}; to leave "
-            "the end open, begin one with --optimizer.schedule constant, whose training.steps may grow"
+            f"weights further, begin a run with --init.kind model --init.model {path} --workdir {_unused(path)}; to "
+            "leave the end open, begin one with --optimizer.schedule constant, whose training.steps may grow"
         )
     if folder.finished and wanted < steps:
         raise InputError(f"{path} has taken {steps} optimizer steps; training.steps {wanted} must be at least that")

@@ -26,16 +26,16 @@ SMALLEST = 0.01  # a channel that noise leaves dead would be blown up in an imag
 def stored_inputs() -> dict[str, np.ndarray]:
     """Texts with padding and token types, grids with hidden cells, images."""
     random = np.random.default_rng(0)
-    length, cells = max(fixtures.LENGTHS), max(fixtures.CELLS)
+    length, grid_length = max(fixtures.LENGTHS), max(fixtures.GRID_LENGTHS)
     mask = np.arange(length)[None] < np.array(fixtures.LENGTHS)[:, None]
     ids = np.where(mask, random.integers(2, fixtures.WORDS, mask.shape), 1)  # RoBERTa's padding is 1
     return {
         "inputs/input_ids": ids.astype(np.int32),
         "inputs/text_mask": mask,
         "inputs/segments": random.integers(0, 2, mask.shape).astype(np.int32),
-        "inputs/image": random.normal(size=(len(mask), cells, fixtures.FEATURES)).astype(np.float32),
-        "inputs/image_mask": np.arange(cells)[None] < np.array(fixtures.CELLS)[:, None],
-        "inputs/pixels": random.integers(0, 256, (2, *fixtures.PICTURE, 3)).astype(np.uint8),
+        "inputs/image": random.normal(size=(len(mask), grid_length, fixtures.FEATURES)).astype(np.float32),
+        "inputs/image_mask": np.arange(grid_length)[None] < np.array(fixtures.GRID_LENGTHS)[:, None],
+        "inputs/pixels": random.integers(0, 256, (2, *fixtures.IMAGE, 3)).astype(np.uint8),
     }
 
 
@@ -55,20 +55,20 @@ def load(case: Case, folder: Path) -> torch.nn.Module:
 def encoder_outputs(fixture: Fixture, stored: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
     """By the names of `verify.converted_outputs`; NaN where padded."""
     inputs = fixtures.inputs(fixture.case, stored)
-    given = {
+    arguments = {
         "input_ids": torch.tensor(inputs["input_ids"]).long(),
         "attention_mask": torch.tensor(inputs["text_mask"]).long(),
     }
     seen = inputs["text_mask"]
     if "segments" in inputs:
-        given["token_type_ids"] = torch.tensor(inputs["segments"]).long()
+        arguments["token_type_ids"] = torch.tensor(inputs["segments"]).long()
     if "image" in inputs:
-        given["visual_embeds"] = torch.tensor(inputs["image"]).double()
-        given["visual_attention_mask"] = torch.tensor(inputs["image_mask"]).long()
+        arguments["visual_embeds"] = torch.tensor(inputs["image"]).double()
+        arguments["visual_attention_mask"] = torch.tensor(inputs["image_mask"]).long()
         seen = np.concatenate([seen, inputs["image_mask"]], axis=1)
     model = load(fixture.case, folder)
     with torch.no_grad():
-        output = model(**given, output_hidden_states=True, return_dict=True)
+        output = model(**arguments, output_hidden_states=True, return_dict=True)
     first, *layers = output.hidden_states
     outputs = {"embeddings": first} | {f"layer {index}": layer for index, layer in enumerate(layers, 1)}
     parts = fixture.case.parts
@@ -99,7 +99,7 @@ def cnn_outputs(fixture: Fixture, tensors: dict[str, np.ndarray], stored: dict, 
 def batch_statistics(fixture: Fixture, folder: Path) -> np.ndarray:
     """The mean and variance that each batch norm meets on random images, in the order of the names."""
     blank = fixtures.cnn_tensors(fixture, None)
-    pixels = np.random.default_rng(1).integers(0, 256, (32, *fixtures.PICTURE, 3))
+    pixels = np.random.default_rng(1).integers(0, 256, (32, *fixtures.IMAGE, 3))
     image = (torch.tensor(pixels).permute(0, 3, 1, 2).double() - 127) / 64
     met: dict[str, torch.Tensor] = {}
 

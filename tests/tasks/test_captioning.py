@@ -1,7 +1,5 @@
 """Captioning: the loss, what is decoded, scores, baselines; and the commands on a run of it."""
 
-import argparse
-import dataclasses
 import io
 import json
 import runpy
@@ -13,13 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from vlm_jax.config_checks import check
 
 import vlm_jax.figures
 import vlm_jax.tasks.nearest_image
 from experiments import evaluate, inspect_model, predict, train
-from vlm_jax.config import Config, Data, Decoding, ImageEncoder, ImageInput, Model, TextEncoder, Training
-from vlm_jax.data import sources
+from vlm_jax.config import captioning
+from vlm_jax.config.captioning import Beam, Greedy, Sample
+from vlm_jax.config.data import SceneCaptions
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
@@ -31,6 +33,7 @@ from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.caption import rule_scores
 from vlm_jax.tasks.caption_baselines import constant_captions
 from vlm_jax.tasks.captioning import Captioning, batch_sums
@@ -41,6 +44,8 @@ from vlm_jax.types import Example, Question
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 PRESET, EMOJI = (str(CONFIGS / f"{name}.py") for name in ("shape_scenes_captioning", "emoji_captioning"))
+SAMPLE, BEAM = ("--decoding.kind", "sample"), ("--decoding.kind", "beam", "--decoding.num-beams")
+SEVERAL = ("--decoding.num-return-sequences",)
 SMALL = [
     *(
         "--model.hidden-size",
@@ -53,7 +58,7 @@ SMALL = [
         "16",
     ),
     *("--model.image.stem-width", "4", "--model.image.widths", "8", "8", "--model.image.blocks", "0", "0"),
-    *("--model.text.feature-size", "16", "--data.image.size", "16", "16", "--data.threads", "1"),
+    *("--image.size", "16", "16", "--data.threads", "1"),
     *("--training.steps", "3", "--training.evaluate-every", "2", "--training.batch-images", "4"),
     *("--training.log-every", "1", "--training.evaluation-batch-images", "4", "--optimizer.warmup-steps", "1"),
 ]
@@ -80,20 +85,21 @@ def examples(count):
 
 @pytest.fixture(scope="module")
 def task():
-    config = check(
-        Config(
-            task="captioning",
-            data=Data(name="shape_scenes", texts_per_image=2, threads=1, image=ImageInput(size=(16, 16))),
-            model=Model(
-                hidden_size=16, num_attention_heads=2, num_layers=1, intermediate_size=16,
-                image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
-                text=TextEncoder(vocab_size=128, feature_size=16, max_length=12),
-            ),
-            training=Training(label_smoothing=0.1, evaluation_batch_images=4),
-        )
-    )  # fmt: skip
+    config = captioning.Captioning(
+        data=SceneCaptions(threads=1),
+        image=AugmentedImages(size=(16, 16)),
+        model=captioning.Model(
+            hidden_size=16,
+            num_attention_heads=2,
+            num_layers=1,
+            intermediate_size=16,
+            image=SmallCNN(stem_width=4, widths=(8,), blocks=(0,)),
+            text=Text(vocab_size=128, max_length=12),
+        ),
+        training=TextTraining(texts_per_image=2, label_smoothing=0.1, evaluation_batch_images=4),
+    )
     texts = [question.text for example in examples(10) for question in example.questions]
-    encode = ExampleEncoder(Tokenizer.build(texts, 128), None, config.data.image, max_length=12, texts_per_image=2)
+    encode = ExampleEncoder(Tokenizer.build(texts, 128), None, config.image, max_length=12, texts_per_image=2)
     return Captioning(config, encode)
 
 
@@ -129,7 +135,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
 
 
 def test_rows_of_no_token_are_never_generated(task):
-    never = task.decoder(Decoding()).special.never
+    never = task.decoder(Greedy()).special.never
     tokenizer = task.encode.tokenizer
     assert set(range(tokenizer.vocab_size, 128)) | {tokenizer.pad_id, tokenizer.cls_id} <= set(never)
     assert tokenizer.sep_id not in never and len(never) < 128 - 20
@@ -157,7 +163,7 @@ def test_every_image_gets_its_caption_in_order(task, params):
 
 
 def test_samples_do_not_depend_on_the_batches(task, params):
-    settings = Decoding(method="sample", num_return_sequences=3)
+    settings = Sample(num_return_sequences=3)
     few = task.predict(params, examples(5), decoding=settings, batch_images=2)
     many = task.predict(params, examples(5), decoding=settings, batch_images=8)
     assert [c.hypotheses for c in few] == [c.hypotheses for c in many] or all(
@@ -294,16 +300,16 @@ def test_results_have_the_format_of_coco(task, params):
 
 def test_a_choice_returns_as_it_was_given(task, params):
     choices = ("A Image With  number 1", "a large image")
-    settings = Decoding(method="beam", num_beams=5, num_return_sequences=5, min_length=9)  # which the choices overrule
+    settings = Beam(num_beams=5, num_return_sequences=5, min_length=9)  # which the choices overrule
     (one,) = task.predict(params, examples(1), decoding=settings, choices=choices)
     assert {predicted.text for predicted in one.hypotheses} == set(choices) and len(one.hypotheses) == 2
     with pytest.raises(InputError, match="none of the texts to choose from has the forced beginning"):
-        task.predict(params, examples(1), decoding=Decoding(prefix="number"), choices=choices)
+        task.predict(params, examples(1), decoding=Greedy(prefix="number"), choices=choices)
 
 
 def test_what_cannot_be_decoded_is_refused_before_training(task):
     for prefix, message in (("an image " * 9, "shorten it"), ("猫", "cannot say")):
-        config = dataclasses.replace(task.config, decoding=Decoding(prefix=prefix))
+        config = with_changes(task.config, {"decoding.prefix": prefix})
         with pytest.raises(InputError, match=message):
             Captioning(config, task.encode)
 
@@ -345,22 +351,6 @@ def test_texts_that_lose_their_end_are_told(tmp_path, capfd):
     assert "of the training texts have more than the 4 tokens of model.text.max_length" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"temperature": 2.0}, {"method": "sample", "num_return_sequences": 5, "temperature": 2.0}),
-        ({"samples": 2}, {"method": "sample", "num_return_sequences": 2}),
-        ({"beam": 4}, {"method": "beam", "num_beams": 4, "num_return_sequences": 1}),
-        ({"beam": 4, "samples": 3}, {"method": "beam", "num_beams": 4, "num_return_sequences": 3}),
-        ({}, {"method": "sample", "num_return_sequences": 5}),
-    ],
-)
-def test_options_stand_over_the_settings_of_the_run(options, expected):
-    given = dict.fromkeys(predict.OPTIONS["captioning"]) | options
-    settings = predict._decoding(Decoding(method="sample", num_return_sequences=5), argparse.Namespace(**given))
-    assert settings == dataclasses.replace(Decoding(), **expected)
-
-
 def test_other_splits_can_be_scored(run, few_scenes, capsys):
     assert evaluate.main([str(run), "--split", "held_out"]) == 0
     assert "rule_accuracy" in capsys.readouterr().out
@@ -386,8 +376,8 @@ def emoji(tmp_path_factory):
 def test_the_emoji_preset_learns_labels_and_is_scored_by_tags_too(emoji, tmp_path):
     """At a tiny size and from scratch: a frozen CNN, and every split of labels and of hands."""
     options = [
-        *("--data.files.images", str(emoji), "--data.directory", str(tmp_path / "kept"), "--model.text.init-from"),
-        *("None", "--model.image.init-from", "None", "--model.image.cnn", "small", "--model.image.norm", "group"),
+        *("--data.images", str(emoji), "--data.directory", str(tmp_path / "kept")),
+        *("--init.kind", "scratch", "--model.image.kind", "small"),
         *("--model.text.vocab-size", "128", "--workdir", str(tmp_path / "run"), *SMALL),
     ]
     assert train.main([EMOJI, *options]) == 0
@@ -404,9 +394,9 @@ def test_the_emoji_preset_learns_labels_and_is_scored_by_tags_too(emoji, tmp_pat
 
 
 def test_the_emoji_preset_trains_everything_but_the_cnn():
-    config = check(runpy.run_path(EMOJI)["get_config"]())
-    model, ids = VisualLanguageModel(config.model, 1), jnp.zeros((1, 1, config.model.text.max_length), jnp.int32)
-    image = jnp.zeros((1, *config.data.image.size, 3))
+    config = runpy.run_path(EMOJI)["get_config"]()
+    model, ids = VisualLanguageModel(config.architecture, 1), jnp.zeros((1, 1, config.model.text.max_length), jnp.int32)
+    image = jnp.zeros((1, *config.image.size, 3))
     init = partial(model.init, method="token_logits")
     shapes = jax.eval_shape(init, jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))["params"]
     frozen = flatten(frozen_mask(shapes, config.optimizer))
@@ -468,15 +458,15 @@ def test_the_log_likelihood_of_any_text(task, params):
 
 def test_predict_searches_samples_and_chooses(run, images, capsys):
     image = str(images / "0.png")
-    (line,) = predicted(capsys, str(run), "--image", image, "--beam", "3", "--samples", "2")
+    (line,) = predicted(capsys, str(run), "--image", image, *BEAM, "3", *SEVERAL, "2")
     best, second = (each["log_probability"] for each in line["captions"])
     assert best >= second
-    sampled = ["--image", image, "--samples", "4", "--temperature", "2", "--top-p", "0.9"]
+    sampled = ["--image", image, *SAMPLE, *SEVERAL, "4", "--decoding.temperature", "2", "--decoding.top-p", "0.9"]
     (line,) = predicted(capsys, str(run), *sampled)
     again, other = (predicted(capsys, str(run), *sampled, "--seed", seed)[0] for seed in ("0", "7"))
     assert again == line != other, "the run's own seed is 0"
     assert len(line["captions"]) == 4
-    (line,) = predicted(capsys, str(run), "--image", image, "--prefix", "a small")
+    (line,) = predicted(capsys, str(run), "--image", image, "--decoding.prefix", "a small")
     assert line["captions"][0]["caption"].startswith("a small")
     choices = ["a large red circle", "a small blue star"]
     (line,) = predicted(capsys, str(run), "--image", image, "--choices", *choices)
@@ -486,15 +476,15 @@ def test_predict_searches_samples_and_chooses(run, images, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--question", "what?"], "writes captions; leave --question out"),
-        (["--beam", "0"], "decoding.num_beams is 0; it must be at least 1"),
-        (["--samples", "0"], "decoding.num_return_sequences is 0; it must be at least 1"),
-        (["--beam", "2", "--samples", "3"], "gives 2 at most; raise decoding.num_beams"),
-        (["--beam", "2", "--top-p", "0.5"], "leave out either"),
-        (["--beam", "2", "--seed", "1"], "--seed is for captions that are drawn at random"),
-        (["--top-p", "1.5"], "decoding.top_p is 1.5; it must be above 0 and at most 1"),
-        (["--prefix", "a small red circle " * 9], "shorten it"),
-        (["--choices"], "--choices is empty"),
+        (["--question", "what?"], "question"),
+        ([*BEAM, "0"], "decoding.num_beams is '0'"),
+        ([*SAMPLE, *SEVERAL, "0"], "decoding.num_return_sequences is '0'"),
+        ([*BEAM, "2", *SEVERAL, "3"], "num_return_sequences is 3.* num_beams is 2"),
+        ([*BEAM, "2", "--decoding.top-p", "0.5"], "decoding.top_p belongs to decoding.kind=sample"),
+        ([*BEAM, "2", "--seed", "1"], "--seed is for sampled captions"),
+        ([*SAMPLE, "--decoding.top-p", "1.5"], "decoding.top_p is '1.5'"),
+        (["--decoding.prefix", "a small red circle " * 9], "shorten it"),
+        (["--choices"], "choices"),
     ],
 )
 def test_predict_refuses_in_one_line(run, images, options, message):
@@ -511,25 +501,3 @@ def test_the_model_is_counted_by_captions(capsys):
     assert inspect_model.main([PRESET]) == 0
     out = capsys.readouterr().out
     assert "captions: 1 of 24 tokens" in out and "FLOPs of a caption" in out
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"data": Data(texts="questions")}, "data.texts 'questions' does not go with the task 'captioning'"),
-        ({"model": Model(fusion="late")}, "model.fusion 'late' cannot do the task 'captioning'"),
-        ({"model": Model(attention_pattern="bidirectional")}, "did you mean|one of"),
-        ({"decoding": Decoding(num_return_sequences=2)}, "choose sample or beam"),
-        ({"decoding": Decoding(no_repeat_ngram_size=1)}, "0, or at least 2"),
-        ({"decoding": Decoding(min_length=15)}, "has 14 tokens"),
-    ],
-)
-def test_what_cannot_work_is_refused(changes, message):
-    with pytest.raises(InputError, match=message):
-        check(dataclasses.replace(Config(task="captioning"), **changes))
-
-
-def test_questions_alone_are_no_captions(data_directory):
-    data = partial(Data, directory=data_directory, texts="captions")
-    with pytest.raises(InputError, match="has questions and no captions"):
-        sources.open_split(data(), "train")

@@ -7,15 +7,15 @@ import shutil
 
 import numpy as np
 import pytest
-from vlm_jax.config_json import to_json
 
 from experiments import evaluate, predict
 from tests.tasks.conftest import SOME
-from vlm_jax.config import Generation
+from vlm_jax.config.use import Candidates
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
+from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.tasks import image_generation
 from vlm_jax.tasks.baselines import baseline_warnings
 from vlm_jax.tasks.generated import GeneratedImages, log_frequency, score_generated, warnings_about
@@ -26,6 +26,7 @@ from vlm_jax.tasks.shared import ChangedExamples
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer
 from vlm_jax.training.setup import load_trained, make_encoder
 
+RED = ("--prompt", "a red circle", "--output", "x.png")
 HALVES = np.array([[0, 1], [1, 0]])  # image tokens
 
 
@@ -33,7 +34,7 @@ def test_a_generation_run_is_scored_on_its_images(generation_run):
     result = generation_run.result()
     metrics, named = result["metrics"], result["image_tokenizer"]
     digest = hashlib.sha256((generation_run.path / TOKENIZER).read_bytes()).hexdigest()
-    assert named == {"run": generation_run.config().generation.tokenizer, "sha256": digest}
+    assert named == {"run": str(generation_run.config().image_tokenizer.run), "sha256": digest}
     names = {"objects_right", "count_right", "relation_right", "all_right", "log_likelihood", "log_frequency"}
     assert "prompt_gain" in metrics and "baseline/shuffled_prompts/prompt_gain" not in metrics
     assert names | {f"baseline/shuffled_prompts/{name}" for name in names} <= metrics.keys()
@@ -50,12 +51,12 @@ def test_images_are_generated_from_the_command_line(generation_run, tmp_path, ca
     contact_sheet = tmp_path / "sheet.png"
     prompt = ["--prompt", "a small red circle", "a large blue square"]
     options = [
-        "--samples",
+        "--num-images",
         "2",
-        "--num-decoding-steps",
+        "--generation.num-decoding-steps",
         "2",
-        "--guidance",
-        "1",
+        "--generation.guidance-scale",
+        "2",
         "--num-candidates",
         "3",
         "--output",
@@ -69,17 +70,17 @@ def test_images_are_generated_from_the_command_line(generation_run, tmp_path, ca
         assert (contact_sheet.read_bytes() == generated) == same, "the run's own seed is 0"
     assert evaluate.main([str(generation_run.path), "--split", "held_out"]) == 0
     assert "objects_right" in capsys.readouterr().out
-    changes = ["generation.num_decoding_steps=1", "generation.guidance=0.0"]
+    changes = ["generation.num_decoding_steps=1", "generation.guidance_scale=1.0"]
     assert evaluate.main([str(generation_run.path), "--split", "held_out", "--change", *changes]) == 0
     one, other = (
         "result-held_out.json",
-        "result-held_out,generation.num_decoding_steps=1,generation.guidance=0.0.json",
+        "result-held_out,generation.num_decoding_steps=1,generation.guidance_scale=1.0.json",
     )
     one, other = (json.loads((generation_run.path / name).read_text())["config"]["generation"] for name in (one, other))
-    assert (one["steps"], other["steps"], other["guidance"]) == (3, 1, 0.0)
+    assert (one["num_decoding_steps"], other["num_decoding_steps"], other["guidance_scale"]) == (3, 1, 1.0)
     capsys.readouterr()
-    changes = ["generation.num_images=2", "generation.temperature=0.0001", "generation.choice_temperature=0.0"]
-    assert evaluate.main([str(generation_run.path), "--split", "held_out", "--change", *changes]) == 0
+    changes = ["--num-images", "2", "--change", "generation.temperature=0.0001", "generation.choice_temperature=0.0"]
+    assert evaluate.main([str(generation_run.path), "--split", "held_out", *changes]) == 0
     assert "warning: all samples of a prompt are the same image" in capsys.readouterr().out
 
 
@@ -97,44 +98,39 @@ def test_a_reranker_keeps_its_best_candidate(generation_run):
 
     tokenizer = TrainedTokenizer(generation_run.path / TOKENIZER)
     task, params, _ = load_trained(config, generation_run, make_encoder(config, generation_run), which="best")
-    reranked = ImageGeneration(config, make_encoder(config, generation_run), tokenizer, Darkest())
-    prompts, settings = ["a small red circle", "a large blue square", "a small green star"], config.generation
-    generated = task.generate_images(params, prompts, dataclasses.replace(settings, num_images=6)).reshape(
-        3, 2, 3, 64, 64, 3
-    )
+    reranked = ImageGeneration(config, make_encoder(config, generation_run), tokenizer, reranker=Darkest())
+    prompts = ["a small red circle", "a large blue square", "a small green star"]
+    generated = task.generate_images(params, prompts, candidates=Candidates(num_images=6)).reshape(3, 2, 3, 64, 64, 3)
     light = generated.astype(np.float32).mean((3, 4, 5))
-    kept = reranked.generate_images(params, prompts, dataclasses.replace(settings, num_images=2, num_candidates=3))
+    kept = reranked.generate_images(params, prompts, candidates=Candidates(num_images=2, num_candidates=3))
     wanted = [[generated[i, j, light[i, j].argmin()] for j in range(2)] for i in range(3)]
     np.testing.assert_array_equal(kept, wanted)
     assert repeated == [prompt for prompt in prompts for _ in range(6)]
     assert not (kept == generated[:, :, 0]).all()
-    alone = dataclasses.replace(settings, num_images=2)
-    np.testing.assert_array_equal(
-        reranked.generate_images(params, prompts, alone), task.generate_images(params, prompts, alone)
-    )
+    two = Candidates(num_images=2)
+    alone = [each.generate_images(params, prompts, candidates=two) for each in (reranked, task)]
+    np.testing.assert_array_equal(*alone)
 
 
 def test_a_captioning_run_reranks(generation_run, captioning_run, tokenizer_run, tmp_path, capsys):
-    reranker, contact_sheet = f"generation.reranker={captioning_run.path}", tmp_path / "sheet.png"
-    command = [str(generation_run.path), "--split", "validation", "--change", reranker]
-    assert evaluate.main([*command, "generation.num_candidates=2"]) == 0
-    result = json.loads(next(generation_run.path.glob("result-validation*judge*.json")).read_text())
+    contact_sheet = tmp_path / "sheet.png"
+    command = [str(generation_run.path), "--split", "validation", "--reranker", str(captioning_run.path)]
+    assert evaluate.main([*command, "--num-candidates", "2"]) == 0
+    result = json.loads(next(generation_run.path.glob("result-validation*reranker*.json")).read_text())
     named = result["reranker"]
     assert (named["run"], named["checkpoint_step"], len(named["sha256"])) == (str(captioning_run.path), 1, 64)
     prompt = ["--prompt", "a small red circle", "--output", str(contact_sheet), "--num-candidates", "2"]
     assert predict.main([str(generation_run.path), *prompt, "--reranker", str(captioning_run.path)]) == 0
     assert "1 images in" in capsys.readouterr().out and contact_sheet.stat().st_size > 1_000
-    with pytest.raises(InputError, match=r"generation.num_candidates is 1; raise it, or leave the reranker out$"):
+    with pytest.raises(InputError, match="num_candidates is 1"):
         evaluate.main(command)
-    with pytest.raises(
-        InputError, match=r"generation.reranker .* is a run of the task 'image_tokenizer'; give one of "
-    ):
+    with pytest.raises(InputError, match=r"reranker .* is a run of the task 'image_tokenizer'; give one of "):
         predict.main([str(generation_run.path), *prompt, "--reranker", str(tokenizer_run.path)])
     with pytest.raises(InputError, match="nowhere"):
         predict.main([str(generation_run.path), *prompt, "--reranker", str(tmp_path / "nowhere")])
     (tmp_path / "half").mkdir()
     shutil.copy(captioning_run.path / "config.json", tmp_path / "half")
-    with pytest.raises(InputError, match=r"generation.reranker .*half is a run that has not ended"):
+    with pytest.raises(InputError, match=r"reranker .*half is a run that has not ended"):
         predict.main([str(generation_run.path), *prompt, "--reranker", str(tmp_path / "half")])
 
 
@@ -164,7 +160,7 @@ def test_generated_images_have_a_distance_to_real_images(generation_run, tmp_pat
     from tests.weights import fixtures
 
     source = str(fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet"))
-    command = [str(generation_run.path), "--split", "validation", "--change", f"generation.features={source}"]
+    command = [str(generation_run.path), "--split", "validation", "--features", source]
     assert evaluate.main(command) == 0
     result = json.loads(next(generation_run.path.glob("result-validation*features*.json")).read_text())
     rows = ("", "baseline/image_tokens/", "baseline/other_images/", "baseline/nearest_image/")
@@ -172,7 +168,7 @@ def test_generated_images_have_a_distance_to_real_images(generation_run, tmp_pat
     assert min(distances) > 0 and len(set(distances)) == 4
     assert (result["features"]["cnn"], len(result["features"]["sha256"])) == ("resnet18", 64)
     with pytest.raises(InputError, match=r"has the SHA-256 [0-9a-f]{64}, not abc$"):
-        evaluate.main([*command, "generation.features_sha256=abc"])
+        evaluate.main([*command, "--features-sha256", "abc"])
     given = {}
     monkeypatch.setattr(image_generation, "distances", lambda features, **rows: given.update(rows) or {})
     assert evaluate.main(command) == 0
@@ -190,7 +186,7 @@ def test_no_distance_where_images_are_the_same(tmp_path):
     from tests.weights import fixtures
 
     source = str(fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet"))
-    features = ImageFeatures(Generation(features=source))
+    features = ImageFeatures(source)
     images = list(np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8))
     rows = distances(features, generated=images[::-1], decoded=images[:4], real=images, train=images, seed=0)
     assert rows.pop("baseline/image_tokens/frechet_distance") > 1e-3
@@ -205,14 +201,20 @@ def test_no_distance_where_images_are_the_same(tmp_path):
     ("options", "message"),
     [
         (["--change", "generation.num_decoding_steps=4"], "the test split is scored once"),
-        (["--split", "held_out", "--change", "generation.num_decoding_stepss=4"], "did you mean 'num_decoding_steps'"),
-        (["--split", "held_out", "--change", "generation.num_decoding_steps=0"], "generation.num_decoding_steps is 0"),
-        (["--split", "held_out", "--change", "generation.cond_drop_prob=0.5"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "generation.token_frequency_power=0.1"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "generation.loss_weighting=elbo"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "model.hidden_size=64"], "nothing that was learned"),
-        (["--split", "held_out", "--change", "generation.num_decoding_steps"], "it looks like decoding.num_beams=3"),
-        (["--split", "held_out", "--change", "generation.num_candidates=9"], "choose at most 8"),
+        (["--split", "held_out", "--change", "generation.num_decoding_stepss=4"], "generation.num_decoding_steps"),
+        (
+            ["--split", "held_out", "--change", "generation.num_decoding_steps=0"],
+            "generation.num_decoding_steps is '0'",
+        ),
+        (["--split", "held_out", "--change", "generation.cond_drop_prob=0.5"], "cond_drop_prob.* trained with"),
+        (
+            ["--split", "held_out", "--change", "generation.token_frequency_power=0.1"],
+            "token_frequency_power.* trained with",
+        ),
+        (["--split", "held_out", "--change", "generation.loss_weighting=elbo"], "loss_weighting.* trained with"),
+        (["--split", "held_out", "--change", "model.hidden_size=64"], "model.hidden_size.* trained with"),
+        (["--split", "held_out", "--change", "generation.num_decoding_steps"], "num_decoding_steps"),
+        (["--split", "held_out", "--num-candidates", "9"], "choose at most 8"),
     ],
 )
 def test_what_cannot_be_changed_is_refused(generation_run, options, message):
@@ -223,16 +225,14 @@ def test_what_cannot_be_changed_is_refused(generation_run, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give --prompt"),
-        (["--prompt", "a red circle"], "give --output"),
+        (["--output", "x.png"], "prompt is not given"),
+        (["--prompt", "a red circle"], "output is not given"),
         (["--prompt", "a red circle", "--output", "sheet.jpg"], "must be a PNG file"),
-        (["--prompt", "a red circle", "--output", "x.png", "--image", "photo.jpg"], "leave --image out"),
-        (
-            ["--prompt", "a red circle", "--output", "x.png", "--num-decoding-steps", "0"],
-            "generation.num_decoding_steps is 0",
-        ),
-        (["--prompt", "a red circle", "--output", "x.png", "--num-candidates", "0"], "generation.num_candidates is 0"),
-        (["--prompt", "a red circle", "--output", "x.png", "--samples", "-1"], "generation.num_images is -1"),
+        ([*RED, "--image", "photo.jpg"], "image"),
+        ([*RED, "--generation.num-decoding-steps", "0"], "generation.num_decoding_steps is '0'"),
+        ([*RED, "--generation.cond-drop-prob", "0.5"], "generation.cond_drop_prob .* trained with"),
+        ([*RED, "--num-candidates", "0"], "num_candidates is '0'"),
+        ([*RED, "--num-images", "-1"], "num_images is '-1'"),
     ],
 )
 def test_options_that_do_not_fit_generation_are_refused(generation_run, options, message):
@@ -244,9 +244,9 @@ def test_images_depend_on_the_place_of_the_prompt_not_the_batch(generation_run):
     config = generation_run.config()
     task, params, _ = load_trained(config, generation_run, make_encoder(config, generation_run), which="best")
     prompts = ["a small red circle", "a large blue square", "a small green star"]
-    settings = dataclasses.replace(config.generation, num_images=2, num_candidates=2)
-    whole = task.generate_images(params, prompts, settings)
-    np.testing.assert_array_equal(task.generate_images(params, prompts, settings, batch=2), whole)
+    options = {"candidates": Candidates(num_images=2, num_candidates=2)}
+    whole = task.generate_images(params, prompts, **options)
+    np.testing.assert_array_equal(task.generate_images(params, prompts, **options, batch=2), whole)
     assert whole.shape == (3, 2, 64, 64, 3) and whole.dtype == np.uint8
 
 
@@ -312,16 +312,12 @@ def test_a_single_image_or_prompt_has_no_other_prompt(generation_run):
 
 
 def test_what_an_autoregressive_run_does_not_do_is_refused(generation_run, tmp_path):
-    config = generation_run.config()
-    autoregressive = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, attention_pattern="autoregressive")
-    )
+    autoregressive = with_changes(generation_run.config(), {"generation.kind": "autoregressive"})
     (tmp_path / "config.json").write_text(to_json(autoregressive), encoding="utf-8")
-    with pytest.raises(InputError, match="leave --steps out"):
-        predict.main(
-            [str(tmp_path), "--prompt", "a circle", "--output", str(tmp_path / "x.png"), "--num-decoding-steps", "4"]
-        )
-    with pytest.raises(InputError, match="draws one image token after the other; leave it out"):
+    message = "generation.num_decoding_steps belongs to generation.kind=masked"
+    with pytest.raises(InputError, match=message):
+        predict.main([str(tmp_path), *RED, "--generation.num-decoding-steps", "4"])
+    with pytest.raises(InputError, match=message):
         evaluate.main([str(tmp_path), "--split", "validation", "--change", "generation.num_decoding_steps=4"])
 
 

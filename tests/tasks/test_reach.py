@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageInput
+from vlm_jax.config.images import ImageInput
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer

@@ -1,6 +1,5 @@
 """Question answering: the loss, one image with many questions, predictions in order, baselines and scores."""
 
-import dataclasses
 import io
 import itertools
 from collections import Counter
@@ -11,28 +10,38 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, TextEncoder, Training
+from vlm_jax.config.data import EasyVQA
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
+from vlm_jax.config.vqa import VQA, Concat, Model, PerToken
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, soft_accuracy
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.baselines import baseline_warnings, shuffled_difference
 from vlm_jax.tasks.shared import shuffled_images
 from vlm_jax.tasks.vqa import VisualQuestionAnswering, batch_sums
 from vlm_jax.types import Batch, Example, Question
 
-CONFIG = Config(
-    data=Data(texts_per_image=3, threads=1),
+CONFIG = VQA(
+    data=EasyVQA(threads=1),
+    image=AugmentedImages(size=(8, 8)),
     model=Model(
-        hidden_size=16, num_attention_heads=2, intermediate_size=32, num_layers=2, classes=12,
-        attention_pattern="bidirectional", head="cls",
-        image=ImageEncoder(stem_width=4, widths=(8,), blocks=(0,)),
-        text=TextEncoder(feature_size=16, vocab_size=64, max_length=8),
+        hidden_size=16,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_layers=2,
+        fusion=Concat(attention_pattern="bidirectional", head=PerToken(classes=12)),
+        image=SmallCNN(stem_width=4, widths=(8,), blocks=(0,)),
+        text=Text(vocab_size=64, max_length=8),
     ),
-    training=Training(label_smoothing=0.1, evaluation_batch_images=4),
-)  # fmt: skip
+    training=TextTraining(texts_per_image=3, label_smoothing=0.1, evaluation_batch_images=4),
+)
 
 
 def picture(seed):
@@ -72,7 +81,7 @@ def encoder(slots):
     return ExampleEncoder(
         Tokenizer.build(texts, 64),
         AnswerVocabulary.build(TRAIN),
-        ImageInput(size=(8, 8)),
+        CONFIG.image,
         max_length=8,
         texts_per_image=slots,
         accepted_answers=2,
@@ -80,7 +89,8 @@ def encoder(slots):
 
 
 def make_task(slots=3, **changes):
-    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **changes))
+    """The task; `changes` are settings of the fusion."""
+    config = with_changes(CONFIG, {f"model.fusion.{name}": value for name, value in changes.items()})
     return VisualQuestionAnswering(config, encoder(slots))
 
 
@@ -254,9 +264,9 @@ def test_shuffling_moves_every_image_and_no_question(count):
 
 
 def test_more_answers_than_classes_are_refused():
-    with pytest.raises(InputError, match=r"model.classes is 6, the training set has 7 answers; raise it to 7"):
-        make_task(classes=6)
-    assert make_task(classes=None).model.classes == 7
+    with pytest.raises(InputError, match=r"classes is 6, the training set has 7 answers; raise it to 7"):
+        make_task(**{"head.classes": 6})
+    assert make_task(**{"head.kind": "cls"}).model.classes == 7
 
 
 def test_a_split_may_have_more_answers_a_question_than_training(task, params):

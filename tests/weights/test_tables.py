@@ -192,7 +192,7 @@ def test_an_import_of_another_version_is_refused_in_one_line(tmp_path, how):
     elif how == "another setting":
         about["model"]["text"]["former"] = 1
     elif how == "a setting less":
-        del about["model"]["text"]["segments"]
+        del about["model"]["text"]["type_vocab_size"]
     (folder / "port.json").write_text(json.dumps(about))
     (folder / "digests.json").unlink()
     write_digests(folder, folder / "digests.json")

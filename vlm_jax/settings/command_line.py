@@ -2,13 +2,14 @@
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn, TypeVar, get_origin
 
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.settings import help
 from vlm_jax.settings.changes import Words, change, checked
+from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group, fields_of, members, names, tree_of
 from vlm_jax.settings.presets import PRESETS, load_preset, presets_in
 
@@ -84,6 +85,47 @@ def parse_options(argv: list[str], options: type[Options], *, prog: str, descrip
             usage, description or inspect.cleandoc(options.__doc__ or ""), help.Section("Options", options, tree)
         )
     return checked(options, tree, strict=False)
+
+
+def first_path(argv: list[str], *, prog: str, description: str) -> Path:
+    """The path that a command line begins with, which decides the other options."""
+    if argv and not argv[0].startswith("-"):
+        return Path(argv[0])
+    if {"-h", "--help"} & {*argv}:
+        _exit_with_help(f"{prog} RUN [--OPTION VALUE ...]", f"{description} RUN --help shows its options.")
+    raise InputError("no run; its directory comes first, then options")
+
+
+def parse_for_run(
+    argv: list[str], options: type[Options], config: Config, changeable: Collection[Effect], *, prog: str
+) -> tuple[Options, Config]:
+    """A command's options, and the run's config with the settings changed that the command line names.
+
+    Only settings whose effect is `changeable` may change.
+    """
+    positional, words = split(argv, options)
+    asks_help = words.pop("help", None) is not None
+    settings = {name: value for name, value in words.items() if name.split(".")[0] not in options.model_fields}
+    own, tree = tree_of(options.model_construct()), tree_of(config)
+    change(options, own, _by_place(positional, options) | {name: words[name] for name in words if name not in settings})
+    _check_spelling(settings, options, type(config))
+    change(type(config), tree, settings)
+    changed = checked(type(config), tree, strict=False)
+    marks = effects(changed)
+    for name in settings:
+        if marks[name] not in changeable:
+            raise InputError(f"{name} is what the model was trained with; train another run with it")
+    if asks_help:
+        groups = {name.split(".")[0] for name, mark in marks.items() if mark in changeable and "." in name}
+        inner = [(name, field) for name, field in type(config).model_fields.items() if name in groups]
+        sections = [
+            help.Section(f"The run's {name}", type(getattr(changed, name)), tree[name], f"{name}.", field)
+            for name, field in inner
+        ]
+        _exit_with_help(
+            f"{prog} RUN [--OPTION VALUE ...]", help.summary(options), help.Section("Options", options, own), *sections
+        )
+    return checked(options, own, strict=False), changed
 
 
 def _by_place(words: list[str], options: type[Group]) -> dict[str, Words]:

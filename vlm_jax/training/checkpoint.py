@@ -21,6 +21,7 @@ from jax.sharding import SingleDeviceSharding
 from vlm_jax.config.tasks import Config
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.integrity import MANIFEST
+from vlm_jax.settings.groups import json_tree
 from vlm_jax.training import checkpoint_manifest as manifests
 from vlm_jax.training.state import Parameters, TrainState
 from vlm_jax.trees import compare_trees
