@@ -185,7 +185,7 @@ def _inputs(converted: ConvertedModel) -> dict[str, np.ndarray]:
 
 @partial(jax.jit, static_argnums=0)
 def run_encoder(
-    module: PretrainedModel, params: dict, inputs: dict[str, np.ndarray]
+    module: PretrainedModel, params: dict, inputs: dict[str, jax.Array]
 ) -> tuple[object, dict[str, object]]:
     """The module's output, and what its layers and the norm of its embeddings return."""
     wanted = {"norm", *(f"layer_{index}" for index in range(module.settings.num_layers))}
@@ -195,7 +195,7 @@ def run_encoder(
 
 
 @partial(jax.jit, static_argnums=0)
-def run_cnn(module: ImageClassifier, params: dict, pixels: np.ndarray) -> tuple[jax.Array, jax.Array | None]:
+def run_cnn(module: ImageClassifier, params: dict, pixels: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """The module's grid features and logits."""
     return module.apply({"params": params}, pixels)
 
