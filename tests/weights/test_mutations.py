@@ -9,7 +9,7 @@ import pytest
 
 from tests.weights.fixtures import BY_NAME
 from tests.weights.test_goldens import read, scores
-from vlm_jax.models import attention
+from vlm_jax.models import attention, inverted_residual
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import tables, verify
@@ -168,11 +168,8 @@ def test_forgotten_running_mean(name, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("nothing_compiled_is_used_again")
 def test_symmetric_padding_for_tensorflows(tmp_path, monkeypatch):
-    from vlm_jax.models import cnn
-    from vlm_jax.models.inverted_residual import EFFICIENTNET_LITE0, InvertedResiduals
-
     fixture = BY_NAME["efficientnet_lite0"].fixtures[-1]
     converted = read(fixture, tmp_path)
-    wrong = lambda settings, dtype: InvertedResiduals(EFFICIENTNET_LITE0, "symmetric", settings, dtype)  # noqa: E731
-    monkeypatch.setitem(cnn.CNNS, "efficientnet_lite0", wrong)
+    rows, _ = inverted_residual.INVERTED_RESIDUALS["efficientnet_lite0"]
+    monkeypatch.setitem(inverted_residual.INVERTED_RESIDUALS, "efficientnet_lite0", (rows, "symmetric"))
     assert worst(converted, fixture) > 1
