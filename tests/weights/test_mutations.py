@@ -20,7 +20,7 @@ def nothing_compiled_is_used_again(monkeypatch):
     """A program that was compiled before a function was exchanged would hide the exchange."""
     for name in ("run_encoder", "run_cnn"):
         body = getattr(verify, name).__wrapped__
-        again = jax.jit(lambda *inputs, body=body: body(*inputs), static_argnums=0)
+        again = jax.jit(lambda *inputs, body=body, **named: body(*inputs, **named), static_argnums=0)
         monkeypatch.setattr(verify, name, again)
 
 
@@ -88,14 +88,14 @@ def test_swapped_query_and_key(port):
 def test_wrong_head_axis(port, monkeypatch):
     """Heads and the width of a head, one for the other."""
     converted, fixture = port
-    into_heads = attention._into_heads
+    split_heads = attention._split_heads
 
     def wrong(settings, x):
-        right = into_heads(settings, x)
+        right = split_heads(settings, x)
         shape = right.shape
         return right.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
 
-    monkeypatch.setattr(attention, "_into_heads", wrong)
+    monkeypatch.setattr(attention, "_split_heads", wrong)
     assert worst(converted, fixture) > 1
 
 
