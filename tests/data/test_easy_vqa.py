@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_jax.config import Data
+from vlm_jax.config.data import EasyVQA
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
@@ -18,9 +18,9 @@ from vlm_jax.errors import InputError
 
 OPEN = """
 import sys
-from vlm_jax.config import Data
+from vlm_jax.config.data import EasyVQA
 from vlm_jax.data.sources import open_split
-examples = open_split(Data(directory=sys.argv[1]), "test")
+examples = open_split(EasyVQA(directory=Path(sys.argv[1])), "test")
 print(len(examples), sum(len(example.questions) for example in examples))
 assert not {"tensorflow", "torch", "transformers"} & set(sys.modules)
 """
@@ -99,13 +99,13 @@ def test_a_missing_package_names_its_install_command(tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install easy-vqa"):
-        open_split(Data(directory=str(tmp_path)), "train")
+        open_split(EasyVQA(directory=tmp_path), "train")
 
 
 def test_an_unwritable_directory_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"data\.directory"):
-        open_split(Data(directory=str(tmp_path / "file" / "below")), "train")
+        open_split(EasyVQA(directory=tmp_path / "file" / "below"), "train")
 
 
 def test_two_processes_prepare_once_with_few_words_and_no_tensorflow(tmp_path):
