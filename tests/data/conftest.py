@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from vlm_jax.config import Data, ImageInput
+from vlm_jax.config.data import EasyVQA
+from vlm_jax.config.images import AugmentedImages
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.sources import open_split
@@ -13,7 +14,7 @@ from vlm_jax.data.text import Tokenizer
 
 @pytest.fixture(scope="session")
 def data(data_directory):
-    return Data(directory=data_directory)
+    return EasyVQA(directory=data_directory)
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def splits(data):
 def encoder(splits):
     texts = [question.text for example in splits["train"] for question in example.questions]
     tokenizer, answers = Tokenizer.build(texts, 256), AnswerVocabulary.build(splits["train"])
-    image = ImageInput(size=(32, 32), flip=True, shift=3)
+    image = AugmentedImages(size=(32, 32), flip=True, shift=3)
 
     def make(**changes):
         default = ExampleEncoder(tokenizer, answers, image, max_length=16, texts_per_image=10)

@@ -1,6 +1,5 @@
 """Captions in three layouts: every caption is used or named with a reason, no path leaves the folder of images."""
 
-import dataclasses
 import json
 import re
 import tarfile
@@ -9,12 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlm_jax.config import Data, Files
+from vlm_jax.config.data import CaptionFiles, CocoCaptions, JsonLinesCaptions, JsonLinesQuestions, Karpathy
 from vlm_jax.data import user_dataset
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
 from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "coco_photos.tar"  # beside a checkout, if at all
 
@@ -36,12 +36,15 @@ def write(path, content):
     return str(path)
 
 
-def data_of(place, *names, name="jsonl", texts="captions", bad_rows="refuse", **splits):
+KINDS = {"jsonl": JsonLinesCaptions, "coco_captions": CocoCaptions, "karpathy": Karpathy}
+
+
+def data_of(place, *names, name="jsonl", **settings):
     """Settings for files in `place`, of one split in all three places where a data set has one file a split."""
-    paths = tuple(str(place / record) for record in names)
-    others = {} if name == "karpathy" else {"validation": paths, "test": paths}
-    files = Files(images=str(place / "images"), train=paths, bad_rows=bad_rows, **others | splits)
-    return Data(name=name, texts=texts, directory=str(place / "kept"), files=files)
+    paths = tuple(place / record for record in names)
+    others = {"validation": paths, "test": paths} if issubclass(KINDS[name], CaptionFiles) else {}
+    files = {"images": place / "images", "train": paths, "directory": place / "kept"}
+    return KINDS[name](**files | others | settings)
 
 
 def texts_of(examples):
@@ -51,9 +54,9 @@ def texts_of(examples):
 # JSON Lines
 
 
-def lines_of(place, *rows, texts="captions"):
+def lines_of(place, *rows, captions="all"):
     write(place / "rows.jsonl", list(rows))
-    return read_split(data_of(place, "rows.jsonl", texts=texts), "train")
+    return read_split(data_of(place, "rows.jsonl", captions=captions), "train")
 
 
 def row(**changes):
@@ -81,14 +84,16 @@ def test_lines_about_an_image_add_up_in_order(place):
 
 def test_the_first_caption_of_an_image_alone(place):
     rows = row(captions=["a cat", "a pet"]), row(image="b.png", captions=["a dog"]), row(captions=["later"])
-    assert texts_of(lines_of(place, *rows, texts="first_caption").examples) == {"a.png": ["a cat"], "b.png": ["a dog"]}
+    assert texts_of(lines_of(place, *rows, captions="first").examples) == {"a.png": ["a cat"], "b.png": ["a dog"]}
     assert texts_of(lines_of(place, *rows).examples)["a.png"] == ["a cat", "a pet", "later"]
 
 
 def test_one_file_of_lines_serves_questions_and_captions_in_one_process(place):
     write(place / "rows.jsonl", [{**row(captions=["a cat"]), "question": "what?", "answers": ["cat"]}])
-    for texts, expected in (("captions", "a cat"), ("questions", "what?"), (None, "what?"), ("captions", "a cat")):
-        (example,) = read_split(data_of(place, "rows.jsonl", texts=texts), "train").examples
+    captions = data_of(place, "rows.jsonl")
+    questions = JsonLinesQuestions(**{name: value for name, value in captions if name not in ("captions", "kind")})
+    for data, expected in ((captions, "a cat"), (questions, "what?"), (captions, "a cat")):
+        (example,) = read_split(data, "train").examples
         assert example.questions[0].text == expected
 
 
@@ -303,7 +308,7 @@ def test_one_karpathy_file_serves_every_split(place):
         ("11", "a pet", (), "caption"),
     ]
     assert validation[0].image == place / "images" / "val2014" / "COCO_val2014_000000000042.jpg"
-    first = dataclasses.replace(data, texts="first_caption")
+    first = with_changes(data, {"captions": "first"})
     assert texts_of(open_split(first, "train")) == {"a.png": ["a cat"], "9": ["A cat."]}
     assert open_split(first, "test") == test
 
@@ -405,57 +410,12 @@ def test_a_key_twice_spoils_its_entry_only(place):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "texts", "message"),
-    [
-        (
-            "coco_captions",
-            "questions",
-            r"the data set coco_captions has captions and no questions, and data.texts is qu",
-        ),
-        (
-            "karpathy",
-            "questions",
-            r"has captions and no questions, .*; choose the task captioning or another data.name$",
-        ),
-        (
-            "vqa_v2",
-            "captions",
-            r"vqa_v2 has questions and no captions, and data.texts is captions; choose the task vqa o",
-        ),
-        ("vqa_v2", "first_caption", r"has questions and no captions, and data.texts is first_caption; choose the task"),
-    ],
-)
-def test_texts_that_files_do_not_hold_are_refused_before_they_are_opened(place, name, texts, message):
-    for opener in (open_split, read_split):
-        with pytest.raises(InputError, match=message):
-            opener(data_of(place, "nowhere.json", name=name, texts=texts), "train")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"validation": ("dataset.json",)},
-            r"^data.files.validation is given, but the file of data.files.train holds e",
-        ),
-        ({"test": ("x.json",)}, r"data.files.test is given, .* every split of the data set karpathy; leave it out$"),
-        ({"train": ("dataset.json", "other.json")}, r"data.files.train has 2 files; the data set karpathy is one file"),
-        ({"train": ()}, r"karpathy reads your own files; give --data.files.train FILE$"),
-    ],
-)
-def test_other_files_beside_karpathys_are_refused(place, changes, message):
-    data = karpathy_of(place, entry(1, "a.png"))
-    with pytest.raises(InputError, match=message):
-        open_split(dataclasses.replace(data, files=dataclasses.replace(data.files, **changes)), "train")
-
-
 def test_a_karpathy_file_is_read_once_for_all_splits_until_it_changes(place):
     images = [entry(1, "a.png"), entry(2, "b.png", "val"), entry(3, "sub/c.png", "test")]
     data = karpathy_of(place, *images)
     before = user_dataset._read.cache_info().misses
-    for split, texts in (("train", "captions"), ("validation", "captions"), ("test", "first_caption")):
-        assert len(open_split(dataclasses.replace(data, texts=texts), split)) == 1
+    for split, captions in (("train", "all"), ("validation", "all"), ("test", "first")):
+        assert len(open_split(with_changes(data, {"captions": captions}), split)) == 1
     assert user_dataset._read.cache_info().misses == before + 1
     data = karpathy_of(place, *images, entry(4, "000000000009.jpg"))
     assert len(open_split(data, "train")) == 2
@@ -478,7 +438,6 @@ def test_real_photographs(tmp_path):
     texts_by_layout = []
     for name, file in (("jsonl", "rows.jsonl"), ("coco_captions", "coco.json"), ("karpathy", "karpathy.json")):
         data = data_of(tmp_path, file, name=name)
-        data = dataclasses.replace(data, files=dataclasses.replace(data.files, images=str(tmp_path / "images")))
         reading = read_split(data, "train")
         assert reading.bad_rows == ()
         texts_by_layout.append([(e.image, [question.text for question in e.questions]) for e in reading.examples])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config import Data, Files
+from vlm_jax.config.data import EasyVQA, JsonLinesQuestions
 from vlm_jax.data.digests import DIGITS, digest_split, image_digests, what_differs
 from vlm_jax.data.sources import open_split
 
@@ -49,9 +49,8 @@ def place(tmp_path):
 
 
 def data_of(place, **settings):
-    file = (str(place / "rows.jsonl"),)
-    files = Files(images=str(place / "images"), train=file, validation=file, test=file)
-    return Data(name="jsonl", directory=str(place.parent / "kept"), files=files, **settings)
+    splits = dict.fromkeys(("train", "validation", "test"), (place / "rows.jsonl",))
+    return JsonLinesQuestions(images=place / "images", directory=place.parent / "kept", **splits, **settings)
 
 
 def digest_of(place, split="train", **settings):
@@ -172,13 +171,13 @@ def test_a_damaged_cache_is_rebuilt(place, damage):
 
 
 def test_a_prepared_data_set_is_read_through_once(data_directory, tmp_path, monkeypatch):
-    data = Data(directory=data_directory, limit=20)
+    data = EasyVQA(directory=data_directory, limit=20)
     split_digest = digest_split(open_split(data, "train"), data, "train")
     monkeypatch.setattr("vlm_jax.data.digests.image_digests", lambda *_: pytest.fail("read again"))
     assert digest_split(open_split(data, "train"), data, "train") == split_digest
     monkeypatch.undo()
     moved = shutil.copytree(data_directory, tmp_path / "moved", ignore=shutil.ignore_patterns("split_digests"))
-    data = Data(directory=str(moved), limit=20)
+    data = EasyVQA(directory=moved, limit=20)
     assert digest_split(open_split(data, "train"), data, "train") == split_digest
     images = image_digests(open_split(data, "train"), data)
     assert len(images) == 20 == split_digest.images and len(set(images)) == 20

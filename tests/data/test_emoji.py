@@ -1,6 +1,5 @@
 """Emoji drawings: labels and tags, splits by label and by hand, entries that cannot be used."""
 
-import dataclasses
 import json
 import re
 import tarfile
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlm_jax.config import Data, Files
+from vlm_jax.config.data import Emoji
 from vlm_jax.data.emoji import SPLITS
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.user_dataset import read_split
@@ -38,11 +37,10 @@ def folder(tmp_path):
 ALL = [emoji(TRAIN), emoji(OTHER_TRAIN, styles=["google"]), emoji(VALIDATION), emoji(TEST, "joy", ())]
 
 
-def data_of(folder, *entries, texts="captions", bad_rows="refuse"):
+def data_of(folder, *entries, **settings):
     if entries:
         (folder / "captions.json").write_text(json.dumps(entries), encoding="utf-8")
-    files = Files(images=str(folder), bad_rows=bad_rows)
-    return Data(name="emoji", texts=texts, directory=str(folder.parent / "kept"), files=files)
+    return Emoji(images=folder, directory=folder.parent / "kept", **settings)
 
 
 def test_splits_by_label_and_by_hand(folder):
@@ -73,7 +71,7 @@ def test_the_label_comes_first_and_then_the_tags(folder):
 
 
 def test_labels_are_learned_and_tags_stay_references(folder):
-    data = data_of(folder, *ALL, texts="first_caption")
+    data = data_of(folder, *ALL, captions="first")
     assert [[text.text for text in example.questions] for example in open_split(data, "train")] == [["a face"]] * 2
     for split in ("validation", "test_style"):
         (example,) = open_split(data, split)
@@ -120,7 +118,7 @@ def test_a_rendering_named_twice_is_one_and_other_hands_are_left_alone(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"data.files.images: no file '.*captions.json'; its folder holds no .json"),
+        (None, r"data.images: no file '.*captions.json'; its folder holds no .json"),
         (b"{}", r"captions.json holds an object; expected a list of emoji with their labels"),
         (b"[", r"captions.json is not JSON"),
         (b'["\xff"]', r"captions.json is not UTF-8: byte 3"),
@@ -134,31 +132,12 @@ def test_a_list_that_is_none_is_named(folder, content, message):
         open_split(data_of(folder), "train")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"images": ""}, r"emoji reads your own files; give --data.files.images FOLDER$"),
-        (
-            {"train": ("x.json",)},
-            r"data.files.train is given, but captions.json in data.files.images holds every split",
-        ),
-        ({"test": ("x.json",)}, r"data.files.test is given, but captions.json .* of the data set emoji; leave it out$"),
-    ],
-)
-def test_mistakes_are_named(folder, changes, message):
-    data = data_of(folder, *ALL)
-    with pytest.raises(InputError, match=message):
-        open_split(dataclasses.replace(data, files=dataclasses.replace(data.files, **changes)), "train")
-    with pytest.raises(InputError, match=r"emoji has captions and no questions, and data.texts is questions; choose"):
-        open_split(dataclasses.replace(data, texts="questions"), "train")
-
-
 def test_real_renderings(tmp_path):
     if not REAL.exists():
         pytest.skip("the drawings are not beside this checkout")
     with tarfile.open(REAL) as tar:
         tar.extractall(tmp_path, filter="data")
-    data = data_of(tmp_path, texts="first_caption")
+    data = data_of(tmp_path, captions="first")
     readings = {split: read_split(data, split) for split in SPLITS}
     assert all(reading.bad_rows == () for reading in readings.values())
     counts = {split: len(reading.examples) for split, reading in readings.items()}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments import prepare_emoji
-from vlm_jax.config import Data, Files
+from vlm_jax.config.data import Emoji
 from vlm_jax.data.emoji_packages import NAMES, RENDERINGS
 from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
@@ -49,7 +49,7 @@ def test_renderings_and_names_come_together(packages, tmp_path, capsys):
             assert (image.mode, image.size) == ("RGB", (64, 64))
             assert np.asarray(image)[:20].reshape(-1, 3).tolist() == [[200, 30, 40]] * 20 * 64
             assert (np.asarray(image)[44:] == 255).all(), "what is transparent is white"
-    data = Data(name="emoji", texts="captions", files=Files(images=str(output)), directory=str(tmp_path / "kept"))
+    data = Emoji(images=output, directory=tmp_path / "kept")
     reading = read_split(data, "train")
     assert reading.examples[0].questions[0].text == "grinning face" and not reading.bad_rows
 

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config import ImageInput
+from vlm_jax.config.data import MAX_PIXELS
+from vlm_jax.config.images import Crop, ImageInput, Pad, Stretch
 from vlm_jax.data.images import decode_image, resize_image
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-LIMIT = ImageInput().max_pixels
+LIMIT = MAX_PIXELS
 
 COLOURS = {
     "r": (255, 0, 0),
@@ -175,7 +176,7 @@ def test_what_comes_of_each_file(name, content, outcome, tmp_path):
         assert "\n" not in outcome_text
     else:
         outcome_text = describe(image, image.shape)
-        resized = {how: resize_image(image, ImageInput(resize=how)) for how in ("crop", "pad", "stretch")}
+        resized = {how.kind: resize_image(image, ImageInput(resize=how)) for how in (Crop(), Pad(), Stretch())}
         assert {(image.shape, image.dtype.name) for image in resized.values()} == {((64, 64, 3), "uint8")}
         assert describe(resized["stretch"], image.shape) == outcome_text, "stretched, it shows the same squares"
     assert fnmatch.fnmatchcase(outcome_text, outcome.format(path=path, folder=tmp_path)), outcome_text

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config import ImageInput
+from vlm_jax.config.images import AugmentedImages, CenterCrop, Crop, ImageInput, Pad, Stretch
 from vlm_jax.data.images import augment_image, decode_image, normalise, resize_image
 from vlm_jax.errors import InputError
 
@@ -192,16 +192,16 @@ def test_resize_modes():
     wide = np.zeros((20, 40, 3), np.uint8)
     wide[:, 10:30] = (250, 0, 0)
     wide[:, 30:] = (0, 0, 250)
-    cropped = resize_image(wide, ImageInput(size=(10, 10), resize="crop"))
+    cropped = resize_image(wide, ImageInput(size=(10, 10), resize=Crop()))
     assert (cropped[:, 2:-2] == (250, 0, 0)).all() and (cropped[..., 0] > 200).all()
-    stretched = resize_image(wide, ImageInput(size=(20, 20), resize="stretch"))
+    stretched = resize_image(wide, ImageInput(size=(20, 20), resize=Stretch()))
     assert (stretched[:, 0] == 0).all() and (stretched[:, -1] == (0, 0, 250)).all()
-    padded = resize_image(wide, ImageInput(size=(40, 40), resize="pad", mean=(0.2, 0.4, 0.6)))
+    padded = resize_image(wide, ImageInput(size=(40, 40), resize=Pad(), mean=(0.2, 0.4, 0.6)))
     assert (padded[:10] == (51, 102, 153)).all() and (padded[30:] == (51, 102, 153)).all()
     np.testing.assert_array_equal(padded[10:30], wide)
 
 
-@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("resize", [Crop(), Pad(), Stretch()])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (7, 5)])
 def test_resize_of_extreme_shapes(resize, shape):
     resized = resize_image(np.full((*shape, 3), 77, np.uint8), ImageInput(size=(6, 9), resize=resize))
@@ -225,15 +225,15 @@ def scaled_and_cut(image, short_side, size, resample):
 def test_a_published_crop(shape, size, resample):
     """Cutting first and scaling then leaves the pixels of scaling first and cutting then."""
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    ours = resize_image(image, ImageInput(size=size, short_side=32, resample=resample))
+    ours = resize_image(image, ImageInput(size=size, resize=CenterCrop(short_side=32, resample=resample)))
     expected = scaled_and_cut(image, 32, size, Image.Resampling[resample.upper()])
     assert ours.shape == expected.shape and np.abs(ours.astype(int) - expected).max() <= 1
-    resized = resize_image(image, ImageInput(size=size, resample=resample))
+    resized = resize_image(image, ImageInput(size=size))
     assert np.abs(resized.astype(int) - expected).max() > 20
 
 
 def test_a_published_crop_allocates_little():
-    resize_image(np.zeros((1, 5_000_000, 3), np.uint8), ImageInput(size=(28, 28), short_side=32))
+    resize_image(np.zeros((1, 5_000_000, 3), np.uint8), ImageInput(size=(28, 28), resize=CenterCrop(short_side=32)))
 
 
 def test_shrinking_is_antialiased():
@@ -253,22 +253,22 @@ def test_normalisation_is_exact_whatever_stands_before_the_image():
 
 
 def test_flip_and_shift():
-    flip = ImageInput(size=(30, 50), flip=True)
+    flip = AugmentedImages(size=(30, 50), flip=True)
     seen = [augment_image(PHOTO, flip, np.random.default_rng(seed)) for seed in range(200)]
     mirrored = [np.array_equal(image, PHOTO[:, ::-1]) for image in seen]
     assert all(m or np.array_equal(image, PHOTO) for m, image in zip(mirrored, seen, strict=True))
     assert 70 < sum(mirrored) < 130
-    shift = ImageInput(size=(30, 50), shift=2)
+    shift = AugmentedImages(size=(30, 50), shift=2)
     padded = np.pad(PHOTO, ((2, 2), (2, 2), (0, 0)), mode="edge")
     windows = {padded[y : y + 30, x : x + 50].tobytes(): (y, x) for y in range(5) for x in range(5)}
     seen = {windows[augment_image(PHOTO, shift, np.random.default_rng(seed)).tobytes()] for seed in range(400)}
     assert len(seen) == 25
-    huge = augment_image(PHOTO, ImageInput(size=(30, 50), shift=500), np.random.default_rng(1))
+    huge = augment_image(PHOTO, AugmentedImages(size=(30, 50), shift=500), np.random.default_rng(1))
     assert huge.shape == PHOTO.shape
 
 
 def test_augmentation_repeats_with_its_generator():
-    settings = ImageInput(size=(20, 20), flip=True, shift=3)
+    settings = AugmentedImages(size=(20, 20), flip=True, shift=3)
     resized = resize_image(PHOTO, settings)
     twice = [augment_image(resized, settings, np.random.default_rng(5)) for _ in range(2)]
     np.testing.assert_array_equal(*twice)

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vlm_jax.config import ImageInput
+from vlm_jax.config.images import AugmentedImages
 from vlm_jax.data.images import decode_image, normalise, resize_image
 from vlm_jax.data.loader import TrainLoader, evaluation_batches
 from vlm_jax.errors import InputError
@@ -112,7 +112,7 @@ def test_augmentation_is_in_the_batch_and_changes(make, splits, encoder):
     plain = normalise(resize_image(pixels, encode.image), encode.image).tobytes()
     images = [loaded.batch.image[0].tobytes() for loaded in take(make(splits["train"][:1], batch_images=1), 30)]
     assert len(set(images)) > 15
-    still = encoder(image=ImageInput(size=(32, 32)))
+    still = encoder(image=AugmentedImages(size=(32, 32)))
     for loaded in take(make(splits["train"][:1], still, batch_images=1), 3):
         assert loaded.batch.image[0].tobytes() == plain
 

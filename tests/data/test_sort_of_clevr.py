@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config import Data
+from vlm_jax.config.data import SortOfClevr
 from vlm_jax.data.builders.sort_of_clevr import COLOURS, NON_RELATIONAL, RELATIONAL, Scene, paint, sample_scene
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
@@ -19,7 +19,7 @@ SPLITS = ("train", "validation", "test")
 
 @pytest.fixture(scope="session")
 def clevr(data_directory):
-    data = Data(name="sort_of_clevr", directory=data_directory)
+    data = SortOfClevr(directory=data_directory)
     return {split: list(open_split(data, split)) for split in SPLITS}
 
 
@@ -115,7 +115,7 @@ def test_one_seed_gives_the_same_bits_and_another_other_images(clevr, tmp_path, 
     monkeypatch.setattr("vlm_jax.data.builders.sort_of_clevr.NUM_IMAGES", {"train": 30, "test": 5})
 
     def generate(name, seed):
-        data = Data(name="sort_of_clevr", directory=str(tmp_path / name), drawing_seed=seed)
+        data = SortOfClevr(directory=tmp_path / name, seed=seed)
         return {example.image_id: example for split in SPLITS for example in open_split(data, split)}
 
     again, other = generate("again", 0), generate("other", 7)

@@ -1,15 +1,16 @@
 """Your own files: every row is used or named with a reason, no path leaves the folder, no image is in two splits."""
 
-import dataclasses
 import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from vlm_jax.config import Data, Files, ImageInput
+from vlm_jax.config.data import JsonLinesCaptions, JsonLinesQuestions
+from vlm_jax.config.images import ImageInput
 from vlm_jax.data import image_validation, user_dataset
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
@@ -18,6 +19,7 @@ from vlm_jax.data.splits import divide
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 
 GOOD = {"image": "a.png", "question": "what is it?", "answers": ["a cat"]}
 
@@ -40,12 +42,11 @@ def write(path, *rows):
     return str(path)
 
 
-def data_of(place, train="rows.jsonl", *, name="jsonl", bad_rows="refuse", **splits):
+def data_of(place, train="rows.jsonl", *, kind=JsonLinesQuestions, bad_rows="refuse", **splits):
     """Settings for files in `place`; images in its folder `images`."""
     names = {"train": train, **splits}
-    paths = {split: tuple(str(place / file) for file in str(file_names).split()) for split, file_names in names.items()}
-    files = Files(images=str(place / "images"), bad_rows=bad_rows, **paths)
-    return Data(name=name, directory=str(place / "kept"), files=files)
+    paths = {split: tuple(place / file for file in str(file_names).split()) for split, file_names in names.items()}
+    return kind(images=place / "images", directory=place / "kept", bad_rows=bad_rows, **paths)
 
 
 def read(place, *rows, **options):
@@ -175,7 +176,7 @@ def test_a_home_in_a_path_is_never_expanded(place, monkeypatch):
     (place / "images" / "~").mkdir()
     Image.new("RGB", (1, 1)).save(place / "images" / "~" / "secret.png")
     rows = write(place / "rows.jsonl", row(image="~/secret.png"))
-    data = Data(name="jsonl", files=Files(images=".", train=(rows,), validation=(rows,), test=(rows,)))
+    data = JsonLinesQuestions(images=Path(), **dict.fromkeys(("train", "validation", "test"), (Path(rows),)))
     (example,) = open_split(data, "train")
     assert example.image == place / "images" / "~" / "secret.png"
 
@@ -185,8 +186,8 @@ def test_links_inside_the_folder_are_fine(place):
     (place / "images" / "folder").symlink_to("sub")
     (place / "elsewhere").symlink_to("images")
     rows = write(place / "rows.jsonl", row(image="link.png"), row(image="folder/c.png"), row(image="größe 猫.png"))
-    files = Files(images=str(place / "elsewhere"), train=(rows,), validation=(rows,), test=(rows,))
-    examples = open_split(Data(name="jsonl", files=files), "train")
+    splits = dict.fromkeys(("train", "validation", "test"), (Path(rows),))
+    examples = open_split(JsonLinesQuestions(images=place / "elsewhere", **splits), "train")
     assert [example.image_id for example in examples] == ["link.png", "folder/c.png", "größe 猫.png"]
     assert all(example.image.read_bytes() for example in examples)
 
@@ -247,7 +248,7 @@ def test_bad_rows_are_refused_in_one_line(place):
     data = data_of(place, validation="rows.jsonl", test="more.jsonl")
     message = (
         f"3 bad rows, the first {place}/rows.jsonl:2: the question is empty; run experiments.inspect_data to see all, "
-        "or set data.files.bad_rows skip"
+        "or set data.bad_rows skip"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):  # a training should not end with the test's
         open_split(data, "train")
@@ -307,7 +308,7 @@ def test_images_are_checked_once_until_they_change(place, monkeypatch):
     for _ in range(2):  # what is bad is not remembered as good
         with pytest.raises(InputError, match=r"b\.png"):
             open_split(data, "test")
-    assert len(open_split(dataclasses.replace(data, limit=1), "test")) == 1
+    assert len(open_split(with_changes(data, {"limit": 1}), "test")) == 1
 
 
 @pytest.fixture
@@ -356,13 +357,11 @@ def test_few_images_have_a_part_in_every_split_and_a_note(place, capsys):
 
 def test_two_images_cannot_be_divided_into_three_and_can_into_two(place):
     write(place / "two.jsonl", row(), row(image="b.png"))
-    with pytest.raises(InputError, match=r"the train split is empty: .* at least 3 images .*files.validation FILE$"):
+    with pytest.raises(InputError, match=r"the train split is empty: .* at least 3 images .*data.validation FILE$"):
         open_split(data_of(place, "two.jsonl"), "train")
     write(place / "held out.jsonl", row(image="sub/c.png"))
     for name in ("validation", "test"):  # the remedy
-        data = data_of(place, "two.jsonl")
-        files = dataclasses.replace(data.files, **{name: (str(place / "held out.jsonl"),)})
-        data = dataclasses.replace(data, files=files)
+        data = with_changes(data_of(place, "two.jsonl"), {name: (place / "held out.jsonl",)})
         assert [len(open_split(data, split)) for split in ("train", "validation", "test")] == [1, 1, 1]
 
 
@@ -381,7 +380,7 @@ def test_images_of_a_group_are_in_one_split(many):
     assert len(patients["validation"]) == len(patients["test"]) == 2
     assert any({0, 19} <= those for those in patients.values())
     write(many / "captions.jsonl", *({"image": "1.png", "captions": ["one"], "group": "x"} for _ in range(2)))
-    captions = dataclasses.replace(data_of(many, "captions.jsonl", validation="rows.jsonl"), texts="captions")
+    captions = data_of(many, "captions.jsonl", validation="rows.jsonl", kind=JsonLinesCaptions)
     write(many / "rows.jsonl", {"image": "2.png", "captions": ["one"]})
     assert read_split(captions, "test").groups + read_split(captions, "train").groups == (("x",),)
 
@@ -396,8 +395,8 @@ def test_a_group_is_a_text_or_a_whole_number(place, group):
 def test_limit_takes_the_first(many):
     data = data_of(many, "many.jsonl")
     for split in ("train", "validation", "test"):
-        assert list(open_split(dataclasses.replace(data, limit=3), split)) == list(open_split(data, split))[:3]
-        few = open_split(dataclasses.replace(data, evaluation_limit=2), split)
+        assert list(open_split(with_changes(data, {"limit": 3}), split)) == list(open_split(data, split))[:3]
+        few = open_split(with_changes(data, {"evaluation_limit": 2}), split)
         assert len(few) == (2 if split != "train" else len(open_split(data, split)))
 
 
@@ -414,21 +413,18 @@ def test_a_file_is_read_once_until_it_changes(many):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": "", "train": ()}, r"own files; give --data.files.images FOLDER and --data.files.train FILE$"),
-        ({"images": ""}, r"give --data.files.images FOLDER$"),
-        ({"train": ()}, r"give --data.files.train FILE$"),
-        ({"images": "picturs"}, r"data.files.images '.*picturs' does not exist; give the folder"),
-        ({"images": "many.jsonl"}, r"data.files.images '.*many.jsonl' is no folder"),
-        ({"train": ("manny.jsonl",)}, r"data.files.train: no file '.*manny.jsonl'; did you mean 'many.jsonl'\?"),
-        ({"test": ("none/x.jsonl",)}, r"data.files.test: no file '.*x.jsonl', and no folder '.*none'"),
-        ({"validation": ("images/x.jsonl",)}, r"data.files.validation: no file .*; its folder holds no .json or"),
-        ({"train": ("images",)}, r"data.files.train: .*images is no regular file"),
-        ({"train": ("many.jsonl", "many.jsonl")}, r"data.files.train gives a file twice"),
+        ({"images": "picturs"}, r"data.images '.*picturs' does not exist; give the folder"),
+        ({"images": "many.jsonl"}, r"data.images '.*many.jsonl' is no folder"),
+        ({"train": ("manny.jsonl",)}, r"data.train: no file '.*manny.jsonl'; did you mean 'many.jsonl'\?"),
+        ({"test": ("none/x.jsonl",)}, r"data.test: no file '.*x.jsonl', and no folder '.*none'"),
+        ({"validation": ("images/x.jsonl",)}, r"data.validation: no file .*; its folder holds no .json or"),
+        ({"train": ("images",)}, r"data.train: .*images is no regular file"),
+        ({"train": ("many.jsonl", "many.jsonl")}, r"data.train gives a file twice"),
         ({"train": ("x" * 5000,)}, r"cannot read .*File name too long"),
         ({"train": ("~nobody-of-that-name/x.jsonl",)}, r"no file '~nobody-of-that-name/x.jsonl'"),
         ({"train": ("empty.jsonl",)}, r"the train split is empty: no image for it in .*empty.jsonl; .* at least 3 "),
-        ({"train": ("few.jsonl",)}, r"the train split is empty: .*few.jsonl; .* 3 images .*files.validation FILE$"),
-        ({"train": ("few.jsonl",), "validation": ("few.jsonl",)}, r"the test split is .* 2 .*--data.files.test FILE$"),
+        ({"train": ("few.jsonl",)}, r"the train split is empty: .*few.jsonl; .* 3 images .*data.validation FILE$"),
+        ({"train": ("few.jsonl",), "validation": ("few.jsonl",)}, r"the test split is .* 2 .*--data.test FILE$"),
         ({"test": ("bad.jsonl",), "bad_rows": "skip"}, r"the test split is .*bad.jsonl; 1 bad row, the first .*:1:"),
     ],
 )  # fmt: skip
@@ -436,15 +432,17 @@ def test_mistakes_are_named(many, changes, message, monkeypatch):
     monkeypatch.chdir(many)
     for name, rows in {"empty.jsonl": (), "few.jsonl": (row(image="0.png"),), "bad.jsonl": (b"{",)}.items():
         write(many / name, *rows)
-    files = dataclasses.replace(Files(images="images", train=("many.jsonl",)), **changes)
+    paths = {name: tuple(map(Path, value)) for name, value in changes.items() if isinstance(value, tuple)}
+    paths |= {"images": Path(changes["images"])} if "images" in changes else {}
+    data = with_changes(JsonLinesQuestions(images=Path("images"), train=(Path("many.jsonl"),)), changes | paths)
     with pytest.raises(InputError, match=message) as error:
-        open_split(Data(name="jsonl", files=files), "train")
+        open_split(data, "train")
     assert "\n" not in str(error.value)
 
 
 def test_a_home_is_expanded_in_settings_and_other_splits_are_named(many, monkeypatch):
     monkeypatch.setenv("HOME", str(many))
-    data = Data(name="jsonl", files=Files(images="~/images", train=("~/many.jsonl",)))
+    data = JsonLinesQuestions(images=Path("~/images"), train=(Path("~/many.jsonl"),))
     assert len(open_split(data, "train")) > 100
     with pytest.raises(InputError, match=r"jsonl has no split 'tests'; choose one of: .*test"):
         open_split(data, "tests")

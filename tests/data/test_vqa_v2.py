@@ -2,11 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from vlm_jax.config import Data, Files
+from vlm_jax.config.data import VQAv2
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.user_dataset import read_split
 from vlm_jax.errors import InputError
@@ -60,8 +61,8 @@ def folder(tmp_path):
 
 
 def data_of(folder, train, *, images="coco", bad_rows="refuse"):
-    files = Files(images=str(folder / images), train=train, validation=train, test=train, bad_rows=bad_rows)
-    return Data(name="vqa_v2", directory=str(folder / "kept"), files=files)
+    splits = dict.fromkeys(("train", "validation", "test"), tuple(map(Path, train)))
+    return VQAv2(images=folder / images, directory=folder / "kept", bad_rows=bad_rows, **splits)
 
 
 @pytest.mark.parametrize("backwards", [False, True])

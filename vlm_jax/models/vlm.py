@@ -53,8 +53,8 @@ class TextCache(NamedTuple):
 class VisualLanguageModel(nn.Module):
     """Images and K texts each -> logits.
 
-    `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where its kind is `features`, or
-    an image tokenizer's image tokens where it is `image_tokens`;
+    `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where `image.kind` is `features`, or an
+    image tokenizer's image tokens where it is `image_tokens`;
     `text` is token ids, or text features that already hold positions. `image_mask` [I, G] hides cells; [I, 1] hides
     all of them: the question alone. `keys`, one an example, switch dropout on.
     """
