@@ -50,7 +50,7 @@ def test_a_fifth_fusion_takes_two_files(extended, data_directory):
     assert "tiny: pooled, image_to_text, answers" in shown.stdout, shown.stderr
     assert "trunk/concat/layer_1" in shown.stdout
     sizes = ("--training.steps", "2", "--training.batch-images", "2", "--training.evaluation-batch-images", "2")
-    options = ("--model.fusion", "pooled", "--data.limit", "2", "--data.directory", data_directory, *sizes)
+    options = ("--model.fusion", "pooled", "--data.limit", "2", "--data.directory", str(data_directory), *sizes)
     trained = command(extended, "train", "configs/tiny.py", *options)
     assert trained.returncode == 0, trained.stderr
     assert (extended / "runs" / "tiny" / "result.json").exists()

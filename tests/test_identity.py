@@ -8,15 +8,15 @@ from typing import Literal
 
 import jax.numpy as jnp
 import pytest
-
-from vlm_jax.config import KINDS, Config, Data, Optimizer, Training, leaves
 from vlm_jax.config_checks import check
 from vlm_jax.config_json import with_overrides
+from vlm_jax.setting_kinds import Identity, Kind, Speed, kinds_of
+
+from vlm_jax.config import KINDS, Config, Data, Optimizer, Training, leaves
 from vlm_jax.errors import InputError
 from vlm_jax.identity import changes, forbidden, same_schedule, with_settings_of
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder
-from vlm_jax.setting_kinds import Identity, Kind, Speed, kinds_of
 from vlm_jax.training.optimizer import learning_rate_schedule
 
 CONFIG = check(Config(name="run"))

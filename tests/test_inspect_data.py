@@ -175,7 +175,7 @@ def test_files_without_any_good_row_are_shown_too(own, tmp_path, capsys):
 
 
 def test_a_prepared_data_set_by_name(data_directory, tmp_path, capsys):
-    options = ["--data.directory", data_directory, "--data.limit", "30", "--contact-sheet", str(tmp_path / "sheet.png")]
+    options = ["--data.directory", str(data_directory), "--data.limit", "30", "--contact-sheet", str(tmp_path / "sheet.png")]
     assert main(["easy_vqa", *options]) == 0
     rows = rows_of(capsys.readouterr().out)
     assert {"images 30 30 30", "unreadable images: 0", "bad rows: 0", "train and test 0 0"} <= rows

@@ -8,11 +8,11 @@ import signal
 import jax
 import numpy as np
 import pytest
+from vlm_jax.config_checks import check
 
 from experiments.train import main
 from tests.weights import own
 from tests.weights.own import config, fresh
-from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.trees import flatten
@@ -151,7 +151,7 @@ def test_a_cnn_brings_its_preprocessing(tmp_path):
 
 
 def train(folder, data_directory, *options):
-    return main(["configs/tiny.py", "--workdir", str(folder), "--data.directory", data_directory, *SHORT, *options])
+    return main(["configs/tiny.py", "--workdir", str(folder), "--data.directory", str(data_directory), *SHORT, *options])
 
 
 @pytest.fixture(scope="module")

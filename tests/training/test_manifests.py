@@ -10,12 +10,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from vlm_jax.config_json import to_json
 
 from experiments import accept, evaluate, predict, report, train
 from vlm_jax.ablation.items import read_items
 from vlm_jax.ablation.records import read_run
 from vlm_jax.config import Model
-from vlm_jax.config_json import to_json
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from vlm_jax.config_checks import check
 
 from vlm_jax.config import (
     Config,
@@ -26,7 +27,6 @@ from vlm_jax.config import (
     TextEncoder,
     Training,
 )
-from vlm_jax.config_checks import check
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer

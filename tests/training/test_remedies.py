@@ -8,12 +8,12 @@ import re
 
 import jax
 import pytest
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json
 
 from tests.weights import fixtures, own
 from tests.weights.own import config, fresh
 from vlm_jax.command_line import parse_train
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.training.initialization import start
