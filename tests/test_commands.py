@@ -291,9 +291,7 @@ def test_bad_rows_stop_a_training_before_it_starts_or_are_left_out(own, capfd):
     folder, lines = own
     (folder / "images" / "39.jpg").write_text("no image", encoding="utf-8")
     lines.append({"image": "../rows.jsonl", "question": "what is it?", "answers": ["a secret"]})
-    with pytest.raises(
-        InputError, match=r"2 bad rows, the first .*rows\.jsonl:81: .*'\.\.'.*data.bad_rows skip"
-    ):
+    with pytest.raises(InputError, match=r"2 bad rows, the first .*rows\.jsonl:81: .*'\.\.'.*data.bad_rows skip"):
         train_own(folder, lines)
     assert not (folder / "run" / "metrics.jsonl").exists()
     assert train_own(folder, lines, "--data.bad-rows", "skip", "--workdir", str(folder / "run2")) == 0
@@ -303,7 +301,15 @@ def test_bad_rows_stop_a_training_before_it_starts_or_are_left_out(own, capfd):
 @pytest.mark.slow
 def test_the_reference_takes_a_real_step(data_directory, tmp_path):
     """From pixels through ResNet-50 and BERT-base to 30,522 classes, at batch 2."""
-    options = ["--workdir", str(tmp_path / "run"), "--data.directory", str(data_directory), *SMALL, "--training.steps", "1"]
+    options = [
+        "--workdir",
+        str(tmp_path / "run"),
+        "--data.directory",
+        str(data_directory),
+        *SMALL,
+        "--training.steps",
+        "1",
+    ]
     assert train.main([str(ROOT / "configs" / "reference_base.py"), *options]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert result["parameters"] > 155e6

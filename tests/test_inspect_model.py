@@ -75,9 +75,7 @@ def test_classes_come_from_the_config_or_the_option(capsys):
 
 
 def test_settings_are_options(capsys):
-    _, rows, text = shown(
-        capsys, "--model.fusion.kind", "late", "--image.size", "32", "48"
-    )
+    _, rows, text = shown(capsys, "--model.fusion.kind", "late", "--image.size", "32", "48")
     assert "late, dual_encoder, product" in text and "32 x 48 pixels" in text
     assert {"trunk/image_layer_0", "trunk/text_layer_1", "head/image_pooler"} <= rows.keys()
 
