@@ -13,7 +13,8 @@ from vlm_jax.errors import InputError
 from vlm_jax.identity import changes, forbidden, same_schedule, with_settings_of
 from vlm_jax.run_claim import claim
 from vlm_jax.settings.changes import with_changes
-from vlm_jax.settings.effects import Effect, possible_effects
+from vlm_jax.settings.effects import Effect
+from vlm_jax.settings.groups import choices, group_in
 from vlm_jax.training.optimizer import learning_rate_schedule
 
 CONFIG = VQA(name="run")
@@ -36,7 +37,20 @@ MAY_CHANGE = {
     Effect.SOURCE: {"init.model", "init.text", "init.image", "model.text.tokenizer", "image_tokenizer.run"},
     Effect.LENGTH: {"training.steps"},
 }
-MARKS = {name: mark for task in TASKS.values() for name, mark in possible_effects(task).items()}
+
+
+def marks_of(group, prefix="", inherited=Effect.IDENTITY):
+    """The effect of every setting that a class can have."""
+    for name, field in group.model_fields.items():
+        mark = next((entry for entry in field.metadata if isinstance(entry, Effect)), inherited)
+        groups = [*choices(field).values(), *filter(None, [group_in(field)])]
+        for member in groups:
+            yield from marks_of(member, f"{prefix}{name}.", mark)
+        if not groups:
+            yield prefix + name, mark
+
+
+MARKS = {name: mark for task in TASKS.values() for name, mark in marks_of(task)}
 
 
 def test_only_known_settings_may_change():
