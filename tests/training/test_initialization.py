@@ -192,6 +192,7 @@ def test_a_run_records_its_sources_and_takes_the_tokenizer(run, bert):
     assert Tokenizer.load(run).tokens(texts) == Tokenizer.load(bert).tokens(texts)
 
 
+@pytest.mark.slow
 def test_a_run_is_a_source(run, data_directory, tmp_path, capsys):
     """Its CNN, its text side, or all of it; another vocabulary of answers leaves the classifier."""
     assert train(tmp_path / "whole", data_directory, *FITS, "--init.kind", "model", "--init.model", str(run)) == 0
