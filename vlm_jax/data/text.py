@@ -52,6 +52,11 @@ class Tokenizer:
         return cls(bert_tokenizer(train_vocabulary(texts, vocab_size), lower_case=True), "built from the data")
 
     @classmethod
+    def empty(cls) -> "Tokenizer":
+        """A tokenizer of special tokens alone, where no text is read."""
+        return cls(bert_tokenizer({token: i for i, token in enumerate(SPECIAL_TOKENS)}, lower_case=True), "empty")
+
+    @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":
         """The tokenizer in a folder (tokenizer.json or vocab.txt), in such a file, or at a hub id."""
         return cls(read_tokenizer(source), str(source))
