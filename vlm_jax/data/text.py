@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vlm_jax.data.configured_tokenizer import settings_of, special_names
+from vlm_jax.data.configured_tokenizer import SPECIAL_TOKENS, settings_of, special_names
 from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 
