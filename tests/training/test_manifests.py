@@ -113,15 +113,21 @@ def damages(good, step):
             yield name, DAMAGES[number % 3]
 
 
-@pytest.mark.parametrize("use", [read, pytest.param(resume, marks=pytest.mark.slow)])
-def test_whatever_happens_to_a_file_it_is_named_or_the_newest_good_state_is_used(good, tmp_path, caplog, use):
+# A checkpoint's files are read alike by both.
+@pytest.mark.parametrize(
+    ("use", "of_checkpoint"),
+    [(read, False), (read, True), (resume, False), pytest.param(resume, True, marks=pytest.mark.slow)],
+)
+def test_whatever_happens_to_a_file_it_is_named_or_the_newest_good_state_is_used(
+    good, tmp_path, caplog, use, of_checkpoint
+):
     options = (RunFolder(good).config(),) if use is resume else ()
     (step, _), expected = use(copied(good, tmp_path / "good"), *options)
     with Checkpoints(good / "checkpoints") as checkpoints:
         states = dict(parameters(checkpoints, str(entry)) for entry in checkpoint_manifest.steps(good / "checkpoints"))
     assert len(set(states.values())) == 2
-    cases = list(damages(good, step))
-    assert len({name for name, _ in cases}) > 20
+    cases = [case for case in damages(good, step) if (case[0].parts[0] == "checkpoints") == of_checkpoint]
+    assert len(cases) > (15 if of_checkpoint else 5)
     for number, (name, damage) in enumerate(cases):
         path = copied(good, tmp_path / str(number))
         damage(path / name)
