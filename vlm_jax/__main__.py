@@ -1,7 +1,5 @@
 """Every command: `python -m vlm_jax train configs/quickstart.py`; `python -m vlm_jax` lists them."""
 
-import sys
-
 from vlm_jax.interrupts import install
 
 install()  # before the slow imports: from here on a signal ends the command with one line
@@ -10,7 +8,7 @@ from importlib import import_module  # noqa: E402
 from pkgutil import iter_modules  # noqa: E402
 
 from vlm_jax.command_line import run_command  # noqa: E402
-from vlm_jax.errors import one_of  # noqa: E402
+from vlm_jax.errors import InputError, one_of  # noqa: E402
 from vlm_jax.invocation import folder_of_commands  # noqa: E402
 
 
@@ -23,7 +21,8 @@ def main(argv: list[str]) -> int:
         for name in names:
             print(f"  {name:15s} {import_module(f'{folder.__name__}.{name}').__doc__.partition('`')[0].strip(' :')}")
         return 0
-    one_of("the command", argv[0], names)
+    if argv[0] not in names:
+        raise InputError(f"no command {argv[0]!r}; {one_of(names)}")
     return import_module(f"{folder.__name__}.{argv[0]}").main(argv[1:])
 
 

@@ -7,7 +7,7 @@ FOLDERS = ("vlm_jax.commands", "experiments")
 """Where the commands are: in an installed package, and in sources that are not installed."""
 
 
-def command(name: str) -> str:
+def command_name(name: str) -> str:
     """`python -m experiments.NAME` where the process was started so, otherwise `python -m vlm_jax NAME`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     folder = spec.name.rpartition(".")[0] if spec else ""
