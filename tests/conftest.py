@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -32,10 +33,14 @@ def few_scenes():
     """Drawn scenes are few in every test; how many of each split there are."""
     from vlm_jax.data import sources
 
-    def few(data, directory):
-        from vlm_jax.data.builders.shape_scenes import ShapeScenes
+    build = sources.BUILDERS["shape_scenes"]
 
-        return ShapeScenes(num_images=SCENES, data_dir=str(directory), file_format="array_record")
+    def few(data, directory):
+        from vlm_jax.data.builders import shape_scenes
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shape_scenes, "ShapeScenes", partial(shape_scenes.ShapeScenes, num_images=SCENES))
+            return build(data, directory)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sources.BUILDERS, "shape_scenes", few)
