@@ -12,6 +12,7 @@ from vlm_jax.config.rules import Count, Whole
 from vlm_jax.config.tasks import TASKS, TextConfig
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_config
 from vlm_jax.settings.groups import Group
 
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
         argv,
         Options(),
         TASKS,
-        prog="python -m experiments.inspect_model",
+        prog=command_name("inspect_model"),
         description="Parameters, output shapes and FLOPs of a model, module by module. The first argument is a config "
         "file; every setting in it is an option.",
     )

@@ -16,6 +16,7 @@ from vlm_jax.command_line import run_command
 from vlm_jax.config.rules import Seed
 from vlm_jax.config.use import Candidates
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.command_line import first_path, parse_for_run
 from vlm_jax.settings.effects import Effect
@@ -76,7 +77,7 @@ class Generate(Predict, Candidates):
     """The PNG that shows all generated images."""
 
 
-PROG = "python -m experiments.predict"
+PROG = command_name("predict")
 DESCRIPTION = "Answer questions about images, write captions of images, or generate images, as the run's task is."
 OPTIONS: dict[str, type[Predict]] = {"vqa": Answer, "captioning": Caption, "image_generation": Generate}
 

@@ -218,7 +218,7 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, tmp_path, ca
     for line in lines[::2]:
         line["score"] = 0.0
     other.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    with pytest.raises(InputError, match=r"predictions\.jsonl .* experiments\.accept"):
+    with pytest.raises(InputError, match=r"predictions\.jsonl .* vlm_jax accept"):
         compare.main([str(trained), str(copies[1])])
     assert accept.main([str(copies[1]), "--yes"]) == 0 and "predictions.jsonl" in capsys.readouterr().out
     assert compare.main([str(trained), str(copies[1])]) == 0

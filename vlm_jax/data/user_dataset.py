@@ -37,7 +37,7 @@ def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
     if bad_rows and data.bad_rows == "refuse":
         raise InputError(
             f"{counted(len(bad_rows), 'bad row')}, the first {bad_rows[0]}; "
-            "run experiments.inspect_data to see all, or set data.bad_rows skip"
+            f"run {command_name('inspect_data')} to see all, or set data.bad_rows skip"
         )
     for name, reading in readings.items():
         _check_not_empty(data, name, reading)

@@ -17,6 +17,7 @@ from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.run_folder import ANSWERS, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder, open_run
 from vlm_jax.tasks import TASKS
 from vlm_jax.tasks.reranker import Reranker
@@ -132,7 +133,7 @@ def _finished(setting: str, path: Path, task: str, preset: str) -> tuple[RunFold
             f"{setting} {path} is a run of the task {run_config.task!r}; give one of {task!r}, such as {preset} leaves"
         )
     if not folder.finished:
-        raise InputError(f"{setting} {path} is a run that has not ended; finish it with experiments.train")
+        raise InputError(f"{setting} {path} is a run that has not ended; finish it with {command_name('train')}")
     return folder, run_config
 
 
