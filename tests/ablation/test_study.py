@@ -134,7 +134,7 @@ def test_a_wild_name_is_a_plain_folder(configs):
             "max_image_positions=9: the image grid has 16 grid positions",
         ),
         (
-            {"variants": vary({"init.image": ["weights/none"]}), "common": {"init.kind": "parts", "init.text": "x"}},
+            {"variants": chain(vary({}), variant({"init.kind": "parts", "init.image": "weights/none"}))},
             "weights/none",
         ),
         ({"variants": vary({"model.text.tokenizer": ["words/none"]})}, "tokenizer=words/none: "),
