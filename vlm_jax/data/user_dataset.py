@@ -18,6 +18,7 @@ from vlm_jax.data.split_files import DIVIDED, SPLITS, Files, checked_files, spli
 from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.vqa_v2 import read_vqa_v2
 from vlm_jax.errors import InputError, one_of
+from vlm_jax.invocation import command_name
 from vlm_jax.types import Example
 
 NAMED = 5  # bad rows named in a note
