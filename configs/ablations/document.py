@@ -24,10 +24,10 @@ def get_study() -> Study:
                 title="easy-VQA, 400 steps",
                 base="../quickstart.py",
                 variants=chain(
-                    vary({"model.attention_pattern": ["bidirectional"]}),
-                    variant({"model.fusion": "cross"}, name="words ask the image's keys (cross)"),
+                    vary({"model.fusion.attention_pattern": ["bidirectional"]}),
+                    variant({"model.fusion.kind": "cross"}, name="words ask the image's keys (cross)"),
                     variant({"model.image.projection": "mlp"}, name="cells projected by two matrices"),
-                    variant({"model.image.cnn": "patches"}, name="patches in the place of the CNN's grid"),
+                    variant({"model.image.kind": "patches"}, name="patches in the place of the CNN's grid"),
                     variant({"model.image.positions": "shared"}, name="cells without positions"),
                 ),
                 common={"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmup_steps": 50},

@@ -7,6 +7,12 @@ Time: 35 runs of two to six minutes on one core, two hours in all. fusion_relati
 from vlm_jax.ablation.study import Comparison, Study, chain, variant, vary
 
 COMMON = {"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmup_steps": 50}
+HALF_AS_WIDE = {
+    "model.fusion.kind": "co_attention",
+    "model.hidden_size": 64,
+    "model.layout.kind": "custom",
+    "model.layout.text_feature_size": 128,
+}
 METRICS = ("accuracy", "accuracy/open", "accuracy/yes_no")
 
 
@@ -26,7 +32,7 @@ def get_study() -> Study:
             Comparison(
                 title="easy-VQA, 400 steps, equal depth",
                 base="../quickstart.py",
-                variants=vary({"model.fusion": ["cross", "co_attention", "late"]}),
+                variants=vary({"model.fusion.kind": ["cross", "co_attention", "late"]}),
                 common=COMMON,
                 metrics=METRICS,
             ),
@@ -35,11 +41,9 @@ def get_study() -> Study:
                 base="../quickstart.py",
                 variants=chain(
                     variant({}, name="fusion=concat"),
-                    vary({"model.fusion": ["cross", "late"]}),
+                    vary({"model.fusion.kind": ["cross", "late"]}),
                     # Its image side is computed for each of an image's ten questions: no layer is narrow enough.
-                    variant(
-                        {"model.fusion": "co_attention", "model.hidden_size": 64}, name="co_attention, half as wide"
-                    ),
+                    variant(HALF_AS_WIDE, name="co_attention, half as wide"),
                 ),
                 common=COMMON,
                 match="flops",

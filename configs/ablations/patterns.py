@@ -23,14 +23,14 @@ def get_study() -> Study:
             Comparison(
                 title="Answers, easy-VQA, 400 steps",
                 base="../quickstart.py",
-                variants=vary({"model.attention_pattern": ["bidirectional"]}),
+                variants=vary({"model.fusion.attention_pattern": ["bidirectional"]}),
                 common={"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmup_steps": 50},
                 metrics=("accuracy", "accuracy/open", "accuracy/yes_no"),
             ),
             Comparison(
                 title="Captions, shape_scenes, 500 steps",
                 base="../shape_scenes_captioning.py",
-                variants=vary({"model.attention_pattern": ["causal"]}),
+                variants=vary({"model.fusion.attention_pattern": ["causal"]}),
                 common={"training.steps": 500, "training.evaluate_every": 250},
                 metrics=("rule_accuracy", "objects_named", "cider_d"),
             ),

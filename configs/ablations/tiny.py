@@ -15,7 +15,7 @@ def get_study() -> Study:
             Comparison(
                 title="Fusions, easy-VQA, 40 steps",
                 base="../tiny.py",
-                variants=vary({"model.fusion": ["cross", "co_attention", "late"]}),
+                variants=vary({"model.fusion.kind": ["cross", "co_attention", "late"]}),
                 metrics=("accuracy", "accuracy/open", "accuracy/yes_no"),
             ),
         ),

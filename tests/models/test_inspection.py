@@ -91,8 +91,8 @@ def test_two_matrices_of_a_projection_are_both_counted():
 
 def test_products_by_hand():
     """One layer, width D = 8, 12 cells, 3 questions of 10 tokens, of which the last layer asks with [CLS] alone."""
-    settings = dataclasses.replace(
-        settings_of("late", "dual_encoder", "product", cnn="patches", hidden_size=8), num_layers=1
+    settings = with_changes(
+        settings_of("late", "dual_encoder", "product", cnn="patches", hidden_size=8), {"num_layers": 1}
     )
     rows = {row.path: row for row in inspected(settings, image_size=(24, 32))}
     assert rows["embed/image_fc"].flops == 2 * 12 * (8 * 8 * 3) * 8

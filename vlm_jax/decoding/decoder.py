@@ -240,8 +240,8 @@ def beam_search(
 
     At each step the 2K best continuations are looked at. One that ends joins those that have ended if it is among the K
     best, and the K best that do not end go on. With `early_stopping` True an image is done as soon as K texts have
-    ended; with "never", when no text that goes on could still become better than the worst of them. Texts without an end when
-    the room is full count as ended.
+    ended; with "never", when no text that goes on could still become better than the worst of them. Texts without an
+    end when the room is full count as ended.
     """
     settings, special, max_tokens = decoder.settings, decoder.special, decoder.max_tokens
     count, alpha = settings.num_beams, settings.length_penalty
