@@ -28,13 +28,13 @@ SAMPLE_SECONDS = 0.5
 
 
 class Benchmark(Group):
-    """Images a second by steps, guidance and batch, and those of the autoregressive row with its cache."""
+    """Images a second by steps, guidance scale and batch, and those of the autoregressive row with its cache."""
 
     config: Annotated[Path, POSITIONAL]
     """A config file of the task image_generation."""
     steps: tuple[int, ...] = (4, 8, 12, 16, 32)
     """Numbers of steps of masked decoding."""
-    guidance: tuple[float, ...] = (1.0, 3.0)
+    guidance_scale: tuple[float, ...] = (1.0, 3.0)
     """Guidance scales; all above 1 cost the same, twice that of 1."""
     batch: tuple[int, ...] = (1, 16)
     """Images drawn at a time."""
@@ -56,20 +56,20 @@ def main(argv: list[str]) -> int:
     rows = [
         row
         for batch in arguments.batch
-        for row in measure(config, batch, arguments.steps, arguments.guidance, arguments.rounds)
+        for row in measure(config, batch, arguments.steps, arguments.guidance_scale, arguments.rounds)
     ]
     print(json.dumps(rows) if arguments.json_ else _table(rows))
     return 0
 
 
 def measure(
-    config: ImageGeneration, batch: int, steps: Sequence[int], guidance: Sequence[float], rounds: int
+    config: ImageGeneration, batch: int, steps: Sequence[int], guidance_scales: Sequence[float], rounds: int
 ) -> list[dict[str, Any]]:
     """A row for each way of drawing `batch` images: seconds (median, least, most) and images a second."""
     ways: list[tuple[str, Masked | Autoregressive]] = [
-        ("masked", Masked(num_decoding_steps=count, guidance_scale=scale)) for scale in guidance for count in steps
+        ("masked", Masked(num_decoding_steps=count, guidance_scale=scale)) for scale in guidance_scales for count in steps
     ]
-    ways += [("autoregressive", Autoregressive(guidance_scale=scale)) for scale in guidance]
+    ways += [("autoregressive", Autoregressive(guidance_scale=scale)) for scale in guidance_scales]
     ways += [("config", config.generation)]
     calls = [_generation_call(config, batch, generation) for _, generation in ways]
     compile_seconds = [_seconds(call, 1) for call in calls]

@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
     log_probability: Float[Array, "I N"]
     """Their sum; `IMPOSSIBLE` where there is no text."""
     score: Float[Array, "I N"]
-    """What a beam search ranks by: the sum over the length penalty."""
+    """What a beam search ranks by: the sum divided by the number of new tokens to the power `length_penalty`."""
 
 
 class Texts(NamedTuple):
@@ -214,11 +214,6 @@ def _pick(tree: Any, index: Int[Array, "I n"]) -> Any:
     return jax.tree.map(lambda leaf: jax.vmap(lambda rows, places: rows[places])(leaf, index), tree)
 
 
-def length_penalty(length: Array | int, alpha: float) -> Array:
-    """((5 + length) / 6) ** alpha, by which a log-probability is divided (Wu et al. 2016, GNMT, eq. 14)."""
-    return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
-
-
 class Beams(NamedTuple):
     """K texts that go on and the K best that have ended."""
 
@@ -240,11 +235,11 @@ def beam_search(
 
     At each step the 2K best continuations are looked at. One that ends joins those that have ended if it is among the K
     best, and the K best that do not end go on. With `early_stopping` True an image is done as soon as K texts have
-    ended; with "never", when no text that goes on could still become better than the worst of them. Texts without an
-    end when the room is full count as ended.
+    ended; with "never", when no text that goes on could still become better than the worst of them; with False, when
+    none could at its length so far. Texts without an end when the room is full count as ended.
     """
     settings, special, max_tokens = decoder.settings, decoder.special, decoder.max_tokens
-    count, alpha = settings.num_beams, settings.length_penalty
+    count, power, forced = settings.num_beams, settings.length_penalty, len(decoder.prefix)
     image_prefix, words, token, texts = decoder.begin(params, image, image_mask, count)
     first_only = jnp.where(jnp.arange(count) == 0, 0.0, IMPOSSIBLE)[None]
     start = Beams(
@@ -254,7 +249,7 @@ def beam_search(
         texts,
         jnp.full(texts.log_probability.shape, IMPOSSIBLE),
         jnp.zeros(len(image), bool),
-        jnp.int32(len(decoder.prefix)),
+        jnp.int32(forced),
     )
 
     def step(beams: Beams) -> Beams:
@@ -273,7 +268,8 @@ def beam_search(
 
         ends = (token == special.end) | (time == max_tokens - 1)
         counts = ends & (jnp.arange(place.shape[1]) < count)[None] & (total > IMPOSSIBLE / 2) & ~beams.done[:, None]
-        score = jnp.where(counts, total / length_penalty(longer.length, alpha), IMPOSSIBLE)
+        new_tokens = (time + 1 - forced).astype(jnp.float32)
+        score = jnp.where(counts, total / new_tokens**power, IMPOSSIBLE)
         every = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), beams.ended, longer)
         score, best = jax.lax.top_k(jnp.concatenate([beams.score, score], axis=1), count)
         ended = _pick(every, best)
@@ -281,11 +277,11 @@ def beam_search(
         _, going = jax.lax.top_k(jnp.where(ends, 2 * IMPOSSIBLE, total), count)
         texts, token, parent = _pick((longer, token, parent), going)
         words = words._replace(layers=_pick(words.layers, parent))
-        # A log-probability only falls, and the penalty is largest for the longest text: what goes on cannot beat this.
+        # A log-probability only falls, and the divisor is largest for the longest text: what goes on cannot beat this.
         # With `early_stopping` False the length so far counts, as in transformers' heuristic.
-        to_the_end = settings.early_stopping == "never" and alpha > 0
-        longest = length_penalty(max_tokens if to_the_end else time + 1, alpha)
-        best_possible = jnp.max(texts.log_probability, axis=1) / longest
+        to_the_end = settings.early_stopping == "never" and power > 0
+        divisor = jnp.float32(max_tokens - forced) ** power if to_the_end else new_tokens**power
+        best_possible = jnp.max(texts.log_probability, axis=1) / divisor
         enough = score[:, -1] > IMPOSSIBLE / 2
         done = enough if settings.early_stopping is True else enough & (score[:, -1] >= best_possible)
         done |= best_possible <= IMPOSSIBLE / 2  # nothing goes on
