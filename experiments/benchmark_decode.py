@@ -186,7 +186,9 @@ class Own:
         params["embed"]["text_fc"] = fresh  # the identity, which BERT has not
         np.savez(file, **by_path(params))
         settings = (
-            Beam(num_beams=case.beams, min_length=case.words) if case.beams > 1 else Greedy(min_length=case.words)
+            Beam(num_beams=case.beams, min_length=case.words + 1)
+            if case.beams > 1
+            else Greedy(min_length=case.words + 1)
         )
         self._decoder = Decoder(model, settings, Special(BEGIN, END, PAD), max_tokens=case.words)
         self._inputs, self._jax = ({"params": params}, image), jax

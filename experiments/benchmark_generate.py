@@ -67,7 +67,9 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A row for each way of drawing `batch` images: seconds (median, least, most) and images a second."""
     ways: list[tuple[str, Masked | Autoregressive]] = [
-        ("masked", Masked(num_decoding_steps=count, guidance_scale=scale)) for scale in guidance_scales for count in steps
+        ("masked", Masked(num_decoding_steps=count, guidance_scale=scale))
+        for scale in guidance_scales
+        for count in steps
     ]
     ways += [("autoregressive", Autoregressive(guidance_scale=scale)) for scale in guidance_scales]
     ways += [("config", config.generation)]

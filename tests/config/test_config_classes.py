@@ -175,7 +175,7 @@ WRONG = [
     (("vqa", "captioning"), "model.image.blocks", (1,)),
     (("vqa", "captioning"), "model.image.blocks", (0, 0, -1)),
     (("captioning",), "decoding.min_length", -1),
-    (("captioning",), "decoding.min_length", 15),
+    (("captioning",), "decoding.min_length", 16),
     (("captioning",), "decoding.no_repeat_ngram_size", 1),
     (("image_generation", "image_tokenizer"), "image_tokenizer.patch_size", 0),
     (("image_generation", "image_tokenizer"), "image_tokenizer.widths", (0, 8)),

@@ -282,7 +282,7 @@ def test_samples_follow_the_distribution(model):
 def test_short_texts_and_special_tokens_are_not_generated(model):
     special = SPECIAL._replace(never=(0, 2, 4))
     for method in ("greedy", "beam", "sample"):
-        settings = decoding(method=method, num_beams=3, min_length=3, num_return_sequences=1)
+        settings = decoding(method=method, num_beams=3, min_length=4, num_return_sequences=1)
         decoded = decode(model, settings, special=special, keys=jax.random.split(jax.random.key(6), 3))
         for image in range(3):
             (generated,) = texts(decoded, image)
@@ -295,7 +295,7 @@ def test_a_text_may_end_at_its_least_length(model, method):
     eager = jax.tree.map(lambda leaf: leaf, params)  # a copy of the dictionaries
     words = eager["params"]["head"]["words"]
     words["bias"] = words["bias"].at[SPECIAL.end].add(50.0)
-    decoded = decode((module, eager), decoding(method=method, num_beams=2, min_length=3))
+    decoded = decode((module, eager), decoding(method=method, num_beams=2, min_length=4))
     for image in range(3):
         (generated,) = texts(decoded, image)
         assert len(generated) == 4 and generated[-1] == SPECIAL.end

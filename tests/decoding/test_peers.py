@@ -21,7 +21,7 @@ def sides(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(benchmark.WIDTHS, "small", (32, 2, 4))
         file = tmp_path_factory.mktemp("peer") / "parameters.npz"
-        benchmark.Ours(CASE, file)
+        benchmark.Own(CASE, file)
         leaves = dict(np.load(file))
         random = np.random.default_rng(0)
         for path, leaf in leaves.items():
@@ -46,10 +46,10 @@ def ours(sides, settings):
 
 def target(sides, settings):
     _, peer, _ = sides
-    options = {"min_new_tokens": settings.min_length, "early_stopping": settings.early_stopping}
+    same = ("min_length", "early_stopping", "length_penalty", "num_beams", "num_return_sequences")
+    options = {name: getattr(settings, name) for name in same} | {"min_new_tokens": None}
     if settings.no_repeat_ngram_size:
         options["no_repeat_ngram_size"] = settings.no_repeat_ngram_size
-    options |= {"num_beams": settings.num_beams, "num_return_sequences": settings.num_return_sequences}
     with torch.inference_mode():
         encoder_outputs = peer._model.encoder(inputs_embeds=peer._project(peer._image))
         generated = peer._model.generate(encoder_outputs=encoder_outputs, **(peer._options | options))[:, 1:].numpy()
@@ -64,7 +64,10 @@ BEAM = Beam(num_beams=3, num_return_sequences=3)
 WAYS = {
     "patient": BEAM,
     "hasty": with_changes(BEAM, {"early_stopping": True}),
-    "long": with_changes(BEAM, {"min_length": 4}),
+    "heuristic": with_changes(BEAM, {"early_stopping": False, "length_penalty": 1.0}),
+    "long texts preferred": with_changes(BEAM, {"length_penalty": 2.0}),
+    "short texts preferred": with_changes(BEAM, {"length_penalty": -1.0}),
+    "long": with_changes(BEAM, {"min_length": 5}),
     "no repeats": with_changes(BEAM, {"no_repeat_ngram_size": 2}),
 }
 

@@ -300,7 +300,7 @@ def test_results_have_the_format_of_coco(task, params):
 
 def test_a_choice_returns_as_it_was_given(task, params):
     choices = ("A Image With  number 1", "a large image")
-    settings = Beam(num_beams=5, num_return_sequences=5, min_length=9)  # which the choices overrule
+    settings = Beam(num_beams=5, num_return_sequences=5, min_length=10)  # which the choices overrule
     (one,) = task.predict(params, examples(1), decoding=settings, choices=choices)
     assert {predicted.text for predicted in one.hypotheses} == set(choices) and len(one.hypotheses) == 2
     with pytest.raises(InputError, match="none of the texts to choose from has the forced beginning"):

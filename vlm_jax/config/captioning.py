@@ -40,7 +40,7 @@ class Decoding(Group):
     """How captions are generated."""
 
     min_length: Whole = 0
-    """Tokens that a caption has at least, [SEP] left out."""
+    """Tokens that a caption has at least before [SEP]: [CLS] and `prefix` count, as in transformers."""
     no_repeat_ngram_size: NGram = 0
     """A caption has no sequence of this many tokens twice; 0 allows it."""
     prefix: str = ""
@@ -146,8 +146,8 @@ class Captioning(Run):
 
 def check_min_length(decoding: Decoding, max_length: int) -> None:
     """Raise `ValueError` where a caption of `max_length` tokens is shorter than `decoding.min_length`."""
-    if decoding.min_length > (most := max_length - 2):
+    if decoding.min_length > (most := max_length - 1):
         raise ValueError(
             f"decoding.min_length is {decoding.min_length}, and a text of model.text.max_length {max_length} has "
-            f"{most} tokens beside [CLS] and [SEP]; lower it"
+            f"{most} tokens before [SEP]; lower it"
         )

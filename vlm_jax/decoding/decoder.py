@@ -129,7 +129,8 @@ class Decoder:
         if self.special.never:
             always = always.at[jnp.array(self.special.never)].set(False)
         if settings.min_length:
-            always = always.at[end].set(always[end] & (time >= settings.min_length))
+            # [CLS] stands before place 0 and counts, as in transformers' MinLengthLogitsProcessor.
+            always = always.at[end].set(always[end] & (time + 1 >= settings.min_length))
         allowed = jnp.broadcast_to(always, (*texts.length.shape, words))
         if settings.no_repeat_ngram_size:
             allowed &= ~repeats(texts.ids, time, size=settings.no_repeat_ngram_size, words=words)
