@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 from experiments.benchmark_sides import Child, Own, PeerSide, furthest
 from vlm_jax.command_line import run_command
-from vlm_jax.config.tasks import TASKS, Config
+from vlm_jax.config.run import Config
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes

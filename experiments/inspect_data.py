@@ -15,8 +15,8 @@ from vlm_jax.config.tasks import TASKS
 from vlm_jax.settings.command_line import parse_config
 from vlm_jax.settings.groups import Group, choices
 
-# Data sets by name, each with a task that reads it.
-DATA_SETS = {kind: task for task in ("captioning", "vqa") for kind in choices(TASKS[task].model_fields["data"])}
+# Data sets by name, each with the first task that reads it.
+DATA_SETS = {kind: name for name in reversed(TASKS) for kind in choices(TASKS[name].model_fields["data"])}
 SPLITS = ("train", "validation", "test")
 LISTED, NUM_CARDS, SLOW = 50, 24, 2000
 

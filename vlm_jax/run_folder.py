@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.config.tasks import TASKS, Config
+from vlm_jax.config.run import Config
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.failures import check_writable_name
 from vlm_jax.identity import Change, changes

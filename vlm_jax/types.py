@@ -6,12 +6,14 @@ tokens, `G` image grid positions, `C` image feature channels, `E` text embedding
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+Parameters = dict[str, Any]
+"""A nested dict of arrays; a path such as `trunk/layer_0/attention/query/kernel` names a leaf."""
 Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX arrays on the device
 
 

@@ -22,7 +22,7 @@ from vlm_jax.tasks.generated import GeneratedImages, log_frequency, score_genera
 from vlm_jax.tasks.image_distance import ImageFeatures, distances
 from vlm_jax.tasks.image_generation import ImageGeneration
 from vlm_jax.tasks.reranker import Reranker
-from vlm_jax.tasks.shared import ChangedExamples
+from vlm_jax.tasks.examples import ChangedExamples
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer
 from vlm_jax.training.setup import load_trained, make_encoder
 

@@ -24,7 +24,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, soft_accuracy
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.baselines import baseline_warnings, shuffled_difference
-from vlm_jax.tasks.shared import shuffled_images
+from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.tasks.vqa import VisualQuestionAnswering, batch_sums
 from vlm_jax.types import Batch, Example, Question
 

@@ -31,7 +31,7 @@ from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.tasks import TASKS
+from vlm_jax.tasks import task_class
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, save_tokenizer
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
@@ -99,11 +99,11 @@ def make_task(name):
     tokenizer = Tokenizer.build(["abcdefgh"], 20)
     encode = ExampleEncoder(tokenizer, answers, config.data.image, max_length=6, texts_per_image=3)
     if name != "image_generation":
-        return TASKS[name](config, encode)
+        return task_class(name)(config, encode)
     with tempfile.TemporaryDirectory() as folder:
-        file, codes = Path(folder) / "tokenizer.safetensors", TASKS["image_tokenizer"](config, encode)
+        file, codes = Path(folder) / "tokenizer.safetensors", task_class("image_tokenizer")(config, encode)
         save_tokenizer(file, config, codes.init_params(jax.random.key(0)))
-        return TASKS[name](config, dataclasses.replace(encode, texts_per_image=1), TrainedTokenizer(file))
+        return task_class(name)(config, dataclasses.replace(encode, texts_per_image=1), TrainedTokenizer(file))
 
 
 def changed(*, images=8, accumulation=1, **parallel):

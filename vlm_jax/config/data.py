@@ -31,6 +31,8 @@ class DataSet(Group):
     threads: Speed[Count] = 2
     """Threads that decode images."""
     holds: ClassVar[Texts] = "questions"
+    scenes: ClassVar[bool] = False
+    """Whether each example has its scene, by which captions and generated images are checked."""
 
     @property
     def texts(self) -> Texts:
@@ -77,6 +79,7 @@ class ShapeScenes(Prepared):
     """The smallest and the largest number of objects in a scene."""
 
     holds: ClassVar[Texts] = "captions"
+    scenes: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def check_objects(self) -> "ShapeScenes":

@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -23,11 +22,12 @@ from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import change, file_entry, read_manifest, sha256, write_manifest
 from vlm_jax.models.image_tokenizer import ImageTokenizer
+from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.settings.changes import group_from_json, to_json
 from vlm_jax.settings.groups import Group, Tree, flat, tree_of
-from vlm_jax.tasks.shared import without_texts
+from vlm_jax.tasks.examples import without_texts
 from vlm_jax.trees import flatten, unflatten
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Parameters
 
 BATCH = 64
 SQUARES = 4  # along each side of a cell at most, by whose colours image tokens are told to look alike
@@ -116,7 +116,7 @@ class TrainedTokenizer:
         return tokens
 
 
-def save_tokenizer(file: Path, config: Config, params: Any) -> None:
+def save_tokenizer(file: Path, config: Config, params: Parameters) -> None:
     """Write an image tokenizer's parameters, with its config, whole or not at all."""
     from safetensors.numpy import save_file
 
@@ -136,3 +136,24 @@ def differing(config: ImageGeneration, trained: Config) -> str:
 
 def _shared(group: Group, base: type[Group]) -> Tree:
     return {name: value for name, value in tree_of(group).items() if name in base.model_fields}
+
+
+def tokenizer_run(config: ImageGeneration) -> RunFolder:
+    """The run of `image_tokenizer.run`; `InputError` where it has not ended or has other settings."""
+    path = config.image_tokenizer.run
+    folder = finished_run("image_tokenizer.run", path, "image_tokenizer", "configs/shape_scenes_tokenizer.py")
+    if differences := differing(config, folder.config()):
+        raise InputError(f"image_tokenizer.run {path} has {differences}, and the config says otherwise; give the same")
+    return folder
+
+
+def finished_run(setting: str, path: Path, task: str, preset: str) -> RunFolder:
+    """The run that a setting names; `InputError` where it has not ended or has another task than `preset`'s."""
+    folder = open_run(path.expanduser())
+    if (its := folder.config().task) != task:
+        raise InputError(
+            f"{setting} {path} is a run of the task {its!r}; give one of {task!r}, such as {preset} leaves"
+        )
+    if not folder.finished:
+        raise InputError(f"{setting} {path} is a run that has not ended; finish it with experiments.train")
+    return folder

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.data.digests import SplitDigest, digest_split, from_row, what_differs
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.text import Tokenizer

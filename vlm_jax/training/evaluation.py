@@ -15,14 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.data.images import decode_image
 from vlm_jax.figures import plot_contact_sheet
 from vlm_jax.run_folder import RESULT, RunFolder
 from vlm_jax.settings.groups import json_tree
+from vlm_jax.tasks.base import Prediction, Task
 from vlm_jax.tasks.baselines import baseline_warnings
-from vlm_jax.training.state import Parameters
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Parameters
 
 CONTACT_SHEET_ITEMS = 24
 PACKAGES = (
@@ -41,7 +41,7 @@ PACKAGES = (
 
 
 def evaluate_run(
-    task: Any,
+    task: Task,
     params: Parameters,
     examples: Sequence[Example],
     train: Sequence[Example],
@@ -102,7 +102,7 @@ def _named(file: str, name: str) -> str:
 
 
 def write_contact_sheet(
-    config: Config, predictions: Sequence[Any], examples: Sequence[Example], path: Path, *, title: str
+    config: Config, predictions: Sequence[Prediction], examples: Sequence[Example], path: Path, *, title: str
 ) -> None:
     """A sheet of one prediction an image; mistakes come last, up to a quarter, or what the others leave room for."""
     random = np.random.default_rng(config.seed)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
@@ -23,10 +23,10 @@ from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
 from vlm_jax.training.selection import Selection
 from vlm_jax.training.setup import make_encoder, make_task, saved_steps
-from vlm_jax.training.state import Parameters, create_state
+from vlm_jax.training.state import create_state
 from vlm_jax.training.step import make_step
 from vlm_jax.training.stops import Interrupted, NotFinite
-from vlm_jax.types import Batch, Example
+from vlm_jax.types import Batch, Example, Parameters
 
 
 class Taken(NamedTuple):
@@ -222,7 +222,7 @@ class Trainer:
         self.totals["wall_seconds"] += time.perf_counter() - began
         return {SCORE: scores[self.task.metric]}
 
-    def _evaluated(self) -> Any:
+    def _evaluated(self) -> Parameters:
         state = self.parallel.take(self.state)
         return state.params if state.ema is None else state.ema
 
