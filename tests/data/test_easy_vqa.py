@@ -1,6 +1,5 @@
 """The easy-VQA data set: what is in it, its splits, and its preparation under fire."""
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 
 OPEN = """
 import sys
@@ -73,14 +73,14 @@ def test_the_validation_split_is_pinned(splits):
 
 
 def test_random_access_and_limit(data, splits):
-    limited = open_split(dataclasses.replace(data, limit=7), "test")
+    limited = open_split(with_changes(data, {"limit": 7}), "test")
     assert len(limited) == 7 and limited[6] == splits["test"][6] == limited[-1]
     assert list(limited) == splits["test"][:7]
     for index in (7, -8):
         with pytest.raises(IndexError):
             limited[index]
-    assert len(open_split(dataclasses.replace(data, limit=10**6), "test")) == 1000
-    scored = dataclasses.replace(data, limit=9, evaluation_limit=4)
+    assert len(open_split(with_changes(data, {"limit": 10**6}), "test")) == 1000
+    scored = with_changes(data, {"limit": 9, "evaluation_limit": 4})
     assert [len(open_split(scored, split)) for split in ("train", "validation", "test")] == [9, 4, 4]
     assert decode_image(limited[0].image, max_pixels=64 * 64).shape == (64, 64, 3)
 
@@ -88,7 +88,7 @@ def test_random_access_and_limit(data, splits):
 def test_mistakes_are_named(data):
     with pytest.raises(InputError, match=r"no split 'tests'; choose one of: .*test"):
         open_split(data, "tests")
-    other = dataclasses.replace(data)
+    other = data.model_copy()
     object.__setattr__(other, "name", "easy_vqx")  # past the type check of the settings
     with pytest.raises(InputError, match=r"no data set 'easy_vqx'; choose one of: .*easy_vqa"):
         open_split(other, "test")

@@ -18,14 +18,14 @@ import numpy as np
 import optax
 import pytest
 
-from vlm_jax.config import Config
+from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.training import checkpoint_manifest
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.state import TrainState, create_state
 
 ROOT = Path(__file__).parent.parent.parent
-CONFIG = Config(name="saved")
+CONFIG = VQA(name="saved")
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.constant_schedule(1e-3)))
 
 

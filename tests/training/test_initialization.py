@@ -1,6 +1,5 @@
 """Training starts from pretrained weights: what fits is taken bit for bit, the rest is named."""
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -12,8 +11,9 @@ import pytest
 from experiments.train import main
 from tests.weights import own
 from tests.weights.own import config, fresh
-from vlm_jax.config_checks import check
+from vlm_jax.config import captioning
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.trees import flatten
 from vlm_jax.weights.converted_model import read
@@ -21,8 +21,8 @@ from vlm_jax.weights.converted_model import read
 FITS = (
     "--model.hidden-size", "16", "--model.num-attention-heads", "2", "--model.num-layers", "2",
     "--model.intermediate-size", "24",
-    "--model.text.feature-size", "16", "--model.text.vocab-size", str(len(own.WORDS)),
-    "--model.text.max-position-embeddings", "20",
+    "--model.text.vocab-size", str(len(own.WORDS)), "--model.layout.kind", "custom",
+    "--model.layout.max-position-embeddings", "20",
 )  # fmt: skip
 SHORT = ("--data.limit", "4", "--training.steps", "2", "--training.batch-images", "2", "--training.evaluate-every", "1")
 
@@ -32,6 +32,18 @@ def bert(tmp_path_factory):
     return own.write(tmp_path_factory.mktemp("published") / "bert")
 
 
+def _positions(length, way):
+    return {"model.layout.max_position_embeddings": length, "init.positions": way}
+
+
+def image_from(source):
+    return {"init.kind": "parts", "init.image": str(source)}
+
+
+def model_from(source):
+    return {"init.kind": "model", "init.model": str(source)}
+
+
 def started(settings, answers=("a", "b", "c")):
     params, record = start(settings, fresh(settings), answers)
     return {path: np.asarray(leaf) for path, leaf in flatten(params).items()}, record
@@ -39,9 +51,9 @@ def started(settings, answers=("a", "b", "c")):
 
 @pytest.mark.parametrize("fusion", ["concat", "cross", "late", "co_attention"])
 def test_text_weights_land_in_every_fusion(fusion, bert):
-    settings = config(bert, fusion=fusion)
+    settings = config(bert, {"model.fusion.kind": fusion})
     params, record = started(settings)
-    source_leaves, layers = own.tensors(), own.text_layers(settings.model)
+    source_leaves, layers = own.tensors(), own.text_layers(settings.architecture)
     assert np.array_equal(params["text/word/embedding"], source_leaves["embeddings.word_embeddings.weight"])
     assert np.array_equal(params["embed/norm/scale"], source_leaves["embeddings.LayerNorm.weight"])
     for index, place in enumerate(layers):
@@ -61,7 +73,7 @@ def test_text_weights_land_in_every_fusion(fusion, bert):
 def test_the_record_names_its_source(bert):
     _, record = started(config(bert))
     (source,) = record["sources"]
-    assert source["setting"] == "model.text.init_from" and source["source"] == str(bert)
+    assert source["setting"] == "init.text" and source["source"] == str(bert)
     assert source["family"] == "bert" and source["sha256"] == read(str(bert)).origin.sha256
     lines = "\n".join(describe(record))
     assert "trunk/layer_*" in lines and "freshly initialised" in lines and "head/classifier" in lines
@@ -77,32 +89,37 @@ def test_nothing_pretrained_changes_nothing():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"hidden_size": 32}, ["--model.hidden-size 16", "--model.text.no-init-trunk"]),
-        ({"num_attention_heads": 4}, ["--model.num-attention-heads 2"]),
-        ({"num_layers": 1}, ["--model.num-layers 2"]),
-        ({"activation": "relu"}, ["--model.activation gelu"]),
-        ({"layer_norm_eps": 1e-5}, ["--model.layer-norm-eps 1e-12"]),
-        ({"text": {"vocab_size": 20}}, ["--model.text.vocab-size 14"]),
-        ({"text": {"type_vocab_size": 1}}, ["--model.text.type-vocab-size 2"]),
-        ({"text": {"max_position_embeddings": 12}}, ["20 rows", "--model.text.init-positions cut"]),
+        (
+            {"model.hidden_size": 32, "model.layout.text_feature_size": 16},
+            ["--model.hidden-size 16", "--init.trunk false"],
+        ),
+        ({"model.num_attention_heads": 4}, ["--model.num-attention-heads 2"]),
+        ({"model.num_layers": 1}, ["--model.num-layers 2"]),
+        ({"model.layout.hidden_act": "relu"}, ["--model.layout.hidden-act gelu"]),
+        ({"model.layout.layer_norm_eps": 1e-5}, ["--model.layout.layer-norm-eps 1e-12"]),
+        ({"model.text.vocab_size": 20}, ["--model.text.vocab-size 14"]),
+        ({"model.layout.type_vocab_size": 1}, ["--model.layout.type-vocab-size 2"]),
+        ({"model.layout.max_position_embeddings": 12}, ["20 rows", "--init.positions cut"]),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_with_those_that_do(changes, words, bert):
-    settings = config(bert, **changes)
+    settings = config(bert, changes)
     with pytest.raises(InputError) as caught:
         start(settings, fresh(settings), ())
     assert all(word in str(caught.value) for word in words), caught.value
 
 
 def test_embeddings_alone_fit_a_trunk_of_another_width(bert):
-    params, record = started(config(bert, hidden_size=32, text={"init_trunk": False}))
+    params, record = started(
+        config(bert, {"model.hidden_size": 32, "model.layout.text_feature_size": 16, "init.trunk": False})
+    )
     assert np.array_equal(params["text/position/embedding"], own.tensors()["embeddings.position_embeddings.weight"])
     assert "embed/text_fc" in record["fresh"] and "trunk/layer_*" in record["sources"][0]["left_behind"]
 
 
 @pytest.mark.parametrize("length", [12, 17, 30])
 def test_positions_are_interpolated_on_request(length, bert):
-    params, record = started(config(bert, text={"max_position_embeddings": length, "init_positions": "interpolate"}))
+    params, record = started(config(bert, _positions(length, "interpolate")))
     table, source_leaves = params["text/position/embedding"], own.tensors()["embeddings.position_embeddings.weight"]
     assert len(table) == length
     np.testing.assert_allclose(table[[0, -1]], source_leaves[[0, -1]], rtol=1e-6)
@@ -110,17 +127,17 @@ def test_positions_are_interpolated_on_request(length, bert):
 
 
 def test_positions_are_cut_on_request(bert):
-    params, record = started(config(bert, text={"max_position_embeddings": 15, "init_positions": "cut"}))
+    params, record = started(config(bert, _positions(15, "cut")))
     source_leaves = own.tensors()["embeddings.position_embeddings.weight"]
     assert np.array_equal(params["text/position/embedding"], source_leaves[:15])
     assert record["sources"][0]["changed"] == ["positions cut from 20 to 15"]
-    longer = config(bert, text={"max_position_embeddings": 30, "init_positions": "cut"})
+    longer = config(bert, _positions(30, "cut"))
     with pytest.raises(InputError, match="cannot be cut"):
         start(longer, fresh(longer), ())
 
 
 def test_a_text_encoder_is_no_cnn(bert):
-    settings = config(image={"init_from": str(bert)})
+    settings = config(changes=image_from(bert))
     with pytest.raises(InputError, match=r"has no CNN"):
         start(settings, fresh(settings), ())
 
@@ -131,22 +148,23 @@ def test_a_cnn_brings_its_preprocessing(tmp_path):
 
     fixture = fixtures.BY_NAME["torchvision_resnet18"].fixtures[0]
     source = str(fixtures.publish(fixture, tmp_path / "resnet"))
-    image = {"cnn": "resnet18", "norm": "frozen", "init_from": source}
-    right = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "size": (32, 32)}
-    params, record = started(config(image=image, data=right))
+    image = {"model.image.kind": "resnet", "model.image.depth": 18, "model.image.norm": "frozen", **image_from(source)}
+    size = {"image.size": (32, 32)}
+    right = {"image.mean": (0.485, 0.456, 0.406), "image.std": (0.229, 0.224, 0.225), **size}
+    params, record = started(config(changes=image | right))
     source_leaves = flatten(read(source).params)
     assert all(np.array_equal(params[p], x) for p, x in source_leaves.items() if p.startswith("image/"))
     assert record["sources"][0]["left_behind"] == ["head/classifier"]
     for changes, words in (
-        ({"data": {"size": (32, 32)}, "image": image}, "--data.image.mean 0.485 0.456 0.406"),
-        ({"data": right, "image": image | {"norm": "group"}}, "--model.image.norm frozen"),
-        ({"data": right, "image": image | {"cnn": "resnet34"}}, "--model.image.cnn resnet18"),
+        (image | size, "--image.mean 0.485 0.456 0.406"),
+        (image | right | {"model.image.norm": "group"}, "--model.image.norm frozen"),
+        (image | right | {"model.image.depth": 34}, "--model.image.depth 18"),
     ):
-        settings = config(**changes)
+        settings = config(changes=changes)
         with pytest.raises(InputError, match=words):
             start(settings, jax.eval_shape(lambda s=settings: fresh(s)), ())
-    text = config(text={"init_from": source})
-    with pytest.raises(InputError, match=r"is a CNN; give it as model.image.init_from"):
+    text = config(source)
+    with pytest.raises(InputError, match=r"is a CNN; give it as init.image"):
         start(text, fresh(text), ())
 
 
@@ -158,7 +176,7 @@ def train(folder, data_directory, *options):
 def run(bert, data_directory, tmp_path_factory):
     """A finished run that started from the tiny BERT."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert train(folder, data_directory, *FITS, "--model.text.init-from", str(bert)) == 0
+    assert train(folder, data_directory, *FITS, "--init.kind", "parts", "--init.text", str(bert)) == 0
     return folder
 
 
@@ -174,12 +192,11 @@ def test_a_run_records_its_sources_and_takes_the_tokenizer(run, bert):
 
 def test_a_run_is_a_source(run, data_directory, tmp_path, capsys):
     """Its CNN, its text side, or all of it; another vocabulary of answers leaves the classifier."""
-    assert train(tmp_path / "whole", data_directory, *FITS, "--model.init-from", str(run)) == 0
+    assert train(tmp_path / "whole", data_directory, *FITS, "--init.kind", "model", "--init.model", str(run)) == 0
     assert "freshly initialised: nothing" in capsys.readouterr().out
-    assert train(tmp_path / "image", data_directory, "--model.image.init-from", str(run)) == 0
+    assert train(tmp_path / "image", data_directory, "--init.kind", "parts", "--init.image", str(run)) == 0
     assert json.loads((tmp_path / "image" / "weights.json").read_text())["sources"][0]["taken"] == ["image"]
-    settings = dataclasses.replace(config(run), data=config().data)
-    _, record = started(settings)
+    _, record = started(config(run))
     assert record["sources"][0]["family"] == "run" and "image" in record["sources"][0]["left_behind"]
     weights = json.loads((tmp_path / "whole" / "weights.json").read_text())
     assert weights["sources"][0]["taken"].count("head/classifier") == 1
@@ -189,9 +206,7 @@ def test_another_vocabulary_of_answers_leaves_the_classifier(run, data_directory
     from vlm_jax.run_folder import RunFolder
 
     settings = RunFolder(run).config()
-    text = dataclasses.replace(settings.model.text, init_from=None)
-    model = dataclasses.replace(settings.model, init_from=str(run), text=text)
-    settings = dataclasses.replace(settings, model=model)
+    settings = with_changes(settings, model_from(run))
     _, record = start(settings, fresh(settings, classes=3), ("other", "answers", "here"))
     assert "head/classifier" in record["fresh"] and "head/classifier" in record["sources"][0]["left_behind"]
 
@@ -199,7 +214,7 @@ def test_another_vocabulary_of_answers_leaves_the_classifier(run, data_directory
 def test_a_resumed_run_needs_its_source_no_more(bert, data_directory, tmp_path):
     """Two steps, the source gone, two more: as four at once."""
     source = shutil.copytree(bert, tmp_path / "source")
-    options = (*FITS, "--model.text.init-from", str(source), "--training.steps", "4")
+    options = (*FITS, "--init.kind", "parts", "--init.text", str(source), "--training.steps", "4")
 
     def parameters(folder):
         from vlm_jax.run_folder import RunFolder
@@ -236,7 +251,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_source_again(r
     folder.mkdir()
     for name in ("config.json", "tokenizer.json", "answers.json", "weights.json"):
         shutil.copyfile(run / name, folder / name)
-    assert train(folder, data_directory, *FITS, "--model.text.init-from", str(bert)) == 0
+    assert train(folder, data_directory, *FITS, "--init.kind", "parts", "--init.text", str(bert)) == 0
 
     def losses(place):
         lines = map(json.loads, (place / "metrics.jsonl").read_text().splitlines())
@@ -248,30 +263,28 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_source_again(r
 @pytest.mark.parametrize("fusion", ["concat", "cross", "late", "co_attention"])
 def test_a_run_of_every_fusion_is_a_source(fusion, tmp_path):
     """Its text layers for another fusion; for its own, every parameter, the image's layers too."""
-    settings = config(fusion=fusion)
+    settings = config(changes={"model.fusion.kind": fusion})
     saved = own.save_run(tmp_path / "run", settings)
     params, record = started(config(tmp_path / "run"))
-    for index, place in enumerate(own.text_layers(settings.model)):
+    for index, place in enumerate(own.text_layers(settings.architecture)):
         inside = [path for path in params if path.startswith(f"trunk/layer_{index}/")]
         assert len(inside) == 16
         for path in inside:
             assert np.array_equal(params[path], saved[path.replace(f"trunk/layer_{index}", place)]), path
     assert not any(name.startswith("trunk") for name in record["fresh"])
-    params, record = started(dataclasses.replace(settings, model=dataclasses.replace(
-        settings.model, init_from=str(tmp_path / "run")
-    )))  # fmt: skip
+    params, record = started(with_changes(settings, model_from(tmp_path / "run")))
     assert params.keys() == saved.keys() and all(np.array_equal(params[path], saved[path]) for path in saved)
     assert record["fresh"] == [] and record["sources"][0]["left_behind"] == []
 
 
 def test_the_record_tells_sides_and_cross_attention_apart(bert):
-    _, record = started(config(bert, fusion="co_attention"))
+    _, record = started(config(bert, {"model.fusion.kind": "co_attention"}))
     assert "trunk/layer_*/text" in record["sources"][0]["taken"]
     fresh_layers = {name for name in record["fresh"] if name.startswith("trunk")}
     assert fresh_layers == {
         "trunk/layer_*/image", "trunk/layer_*/image/cross_attention", "trunk/layer_*/text/cross_attention",
     }  # fmt: skip
-    _, record = started(config(bert, fusion="cross"))
+    _, record = started(config(bert, {"model.fusion.kind": "cross"}))
     assert {"trunk/image_layer_*", "trunk/text_layer_*/cross_attention"} <= set(record["fresh"])
     assert "trunk/text_layer_*" not in record["fresh"]
 
@@ -294,38 +307,35 @@ def test_visual_bert_starts_a_whole_model(tmp_path):
     fixture = fixtures.BY_NAME["visual_bert_answers"].fixtures[-1]
     converted = read(str(fixtures.publish(fixture, tmp_path / "visual_bert")))
     source_leaves, model = flatten(converted.params), converted.architecture.model
-    text = {
-        "vocab_size": fixtures.WORDS,
-        "feature_size": model.hidden_size,
-        "max_length": 8,
+    layout = {
         "max_position_embeddings": fixtures.POSITIONS,
+        "max_image_positions": model.max_image_positions,
+        "modality_type_vocab_size": 2,
     }
-    image = {"widths": (8, fixtures.FEATURES), "positions": "shared", "modality_type_vocab_size": 2}
-    image["max_position_embeddings"] = model.image.max_position_embeddings
-    trunk = {
-        name: getattr(model, name) for name in ("hidden_size", "num_attention_heads", "num_layers", "intermediate_size")
+    trunk = ("hidden_size", "num_attention_heads", "num_layers", "intermediate_size")
+    changes = {
+        "image.size": (8, 8),  # four grid positions
+        "model.text.vocab_size": fixtures.WORDS,
+        "model.text.max_length": 8,
+        "model.image.widths": (8, fixtures.FEATURES),
+        "model.image.positions": "shared",
+        "model.fusion.attention_pattern": "bidirectional",
+        "model.fusion.head.kind": "token_before_sep",
+        **model_from(tmp_path / "visual_bert"),
+        **{f"model.layout.{name}": value for name, value in layout.items()},
+        **{f"model.{name}": getattr(model, name) for name in trunk},
     }
-    small = {"size": (8, 8)}  # four cells
-    source = str(tmp_path / "visual_bert")
-    settings = config(
-        text=text,
-        image=image,
-        data=small,
-        attention_pattern="bidirectional",
-        head="token_before_sep",
-        init_from=source,
-        **trunk,
-    )
+    settings = config(changes=changes)
     params, record = started(settings)
     shared = [path for path in source_leaves if path in params]
     assert {"embed/image_fc/kernel", "embed/image_segment", "embed/image_position/embedding"} <= set(shared)
     assert all(np.array_equal(params[path], source_leaves[path]) for path in shared)
     assert set(record["fresh"]) == {"head/classifier", "image"}
     assert record["sources"][0]["left_behind"] == ["head/answers", "head/pooler"]
-    wrong = config(text=text, image=image | {"modality_type_vocab_size": 1}, data=small, init_from=source, **trunk)
-    with pytest.raises(InputError, match=r"needs --model\.image\.modality-type-vocab-size 2"):
+    wrong = config(changes=changes | {"model.layout.modality_type_vocab_size": 1})
+    with pytest.raises(InputError, match=r"needs --model\.layout\.modality-type-vocab-size 2"):
         start(wrong, fresh(wrong), ())
-    other = config(text=text, image=image | {"projection": "mlp"}, data=small, init_from=source, **trunk)
+    other = config(changes=changes | {"model.image.projection": "mlp"})
     with pytest.raises(InputError, match=r"needs --model\.image\.projection linear"):
         start(other, fresh(other), ())
 
@@ -344,10 +354,11 @@ def test_a_masked_word_head_starts_a_captioner(fusion, tmp_path):
     weights = {f"bert.{name}": tensor for name, tensor in own.tensors().items() if not name.startswith("pooler")}
     weights |= {f"cls.predictions.{name}": random.normal(size=shape).astype(np.float32) for name, shape in head.items()}
     source = own.write(tmp_path / "bert", weights, architectures=["BertForMaskedLM"])
-    questions = config(source, fusion=fusion)
-    model = dataclasses.replace(questions.model, attention_pattern=None, head=None)
-    data = dataclasses.replace(questions.data, texts=None)
-    settings = check(dataclasses.replace(questions, task="captioning", model=model, data=data))
+    questions = config(source)
+    names = ("hidden_size", "num_attention_heads", "num_layers", "intermediate_size", "image", "text", "layout")
+    model = captioning.Model(**{name: getattr(questions.model, name) for name in names})
+    settings = captioning.Captioning(image=questions.image, model=model, init=questions.init)
+    settings = with_changes(settings, {"model.fusion.kind": fusion})
     params, record = start(settings, fresh(settings, method="token_logits"), ())
     leaves = flatten(params)
     assert np.array_equal(leaves["head/words/bias"], weights["cls.predictions.bias"])

@@ -14,14 +14,15 @@ import pytest
 from experiments import accept, evaluate, predict, report, train
 from vlm_jax.ablation.items import read_items
 from vlm_jax.ablation.records import read_run
-from vlm_jax.config import Model
-from vlm_jax.config_json import to_json
+from vlm_jax.config.initialization import PixelModelInit
+from vlm_jax.config.vqa import VQA
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import entries_below, matches_digests, read_manifest, write_digests, write_manifest
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder, open_run
+from vlm_jax.settings.changes import to_json
 from vlm_jax.training import checkpoint_manifest
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.pretrained import open_pretrained, text_side_of_run, tokenizer_source
@@ -151,8 +152,8 @@ def edit_json(file, change):
 EDITS = {
     "answers swapped": ("answers.json", lambda answers: [answers[1], answers[0], *answers[2:]]),
     "answer misspelt": ("answers.json", lambda answers: [answers[0] + "s", *answers[1:]]),
-    "mean": ("config.json", lambda config: config["data"]["image"].update(mean=[0.4, 0.5, 0.5])),
-    "activation": ("config.json", lambda config: config["model"].update(activation="gelu_new")),
+    "mean": ("config.json", lambda config: config["image"].update(mean=[0.4, 0.5, 0.5])),
+    "positions": ("config.json", lambda config: config["model"]["image"].update(positions="grid")),
     "words swapped": ("tokenizer.json", lambda file: file["model"]["vocab"].update({"is": 6, "there": 7})),
     "score": ("result.json", lambda result: result["metrics"].update(accuracy=0.99)),
 }
@@ -173,7 +174,7 @@ def test_an_edit_is_named_by_every_reader_and_accepted_when_it_is_meant(run, edi
             lambda: text_side_of_run(run),
         ]
     if name == "tokenizer.json":
-        commands[3] = lambda: tokenizer_source(Model(init_from=str(run)))
+        commands[3] = lambda: tokenizer_source(VQA(init=PixelModelInit(model=str(run))))
     for command in commands:
         with pytest.raises(InputError, match=rf"{run / name} .* experiments\.accept {run} --yes"):
             command()
@@ -195,7 +196,7 @@ def test_checkpoints_detect_an_edit_with_its_digest_rewritten(run, name):
     change = EDITS["answers swapped" if name == "answers.json" else "mean"][1]
     edit_json(run / name, change)
     RunFolder(run).seal(name)
-    with pytest.raises(InputError, match=f"another {'answers.json' if name == 'answers.json' else 'data.image.mean'}"):
+    with pytest.raises(InputError, match=f"another {'answers.json' if name == 'answers.json' else 'image.mean'}"):
         read(run)
 
 
@@ -231,9 +232,7 @@ def test_a_run_of_another_version_is_refused_in_one_line(run):
     edit_json(run / "config.json", lambda config: config["model"].update(former=config["model"].pop("fusion")))
     RunFolder(run).seal("config.json")
     for command in (lambda: read(run), lambda: report.main([str(run)]), lambda: accept.main([str(run), "--yes"])):
-        with pytest.raises(
-            InputError, match=r"config\.json cannot be used: no setting 'model\.former'.*; train again$"
-        ):
+        with pytest.raises(InputError, match=r"config\.json cannot be used: no setting 'model\.former.*; train again$"):
             command()
 
 
@@ -349,5 +348,5 @@ def test_digests_beside_a_folder_tell_whether_it_is_as_it_was(tmp_path, damage):
 
 
 def test_a_tokenizer_comes_from_a_run_as_it_was_trained(run):
-    source = tokenizer_source(Model(init_from=str(run)))
+    source = tokenizer_source(VQA(init=PixelModelInit(model=str(run))))
     assert Tokenizer.load(source).vocab_size == Tokenizer.load(run / "tokenizer.json").vocab_size

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from vlm_jax.config import Data
+from vlm_jax.config.data import EasyVQA
 from vlm_jax.data.sources import open_split
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.training.checkpoint import Checkpoints
@@ -36,7 +36,7 @@ DROPOUT = (
     "0.1",
     "--model.attention-probs-dropout-prob",
     "0.1",
-    "--optimizer.name",
+    "--optimizer.kind",
     "muon",
 )
 MEASURED = ("wall_seconds", "compile_seconds", "examples_per_second", "waited_seconds", "peak_memory_bytes")
@@ -203,7 +203,7 @@ def test_other_settings_in_the_same_folder_are_refused(start, uninterrupted):
 
 def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_before(start, data_directory, tmp_path):
     folder = tmp_path / "run"
-    options = ("--optimizer.name", "sgd", "--optimizer.learning-rate", "1e30", "--optimizer.schedule", "constant")
+    options = ("--optimizer.kind", "sgd", "--optimizer.learning-rate", "1e30", "--optimizer.schedule", "constant")
     code, output, errors = end(
         start(folder, *options, "--optimizer.warmup-steps", "0", "--optimizer.clip-norm", "None")
     )
@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_befor
     assert 1 < step == before + 1 < HALF
     known = {
         question.question_id
-        for example in open_split(Data(directory=data_directory), "train")
+        for example in open_split(EasyVQA(directory=Path(data_directory)), "train")
         for question in example.questions
     }
     assert len(set(message[3].split(", ")) & known) == 20
@@ -233,7 +233,7 @@ def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_befor
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(start, tmp_path):
     folder = tmp_path / "run"
-    code, output, errors = end(start(folder, "--training.batch-images", "7", "--parallel.devices", "2", devices=2))
+    code, output, errors = end(start(folder, "--training.batch-images", "7", "--compute.devices", "2", devices=2))
     assert (code, output) == (2, "")
     assert errors == (
         "error: training.batch_images 7 does not divide by 2 devices x 1 micro-batches; the nearest batch is 8\n"

@@ -24,7 +24,7 @@ SMALL = [
         "8",
     ),
     *("--model.image.stem-width", "4", "--model.image.widths", "4", "--model.image.blocks", "0"),
-    *("--model.text.feature-size", "8", "--model.text.max-length", "6", "--data.threads", "1"),
+    *("--model.text.max-length", "6", "--data.threads", "1"),
     *("--training.steps", "4", "--training.evaluate-every", "1", "--training.batch-images", "4"),
     *("--training.log-every", "1", "--training.evaluation-batch-images", "4", "--optimizer.warmup-steps", "1"),
 ]
@@ -42,8 +42,8 @@ def options(tmp_path):
     for name, split_rows in (("train", rows[:8]), ("validation", rows[8:11]), ("test", rows[11:])):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, split_rows)), encoding="utf-8")
     files = {name: f"{name}.jsonl" for name in ("train", "validation", "test")} | {"images": "images"}
-    file_options = [part for name, file in files.items() for part in (f"--data.files.{name}", str(tmp_path / file))]
-    return [TINY, *SMALL, "--data.name", "jsonl", "--data.directory", str(tmp_path / "kept"), *file_options]
+    file_options = [part for name, file in files.items() for part in (f"--data.{name}", str(tmp_path / file))]
+    return [TINY, *SMALL, "--data.kind", "jsonl", "--data.directory", str(tmp_path / "kept"), *file_options]
 
 
 def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,5 @@
 """The train step: sums over sums, one key an image, accumulation, freezing, and a guard against what is not finite."""
 
-import dataclasses
 import itertools
 
 import jax
@@ -9,9 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from vlm_jax.config import Config, ImageEncoder, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import Features
+from vlm_jax.config.optimizers import SGD, AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.vqa import batch_sums
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from vlm_jax.training.state import create_state
@@ -19,17 +23,16 @@ from vlm_jax.training.step import example_keys, make_step, micro_batches
 from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
 
-CONFIG = Config(
-    model=Model(
-        hidden_size=16, num_attention_heads=2, intermediate_size=32, num_layers=1, hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1, attention_pattern="image_to_text",
-        head="cls", image=ImageEncoder(cnn="features", feature_size=8), text=TextEncoder(feature_size=16,
-        vocab_size=20),
-    ),
-    optimizer=Optimizer(name="sgd", learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
-    training=Training(steps=10, batch_images=8),
+ARCHITECTURE = Architecture(
+    hidden_size=16, num_attention_heads=2, intermediate_size=32, num_layers=1, hidden_dropout_prob=0.1,
+    attention_probs_dropout_prob=0.1, attention_pattern="image_to_text", head="cls", image=Features(feature_size=8),
+    text_feature_size=16, vocab_size=20,
 )  # fmt: skip
-MODEL = VisualLanguageModel(CONFIG.model, 5)
+CONFIG = VQA(
+    optimizer=SGD(learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
+    training=TextTraining(steps=10, batch_images=8),
+)
+MODEL = VisualLanguageModel(ARCHITECTURE, 5)
 
 
 def make_batch(images=8, texts=3, seed=0):
@@ -64,7 +67,7 @@ def start(config):
 
 
 def with_optimizer(**changes):
-    return dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, **changes))
+    return with_changes(CONFIG, {f"optimizer.{name}": value for name, value in changes.items()})
 
 
 def furthest(a, b):
@@ -76,7 +79,7 @@ def furthest(a, b):
 def test_accumulation_changes_nothing(count):
     """Promise 7, with dropout on and weights that differ between micro-batches."""
     state, step = start(CONFIG)
-    _, split = start(dataclasses.replace(CONFIG, training=dataclasses.replace(CONFIG.training, accumulation=count)))
+    _, split = start(with_changes(CONFIG, {"training.accumulation": count}))
     (whole_batch, whole_metrics), (split_batch, split_metrics) = step(state, make_batch()), split(state, make_batch())
     assert furthest(whole_batch.params, split_batch.params) < 1e-6
     assert abs(float(whole_metrics["loss"] - split_metrics["loss"])) < 1e-5 * float(whole_metrics["loss"])
@@ -136,7 +139,7 @@ def test_dropout_moves_with_the_step():
 
 
 def test_an_update_that_is_not_finite_is_not_applied():
-    state, step = start(with_optimizer(name="adamw"))
+    state, step = start(with_optimizer(kind="adamw"))
     broken = make_batch()
     broken.image[2] = np.nan
     after, metrics = step(state, broken)
@@ -147,12 +150,12 @@ def test_an_update_that_is_not_finite_is_not_applied():
 
 
 def test_frozen_parameters_stay_and_have_no_optimizer_state():
-    state, step = start(with_optimizer(name="adamw", frozen=("^text/", "image_fc"), clip_norm=1.0))
+    state, step = start(with_optimizer(kind="adamw", frozen=("^text/", "image_fc"), clip_norm=1.0))
     after, _ = step(state, make_batch())
     assert furthest(state.params["text"], after.params["text"]) == 0
     assert furthest(state.params["embed"]["image_fc"], after.params["embed"]["image_fc"]) == 0
     assert furthest(state.params["trunk"], after.params["trunk"]) > 0
-    trained = start(with_optimizer(name="adamw"))[0]
+    trained = start(with_optimizer(kind="adamw"))[0]
     size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
     frozen = size(state.params["text"]) + size(state.params["embed"]["image_fc"])
     assert size(trained.opt_state) - size(state.opt_state) == 2 * frozen
@@ -169,7 +172,7 @@ def orthogonal(gradient):
 
 
 def test_muon_turns_the_matrices_of_the_trunk_and_adam_the_rest():
-    both = [with_optimizer(name=name, weight_decay=0.1, learning_rate=0.1).optimizer for name in ("muon", "adamw")]
+    both = [with_optimizer(kind=name, weight_decay=0.1, learning_rate=0.1).optimizer for name in ("muon", "adamw")]
     params = start(CONFIG)[0].params
     random = np.random.default_rng(0)
     gradients = jax.tree.map(lambda x: random.normal(size=x.shape).astype(np.float32), params)
@@ -190,7 +193,7 @@ def test_muon_turns_the_matrices_of_the_trunk_and_adam_the_rest():
 
 def test_muon_uses_nesterov_momentum():
     """The second step by hand: momentum 0.95, and Nesterov's look ahead (bias-corrected, as optax's)."""
-    settings = with_optimizer(name="muon", weight_decay=0.0, learning_rate=1.0).optimizer
+    settings = with_optimizer(kind="muon", weight_decay=0.0, learning_rate=1.0).optimizer
     params = start(CONFIG)[0].params
     random, name = np.random.default_rng(0), "trunk/layer_0/attention/query/kernel"
     optimizer = make_optimizer(settings, params, steps=10)
@@ -209,11 +212,11 @@ def test_muon_uses_nesterov_momentum():
 def test_muon_needs_a_trunk_that_learns():
     params = start(CONFIG)[0].params
     with pytest.raises(InputError, match="none is trained; choose 'adamw'"):
-        make_optimizer(with_optimizer(name="muon", frozen=("^trunk/",)).optimizer, params, steps=10)
+        make_optimizer(with_optimizer(kind="muon", frozen=("^trunk/",)).optimizer, params, steps=10)
 
 
 def test_muon_spares_what_is_frozen():
-    state, step = start(with_optimizer(name="muon", learning_rate=0.01, frozen=("^trunk/layer_0/attention/", "^head/")))
+    state, step = start(with_optimizer(kind="muon", learning_rate=0.01, frozen=("^trunk/layer_0/attention/", "^head/")))
     after, _ = step(state, make_batch())
     for still in (lambda p: p["trunk"]["layer_0"]["attention"], lambda p: p["head"]):
         assert furthest(still(state.params), still(after.params)) == 0
@@ -238,13 +241,13 @@ def test_a_pattern_that_matches_nothing_is_refused(setting):
     with pytest.raises(
         InputError, match=rf"optimizer.{setting} '{pattern}' matches no parameter; choose one of: .*head/classifier, "
     ):
-        start(with_optimizer(name="adamw", **{setting: value}))
+        start(with_optimizer(kind="adamw", **{setting: value}))
     with pytest.raises(InputError, match="not a regular expression"):
-        start(with_optimizer(name="adamw", frozen=("(",)))
+        start(with_optimizer(kind="adamw", frozen=("(",)))
 
 
 def test_decay_spares_biases_norms_and_embeddings():
-    no_loss = with_optimizer(name="adamw", weight_decay=0.1, learning_rate=0.1)
+    no_loss = with_optimizer(kind="adamw", weight_decay=0.1, learning_rate=0.1)
     state, _ = start(no_loss)
     optimizer = make_optimizer(no_loss.optimizer, state.params, steps=10)
     zeros = jax.tree.map(jnp.zeros_like, state.params)
@@ -257,7 +260,7 @@ def test_decay_spares_biases_norms_and_embeddings():
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 def test_schedule_counts_optimizer_steps(schedule):
-    settings = Optimizer(learning_rate=1.0, warmup_steps=4, schedule=schedule)
+    settings = AdamW(learning_rate=1.0, warmup_steps=4, schedule=schedule)
     rates = [float(learning_rate_schedule(settings, 20)(step)) for step in range(21)]
     np.testing.assert_allclose(rates[:5], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-6)
     assert rates[20] == pytest.approx(1.0 if schedule == "constant" else 0.0, abs=1e-6)
