@@ -27,7 +27,7 @@ COUNTED_IMAGES = 1_000  # images whose texts are counted before training
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
     if not isinstance(config, TextConfig):  # reads no text
-        tokenizer = Tokenizer.build((), len(SPECIAL_TOKENS))
+        tokenizer = Tokenizer.build((), len(SPECIAL_TOKENS) + 1)
         return ExampleEncoder(
             tokenizer, None, config.image, max_length=3, texts_per_image=1, max_pixels=config.data.max_pixels
         )
@@ -88,10 +88,11 @@ def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: 
 
 def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder, scoring: ImageScoring | None = None) -> Task:
     """The task of a run's config, with what it keeps in the run's folder."""
-    return task_class(config.task).build(config, encode, folder, _load_best, scoring or ImageScoring())
+    return task_class(config.task).build(config, encode, folder, load_best, scoring or ImageScoring())
 
 
-def _load_best(folder: RunFolder) -> tuple[Task, Parameters, int]:
+def load_best(folder: RunFolder) -> tuple[Task, Parameters, int]:
+    """A run's task, its parameters of the best checkpoint and their optimizer step."""
     config = folder.config()
     return load_trained(config, folder, make_encoder(config, folder), which="best")
 
