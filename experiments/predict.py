@@ -111,9 +111,9 @@ def _check_output(output: Path) -> None:
 
 def _answer(folder: "RunFolder", config: "VQA", arguments: Answer) -> None:
     from vlm_jax.data.input_images import input_images
-    from vlm_jax.types import Example, Question
+    from vlm_jax.types import Example, Text
 
-    questions = tuple(Question(question_id=text, text=text, answers=(), kind="") for text in arguments.question)
+    questions = tuple(Text(text_id=text, text=text) for text in arguments.question)
     examples = [
         Example(name, data, questions)
         for name, data in input_images(arguments.image, max_pixels=config.data.max_pixels)

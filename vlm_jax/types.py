@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float, Int, UInt8
 Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX arrays on the device
 
 
-class Question(NamedTuple):
-    """One text about one image, as people wrote it: a question, or a caption, which has no answers."""
+class Text(NamedTuple):
+    """One text about one image, as people wrote it: a question, a caption or a prompt."""
 
-    question_id: str
+    text_id: str
     text: str
-    answers: tuple[str, ...]
-    """Every accepted answer, repeated as often as people gave it."""
-    kind: str
+    answers: tuple[str, ...] = ()
+    """Every accepted answer to a question, repeated as often as people gave it."""
+    kind: str = ""
     """The question type that scores are reported by, such as `yes_no` or `open`; `caption` for a caption."""
 
 
@@ -33,7 +33,7 @@ class Example(NamedTuple):
     image: bytes | Path | Int[np.ndarray, "gh gw"] | UInt8[np.ndarray, "h w 3"]
     """The encoded image file (PNG, JPEG, ...), or where it is: read when it is decoded. Or its codes; or, of one that
     was drawn, its pixels, at the model's size."""
-    questions: tuple[Question, ...] = ()
+    texts: tuple[Text, ...] = ()
     scene: str | None = None
     """What was drawn, as JSON (`scenes.scene.from_json`); None where nobody knows."""
 
@@ -60,7 +60,7 @@ class LoadedBatch(NamedTuple):
     """A batch and what the host must remember of it."""
 
     batch: Batch
-    question_ids: list[list[str]]
+    text_ids: list[list[str]]
     """`[I][K]`, the empty string in empty slots."""
 
 

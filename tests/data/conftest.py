@@ -24,7 +24,7 @@ def splits(data):
 
 @pytest.fixture(scope="session")
 def encoder(splits):
-    texts = [question.text for example in splits["train"] for question in example.questions]
+    texts = [question.text for example in splits["train"] for question in example.texts]
     tokenizer, answers = Tokenizer.build(texts, 256), AnswerVocabulary.build(splits["train"])
     image = AugmentedImages(size=(32, 32), flip=True, shift=3)
 

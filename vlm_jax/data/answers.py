@@ -25,7 +25,7 @@ class AnswerVocabulary:
     def build(cls, examples: Iterable[Example], *, min_count: int = 1) -> "AnswerVocabulary":
         """The answers given `min_count` times in training, the most common first, ties in alphabetical order."""
         counts = Counter(
-            canonical(answer) for example in examples for question in example.questions for answer in question.answers
+            canonical(answer) for example in examples for question in example.texts for answer in question.answers
         )
         frequent = [answer for answer, count in counts.items() if count >= min_count]
         if counts and not frequent:
@@ -66,4 +66,4 @@ class AnswerVocabulary:
 
 def most_answers(examples: Iterable[Example]) -> int:
     """R, the most distinct answers that any one question has; at least 1."""
-    return max((len(set(question.answers)) for example in examples for question in example.questions), default=1) or 1
+    return max((len(set(question.answers)) for example in examples for question in example.texts), default=1) or 1

@@ -14,7 +14,7 @@ class Row(NamedTuple):
     """One image of a batch."""
 
     example: EncodedExample
-    questions: Sequence[int]
+    texts: Sequence[int]
     """Which of its questions fill the slots, K of them at most."""
     random: np.random.Generator | None = None
     """Source of the augmentation; without one there is none."""
@@ -36,7 +36,7 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     answers = np.zeros((size, slots, encode.accepted_answers), np.int32)
     answer_weights = np.zeros((size, slots, encode.accepted_answers), np.float32)
     weight = np.zeros((size, slots), np.float32)
-    question_ids = [[""] * slots for _ in range(size)]
+    text_ids = [[""] * slots for _ in range(size)]
     for place, (example, questions, random) in enumerate(rows):
         changed = random is not None and encode.image_token_grid is None
         images[place] = augment_image(example.image, encode.image, random) if changed else example.image
@@ -46,8 +46,8 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
         answers[place, :count] = example.answers[chosen]
         answer_weights[place, :count] = example.answer_weights[chosen]
         weight[place, :count] = 1
-        question_ids[place][:count] = [example.question_ids[question] for question in chosen]
+        text_ids[place][:count] = [example.text_ids[question] for question in chosen]
     index = np.arange(start, start + size, dtype=np.int32)
     image = normalise(images, encode.image) if encode.image_token_grid is None else images
     batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index)
-    return LoadedBatch(batch, question_ids)
+    return LoadedBatch(batch, text_ids)

@@ -15,7 +15,7 @@ from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.images import decode_image, resize_image
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 KEEP_BYTES = 2**30
 """Data sets whose resized images take less than this are decoded once and stay in memory."""
@@ -32,7 +32,7 @@ class EncodedExample(NamedTuple):
     text_mask: Bool[np.ndarray, "Q T"]
     answers: Int[np.ndarray, "Q R"]
     answer_weights: Float[np.ndarray, "Q R"]
-    question_ids: tuple[str, ...]
+    text_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class ExampleEncoder:
 
     def __call__(self, example: Example) -> EncodedExample:
         """The arrays of one example; `InputError` names the image that cannot be read."""
-        count = len(example.questions)
+        count = len(example.texts)
         answers = np.zeros((count, self.accepted_answers), np.int32)
         weights = np.zeros((count, self.accepted_answers), np.float32)
-        for row, question in enumerate(example.questions):
+        for row, question in enumerate(example.texts):
             for column, (answer, share) in enumerate(self._target(question)):
                 answers[row, column], weights[row, column] = answer, share
-        input_ids, text_mask = self.encode_texts([question.text for question in example.questions])
-        ids = tuple(question.question_id for question in example.questions)
+        input_ids, text_mask = self.encode_texts([text.text for text in example.texts])
+        ids = tuple(text.text_id for text in example.texts)
         return EncodedExample(self._load_image(example), input_ids, text_mask, answers, weights, ids)
 
     def _load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]:
@@ -85,7 +85,7 @@ class ExampleEncoder:
         input_ids = np.array([ids for ids, _ in rows], np.int32).reshape(shape)
         return input_ids, np.array([mask for _, mask in rows], bool).reshape(shape)
 
-    def _target(self, question: Question) -> list[tuple[int, float]]:
+    def _target(self, question: Text) -> list[tuple[int, float]]:
         """(class, share of people) of every accepted answer in the vocabulary."""
         if (known := self._targets.get(question.answers)) is not None:
             return known
@@ -94,7 +94,7 @@ class ExampleEncoder:
         counts = Counter(question.answers)
         if len(counts) > self.accepted_answers:
             raise InputError(
-                f"question {question.question_id} has {len(counts)} distinct answers, "
+                f"question {question.text_id} has {len(counts)} distinct answers, "
                 f"more than the {self.accepted_answers} the encoder was made for"
             )
         classes = ((self.answers.index(answer), count) for answer, count in counts.most_common())

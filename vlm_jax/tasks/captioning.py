@@ -27,7 +27,7 @@ from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_captions, neare
 from vlm_jax.tasks.nearest_image import nearest_few, spread
 from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
-from vlm_jax.types import Batch, Example, Question
+from vlm_jax.types import Batch, Example, Text
 
 SAME = 0.99  # share of images with the same caption from which on a model does not look
 
@@ -95,7 +95,7 @@ class Captioning(Task):
         """Of each text the log-probability in nats, given the image of its example: all its words, as many as are
         read, and that nothing follows."""
         captioned = [
-            example._replace(questions=(Question(example.image_id, text, (), ""),))
+            example._replace(texts=(Text(example.image_id, text),))
             for example, text in zip(examples, texts, strict=True)
         ]
         encode = dataclasses.replace(self.encode, texts_per_image=1)
@@ -184,7 +184,7 @@ class Captioning(Task):
             )
         scene = None if example.scene is None else from_json(example.scene)
         check = None if scene is None else check_caption(hypotheses[0].text, scene)
-        references = tuple(question.text for question in example.questions)
+        references = tuple(text.text for text in example.texts)
         return Caption(example.image_id, tuple(hypotheses), references, check)
 
     def score(self, captions: Sequence[Caption]) -> dict[str, float]:

@@ -316,7 +316,7 @@ class ImageGeneration(Task):
         predictions: Sequence[GeneratedImages],
     ) -> dict[str, float]:
         """Prompts that no training image has, apart; prompts exchanged between the examples; distances, if wanted."""
-        known = {question.text for example in train for question in example.questions}
+        known = {text.text for example in train for text in example.texts}
         new = [row for row in predictions if row.prompt not in known]
         exchanged = [predictions[place].prompt for place in derangement(len(predictions), self.config.seed)]
         rows = {"unseen_prompts": self.score(new) if new else {}}
@@ -345,4 +345,4 @@ class ImageGeneration(Task):
 
 def _prompt(example: Example) -> str:
     """An image of which nothing is said has the empty prompt."""
-    return example.questions[0].text if example.questions else ""
+    return example.texts[0].text if example.texts else ""

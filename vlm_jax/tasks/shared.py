@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from vlm_jax.config.tasks import Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 PLAIN = 1.0  # levels of 255: an image whose pixels differ by less (standard deviation) shows nothing
 
@@ -94,9 +94,7 @@ class ChangedExamples(Sequence[Example]):
 
 def without_texts(examples: Sequence[Example]) -> ChangedExamples:
     """The same images with one empty text each: what has been said of them is not looked at."""
-    return ChangedExamples(
-        examples, lambda _, example: example._replace(questions=(Question(example.image_id, "", (), ""),))
-    )
+    return ChangedExamples(examples, lambda _, example: example._replace(texts=(Text(example.image_id, ""),)))
 
 
 def derangement(count: int, seed: int) -> Int[np.ndarray, " N"]:

@@ -60,7 +60,7 @@ def _save_vocabularies(config: TextConfig, folder: RunFolder, train: Sequence[Ex
     """Write the tokenizer and, for questions, the answers of the training set."""
     text, source = config.model.text, tokenizer_source(config)
     if source is None:
-        texts = (question.text for example in train for question in example.questions)
+        texts = (text.text for example in train for text in example.texts)
         tokenizer = Tokenizer.build(texts, text.vocab_size)
     else:
         tokenizer = Tokenizer.load(source)
@@ -84,7 +84,7 @@ def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
 def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: int) -> None:
     """A text that loses its end is learned without it: a person should know."""
     examples = (train[index] for index in range(min(len(train), COUNTED_IMAGES)))
-    texts = [question.text for example in examples for question in example.questions]
+    texts = [text.text for example in examples for text in example.texts]
     cut = tokenizer.truncated(texts, max_length)
     if cut:
         print(
