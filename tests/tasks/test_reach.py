@@ -154,12 +154,12 @@ def test_codes_that_lose_the_objects_are_found():
     from vlm_jax.scenes.rendering import render
 
     scenes = [sample_scene(np.random.default_rng(seed), Sampling(64, 1, 2)) for seed in range(3)]
-    rows = [Example(str(n), np.full((2, 2), n, np.int32), (), to_json(scene)) for n, scene in enumerate(scenes)]
+    rows = [Example(str(n), b"", (), to_json(scene), np.full((2, 2), n, np.int32)) for n, scene in enumerate(scenes)]
     generated = np.stack([render(scene) for scene in scenes])
     found = image_token_reach(rows, lambda tokens: generated[tokens[:, 0, 0]], metric="objects_right")
     assert value(found) == 1 and warned(found) == []
     grey = image_token_reach(rows, lambda tokens: np.full_like(generated, 128), metric="objects_right")
     assert value(grey) == 0 and "tokenizer" in warned(grey)[0]
-    same = [row._replace(image=rows[0].image) for row in rows]
+    same = [row._replace(image_tokens=rows[0].image_tokens) for row in rows]
     (warning,) = image_token_reach(same, lambda tokens: generated, metric="log_likelihood")
-    assert "same codes" in warning and image_token_reach(rows, lambda tokens: generated, metric="log_likelihood") == []
+    assert "same image tokens" in warning and image_token_reach(rows, lambda tokens: generated, metric="log_likelihood") == []

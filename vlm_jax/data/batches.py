@@ -28,9 +28,9 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     """
     slots = encode.texts_per_image
     empty_ids, empty_mask = encode.encode_texts([""])
-    images = np.zeros(
-        (size, *(encode.image_token_grid or (*encode.image.size, 3))), np.int32 if encode.image_token_grid else np.uint8
-    )
+    tokens = rows[0].example.image_tokens
+    images = np.zeros((size, *encode.image.size, 3), np.uint8) if tokens is None else None
+    image_tokens = None if tokens is None else np.zeros((size, *tokens.shape), np.int32)
     input_ids = np.tile(empty_ids, (size, slots, 1))
     text_mask = np.tile(empty_mask, (size, slots, 1))
     answers = np.zeros((size, slots, encode.accepted_answers), np.int32)
@@ -38,8 +38,10 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     weight = np.zeros((size, slots), np.float32)
     text_ids = [[""] * slots for _ in range(size)]
     for place, (example, questions, random) in enumerate(rows):
-        changed = random is not None and encode.image_token_grid is None
-        images[place] = augment_image(example.image, encode.image, random) if changed else example.image
+        if image_tokens is not None:
+            image_tokens[place] = example.image_tokens
+        else:
+            images[place] = augment_image(example.image, encode.image, random) if random else example.image
         count, chosen = len(questions), list(questions)
         input_ids[place, :count] = example.input_ids[chosen]
         text_mask[place, :count] = example.text_mask[chosen]
@@ -48,6 +50,6 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
         weight[place, :count] = 1
         text_ids[place][:count] = [example.text_ids[question] for question in chosen]
     index = np.arange(start, start + size, dtype=np.int32)
-    image = normalise(images, encode.image) if encode.image_token_grid is None else images
-    batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index)
+    image = None if images is None else normalise(images, encode.image)
+    batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index, image_tokens)
     return LoadedBatch(batch, text_ids)

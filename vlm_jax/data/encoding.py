@@ -26,8 +26,9 @@ _REMEMBERED = 100_000  # distinct questions, and answer sets, whose arrays are r
 class EncodedExample(NamedTuple):
     """An image at the model's size, not yet augmented, with all its `Q` questions."""
 
-    image: UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]
-    """Pixels, or codes."""
+    image: UInt8[np.ndarray, "h w 3"] | None
+    image_tokens: Int[np.ndarray, "gh gw"] | None
+    """One of the two is None."""
     input_ids: Int[np.ndarray, "Q T"]
     text_mask: Bool[np.ndarray, "Q T"]
     answers: Int[np.ndarray, "Q R"]
@@ -51,8 +52,6 @@ class ExampleEncoder:
     """Distinct answers that a question can have (R)."""
     max_pixels: int = MAX_PIXELS
     """Pixels over which an image is refused."""
-    image_token_grid: tuple[int, int] | None = None
-    """Rows and columns of an image's tokens, where images come as image tokens."""
     _tokens: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
     _targets: dict[tuple[str, ...], list[tuple[int, float]]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -66,9 +65,10 @@ class ExampleEncoder:
                 answers[row, column], weights[row, column] = answer, share
         input_ids, text_mask = self.encode_texts([text.text for text in example.texts])
         ids = tuple(text.text_id for text in example.texts)
-        return EncodedExample(self._load_image(example), input_ids, text_mask, answers, weights, ids)
+        image = self._load_image(example) if example.image_tokens is None else None
+        return EncodedExample(image, example.image_tokens, input_ids, text_mask, answers, weights, ids)
 
-    def _load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]:
+    def _load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"]:
         if isinstance(example.image, np.ndarray):
             return example.image
         name = str(example.image) if isinstance(example.image, Path) else f"image {example.image_id}"

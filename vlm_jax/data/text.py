@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vlm_jax.data.configured_tokenizer import settings_of, special_names
+from vlm_jax.data.configured_tokenizer import SPECIAL_TOKENS, settings_of, special_names
 from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 
@@ -50,6 +50,11 @@ class Tokenizer:
     def build(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         """A lower-casing WordPiece of at most `vocab_size` tokens, learned from `texts`; [PAD] is 0."""
         return cls(bert_tokenizer(train_vocabulary(texts, vocab_size), lower_case=True), "built from the data")
+
+    @classmethod
+    def empty(cls) -> "Tokenizer":
+        """A tokenizer of special tokens alone, where no text is read."""
+        return cls(bert_tokenizer({token: i for i, token in enumerate(SPECIAL_TOKENS)}, lower_case=True), "empty")
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":

@@ -130,7 +130,7 @@ def image_token_reach(validation: Sequence[Example], decode: Callable[[Any], np.
     With a warning where it is 0, or where all images have the same image tokens.
     """
     examples = _spread(validation, SCORED["images"])
-    tokens = np.stack([example.image for example in examples])
+    tokens = np.stack([example.image_tokens for example in examples])
     lines = []
     if len(tokens) > 1 and (tokens == tokens[:1]).all():
         lines.append(

@@ -14,7 +14,6 @@ from vlm_jax.config.tasks import Config, TextConfig
 from vlm_jax.config.use import ImageScoring
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
-from vlm_jax.data.configured_tokenizer import SPECIAL_TOKENS
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
@@ -35,10 +34,8 @@ COUNTED_IMAGES = 1_000  # images whose texts are counted before training
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
     if isinstance(config, ImageTokenizer):  # reads no text
-        tokenizer = Tokenizer.build((), len(SPECIAL_TOKENS))
-        return ExampleEncoder(
-            tokenizer, None, config.image, max_length=3, texts_per_image=1, max_pixels=config.data.max_pixels
-        )
+        shape = {"max_length": 3, "texts_per_image": 1, "max_pixels": config.data.max_pixels}
+        return ExampleEncoder(Tokenizer.empty(), None, config.image, **shape)
     if not folder.sealed:  # what a killed start left may be half of it
         if train is None:
             raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
