@@ -30,6 +30,6 @@ def encoder(splits):
 
     def make(**changes):
         default = ExampleEncoder(tokenizer, answers, image, max_length=16, texts_per_image=10)
-        return dataclasses.replace(default, _tokens={}, _targets={}, **changes)
+        return dataclasses.replace(default, **changes)
 
     return make

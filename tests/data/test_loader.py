@@ -1,5 +1,6 @@
 """The loaders: what is in a batch, exact resuming, sharding, and every question once in evaluation."""
 
+import dataclasses
 import itertools
 import json
 import threading
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from vlm_jax.config.images import AugmentedImages
+from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.images import decode_image, normalise, resize_image
 from vlm_jax.data.loader import TrainLoader, evaluation_batches
+from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example, Text
 
@@ -45,7 +48,7 @@ def make(splits, encoder):
 def test_shapes_and_types_are_fixed(make):
     for loaded in take(make(), 12):
         batch = loaded.batch
-        shapes = {name: (getattr(batch, name).shape, getattr(batch, name).dtype.name) for name in batch._fields}
+        shapes = {name: (array.shape, array.dtype.name) for name, array in batch._asdict().items() if array is not None}
         assert shapes == {
             "image": ((8, 32, 32, 3), "float32"),
             "input_ids": ((8, 10, 16), "int32"),
@@ -155,7 +158,7 @@ def test_processes_share_the_global_batch(make, processes):
     for step, loaded in enumerate(batches):
         mine = [part[step] for part in parts]
         assert [row for part in mine for row in part.text_ids] == loaded.text_ids
-        for name in loaded.batch._fields:
+        for name in loaded.batch._fields[:-1]:
             union = np.concatenate([getattr(part.batch, name) for part in mine])
             np.testing.assert_array_equal(union, getattr(loaded.batch, name), err_msg=name)
 
@@ -275,6 +278,30 @@ def test_several_answers_become_shares(splits, encoder):
     np.testing.assert_array_equal(loaded.batch.weight[0], [1, 1, 1, 0])
     with pytest.raises(InputError, match="question a has 3 distinct answers"):
         encoder(accepted_answers=2)(examples[0])
+
+
+def test_image_tokens_come_instead_of_pixels(splits, encoder):
+    tokens = [np.full((2, 3), number, np.int32) for number in range(3)]
+    examples = [
+        Example(str(n), b"no image", (Text(str(n), "what?"),), image_tokens=row) for n, row in enumerate(tokens)
+    ]
+    (loaded,) = evaluation_batches(examples, encoder(answers=None), batch_images=4)
+    np.testing.assert_array_equal(loaded.batch.image_tokens, [*tokens, np.zeros((2, 3))])
+    assert loaded.batch.image is None and loaded.batch.image_tokens.dtype == np.int32
+
+
+def test_a_changed_encoder_forgets_what_it_encoded(splits, encoder):
+    """Other lengths, answers and tokenizers than before the change."""
+    encode, example = encoder(), splits["train"][0]
+    before = encode(example)
+    shorter = dataclasses.replace(encode, max_length=8, answers=AnswerVocabulary(["unheard of"]))
+    after = shorter(example)
+    assert after.input_ids.shape == (len(example.texts), 8) and before.input_ids.shape[1] == 16
+    np.testing.assert_array_equal(after.input_ids, encoder(max_length=8)(example).input_ids)
+    assert before.answer_weights.any() and not after.answer_weights.any()
+    other = Tokenizer.build(["a tokenizer of other words"], 40)
+    changed = dataclasses.replace(encode, tokenizer=other)(example)
+    np.testing.assert_array_equal(changed.input_ids, other.encode([text.text for text in example.texts], 16)[0])
 
 
 def test_a_data_set_too_large_to_keep_gives_the_same(make, monkeypatch):
