@@ -1,18 +1,22 @@
 """The benchmark's PyTorch peer is the same model: logits, loss and gradients agree, and mistakes would show."""
 
-import dataclasses
 import json
-from functools import partial
 
 import jax
 import pytest
 
 from experiments import benchmark_decode
-from experiments.benchmark_sides import by_path, furthest, logits_of, random_batch, shaken, task_of
+from experiments.benchmark_sides import by_path, classes_of, furthest, logits_of, random_batch, shaken, task_of
 from experiments.benchmark_train_step import TOLERANCE
-from vlm_jax.config import Config, Data, ImageEncoder, ImageInput, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.encoders import ResNet, SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import CustomLayout, Text
+from vlm_jax.config.vqa import VQA, Model, PerToken
 from vlm_jax.models import cnn
-from vlm_jax.models.resnet import Bottleneck, ResNet
+from vlm_jax.models.resnet import Bottleneck
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.state import create_state
 from vlm_jax.training.step import make_step
@@ -22,27 +26,33 @@ torch = pytest.importorskip("torch")
 peers = pytest.importorskip("experiments.benchmark_peers")
 pytestmark = pytest.mark.parity
 
-SMALL = ImageEncoder(stem_width=8, widths=(8, 16), blocks=(0, 1))
-CONFIG = Config(
-    data=Data(texts_per_image=3, image=ImageInput(size=(16, 16))),
+CONFIG = VQA(
+    image=AugmentedImages(size=(16, 16)),
     model=Model(
-        attention_pattern="image_to_text", head="cls", hidden_size=32, num_attention_heads=4, num_layers=3,
-        intermediate_size=48, classes=7,
-        image=SMALL, text=TextEncoder(vocab_size=50, feature_size=24, max_length=7),
+        hidden_size=32,
+        num_attention_heads=4,
+        num_layers=3,
+        intermediate_size=48,
+        image=SmallCNN(stem_width=8, widths=(8, 16), blocks=(0, 1)),
+        text=Text(vocab_size=50, max_length=7),
+        layout=CustomLayout(text_feature_size=24),
     ),
-    training=Training(batch_images=4, label_smoothing=0.1),
-)  # fmt: skip
-REFERENCE = dataclasses.replace(
-    CONFIG.model,
-    attention_pattern="bidirectional",
-    head="per_token",
-    image=ImageEncoder(cnn="resnet50", max_position_embeddings=9),
+    training=TextTraining(batch_images=4, texts_per_image=3, label_smoothing=0.1),
 )
+REFERENCE = {
+    "model.fusion.attention_pattern": "bidirectional",
+    "model.fusion.head": PerToken(classes=7),
+    "model.image": ResNet(depth=50),
+    "model.layout.max_image_positions": 9,
+    "image.size": (64, 64),
+}
 MODELS = {
-    "image_to_text": CONFIG.model,
-    "bidirectional": dataclasses.replace(CONFIG.model, attention_pattern="bidirectional", activation="gelu_new"),
-    "resnet50": REFERENCE,
-    "frozen_norm": dataclasses.replace(CONFIG.model, image=dataclasses.replace(SMALL, norm="frozen")),
+    "image_to_text": CONFIG,
+    "bidirectional": with_changes(
+        CONFIG, {"model.fusion.attention_pattern": "bidirectional", "model.layout.hidden_act": "gelu_new"}
+    ),
+    "resnet50": with_changes(CONFIG, REFERENCE),
+    "frozen_norm": with_changes(CONFIG, {"model.image.norm": "frozen"}),
 }
 
 
@@ -53,11 +63,8 @@ def start(config):
     return task, arrays, shaken(jax.jit(task.init_params)(jax.random.key(0)))
 
 
-def both(model, peer_model=None):
+def both(config, peer_config=None):
     """Ours as (logits, loss, gradient) by path, and the peer with our parameters, dropout off."""
-    config = dataclasses.replace(CONFIG, model=model)
-    if model.image.cnn == "resnet50":
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, image=ImageInput(size=(64, 64))))
     task, arrays, params = start(config)
     batch = jax.device_put(Batch(**arrays))
 
@@ -66,15 +73,14 @@ def both(model, peer_model=None):
         return sums.loss / sums.weight
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
-    peer_config = dataclasses.replace(config, model=peer_model or model)
-    peer = peers.PeerTraining(peer_config, model.classes, by_path(params), arrays)
+    peer = peers.PeerTraining(peer_config or config, classes_of(config), by_path(params), arrays)
     return (logits_of(task, params, batch), float(value), by_path(gradient)), peer
 
 
 @pytest.fixture(autouse=True)
 def shallow_resnet(monkeypatch):
     """One block a stage: every kind of block is in it, and it compiles in seconds."""
-    monkeypatch.setitem(cnn.CNNS, "resnet50", partial(ResNet, Bottleneck, (1, 1, 1, 1)))
+    monkeypatch.setitem(cnn.RESNETS, "resnet50", (Bottleneck, (1, 1, 1, 1)))
     monkeypatch.setattr(peers, "DEPTHS", (1, 1, 1, 1))
 
 
@@ -98,14 +104,14 @@ def test_logits_loss_and_gradients_agree(name):
 @pytest.mark.parametrize(
     "mistake",
     [
-        {"activation": "gelu_new"},
-        {"num_attention_heads": 2},
-        {"layer_norm_eps": 1e-6},
-        {"attention_pattern": "bidirectional"},
+        {"model.layout.hidden_act": "gelu_new"},
+        {"model.num_attention_heads": 2},
+        {"model.layout.layer_norm_eps": 1e-6},
+        {"model.fusion.attention_pattern": "bidirectional"},
     ],
 )
 def test_another_model_would_show(mistake):
-    (logits, *_), peer = both(CONFIG.model, dataclasses.replace(CONFIG.model, **mistake))
+    (logits, *_), peer = both(CONFIG, with_changes(CONFIG, mistake))
     assert furthest(logits, peer.answer_logits()) > TOLERANCE
 
 
@@ -113,12 +119,12 @@ def test_another_model_would_show(mistake):
 def test_optimizer_steps_agree(schedule):
     """Clipping, AdamW, decay, schedule and moving average, through warm-up and beyond."""
     # With the usual epsilon AdamW turns rounding in a gradient that is zero into whole steps.
-    settings = Optimizer(
+    settings = AdamW(
         learning_rate=0.02, schedule=schedule, warmup_steps=2, weight_decay=0.5, epsilon=0.01, clip_norm=0.1, ema=0.9
     )
-    config = dataclasses.replace(CONFIG, optimizer=settings, training=dataclasses.replace(CONFIG.training, steps=5))
+    config = with_changes(CONFIG, {"optimizer": settings, "training.steps": 5})
     task, arrays, params = start(config)
-    peer = peers.PeerTraining(config, config.model.classes, by_path(params), arrays)
+    peer = peers.PeerTraining(config, classes_of(config), by_path(params), arrays)
     optimizer = make_optimizer(settings, params, steps=5)
     state = create_state(params, optimizer, ema=True)
     step = jax.jit(make_step(config, task.loss_sums, optimizer, params))

@@ -1,6 +1,5 @@
 """What a trained run leaves, and the commands that use it: evaluate and predict."""
 
-import dataclasses
 import json
 import runpy
 import shutil
@@ -13,9 +12,10 @@ from PIL import Image
 
 from experiments import evaluate, predict, train
 from vlm_jax.command_line import run_command
-from vlm_jax.config_json import to_dict, to_json
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder
+from vlm_jax.settings.changes import to_json, with_changes
+from vlm_jax.settings.groups import json_tree
 
 ROOT = Path(__file__).parent.parent
 SMALL = (
@@ -56,7 +56,7 @@ def test_a_result_is_complete(trained):
     assert {"python", "jax", "flax", "optax", "orbax-checkpoint", "vlm_jax"} <= set(result["versions"])
     assert result["peak_memory_bytes"] > 2**26
     assert result["commit"] is None or len(result["commit"].removesuffix("+changes")) == 40
-    assert result["config"] == json.loads(json.dumps(to_dict(RunFolder(trained).config())))
+    assert result["config"] == json_tree(RunFolder(trained).config())
 
 
 def test_every_question_has_its_prediction(trained):
@@ -222,8 +222,7 @@ def test_the_step_is_compiled_once(data_directory, tmp_path):
     from vlm_jax.training.loop import Trainer
 
     preset = runpy.run_path(str(ROOT / "configs" / "tiny.py"))["get_config"]()
-    data = dataclasses.replace(preset.data, directory=data_directory, limit=30)
-    config = dataclasses.replace(preset, data=data, training=dataclasses.replace(preset.training, steps=8))
+    config = with_changes(preset, {"data.directory": data_directory, "data.limit": 30, "training.steps": 8})
     with claim(tmp_path / "run", config) as folder:
         trainer = Trainer(config, folder, write_line=lambda text: None)
         trainer.run()
@@ -235,19 +234,19 @@ def test_the_step_is_compiled_once(data_directory, tmp_path):
     ("name", "changes"),
     [
         ("quickstart", ()),
-        ("quickstart", ("--parallel.method", "pmap")),
+        ("quickstart", ("--compute.parallelism", "pmap")),
         ("easy_vqa", ()),
         ("sort_of_clevr", ()),
-        ("tiny", ("--model.fusion", "cross")),
-        ("tiny", ("--model.fusion", "co_attention", "--parallel.method", "pmap")),
-        ("tiny", ("--model.fusion", "late", "--model.head", "concatenation")),
+        ("tiny", ("--model.fusion.kind", "cross")),
+        ("tiny", ("--model.fusion.kind", "co_attention", "--compute.parallelism", "pmap")),
+        ("tiny", ("--model.fusion.kind", "late", "--model.fusion.join", "concatenation")),
     ],
 )
 def test_every_preset_trains(name, changes, data_directory, tmp_path, monkeypatch):
     if name == "sort_of_clevr":  # all of it takes a minute to draw, and is drawn by the tests of its builder
         monkeypatch.setattr("vlm_jax.data.builders.sort_of_clevr.NUM_IMAGES", {"train": 100, "test": 20})
         data_directory = str(tmp_path / "data")
-    options = ["--workdir", str(tmp_path / name), "--data.directory", data_directory]
+    options = ["--workdir", str(tmp_path / name), "--data.directory", str(data_directory)]
     assert train.main([str(ROOT / "configs" / f"{name}.py"), *options, *SMALL, *changes]) == 0
     assert (tmp_path / name / "result.json").exists()
 
@@ -268,7 +267,7 @@ def own(tmp_path):
 
 def train_own(folder, lines, *options):
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    files = ["--data.files.images", str(folder / "images"), "--data.files.train", str(folder / "rows.jsonl")]
+    files = ["--data.images", str(folder / "images"), "--data.train", str(folder / "rows.jsonl")]
     where = ["--workdir", str(folder / "run"), "--data.directory", str(folder / "kept")]
     return train.main([str(ROOT / "configs" / "vqa_jsonl.py"), *files, *where, *SMALL[2:], *options])
 
@@ -292,19 +291,25 @@ def test_bad_rows_stop_a_training_before_it_starts_or_are_left_out(own, capfd):
     folder, lines = own
     (folder / "images" / "39.jpg").write_text("no image", encoding="utf-8")
     lines.append({"image": "../rows.jsonl", "question": "what is it?", "answers": ["a secret"]})
-    with pytest.raises(
-        InputError, match=r"2 bad rows, the first .*rows\.jsonl:81: .*'\.\.'.*set data.files.bad_rows skip"
-    ):
+    with pytest.raises(InputError, match=r"2 bad rows, the first .*rows\.jsonl:81: .*'\.\.'.*data.bad_rows skip"):
         train_own(folder, lines)
     assert not (folder / "run" / "metrics.jsonl").exists()
-    assert train_own(folder, lines, "--data.files.bad-rows", "skip", "--workdir", str(folder / "run2")) == 0
+    assert train_own(folder, lines, "--data.bad-rows", "skip", "--workdir", str(folder / "run2")) == 0
     assert "2 bad rows left out" in capfd.readouterr().err
 
 
 @pytest.mark.slow
 def test_the_reference_takes_a_real_step(data_directory, tmp_path):
     """From pixels through ResNet-50 and BERT-base to 30,522 classes, at batch 2."""
-    options = ["--workdir", str(tmp_path / "run"), "--data.directory", data_directory, *SMALL, "--training.steps", "1"]
+    options = [
+        "--workdir",
+        str(tmp_path / "run"),
+        "--data.directory",
+        str(data_directory),
+        *SMALL,
+        "--training.steps",
+        "1",
+    ]
     assert train.main([str(ROOT / "configs" / "reference_base.py"), *options]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert result["parameters"] > 155e6

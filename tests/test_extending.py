@@ -36,7 +36,7 @@ def extended(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extended")
     for name in ("vlm_jax", "experiments", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    assert follow(folder) == ["vlm_jax/config.py", "vlm_jax/models/fusion.py"]
+    assert follow(folder) == ["vlm_jax/config/vqa.py", "vlm_jax/models/fusion.py"]
     return folder
 
 
@@ -46,20 +46,21 @@ def command(folder, module, *arguments):
 
 
 def test_a_fifth_fusion_takes_two_files(extended, data_directory):
-    shown = command(extended, "inspect_model", "configs/tiny.py", "--model.fusion", "pooled", "--depth", "3")
-    assert "tiny: pooled, image_to_text, answers" in shown.stdout, shown.stderr
+    shown = command(extended, "inspect_model", "configs/tiny.py", "--model.fusion.kind", "pooled", "--depth", "3")
+    assert "tiny: pooled, image_to_text, cls" in shown.stdout, shown.stderr
     assert "trunk/concat/layer_1" in shown.stdout
     sizes = ("--training.steps", "2", "--training.batch-images", "2", "--training.evaluation-batch-images", "2")
-    options = ("--model.fusion", "pooled", "--data.limit", "2", "--data.directory", data_directory, *sizes)
+    options = ("--model.fusion.kind", "pooled", "--data.limit", "2", "--data.directory", str(data_directory), *sizes)
     trained = command(extended, "train", "configs/tiny.py", *options)
     assert trained.returncode == 0, trained.stderr
     assert (extended / "runs" / "tiny" / "result.json").exists()
 
 
 def test_what_it_cannot_do_is_still_refused(extended):
-    refused = command(extended, "train", "configs/tiny.py", "--model.fusion", "pooled", "--model.head", "product")
+    options = ("--model.fusion.kind", "pooled", "--model.fusion.join", "product")
+    refused = command(extended, "train", "configs/tiny.py", *options)
     assert refused.returncode == 2
-    assert "model.head 'product' does not go with model.fusion 'pooled'" in refused.stderr
+    assert "model.fusion.join belongs to model.fusion.kind=late" in refused.stderr
 
 
 def test_every_name_on_the_page_exists():

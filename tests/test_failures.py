@@ -14,8 +14,7 @@ import pytest
 
 from experiments import ablate, evaluate, report, train
 from vlm_jax.command_line import parse_train, run_command
-from vlm_jax.config import Config
-from vlm_jax.config_checks import check
+from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError, MachineError
 from vlm_jax.failures import explained
 from vlm_jax.run_claim import claim
@@ -112,7 +111,7 @@ def test_a_run_folder_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, cap
     for owner, name in ((fcntl, "flock"), (Path, "mkdir"), (os, "fsync")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fail)
-            got, lines = ended(lambda _: claim(folder, check(Config())).__enter__(), [], capsys)
+            got, lines = ended(lambda _: claim(folder, VQA()).__enter__(), [], capsys)
         assert (got, len(lines)) == (code, 1), (name, lines)
         if name != "fsync":
             assert "run" in lines[0]
@@ -121,7 +120,7 @@ def test_a_run_folder_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, cap
 
 
 def test_a_machine_failure_in_set_up_leaves_no_folder(tmp_path):
-    with pytest.raises(MachineError), claim(tmp_path / "above" / "run", check(Config())):
+    with pytest.raises(MachineError), claim(tmp_path / "above" / "run", VQA()):
         raise MachineError("full")
     assert not any(tmp_path.iterdir())
 
@@ -131,7 +130,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(data_directory, tmp_path):
     command = [sys.executable, "-m", "experiments.train", TINY, *SMALL, "--workdir", str(tmp_path / "run")]
     limited = ["bash", "-c", 'ulimit -f 49; exec "$@"', "bash", *command]  # in units of 1,024 bytes
     process = subprocess.run(
-        [*limited, "--data.directory", data_directory],
+        [*limited, "--data.directory", str(data_directory)],
         cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
     assert process.returncode == 1, process.stderr
@@ -205,6 +204,6 @@ def test_a_damaged_result_is_made_again_by_the_command_of_the_message(trained, t
     shutil.copytree(trained, folder)
     before = RunFolder(folder).result()["metrics"]
     (folder / "result.json").unlink()
-    assert train.main([TINY, "--workdir", str(folder), "--data.directory", data_directory]) == 0
+    assert train.main([TINY, "--workdir", str(folder), "--data.directory", str(data_directory)]) == 0
     assert RunFolder(folder).result()["metrics"] == before
     assert capsys.readouterr().out.startswith("device: cpu, ")

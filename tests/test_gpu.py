@@ -4,7 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from vlm_jax.config import Config, ImageEncoder, Model, Optimizer, TextEncoder, Training
+from vlm_jax.config.optimizers import SGD
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.trunk import Text
+from vlm_jax.config.vqa import VQA, Model
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.vqa import batch_sums
 from vlm_jax.training.optimizer import make_optimizer
@@ -23,18 +26,12 @@ def gpus():
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="needs a GPU")]
 
-CONFIG = Config(
-    model=Model(
-        attention_pattern="image_to_text",
-        head="cls",
-        hidden_dropout_prob=0.1,
-        image=ImageEncoder(),
-        text=TextEncoder(vocab_size=50),
-    ),
-    optimizer=Optimizer(name="sgd", learning_rate=0.1, warmup_steps=0, schedule="constant"),
-    training=Training(steps=10, batch_images=8),
+CONFIG = VQA(
+    model=Model(hidden_dropout_prob=0.1, text=Text(vocab_size=50)),
+    optimizer=SGD(learning_rate=0.1, warmup_steps=0, schedule="constant"),
+    training=TextTraining(steps=10, batch_images=8),
 )
-MODEL = VisualLanguageModel(CONFIG.model, 5)
+MODEL = VisualLanguageModel(CONFIG.architecture, 5)
 
 
 def make_batch():

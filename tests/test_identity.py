@@ -1,106 +1,91 @@
 """Which settings a run that has begun may go on with: each by its mark, and what is recorded of those that changed."""
 
-import dataclasses
 import json
-import types
-import typing
-from typing import Literal
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 
-from vlm_jax.config import KINDS, Config, Data, Optimizer, Training, leaves
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import with_overrides
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.tasks import TASKS
+from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.identity import changes, forbidden, same_schedule, with_settings_of
 from vlm_jax.run_claim import claim
-from vlm_jax.run_folder import RunFolder
-from vlm_jax.setting_kinds import Identity, Kind, Speed, kinds_of
+from vlm_jax.settings.changes import with_changes
+from vlm_jax.settings.effects import Effect
+from vlm_jax.settings.groups import choices, group_in
 from vlm_jax.training.optimizer import learning_rate_schedule
 
-CONFIG = check(Config(name="run"))
+CONFIG = VQA(name="run")
+DECODING = {"min_length", "no_repeat_ngram_size", "prefix", "num_return_sequences", "temperature", "top_k", "top_p"}
+DECODING |= {"kind", "num_beams", "length_penalty", "early_stopping"}
 # What a run may be started again with. All other settings are its identity: a new one that is not has to be added here.
 MAY_CHANGE = {
-    Kind.PLACE: {
-        *("name", "data.directory", "data.image.max_pixels", "data.files.images", "data.files.train"),
-        *("data.files.validation", "data.files.test", "data.files.bad_rows"),
+    Effect.PLACE: {
+        *("name", "data.directory", "data.max_pixels", "data.images", "data.train", "data.validation", "data.test"),
+        "data.bad_rows",
     },
-    Kind.SPEED: {"data.threads", "data.read_ahead", "training.log_every", "training.evaluation_batch_images"},
-    Kind.ROUNDING: {"parallel.method", "parallel.devices"},
-    Kind.USE: {
-        *("data.accuracy", "data.evaluation_limit", "training.evaluate_every"),
-        *(name for name in leaves(Config()) if name.startswith("decoding.")),
-        *("generation.num_decoding_steps", "generation.num_refinement_rounds", "generation.guidance"),
+    Effect.SPEED: {"data.threads", "training.log_every", "training.evaluation_batch_images"},
+    Effect.ROUNDING: {"compute.parallelism", "compute.devices"},
+    Effect.USE: {"data.accuracy", "data.evaluation_limit", "training.evaluate_every"},
+    Effect.DECODING: {
+        *(f"decoding.{name}" for name in DECODING),
+        *("generation.num_decoding_steps", "generation.num_refinement_rounds", "generation.guidance_scale"),
         *("generation.temperature", "generation.choice_temperature"),
-        *("generation.num_images", "generation.num_candidates", "generation.reranker", "generation.features"),
-        "generation.features_sha256",
     },
-    Kind.SOURCE: {
-        *("model.init_from", "model.text.init_from", "model.image.init_from", "model.text.tokenizer"),
-        "generation.tokenizer",
-    },
-    Kind.LENGTH: {"training.steps"},
+    Effect.SOURCE: {"init.model", "init.text", "init.image", "model.text.tokenizer", "image_tokenizer.run"},
+    Effect.LENGTH: {"training.steps"},
 }
 
 
-def test_every_setting_has_one_mark_and_only_known_ones_may_change():
-    assert set(KINDS) == set(leaves(Config()))
-    assert [name for name, kind in KINDS.items() if kind is None] == []
+def marks_of(group, prefix="", inherited=Effect.IDENTITY):
+    """The effect of every setting that a class can have."""
+    for name, field in group.model_fields.items():
+        mark = next((entry for entry in field.metadata if isinstance(entry, Effect)), inherited)
+        groups = [*choices(field).values(), *filter(None, [group_in(field)])]
+        for member in groups:
+            yield from marks_of(member, f"{prefix}{name}.", mark)
+        if not groups:
+            yield prefix + name, mark
+
+
+MARKS = {name: mark for task in TASKS.values() for name, mark in marks_of(task)}
+
+
+def test_only_known_settings_may_change():
     changeable = {
-        kind: {name for name, mark in KINDS.items() if mark is kind} for kind in Kind if kind is not Kind.IDENTITY
+        effect: {name for name, mark in MARKS.items() if mark is effect}
+        for effect in Effect
+        if effect is not Effect.IDENTITY
     }
     assert changeable == MAY_CHANGE
 
 
-def test_a_setting_without_a_mark_or_with_two_is_refused():
-    @dataclasses.dataclass(frozen=True)
-    class Group:
-        fine: Identity[int] = 1
-        bare: int = 1
-        torn: Speed[Identity[int]] = 1
-
-    assert kinds_of(Group, "x.") == {"x.fine": Kind.IDENTITY, "x.bare": None, "x.torn": None}
-
-
-def another(hint, value):
-    """A value of the type of a setting that is not its own."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is Literal:
-        return next(choice for choice in arguments if choice != value)
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return another(next(argument for argument in arguments if argument is not type(None)), value)
-    if hint is bool:
-        return not value
-    if typing.get_origin(hint) is tuple:
-        fresh = (another(argument, None) for argument in arguments if argument is not Ellipsis)
-        return (another(arguments[0], value[0]), *value[1:]) if value else tuple(fresh)
-    return f"{value} else" if hint is str else (value or 0) + hint(1)
+OTHER = {
+    # a setting of each effect, and another value
+    Effect.IDENTITY: {"seed": 1, "data.limit": 3, "model.hidden_size": 64, "compute.dtype": "bfloat16"},
+    Effect.PLACE: {"name": "other", "data.directory": Path("elsewhere")},
+    Effect.SPEED: {"data.threads": 3, "training.log_every": 1},
+    Effect.ROUNDING: {"compute.parallelism": "pmap", "compute.devices": 1},
+    Effect.USE: {"data.evaluation_limit": 2, "training.evaluate_every": 7},
+    Effect.LENGTH: {"training.steps": 1001},
+}
 
 
-def hints_of(group, path=""):
-    for name, hint in typing.get_type_hints(group).items():
-        yield from hints_of(hint, f"{path}{name}.") if dataclasses.is_dataclass(hint) else [(path + name, hint)]
-
-
-HINTS = dict(hints_of(Config))
-
-
-@pytest.mark.parametrize("setting", HINTS)
-def test_a_run_goes_on_with_another_value_of_a_setting_or_refuses_it_by_name(setting, tmp_path, monkeypatch):
-    """`check` is left out: whether a value goes with others is not the question."""
-    monkeypatch.setattr("vlm_jax.run_claim.check", lambda config: config)
-    base = with_overrides(CONFIG, [(name, "a source") for name in MAY_CHANGE[Kind.SOURCE]])
-    monkeypatch.setattr(RunFolder, "config", lambda folder: base)
-    other = with_overrides(base, [(setting, another(HINTS[setting], leaves(base)[setting]))])
-    assert [change.setting for change in changes(base, other)] == [setting]
-    with claim(tmp_path / "run", base):
+@pytest.mark.parametrize(
+    ("effect", "setting"), [(effect, setting) for effect, values in OTHER.items() for setting in values]
+)
+def test_a_run_goes_on_with_another_value_of_a_setting_or_refuses_it_by_name(effect, setting, tmp_path):
+    other = with_changes(CONFIG, {setting: OTHER[effect][setting]})
+    assert [change.setting for change in changes(CONFIG, other)] == [setting]
+    with claim(tmp_path / "run", CONFIG):
         pass
     before = (tmp_path / "run" / "config.json").read_bytes()
-    if KINDS[setting] is Kind.IDENTITY:
+    if effect is Effect.IDENTITY:
         with pytest.raises(InputError, match=rf"other settings \({setting}: "), claim(tmp_path / "run", other):
             pass
-    elif KINDS[setting] is Kind.LENGTH:
+    elif effect is Effect.LENGTH:
         with pytest.raises(InputError, match=r"training\.steps 1000, on which"), claim(tmp_path / "run", other):
             pass
     else:
@@ -109,9 +94,16 @@ def test_a_run_goes_on_with_another_value_of_a_setting_or_refuses_it_by_name(set
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("setting", sorted(MAY_CHANGE[Kind.SOURCE]))
+def test_another_choice_is_another_run(tmp_path):
+    for name, kind in (("model.image", "patches"), ("optimizer", "sgd"), ("data", "sort_of_clevr")):
+        other = with_changes(CONFIG, {f"{name}.kind": kind})
+        assert f"{name}.kind" in [change.setting for change in forbidden(CONFIG, other)]
+
+
+@pytest.mark.parametrize("setting", ["init.text", "init.image", "model.text.tokenizer"])
 def test_a_source_may_move_but_not_come_or_go(setting):
-    without, first, second = (with_overrides(CONFIG, [(setting, value)]) for value in (None, "here", "there"))
+    base = with_changes(CONFIG, {"init.kind": "parts", "init.text": "here", "init.image": "here"})
+    without, first, second = (with_changes(base, {setting: value}) for value in (None, "here", "there"))
     assert forbidden(first, second) == []
     for old, new in ((without, first), (first, without)):
         assert [change.setting for change in forbidden(old, new)] == [setting]
@@ -120,16 +112,16 @@ def test_a_source_may_move_but_not_come_or_go(setting):
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear"])
 @pytest.mark.parametrize("steps", [(10, 20), (20, 10), (10, 4), (4, 10), (3, 4), (7, 7)])
 def test_training_may_be_longer_where_the_steps_that_are_done_had_the_same_rates(schedule, steps):
-    settings = Optimizer(schedule=schedule, warmup_steps=5)
-    first, second = (Config(optimizer=settings, training=Training(steps=count)) for count in steps)
+    settings = AdamW(schedule=schedule, warmup_steps=5)
+    first, second = (with_changes(CONFIG, {"optimizer": settings, "training.steps": count}) for count in steps)
     shared = jnp.arange(min(steps))
     rates = [learning_rate_schedule(settings, count)(shared) for count in steps]
     assert same_schedule(first, second) == bool((rates[0] == rates[1]).all())
 
 
 def test_a_finished_run_may_be_longer_and_not_shorter(tmp_path):
-    config = check(Config(optimizer=Optimizer(schedule="constant", warmup_steps=5), training=Training(steps=10)))
-    longer, shorter = (dataclasses.replace(config, training=Training(steps=count)) for count in (20, 8))
+    config = with_changes(CONFIG, {"optimizer.schedule": "constant", "optimizer.warmup_steps": 5, "training.steps": 10})
+    longer, shorter = (with_changes(config, {"training.steps": count}) for count in (20, 8))
     with claim(tmp_path, config) as folder:
         folder.write_json("result.json", {"steps": 10})
         folder.write_text("predictions.jsonl", "{}\n")
@@ -146,10 +138,10 @@ def test_a_finished_run_may_be_longer_and_not_shorter(tmp_path):
 def test_what_changed_is_recorded_once_each_time(tmp_path):
     with claim(tmp_path, CONFIG) as folder:
         assert folder.adopt(CONFIG, 0) == [] and folder.history() == []
-        files = with_overrides(CONFIG, [("data.threads", 5), ("data.files.train", ["a", "b"])])
+        files = with_changes(CONFIG, {"data.threads": 5, "data.directory": Path("a")})
         folder.adopt(files, 3)
         rows = [
-            {"step": 3, "setting": "data.files.train", "before": [], "after": ["a", "b"]},
+            {"step": 3, "setting": "data.directory", "before": str(CONFIG.data.directory), "after": "a"},
             {"step": 3, "setting": "data.threads", "before": 2, "after": 5},
         ]
         assert folder.history() == rows and folder.config() == files
@@ -159,7 +151,7 @@ def test_what_changed_is_recorded_once_each_time(tmp_path):
 
 
 def test_a_kill_between_the_two_files_records_nothing_twice(tmp_path, monkeypatch):
-    other = with_overrides(CONFIG, [("data.threads", 5)])
+    other = with_changes(CONFIG, {"data.threads": 5})
     with claim(tmp_path, CONFIG) as folder:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr("vlm_jax.run_folder.to_json", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -169,8 +161,8 @@ def test_a_kill_between_the_two_files_records_nothing_twice(tmp_path, monkeypatc
         assert folder.config() == other and len(folder.history()) == 1
 
 
-def test_settings_of_some_kinds_are_taken_from_another_config():
-    other = Config(name="other", seed=3, data=Data(threads=7, directory="elsewhere"))
-    taken = with_settings_of(CONFIG, other, Kind.PLACE, Kind.SPEED)
-    assert (taken.name, taken.seed, taken.data.threads, taken.data.directory) == ("other", 0, 7, "elsewhere")
-    assert with_settings_of(CONFIG, other) == CONFIG
+def test_settings_of_some_effects_are_taken_from_another_config():
+    changes = {"name": "other", "seed": 3, "data.threads": 7, "data.directory": Path("elsewhere")}
+    taken = with_settings_of(CONFIG, with_changes(CONFIG, changes), Effect.PLACE, Effect.SPEED)
+    assert (taken.name, taken.seed, taken.data.threads, taken.data.directory) == ("other", 0, 7, Path("elsewhere"))
+    assert with_settings_of(CONFIG, with_changes(CONFIG, changes)) == CONFIG

@@ -28,7 +28,7 @@ def start(data_directory):
 
     def start(folder, *options, before=(), stdout=subprocess.PIPE, cache=True, **more):
         command = [*before, sys.executable, "-m", "experiments.train", "configs/tiny.py", *SMALL]
-        command += ["--workdir", str(folder), "--data.directory", data_directory, *options]
+        command += ["--workdir", str(folder), "--data.directory", str(data_directory), *options]
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         # Tests share the cache: a process may read an entry that another is writing, and then compiles for itself.
         environment["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"

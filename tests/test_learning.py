@@ -14,7 +14,7 @@ BLIND = 0.68  # answering by the question alone reaches 66.9 % of easy-VQA's tes
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_quickstart_learns_and_uses_images(data_directory, tmp_path):
-    assert train.main([QUICKSTART, "--workdir", str(tmp_path / "run"), "--data.directory", data_directory]) == 0
+    assert train.main([QUICKSTART, "--workdir", str(tmp_path / "run"), "--data.directory", str(data_directory)]) == 0
     metrics = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics["accuracy"] >= 0.95
     assert metrics["accuracy/open"] >= 0.95

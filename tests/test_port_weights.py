@@ -178,7 +178,7 @@ def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     from transformers import BertModel
 
-    settings = own.config(fusion=fusion, text={"feature_size": width})
+    settings = own.config(changes={"model.fusion.kind": fusion, "model.layout.text_feature_size": width})
     saved = own.save_run(tmp_path / "run", settings)
     assert port_weights.main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 0
     pooler = fusion != "late"
@@ -187,7 +187,7 @@ def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys
         tmp_path / "out", output_loading_info=True, add_pooling_layer=pooler, dtype=torch.float64
     )
     assert {name: keys for name, keys in info.items() if keys} == {}
-    for index, place in enumerate(own.text_layers(settings.model)):
+    for index, place in enumerate(own.text_layers(settings.architecture)):
         query = reference.encoder.layer[index].attention.self.query.weight.detach().numpy()
         assert np.array_equal(query, saved[f"{place}/attention/query/kernel"].T)
     ids, mask = np.array([[2, 5, 6, 7, 8, 3], [2, 10, 3, 0, 0, 0]]), np.arange(6)[None] < np.array([6, 3])[:, None]

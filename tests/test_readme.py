@@ -47,13 +47,13 @@ def run(command, folder, data_directory):
     written = r"^runs/|^(?=images$|questions\.jsonl$|ports/|handed-back$)"
     arguments = [re.sub(written, f"{folder}/", argument) for argument in arguments]
     if module == "experiments.train":
-        arguments += ["--data.directory", data_directory, *TRAIN]
+        arguments += ["--data.directory", str(data_directory), *TRAIN]
         if "--workdir" not in arguments:
             arguments += ["--workdir", f"{folder}/{Path(arguments[0]).stem}"]
     if module == "experiments.ablate":
         arguments += ["--seeds", "0", "--only", "fusion=concat", "--workdir", f"{folder}/study"]
     if module == "experiments.inspect_data":
-        arguments += ["--contact-sheet", f"{folder}/sheet.png", "--data.directory", data_directory]
+        arguments += ["--contact-sheet", f"{folder}/sheet.png", "--data.directory", str(data_directory)]
     if module == "experiments.benchmark_train_step":
         arguments += ["--rounds", "1", "--steps", "1", "--batch-images", "2"]
     try:

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from vlm_jax.config import Config, Data, Model
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import from_json, to_json
+from vlm_jax.config.tasks import TASKS
+from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder, open_run
+from vlm_jax.settings.changes import from_json, to_json, with_changes
 
-CONFIG = check(Config(name="run"))
+CONFIG = VQA(name="run")
 ROOT = Path(__file__).parent.parent
 
 
@@ -33,9 +33,9 @@ def python(code, *arguments):
 HOLD = """
     import sys, time
     from pathlib import Path
-    from vlm_jax.config import Config
+    from vlm_jax.config.vqa import VQA
     from vlm_jax.run_claim import claim
-    with claim(Path(sys.argv[1]), Config(name="run")):
+    with claim(Path(sys.argv[1]), VQA(name="run")):
         print("held", flush=True)
         time.sleep(60)
 """
@@ -64,7 +64,7 @@ def test_the_same_config_resumes_and_everything_stays(tmp_path):
     with claim(tmp_path / "run", CONFIG) as folder:
         folder.checkpoints.mkdir()
         folder.write_text("answers.json", "[]")
-    with claim(tmp_path / "run", from_json(to_json(CONFIG))) as folder:
+    with claim(tmp_path / "run", from_json(to_json(CONFIG), TASKS)) as folder:
         assert (folder.path / "answers.json").read_text(encoding="utf-8") == "[]"
         assert folder.checkpoints.is_dir()
 
@@ -74,7 +74,7 @@ def test_another_config_is_refused_with_the_difference_and_a_free_folder(tmp_pat
         pass
     (tmp_path / "run-2").mkdir()
     before = (tmp_path / "run" / "config.json").read_bytes()
-    other = Config(name="run", model=Model(hidden_size=64), data=Data(limit=3))
+    other = with_changes(CONFIG, {"model.hidden_size": 64, "data.limit": 3})
     with pytest.raises(InputError) as refused, claim(tmp_path / "run", other):
         pass
     assert "data.limit: None -> 3; model.hidden_size: 128 -> 64" in str(refused.value)
@@ -127,13 +127,13 @@ def test_of_processes_that_start_together_exactly_one_gets_the_folder(tmp_path):
     code = """
         import sys, time
         from pathlib import Path
-        from vlm_jax.config import Config
+        from vlm_jax.config.vqa import VQA
         from vlm_jax.errors import InputError
         from vlm_jax.run_claim import claim
         while time.time() < float(sys.argv[3]):
             pass
         try:
-            with claim(Path(sys.argv[1]), Config(seed=int(sys.argv[2]))):
+            with claim(Path(sys.argv[1]), VQA(seed=int(sys.argv[2]))):
                 print("won")
                 time.sleep(1)
         except InputError:

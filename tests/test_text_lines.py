@@ -9,12 +9,11 @@ from experiments import classify
 from vlm_jax.ablation.items import read_items
 from vlm_jax.ablation.records import read_run
 from vlm_jax.ablation.study_report import _remembered
-from vlm_jax.config import Config
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json
+from vlm_jax.config.vqa import VQA
 from vlm_jax.data.json_files import lines
 from vlm_jax.data.wordpiece import read_tokenizer
 from vlm_jax.run_folder import RunFolder
+from vlm_jax.settings.changes import to_json
 from vlm_jax.text_lines import first_line, read_lines, split_lines
 from vlm_jax.training.logging import MetricsLog
 
@@ -65,7 +64,7 @@ def test_a_log_may_hold_any_name(tmp_path):
     rows = [{"step": step, "validation/accuracy": 0.5, **dict.fromkeys(names, 1.0)} for step in (1, 2, 3)]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
-    (tmp_path / "config.json").write_text(to_json(check(Config())), encoding="utf-8")
+    (tmp_path / "config.json").write_text(to_json(VQA()), encoding="utf-8")
     assert read_run(RunFolder(tmp_path)).curve == ((1, 0.5), (2, 0.5), (3, 0.5))
     with MetricsLog(tmp_path, start_step=2):
         assert list(map(json.loads, read_lines(tmp_path / "metrics.jsonl"))) == rows[:2]

@@ -14,6 +14,8 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json
 
 from experiments import ablate, accept, compare, report
 from vlm_jax.ablation.plan import plan, power
@@ -33,8 +35,6 @@ from vlm_jax.config import (
     TextEncoder,
     Training,
 )
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder

@@ -4,10 +4,10 @@ import dataclasses
 
 import jax
 import pytest
+from vlm_jax.config_checks import check
 
 from vlm_jax.ablation.costs import TOLERANCE, cost, matched
 from vlm_jax.command_line import load_preset
-from vlm_jax.config_checks import check
 from vlm_jax.errors import InputError
 from vlm_jax.models.image_tokenizer import ImageTokenizer
 from vlm_jax.models.inspection import inspect_image_tokenizer

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import to_json
 
 from vlm_jax.ablation import running
 from vlm_jax.ablation.running import StudyFolder, execute
 from vlm_jax.ablation.study import Planned, Run, Table
 from vlm_jax.config import Config, Data, Decoding, Files, Training
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json
 from vlm_jax.data.digests import digest_split
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from vlm_jax.config_checks import check
+from vlm_jax.config_json import with_overrides
 
 from tests.weights import own
 from vlm_jax.ablation.costs import matched
@@ -23,8 +25,6 @@ from vlm_jax.ablation.study import (
 )
 from vlm_jax.command_line import load_preset
 from vlm_jax.config import Config
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import with_overrides
 from vlm_jax.errors import InputError
 
 FUSIONS = {"model.fusion": ["cross", "late"]}

@@ -11,11 +11,12 @@ from typing import Annotated, Union, get_args, get_origin
 import pytest
 from pydantic.fields import FieldInfo
 
-from vlm_jax.config.architecture import AttentionPattern, Fusion, Head
+from vlm_jax.config.architecture import AttentionPattern, Head
 from vlm_jax.config.image_generation import ImageGeneration, TrainedImageTokenizer
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.use import ImageScoring
 from vlm_jax.errors import InputError
+from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.settings.changes import checked, from_json, to_json, with_changes
 from vlm_jax.settings.effects import Effect
 from vlm_jax.settings.groups import Group, choices, flat, group_in, tree_of
@@ -288,7 +289,7 @@ def test_every_fusion_pattern_and_head_has_its_place():
     late = with_changes(config, {"model.fusion.kind": "late", "model.fusion.join": "concatenation"})
     causal = with_changes(default("captioning"), {"model.fusion.attention_pattern": "causal"})
     made += [late.architecture, causal.architecture]
-    assert {model.fusion for model in made} == set(get_args(Fusion))
+    assert {model.fusion for model in made} == set(FUSIONS)
     assert {model.head for model in made} == set(get_args(Head))
     assert {model.attention_pattern for model in made} == set(get_args(AttentionPattern))
 

@@ -79,7 +79,7 @@ def test_more_tokens_than_positions(name, port):
     converted, _, compiled = port(name)
     ids = np.full((1, fixtures.POSITIONS + 1), 5, np.int32)
     for call in (run, lambda _, ids: compiled(ids, ids > 0)):
-        assert str(converted.architecture.model.text.max_position_embeddings) in refusal(call, converted, ids)
+        assert str(converted.architecture.model.max_position_embeddings) in refusal(call, converted, ids)
     longest = ids[:, : fixtures.POSITIONS]
     assert np.isfinite(compiled(longest, longest > 0)).all()
 
@@ -101,7 +101,7 @@ def test_token_types_where_there_are_none(port):
 
 def test_more_grid_features_than_positions(port):
     converted, _, _ = port("visual_bert")
-    most = converted.architecture.model.image.max_position_embeddings
+    most = converted.architecture.model.max_image_positions
     features = np.ones((1, most + 1, fixtures.FEATURES), np.float32)
     assert str(most) in refusal(run, converted, TEXT, image=features)
     assert jax.eval_shape(lambda: run(converted, TEXT, image=features[:, :most])).image.shape[1] == most

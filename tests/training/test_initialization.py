@@ -169,7 +169,9 @@ def test_a_cnn_brings_its_preprocessing(tmp_path):
 
 
 def train(folder, data_directory, *options):
-    return main(["configs/tiny.py", "--workdir", str(folder), "--data.directory", data_directory, *SHORT, *options])
+    return main(
+        ["configs/tiny.py", "--workdir", str(folder), "--data.directory", str(data_directory), *SHORT, *options]
+    )
 
 
 @pytest.fixture(scope="module")

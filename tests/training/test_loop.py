@@ -47,7 +47,7 @@ def test_an_interval_in_which_a_run_was_stopped_is_reported_whole():
 
 def test_a_first_step_that_is_not_finite_promises_no_state(data_directory, tmp_path, capsys):
     folder = tmp_path / "run"
-    options = ["--workdir", str(folder), "--data.directory", data_directory]
+    options = ["--workdir", str(folder), "--data.directory", str(data_directory)]
     assert train.main([TINY, *options, "--image.std", "1e-30", "1e-30", "1e-30"]) == 1
     assert "not finite at optimizer step 1; nothing was trained before it; texts" in capsys.readouterr().err
     assert not list((folder / "checkpoints").iterdir())

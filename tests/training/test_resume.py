@@ -50,7 +50,7 @@ def start(data_directory):
         # Tests share the cache: a process may read an entry that another is writing, and then compiles for itself.
         warnings = ("-W", "error", "-W", "ignore:Error reading persistent compilation cache entry")
         command = [sys.executable, *warnings, "-m", "experiments.train", "configs/tiny.py", *SMALL]
-        command += ["--workdir", folder, "--data.directory", data_directory, *options]
+        command += ["--workdir", folder, "--data.directory", str(data_directory), *options]
         environment = {
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",

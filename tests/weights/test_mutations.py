@@ -85,14 +85,14 @@ def test_swapped_query_and_key(port):
 def test_wrong_head_axis(port, monkeypatch):
     """Heads and the width of a head, one for the other."""
     converted, fixture = port
-    into_heads = attention._into_heads
+    into_heads = attention._split_heads
 
     def wrong(settings, x):
         right = into_heads(settings, x)
         shape = right.shape
         return right.reshape(*shape[:-2], shape[-1], shape[-2]).swapaxes(-1, -2)
 
-    monkeypatch.setattr(attention, "_into_heads", wrong)
+    monkeypatch.setattr(attention, "_split_heads", wrong)
     assert worst(converted, fixture) > 1
 
 
@@ -166,10 +166,9 @@ def test_forgotten_running_mean(name, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("nothing_compiled_is_used_again")
 def test_symmetric_padding_for_tensorflows(tmp_path, monkeypatch):
     from vlm_jax.models import cnn
-    from vlm_jax.models.inverted_residual import EFFICIENTNET_LITE0, InvertedResiduals
+    from vlm_jax.models.inverted_residual import EFFICIENTNET_LITE0
 
     fixture = BY_NAME["efficientnet_lite0"].fixtures[-1]
     converted = read(fixture, tmp_path)
-    wrong = lambda settings, dtype: InvertedResiduals(EFFICIENTNET_LITE0, "symmetric", settings, dtype)  # noqa: E731
-    monkeypatch.setitem(cnn.CNNS, "efficientnet_lite0", wrong)
+    monkeypatch.setitem(cnn.INVERTED_RESIDUALS, "efficientnet_lite0", (EFFICIENTNET_LITE0, "symmetric"))
     assert worst(converted, fixture) > 1

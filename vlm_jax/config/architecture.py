@@ -8,7 +8,6 @@ from vlm_jax.config.encoders import ImageEncoder
 from vlm_jax.config.rules import Count, Positive, ShareBelowOne, Whole, nearest_multiple
 from vlm_jax.settings.groups import Group
 
-Fusion = Literal["concat", "cross", "co_attention", "late"]
 AttentionPattern = Literal[
     "bidirectional", "image_to_text", "prefix", "causal", "text_to_image", "autoregressive", "dual_encoder"
 ]
@@ -70,8 +69,8 @@ class Architecture(Layers, Layout):
     """Width of the text embeddings (E)."""
     image: ImageEncoder
     """The image side."""
-    fusion: Fusion = "concat"
-    """Where image and text meet."""
+    fusion: str = "concat"
+    """Where image and text meet: a name of `models.fusion.FUSIONS`."""
     attention_pattern: AttentionPattern = "bidirectional"
     """Which side attends to which."""
     head: Head = "cls"

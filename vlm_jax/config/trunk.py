@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge
 from pydantic import model_validator
 
-from vlm_jax.config.architecture import Architecture, AttentionPattern, Fusion, Head, Layers, Layout
+from vlm_jax.config.architecture import Architecture, AttentionPattern, Head, Layers, Layout
 from vlm_jax.config.encoders import ImageEncoder
 from vlm_jax.config.rules import Count
 from vlm_jax.config.run import TrunkCompute
@@ -66,7 +66,7 @@ class Trunk(Layers):
         compute: TrunkCompute,
         image: ImageEncoder,
         *,
-        fusion: Fusion,
+        fusion: str,
         attention_pattern: AttentionPattern,
         head: Head,
     ) -> Architecture:
