@@ -105,9 +105,9 @@ def _plot_examples(examples, path, *, captions, title, max_pixels):
     for example in chosen.sample(examples, min(NUM_CARDS, len(examples))):
         image = decode_image(example.image, name=example.image_id, max_pixels=max_pixels)
         if captions:
-            items.append(Card(image, "", " · ".join(text.text for text in example.questions), None, (), None))
+            items.append(Card(image, "", " · ".join(text.text for text in example.texts), None, (), None))
             continue
-        question = chosen.choice(example.questions)
+        question = chosen.choice(example.texts)
         counts = Counter(question.answers).most_common(3)
         shown_answers = [answer if len(question.answers) == 1 else f"{answer} ({count})" for answer, count in counts]
         items.append(Card(image, question.text, ", ".join(shown_answers), None, (), None))

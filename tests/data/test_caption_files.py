@@ -48,7 +48,7 @@ def data_of(place, *names, name="jsonl", **settings):
 
 
 def texts_of(examples):
-    return {example.image_id: [question.text for question in example.questions] for example in examples}
+    return {example.image_id: [text.text for text in example.texts] for example in examples}
 
 
 # JSON Lines
@@ -74,7 +74,7 @@ def test_lines_about_an_image_add_up_in_order(place):
     first, second = reading.examples
     assert reading.bad_rows == () and (first.image_id, second.image_id) == ("sub/c.png", "a.png")
     assert first.image == place / "images" / "sub" / "c.png"
-    assert [tuple(caption) for caption in first.questions] == [
+    assert [tuple(caption) for caption in first.texts] == [
         ("rows.jsonl:1#1", "a cat", (), "caption"),
         ("rows.jsonl:1#2", "a cat", (), "caption"),
         ("rows.jsonl:1#3", "Zwei 猫", (), "caption"),
@@ -94,7 +94,7 @@ def test_one_file_of_lines_serves_questions_and_captions_in_one_process(place):
     questions = JsonLinesQuestions(**{name: value for name, value in captions if name not in ("captions", "kind")})
     for data, expected in ((captions, "a cat"), (questions, "what?"), (captions, "a cat")):
         (example,) = read_split(data, "train").examples
-        assert example.questions[0].text == expected
+        assert example.texts[0].text == expected
 
 
 BAD_LINES = {
@@ -177,7 +177,7 @@ def test_coco_captions_by_the_number_of_their_image(place):
     examples = open_split(coco_of(place, published(*CAPTIONS)), "train")
     assert [example.image_id for example in examples] == ["42", "9"]
     assert [example.image.name for example in examples] == ["COCO_val2014_000000000042.jpg", "000000000009.jpg"]
-    assert [tuple(caption) for caption in examples[0].questions] == [
+    assert [tuple(caption) for caption in examples[0].texts] == [
         ("770", "A cat.", (), "caption"),
         ("771", "Two cats\n", (), "caption"),
     ]
@@ -303,7 +303,7 @@ def test_one_karpathy_file_serves_every_split(place):
     train, validation, test = (open_split(data, split) for split in ("train", "validation", "test"))
     assert [example.image_id for example in train] == ["a.png", "9"]
     assert [example.image_id for example in validation] == ["42"] and [e.image_id for e in test] == ["sub/c.png"]
-    assert [tuple(caption) for caption in train[0].questions] == [
+    assert [tuple(caption) for caption in train[0].texts] == [
         ("10", "a cat", (), "caption"),
         ("11", "a pet", (), "caption"),
     ]
@@ -440,6 +440,6 @@ def test_real_photographs(tmp_path):
         data = data_of(tmp_path, file, name=name)
         reading = read_split(data, "train")
         assert reading.bad_rows == ()
-        texts_by_layout.append([(e.image, [question.text for question in e.questions]) for e in reading.examples])
+        texts_by_layout.append([(e.image, [text.text for text in e.texts]) for e in reading.examples])
     assert texts_by_layout[0] == texts_by_layout[1] == texts_by_layout[2] and len(texts_by_layout[0]) == 111
     assert sum(len(texts) for _, texts in texts_by_layout[0]) == 555

@@ -21,7 +21,7 @@ import sys
 from vlm_jax.config.data import EasyVQA
 from vlm_jax.data.sources import open_split
 examples = open_split(EasyVQA(directory=Path(sys.argv[1])), "test")
-print(len(examples), sum(len(example.questions) for example in examples))
+print(len(examples), sum(len(example.texts) for example in examples))
 assert not {"tensorflow", "torch", "transformers"} & set(sys.modules)
 """
 
@@ -32,7 +32,7 @@ def opening(folder, **options):
 
 
 def test_counts_are_the_published_ones(splits):
-    questions = {split: sum(len(example.questions) for example in examples) for split, examples in splits.items()}
+    questions = {split: sum(len(example.texts) for example in examples) for split, examples in splits.items()}
     assert questions["train"] + questions["validation"] == 38_575 and questions["test"] == 9_673
     assert len(splits["train"]) + len(splits["validation"]) == 4000 and len(splits["test"]) == 1000
     assert 350 < len(splits["validation"]) < 450
@@ -43,7 +43,7 @@ def test_no_image_and_no_question_is_in_two_splits(splits):
     examples = [example for split in splits.values() for example in split]
     assert len({example.image_id for example in examples}) == 5000
     assert len({example.image for example in examples}) == 5000
-    assert len({question.question_id for example in examples for question in example.questions}) == 48_248
+    assert len({question.text_id for example in examples for question in example.texts}) == 48_248
 
 
 def test_records_agree_with_the_package(splits):
@@ -56,8 +56,8 @@ def test_records_agree_with_the_package(splits):
         for example in (example for name in names for example in splits[name]):
             number = int(example.image_id.removeprefix(f"{part}/"))
             assert example.image == Path(paths[number]).read_bytes()
-            for question in example.questions:
-                row = int(question.question_id.removeprefix(f"{part}/"))
+            for question in example.texts:
+                row = int(question.text_id.removeprefix(f"{part}/"))
                 seen.add(row)
                 assert (question.text, question.answers, number) == (texts[row], (answers[row],), images[row])
                 assert question.kind == ("yes_no" if answers[row] in ("yes", "no") else "open")

@@ -62,20 +62,20 @@ def test_splits_by_label_and_by_hand(folder):
 def test_the_label_comes_first_and_then_the_tags(folder):
     data = data_of(folder, emoji(TRAIN, "grinning face", ["grin", "grinning face", "猫"]), *ALL[2:])
     (example,) = open_split(data, "train")
-    assert [tuple(text) for text in example.questions] == [
+    assert [tuple(text) for text in example.texts] == [
         (f"google/{TRAIN}.png#1", "grinning face", (), "caption"),
         (f"google/{TRAIN}.png#2", "grin", (), "tag"),
         (f"google/{TRAIN}.png#3", "猫", (), "tag"),
     ]
-    assert [text.text for text in open_split(data, "test")[0].questions] == ["joy"], "a label without tags"
+    assert [text.text for text in open_split(data, "test")[0].texts] == ["joy"], "a label without tags"
 
 
 def test_labels_are_learned_and_tags_stay_references(folder):
     data = data_of(folder, *ALL, captions="first")
-    assert [[text.text for text in example.questions] for example in open_split(data, "train")] == [["a face"]] * 2
+    assert [[text.text for text in example.texts] for example in open_split(data, "train")] == [["a face"]] * 2
     for split in ("validation", "test_style"):
         (example,) = open_split(data, split)
-        assert [text.text for text in example.questions] == ["a face", "smile"], split
+        assert [text.text for text in example.texts] == ["a face", "smile"], split
 
 
 BAD = {
@@ -142,7 +142,7 @@ def test_real_renderings(tmp_path):
     assert all(reading.bad_rows == () for reading in readings.values())
     counts = {split: len(reading.examples) for split, reading in readings.items()}
     assert counts == {"train": 1523, "validation": 189, "test": 199, "test_style": 1474, "test_style_unseen": 192}
-    labels = {split: [e.questions[0].text for e in reading.examples] for split, reading in readings.items()}
+    labels = {split: [e.texts[0].text for e in reading.examples] for split, reading in readings.items()}
     seen = set(labels["train"])
     assert seen >= set(labels["test_style"]) and "grinning face" in seen
     assert not seen & {*labels["validation"], *labels["test"], *labels["test_style_unseen"]}

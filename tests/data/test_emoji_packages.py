@@ -51,7 +51,7 @@ def test_renderings_and_names_come_together(packages, tmp_path, capsys):
             assert (np.asarray(image)[44:] == 255).all(), "what is transparent is white"
     data = Emoji(images=output, directory=tmp_path / "kept")
     reading = read_split(data, "train")
-    assert reading.examples[0].questions[0].text == "grinning face" and not reading.bad_rows
+    assert reading.examples[0].texts[0].text == "grinning face" and not reading.bad_rows
 
 
 def test_what_is_missing_or_broken_is_named_and_nothing_is_left(packages, tmp_path):

@@ -84,8 +84,8 @@ def test_records_are_examples(splits):
     record = splits["test"]["test/0"]
     (example,) = Examples([record])
     assert example.image_id == "test/0" and example.image == record["image"]
-    assert example.questions[0].question_id == "test/0/0" and example.questions[0].kind == "count"
-    assert len(example.questions) == len(record["questions"]["text"])
+    assert example.texts[0].text_id == "test/0/0" and example.texts[0].kind == "count"
+    assert len(example.texts) == len(record["questions"]["text"])
 
 
 def test_no_image_is_in_two_splits(splits):

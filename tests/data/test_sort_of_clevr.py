@@ -62,15 +62,15 @@ def test_the_published_sizes(clevr):
     assert len(clevr["train"]) + len(clevr["validation"]) == 9_800 and len(clevr["test"]) == 200
     assert 880 < len(clevr["validation"]) < 1_080
     for example in itertools.chain(*clevr.values()):
-        assert Counter(question.kind for question in example.questions) == {"relational": 10, "non_relational": 10}
-        assert len({question.question_id for question in example.questions}) == 20
+        assert Counter(question.kind for question in example.texts) == {"relational": 10, "non_relational": 10}
+        assert len({question.text_id for question in example.texts}) == 20
     assert pixels(clevr["test"][0]).shape == (75, 75, 3)
 
 
 def test_every_answer_is_true_of_the_pixels(clevr):
     answers = Counter()
     for example in clevr["test"]:
-        for question in example.questions:
+        for question in example.texts:
             assert question.answers == (expected(example, question),), (example.image_id, question.text)
             answers[question.answers[0]] += 1
     assert set(answers) == {"yes", "no", "circle", "square", "1", "2", "3", "4", "5", "6"}
@@ -79,7 +79,7 @@ def test_every_answer_is_true_of_the_pixels(clevr):
 
 
 def test_every_wording_occurs_with_every_colour(clevr):
-    questions = {question.text for example in clevr["train"] for question in example.questions}
+    questions = {question.text for example in clevr["train"] for question in example.texts}
     wordings = [w for topics in (RELATIONAL, NON_RELATIONAL) for listed in topics.values() for w in listed]
     assert questions == {wording.format(colour) for wording in wordings for colour in COLOURS}
     assert len(set(wordings)) == len(wordings) == 18
@@ -123,5 +123,5 @@ def test_one_seed_gives_the_same_bits_and_another_other_images(clevr, tmp_path, 
     assert all(examples_by_id[image_id] == example for image_id, example in again.items())
     assert len(again) == len(other) == 35
     assert not {example.image for example in again.values()} & {example.image for example in other.values()}
-    listed = json.dumps([question._asdict() for question in other["test/0"].questions])
-    assert listed != json.dumps([question._asdict() for question in again["test/0"].questions])
+    listed = json.dumps([question._asdict() for question in other["test/0"].texts])
+    assert listed != json.dumps([question._asdict() for question in again["test/0"].texts])

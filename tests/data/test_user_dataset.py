@@ -73,17 +73,17 @@ def test_rows_of_an_image_become_one_example_in_order(place):
     assert reading.bad_rows == () and [example.image_id for example in reading.examples] == ["sub/c.png", "a.png"]
     first, second = reading.examples
     assert first.image == place / "images" / "sub" / "c.png"
-    assert [(q.question_id, q.text, q.answers, q.kind) for q in first.questions] == [
+    assert [(q.text_id, q.text, q.answers, q.kind) for q in first.texts] == [
         ("7", "what is it?", ("yes", "no", "yes"), "yes_no"),
         ("rows.jsonl:3", "how many?", ("2",), "number"),
     ]
-    assert [(q.question_id, q.kind) for q in second.questions] == [("rows.jsonl:2", "open")]
+    assert [(q.text_id, q.kind) for q in second.texts] == [("rows.jsonl:2", "open")]
 
 
 def test_blank_lines_carriage_returns_and_a_byte_order_mark_are_no_trouble(place):
     reading = read(place, b"\xef\xbb\xbf" + text() + b"\r", b"", b" \t\r", text(image="b.png") + b"\r")
     assert reading.bad_rows == ()
-    assert [q.question_id for e in reading.examples for q in e.questions] == ["rows.jsonl:1", "rows.jsonl:4"]
+    assert [q.text_id for e in reading.examples for q in e.texts] == ["rows.jsonl:1", "rows.jsonl:4"]
     (place / "rows.jsonl").write_bytes(text())  # and no newline at the end
     assert len(read_split(data_of(place, validation="rows.jsonl"), "train").examples) == 1
 
@@ -203,7 +203,7 @@ def test_any_text_is_kept_and_can_be_encoded(place):
     reading = read(place, *(row(question=text, answers=[text]) for text in TEXTS))
     assert reading.bad_rows == ()
     (example,) = reading.examples
-    assert [(question.text, question.answers) for question in example.questions] == [(text, (text,)) for text in TEXTS]
+    assert [(question.text, question.answers) for question in example.texts] == [(text, (text,)) for text in TEXTS]
     tokenizer, answers = Tokenizer.build(["what is it?"], 100), AnswerVocabulary(["a cat"])
     encode = ExampleEncoder(tokenizer, answers, ImageInput(size=(8, 8)), max_length=8, texts_per_image=2)
     encoded = encode(example)
@@ -226,7 +226,7 @@ def test_images_are_read_when_decoded_and_named_by_file(place):
 
 def test_equal_texts_are_kept_once(place):
     (example,) = read(place, *(row(answers=["a", "a cat", "a cat"]) for _ in range(2))).examples
-    first, second = example.questions
+    first, second = example.texts
     assert first.text is second.text and first.answers is second.answers and first.answers[1] is first.answers[2]
 
 
@@ -239,7 +239,7 @@ def test_files_of_one_name_give_different_ids_that_do_not_depend_on_the_folder(p
     other = data_of(moved, "rows.jsonl more/rows.jsonl", validation="rows.jsonl", test="rows.jsonl")
     for settings in (data, other):
         (example,) = open_split(settings, "train")
-        assert [question.question_id for question in example.questions] == ["rows.jsonl:1", "more/rows.jsonl:1"]
+        assert [question.text_id for question in example.texts] == ["rows.jsonl:1", "more/rows.jsonl:1"]
 
 
 def test_bad_rows_are_refused_in_one_line(place):
@@ -328,7 +328,7 @@ def test_splits_by_hash_share_no_image(many):
     names = [f"{number}.png" for number in range(200)]
     for name, split in zip(names, divide(names), strict=True):
         assert name in ids[split]
-    assert all(len(example.questions) == 2 for examples in splits.values() for example in examples)
+    assert all(len(example.texts) == 2 for examples in splits.values() for example in examples)
 
 
 def test_a_split_with_a_file_takes_none_of_the_training_images(many):

@@ -71,12 +71,12 @@ def test_a_pair_in_either_order(folder, backwards):
     first, second = open_split(data_of(folder, paths[::-1] if backwards else paths), "train")
     assert (first.image_id, second.image_id) == ("458752", "9")
     assert first.image == folder / "coco" / "train2014" / "COCO_train2014_000000458752.jpg"
-    assert [(q.question_id, q.text, q.answers, q.kind) for q in first.questions] == [
+    assert [(q.text_id, q.text, q.answers, q.kind) for q in first.texts] == [
         ("458752000", "what?", ANSWERS, "other"),
         ("458752001", "is it?", ANSWERS, "yes/no"),
     ]
-    (question,) = second.questions
-    assert question.kind == "number" and question.answers is first.questions[0].answers
+    (question,) = second.texts
+    assert question.kind == "number" and question.answers is first.texts[0].answers
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_several_pairs_are_one_split(folder):
         entry["image_id"] = 9
     paths = write(folder, *train) + write(folder, *val, prefix="val_")
     examples = open_split(data_of(folder, paths), "train")
-    assert sum(len(example.questions) for example in examples) == 6
+    assert sum(len(example.texts) for example in examples) == 6
 
 
 def spoil(change):
@@ -148,7 +148,7 @@ def test_a_bad_entry_is_named_and_the_others_live(folder, name):
     assert (bad_row.file, bad_row.place) == (str(folder / f"{file}.json"), place)
     assert re.search(reason, bad_row.reason), bad_row.reason
     assert str(bad_row).startswith(f"{folder}/{file}.json, {place}: ")
-    question_ids = {question.question_id for example in reading.examples for question in example.questions}
+    question_ids = {question.text_id for example in reading.examples for question in example.texts}
     assert question_ids >= {"458752000", "458752001"}
 
 

@@ -140,7 +140,7 @@ def test_a_reranker_reads_images_as_a_captioner_reads_files(captioning_run, caps
     task, params, _ = load_trained(config, captioning_run, make_encoder(config, captioning_run), which="best")
     examples = [open_split(config.data, "validation")[place] for place in range(3)]
     pixels = np.stack([decode_image(each.image, max_pixels=10_000) for each in examples])
-    texts = [each.questions[0].text for each in examples]
+    texts = [each.texts[0].text for each in examples]
     reranker = Reranker(task, params, {})
     found = reranker(pixels, texts)
     assert not capsys.readouterr().err

@@ -24,7 +24,7 @@ from vlm_jax.config.images import AugmentedImages, ImageInput
 from vlm_jax.config.optimizers import SGD
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining, Training
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA
 from vlm_jax.config.vqa import Model as VQAModel
 from vlm_jax.data.answers import AnswerVocabulary
@@ -43,7 +43,7 @@ from vlm_jax.types import Batch
 ROOT = Path(__file__).parent.parent.parent
 TRUNK = {
     "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_layers": 1, "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1, "text": Text(vocab_size=20),
+    "attention_probs_dropout_prob": 0.1, "text": TextInput(vocab_size=20),
 }  # fmt: skip
 CNN = SmallCNN(stem_width=4, widths=(8,), blocks=(0,))
 TOKENIZER = {"quantizer": FSQ(levels=(3, 3)), "patch_size": 4, "widths": (8, 8), "depths": (1, 0)}

@@ -237,7 +237,7 @@ def _kinds(data: DataSet) -> tuple[str, ...]:
     """The kinds of the test questions."""
     from vlm_jax.data.sources import open_split
 
-    return tuple(sorted({question.kind for example in open_split(data, "test") for question in example.questions}))
+    return tuple(sorted({question.kind for example in open_split(data, "test") for question in example.texts}))
 
 
 def _check_sources(config: Config) -> None:

@@ -31,7 +31,7 @@ class CustomLayout(Layout):
     """Width of the text embeddings (E), by default the hidden size."""
 
 
-class Text(Group):
+class TextInput(Group):
     """The text side."""
 
     tokenizer: Source[str | None] = None
@@ -45,7 +45,7 @@ class Text(Group):
 class Trunk(Layers):
     """Encoders, trunk and head."""
 
-    text: Text = Text()
+    text: TextInput = TextInput()
     layout: Annotated[BertLayout | CustomLayout, CHOICE] = BertLayout()
     """Tables, norms and activation."""
 

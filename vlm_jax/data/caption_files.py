@@ -11,7 +11,7 @@ from typing import Any
 from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.jsonl import checked_list, read_lines
 from vlm_jax.data.rows import Reading
-from vlm_jax.types import Question
+from vlm_jax.types import Text
 
 
 def read_caption_lines(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
@@ -19,6 +19,6 @@ def read_caption_lines(paths: Sequence[Path], image_folder: ImageFolder) -> Read
     return read_lines(paths, image_folder, keys=("image", "captions"), texts_of=_captions)
 
 
-def _captions(row: dict[str, Any], line_id: str) -> tuple[Question, ...]:
+def _captions(row: dict[str, Any], line_id: str) -> tuple[Text, ...]:
     texts = enumerate(checked_list(row, "captions"), 1)
-    return tuple(Question(f"{line_id}#{number}", text, (), "caption") for number, text in texts)
+    return tuple(Text(f"{line_id}#{number}", text, (), "caption") for number, text in texts)

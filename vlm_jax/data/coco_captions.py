@@ -14,7 +14,7 @@ from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import load_json
 from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_text, counted, plain_object, shown
 from vlm_jax.errors import InputError
-from vlm_jax.types import Question
+from vlm_jax.types import Text
 
 # The folder of images itself, or one that unpacked archives lie in.
 FOLDERS = ("", "train2017/", "val2017/", "train2014/", "val2014/")
@@ -114,4 +114,4 @@ def _add(fields: Any, files: dict[int, Path | None], rows: Rows) -> None:
     if image not in files:
         raise UnusableError(f"no image has the id {image}")
     if (file := files[image]) is not None:
-        rows.add(str(image), file, Question(caption_id, text, (), "caption"))
+        rows.add(str(image), file, Text(caption_id, text, (), "caption"))

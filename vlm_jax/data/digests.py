@@ -20,7 +20,7 @@ DIGITS = 16  # of an item's digest: enough to tell items of one split apart
 
 
 class SplitDigest(NamedTuple):
-    """The content of a split, without paths, ids and kinds of questions, which change no parameter."""
+    """The content of a split, without paths, ids and kinds of texts, which change no parameter."""
 
     sha256: str
     """Of the digests of all items, in order."""
@@ -97,7 +97,7 @@ def what_differs(before: SplitDigest, now: SplitDigest) -> str | None:
 def _digest_items(examples: Sequence[Example], images: Sequence[str], limit: int | None) -> SplitDigest:
     items, texts = {}, 0
     for example, image in zip(examples, images, strict=True):
-        content = [[question.text, question.answers] for question in example.questions]
+        content = [[text.text, text.answers] for text in example.texts]
         items[example.image_id] = hashlib.sha256(json.dumps([image, content]).encode()).hexdigest()[:DIGITS]
         texts += len(content)
     return SplitDigest(_of(items.values()), len(items), texts, limit, items)

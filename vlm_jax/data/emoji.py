@@ -14,7 +14,7 @@ from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import load_json
 from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_text, plain_object, shown
 from vlm_jax.errors import InputError
-from vlm_jax.types import Question
+from vlm_jax.types import Text
 
 CAPTIONS = "captions.json"
 # By the folder of a drawing and the part its label falls into; the rest of the second hand's is nobody's.
@@ -50,7 +50,7 @@ def read_emoji(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
             for split, image_id, file in renderings:
                 splits[image_id] = split
                 for n, (kind, text) in enumerate(texts, 1):
-                    rows.add(image_id, file, Question(f"{image_id}#{n}", text, (), kind))
+                    rows.add(image_id, file, Text(f"{image_id}#{n}", text, (), kind))
     reading = rows.reading()
     return reading._replace(splits=tuple(splits[example.image_id] for example in reading.examples))
 

@@ -55,10 +55,10 @@ def _decode_errors(examples: Sequence[Example], data: UserDataset) -> dict[str, 
 
 
 def _bad_row(example: Example, reason: str) -> BadRow:
-    first = ", ".join(question.question_id for question in example.questions[:3])
-    more = f" and {len(example.questions) - 3:,} more" if len(example.questions) > 3 else ""
-    text = "question" if example.questions[0].answers else "caption"
-    what = text if len(example.questions) == 1 else f"{counted(len(example.questions), text)}:"
+    first = ", ".join(text.text_id for text in example.texts[:3])
+    more = f" and {len(example.texts) - 3:,} more" if len(example.texts) > 3 else ""
+    text = "question" if example.texts[0].answers else "caption"
+    what = text if len(example.texts) == 1 else f"{counted(len(example.texts), text)}:"
     return BadRow(str(example.image), f"{what} {first}{more}", reason)
 
 

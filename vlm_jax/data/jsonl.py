@@ -13,7 +13,7 @@ from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import lines, parsed_line
 from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_kind, checked_text, shown
 from vlm_jax.metrics.vqa import canonical
-from vlm_jax.types import Question
+from vlm_jax.types import Text
 
 
 def read_jsonl(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
@@ -26,7 +26,7 @@ def read_lines(
     image_folder: ImageFolder,
     *,
     keys: Sequence[str],
-    texts_of: Callable[[dict[str, Any], str], Sequence[Question]],
+    texts_of: Callable[[dict[str, Any], str], Sequence[Text]],
 ) -> Reading:
     """What lines with `keys`, `image` among them, say about images; `texts_of` reads a row and its FILE NAME:LINE."""
     rows = Rows()
@@ -71,13 +71,13 @@ def checked_list(row: dict[str, Any], key: str) -> tuple[str, ...]:
     return tuple(checked_text(value, f"{singular} {number}") for number, value in enumerate(values, 1))
 
 
-def _question(row: dict[str, Any], default_id: str) -> tuple[Question]:
+def _question(row: dict[str, Any], default_id: str) -> tuple[Text]:
     text = checked_text(row["question"], "the question")
     answers = checked_list(row, "answers")
     question_id, kind = row.get("question_id"), row.get("answer_type")
     yes_no = all(canonical(answer) in ("yes", "no") for answer in answers)
-    question = Question(
-        question_id=default_id if question_id is None else checked_id(question_id, "question_id"),
+    question = Text(
+        text_id=default_id if question_id is None else checked_id(question_id, "question_id"),
         text=text,
         answers=answers,
         kind=("yes_no" if yes_no else "open") if kind is None else checked_kind(kind, "answer_type"),

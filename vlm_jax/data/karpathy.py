@@ -13,7 +13,7 @@ from vlm_jax.data.image_folder import ImageFolder
 from vlm_jax.data.json_files import load_json
 from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_text, plain_object, shown
 from vlm_jax.errors import InputError
-from vlm_jax.types import Question
+from vlm_jax.types import Text
 
 # COCO's `restval` are validation images that nothing is measured on; all train on them.
 SPLIT_OF = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
@@ -80,9 +80,7 @@ def _checked_image(fields: Any, image_folder: ImageFolder) -> tuple[str, Path, s
     return image_file[0] if number is None else str(number), image_file[1], SPLIT_OF[split]
 
 
-def _caption(sentence: Any) -> Question:
+def _caption(sentence: Any) -> Text:
     if not isinstance(sentence, dict):
         raise UnusableError("the sentence is no object with keys that differ")
-    return Question(
-        checked_id(sentence.get("sentid"), "sentid"), checked_text(sentence.get("raw"), "raw"), (), "caption"
-    )
+    return Text(checked_id(sentence.get("sentid"), "sentid"), checked_text(sentence.get("raw"), "raw"), (), "caption")

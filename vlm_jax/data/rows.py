@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 LONGEST_KIND = 100  # characters; a kind names a score
 
@@ -38,28 +38,26 @@ class UnusableError(Exception):
 
 
 class Rows:
-    """Questions gathered by image, both in the order in which they first appeared; equal texts are kept once.
+    """Texts gathered by image, both in the order in which they first appeared; equal values are kept once.
 
-    `id_name` is what the files call a question's id.
+    `id_name` is what the files call a text's id.
     """
 
     def __init__(self, id_name: str = "question_id") -> None:
         self.bad: list[BadRow] = []
         self._id_name = id_name
-        self._images: dict[str, tuple[Path, list[Question]]] = {}
+        self._images: dict[str, tuple[Path, list[Text]]] = {}
         self._groups: dict[str, dict[str, None]] = {}
         self._ids: set[str] = set()
         self._known: dict[Any, Any] = {}
 
-    def add(self, image_id: str, image: Path, question: Question, *, group: str | None = None) -> None:
-        """Keep one question, perhaps of a group; `UnusableError` where its id is taken."""
-        if question.question_id in self._ids:
-            raise UnusableError(f"the {self._id_name} {shown(question.question_id)} belongs to an earlier row")
-        self._ids.add(question.question_id)
-        answers = tuple(self._once(answer) for answer in question.answers)
-        stored = Question(
-            question.question_id, self._once(question.text), self._once(answers), self._once(question.kind)
-        )
+    def add(self, image_id: str, image: Path, text: Text, *, group: str | None = None) -> None:
+        """Keep one text, perhaps of a group; `UnusableError` where its id is taken."""
+        if text.text_id in self._ids:
+            raise UnusableError(f"the {self._id_name} {shown(text.text_id)} belongs to an earlier row")
+        self._ids.add(text.text_id)
+        answers = tuple(self._once(answer) for answer in text.answers)
+        stored = Text(text.text_id, self._once(text.text), self._once(answers), self._once(text.kind))
         self._images.setdefault(image_id, (image, []))[1].append(stored)
         if group is not None:
             self._groups.setdefault(image_id, {})[group] = None
@@ -71,7 +69,7 @@ class Rows:
     def reading(self) -> Reading:
         """All that was gathered."""
         images = self._images.items()
-        examples = tuple(Example(image_id, image, tuple(questions)) for image_id, (image, questions) in images)
+        examples = tuple(Example(image_id, image, tuple(texts)) for image_id, (image, texts) in images)
         groups = tuple(tuple(self._groups.get(image_id, ())) for image_id in self._images) if self._groups else ()
         return Reading(examples, tuple(self.bad), groups=groups)
 

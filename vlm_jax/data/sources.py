@@ -9,7 +9,7 @@ from vlm_jax.config.data import DataSet, ShapeScenes, SortOfClevr, UserDataset
 from vlm_jax.data.preparation import prepare
 from vlm_jax.data.user_dataset import open_user_dataset
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -48,13 +48,13 @@ def _example(record: dict[str, Any], texts: str) -> Example:
     return Example(image_id, record["image"], questions[:1] if texts == "first_caption" else questions, scene)
 
 
-def _questions(fields: dict[str, Any]) -> tuple[Question, ...]:
+def _questions(fields: dict[str, Any]) -> tuple[Text, ...]:
     rows = zip(fields["question_id"], fields["text"], fields["answers"], fields["kind"], strict=True)
-    return tuple(Question(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
+    return tuple(Text(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
 
 
-def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Question, ...]:
-    return tuple(Question(f"{image_id}#{n}", _text(text), (), "caption") for n, text in enumerate(captions, 1))
+def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Text, ...]:
+    return tuple(Text(f"{image_id}#{n}", _text(text), (), "caption") for n, text in enumerate(captions, 1))
 
 
 def _text(value: bytes | str) -> str:

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vlm_jax.data.configured_tokenizer import settings_of, special_names
+from vlm_jax.data.configured_tokenizer import SPECIAL_TOKENS, settings_of, special_names
 from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LONG_TEXT = 4_000  # characters; of longer texts no more is read than the model sees
 CUT_WORDS = 16  # at the end of a part of a text
+REMEMBERED = 2**17  # texts whose ids are remembered: some 30 MB
 
 _TAKEN_APART = (
     (re.compile(r"(?<=\w) ?' (?=(?:s|t|re|ve|ll|d|m)\b)"), "'"),
@@ -45,11 +47,17 @@ class Tokenizer:
         self.mask_id: int | None = mask
         self.unknown_id: int | None = unknown
         self.mask_token = names[-1]
+        self._row = lru_cache(REMEMBERED)(self._framed)
 
     @classmethod
     def build(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         """A lower-casing WordPiece of at most `vocab_size` tokens, learned from `texts`; [PAD] is 0."""
         return cls(bert_tokenizer(train_vocabulary(texts, vocab_size), lower_case=True), "built from the data")
+
+    @classmethod
+    def empty(cls) -> "Tokenizer":
+        """A tokenizer of special tokens alone, where no text is read."""
+        return cls(bert_tokenizer({token: i for i, token in enumerate(SPECIAL_TOKENS)}, lower_case=True), "empty")
 
     @classmethod
     def load(cls, source: str | Path) -> "Tokenizer":
@@ -121,13 +129,14 @@ class Tokenizer:
         self, texts: Sequence[str], max_length: int
     ) -> tuple[Int[np.ndarray, "N {max_length}"], Bool[np.ndarray, "N {max_length}"]]:
         """Token ids (int32) and the mask of real tokens, which covers [CLS] and [SEP] even of an empty text."""
-        input_ids = np.full((len(texts), max_length), self.pad_id, np.int32)
-        text_mask = np.zeros((len(texts), max_length), bool)
-        for row, ids in enumerate(self.tokens(texts, most=max_length)):
-            framed = [self.cls_id, *ids[: max_length - 2], self.sep_id]
-            input_ids[row, : len(framed)] = framed
-            text_mask[row, : len(framed)] = True
-        return input_ids, text_mask
+        rows = [self._row(text, max_length) for text in texts]
+        input_ids = np.array([ids for ids, _ in rows], np.int32).reshape(len(texts), max_length)
+        return input_ids, np.arange(max_length) < np.array([length for _, length in rows], np.int32)[:, None]
+
+    def _framed(self, text: str, max_length: int) -> tuple[Int[np.ndarray, " {max_length}"], int]:
+        """The padded ids of a text, and how many are real."""
+        framed = [self.cls_id, *self.tokens([text], most=max_length)[0][: max_length - 2], self.sep_id]
+        return np.array(framed + [self.pad_id] * (max_length - len(framed)), np.int32), len(framed)
 
     def truncated(self, texts: Sequence[str], max_length: int) -> int:
         """How many texts lose their end at `max_length`."""

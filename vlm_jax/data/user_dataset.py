@@ -65,9 +65,7 @@ def read_split(data: UserDataset, split: str) -> Reading:
     reading = _of_split(data.kind, _kind(texts), checked_files(data), split)
     if texts != "first_caption" or split != "train":
         return reading
-    return reading._replace(
-        examples=tuple(example._replace(questions=example.questions[:1]) for example in reading.examples)
-    )
+    return reading._replace(examples=tuple(example._replace(texts=example.texts[:1]) for example in reading.examples))
 
 
 def _kind(texts: str) -> str:

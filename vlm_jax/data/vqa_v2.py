@@ -23,7 +23,7 @@ from vlm_jax.data.rows import (
     without_surrogates,
 )
 from vlm_jax.errors import InputError
-from vlm_jax.types import Question
+from vlm_jax.types import Text
 
 
 class Entry(NamedTuple):
@@ -125,7 +125,7 @@ def _add(entry: Entry, annotation: Entry | None, question_id: str, image_folder:
         raise UnusableError("every answer is empty")
     kind = checked_kind(annotation.fields.get("answer_type"), "answer_type")
     file = _find_image(image, entry.subtype or annotation.subtype, image_folder)
-    rows.add(str(image), file, Question(question_id, text, tuple(answers), kind))
+    rows.add(str(image), file, Text(question_id, text, tuple(answers), kind))
 
 
 def _image_id(entry: Entry) -> int:

@@ -33,7 +33,7 @@ from vlm_jax.tasks.nearest_image import nearest_few, spread
 from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.text_task import TextTask, init_params
 from vlm_jax.tasks.user_input import AT_ONCE, cards
-from vlm_jax.types import Batch, Example, Parameters, Question
+from vlm_jax.types import Batch, Example, Parameters, Text
 
 SAME = 0.99  # share of images with the same caption from which on a model does not look
 
@@ -115,7 +115,7 @@ class Captioning(TextTask):
         """Of each text the log-probability in nats, given the image of its example: all its words, as many as are
         read, and that nothing follows."""
         captioned = [
-            example._replace(questions=(Question(example.image_id, text, (), ""),))
+            example._replace(texts=(Text(example.image_id, text),))
             for example, text in zip(examples, texts, strict=True)
         ]
         encode = dataclasses.replace(self.encode, texts_per_image=1)
@@ -204,7 +204,7 @@ class Captioning(TextTask):
             )
         scene = None if example.scene is None else from_json(example.scene)
         check = None if scene is None else check_caption(hypotheses[0].text, scene)
-        references = tuple(question.text for question in example.questions)
+        references = tuple(text.text for text in example.texts)
         return Caption(example.image_id, tuple(hypotheses), references, check)
 
     def score(self, captions: Sequence[Caption]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 
 class ChangedExamples(Sequence[Example]):
@@ -27,9 +27,7 @@ class ChangedExamples(Sequence[Example]):
 
 def without_texts(examples: Sequence[Example]) -> ChangedExamples:
     """The same images with one empty text each: what has been said of them is not looked at."""
-    return ChangedExamples(
-        examples, lambda _, example: example._replace(questions=(Question(example.image_id, "", (), ""),))
-    )
+    return ChangedExamples(examples, lambda _, example: example._replace(texts=(Text(example.image_id, ""),)))
 
 
 def derangement(count: int, seed: int) -> Int[np.ndarray, " N"]:

@@ -146,7 +146,7 @@ class ImageGeneration(TextTask):
             )
         self.config, self.tokenizer, self.scoring, self.reranker = config, tokenizer, scoring, reranker
         self._pixels = dataclasses.replace(encode, image=tokenizer.image, texts_per_image=1)
-        self.encode = dataclasses.replace(encode, image_token_grid=tokenizer.grid)
+        self.encode = encode
         self.model = VisualLanguageModel(config.architecture, tokenizer.codebook_size)
         self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))
@@ -182,15 +182,16 @@ class ImageGeneration(TextTask):
         return {"image_tokenizer": tokenizer} | {name: model.origin for name, model in named.items() if model}
 
     def prepare(self, examples: Sequence[Example]) -> ChangedExamples:
-        """The examples with image tokens in the place of images; an image's image tokens are computed once and kept."""
+        """The examples with their image tokens, which are computed once and kept."""
         _ = self._features  # what is wrong with the network is said before anything is trained
         tokens = self.tokenizer.cached(examples, self._pixels, self.config.data)
-        return ChangedExamples(examples, lambda index, example: example._replace(image=tokens[index]))
+        return ChangedExamples(examples, lambda index, example: example._replace(image_tokens=tokens[index]))
 
     def learn_from(self, train: ChangedExamples) -> None:
         """What each image token counts in the loss, by how rare it is; 1 on average over the training image tokens."""
         if power := self.config.generation.token_frequency_power:
-            counts = np.bincount(np.ravel([example.image for example in train]), minlength=self.tokenizer.codebook_size)
+            tokens = np.ravel([example.image_tokens for example in train])
+            counts = np.bincount(tokens, minlength=self.tokenizer.codebook_size)
             share = np.maximum(counts, LEAST_COUNT) / counts.sum()
             weights = share**-power
             self._weights = (weights / np.average(weights, weights=counts)).astype(np.float32)
@@ -208,15 +209,15 @@ class ImageGeneration(TextTask):
         )
         if self._autoregressive:
             tokens, is_masked = (
-                shift_right(batch.image, mask_id=self.tokenizer.codebook_size),
-                jnp.ones(batch.image.shape, bool),
+                shift_right(batch.image_tokens, mask_id=self.tokenizer.codebook_size),
+                jnp.ones(batch.image_tokens.shape, bool),
             )
         else:
             tokens, is_masked = mask_tokens(
-                batch.image, places, schedule=settings.mask_schedule, mask_id=self.tokenizer.codebook_size
+                batch.image_tokens, places, schedule=settings.mask_schedule, mask_id=self.tokenizer.codebook_size
             )
         logits = self.model.apply({"params": params}, tokens, ids, mask, keys=dropout, method="image_token_logits")
-        target = jnp.broadcast_to(batch.image.reshape(len(tokens), 1, -1), logits.shape[:-1])
+        target = jnp.broadcast_to(batch.image_tokens.reshape(len(tokens), 1, -1), logits.shape[:-1])
         assert self._weights is not None or not settings.token_frequency_power, "learn_from was not called"
         smoothing = self.config.training.label_smoothing
         loss, right = token_losses(logits, target, weights=self._weights, smoothing=smoothing)
@@ -326,7 +327,7 @@ class ImageGeneration(TextTask):
             both = zip(texts, exchanged, likelihoods, without, strict=True)
             gains = [float("nan") if text == swapped else own - its for text, swapped, own, its in both]
         return [
-            GeneratedImages(row.image_id, text, chunk, check_generated(row, chunk), likelihood, gain, row.image)
+            GeneratedImages(row.image_id, text, chunk, check_generated(row, chunk), likelihood, gain, row.image_tokens)
             for row, text, chunk, likelihood, gain in zip(rows, texts, images, likelihoods, gains, strict=True)
         ]
 
@@ -334,7 +335,7 @@ class ImageGeneration(TextTask):
         """How well each text fits the image of its example."""
         size = self.config.training.evaluation_batch_images
         rest = -len(texts) % size
-        tokens = np.stack([*(example.image for example in examples), *[examples[0].image] * rest])
+        tokens = np.stack([example.image_tokens for example in (*examples, *[examples[0]] * rest)])
         ids, mask = self.encode.encode_texts([*texts, *[""] * rest])
         batches = [
             self._likelihood(params, *jax.device_put((tokens[chunk], ids[chunk], mask[chunk])))
@@ -368,7 +369,7 @@ class ImageGeneration(TextTask):
         predictions: Sequence[GeneratedImages],
     ) -> dict[str, float]:
         """Prompts that no training image has, apart; prompts exchanged between the examples; distances, if wanted."""
-        known = {question.text for example in train for question in example.questions}
+        known = {text.text for example in train for text in example.texts}
         new = [row for row in predictions if row.prompt not in known]
         exchanged = [predictions[place].prompt for place in derangement(len(predictions), self.config.seed)]
         rows = {"unseen_prompts": self.score(new) if new else {}}
@@ -412,7 +413,7 @@ class ImageGeneration(TextTask):
 
 def _prompt(example: Example) -> str:
     """An image of which nothing is said has the empty prompt."""
-    return example.questions[0].text if example.questions else ""
+    return example.texts[0].text if example.texts else ""
 
 
 TASK = ImageGeneration

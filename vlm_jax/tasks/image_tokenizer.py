@@ -136,7 +136,7 @@ class ImageTokenization(Task):
             originals = denormalise(loaded.batch.image, self.encode.image)
             images = denormalise(seen.image, self.encode.image)
             alike = _psnr(images, originals), ssim(images, originals).tolist()
-            names = [ids[0] for ids in loaded.question_ids]
+            names = [ids[0] for ids in loaded.text_ids]
             rows += map(Reconstructed, names, originals, images, seen.tokens, *alike, stable.tolist())
         return rows[: len(examples)]  # the last batch is filled up
 

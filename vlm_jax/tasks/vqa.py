@@ -27,7 +27,7 @@ from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.tasks.reach import answer_reach
 from vlm_jax.tasks.text_task import TextTask, init_params
 from vlm_jax.tasks.user_input import AT_ONCE, cards, notes_on
-from vlm_jax.types import Batch, Example, Parameters, Question
+from vlm_jax.types import Batch, Example, Parameters, Text
 
 TOP = 5  # answers of a prediction that are kept
 ASSUMED_CLASSES = 1000  # answers that an inspection assumes where the config leaves them to the data
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
     """One answered question."""
 
     image_id: str
-    question: Question
+    question: Text
     top: tuple[tuple[str, float], ...]
     """The likeliest answers with their probabilities, best first."""
     score: float
@@ -56,7 +56,7 @@ class Prediction(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
         return {
-            "question_id": self.question.question_id,
+            "question_id": self.question.text_id,
             "image_id": self.image_id,
             "question": self.question.text,
             "kind": self.question.kind,
@@ -182,12 +182,10 @@ class VisualQuestionAnswering(TextTask):
             return []
         real = [(top_p[mask], top_c[mask]) for mask, (top_p, top_c) in jax.device_get(waiting)]
         probabilities, classes = (np.concatenate(column) for column in zip(*real, strict=True))
-        questions = [(example.image_id, question) for example in examples for question in example.questions]
+        questions = [(example.image_id, question) for example in examples for question in example.texts]
         return [self._prediction(*row) for row in zip(questions, probabilities, classes, strict=True)]
 
-    def _prediction(
-        self, question_of: tuple[str, Question], probabilities: np.ndarray, classes: np.ndarray
-    ) -> Prediction:
+    def _prediction(self, question_of: tuple[str, Text], probabilities: np.ndarray, classes: np.ndarray) -> Prediction:
         image_id, question = question_of
         names = [self.encode.answers.answers[c] for c in classes]
         top = tuple(zip(names, map(float, probabilities), strict=True))
@@ -219,8 +217,8 @@ class VisualQuestionAnswering(TextTask):
     ) -> dict[str, float]:
         """What is reached without looking: by the trained model, and by answer counts of the training set."""
         blind = self.predict(params, examples, see_image=False)
-        prior = BlindPrior((q.text, q.answers) for example in train for q in example.questions)
-        questions = [question for example in examples for question in example.questions]
+        prior = BlindPrior((q.text, q.answers) for example in train for q in example.texts)
+        questions = [question for example in examples for question in example.texts]
 
         def counted(answer_to):
             return float(np.mean([self._accuracy(answer_to(q.text), q.answers) for q in questions]))
@@ -245,7 +243,7 @@ class VisualQuestionAnswering(TextTask):
     def show(self, params: Parameters, options: Answer) -> Answers:
         """The most probable answers to every question about every image."""
         limit = self.config.data.max_pixels
-        questions = tuple(Question(text, text, (), "") for text in options.question)
+        questions = tuple(Text(text, text) for text in options.question)
         examples = [Example(name, image, questions) for name, image in input_images(options.image, max_pixels=limit)]
         notes = notes_on(options.question, self.encode, own_vocabulary=self.config.model.text.tokenizer is None)
         rows = len(examples) * -(-len(questions) // self.encode.texts_per_image)

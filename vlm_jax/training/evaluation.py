@@ -113,13 +113,14 @@ def write_contact_sheet(
     wrong = [p for p in predictions if p.right is False]
     most_wrong = max(CONTACT_SHEET_ITEMS // 4, CONTACT_SHEET_ITEMS - len(right))
     wrong = [wrong[i] for i in random.permutation(len(wrong))][:most_wrong]
-    images = {example.image_id: example.image for example in examples}
+    by_id = {example.image_id: example for example in examples}
 
     def shown(name: str) -> np.ndarray | None:
-        """The image, unless it is here as codes: then what was drawn is shown alone."""
-        image = images[name]
-        known = not isinstance(image, np.ndarray)
-        return decode_image(image, name=name, max_pixels=config.data.max_pixels) if known else None
+        """The image; None of one that has image tokens, where the generated image is shown alone."""
+        example = by_id[name]
+        if example.image_tokens is not None:
+            return None
+        return decode_image(example.image, name=name, max_pixels=config.data.max_pixels)
 
     items = [p.card(shown(p.image_id)) for p in [*right[: CONTACT_SHEET_ITEMS - len(wrong)], *wrong]]
     title = f"{title}; mistakes shown more often than they occur" if right and wrong else title

@@ -33,7 +33,7 @@ class Taken(NamedTuple):
     """A batch on its devices, and what a checkpoint or an error message must know of it."""
 
     batch: Batch
-    question_ids: list[list[str]]
+    text_ids: list[list[str]]
     before: dict[str, Any]
     """Data position before this batch."""
     after: dict[str, Any]
@@ -156,7 +156,7 @@ class Trainer:
     def _take(self) -> Taken:
         before = self.loader.state()
         loaded = next(self.loader)
-        return Taken(self.parallel.put_batch(loaded.batch), loaded.question_ids, before, self.loader.state())
+        return Taken(self.parallel.put_batch(loaded.batch), loaded.text_ids, before, self.loader.state())
 
     def _steps(self, start: int, checkpoints: Checkpoints) -> None:
         settings = self.config.training
@@ -241,7 +241,7 @@ class Trainer:
     def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> NoReturn:
         if step > 1:
             self._save(checkpoints, taken.before, None)
-        raise NotFinite(step, [question for ids in taken.question_ids for question in ids if question])
+        raise NotFinite(step, [question for ids in taken.text_ids for question in ids if question])
 
     def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
         began = time.perf_counter()

@@ -9,7 +9,6 @@ from vlm_jax.config.run import Config
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.config.use import ImageScoring
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
-from vlm_jax.data.configured_tokenizer import SPECIAL_TOKENS
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.text import Tokenizer
 from vlm_jax.errors import InputError
@@ -27,10 +26,8 @@ COUNTED_IMAGES = 1_000  # images whose texts are counted before training
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
     if not isinstance(config, TextConfig):  # reads no text
-        tokenizer = Tokenizer.build((), len(SPECIAL_TOKENS) + 1)
-        return ExampleEncoder(
-            tokenizer, None, config.image, max_length=3, texts_per_image=1, max_pixels=config.data.max_pixels
-        )
+        shape = {"max_length": 3, "texts_per_image": 1, "max_pixels": config.data.max_pixels}
+        return ExampleEncoder(Tokenizer.empty(), None, config.image, **shape)
     if not folder.sealed:  # what a killed start left may be half of it
         if train is None:
             raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
@@ -52,7 +49,7 @@ def _save_vocabularies(config: TextConfig, folder: RunFolder, train: Sequence[Ex
     """Write the tokenizer and, for questions, the answers of the training set."""
     text, source = config.model.text, tokenizer_source(config)
     if source is None:
-        texts = (question.text for example in train for question in example.questions)
+        texts = (text.text for example in train for text in example.texts)
         tokenizer = Tokenizer.build(texts, text.vocab_size)
     else:
         tokenizer = Tokenizer.load(source)
@@ -76,7 +73,7 @@ def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
 def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: int) -> None:
     """A text that loses its end is learned without it: a person should know."""
     examples = (train[index] for index in range(min(len(train), COUNTED_IMAGES)))
-    texts = [question.text for example in examples for question in example.questions]
+    texts = [text.text for example in examples for text in example.texts]
     cut = tokenizer.truncated(texts, max_length)
     if cut:
         print(
