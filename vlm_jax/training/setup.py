@@ -15,7 +15,7 @@ from vlm_jax.config.use import ImageScoring
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import ANSWERS, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder, open_run
 from vlm_jax.tasks import TASKS
