@@ -141,7 +141,7 @@ def task_of(config: VQA) -> Any:
     """The task, with as much of an encoder as a model needs."""
     from vlm_jax.data.answers import AnswerVocabulary
     from vlm_jax.data.encoding import ExampleEncoder
-    from vlm_jax.data.text import Tokenizer
+    from vlm_jax.data.tokenizer import Tokenizer
     from vlm_jax.tasks import task_class
 
     encode = ExampleEncoder(

@@ -79,8 +79,8 @@ def _inspect(data, contact_sheet, *, name, listed):
 def _open(data):
     """The examples of each split, the rows of your own files that cannot be used, and the images of each group."""
     from vlm_jax.data.sources import open_split
-    from vlm_jax.data.split_files import splits_of
-    from vlm_jax.data.user_dataset import read_split
+    from vlm_jax.data.user_files.dataset import read_split
+    from vlm_jax.data.user_files.split_files import splits_of
 
     if not isinstance(data, UserDataset):
         return {split: open_split(data, split) for split in SPLITS}, [], None

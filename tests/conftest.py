@@ -31,14 +31,13 @@ SCENES = {"train": 24, "validation": 6, "test": 8, "held_out": 4, "unseen_prompt
 def few_scenes():
     """Drawn scenes are few in every test; how many of each split there are."""
     from vlm_jax.data import sources
+    from vlm_jax.data.datasets import open_builder
 
     def few(data, directory):
-        from vlm_jax.data.builders.shape_scenes import ShapeScenes
-
-        return ShapeScenes(num_images=SCENES, data_dir=str(directory), file_format="array_record")
+        return open_builder(data, directory, **({"num_images": SCENES} if data.kind == "shape_scenes" else {}))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sources.BUILDERS, "shape_scenes", few)
+        patch.setattr(sources, "open_builder", few)
         yield SCENES
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 from experiments.inspect_data import DATA_SETS, main
 from vlm_jax import figures
 from vlm_jax.command_line import run_command
-from vlm_jax.data import sources, user_dataset
+from vlm_jax.data import datasets
+from vlm_jax.data.user_files import dataset
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -186,7 +187,7 @@ def test_a_prepared_data_set_by_name(data_directory, tmp_path, capsys):
 
 
 def test_every_data_set_has_a_name():
-    assert set(DATA_SETS) == {*sources.BUILDERS, *user_dataset.READERS}
+    assert set(DATA_SETS) == {*datasets.DATASETS, *dataset.READERS}
 
 
 @pytest.mark.parametrize(

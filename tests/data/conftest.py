@@ -9,7 +9,7 @@ from vlm_jax.config.images import AugmentedImages
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from vlm_jax.config.images import AugmentedImages
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.images import decode_image, normalise, resize_image
 from vlm_jax.data.loader import TrainLoader, evaluation_batches
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example, Text
 

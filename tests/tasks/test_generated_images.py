@@ -18,11 +18,11 @@ from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.tasks import image_generation
 from vlm_jax.tasks.baselines import baseline_warnings
+from vlm_jax.tasks.examples import ChangedExamples
 from vlm_jax.tasks.generated import GeneratedImages, log_frequency, score_generated, warnings_about
 from vlm_jax.tasks.image_distance import ImageFeatures, distances
 from vlm_jax.tasks.image_generation import ImageGeneration
 from vlm_jax.tasks.reranker import Reranker
-from vlm_jax.tasks.examples import ChangedExamples
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer
 from vlm_jax.training.setup import load_trained, make_encoder
 

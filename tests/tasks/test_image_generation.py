@@ -21,7 +21,7 @@ from vlm_jax.config.quantizers import FSQ, VQ
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.decoding import mask_tokens
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim

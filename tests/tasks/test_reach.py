@@ -6,7 +6,7 @@ import pytest
 from vlm_jax.config.images import ImageInput
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.metrics.captions import score_captions
 from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
@@ -162,4 +162,7 @@ def test_codes_that_lose_the_objects_are_found():
     assert value(grey) == 0 and "tokenizer" in warned(grey)[0]
     same = [row._replace(image_tokens=rows[0].image_tokens) for row in rows]
     (warning,) = image_token_reach(same, lambda tokens: generated, metric="log_likelihood")
-    assert "same image tokens" in warning and image_token_reach(rows, lambda tokens: generated, metric="log_likelihood") == []
+    assert (
+        "same image tokens" in warning
+        and image_token_reach(rows, lambda tokens: generated, metric="log_likelihood") == []
+    )

@@ -19,7 +19,7 @@ from vlm_jax.config.vqa import VQA, Concat, Model, PerToken
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, soft_accuracy
 from vlm_jax.settings.changes import with_changes

@@ -29,7 +29,7 @@ from vlm_jax.config.vqa import VQA
 from vlm_jax.config.vqa import Model as VQAModel
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks import task_class

@@ -243,7 +243,7 @@ def _kinds(data: DataSet) -> tuple[str, ...]:
 def _check_sources(config: Config) -> None:
     """Raises `InputError` where data, a run or weights that the config needs are not there or do not fit."""
     from vlm_jax.data.sources import open_split
-    from vlm_jax.data.text import Tokenizer
+    from vlm_jax.data.tokenizer import Tokenizer
     from vlm_jax.tasks import task_class
     from vlm_jax.training.initialization import start
     from vlm_jax.training.pretrained import check_tokenizer, open_pretrained, tokenizer_source

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from vlm_jax.config.data import DataSet
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
-from vlm_jax.data.rows import counted
 from vlm_jax.data.sources import Examples
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, counted
 from vlm_jax.integrity import sha256
 from vlm_jax.types import Example
 

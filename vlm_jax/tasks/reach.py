@@ -8,7 +8,7 @@ import numpy as np
 
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.rows import counted
+from vlm_jax.errors import counted
 from vlm_jax.metrics.captions import score_captions
 from vlm_jax.metrics.vqa import ACCURACIES, canonical, soft_accuracy
 from vlm_jax.scenes.rules import check_caption

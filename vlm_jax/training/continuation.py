@@ -10,7 +10,7 @@ import numpy as np
 from vlm_jax.config.run import Config
 from vlm_jax.data.digests import SplitDigest, digest_split, from_row, what_differs
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.identity import Change, changes
 from vlm_jax.run_folder import DATA, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder

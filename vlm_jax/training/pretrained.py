@@ -12,7 +12,7 @@ from vlm_jax.config.encoders import GridEncoder, ImageTokens, PublishedCNN
 from vlm_jax.config.images import ImageInput
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.answers import AnswerVocabulary
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.tokenizer_settings import CONFIG as TOKENIZER_CONFIG
 from vlm_jax.data.wordpiece import TOKENIZER_FILES
 from vlm_jax.errors import InputError

@@ -10,7 +10,7 @@ from vlm_jax.config.trunk import TextConfig
 from vlm_jax.config.use import ImageScoring
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import ANSWERS, TEXT_TOKENIZER, RunFolder
 from vlm_jax.tasks import task_class

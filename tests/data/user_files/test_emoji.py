@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from vlm_jax.config.data import Emoji
-from vlm_jax.data.emoji import SPLITS
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.user_dataset import read_split
+from vlm_jax.data.user_files.dataset import read_split
+from vlm_jax.data.user_files.emoji import SPLITS
 from vlm_jax.errors import InputError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "emoji64.tar"  # beside a checkout, if at all
+REAL = Path(__file__).parents[4] / "shared" / "data" / "emoji64.tar"  # beside a checkout, if at all
 # CRC-32 modulo 10: 0 is test, 1 validation, anything else train.
 TRAIN, OTHER_TRAIN, VALIDATION, TEST = "1f600", "1f601", "1f608", "1f604"
 

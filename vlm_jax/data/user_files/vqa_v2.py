@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_jax.data.image_folder import ImageFolder
-from vlm_jax.data.json_files import load_json
-from vlm_jax.data.rows import (
+from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.json_files import load_json
+from vlm_jax.data.user_files.rows import (
     Reading,
     Rows,
     UnusableError,
@@ -19,10 +19,9 @@ from vlm_jax.data.rows import (
     checked_kind,
     checked_text,
     plain_object,
-    shown,
     without_surrogates,
 )
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, shown
 from vlm_jax.types import Text
 
 

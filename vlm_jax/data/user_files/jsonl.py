@@ -1,7 +1,11 @@
-"""JSON Lines: a question a line, `{"image": "cat.png", "question": "what colour?", "answers": ["black"]}`.
+"""JSON Lines: a question a line, or the captions of an image.
 
-Three keys are optional: `question_id` (by default FILE NAME:LINE), `answer_type` (by default `yes_no` or `open`, as
-the answers are) and `group`, such as a patient: automatic splits keep its images together. Other keys are left alone.
+    {"image": "cat.png", "question": "what colour?", "answers": ["black"]}
+    {"image": "cat.png", "captions": ["a cat", "a black cat"]}
+
+Optional are `group`, such as a patient: automatic splits keep its images together; and of questions `question_id` (by
+default FILE NAME:LINE) and `answer_type` (by default `yes_no` or `open`). Other keys are left alone. Several lines
+about one image add up.
 """
 
 import os
@@ -9,19 +13,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.image_folder import ImageFolder
-from vlm_jax.data.json_files import lines, parsed_line
-from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_kind, checked_text, shown
+from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.json_files import lines, parsed_line
+from vlm_jax.data.user_files.rows import Reading, Rows, UnusableError, checked_id, checked_kind, checked_text
+from vlm_jax.errors import shown
 from vlm_jax.metrics.vqa import canonical
 from vlm_jax.types import Text
 
 
 def read_jsonl(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
     """The questions by image, and the lines that cannot be used; an image's id is its normalised relative path."""
-    return read_lines(paths, image_folder, keys=("image", "question", "answers"), texts_of=_question)
+    return _read_lines(paths, image_folder, keys=("image", "question", "answers"), texts_of=_question)
 
 
-def read_lines(
+def read_caption_lines(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """The captions by image, and the lines that cannot be used; a caption's id is FILE NAME:LINE#NUMBER, from 1."""
+    return _read_lines(paths, image_folder, keys=("image", "captions"), texts_of=_captions)
+
+
+def _read_lines(
     paths: Sequence[Path],
     image_folder: ImageFolder,
     *,
@@ -61,7 +71,7 @@ def _file_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def checked_list(row: dict[str, Any], key: str) -> tuple[str, ...]:
+def _checked_list(row: dict[str, Any], key: str) -> tuple[str, ...]:
     """The texts of a list such as `answers`; `UnusableError` unless there is at least one and all are texts."""
     values, singular = row[key], key.removesuffix("s")
     if not isinstance(values, list):
@@ -73,7 +83,7 @@ def checked_list(row: dict[str, Any], key: str) -> tuple[str, ...]:
 
 def _question(row: dict[str, Any], default_id: str) -> tuple[Text]:
     text = checked_text(row["question"], "the question")
-    answers = checked_list(row, "answers")
+    answers = _checked_list(row, "answers")
     question_id, kind = row.get("question_id"), row.get("answer_type")
     yes_no = all(canonical(answer) in ("yes", "no") for answer in answers)
     question = Text(
@@ -83,3 +93,8 @@ def _question(row: dict[str, Any], default_id: str) -> tuple[Text]:
         kind=("yes_no" if yes_no else "open") if kind is None else checked_kind(kind, "answer_type"),
     )
     return (question,)
+
+
+def _captions(row: dict[str, Any], line_id: str) -> tuple[Text, ...]:
+    texts = enumerate(_checked_list(row, "captions"), 1)
+    return tuple(Text(f"{line_id}#{number}", text, (), "caption") for number, text in texts)

@@ -11,36 +11,27 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from vlm_jax.data.builders.features import image_with_questions
-from vlm_jax.data.splits import tenth
+from vlm_jax.data.datasets.records import Record, RecordBuilder, image_with_questions, with_validation
 from vlm_jax.errors import InputError
 
 
-class EasyVqa(tfds.core.GeneratorBasedBuilder):
-    """One record an image with all its questions, in array_record files that need no TensorFlow."""
+class EasyVqa(RecordBuilder):
+    """One record an image with all its questions."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    SETTINGS = ()
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=image_with_questions((64, 64)),
+            features=tfds.features.FeaturesDict(image_with_questions((64, 64))),
             description="easy-VQA: shapes and colours",
             homepage="https://github.com/vzhou842/easy-VQA",
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        train = list(_records("train"))
-        return {
-            "train": iter([record for record in train if tenth(record[0]) != 0]),
-            "validation": iter([record for record in train if tenth(record[0]) == 0]),
-            "test": _records("test"),
-        }
-
-    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        raise NotImplementedError  # `_split_generators` gives every split its own records
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Record]]:
+        return {**with_validation(_records("train")), "test": _records("test")}
 
 
-def _records(part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(part: str) -> Iterator[Record]:
     folder = _package_folder() / "data" / part
     questions: dict[int, list[dict[str, str]]] = {}
     for number, (text, answer, image) in enumerate(json.loads((folder / "questions.json").read_text("utf-8"))):

@@ -11,7 +11,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.scenes.reading import read_off
-from vlm_jax.data.builders.shape_scenes import NUM_IMAGES, ShapeScenes
+from vlm_jax.config.data import SceneCaptions
+from vlm_jax.data.datasets import open_builder
+from vlm_jax.data.datasets.shape_scenes import NUM_IMAGES, ShapeScenes
 from vlm_jax.data.preparation import prepare
 from vlm_jax.data.sources import Examples
 from vlm_jax.errors import InputError
@@ -58,6 +60,9 @@ def test_how_many_images_there_are(splits, tmp_path):
     assert NUM_IMAGES == {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
     name = ShapeScenes(data_dir=str(tmp_path), file_format="array_record").builder_config.name
     assert name == "size_64_objects_1_to_4_images_12000_500_1000_500_500_seed_0"
+    settings = SceneCaptions(seed=7, size=128, objects=(2, 3), captions="first")
+    name = open_builder(settings, tmp_path).builder_config.name
+    assert name == "size_128_objects_2_to_3_images_12000_500_1000_500_500_seed_7"
 
 
 def test_records_agree_with_their_pixels(splits):
@@ -100,14 +105,14 @@ def test_scenes_of_one_object_do_not_repeat(tmp_path, monkeypatch):
     """With one kind of object and few places, the same scene is drawn again and again, and left out."""
     monkeypatch.setattr("vlm_jax.scenes.scene.SIZES", {"large": 31, "small": 31})
     monkeypatch.setattr("vlm_jax.scenes.sampling.SIZES", {"large": 31, "small": 31})
-    splits = prepared(tmp_path, most=1, num_images=dict(zip(FEW, (60, 10, 10, 10, 10), strict=True)))
+    splits = prepared(tmp_path, objects=(1, 1), num_images=dict(zip(FEW, (60, 10, 10, 10, 10), strict=True)))
     assert "unseen_prompts" not in splits, "every caption of one object is known"
     objects = [scene_of(record).objects for records in splits.values() for record in records.values()]
     assert len(set(objects)) == 90
 
 
 def test_unseen_prompts_are_of_no_training_image(tmp_path):
-    splits = prepared(tmp_path, most=2, num_images=dict(zip(FEW, (2_000, 2, 2, 2, 40), strict=True)))
+    splits = prepared(tmp_path, objects=(1, 2), num_images=dict(zip(FEW, (2_000, 2, 2, 2, 40), strict=True)))
     known = {texts(record)[0] for record in splits["train"].values()}
     assert len(splits["unseen_prompts"]) == 40
     assert not known & {texts(record)[0] for record in splits["unseen_prompts"].values()}
@@ -148,7 +153,7 @@ def test_one_seed_gives_the_same_bits_and_another_other_images(splits, tmp_path)
 
 def test_sizes_and_numbers_of_objects_are_arguments(tmp_path):
     few = dict(zip(FEW, (12, 2, 2, 2, 2), strict=True))
-    splits = prepared(tmp_path, size=128, fewest=2, most=3, num_images=few)
+    splits = prepared(tmp_path, size=128, objects=(2, 3), num_images=few)
     for record in itertools.chain(*(records.values() for records in splits.values())):
         assert pixels(record).shape == (128, 128, 3) and len(scene_of(record).objects) in (2, 3)
 
@@ -157,8 +162,8 @@ def test_sizes_and_numbers_of_objects_are_arguments(tmp_path):
     ("settings", "reason"),
     [
         ({"size": 65}, "multiple of 64"),
-        ({"most": 7}, "1 to 6 objects"),
-        ({"fewest": 3, "most": 2}, "at least 3 and at most 2"),
+        ({"objects": (1, 7)}, "1 to 6 objects"),
+        ({"objects": (3, 2)}, "at least 3 and at most 2"),
         ({"num_images": {"train": 5}}, "number of images of train, validation, test, held_out, unseen_prompts"),
     ],
 )

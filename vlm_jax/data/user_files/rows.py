@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vlm_jax.errors import shown
 from vlm_jax.types import Example, Text
 
 LONGEST_KIND = 100  # characters; a kind names a score
@@ -127,17 +128,3 @@ def plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
     """A JSON object; None where a key stands in it twice, so that this spoils one entry of a file and not the file."""
     fields = dict(pairs)
     return fields if len(fields) == len(pairs) else None
-
-
-def shown(value: object) -> str:
-    """A value as a message can show it: short, on one line, nothing a terminal would act on."""
-    if isinstance(value, dict | list):
-        return "a list" if isinstance(value, list) else "an object"
-    if isinstance(value, str):
-        return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
-    return {"None": "null", "True": "true", "False": "false"}.get(text := repr(value), text[:60])
-
-
-def counted(count: int, what: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

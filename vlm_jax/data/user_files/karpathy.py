@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.coco_captions import checked_coco_id, find_coco_image
-from vlm_jax.data.image_folder import ImageFolder
-from vlm_jax.data.json_files import load_json
-from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_text, plain_object, shown
-from vlm_jax.errors import InputError
+from vlm_jax.data.user_files.coco_captions import checked_coco_id, find_coco_image
+from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.json_files import load_json
+from vlm_jax.data.user_files.rows import Reading, Rows, UnusableError, checked_id, checked_text, plain_object
+from vlm_jax.errors import InputError, shown
 from vlm_jax.types import Text
 
 # COCO's `restval` are validation images that nothing is measured on; all train on them.

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.errors import InputError
 
@@ -18,7 +18,7 @@ TIES = [" ".join(a + b + c for b in "etaoinsh") + "?!" for a in "qwrtypsdfg" for
 
 BUILD = """
 import hashlib, json, sys
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 texts = json.load(sys.stdin)
 print([hashlib.sha256(Tokenizer.build(texts, n)._inner.to_str().encode()).hexdigest() for n in (60, 100, 400)])
 """
@@ -184,7 +184,7 @@ def test_rows_of_no_token_are_named():
 def test_no_transformers_on_this_path(tmp_path, tokenizer):
     tokenizer.save(tmp_path)
     code = (
-        "import sys; from vlm_jax.data.text import Tokenizer; assert 'tokenizers' not in sys.modules\n"
+        "import sys; from vlm_jax.data.tokenizer import Tokenizer; assert 'tokenizers' not in sys.modules\n"
         f"Tokenizer.load({str(tmp_path)!r}).encode(['red'], 8); Tokenizer.build(['red'], 50)\n"
         "assert not {'transformers', 'tensorflow', 'torch', 'huggingface_hub'} & set(sys.modules)"
     )

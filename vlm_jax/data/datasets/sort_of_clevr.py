@@ -4,17 +4,14 @@ Drawn here, nothing is downloaded: 9,800 training and 200 test images of 75 x 75
 colour. Ten relational and ten other questions an image, asked in English sentences of several wordings.
 """
 
-import io
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int, UInt8
-from PIL import Image
 
-from vlm_jax.data.builders.features import image_with_questions
-from vlm_jax.data.splits import tenth
+from vlm_jax.data.datasets.records import Record, RecordBuilder, image_with_questions, png, with_validation
 
 SIZE, HALF = 75, 5  # pixels: side of the image, half the side of a square and the radius of a circle
 COLOURS = {
@@ -75,10 +72,10 @@ class Scene(NamedTuple):
     """Which are circles; the others are squares."""
 
 
-class SortOfClevr(tfds.core.GeneratorBasedBuilder):
+class SortOfClevr(RecordBuilder):
     """One record an image with its twenty questions; images and questions depend on `seed` alone."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    SETTINGS = ("seed",)
 
     def __init__(self, *, seed: int = 0, **options: Any) -> None:
         self._seed = seed
@@ -87,27 +84,18 @@ class SortOfClevr(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(
-            features=image_with_questions((SIZE, SIZE)),
+            features=tfds.features.FeaturesDict(image_with_questions((SIZE, SIZE))),
             description="Sort-of-CLEVR: squares and circles of six colours, relational and other questions",
             homepage="https://arxiv.org/abs/1706.01427",
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Record]]:
         seen: set[tuple[bytes, tuple[bool, ...]]] = set()
         parts = {part: list(_records(part, count, self._seed, seen)) for part, count in NUM_IMAGES.items()}
-        return {
-            "train": iter([record for record in parts["train"] if tenth(record[0]) != 0]),
-            "validation": iter([record for record in parts["train"] if tenth(record[0]) == 0]),
-            "test": iter(parts["test"]),
-        }
-
-    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        raise NotImplementedError  # `_split_generators` gives every split its own records
+        return {**with_validation(parts["train"]), "test": iter(parts["test"])}
 
 
-def _records(
-    part: str, count: int, seed: int, seen: set[tuple[bytes, tuple[bool, ...]]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(part: str, count: int, seed: int, seen: set[tuple[bytes, tuple[bool, ...]]]) -> Iterator[Record]:
     for number in range(count):
         random = np.random.default_rng([seed, list(NUM_IMAGES).index(part), number])
         scene = sample_scene(random)
@@ -119,7 +107,7 @@ def _records(
             image_id,
             {
                 "image_id": image_id,
-                "image": _png(paint(scene)),
+                "image": png(paint(scene)),
                 "questions": generate_questions(scene, image_id, random),
             },
         )
@@ -152,13 +140,6 @@ def paint(scene: Scene) -> UInt8[np.ndarray, "75 75 3"]:
         inside = across**2 + down**2 < HALF**2 if circle else np.maximum(across, down) < HALF
         image[inside] = colour
     return image
-
-
-def _png(image: UInt8[np.ndarray, "h w 3"]) -> io.BytesIO:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    file.seek(0)
-    return file
 
 
 def generate_questions(scene: Scene, image_id: str, random: np.random.Generator) -> list[dict[str, str]]:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.rows import UnusableError, shown, unique_keys
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.data.user_files.rows import UnusableError, unique_keys
+from vlm_jax.errors import InputError, nearest, shown
 
 LONGEST_LINE = 10_000_000  # bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

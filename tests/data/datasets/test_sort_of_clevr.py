@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vlm_jax.config.data import SortOfClevr
-from vlm_jax.data.builders.sort_of_clevr import COLOURS, NON_RELATIONAL, RELATIONAL, Scene, paint, sample_scene
+from vlm_jax.data.datasets.sort_of_clevr import COLOURS, NON_RELATIONAL, RELATIONAL, Scene, paint, sample_scene
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
 
@@ -112,7 +112,7 @@ def test_shapes_do_not_overlap():
 
 
 def test_one_seed_gives_the_same_bits_and_another_other_images(clevr, tmp_path, monkeypatch):
-    monkeypatch.setattr("vlm_jax.data.builders.sort_of_clevr.NUM_IMAGES", {"train": 30, "test": 5})
+    monkeypatch.setattr("vlm_jax.data.datasets.sort_of_clevr.NUM_IMAGES", {"train": 30, "test": 5})
 
     def generate(name, seed):
         data = SortOfClevr(directory=tmp_path / name, seed=seed)

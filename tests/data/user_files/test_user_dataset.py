@@ -11,13 +11,13 @@ from PIL import Image
 
 from vlm_jax.config.data import JsonLinesCaptions, JsonLinesQuestions
 from vlm_jax.config.images import ImageInput
-from vlm_jax.data import image_validation, user_dataset
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import divide
-from vlm_jax.data.text import Tokenizer
-from vlm_jax.data.user_dataset import read_split
+from vlm_jax.data.tokenizer import Tokenizer
+from vlm_jax.data.user_files import dataset, image_validation
+from vlm_jax.data.user_files.dataset import read_split
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 
@@ -402,10 +402,10 @@ def test_limit_takes_the_first(many):
 
 def test_a_file_is_read_once_until_it_changes(many):
     data = data_of(many, "many.jsonl")
-    before = user_dataset._read.cache_info().misses
+    before = dataset._read.cache_info().misses
     for split in ("train", "validation", "test", "train"):
         open_split(data, split)
-    assert user_dataset._read.cache_info().misses == before + 1
+    assert dataset._read.cache_info().misses == before + 1
     write(many / "many.jsonl", *(row(image=f"{number}.png") for number in range(100)))
     assert sum(len(open_split(data, split)) for split in ("train", "validation", "test")) == 100
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.image_folder import ImageFolder
-from vlm_jax.data.json_files import load_json
-from vlm_jax.data.rows import Reading, Rows, UnusableError, checked_id, checked_text, counted, plain_object, shown
-from vlm_jax.errors import InputError
+from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.json_files import load_json
+from vlm_jax.data.user_files.rows import Reading, Rows, UnusableError, checked_id, checked_text, plain_object
+from vlm_jax.errors import InputError, counted, shown
 from vlm_jax.types import Text
 
 # The folder of images itself, or one that unpacked archives lie in.

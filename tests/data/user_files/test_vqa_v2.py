@@ -9,7 +9,7 @@ from PIL import Image
 
 from vlm_jax.config.data import VQAv2
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.user_dataset import read_split
+from vlm_jax.data.user_files.dataset import read_split
 from vlm_jax.errors import InputError
 
 ANSWERS = ("net", "net", "net", "netting", "net", "mesh", "net", "net ", "Net", "")

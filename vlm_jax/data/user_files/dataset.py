@@ -6,18 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vlm_jax.config.data import UserDataset
-from vlm_jax.data.caption_files import read_caption_lines
-from vlm_jax.data.coco_captions import read_coco_captions
-from vlm_jax.data.emoji import read_emoji
-from vlm_jax.data.image_folder import ImageFolder
-from vlm_jax.data.image_validation import without_unreadable
-from vlm_jax.data.jsonl import read_jsonl
-from vlm_jax.data.karpathy import read_karpathy
-from vlm_jax.data.rows import BadRow, Reading, counted
-from vlm_jax.data.split_files import DIVIDED, SPLITS, Files, checked_files, splits_of
 from vlm_jax.data.splits import HELD_OUT, divide
-from vlm_jax.data.vqa_v2 import read_vqa_v2
-from vlm_jax.errors import InputError, one_of
+from vlm_jax.data.user_files.coco_captions import read_coco_captions
+from vlm_jax.data.user_files.emoji import read_emoji
+from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.image_validation import without_unreadable
+from vlm_jax.data.user_files.jsonl import read_caption_lines, read_jsonl
+from vlm_jax.data.user_files.karpathy import read_karpathy
+from vlm_jax.data.user_files.rows import BadRow, Reading
+from vlm_jax.data.user_files.split_files import DIVIDED, SPLITS, Files, checked_files, splits_of
+from vlm_jax.data.user_files.vqa_v2 import read_vqa_v2
+from vlm_jax.errors import InputError, counted, one_of
 from vlm_jax.types import Example
 
 NAMED = 5  # bad rows named in a note

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from vlm_jax.config.data import CaptionFiles, CocoCaptions, JsonLinesCaptions, JsonLinesQuestions, Karpathy
-from vlm_jax.data import user_dataset
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
-from vlm_jax.data.user_dataset import read_split
+from vlm_jax.data.user_files import dataset
+from vlm_jax.data.user_files.dataset import read_split
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 
-PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "coco_photos.tar"  # beside a checkout, if at all
+PHOTOS = Path(__file__).parents[4] / "shared" / "data" / "coco_photos.tar"  # beside a checkout, if at all
 
 
 @pytest.fixture
@@ -413,10 +413,10 @@ def test_a_key_twice_spoils_its_entry_only(place):
 def test_a_karpathy_file_is_read_once_for_all_splits_until_it_changes(place):
     images = [entry(1, "a.png"), entry(2, "b.png", "val"), entry(3, "sub/c.png", "test")]
     data = karpathy_of(place, *images)
-    before = user_dataset._read.cache_info().misses
+    before = dataset._read.cache_info().misses
     for split, captions in (("train", "all"), ("validation", "all"), ("test", "first")):
         assert len(open_split(with_changes(data, {"captions": captions}), split)) == 1
-    assert user_dataset._read.cache_info().misses == before + 1
+    assert dataset._read.cache_info().misses == before + 1
     data = karpathy_of(place, *images, entry(4, "000000000009.jpg"))
     assert len(open_split(data, "train")) == 2
 

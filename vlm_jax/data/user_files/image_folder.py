@@ -4,7 +4,8 @@ import os
 import posixpath
 from pathlib import Path
 
-from vlm_jax.data.rows import UnusableError, shown
+from vlm_jax.data.user_files.rows import UnusableError
+from vlm_jax.errors import shown
 
 
 class ImageFolder:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_jax.config.data import EmojiImages, UserDataset
-from vlm_jax.data import emoji
+from vlm_jax.data.user_files import emoji
 from vlm_jax.errors import InputError, nearest
 
 SPLITS = ("train", "validation", "test")

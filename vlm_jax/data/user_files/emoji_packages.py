@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.data.emoji import CAPTIONS
 from vlm_jax.data.images import decode_image
-from vlm_jax.data.json_files import load_json
-from vlm_jax.data.rows import plain_object
+from vlm_jax.data.user_files.emoji import CAPTIONS
+from vlm_jax.data.user_files.json_files import load_json
+from vlm_jax.data.user_files.rows import plain_object
 from vlm_jax.errors import InputError
 from vlm_jax.failures import os_failure
 

@@ -5,16 +5,13 @@ split `held_out` has a pair of colour and shape that the other splits never show
 split `unseen_prompts` has a complete caption that a training image has.
 """
 
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
-from PIL import Image
 
-from vlm_jax.data.builders.features import image_with_questions
+from vlm_jax.data.datasets.records import Record, RecordBuilder, image_with_questions, png
 from vlm_jax.errors import InputError
 from vlm_jax.scenes.language import caption, free_captions
 from vlm_jax.scenes.questions import generate_questions
@@ -25,26 +22,26 @@ from vlm_jax.scenes.scene import Scene, SceneObject, to_json
 NUM_IMAGES = {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
 
 
-class ShapeScenes(tfds.core.GeneratorBasedBuilder):
+class ShapeScenes(RecordBuilder):
     """One record an image: five captions, the complete one first, up to eight questions, and the scene as JSON.
 
-    `size` is the side of an image in pixels, which has `fewest` to `most` objects. All depends on `seed` alone. Where
-    there is one object in each, training has every caption: then there is no split `unseen_prompts`.
+    `size` is the side of an image in pixels; `objects` are the smallest and the largest number of its objects. All
+    depends on `seed` alone. Of one object training has every caption: then there is no split `unseen_prompts`.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    SETTINGS = ("seed", "size", "objects")
 
     def __init__(
         self,
         *,
         seed: int = 0,
         size: int = 64,
-        fewest: int = 1,
-        most: int = 4,
+        objects: tuple[int, int] = (1, 4),
         num_images: Mapping[str, int] = NUM_IMAGES,
         **options: Any,
     ) -> None:
         self._seed, self._num_images = seed, num_images
+        fewest, most = objects
         self._sampling = Sampling(size, fewest, most)
         check_sampling(self._sampling)
         if list(num_images) != list(NUM_IMAGES):
@@ -64,7 +61,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
             description="Shape scenes: coloured shapes, captions and questions that are true of them",
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Record]]:
         seen: set[tuple[SceneObject, ...]] = set()
         scenes: dict[str, list[Scene]] = {}
         for part in self._num_images:
@@ -73,9 +70,6 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
             elif self._sampling.most > 1:
                 scenes[part] = list(self._scenes(part, seen, {caption(scene) for scene in scenes["train"]}))
         return {part: self._records(part, listed) for part, listed in scenes.items()}
-
-    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        raise NotImplementedError  # `_split_generators` gives every split its own records
 
     def _scenes(self, part: str, seen: set[tuple[SceneObject, ...]], known: set[str]) -> Iterator[Scene]:
         """The scenes of a split: their objects were not seen at these places, their complete captions are not known."""
@@ -90,7 +84,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
             seen.add(scene.objects)
             yield scene
 
-    def _records(self, part: str, scenes: list[Scene]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _records(self, part: str, scenes: list[Scene]) -> Iterator[Record]:
         for number, scene in enumerate(scenes):
             random = self._random(part, number, 1)
             image_id = f"{part}/{number}"
@@ -98,7 +92,7 @@ class ShapeScenes(tfds.core.GeneratorBasedBuilder):
                 image_id,
                 {
                     "image_id": image_id,
-                    "image": _png(render(scene)),
+                    "image": png(render(scene)),
                     "scene": to_json(scene),
                     "captions": [caption(scene), *free_captions(scene, random)],
                     "questions": _questions(scene, image_id, random),
@@ -119,10 +113,3 @@ def _questions(scene: Scene, image_id: str, random: np.random.Generator) -> list
         }
         for number, question in enumerate(generate_questions(scene, random))
     ]
-
-
-def _png(image: UInt8[np.ndarray, "h w 3"]) -> io.BytesIO:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    file.seek(0)
-    return file
