@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.data import CocoCaptions, Emoji, JsonLinesCaptions, Karpathy, SceneCaptions
+from vlm_jax.config.data import CaptionSet, SceneCaptions
 from vlm_jax.config.encoders import PixelEncoder, SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
@@ -114,7 +114,7 @@ class Captioning(TextConfig):
 
     predict_options: ClassVar[type[Predict] | None] = Caption
     task: Literal["captioning"] = "captioning"
-    data: Annotated[SceneCaptions | JsonLinesCaptions | CocoCaptions | Karpathy | Emoji, CHOICE] = SceneCaptions()
+    data: Annotated[CaptionSet, CHOICE] = SceneCaptions()
     """The data set."""
     image: AugmentedImages = AugmentedImages()
     model: Model = Model()

@@ -1,6 +1,7 @@
 """Data sets, each with the settings of its own.
 
 `texts` of a data set names the texts that a task reads: questions, captions, or the first caption of each image.
+The unions at the end list the data sets of each kind of text.
 """
 
 from pathlib import Path
@@ -221,3 +222,7 @@ class CocoImages(OwnFiles):
 
     kind: Literal["coco_captions"] = "coco_captions"
     holds: ClassVar[Texts] = "captions"
+
+
+QuestionSet = EasyVQA | SortOfClevr | SceneQuestions | JsonLinesQuestions | VQAv2
+CaptionSet = SceneCaptions | JsonLinesCaptions | CocoCaptions | Karpathy | Emoji

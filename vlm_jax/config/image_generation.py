@@ -7,7 +7,7 @@ from annotated_types import Ge
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern
-from vlm_jax.config.data import CocoCaptions, Emoji, JsonLinesCaptions, Karpathy, SceneCaptions
+from vlm_jax.config.data import CaptionSet, SceneCaptions
 from vlm_jax.config.encoders import GridEncoder, ImageTokens, Positions
 from vlm_jax.config.images import ImageInput
 from vlm_jax.config.initialization import ModelInit, Scratch, TextInit
@@ -108,7 +108,7 @@ class ImageGeneration(TextConfig):
     generates_images: ClassVar[bool] = True
     predict_options: ClassVar[type[Predict] | None] = Generate
     task: Literal["image_generation"] = "image_generation"
-    data: Annotated[SceneCaptions | JsonLinesCaptions | CocoCaptions | Karpathy | Emoji, CHOICE] = SceneCaptions()
+    data: Annotated[CaptionSet, CHOICE] = SceneCaptions()
     """The data set."""
     image: ImageInput = ImageInput()
     image_tokenizer: TrainedImageTokenizer

@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head
-from vlm_jax.config.data import EasyVQA, JsonLinesQuestions, SceneQuestions, SortOfClevr, VQAv2
+from vlm_jax.config.data import EasyVQA, QuestionSet
 from vlm_jax.config.encoders import PixelEncoder, SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
@@ -101,7 +101,7 @@ class VQA(TextConfig):
 
     predict_options: ClassVar[type[Predict] | None] = Answer
     task: Literal["vqa"] = "vqa"
-    data: Annotated[EasyVQA | SortOfClevr | SceneQuestions | JsonLinesQuestions | VQAv2, CHOICE] = EasyVQA()
+    data: Annotated[QuestionSet, CHOICE] = EasyVQA()
     """The data set."""
     image: AugmentedImages = AugmentedImages()
     model: Model = Model()

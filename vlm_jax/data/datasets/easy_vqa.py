@@ -49,3 +49,6 @@ def _package_folder() -> Path:
     if spec is None or spec.origin is None:
         raise InputError("the data set easy_vqa needs the package easy_vqa; run: pip install easy-vqa==1.0")
     return Path(spec.origin).parent
+
+
+BUILDER = EasyVqa

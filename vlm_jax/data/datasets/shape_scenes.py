@@ -113,3 +113,6 @@ def _questions(scene: Scene, image_id: str, random: np.random.Generator) -> list
         }
         for number, question in enumerate(generate_questions(scene, random))
     ]
+
+
+BUILDER = ShapeScenes

@@ -188,3 +188,6 @@ def _shape(scene: Scene, which: int) -> str:
 
 def _yes_no(true: bool) -> str:
     return "yes" if true else "no"
+
+
+BUILDER = SortOfClevr
