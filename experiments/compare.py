@@ -89,7 +89,7 @@ def _other_data(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> 
 
 def _other_scale(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> list[str]:
     """The settings in which the runs differ and by which their scores are measured."""
-    from vlm_jax.integrity import sha256
+    from vlm_jax.files import sha256
     from vlm_jax.run_folder import IMAGE_TOKENIZER
     from vlm_jax.tasks import task_class
 

@@ -194,7 +194,7 @@ def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys
     with torch.no_grad():
         output = reference(torch.tensor(ids), attention_mask=torch.tensor(mask).long(), output_hidden_states=True)
     # Without an image, attention to it still adds its bias: only fusions without such attention are compared further.
-    fused = VisualLanguageModel(settings.model, 3).apply(
+    fused = VisualLanguageModel(settings.architecture, 3).apply(
         {"params": unflatten(saved)}, None, jnp.asarray(ids, jnp.int32)[:, None], jnp.asarray(mask)[:, None],
         method="streams",
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """The commands `ablate`, `report` and `compare` on real runs."""
 
-import dataclasses
 import json
 import os
 import random
@@ -14,8 +13,6 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import to_json
 
 from experiments import ablate, accept, compare, report
 from vlm_jax.ablation.plan import plan, power
@@ -23,21 +20,16 @@ from vlm_jax.ablation.probe import Probe
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.sharing import begin_trained
 from vlm_jax.ablation.study import Planned, Run, Table, load_study, resolve, runs
-from vlm_jax.config import (
-    Config,
-    Data,
-    Decoding,
-    Files,
-    ImageEncoder,
-    ImageInput,
-    Model,
-    Optimizer,
-    TextEncoder,
-    Training,
-)
+from vlm_jax.config.captioning import Captioning, Model
+from vlm_jax.config.data import JsonLinesCaptions
+from vlm_jax.config.encoders import SmallCNN
+from vlm_jax.config.images import AugmentedImages
+from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.run import TextTraining
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder
+from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.training.loop import Trainer
 
 STUDY = """
@@ -82,7 +74,7 @@ def copies(trained, tmp_path):
     for seed in (0, 1, 2):
         folder = tmp_path / f"run-{seed}"
         shutil.copytree(trained, folder)
-        config = dataclasses.replace(RunFolder(trained).config(), seed=seed)
+        config = with_changes(RunFolder(trained).config(), {"seed": seed})
         (folder / "config.json").write_text(to_json(config), encoding="utf-8")
         result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         result["metrics"]["accuracy"] += 0.01 * seed
@@ -202,9 +194,8 @@ def test_a_probe_takes_two_steps(study, tmp_path):
     assert (
         0 < estimate.step_seconds < estimate.compile_seconds < estimate.total_seconds and estimate.peak_memory > 2**26
     )
-    broken = dataclasses.replace(
-        table.variants[0].config, data=dataclasses.replace(table.variants[0].config.data, name="jsonl")
-    )
+    gone = {"data.kind": "jsonl", "data.images": tmp_path / "gone", "data.train": (tmp_path / "gone.jsonl",)}
+    broken = with_changes(table.variants[0].config, gone)
     with pytest.raises(InputError, match="two steps of it failed: "):
         probe(broken)
 
@@ -220,7 +211,7 @@ def test_runs_made_by_hand_are_grouped_by_seed(copies, tmp_path, capsys):
         report.main([*map(str, copies), "--metrics", "acuracy"])
 
 
-def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
+def test_two_checkpoints_are_compared_item_by_item(trained, copies, tmp_path, capsys):
     other = copies[1] / "predictions.jsonl"
     lines = [json.loads(line) for line in other.read_text(encoding="utf-8").splitlines()]
     for line in lines[::2]:
@@ -239,8 +230,8 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, capsys):
     with pytest.raises(InputError, match=r"predictions\.jsonl cannot be used"):
         compare.main([str(trained), str(copies[1])])
     config = RunFolder(copies[0]).config()
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, accuracy="vqa"))
-    (copies[0] / "config.json").write_text(to_json(config), encoding="utf-8")
+    files = {"data.kind": "jsonl", "data.images": tmp_path, "data.train": (tmp_path / "rows.jsonl",)}
+    (copies[0] / "config.json").write_text(to_json(with_changes(config, files)), encoding="utf-8")
     RunFolder(copies[0]).seal("config.json")
     with pytest.raises(InputError, match=r"measure by other scales \(data\.accuracy\)"):
         compare.main([str(trained), str(copies[0])])
@@ -253,33 +244,30 @@ def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_t
         Image.fromarray(array).save(tmp_path / f"{number}.png")
         lines.append(json.dumps({"image": f"{number}.png", "captions": [f"an image with the number {number}"]}))
     (tmp_path / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    file = str(tmp_path / "captions.jsonl")
-    files = Files(images=str(tmp_path), train=(file,), validation=(file,), test=(file,))
-    image = ImageEncoder(stem_width=4, widths=(8,), blocks=(0,))
-    config = Config(
-        task="captioning",
-        data=Data(name="jsonl", files=files, directory=str(tmp_path / "prepared"), image=ImageInput(size=(16, 16))),
+    splits = dict.fromkeys(("train", "validation", "test"), (tmp_path / "captions.jsonl",))
+    config = Captioning(
+        data=JsonLinesCaptions(images=tmp_path, directory=tmp_path / "prepared", **splits),
+        image=AugmentedImages(size=(16, 16)),
         model=Model(
             hidden_size=16,
             num_attention_heads=2,
             num_layers=1,
             intermediate_size=16,
-            image=image,
-            text=TextEncoder(feature_size=16),
+            image=SmallCNN(stem_width=4, widths=(8,), blocks=(0,)),
         ),
-        optimizer=Optimizer(warmup_steps=1, learning_rate=1e-2, ema=0.9),
-        training=Training(steps=6, batch_images=4, evaluate_every=6, log_every=3, evaluation_batch_images=4),
+        optimizer=AdamW(warmup_steps=1, learning_rate=1e-2, ema=0.9),
+        training=TextTraining(
+            steps=6, batch_images=4, texts_per_image=10, evaluate_every=6, log_every=3, evaluation_batch_images=4
+        ),
     )
-    beams = dataclasses.replace(config, decoding=Decoding(method="beam", num_beams=3))
+    beams = with_changes(config, {"decoding.kind": "beam", "decoding.num_beams": 3})
 
     def run(config, folder):
-        with claim(folder, check(config)) as claimed:
+        with claim(folder, config) as claimed:
             return Trainer(config, claimed, write_line=lambda text: None).run()
 
     run(config, tmp_path / "greedy")
-    begin_trained(
-        RunFolder(tmp_path / "shared"), check(beams), RunFolder(tmp_path / "greedy"), tmp_path / ".shared.part"
-    )
+    begin_trained(RunFolder(tmp_path / "shared"), beams, RunFolder(tmp_path / "greedy"), tmp_path / ".shared.part")
     shared, alone = run(beams, tmp_path / "shared"), run(beams, tmp_path / "alone")
     assert shared["metrics"] == alone["metrics"] and (shared["trained_as"], alone.get("trained_as")) == ("greedy", None)
     assert shared["wall_seconds"] > 0 and shared["examples_per_second"] is None is shared["compile_seconds"]
@@ -293,16 +281,13 @@ def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_t
 
 @pytest.mark.parametrize("differs", ["decoding", "layers"])
 def test_power_notes_paired_comparisons(tmp_path, differs):
-    base = check(
-        Config(task="captioning", data=Data(name="shape_scenes"), training=Training(steps=10, evaluate_every=10))
-    )
-    changes = {"decoding": Decoding(num_beams=3), "layers": dataclasses.replace(base.model, num_layers=3)}
-    field = "decoding" if differs == "decoding" else "model"
-    variants = {"base": base, "other": dataclasses.replace(base, **{field: changes[differs]})}
+    base = Captioning(training=TextTraining(steps=10, evaluate_every=10))
+    changes = {"decoding": {"decoding.kind": "beam"}, "layers": {"model.num_layers": 3}}
+    variants = {"base": base, "other": with_changes(base, changes[differs])}
     todo, folder = [], StudyFolder(tmp_path)
     for label, config in variants.items():
         for seed, score in enumerate((0.5, 0.6, 0.8)):
-            run = Run(f"{label},seed={seed}", dataclasses.replace(config, seed=seed))
+            run = Run(f"{label},seed={seed}", with_changes(config, {"seed": seed}))
             folder.run(run).path.mkdir(parents=True)
             (folder.run(run).path / "config.json").write_text(to_json(run.config))
             (folder.run(run).path / "result.json").write_text(json.dumps({"metrics": {"rule_accuracy": score}}))
@@ -313,13 +298,8 @@ def test_power_notes_paired_comparisons(tmp_path, differs):
 
 
 def test_a_dry_run_counts_a_training_once(tmp_path):
-    configs = [
-        check(dataclasses.replace(
-            Config(task="captioning", data=Data(name="shape_scenes"), training=Training(steps=10, evaluate_every=10)),
-            decoding=Decoding(num_beams=beams),
-        ))
-        for beams in (5, 3)
-    ]  # fmt: skip
+    base = Captioning(training=TextTraining(steps=10, evaluate_every=10))
+    configs = [with_changes(base, {"decoding.kind": "beam", "decoding.num_beams": beams}) for beams in (5, 3)]
     todo = [Run(f"num_beams={config.decoding.num_beams}", config) for config in configs]
     output = plan((), todo, StudyFolder(tmp_path), jobs=1, measure=lambda config: Probe(1.0, 2.0, 30.0, 2**20))
     lines = [line.split() for line in output.splitlines()]

@@ -29,7 +29,12 @@ from vlm_jax.ablation.wording import (
     score,
     verdict,
 )
-from vlm_jax.config import Config, Data, Files, Generation, Training
+from vlm_jax.config.captioning import Captioning
+from vlm_jax.config.data import JsonLinesQuestions
+from vlm_jax.config.image_generation import ImageGeneration, TrainedImageTokenizer
+from vlm_jax.config.run import TextTraining
+from vlm_jax.config.vqa import VQA
+from vlm_jax.settings.changes import with_changes
 
 NASTY = "<script>alert('x')</script> | `b` $x_{ \\"
 COST = Cost(1_204_113, 2_410_000_000)
@@ -40,7 +45,7 @@ def record(
 ):
     metrics = {"accuracy": value, **{f"accuracy/{kind}": score for kind, score in kinds.items()}}
     result = {"metrics": metrics | {"baseline/majority": 0.25}, "examples_per_second": 1234.5, "wall_seconds": 61.0}
-    return Record(folder, dataclasses.replace(config or Config(), seed=seed), result, curve, weights)
+    return Record(folder, with_changes(config or VQA(), {"seed": seed}), result, curve, weights)
 
 
 def variant(label, values, *, planned=None, cost=COST, curve=((100, 0.4), (200, 0.6))):
@@ -199,8 +204,10 @@ def test_what_variants_change_is_shown_and_which_metric_comes_first():
 
 def generated_row(label, scores, *, evaluate_every=100, scored_alone=False, **generation):
     """A row of `scores` by seed, of images drawn with these settings."""
-    training = Training(steps=100, evaluate_every=evaluate_every)
-    config = Config(task="image_generation", name=label, training=training, generation=Generation(**generation))
+    training = TextTraining(steps=100, evaluate_every=evaluate_every)
+    tokenizer = TrainedImageTokenizer(run=Path("tokenizer"))
+    config = ImageGeneration(name=label, training=training, image_tokenizer=tokenizer)
+    config = with_changes(config, {f"generation.{name}": value for name, value in generation.items()})
     records = [record(value, seed, config=config) for seed, value in scores.items()]
     for run_record in records:
         run_record.result["trained_as"] = "another" if scored_alone else None
@@ -210,7 +217,7 @@ def generated_row(label, scores, *, evaluate_every=100, scored_alone=False, **ge
 def test_decoding_settings_of_a_shared_training_are_compared_by_seed():
     base = generated_row("12 steps", {0: 0.5, 1: 0.6, 2: 0.9})
     few = generated_row("4 steps", {2: 0.91, 1: 0.62}, num_decoding_steps=4, scored_alone=True)
-    at_once = generated_row("whole", {0: 0.51, 1: 0.6, 2: 0.88}, cond_drop_prob=0.0)
+    at_once = generated_row("whole", {0: 0.51, 1: 0.6, 2: 0.88}, cond_drop_prob=0.2)
     comparison = table(base, few, at_once)
     paired, unpaired = (comparison.differences["accuracy"][label] for label in ("4 steps", "whole"))
     assert paired.paired and not unpaired.paired and paired.n == 2
@@ -218,7 +225,7 @@ def test_decoding_settings_of_a_shared_training_are_compared_by_seed():
     text = markdown(report(comparison))
     assert (
         "| 4 steps | num_decoding_steps=4; trained as another, scored alone |" in text
-        and "| whole | cond_drop_prob=0.0 |" in text
+        and "| whole | cond_drop_prob=0.2 |" in text
     )
     (differing,) = [block for block in tables_of(text) if "test" in block[0]]
     assert "seed by seed" in differing[2] and "Welch's" in differing[3]
@@ -262,9 +269,7 @@ def test_matching_reports_its_choice():
 
 def test_differing_settings_are_listed():
     longer = record(0.8)
-    longer = longer._replace(
-        config=dataclasses.replace(longer.config, training=dataclasses.replace(longer.config.training, steps=7))
-    )
+    longer = longer._replace(config=with_changes(longer.config, {"training.steps": 7}))
     text = markdown(report(table(variant("a", [0.8]), row("b", [longer], ("accuracy",), planned=1, cost=COST))))
     steps = record(0.8).config.training.steps
     assert f"Alike: data. Not alike: training.steps ({steps}, 7)." in text
@@ -272,7 +277,7 @@ def test_differing_settings_are_listed():
 
 
 def test_the_origin_of_weights_is_told():
-    source = {"setting": "model.text.init_from", "source": "package:mini/model", "family": "bert", "sha256": "53aa51"}
+    source = {"setting": "init.text", "source": "package:mini/model", "family": "bert", "sha256": "53aa51"}
     source |= {"taken": ["text"], "left_behind": ["head"], "changed": ["positions cut from 512 to 32"]}
     converted = record(0.8, weights={"sources": [source], "fresh": ["image"]})
     text = markdown(
@@ -421,8 +426,8 @@ def predicted(tmp_path):
     lines = [{"image": i, "question": f"which {k}?", "answers": ["red"], "question_id": q} for q, i, k in QUESTIONS]
     file = tmp_path / "all.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
-    files = Files(images=str(tmp_path), train=(str(file),), validation=(str(file),), test=(str(file),))
-    config = Config(data=Data(name="jsonl", directory=str(tmp_path / "cache"), files=files))
+    splits = dict.fromkeys(("train", "validation", "test"), (file,))
+    config = VQA(data=JsonLinesQuestions(images=tmp_path, directory=tmp_path / "cache", **splits))
 
     def make(label, right, seed=0):
         folder = tmp_path / f"{label}-{seed}"
@@ -490,10 +495,10 @@ def test_captions_and_tasks_that_generate_images(predicted, tmp_path):
         (run_record.folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     captioning, drawing = (
         compared(**{
-            name: [run_record._replace(config=dataclasses.replace(run_record.config, task=task))]
+            name: [run_record._replace(config=task)]
             for name, run_record in (("a", a), ("b", b))
         })
-        for task in ("captioning", "image_generation")
+        for task in (Captioning(), ImageGeneration(image_tokenizer=TrainedImageTokenizer(run=Path("tokenizer"))))
     )  # fmt: skip
     (example,) = disagreements(captioning)
     assert example.question == "" and example.hypotheses == {"a": ("one", None), "b": ("two", None)}

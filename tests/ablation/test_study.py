@@ -1,15 +1,13 @@
 """Studies: lists of variants, their names, and what is refused before anything runs."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from vlm_jax.config_checks import check
-from vlm_jax.config_json import with_overrides
 
 from tests.weights import own
+from vlm_jax.ablation import costs
 from vlm_jax.ablation.costs import matched
 from vlm_jax.ablation.study import (
     Comparison,
@@ -23,11 +21,13 @@ from vlm_jax.ablation.study import (
     variant,
     vary,
 )
-from vlm_jax.command_line import load_preset
-from vlm_jax.config import Config
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
+from vlm_jax.settings.presets import load_preset
 
-FUSIONS = {"model.fusion": ["cross", "late"]}
+GONE = {"init.kind": "parts", "init.text": "gone"}
+FUSIONS = {"model.fusion.kind": ["cross", "late"]}
 TINY = "../tiny.py"
 
 
@@ -41,8 +41,9 @@ def configs(tmp_path, pytestconfig, data_directory):
     folder = tmp_path / "configs"
     (folder / "ablations").mkdir(parents=True)
     preset = (pytestconfig.rootpath / "configs" / "tiny.py").read_text(encoding="utf-8")
-    assert preset.count("Data(") == 1
-    (folder / "tiny.py").write_text(preset.replace("Data(", f"Data(directory={data_directory!r}, "))
+    assert preset.count("EasyVQA(") == 1
+    placed = preset.replace("EasyVQA(", f"EasyVQA(directory=Path({str(data_directory)!r}), ")
+    (folder / "tiny.py").write_text(placed.replace("from vlm_jax", "from pathlib import Path\nfrom vlm_jax", 1))
     return folder
 
 
@@ -52,7 +53,7 @@ def tables(configs, *, seeds=(0,), finished=(), **comparison):
 
 
 def test_vary_changes_one_setting_at_a_time():
-    variants = vary({"model.num_layers": [1, 3], "model.fusion": ["late"]})
+    variants = vary({"model.num_layers": [1, 3], "model.fusion.kind": ["late"]})
     assert labels(variants) == ["base", "num_layers=1", "num_layers=3", "fusion=late"]
 
 
@@ -63,21 +64,24 @@ def test_grid_has_every_combination():
 
 def test_chain_has_each_variant_once_in_order():
     named = variant({"model.num_layers": 1, "model.num_attention_heads": 1}, name="small")
-    variants = chain(vary(FUSIONS), named, vary({"model.fusion": ["late"], "model.num_layers": [4]}))
+    variants = chain(vary(FUSIONS), named, vary({"model.fusion.kind": ["late"], "model.num_layers": [4]}))
     assert labels(variants) == ["base", "fusion=cross", "fusion=late", "small", "num_layers=4"]
 
 
-def test_overrides_are_typed_and_named():
-    config = with_overrides(Config(), (("model.image.widths", [8, 16]), ("optimizer.learning_rate", 1)))
-    assert config.model.image.widths == (8, 16) and config.optimizer.learning_rate == 1.0
-    for setting, value, message in (
-        ("model.fusoin", "late", "no setting 'model.fusoin'; did you mean 'fusion'?"),
-        ("modle.fusion", "late", "no group of settings 'modle'"),
-        ("model.fusion", "lat", "is 'lat'; choose one of: concat, "),
-        ("model.num_layers", "two", "must be int, not 'two'"),
+def test_common_settings_and_overrides_are_changed_together(configs):
+    (table,) = tables(
+        configs,
+        common={"model.image.kind": "resnet"},
+        variants=chain(vary({}), variant({"model.image.depth": 18}, name="small")),
+    )
+    assert [entry.config.model.image.depth for entry in table.variants] == [50, 18]
+    for setting, value, parts in (
+        ("model.image.depth", 18, ("model.image.kind=resnet", "small")),
+        ("model.num_layers", "two", ("model.num_layers", "'two'")),
     ):
-        with pytest.raises(InputError, match=message.replace("?", r"\?")):
-            with_overrides(Config(), ((setting, value),))
+        with pytest.raises(InputError) as error:
+            tables(configs, variants=vary({setting: [value]}))
+        assert all(part in str(error.value) for part in parts)
 
 
 def test_a_run_is_named_by_overrides_seed_and_config(configs):
@@ -92,7 +96,7 @@ def test_a_run_is_named_by_overrides_seed_and_config(configs):
 
 def test_fusions_get_their_own_pattern_and_head(configs):
     (table,) = tables(configs)
-    assert [entry.config.model.attention_pattern for entry in table.variants] == [
+    assert [entry.config.architecture.attention_pattern for entry in table.variants] == [
         "image_to_text",
         "image_to_text",
         "dual_encoder",
@@ -118,21 +122,27 @@ def test_a_wild_name_is_a_plain_folder(configs):
 @pytest.mark.parametrize(
     ("comparison", "message"),
     [
-        ({"variants": vary({"model.fusion": ["crss"]})}, r"one, fusion=crss: .*choose one of: concat, cross"),
+        ({"variants": vary({"model.fusion.kind": ["crss"]})}, r"one, fusion=crss: .*'crss'.* concat, cross"),
         ({"variants": vary({"model.num_attention_heads": [5]})}, "one, num_attention_heads=5: "),
         ({"base": "../tinny.py"}, r"tinny.py.*did you mean '.*tiny.py'\?"),
         ({"match": "flops", "variants": vary({"model.hidden_size": [512]})}, "no depth and feed-forward width"),
         (
-            {"variants": vary({"model.image.max_position_embeddings": [9]})},
-            "max_position_embeddings=9: the image grid has 16 grid positions",
+            {
+                "variants": vary({"model.layout.max_image_positions": [9]}),
+                "common": {"model.layout.kind": "custom"},
+            },
+            "max_image_positions=9: the image grid has 16 grid positions",
         ),
-        ({"variants": vary({"model.image.init_from": ["weights/none"]})}, "init_from=weights/none: "),
+        (
+            {"variants": vary({"init.image": ["weights/none"]}), "common": {"init.kind": "parts", "init.text": "x"}},
+            "weights/none",
+        ),
         ({"variants": vary({"model.text.tokenizer": ["words/none"]})}, "tokenizer=words/none: "),
         ({"metrics": ("accuracy/yes_no", "acuracy")}, r"has no score 'acuracy'; choose one of: .*accuracy"),
         ({"metrics": ("accuracy/yes_on",)}, r"no test question is of the kind of .*; choose one of: .*yes_no"),
-        ({"variants": vary({"model.fusion": ["concat"]})}, "two variants are called 'fusion=concat'"),
+        ({"variants": vary({"model.fusion.kind": ["concat"]})}, "two variants are called 'fusion=concat'"),
         (
-            {"variants": chain(vary({}), variant({"model.attention_pattern": "image_to_text"}, name="x"))},
+            {"variants": chain(vary({}), variant({"model.fusion.attention_pattern": "image_to_text"}, name="x"))},
             "'attention_pattern=image_to_text' and 'x' are the same config",
         ),
     ],
@@ -144,27 +154,29 @@ def test_what_cannot_work_is_refused_before_anything_runs(configs, comparison, m
 
 def test_weights_that_do_not_fit_are_refused_before_anything_runs(configs, tmp_path):
     source = own.write(tmp_path / "bert")
-    with pytest.raises(InputError, match=r"one, ported: model\.text\.init_from .* needs --model\."):
-        tables(configs, variants=chain(vary({}), variant({"model.text.init_from": str(source)}, name="ported")))
+    with pytest.raises(InputError, match=r"one, ported: init\.text .* needs --model\."):
+        tables(
+            configs, variants=chain(vary({}), variant({"init.kind": "parts", "init.text": str(source)}, name="ported"))
+        )
 
 
 def test_what_finished_runs_started_from_may_be_gone(configs):
-    comparison = {"variants": chain(vary({}), variant({"model.text.init_from": "gone"}, name="ported"))}
+    comparison = {"variants": chain(vary({}), variant(GONE, name="ported"))}
     with pytest.raises(InputError, match="ported: no weights at 'gone'"):
         tables(configs, **comparison)
-    config = check(with_overrides(load_preset(configs / "tiny.py"), [("model.text.init_from", "gone")]))
-    finished = {dataclasses.replace(config, seed=seed) for seed in (0, 1)}
+    config = load_preset(configs / "tiny.py", TASKS)
+    finished = {with_changes(config, GONE | {"seed": seed}) for seed in (0, 1)}
     with pytest.raises(InputError, match="ported: no weights at 'gone'"):
         tables(configs, **comparison, finished=finished, seeds=(0, 1, 2))
     (table,) = tables(configs, **comparison, finished=finished, seeds=(1, 0))
-    assert [entry.label for entry in table.variants] == ["init_from=None", "ported"]
+    assert [entry.label for entry in table.variants] == ["base", "ported"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("x = 1", "defines no get_study"),
-        ("get_study = dict", "must give a Study"),
+        ("get_study = dict", "expected Study"),
         (
             "from vlm_jax.ablation.study import *\nget_study = lambda: Study('?', (Comparison('a', 'b', vary({})),))",
             "two variants or more",
@@ -210,22 +222,23 @@ def test_a_missing_study_names_the_nearest(configs):
         load_study(Path("fusion"))
 
 
-def test_every_study_that_ships_resolves(pytestconfig):
+def test_every_study_that_ships_resolves(pytestconfig, monkeypatch):
     """With answers counted beforehand, so that no data set is prepared; sources that a study starts from are not."""
+    monkeypatch.setattr(costs, "_classes", lambda data: 13)
     files = sorted((pytestconfig.rootpath / "configs" / "ablations").glob("*.py"))
     assert files
     for file in files:
         study = load_study(file)
         for comparison in study.comparisons:
-            common = with_overrides(load_preset(file.parent / comparison.base), comparison.common.items())
-            answers = () if common.task == "image_tokenizer" else (("model.classes", 13),)
-            configs = [check(with_overrides(common, (*entry.overrides, *answers))) for entry in comparison.variants]
+            base = load_preset(file.parent / comparison.base, TASKS)
+            overrides = [{**comparison.common, **dict(entry.overrides)} for entry in comparison.variants]
+            configs = [with_changes(base, changes) for changes in overrides]
             if comparison.match != "steps":
                 for config in configs[1:]:
                     matched(config, configs[0], comparison.match)
 
 
-@pytest.mark.parametrize("setting", ["model.fusoin", "modle.fusion", "fusion"])
+@pytest.mark.parametrize("setting", ["model.fusoin.kind", "modle.fusion.kind", "fusion.kind"])
 def test_a_typing_mistake_in_the_only_varied_setting_is_named(configs, setting):
     with pytest.raises(InputError, match=setting):
         tables(configs, variants=vary({setting: ["cross", "late"]}))

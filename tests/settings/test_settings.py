@@ -265,7 +265,7 @@ def test_required_settings_of_a_choice():
         (["--model.image", "resnet"], ("model.image", "kind")),
         (["--task", "captions"], ("task", "'captions'", "'answers'")),
         (["--name", "a\udcff"], ("UTF-8",)),
-        (["--seed", "x", "--model.num-attention-heads", "y"], ("seed is 'x'", "model.num_attention_heads is 'y'")),
+        (["--seed", "x", "--model.heads", "y"], ("seed is 'x'", "model.heads is 'y'")),
     ],
 )  # fmt: skip
 def test_an_error_names_setting_value_and_choices(argv, parts):

@@ -1,7 +1,6 @@
 """What a study compares: a question, variants of a config, seeds, and what must be equal to be fair."""
 
 import functools
-import hashlib
 import itertools
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from vlm_jax.config.run import Config
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.errors import InputError, nearest, one_of
+from vlm_jax.files import text_sha256
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.settings.groups import Group, flat, tree_of
 from vlm_jax.settings.presets import call_file, load_preset
@@ -275,7 +275,7 @@ def _label(entry: Variant, comparison: Comparison, config: Config) -> str:
 def seeded(variant: Planned, seed: int) -> Run:
     """The variant's run with a seed, by the name that it has where no other comparison had it first."""
     config = with_changes(variant.config, {"seed": seed})
-    digest = hashlib.sha256(to_json(config).encode()).hexdigest()[:8]
+    digest = text_sha256(to_json(config))[:8]
     words = re.sub(r"[^A-Za-z0-9=.+,_-]+", "-", variant.label.replace(", ", ",")).strip("-.")[:LONGEST_NAME]
     return Run(f"{words or BASE},seed={seed}-{digest}", config)
 

@@ -11,7 +11,7 @@ from vlm_jax.config.data import DataSet
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.sources import Examples
 from vlm_jax.errors import InputError, counted
-from vlm_jax.integrity import sha256
+from vlm_jax.files import sha256, text_sha256
 from vlm_jax.types import Example
 
 FORMAT = 1  # of what is remembered of prepared splits
@@ -97,13 +97,13 @@ def _digest_items(examples: Sequence[Example], images: Sequence[str], limit: int
     items, texts = {}, 0
     for example, image in zip(examples, images, strict=True):
         content = [[text.text, text.answers] for text in example.texts]
-        items[example.image_id] = hashlib.sha256(json.dumps([image, content]).encode()).hexdigest()[:DIGITS]
+        items[example.image_id] = text_sha256(json.dumps([image, content]))[:DIGITS]
         texts += len(content)
     return SplitDigest(_of(items.values()), len(items), texts, limit, items)
 
 
 def _of(digests: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return text_sha256("\n".join(digests))
 
 
 def _sha256(file: Path) -> str:

@@ -6,7 +6,7 @@ A *tree* is a group as nested dicts. Settings are changed in a tree, and pydanti
 """
 
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -80,8 +80,12 @@ def names(group: type[Group]) -> list[str]:
 
 
 def members(hint: object) -> tuple[object, ...]:
-    """The types of a union, or the one type."""
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    """The types of a union, or the one type, without what is annotated."""
+    if get_origin(hint) is Annotated:
+        return members(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(member for part in get_args(hint) for member in members(part))
+    return (hint,)
 
 
 def takes_none(hint: object) -> bool:

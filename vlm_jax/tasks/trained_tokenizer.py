@@ -1,8 +1,6 @@
 """A trained image tokenizer in one file, and the image tokens that it gives to a data set, computed once."""
 
-import hashlib
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +18,8 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import change, file_entry, read_manifest, sha256, write_manifest
+from vlm_jax.files import replaced, sha256, text_sha256
+from vlm_jax.integrity import change, file_entry, read_manifest, write_manifest
 from vlm_jax.models.image_tokenizer import ImageTokenizer
 from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.settings.changes import group_from_json, to_json
@@ -99,7 +98,7 @@ class TrainedTokenizer:
 
     def cached(self, examples: Sequence[Example], encode: ExampleEncoder, data: DataSet) -> Int[np.ndarray, "N gh gw"]:
         """`encode`, but read from `data.directory` where this tokenizer has met the very same images before."""
-        digest = hashlib.sha256("\n".join(image_digests(examples, data)).encode()).hexdigest()
+        digest = text_sha256("\n".join(image_digests(examples, data)))
         file = Path(data.directory).expanduser() / "image_tokens" / self.digest[:16] / f"{digest[:32]}.npy"
         manifest = file.with_suffix(".json")
         try:
@@ -109,9 +108,8 @@ class TrainedTokenizer:
             pass
         tokens = self.encode(examples, encode)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.npy")
-        np.save(part, tokens)
-        part.replace(file)
+        with replaced(file) as part, part.open("wb") as stream:
+            np.save(stream, tokens)
         write_manifest(manifest, file_entry(file))
         return tokens
 
@@ -120,9 +118,8 @@ def save_tokenizer(file: Path, config: Config, params: Parameters) -> None:
     """Write an image tokenizer's parameters, with its config, whole or not at all."""
     from safetensors.numpy import save_file
 
-    part = file.with_suffix(f".{os.getpid()}.part")
-    save_file({path: np.asarray(leaf) for path, leaf in flatten(params).items()}, part, {"config": to_json(config)})
-    part.replace(file)
+    with replaced(file) as part:
+        save_file({path: np.asarray(leaf) for path, leaf in flatten(params).items()}, part, {"config": to_json(config)})
 
 
 def differing(config: ImageGeneration, trained: Config) -> str:
