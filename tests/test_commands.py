@@ -233,13 +233,17 @@ def test_the_step_is_compiled_once(data_directory, tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("quickstart", ()),
-        ("quickstart", ("--compute.parallelism", "pmap")),
-        ("easy_vqa", ()),
         ("sort_of_clevr", ()),
-        ("tiny", ("--model.fusion.kind", "cross")),
         ("tiny", ("--model.fusion.kind", "co_attention", "--compute.parallelism", "pmap")),
-        ("tiny", ("--model.fusion.kind", "late", "--model.fusion.join", "concatenation")),
+        *(
+            pytest.param(name, changes, marks=pytest.mark.slow)
+            for name, changes in (
+                ("quickstart", ("--compute.parallelism", "pmap")),
+                ("easy_vqa", ()),
+                ("tiny", ("--model.fusion.kind", "cross")),
+                ("tiny", ("--model.fusion.kind", "late", "--model.fusion.join", "concatenation")),
+            )
+        ),
     ],
 )
 def test_every_preset_trains(name, changes, data_directory, tmp_path, monkeypatch):

@@ -25,8 +25,10 @@ def get_study() -> Study:
             "What five seeds tell is about numbers of things: of a model that has just begun (17 % of the objects "
             "asked for are right after 600 steps), images drawn in four steps instead of 16 have the right number "
             "19.3 points less often, and those drawn with guidance scale 4 instead of 2 15.3 points less often. Of "
-            "the objects themselves no way has certainly more: guidance scale 4 has 5.7 points more (0.3 to 11.1, before "
-            "six ways are allowed for), 32 steps 2.6 (-0.6 to +5.7), revisions 1.4 (-2.9 to +5.6), no guidance 2.4 fewer "
+            "the objects themselves no way has certainly more: guidance scale 4 has 5.7 points more (0.3 to 11.1, "
+            "before "
+            "six ways are allowed for), 32 steps 2.6 (-0.6 to +5.7), revisions 1.4 (-2.9 to +5.6), no guidance 2.4 "
+            "fewer "
             "(-5.7 to +0.9). Relations are not learned yet. Which way is best for a model trained to its end is "
             "another question: docs/results.md has it for one seed."
         ),

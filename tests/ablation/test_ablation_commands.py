@@ -102,6 +102,7 @@ def test_a_study_trains_reports_and_is_not_done_twice(study, tmp_path, capsys, m
         ablate.main([*options, "--only", "depth=7"])
 
 
+@pytest.mark.slow
 def test_a_study_that_is_interrupted_stops_its_runs_and_exits_as_they_do(study, tmp_path, pytestconfig):
     folder = tmp_path / "study"
     command = [sys.executable, "-m", "experiments.ablate", str(study()), "--workdir", str(folder)]

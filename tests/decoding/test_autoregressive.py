@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import random_parameters
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import ImageTokens
 from vlm_jax.config.image_generation import Autoregressive
@@ -41,15 +42,9 @@ def model(request):
     fusion, attention_pattern = request.param
     changes = {"fusion": fusion, "attention_pattern": attention_pattern}
     module = VisualLanguageModel(with_changes(SETTINGS, changes), CODEBOOK_SIZE)
-
-    @jax.jit
-    def shaken(key):
-        leaves, structure = jax.tree.flatten(module.init(key, NUM_IMAGES, IDS, MASK, method="image_token_logits"))
-        keys = jax.random.split(jax.random.key(9), len(leaves))
-        moved = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-        return structure.unflatten(moved)
-
-    return jax.jit(module.apply, static_argnames=("method", "grid")), shaken(jax.random.key(0)), module
+    params = random_parameters(module.init, NUM_IMAGES, IDS, MASK, std=0.3, method="image_token_logits")
+    params = jax.tree.map(jnp.asarray, params)
+    return jax.jit(module.apply, static_argnames=("method", "grid")), params, module
 
 
 def test_each_token_is_predicted_from_the_token_before_it():
@@ -117,6 +112,7 @@ def test_images_depend_on_the_key_alone(model):
     assert not jnp.array_equal(together, generate(params, IDS[:, 0], MASK[:, 0], keys[::-1]))
 
 
+@pytest.mark.slow
 def test_a_benchmark_has_a_row_for_each_way(pytestconfig, capsys):
     from experiments.benchmark_generate import _table, main, measure
     from vlm_jax.config.tasks import TASKS

@@ -1,5 +1,7 @@
 """Convolution, pooling and norms: both formulations agree, with each other and with PyTorch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +41,7 @@ def has_convolution(function, *inputs):
     return "conv_general_dilated" in str(jax.make_jaxpr(function)(*inputs))
 
 
-@pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize(("size", "stride"), SIZES)
+@pytest.mark.parametrize(("size", "stride", "channels"), [(3, 2, CHANNELS[0]), (7, 1, CHANNELS[1])])
 def test_products_equal_the_direct_convolution(monkeypatch, size, stride, channels):
     monkeypatch.setattr("vlm_jax.models.convolution.DIRECT_FROM", DIRECT_FROM + 1)  # products, whatever the channels
     inputs = normal(1, 2, 9, 12, channels), normal(2, size, size, channels, 5)
@@ -73,9 +74,7 @@ def test_convolution_is_that_of_torch(size, stride, channels, method):
     assert furthest(ours[2], target[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
 
 
-@pytest.mark.parametrize(
-    ("size", "stride", "padding"), [(3, 1, "symmetric"), *((*row, "same") for row in DEPTHWISE_SIZES)]
-)
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, "symmetric"), (5, 2, "same")])
 def test_depthwise_products_equal_the_direct_convolution(size, stride, padding):
     inputs = normal(1, 2, 9, 12, 6), normal(2, size, size, 1, 6)
 
@@ -130,7 +129,7 @@ def test_margins_by_hand(length, size, stride, around):
 @pytest.mark.parametrize("method", ["products", "direct"])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize("length", [7, 8, 9])
+@pytest.mark.parametrize("length", [7, 8])
 def test_same_is_the_padding_of_tensorflow(length, size, stride, method):
     """By lax, and by numpy with the formula of TensorFlow's documentation of `tf.nn`."""
     x = normal(1, 2, length, length + 3, 4)
@@ -149,7 +148,7 @@ def test_same_is_the_padding_of_tensorflow(length, size, stride, method):
         (convolve, 1, normal(2, size, size, 4, 5)),
         (convolve_depthwise, 4, normal(3, size, size, 1, 4)),
     ):
-        ours = function(x, kernel, stride=stride, method=method, padding="same")
+        ours = jax.jit(partial(function, stride=stride, method=method, padding="same"))(x, kernel)
         target = jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
         )

@@ -341,6 +341,7 @@ def test_a_run_leaves_captions_and_scores(run, few_scenes):
     assert any("validation/rule_accuracy" in line for line in log)
 
 
+@pytest.mark.slow
 def test_texts_that_lose_their_end_are_told(tmp_path, capfd):
     options = [*SMALL, "--workdir", str(tmp_path / "run"), "--data.directory", str(tmp_path), "--training.steps", "1"]
     assert train.main([PRESET, *options, "--model.text.max-length", "6"]) == 0
@@ -369,6 +370,7 @@ def emoji(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_emoji_preset_learns_labels_and_is_scored_by_tags_too(emoji, tmp_path):
     """At a tiny size and from scratch: a frozen CNN, and every split of labels and of hands."""
     options = [

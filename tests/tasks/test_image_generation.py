@@ -271,6 +271,15 @@ def test_the_autoregressive_pattern_is_learned_and_generates(generation_run):
     assert min(abs(generated[0].prompt_gain - loss) for loss in losses) < 1e-5, "its gain is over another one's prompt"
 
 
+def test_runs_that_differ_in_decoding_are_one_training(directory):
+    config = generation_config(directory, directory / "tokenizer")
+    changes = {"generation.guidance_scale": 4.0, "generation.num_decoding_steps": 2, "generation.temperature": 0.7}
+    assert training(config) == training(with_changes(config, changes))
+    for changes in ({"generation.token_frequency_power": 0.5}, {"image_tokenizer.run": Path("other")}, {"seed": 1}):
+        assert training(config) != training(with_changes(config, changes))
+
+
+@pytest.mark.slow
 def test_decoding_settings_need_no_training_of_their_own(tokenizer_run, directory, tmp_path):
     """Scored with the training of another run, bit for bit as if it had been trained itself."""
     config = generation_config(directory, tokenizer_run.path, token_frequency_power=0.5)
@@ -296,6 +305,7 @@ def stop_after(steps):
     return lambda: next(answers)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_exactly(tokenizer_run, directory, tmp_path, monkeypatch):
     """Stopped after ten steps and gone on with, it has the parameters of one that was not stopped."""
     config = generation_config(directory, tokenizer_run.path, token_frequency_power=0.5, loss_weighting="elbo")

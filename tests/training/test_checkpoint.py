@@ -499,7 +499,7 @@ def test_killed_at_any_moment_the_newest_state_is_intact(folder, caplog):
     code = textwrap.dedent(LOOP.format(tests=str(Path(__file__).parent)))
     moment = random.Random(0)
     promised = 0
-    for _ in range(5):
+    for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(folder)],
             cwd=ROOT,

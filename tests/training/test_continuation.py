@@ -170,6 +170,7 @@ def test_a_longer_run_on_moved_data_with_all_that_may_change_ends_bit_for_bit_as
     assert earlier["data"]["train"] == result["data"]["train"] and set(result["data"]) == set(SPLITS)
 
 
+@pytest.mark.slow
 def test_a_run_under_a_schedule_that_decays_is_not_trained_longer_and_both_ways_out_work(data, tmp_path, capsys):
     """The other way, a constant schedule from the start, is what the test above goes."""
     decaying = config_of(data, **{"optimizer.schedule": "cosine"})
@@ -288,6 +289,7 @@ def test_a_misspelt_setting_is_named_with_the_nearest(copy):
         evaluate.main([str(copy), "--split", "validation", "--change", "data.thread=3"])
 
 
+@pytest.mark.slow
 def test_other_devices_are_printed_and_recorded(data, copy, monkeypatch, capsys):
     monkeypatch.setattr(Trainer, "_devices", lambda _: "8 x another kind")
     _, result = go(config_of(data, steps=STEPS + 1, **{"compute.devices": 1}), copy)
@@ -300,6 +302,7 @@ def test_other_devices_are_printed_and_recorded(data, copy, monkeypatch, capsys)
     assert capsys.readouterr().out.count("differ by rounding") == 2
 
 
+@pytest.mark.slow
 def test_a_source_may_lie_elsewhere_and_has_to_be_the_same(data, short, tmp_path):
     old_folder, new_folder = tmp_path / "here", tmp_path / "there"
     old_folder.mkdir()

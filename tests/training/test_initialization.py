@@ -192,6 +192,7 @@ def test_a_run_records_its_sources_and_takes_the_tokenizer(run, bert):
     assert Tokenizer.load(run).tokens(texts) == Tokenizer.load(bert).tokens(texts)
 
 
+@pytest.mark.slow
 def test_a_run_is_a_source(run, data_directory, tmp_path, capsys):
     """Its CNN, its text side, or all of it; another vocabulary of answers leaves the classifier."""
     assert train(tmp_path / "whole", data_directory, *FITS, "--init.kind", "model", "--init.model", str(run)) == 0
@@ -213,6 +214,7 @@ def test_another_vocabulary_of_answers_leaves_the_classifier(run, data_directory
     assert "head/classifier" in record["fresh"] and "head/classifier" in record["sources"][0]["left_behind"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_needs_its_source_no_more(bert, data_directory, tmp_path):
     """Two steps, the source gone, two more: as four at once."""
     source = shutil.copytree(bert, tmp_path / "source")
@@ -247,6 +249,7 @@ def test_a_resumed_run_needs_its_source_no_more(bert, data_directory, tmp_path):
     assert all(np.array_equal(once[path], twice[path]) for path in once)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_source_again(run, bert, data_directory, tmp_path):
     """`weights.json` alone is no proof that anything was saved."""
     folder = tmp_path / "killed"

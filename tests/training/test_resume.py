@@ -155,6 +155,7 @@ def test_killed_and_started_again_it_ends_as_if_it_never_was(start, uninterrupte
         assert names(folder / below) == names(uninterrupted / below)
 
 
+@pytest.mark.slow
 def test_stopped_and_started_again_it_ends_as_if_it_never_was(start, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, *DROPOUT)

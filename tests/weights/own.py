@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from tests.parameters import random_parameters
 from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, Scratch
@@ -88,10 +89,10 @@ def config(source=None, changes=None):
 
 
 def fresh(settings, classes=3, method="answer_logits"):
-    """Parameters of the config's model."""
+    """Parameters of the config's model before anything is converted."""
     model, ids = VisualLanguageModel(settings.architecture, classes), jnp.zeros((1, 1, 5), jnp.int32)
     image, mask = jnp.zeros((1, *settings.image.size, 3)), jnp.ones(ids.shape, bool)
-    return jax.jit(lambda key: model.init(key, image, ids, mask, method=method))(jax.random.key(0))["params"]
+    return jax.tree.map(jnp.asarray, random_parameters(model.init, image, ids, mask, method=method)["params"])
 
 
 def save_run(folder, settings, answers=("a", "b", "c")):

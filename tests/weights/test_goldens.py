@@ -1,23 +1,16 @@
 """Ports are exact, without torch: ours in float32 against what the published models said in float64."""
 
-from functools import partial
-
-import jax
 import numpy as np
 import pytest
 
 from tests.weights import fixtures
 from tests.weights.fixtures import CASES, Fixture
 from vlm_jax.weights import converted_model as ports
+from vlm_jax.weights import verify
 from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.verify import BOUND, CNN_BOUND, converted_outputs, score
 
 FIXTURES = [fixture for case in CASES for fixture in case.fixtures]
-
-
-@partial(jax.jit, static_argnums=0)
-def run_cnn(module, params, pixels):
-    return module.apply({"params": params}, pixels)
 
 
 def read(fixture: Fixture, folder) -> ConvertedModel:
@@ -29,7 +22,9 @@ def outputs_of(converted: ConvertedModel, fixture: Fixture) -> dict[str, np.ndar
     """What the port says on the stored inputs."""
     inputs = fixtures.inputs(fixture.case, fixtures.goldens())
     if fixtures.is_cnn(fixture.case):
-        return dict(zip(("features", "logits"), run_cnn(converted.module, converted.params, **inputs), strict=True))
+        return dict(
+            zip(("features", "logits"), verify.run_cnn(converted.module, converted.params, **inputs), strict=True)
+        )
     return converted_outputs(converted, inputs)
 
 

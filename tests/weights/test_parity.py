@@ -1,6 +1,5 @@
 """Ports are exact, by PyTorch and transformers as they are installed: module by module, whole, and there and back."""
 
-import dataclasses
 import json
 import logging
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.weights import fixtures
 from tests.weights.fixtures import BY_NAME, CASES, Fixture
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten
 from vlm_jax.weights import cnn
 from vlm_jax.weights.converted_model import read, write_import
@@ -24,14 +24,17 @@ torch = pytest.importorskip("torch", reason="torch is the oracle")
 transformers = pytest.importorskip("transformers", reason="transformers is the oracle")
 pytestmark = pytest.mark.parity
 
-FIXTURES = [fixture for case in CASES for fixture in case.fixtures]
+# The goldens have each case's other fixture, and the deeper ResNets as well.
+FIXTURES = [
+    pytest.param(case.fixtures[-1], marks=pytest.mark.slow if "resnet50" in case.name else ()) for case in CASES
+]
 
 
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch):
     """`verify` draws images of the size that a CNN was trained with; small ones say the same sooner."""
     for name in ("TORCHVISION", "IMAGENET", "LITE"):
-        monkeypatch.setattr(cnn, name, dataclasses.replace(getattr(cnn, name), size=fixtures.IMAGE))
+        monkeypatch.setattr(cnn, name, with_changes(getattr(cnn, name), {"size": fixtures.IMAGE}))
 
 
 @pytest.fixture(scope="module")

@@ -117,8 +117,14 @@ def parts_of(case):
 CASE_OF = {(BY_NAME[name].family, parts_of(BY_NAME[name])): name for name in TRAINED}
 
 
+# One of each family, with heads; the others in the slow set.
+FAST = ("bert_pretraining", "roberta_masked", "distilbert_masked", "visual_bert_answers")
+
+
 @pytest.mark.parity
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in TRAINED]
+)
 def test_a_port_trains_as_the_published_model(name, tmp_path):
     pytest.importorskip("torch", reason="torch is the oracle")
     import torch

@@ -8,6 +8,7 @@ no parameter stands for, and `digests.json` over all.
 import dataclasses
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,6 +103,7 @@ def make_module(architecture: ConvertedArchitecture) -> ImageClassifier | Pretra
     )
 
 
+@cache
 def shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruct]:
     """Every parameter of an architecture by path, nothing computed."""
     module = make_module(architecture)

@@ -8,6 +8,7 @@ import importlib.util
 import math
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.tokenizer import Tokenizer
+from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.text_lines import first_line
 from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, convert, read
 from vlm_jax.weights.export import export, write_export
@@ -181,18 +183,28 @@ def _inputs(converted: ConvertedModel) -> dict[str, np.ndarray]:
     return inputs
 
 
+@partial(jax.jit, static_argnums=0)
+def run_encoder(
+    module: PretrainedModel, params: dict, inputs: dict[str, jax.Array]
+) -> tuple[object, dict[str, object]]:
+    """The module's output, and what its layers and the norm of its embeddings return."""
+    wanted = {"norm", *(f"layer_{index}" for index in range(module.settings.num_layers))}
+    return module.apply(
+        {"params": params}, **inputs, capture_intermediates=lambda m, _: m.name in wanted, mutable=["intermediates"]
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def run_cnn(module: ImageClassifier, params: dict, pixels: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The module's grid features and logits."""
+    return module.apply({"params": params}, pixels)
+
+
 def converted_outputs(converted: ConvertedModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Every layer and head by name, the words before the image's cells as VisualBERT has them; NaN where padded."""
-    module, model = converted.module, converted.architecture.model
-
-    def run(params, inputs):
-        wanted = {"norm", *(f"layer_{index}" for index in range(model.num_layers))}
-        return module.apply(
-            {"params": params}, **inputs, capture_intermediates=lambda m, _: m.name in wanted, mutable=["intermediates"]
-        )
-
+    model = converted.architecture.model
     with jax.default_matmul_precision("highest"):
-        output, captured = jax.device_get(jax.jit(run)(converted.params, inputs))
+        output, captured = jax.device_get(run_encoder(converted.module, converted.params, inputs))
     captured = captured["intermediates"]
     grid_length = inputs["image"].shape[1] if "image" in inputs else 0
     norms = captured["embed"]["norm"]["__call__"]  # the text's, then the image's
@@ -278,11 +290,8 @@ def _compare_cnn(converted: ConvertedModel, source: Source, oracle: str, folder:
     if unlike:
         yield comparison("tensors", f"transformers' {oracle}: {unlike}", False)
         return
-    module = converted.module
     with jax.default_matmul_precision("highest"):
-        outputs = jax.device_get(
-            jax.jit(lambda params, x: module.apply({"params": params}, x))(converted.params, pixels)
-        )
+        outputs = jax.device_get(run_cnn(converted.module, converted.params, pixels))
     for name, output, reference in zip(("features", "logits"), outputs, references, strict=True):
         if output is not None and reference is not None:
             worst = score(output, reference)

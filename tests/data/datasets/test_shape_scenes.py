@@ -15,7 +15,7 @@ from vlm_jax.config.data import SceneCaptions
 from vlm_jax.data.datasets import open_builder
 from vlm_jax.data.datasets.shape_scenes import NUM_IMAGES, ShapeScenes
 from vlm_jax.data.preparation import prepare
-from vlm_jax.data.sources import Examples
+from vlm_jax.data.sources import Examples, open_split
 from vlm_jax.errors import InputError
 from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.rendering import render
@@ -170,3 +170,15 @@ def test_sizes_and_numbers_of_objects_are_arguments(tmp_path):
 def test_wrong_settings_are_refused(tmp_path, settings, reason):
     with pytest.raises(InputError, match=reason):
         ShapeScenes(data_dir=str(tmp_path), **settings)
+
+
+def test_seed_size_and_objects_are_those_of_the_settings(tmp_path):
+    def scenes(**settings):
+        examples = open_split(SceneCaptions(directory=tmp_path, **settings), "test")
+        images = [Image.open(io.BytesIO(examples[place].image)) for place in range(len(examples))]
+        return {image.size for image in images}, [from_json(example.scene) for example in examples]
+
+    (sizes, two), (other_sizes, other) = scenes(seed=3, size=128, objects=(2, 2)), scenes(seed=4, objects=(1, 3))
+    assert sizes == {(128, 128)} and other_sizes == {(64, 64)}
+    assert {len(scene.objects) for scene in two} == {2} and {len(scene.objects) for scene in other} == {1, 2, 3}
+    assert scenes(seed=3, objects=(1, 3))[1] != other
