@@ -4,6 +4,13 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+FOLDERS = {
+    "vlm_jax.commands": "experiments",
+    "vlm_jax.presets": "configs",
+    "vlm_jax.presets.ablations": "configs/ablations",
+}
+"""Packages whose files lie outside `vlm_jax/`."""
+
 setup(
     name="vlm_jax",
     version="0.1.0",
@@ -12,7 +19,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["vlm_jax", "vlm_jax.*"]),
+    packages=[*find_packages(include=["vlm_jax", "vlm_jax.*"]), *FOLDERS],
+    package_dir=FOLDERS,
     install_requires=[
         "array-record>=0.8,<0.9",
         "flax>=0.12.8,<0.13",
@@ -33,7 +41,6 @@ setup(
         "tensorflow-datasets>=4.9.10,<5",
         "tokenizers>=0.22,<0.24",
         "transformers>=5.17,<6",
-        "tyro>=1.0.17,<2",
         "easy-vqa==1.0",  # the quickstart's data, in the wheel
     ],
     extras_require={

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
 from vlm_jax.failures import check_writable_name
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 from vlm_jax.text_lines import split_lines
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from vlm_jax.ablation.running import StudyFolder
     from vlm_jax.ablation.study import Run
 
-TRAIN = (sys.executable, "-m", "experiments.train")
+TRAIN = (sys.executable, "-m", "vlm_jax", "train")
 
 
 class Ablate(Group):
@@ -48,7 +49,7 @@ class Ablate(Group):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, Ablate, prog="python -m experiments.ablate")
+    arguments = parse_options(argv, Ablate, prog=command_name("ablate"))
 
     from dataclasses import replace
 
@@ -87,7 +88,7 @@ def main(argv: list[str]) -> int:
         with stop_requests() as stopped:
             running.execute(runs, folder, command=TRAIN, stopped=stopped, **options)
             number = stopped()
-        write_report(study, tables, every, folder, command=shlex.join(["python", "-m", "experiments.ablate", *argv]))
+        write_report(study, tables, every, folder, command=f"{command_name('ablate')} {shlex.join(argv)}")
     print_line(f"report: {folder.path / 'report.md'} and report.html beside it")
     if number:
         print_line("stopped; the same command goes on from there")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vlm_jax.command_line import run_command
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 
@@ -24,7 +25,7 @@ class Accept(Group):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, Accept, prog="python -m experiments.accept")
+    arguments = parse_options(argv, Accept, prog=command_name("accept"))
 
     from vlm_jax.run_claim import locked
     from vlm_jax.run_folder import open_run

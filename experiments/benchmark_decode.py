@@ -20,14 +20,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.benchmark_sides import Child, by_path, shaken
 from vlm_jax.command_line import run_command
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.captioning import Beam, Greedy
 from vlm_jax.config.encoders import Features
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import Group
+
+from .benchmark_sides import Child, by_path, shaken
 
 GRID_POSITIONS, FEATURES = 49, 512
 WIDTHS = {"small": (256, 4, 4), "base": (768, 12, 12)}  # width, layers, heads
@@ -121,7 +123,7 @@ class Benchmark(Group):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_decode")
+    arguments = parse_options(argv, Benchmark, prog=command_name("benchmark_decode"))
     if not 1 <= arguments.words <= POSITIONS - 2:
         raise InputError(f"--words is {arguments.words}; it must be 1 to {POSITIONS - 2}")
     if importlib.util.find_spec("torch") is None:

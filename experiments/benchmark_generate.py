@@ -18,6 +18,7 @@ from vlm_jax.command_line import run_command
 from vlm_jax.config.image_generation import Autoregressive, ImageGeneration, Masked
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
@@ -44,7 +45,7 @@ class Benchmark(Group):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_generate")
+    arguments = parse_options(argv, Benchmark, prog=command_name("benchmark_generate"))
     for name in ("steps", "batch", "rounds"):
         value = getattr(arguments, name)
         if min(value if isinstance(value, tuple) else (value,), default=0) < 1:

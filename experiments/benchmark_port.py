@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from vlm_jax.command_line import run_command
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import Group
 
@@ -32,7 +33,7 @@ class Benchmark(Group):
 
 
 def main(argv: list[str]) -> int:
-    options = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_port")
+    options = parse_options(argv, Benchmark, prog=command_name("benchmark_port"))
     with tempfile.TemporaryDirectory() as temporary:
         source = Path(temporary) / "source"
         size = _write_model(source)
@@ -70,7 +71,7 @@ def _write_model(folder):
 
 def _import(source, output):
     """Seconds and peak resident bytes of the command."""
-    command = [sys.executable, "-m", "experiments.port_weights", "import", str(source), "--output", str(output)]
+    command = [sys.executable, "-m", "vlm_jax", "port_weights", "import", str(source), "--output", str(output)]
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

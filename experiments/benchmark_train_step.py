@@ -13,16 +13,18 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from experiments.benchmark_sides import Child, Own, PeerSide, furthest
 from vlm_jax.command_line import run_command
 from vlm_jax.config.run import Config
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 from vlm_jax.settings.presets import load_preset
+
+from .benchmark_sides import Child, Own, PeerSide, furthest
 
 TOLERANCE = 2e-5  # of logits, relative to the largest one or 1: the project's bound for a port
 SAMPLE_SECONDS = 1.0
@@ -48,7 +50,7 @@ class Benchmark(Group):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, Benchmark, prog="python -m experiments.benchmark_train_step")
+    arguments = parse_options(argv, Benchmark, prog=command_name("benchmark_train_step"))
     config = _comparable(load_preset(arguments.config, TASKS), arguments.batch_images)
     if importlib.util.find_spec("torch") is None:
         raise InputError("the peer needs PyTorch; install it with: pip install torch==2.13.0")

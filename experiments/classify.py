@@ -10,6 +10,7 @@ from typing import Annotated
 
 from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 from vlm_jax.text_lines import split_lines
@@ -31,7 +32,7 @@ class Classify(Group):
 
 
 def main(argv: list[str]) -> int:
-    options = parse_options(argv, Classify, prog="python -m experiments.classify")
+    options = parse_options(argv, Classify, prog=command_name("classify"))
     if not options.image:
         raise InputError("--image is empty; give at least one image file")
     names = _names(options.classes) if options.classes else None
@@ -49,7 +50,9 @@ def main(argv: list[str]) -> int:
     converted = read(options.source)
     architecture = converted.architecture
     if not isinstance(architecture.model, PublishedCNN) or not architecture.classes:
-        raise InputError(f"{options.source} is no CNN with a classifier; experiments.port_weights list names some")
+        raise InputError(
+            f"{options.source} is no CNN with a classifier; {command_name('port_weights')} list names some"
+        )
     names = names if names is not None else converted.labels or None
     if names is not None and len(names) != architecture.classes:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")

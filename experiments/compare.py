@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group, flat, json_tree
 
@@ -33,7 +34,7 @@ class Compare(Group):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, Compare, prog="python -m experiments.compare")
+    arguments = parse_options(argv, Compare, prog=command_name("compare"))
 
     from vlm_jax.ablation.items import read_items
     from vlm_jax.ablation.statistics import holm
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> int:
         print(_line(kind, result, None if result.p is None else next(adjusted), adjusted=True))
     print(
         "The interval is about these two checkpoints on images like these, not about the ways they were trained: "
-        "another seed of either may turn it round. For that, train several seeds of each (experiments.ablate)."
+        f"another seed of either may turn it round. For that, train several seeds of each ({command_name('ablate')})."
     )
     return 0
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from vlm_jax.command_line import run_command
 from vlm_jax.config.use import ImageScoring, scoring_of
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.command_line import parse_changes, parse_options
 from vlm_jax.settings.effects import Effect, effects
@@ -40,7 +41,7 @@ class Evaluate(ImageScoring):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, Evaluate, prog="python -m experiments.evaluate")
+    arguments = parse_options(argv, Evaluate, prog=command_name("evaluate"))
 
     from vlm_jax.run_folder import open_run
 
@@ -65,7 +66,7 @@ def _test_result(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
         steps = folder.config().training.steps
         raise InputError(
             f"{folder.path} stands at optimizer step {saved_steps(folder)} of {steps}, and the "
-            "test split is scored once, at the end; finish it with experiments.train, or give --split validation"
+            f"test split is scored once, at the end; finish it with {command_name('train')}, or give --split validation"
         )
     print("the test split is scored once; this is its result")
     return folder.result()

@@ -12,6 +12,7 @@ from pathlib import Path
 from vlm_jax.command_line import run_command
 from vlm_jax.config.data import UserDataset
 from vlm_jax.config.tasks import TASKS
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_config
 from vlm_jax.settings.groups import Group, choices
 
@@ -35,9 +36,7 @@ def main(argv: list[str]) -> int:
         name = argv[0]
         argv = [DATA_SETS[name], "--data.kind", name, "--name", name, *argv[1:]]
     description = f"Show what is in a data set, of a config or one of: {', '.join(DATA_SETS)}."
-    config, options = parse_config(
-        argv, Options(), TASKS, prog="python -m experiments.inspect_data", description=description
-    )
+    config, options = parse_config(argv, Options(), TASKS, prog=command_name("inspect_data"), description=description)
     contact_sheet = options.contact_sheet or Path("runs") / f"{config.name}-data.png"
     _inspect(config.data, contact_sheet.expanduser(), name=config.name, listed=None if options.all else LISTED)
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vlm_jax.command_line import run_command
 from vlm_jax.config.rules import Count, Whole
 from vlm_jax.config.tasks import TASKS
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_config
 from vlm_jax.settings.groups import Group
 
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
         argv,
         Options(),
         TASKS,
-        prog="python -m experiments.inspect_model",
+        prog=command_name("inspect_model"),
         description="Parameters, output shapes and FLOPs of a model, module by module. The first argument is a config "
         "file; every setting in it is an option.",
     )

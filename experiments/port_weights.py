@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vlm_jax.command_line import run_command
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_subcommand
 from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group
 
@@ -69,7 +70,7 @@ class List(Group):
 
 def main(argv: list[str]) -> int:
     commands = {"import": Import, "verify": Verify, "export": Export, "convert": Convert, "list": List}
-    options = parse_subcommand(argv, commands, prog="python -m experiments.port_weights", description=DESCRIPTION)
+    options = parse_subcommand(argv, commands, prog=command_name("port_weights"), description=DESCRIPTION)
     match options:
         case Import():
             return _import(options)

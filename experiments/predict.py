@@ -11,11 +11,12 @@ from pathlib import Path
 from vlm_jax.command_line import run_command
 from vlm_jax.config.use import scoring_of
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.command_line import first_path, parse_for_run
 from vlm_jax.settings.effects import Effect
 
-PROG = "python -m experiments.predict"
+PROG = command_name("predict")
 DESCRIPTION = "Answer questions about images, write captions of images, or generate images, as the run's task is."
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vlm_jax.command_line import run_command
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 
@@ -21,7 +22,7 @@ class PrepareEmoji(Group):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, PrepareEmoji, prog="python -m experiments.prepare_emoji")
+    arguments = parse_options(argv, PrepareEmoji, prog=command_name("prepare_emoji"))
     from vlm_jax.data.user_files.emoji_packages import prepare_emoji
 
     counts = prepare_emoji(arguments.packages, arguments.output)

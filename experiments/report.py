@@ -6,6 +6,7 @@ from typing import Annotated
 
 from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 
@@ -22,7 +23,7 @@ class Report(Group):
 
 
 def main(argv: list[str]) -> int:
-    arguments = parse_options(argv, Report, prog="python -m experiments.report")
+    arguments = parse_options(argv, Report, prog=command_name("report"))
     if not arguments.runs:
         raise InputError("no run given; name one or more folders of runs")
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.ablation.study_report import write_report_of_runs
 
     jax.config.update("jax_platforms", "cpu")
-    command = shlex.join(["python", "-m", "experiments.report", *argv])
+    command = f"{command_name('report')} {shlex.join(argv)}"
     write_report_of_runs(arguments.runs, arguments.output, metrics=arguments.metrics, command=command)
     print(f"report: {arguments.output / 'report.md'} and report.html beside it")
     return 0

@@ -3,6 +3,7 @@
 import sys
 
 from vlm_jax.command_line import parse_train, run_command
+from vlm_jax.invocation import command_name
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +24,10 @@ def main(argv: list[str]) -> int:
         if folder.finished and config.training.steps <= before.training.steps:
             print(f"{folder.path} is finished: nothing to do. Look at result.json and predictions.png in it")
             for change in changes(before, config):
-                print(f"note: it stays as it was, without the change of {change}; experiments.evaluate takes --change")
+                print(
+                    f"note: it stays as it was, without the change of {change}; "
+                    f"{command_name('evaluate')} takes --change"
+                )
             return 0
         print_line(described(devices))
         with on_interrupt(line=lambda: "training had not begun"):

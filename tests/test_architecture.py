@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "vlm_jax").rglob("*.py"))
 
 # Each row may import the rows above it, and its own package. The table stands in docs/architecture.md too.
 RANKS = (
-    ("allocator", "errors", "interrupts", "text_lines", "types"),
+    ("allocator", "errors", "interrupts", "invocation", "text_lines", "types"),
     ("failures", "files", "metrics", "trees", "packages", "scenes", "settings"),
     ("config", "integrity"),
     ("identity",),
@@ -23,6 +23,7 @@ RANKS = (
     ("tasks",),
     ("training",),
     ("ablation",),
+    ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

@@ -117,12 +117,12 @@ def test_an_unfinished_run_keeps_its_test_split(trained, tmp_path):
     """Also one that has taken all its steps: training scores it, with what it knows of the way there."""
     config = RunFolder(trained).config()
     (tmp_path / "config.json").write_text(to_json(config), encoding="utf-8")
-    with pytest.raises(InputError, match=r"stands at optimizer step 0 of 40.*finish it with experiments.train"):
+    with pytest.raises(InputError, match=r"stands at optimizer step 0 of 40.*finish it with python -m vlm_jax train"):
         evaluate.main([str(tmp_path)])
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     (copy / "result.json").unlink()
-    with pytest.raises(InputError, match=r"stands at optimizer step 40 of 40.*finish it with experiments.train"):
+    with pytest.raises(InputError, match=r"stands at optimizer step 40 of 40.*finish it with python -m vlm_jax train"):
         evaluate.main([str(copy)])
     assert not (copy / "result.json").exists()
 

@@ -243,5 +243,5 @@ def test_open_run_names_the_nearest(tmp_path):
         open_run(tmp_path / "zzz")
     with pytest.raises(InputError, match=rf"did you mean '{tmp_path}/cross'\?"):
         open_run(tmp_path / "cross" / "checkpoints")
-    with pytest.raises(InputError, match=r"train one with python -m experiments.train"):
+    with pytest.raises(InputError, match=r"train one with python -m vlm_jax train"):
         open_run(tmp_path / "empty" / "x" / "y")

@@ -11,6 +11,7 @@ from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
 from vlm_jax.failures import check_writable_name, explained, quiet_end, quiet_libraries
 from vlm_jax.interrupts import discard, installed
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_config
 from vlm_jax.settings.groups import Group
 
@@ -25,9 +26,7 @@ class TrainOptions(Group):
 def parse_train(argv: list[str]) -> tuple[Config, Path]:
     """`configs/NAME.py --setting value ... --workdir DIR` to a checked config and the run's folder."""
     description = "Train, evaluate and save. The first argument is a config file; every setting in it is an option."
-    config, options = parse_config(
-        argv, TrainOptions(), TASKS, prog="python -m experiments.train", description=description
-    )
+    config, options = parse_config(argv, TrainOptions(), TASKS, prog=command_name("train"), description=description)
     workdir = (options.workdir or Path("runs") / config.name).expanduser()
     check_writable_name(workdir, "--workdir")
     check_writable_name(config.data.directory.expanduser(), "data.directory")

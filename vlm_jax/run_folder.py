@@ -14,6 +14,7 @@ from vlm_jax.failures import check_writable_name
 from vlm_jax.files import replaced
 from vlm_jax.identity import Change, changes
 from vlm_jax.integrity import MANIFEST, change, file_entry, read_manifest, write_manifest
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import from_json, to_json
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import flat, json_tree
@@ -207,7 +208,7 @@ def read_config(file: Path) -> Config:
 
 
 def _way_out(path: Path) -> str:
-    return f"put back what was there, or take it as it is with python -m experiments.accept {path} --yes"
+    return f"put back what was there, or take it as it is with {command_name('accept')} {path} --yes"
 
 
 def _is_score(value: Any) -> bool:
@@ -233,5 +234,5 @@ def open_run(path: Path) -> RunFolder:
     else:
         beside = path.parent if path.parent.is_dir() else Path()
         runs = {entry.name for entry in beside.iterdir() if (entry / CONFIG).is_file()}
-        hint = nearest(path.name, runs) if runs else "train one with python -m experiments.train"
+        hint = nearest(path.name, runs) if runs else f"train one with {command_name('train')}"
     raise InputError(f"{path} is no run folder (it has no {CONFIG}); {hint}")

@@ -33,6 +33,8 @@ from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.training.loop import Trainer
 
 STUDY = """
+from pathlib import Path
+
 from vlm_jax.ablation.study import Comparison, Study, vary
 
 
@@ -44,7 +46,8 @@ def get_study():
                 title="Depth",
                 base="{base}",
                 variants=vary({{"model.num_layers": {layers}}}),
-                common={{"data.directory": "{data}", "data.limit": 8, "training.steps": 6, "training.evaluate_every": 2,
+                common={{"data.directory": Path("{data}"), "data.limit": 8, "training.steps": 6,
+                        "training.evaluate_every": 2,
                         "training.batch_images": 2, "training.evaluation_batch_images": 4, "training.log_every": 1}},
                 metrics=("accuracy", "accuracy/open"),
             ),
@@ -126,7 +129,7 @@ def test_finished_runs_decide_how_many_seeds_are_needed(copies, tmp_path, data_d
     file = tmp_path / "copied.py"
     text = STUDY.format(base=pytestconfig.rootpath / "configs" / "tiny.py", data=data_directory, layers=[1], seeds=(0,))
     settings = re.search(r"common=(\{.*?\})", text, re.DOTALL)[1]
-    file.write_text(text.replace(settings, f'{{"data.directory": "{data_directory}"}}'), encoding="utf-8")
+    file.write_text(text.replace(settings, f'{{"data.directory": Path("{data_directory}")}}'), encoding="utf-8")
     tables = resolve(load_study(file), file)
     study_folder = StudyFolder(folder)
     assert study_folder.seeds(tables) == {0, 1, 2}
@@ -143,7 +146,7 @@ def test_finished_runs_decide_how_many_seeds_are_needed(copies, tmp_path, data_d
 
 
 def test_a_variant_that_cannot_work_stops_the_study_before_it_starts(study, tmp_path):
-    with pytest.raises(InputError, match=r"depth.py, Depth, num_layers=0: .*at least 1"):
+    with pytest.raises(InputError, match=r"depth.py, Depth, num_layers=0: .*num_layers is 0"):
         ablate.main([str(study(layers=(1, 0))), "--workdir", str(tmp_path / "study")])
     assert not (tmp_path / "study").exists()
 
@@ -218,7 +221,7 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, tmp_path, ca
     for line in lines[::2]:
         line["score"] = 0.0
     other.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    with pytest.raises(InputError, match=r"predictions\.jsonl .* experiments\.accept"):
+    with pytest.raises(InputError, match=r"predictions\.jsonl .* vlm_jax accept"):
         compare.main([str(trained), str(copies[1])])
     assert accept.main([str(copies[1]), "--yes"]) == 0 and "predictions.jsonl" in capsys.readouterr().out
     assert compare.main([str(trained), str(copies[1])]) == 0

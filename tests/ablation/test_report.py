@@ -30,7 +30,7 @@ from vlm_jax.ablation.wording import (
     verdict,
 )
 from vlm_jax.config.captioning import Captioning
-from vlm_jax.config.data import JsonLinesQuestions
+from vlm_jax.config.data import JsonLinesCaptions, JsonLinesQuestions
 from vlm_jax.config.image_generation import ImageGeneration, TrainedImageTokenizer
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.vqa import VQA
@@ -489,6 +489,11 @@ def test_what_cannot_be_read_gives_no_examples(predicted, damage, tmp_path):
 
 def test_captions_and_tasks_that_generate_images(predicted, tmp_path):
     a, b = predicted("a", set()), predicted("b", set())
+    file = tmp_path / "captions.jsonl"
+    file.write_text("\n".join(json.dumps({"image": f"{n}.png", "captions": ["a thing"]}) for n in range(2)))
+    splits = dict.fromkeys(("train", "validation", "test"), (file,))
+    data = JsonLinesCaptions(images=tmp_path, directory=tmp_path / "cache", **splits)
+    generation = ImageGeneration(image_tokenizer=TrainedImageTokenizer(run=Path("tokenizer")))
     rows = [{"image_id": f"{n}.png", "references": ["a thing"]} for n in range(2)]
     for run_record, words in ((a, ("one", "same")), (b, ("two", "same"))):
         lines = [line | {"captions": [{"caption": word}]} for line, word in zip(rows, words, strict=True)]
@@ -498,7 +503,7 @@ def test_captions_and_tasks_that_generate_images(predicted, tmp_path):
             name: [run_record._replace(config=task)]
             for name, run_record in (("a", a), ("b", b))
         })
-        for task in (Captioning(), ImageGeneration(image_tokenizer=TrainedImageTokenizer(run=Path("tokenizer"))))
+        for task in (Captioning(data=data), generation)
     )  # fmt: skip
     (example,) = disagreements(captioning)
     assert example.question == "" and example.hypotheses == {"a": ("one", None), "b": ("two", None)}

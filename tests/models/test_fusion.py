@@ -193,7 +193,6 @@ BOTH = {"remat": True, "scan_layers": True}
     ("fusion", "attention_pattern", "changes"),
     [
         (*VQA[0], BOTH),
-        *(pytest.param(*VQA[0], {name: True}, marks=pytest.mark.slow) for name in BOTH),
         *(pytest.param(*pair, BOTH, marks=pytest.mark.slow) for pair in VQA[1:]),
     ],
 )

@@ -154,6 +154,7 @@ def test_a_reranker_reads_images_as_a_captioner_reads_files(captioning_run, caps
     np.testing.assert_allclose(found, task.log_likelihoods(params, examples, texts), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_generated_images_have_a_distance_to_real_images(generation_run, tmp_path, monkeypatch):
     """In a named network's features, beside the distances of what copies, of other real images and of the image
     tokens."""

@@ -245,7 +245,7 @@ def test_deliberately_changed_data_are_accepted_by_the_command_of_the_message(co
     before, arguments = (copy / "data.json").read_bytes(), [str(copy), "--data"]
     assert accept.main(arguments) == 0 and "train split: 1 image with another" in capsys.readouterr().out
     assert (copy / "data.json").read_bytes() == before
-    assert f"python -m experiments.accept {' '.join(arguments)} --yes" in str(refused.value)
+    assert f"python -m vlm_jax accept {' '.join(arguments)} --yes" in str(refused.value)
     assert accept.main([*arguments, "--yes"]) == 0 and "train split" in capsys.readouterr().out
     assert accept.main(arguments) == 0 and "split" not in capsys.readouterr().out
     output, _ = go(config, copy)

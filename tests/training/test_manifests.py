@@ -180,7 +180,7 @@ def test_an_edit_is_named_by_every_reader_and_accepted_when_it_is_meant(run, edi
     if name == "tokenizer.json":
         commands[3] = lambda: tokenizer_source(VQA(init=PixelModelInit(model=str(run))))
     for command in commands:
-        with pytest.raises(InputError, match=rf"{run / name} .* experiments\.accept {run} --yes"):
+        with pytest.raises(InputError, match=rf"{run / name} .* vlm_jax accept {run} --yes"):
             command()
     assert accept.main([str(run)]) == 0
     output = capsys.readouterr().out

@@ -99,7 +99,8 @@ def make_batch(step, task):
     words = np.arange(6)[None, None] < random.integers(2, 7, (8, slots, 1))
     image = random.normal(size=(8, 16, 16, 3)).astype(np.float32)
     return Batch(
-        image=random.integers(0, 9, (8, 2, 2)).astype(np.int32) if codes else image,
+        image=None if codes else image,
+        image_tokens=random.integers(0, 9, (8, 2, 2)).astype(np.int32) if codes else None,
         input_ids=random.integers(1, 20, (8, slots, 6)).astype(np.int32),
         text_mask=words & (weight > 0)[..., None],
         answers=random.integers(0, 5, (8, slots, 1)).astype(np.int32),

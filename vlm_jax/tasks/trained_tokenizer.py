@@ -20,6 +20,7 @@ from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
 from vlm_jax.files import replaced, sha256, text_sha256
 from vlm_jax.integrity import change, file_entry, read_manifest, write_manifest
+from vlm_jax.invocation import command_name
 from vlm_jax.models.image_tokenizer import ImageTokenizer
 from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.settings.changes import group_from_json, to_json
@@ -152,5 +153,5 @@ def finished_run(setting: str, path: Path, task: str, preset: str) -> RunFolder:
             f"{setting} {path} is a run of the task {its!r}; give one of {task!r}, such as {preset} leaves"
         )
     if not folder.finished:
-        raise InputError(f"{setting} {path} is a run that has not ended; finish it with experiments.train")
+        raise InputError(f"{setting} {path} is a run that has not ended; finish it with {command_name('train')}")
     return folder

@@ -21,6 +21,7 @@ from jax.sharding import SingleDeviceSharding
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.integrity import MANIFEST
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.training import checkpoint_manifest as manifests
 from vlm_jax.training.state import TrainState
@@ -229,7 +230,7 @@ class Checkpoints:
         reasons = "; ".join(f"checkpoint {step}: {why}" for step, why in faults.items())
         raise InputError(
             f"all {len(steps)} checkpoints in {self._folder} are damaged ({reasons}); put back what was there, take "
-            f"the run as it is with python -m experiments.accept {self._folder.parent} --yes, or give another --workdir"
+            f"the run as it is with {command_name('accept')} {self._folder.parent} --yes, or give another --workdir"
         )
 
     def _set_aside(self, steps: Mapping[int, str]) -> None:

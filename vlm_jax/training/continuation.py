@@ -13,6 +13,7 @@ from vlm_jax.data.sources import open_split
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.identity import Change, changes
+from vlm_jax.invocation import command_name
 from vlm_jax.run_folder import DATA, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder
 from vlm_jax.settings.effects import Effect
 from vlm_jax.tasks.trained_tokenizer import save_tokenizer, tokenizer_run
@@ -34,7 +35,7 @@ def check_data(config: Config, folder: RunFolder, splits: Mapping[str, Sequence[
     for split, what in changed_data(folder, digests).items():
         raise InputError(
             f"{folder.path} began with another {split} split: {what}; give the data that it began with or another "
-            f"--workdir, or take a deliberate change with python -m experiments.accept {folder.path} --data --yes"
+            f"--workdir, or take a deliberate change with {command_name('accept')} {folder.path} --data --yes"
         )
     return digests
 

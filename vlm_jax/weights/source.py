@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_settings_file, sha256, text_sha256
+from vlm_jax.invocation import command_name
 from vlm_jax.packages import PREFIX, in_package
 from vlm_jax.text_lines import first_line
 from vlm_jax.weights.settings_files import PATTERNS as SETTINGS_PATTERNS
@@ -212,7 +213,7 @@ def _weight_files(path: Path) -> list[Path]:
 def _refused(path: Path) -> str:
     return (
         f"{path} is a pickle, which can run anything when it is opened; convert it first: "
-        f"python -m experiments.port_weights convert {path} --output {path.with_name(WEIGHTS)}"
+        f"{command_name('port_weights')} convert {path} --output {path.with_name(WEIGHTS)}"
     )
 
 

@@ -247,8 +247,8 @@ def test_bad_rows_are_refused_in_one_line(place):
     write(place / "more.jsonl", row(image="b.png"), b"{")
     data = data_of(place, validation="rows.jsonl", test="more.jsonl")
     message = (
-        f"3 bad rows, the first {place}/rows.jsonl:2: the question is empty; run experiments.inspect_data to see all, "
-        "or set data.bad_rows skip"
+        f"3 bad rows, the first {place}/rows.jsonl:2: the question is empty; "
+        "run python -m vlm_jax inspect_data to see all, or set data.bad_rows skip"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):  # a training should not end with the test's
         open_split(data, "train")

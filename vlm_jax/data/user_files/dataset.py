@@ -17,6 +17,7 @@ from vlm_jax.data.user_files.rows import BadRow, Reading
 from vlm_jax.data.user_files.split_files import DIVIDED, SPLITS, Files, checked_files, splits_of
 from vlm_jax.data.user_files.vqa_v2 import read_vqa_v2
 from vlm_jax.errors import InputError, counted, one_of
+from vlm_jax.invocation import command_name
 from vlm_jax.types import Example
 
 NAMED = 5  # bad rows named in a note
@@ -36,7 +37,7 @@ def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
     if bad_rows and data.bad_rows == "refuse":
         raise InputError(
             f"{counted(len(bad_rows), 'bad row')}, the first {bad_rows[0]}; "
-            "run experiments.inspect_data to see all, or set data.bad_rows skip"
+            f"run {command_name('inspect_data')} to see all, or set data.bad_rows skip"
         )
     for name, reading in readings.items():
         _check_not_empty(data, name, reading)
