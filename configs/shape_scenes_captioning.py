@@ -11,7 +11,7 @@ from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 
 
 def get_config() -> Captioning:
@@ -25,7 +25,7 @@ def get_config() -> Captioning:
             num_layers=3,
             intermediate_size=256,
             image=SmallCNN(stem_width=16, widths=(32, 64, 128), blocks=(0, 1, 1), positions="grid"),
-            text=Text(vocab_size=128, max_length=24),
+            text=TextInput(vocab_size=128, max_length=24),
         ),
         optimizer=AdamW(learning_rate=1e-3, warmup_steps=200, betas=(0.9, 0.98), weight_decay=0.05, ema=0.99),
         training=TextTraining(steps=3_000, batch_images=32, texts_per_image=1, evaluate_every=500, log_every=50),

@@ -16,7 +16,7 @@ from vlm_jax.config.images import ImageInput
 from vlm_jax.config.optimizers import Muon
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 
 
 def get_config() -> ImageGeneration:
@@ -32,7 +32,7 @@ def get_config() -> ImageGeneration:
             num_attention_heads=4,
             num_layers=4,
             intermediate_size=512,
-            text=Text(vocab_size=128, max_length=16),
+            text=TextInput(vocab_size=128, max_length=16),
         ),
         optimizer=Muon(learning_rate=1.4e-3, warmup_steps=200, betas=(0.9, 0.98), weight_decay=0.05, ema=0.995),
         training=TextTraining(steps=6_500, batch_images=64, texts_per_image=1, evaluate_every=3_250, log_every=50),

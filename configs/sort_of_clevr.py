@@ -10,7 +10,7 @@ from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
 
 
@@ -28,7 +28,7 @@ def get_config() -> VQA:
             image=SmallCNN(
                 stem_width=32, stem_stride=2, widths=(64, 128), blocks=(0, 0), norm="frozen", positions="grid"
             ),
-            text=Text(vocab_size=256, max_length=16),
+            text=TextInput(vocab_size=256, max_length=16),
         ),
         # The CNN learns at a part of the rate: at the full rate it forgets colours and shapes before they are needed.
         optimizer=AdamW(

@@ -10,7 +10,7 @@ from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
 
 
@@ -25,7 +25,7 @@ def get_config() -> VQA:
             num_layers=2,
             intermediate_size=64,
             image=SmallCNN(stem_width=8, widths=(16, 32), blocks=(0, 0), stem_stride=1),
-            text=Text(vocab_size=128, max_length=16),
+            text=TextInput(vocab_size=128, max_length=16),
         ),
         optimizer=AdamW(learning_rate=3e-3, warmup_steps=5),
         training=TextTraining(

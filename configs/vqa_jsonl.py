@@ -11,7 +11,7 @@ from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages, Pad
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
 
 
@@ -27,7 +27,7 @@ def get_config() -> VQA:
             intermediate_size=256,
             hidden_dropout_prob=0.1,
             image=SmallCNN(stem_width=16, stem_stride=2, widths=(32, 64, 128), blocks=(0, 1, 1)),
-            text=Text(vocab_size=2048, max_length=24),
+            text=TextInput(vocab_size=2048, max_length=24),
         ),
         optimizer=AdamW(learning_rate=5e-4, warmup_steps=100, betas=(0.9, 0.999), weight_decay=0.05, ema=0.99),
         training=TextTraining(steps=600, batch_images=32, texts_per_image=8, evaluate_every=100, log_every=50),

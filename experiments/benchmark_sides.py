@@ -141,8 +141,8 @@ def task_of(config: VQA) -> Any:
     """The task, with as much of an encoder as a model needs."""
     from vlm_jax.data.answers import AnswerVocabulary
     from vlm_jax.data.encoding import ExampleEncoder
-    from vlm_jax.data.text import Tokenizer
-    from vlm_jax.tasks import TASKS
+    from vlm_jax.data.tokenizer import Tokenizer
+    from vlm_jax.tasks import task_class
 
     encode = ExampleEncoder(
         Tokenizer.build(["any word"], 64),
@@ -151,7 +151,7 @@ def task_of(config: VQA) -> Any:
         max_length=config.model.text.max_length,
         texts_per_image=config.training.texts_per_image,
     )
-    return TASKS[config.task](config, encode)
+    return task_class(config.task)(config, encode)
 
 
 def random_batch(config: VQA) -> dict[str, np.ndarray]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from vlm_jax.command_line import run_command
-from vlm_jax.config.tasks import TASKS, Config
+from vlm_jax.config.run import Config
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.invocation import command_name

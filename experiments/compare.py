@@ -16,28 +16,12 @@ from vlm_jax.settings.groups import POSITIONAL, Group, flat, json_tree
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vlm_jax.ablation.items import Item
-    from vlm_jax.config.tasks import Config
+    from vlm_jax.config.run import Config
     from vlm_jax.metrics.paired import Paired
     from vlm_jax.run_folder import RunFolder
+    from vlm_jax.tasks.base import Item
 
-SCENE_SETTINGS = ("data.drawing_seed", "data.drawing_size", "data.drawing_things")
-SAME_DATA = ("data.name", "data.files.images", "data.files.test", *SCENE_SETTINGS)
-# What scores are measured by, of each task: other pixels have other decibels, other codes other likelihoods.
-SAME_SCALE = {
-    "vqa": ("data.accuracy",),
-    "image_tokenizer": ("data.image.size", "data.image.resize"),
-}
-LIKELIHOODS = (
-    "generation.tokenizer",
-    "model.attention_pattern",
-)  # and of drawn images of which nobody knows what is right
-UNITS = {
-    "vqa": "accuracy",
-    "captioning": "captions that are right (by rule, or word for word)",
-    "image_generation": "objects right, or log-likelihood",
-    "image_tokenizer": "PSNR in dB",
-}
+SAME_DATA = ("data.kind", "data.images", "data.test", "data.seed", "data.size", "data.objects")
 
 
 class Compare(Group):
@@ -56,6 +40,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.ablation.statistics import holm
     from vlm_jax.metrics.paired import paired_difference
     from vlm_jax.run_folder import open_run
+    from vlm_jax.tasks import task_class
 
     folders = [open_run(path) for path in (arguments.run_a, arguments.run_b)]
     configs = [folder.config() for folder in folders]
@@ -73,7 +58,7 @@ def main(argv: list[str]) -> int:
     if left_out:
         print(f"note: {left_out} items that only one of them predicted are left out")
     images = [a[key].image_id for key in shared]
-    print(f"a: {arguments.run_a}\nb: {arguments.run_b}\n{UNITS[configs[0].task]}")
+    print(f"a: {arguments.run_a}\nb: {arguments.run_b}\n{task_class(configs[0].task).unit}")
     kinds = sorted({a[key].kind for key in shared} - {""})
     results = []
     for kind in ["", *(kinds if len(kinds) > 1 else [])]:
@@ -105,14 +90,13 @@ def _other_data(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> 
 
 def _other_scale(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") -> list[str]:
     """The settings in which the runs differ and by which their scores are measured."""
-    from vlm_jax.integrity import sha256
+    from vlm_jax.files import sha256
     from vlm_jax.run_folder import IMAGE_TOKENIZER
+    from vlm_jax.tasks import task_class
 
-    scale: tuple[str, ...] = SAME_SCALE.get(configs[0].task, ())
-    if configs[0].task == "image_generation" and configs[0].data.kind != "shape_scenes":
-        scale = LIKELIHOODS
+    scale = tuple(f"{name}." for name in task_class(configs[0].task).scale_of(configs[0]))
     first, second = (flat(json_tree(config)) for config in configs)
-    differing = [name for name in scale if first.get(name) != second.get(name)]
+    differing = [name for name in first if f"{name}.".startswith(scale) and first[name] != second.get(name)]
     tokenizers = [folder.file(IMAGE_TOKENIZER) for folder in folders]
     if (
         "image_tokenizer.run" in differing

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vlm_jax.command_line import run_command
-from vlm_jax.config.use import ImageScoring
+from vlm_jax.config.use import ImageScoring, scoring_of
 from vlm_jax.errors import InputError
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
@@ -19,7 +19,7 @@ from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import POSITIONAL
 
 if TYPE_CHECKING:
-    from vlm_jax.config.tasks import Config
+    from vlm_jax.config.run import Config
     from vlm_jax.run_folder import RunFolder
 
 CHANGEABLE = (Effect.PLACE, Effect.SPEED, Effect.USE, Effect.DECODING)
@@ -38,11 +38,6 @@ class Evaluate(ImageScoring):
     change: tuple[str, ...] = ()
     """Settings other than the run's: decoding (`generation.num_decoding_steps=4 decoding.kind=beam`) and where the
     data is (`data.images=FOLDER`). Not for the test split."""
-
-    @property
-    def scoring(self) -> ImageScoring:
-        """How generated images are chosen and scored."""
-        return ImageScoring(**{name: getattr(self, name) for name in ImageScoring.model_fields})
 
 
 def main(argv: list[str]) -> int:
@@ -63,7 +58,7 @@ def _test_result(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
     """What a run scored at its end; nothing else scores the test split."""
     from vlm_jax.training.setup import saved_steps
 
-    if options.change or options.scoring != ImageScoring():
+    if options.change or scoring_of(options) != ImageScoring():
         raise InputError("the test split is scored once, as the run says; give other settings with another split")
     if options.checkpoint != "best":
         raise InputError(f"the test split is scored with the best checkpoint, not {options.checkpoint!r}; leave it out")
@@ -97,17 +92,16 @@ def _spelled(split, changes):
 
 
 def _evaluate(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
-    from vlm_jax.config.image_generation import ImageGeneration
     from vlm_jax.data.sources import open_split
     from vlm_jax.training.continuation import check_data
     from vlm_jax.training.evaluation import commit, evaluate_run, result_files
     from vlm_jax.training.setup import load_trained, make_encoder
 
     config, changes = _changed(folder.config(), options.change)
-    scoring, split, checkpoint = options.scoring, options.split, options.checkpoint
+    scoring, split, checkpoint = scoring_of(options), options.split, options.checkpoint
     changes += [f"{name}={value}" for name, value in scoring if value != ImageScoring.model_fields[name].default]
-    if scoring != ImageScoring() and not isinstance(config, ImageGeneration):
-        raise InputError(f"{changes[-1]} is for the task image_generation; {folder.path} is a run of {config.task}")
+    if scoring != ImageScoring() and not config.generates_images:
+        raise InputError(f"{changes[-1]} is for a task that generates images; {folder.path} is a run of {config.task}")
     encode = make_encoder(config, folder)
     task, params, step = load_trained(config, folder, encode, which=checkpoint, scoring=scoring)
     splits = {name: open_split(config.data, name) for name in dict.fromkeys((split, "train"))}

@@ -16,8 +16,8 @@ from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_config
 from vlm_jax.settings.groups import Group, choices
 
-# Data sets by name, each with a task that reads it.
-DATA_SETS = {kind: task for task in ("captioning", "vqa") for kind in choices(TASKS[task].model_fields["data"])}
+# Data sets by name, each with the first task that reads it.
+DATA_SETS = {kind: name for name in reversed(TASKS) for kind in choices(TASKS[name].model_fields["data"])}
 SPLITS = ("train", "validation", "test")
 LISTED, NUM_CARDS, SLOW = 50, 24, 2000
 
@@ -78,8 +78,8 @@ def _inspect(data, contact_sheet, *, name, listed):
 def _open(data):
     """The examples of each split, the rows of your own files that cannot be used, and the images of each group."""
     from vlm_jax.data.sources import open_split
-    from vlm_jax.data.split_files import splits_of
-    from vlm_jax.data.user_dataset import read_split
+    from vlm_jax.data.user_files.dataset import read_split
+    from vlm_jax.data.user_files.split_files import splits_of
 
     if not isinstance(data, UserDataset):
         return {split: open_split(data, split) for split in SPLITS}, [], None
@@ -104,9 +104,9 @@ def _plot_examples(examples, path, *, captions, title, max_pixels):
     for example in chosen.sample(examples, min(NUM_CARDS, len(examples))):
         image = decode_image(example.image, name=example.image_id, max_pixels=max_pixels)
         if captions:
-            items.append(Card(image, "", " · ".join(text.text for text in example.questions), None, (), None))
+            items.append(Card(image, "", " · ".join(text.text for text in example.texts), None, (), None))
             continue
-        question = chosen.choice(example.questions)
+        question = chosen.choice(example.texts)
         counts = Counter(question.answers).most_common(3)
         shown_answers = [answer if len(question.answers) == 1 else f"{answer} ({count})" for answer, count in counts]
         items.append(Card(image, question.text, ", ".join(shown_answers), None, (), None))

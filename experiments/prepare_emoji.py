@@ -23,7 +23,7 @@ class PrepareEmoji(Group):
 
 def main(argv: list[str]) -> int:
     arguments = parse_options(argv, PrepareEmoji, prog=command_name("prepare_emoji"))
-    from vlm_jax.data.emoji_packages import prepare_emoji
+    from vlm_jax.data.user_files.emoji_packages import prepare_emoji
 
     counts = prepare_emoji(arguments.packages, arguments.output)
     print(f"{arguments.output}: {', '.join(f'{count:,} drawings in {hand}/' for hand, count in counts.items())}")

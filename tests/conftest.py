@@ -12,7 +12,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if os.environ["JAX_PLATFORMS"] == "cpu":
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -32,18 +31,13 @@ SCENES = {"train": 24, "validation": 6, "test": 8, "held_out": 4, "unseen_prompt
 def few_scenes():
     """Drawn scenes are few in every test; how many of each split there are."""
     from vlm_jax.data import sources
-
-    build = sources.BUILDERS["shape_scenes"]
+    from vlm_jax.data.datasets import open_builder
 
     def few(data, directory):
-        from vlm_jax.data.builders import shape_scenes
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shape_scenes, "ShapeScenes", partial(shape_scenes.ShapeScenes, num_images=SCENES))
-            return build(data, directory)
+        return open_builder(data, directory, **({"num_images": SCENES} if data.kind == "shape_scenes" else {}))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sources.BUILDERS, "shape_scenes", few)
+        patch.setattr(sources, "open_builder", few)
         yield SCENES
 
 

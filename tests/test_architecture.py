@@ -14,8 +14,8 @@ FILES = sorted((ROOT / "vlm_jax").rglob("*.py"))
 # Each row may import the rows above it, and its own package. The table stands in docs/architecture.md too.
 RANKS = (
     ("allocator", "errors", "interrupts", "invocation", "text_lines", "types"),
-    ("failures", "metrics", "trees", "integrity", "packages", "scenes", "settings"),
-    ("config",),
+    ("failures", "files", "metrics", "trees", "packages", "scenes", "settings"),
+    ("config", "integrity"),
     ("identity",),
     ("command_line", "run_folder", "figures", "data"),
     ("models", "run_claim"),

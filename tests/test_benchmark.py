@@ -12,7 +12,7 @@ from vlm_jax.config.encoders import ResNet, SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import CustomLayout, Text
+from vlm_jax.config.trunk import CustomLayout, TextInput
 from vlm_jax.config.vqa import VQA, Model, PerToken
 from vlm_jax.models import cnn
 from vlm_jax.models.resnet import Bottleneck
@@ -34,7 +34,7 @@ CONFIG = VQA(
         num_layers=3,
         intermediate_size=48,
         image=SmallCNN(stem_width=8, widths=(8, 16), blocks=(0, 1)),
-        text=Text(vocab_size=50, max_length=7),
+        text=TextInput(vocab_size=50, max_length=7),
         layout=CustomLayout(text_feature_size=24),
     ),
     training=TextTraining(batch_images=4, texts_per_image=3, label_smoothing=0.1),

@@ -248,7 +248,7 @@ def test_the_step_is_compiled_once(data_directory, tmp_path):
 )
 def test_every_preset_trains(name, changes, data_directory, tmp_path, monkeypatch):
     if name == "sort_of_clevr":  # all of it takes a minute to draw, and is drawn by the tests of its builder
-        monkeypatch.setattr("vlm_jax.data.builders.sort_of_clevr.NUM_IMAGES", {"train": 100, "test": 20})
+        monkeypatch.setattr("vlm_jax.data.datasets.sort_of_clevr.NUM_IMAGES", {"train": 100, "test": 20})
         data_directory = str(tmp_path / "data")
     options = ["--workdir", str(tmp_path / name), "--data.directory", str(data_directory)]
     assert train.main([str(ROOT / "configs" / f"{name}.py"), *options, *SMALL, *changes]) == 0

@@ -1,72 +1,133 @@
-"""The recipe of docs/extending.md is followed to the letter: two files change, and the new fusion trains."""
+"""Each recipe of docs/extending.md, applied to a copy of the tree, trains two steps; the code is read from the page."""
 
+import ast
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+SMALL = (
+    *("--model.hidden-size", "16", "--model.num-attention-heads", "2", "--model.num-layers", "1"),
+    *("--model.image.stem-width", "8", "--model.image.widths", "16", "--model.image.blocks", "0"),
+    *("--model.intermediate-size", "16", "--image.size", "16", "16", "--model.text.vocab-size", "64"),
+    *("--training.steps", "2", "--training.batch-images", "2", "--training.evaluation-batch-images", "4"),
+)
 
 
-def follow(folder):
-    """Make the changes of the page's diff in a copy of the tree; the names of the files that it changed."""
-    (diff,) = re.findall(r"```diff\n(.*?)```", PAGE, re.DOTALL)
-    changed = []
-    for part in re.split(r"^--- a/.*\n\+\+\+ b/", diff, flags=re.MULTILINE)[1:]:
-        name, _, hunks = part.partition("\n")
-        path = folder / name
-        text = path.read_text(encoding="utf-8")
-        for hunk in re.split(r"^@@\n", hunks, flags=re.MULTILINE)[1:]:
-            lines = hunk.splitlines()
-            before = "\n".join(line[1:] for line in lines if line[:1] in (" ", "-"))
-            after = "\n".join(line[1:] for line in lines if line[:1] in (" ", "+"))
-            assert text.count(before) == 1, f"{name} no longer holds: {before}"
-            text = text.replace(before, after)
-        path.write_text(text, encoding="utf-8")
-        changed.append(name)
-    return changed
+def recipe(heading):
+    """The code blocks of a section: (language, code)."""
+    (section,) = [part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE) if part.startswith(heading)]
+    return re.findall(r"```(python|diff)\n(.*?)```", section, re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def extended(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("extended")
+def apply(folder, heading):
+    """Make the changes of a recipe in a copy of the tree; the files that it wrote, and those that it changed."""
+    new, changed = [], []
+    for language, code in recipe(heading):
+        if language == "python":
+            name, _, text = code.removeprefix("# ").partition("\n")
+            assert not (folder / name).exists(), name
+            (folder / name).write_text(text, encoding="utf-8")
+            new.append(name)
+            continue
+        for part in re.split(r"^--- a/.*\n\+\+\+ b/", code, flags=re.MULTILINE)[1:]:
+            name, _, hunks = part.partition("\n")
+            patch(folder / name, hunks)
+            changed.append(name)
+    return new, changed
+
+
+def patch(path, hunks):
+    """Replace the lines of each hunk of a diff, which stand once in the file."""
+    text = path.read_text(encoding="utf-8")
+    for hunk in re.split(r"^@@\n", hunks, flags=re.MULTILINE)[1:]:
+        lines = hunk.splitlines()
+        before = "\n".join(line[1:] for line in lines if line[:1] in (" ", "-"))
+        after = "\n".join(line[1:] for line in lines if line[:1] in (" ", "+"))
+        assert text.count(before) == 1, f"{path.name} does not have {before}"
+        text = text.replace(before, after)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def tree(tmp_path):
     for name in ("vlm_jax", "experiments", "configs"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    assert follow(folder) == ["vlm_jax/config/vqa.py", "vlm_jax/models/fusion.py"]
-    return folder
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
 
 
-def command(folder, module, *arguments):
-    line = [sys.executable, "-m", f"experiments.{module}", *arguments]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300)
+def command(tree, module, *arguments):
+    line = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    return subprocess.run(line, cwd=tree, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def test_a_fifth_fusion_takes_two_files(extended, data_directory):
-    shown = command(extended, "inspect_model", "configs/tiny.py", "--model.fusion.kind", "pooled", "--depth", "3")
+def train(tree, *arguments):
+    """The result of two steps."""
+    done = command(tree, "train", *arguments, "--name", "new", *SMALL)
+    assert done.returncode == 0, done.stderr
+    return json.loads((tree / "runs" / "new" / "result.json").read_text(encoding="utf-8"))
+
+
+def test_a_fusion_takes_two_places(tree, data_directory):
+    assert apply(tree, "A fusion") == ([], ["vlm_jax/config/vqa.py", "vlm_jax/models/fusion.py"])
+    options = ("--model.fusion.kind", "pooled")
+    shown = command(tree, "inspect_model", "configs/tiny.py", *options, "--depth", "3")
     assert "tiny: pooled, image_to_text, cls" in shown.stdout, shown.stderr
     assert "trunk/concat/layer_1" in shown.stdout
-    sizes = ("--training.steps", "2", "--training.batch-images", "2", "--training.evaluation-batch-images", "2")
-    options = ("--model.fusion.kind", "pooled", "--data.limit", "2", "--data.directory", str(data_directory), *sizes)
-    trained = command(extended, "train", "configs/tiny.py", *options)
-    assert trained.returncode == 0, trained.stderr
-    assert (extended / "runs" / "tiny" / "result.json").exists()
-
-
-def test_what_it_cannot_do_is_still_refused(extended):
-    options = ("--model.fusion.kind", "pooled", "--model.fusion.join", "product")
-    refused = command(extended, "train", "configs/tiny.py", *options)
+    refused = command(tree, "train", "configs/tiny.py", *options, "--model.fusion.join", "product")
     assert refused.returncode == 2
     assert "model.fusion.join belongs to model.fusion.kind=late" in refused.stderr
+    result = train(tree, "vqa", *options, "--data.limit", "2", "--data.directory", data_directory)
+    assert result["config"]["model"]["fusion"]["kind"] == "pooled"
+
+
+def test_a_task_takes_a_file_its_config_and_a_line(tree):
+    new, changed = apply(tree, "A task")
+    assert (new, changed) == (["vlm_jax/tasks/matching.py", "vlm_jax/config/matching.py"], ["vlm_jax/config/tasks.py"])
+    for number in range(12):
+        Image.fromarray(np.full((16, 16, 3), 20 * number, np.uint8)).save(tree / f"{number}.png")
+    rows = [{"image": f"{number}.png", "captions": [f"level {number % 3}"]} for number in range(12)]
+    (tree / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = ("--data.kind", "jsonl", "--data.images", tree, "--data.train", tree / "rows.jsonl")
+    result = train(tree, "matching", *data)
+    assert 0 <= result["metrics"]["accuracy"] <= 1
+    assert result["metrics"]["baseline/chance"] == 0.5
+    shown = command(tree, "inspect_model", "matching", *data, *SMALL)
+    assert "captions: 1 of" in shown.stdout, shown.stderr
+    compared = command(tree, "compare", "runs/new", "runs/new")
+    assert compared.returncode == 0, compared.stderr
+
+
+def test_a_data_set_takes_a_file_and_its_settings(tree):
+    assert apply(tree, "A data set") == (["vlm_jax/data/datasets/brightness.py"], ["vlm_jax/config/data.py"])
+    data = ("--data.kind", "brightness", "--data.directory", tree / "prepared")
+    assert set(train(tree, "vqa", *data)["metrics"]) >= {"accuracy", "accuracy/open", "baseline/majority"}
+
+
+def identifiers(path):
+    """The names in a file that code defines or uses, and its strings that are one name; no word of a comment."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for field in ("id", "attr", "arg", "name", "value"):
+            value = getattr(node, field, None)
+            if isinstance(value, str) and value.isidentifier():
+                yield value
 
 
 def test_every_name_on_the_page_exists():
-    for path in re.findall(r"`((?:vlm_jax|tests|configs)/[\w./]*)`", PAGE):
+    written = re.sub(r"^```.*?^```", "", PAGE, flags=re.DOTALL | re.MULTILINE)
+    for path in re.findall(r"`((?:vlm_jax|tests|configs)/[\w./]*)`", written):
         assert (ROOT / path).exists(), path
     files = [path for folder in ("vlm_jax", "experiments") for path in (ROOT / folder).rglob("*.py")]
-    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
-    for name in re.findall(r"`([A-Za-z_]{4,})(?:\(\w+\))?`", PAGE):
-        assert re.search(rf"\b{name}\b", code), name
+    names = {name for path in files for name in identifiers(path)} | {path.stem for path in files}
+    for name in re.findall(r"`([A-Za-z_]{4,})(?:\(\w+\))?`", written):
+        assert name in names, name

@@ -6,7 +6,7 @@ import pytest
 
 from vlm_jax.config.optimizers import SGD
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.vqa import batch_sums
@@ -27,7 +27,7 @@ def gpus():
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason="needs a GPU")]
 
 CONFIG = VQA(
-    model=Model(hidden_dropout_prob=0.1, text=Text(vocab_size=50)),
+    model=Model(hidden_dropout_prob=0.1, text=TextInput(vocab_size=50)),
     optimizer=SGD(learning_rate=0.1, warmup_steps=0, schedule="constant"),
     training=TextTraining(steps=10, batch_images=8),
 )

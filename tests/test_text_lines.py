@@ -10,7 +10,7 @@ from vlm_jax.ablation.items import read_items
 from vlm_jax.ablation.records import read_run
 from vlm_jax.ablation.study_report import _remembered
 from vlm_jax.config.vqa import VQA
-from vlm_jax.data.json_files import lines
+from vlm_jax.data.user_files.json_files import lines
 from vlm_jax.data.wordpiece import read_tokenizer
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import to_json

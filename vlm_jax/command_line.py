@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from vlm_jax.config.tasks import TASKS, Config
+from vlm_jax.config.run import Config
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
 from vlm_jax.failures import check_writable_name, explained, quiet_end, quiet_libraries
 from vlm_jax.interrupts import discard, installed

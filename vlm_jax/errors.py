@@ -31,3 +31,17 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     choices = sorted(choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else one_of(choices)
+
+
+def shown(value: object) -> str:
+    """A value as a message can show it: short, on one line, nothing a terminal would act on."""
+    if isinstance(value, dict | list):
+        return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 60 else f"{value[:60]!r}..."
+    return {"None": "null", "True": "true", "False": "false"}.get(text := repr(value), text[:60])
+
+
+def counted(count: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

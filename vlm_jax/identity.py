@@ -6,13 +6,12 @@ and texts. The mark of a setting stands beside its type (`settings/effects.py`).
 
 from typing import Any, NamedTuple, TypeVar
 
-from vlm_jax.config.run import Run
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import flat, json_tree, tree_of
 
-AnyRun = TypeVar("AnyRun", bound=Run)
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 class Change(NamedTuple):
@@ -64,7 +63,7 @@ def same_schedule(old: Config, new: Config) -> bool:
     return first == second or (old.optimizer.schedule == "constant" and min(warmup, first) == min(warmup, second))
 
 
-def with_settings_of(config: AnyRun, other: AnyRun, *marks: Effect) -> AnyRun:
+def with_settings_of(config: AnyConfig, other: AnyConfig, *marks: Effect) -> AnyConfig:
     """The config with the settings of these effects as `other` has them, where it has them."""
     values, names = flat(tree_of(other)), effects(config)
     return with_changes(

@@ -3,14 +3,13 @@
 That finds accidents: a flipped bit, half a copy, an edit by hand. It stops nobody who means harm and has this code.
 """
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.files import flush, sha256, text_sha256, write_text
 
 MANIFEST = "manifest.json"
 _SEAL = "sha256_of_the_rest"
@@ -18,16 +17,7 @@ _SEAL = "sha256_of_the_rest"
 
 def write_manifest(file: Path, content: dict[str, Any]) -> None:
     """Write a manifest, whole or not at all; when this returns, it is on the disk."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as stream:
-            json.dump(content | {_SEAL: _digest_of(content)}, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-    _flush(file.parent)
+    write_text(file, json.dumps(content | {_SEAL: _digest_of(content)}, indent=1))
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
@@ -45,7 +35,7 @@ def read_manifest(file: Path) -> dict[str, Any]:
 
 def file_entry(file: Path) -> dict[str, Any]:
     """What a manifest says of a file. When this returns, the file is on the disk, as the manifest will be."""
-    _flush(file)
+    flush(file)
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
@@ -93,19 +83,5 @@ def matches_digests(folder: Path, file: Path) -> bool:
         return False
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digest_of(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+    return text_sha256(json.dumps(content, sort_keys=True))

@@ -2,15 +2,16 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.config.tasks import TASKS, Config
+from vlm_jax.config.run import Config
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError, nearest
 from vlm_jax.failures import check_writable_name
+from vlm_jax.files import replaced
 from vlm_jax.identity import Change, changes
 from vlm_jax.integrity import MANIFEST, change, file_entry, read_manifest, write_manifest
 from vlm_jax.invocation import command_name
@@ -183,20 +184,13 @@ class RunFolder:
 
         One that the manifest lists or should, it lists as it is now. Killed in between, the manifest knows both.
         """
-        part = self.path / f".{name}.{os.getpid()}.part"
-        try:
+        with replaced(self.path / name) as part:
             # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes JSON's own escape for it.
-            with part.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
             listed = self.manifest()
             if listed is not None and name in listed:
                 both = listed[name] | {"or": file_entry(part)}
                 write_manifest(self.path / MANIFEST, {"files": listed | {name: both}})
-            part.replace(self.path / name)
-        finally:
-            part.unlink(missing_ok=True)
         if listed is not None and name in (*listed, *SETUP):
             self.seal(name)
 

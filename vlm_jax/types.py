@@ -6,43 +6,46 @@ tokens, `G` image grid positions, `C` image feature channels, `E` text embedding
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+Parameters = dict[str, Any]
+"""A nested dict of arrays; a path such as `trunk/layer_0/attention/query/kernel` names a leaf."""
 Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX arrays on the device
 
 
-class Question(NamedTuple):
-    """One text about one image, as people wrote it: a question, or a caption, which has no answers."""
+class Text(NamedTuple):
+    """One text about one image, as people wrote it: a question, a caption or a prompt."""
 
-    question_id: str
+    text_id: str
     text: str
-    answers: tuple[str, ...]
-    """Every accepted answer, repeated as often as people gave it."""
-    kind: str
+    answers: tuple[str, ...] = ()
+    """Every accepted answer to a question, repeated as often as people gave it."""
+    kind: str = ""
     """The question type that scores are reported by, such as `yes_no` or `open`; `caption` for a caption."""
 
 
 class Example(NamedTuple):
-    """One image and everything that was said about it: what a data set yields, still undecoded."""
+    """One image and all texts about it: what a data set yields, still undecoded."""
 
     image_id: str
-    image: bytes | Path | Int[np.ndarray, "gh gw"] | UInt8[np.ndarray, "h w 3"]
-    """The encoded image file (PNG, JPEG, ...), or where it is: read when it is decoded. Or its codes; or, of one that
-    was drawn, its pixels, at the model's size."""
-    questions: tuple[Question, ...] = ()
+    image: bytes | Path | UInt8[np.ndarray, "h w 3"]
+    """The encoded image file (PNG, JPEG, ...), or its path: read when it is decoded; or pixels at the model's size."""
+    texts: tuple[Text, ...] = ()
     scene: str | None = None
-    """What was drawn, as JSON (`scenes.scene.from_json`); None where nobody knows."""
+    """The rendered scene as JSON (`scenes.scene.from_json`); None where it is unknown."""
+    image_tokens: Int[np.ndarray, "gh gw"] | None = None
+    """What an image tokenizer made of the image: then a batch has these tokens and no pixels."""
 
 
 class Batch(NamedTuple):
     """What a model sees: `I` images with `K` question slots each. One question an image is K = 1."""
 
-    image: Float[Array, "I h w 3"] | Float[Array, "I G C"] | Int[Array, "I gh gw"]
-    """Normalised pixels, or precomputed grid features, or an image tokenizer's codes."""
+    image: Float[Array, "I h w 3"] | Float[Array, "I G C"] | None
+    """Normalised pixels, or precomputed grid features; None where there are image tokens."""
     input_ids: Int[Array, "I K T"]
     text_mask: Bool[Array, "I K T"]
     """True at real tokens."""
@@ -54,13 +57,15 @@ class Batch(NamedTuple):
     """1 for a real question, 0 for an empty slot or an image that only fills the batch."""
     index: Int[Array, " I"]
     """Position of the image in the global batch: the seed of its randomness."""
+    image_tokens: Int[Array, "I gh gw"] | None = None
+    """The ids that an image tokenizer gave; None where there is an image."""
 
 
 class LoadedBatch(NamedTuple):
     """A batch and what the host must remember of it."""
 
     batch: Batch
-    question_ids: list[list[str]]
+    text_ids: list[list[str]]
     """`[I][K]`, the empty string in empty slots."""
 
 

@@ -3,7 +3,6 @@
 import jax
 import pytest
 
-from vlm_jax.ablation import costs
 from vlm_jax.ablation.costs import TOLERANCE, cost, matched
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
@@ -16,7 +15,7 @@ from vlm_jax.settings.presets import load_preset
 @pytest.fixture(scope="module")
 def tiny(pytestconfig):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(costs, "_classes", lambda data: 13)
+        patch.setattr("vlm_jax.tasks.vqa._count_answers", lambda data: 13)
         yield load_preset(pytestconfig.rootpath / "configs" / "tiny.py", TASKS)
 
 

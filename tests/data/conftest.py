@@ -9,7 +9,7 @@ from vlm_jax.config.images import AugmentedImages
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -24,12 +24,12 @@ def splits(data):
 
 @pytest.fixture(scope="session")
 def encoder(splits):
-    texts = [question.text for example in splits["train"] for question in example.questions]
+    texts = [question.text for example in splits["train"] for question in example.texts]
     tokenizer, answers = Tokenizer.build(texts, 256), AnswerVocabulary.build(splits["train"])
     image = AugmentedImages(size=(32, 32), flip=True, shift=3)
 
     def make(**changes):
         default = ExampleEncoder(tokenizer, answers, image, max_length=16, texts_per_image=10)
-        return dataclasses.replace(default, _tokens={}, _targets={}, **changes)
+        return dataclasses.replace(default, **changes)
 
     return make

@@ -4,11 +4,11 @@ import pytest
 
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.errors import InputError
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 
 def example(*answers):
-    return Example("1", b"", tuple(Question("q", "what?", references, "open") for references in answers))
+    return Example("1", b"", tuple(Text("q", "what?", references, "open") for references in answers))
 
 
 def test_common_answers_come_first_and_ties_are_alphabetical():

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlm_jax.data import text as module
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data import tokenizer as module
+from vlm_jax.data.tokenizer import Tokenizer
 
 TEXTS = ["What colour is the shape?", "is there a red circle", "naïve [MASK] <mask> 猫 e\u0301 don't 12,5"]
 # White space of every kind, control signs that vanish, signs that combine, added tokens, words too long to be read.
@@ -62,7 +62,7 @@ def test_a_hundred_million_characters_fit(tmp_path):
     tokenizer = Tokenizer.build(TEXTS * 3, 200)
     tokenizer.save(tmp_path)
     code = (
-        "import resource, sys; from vlm_jax.data.text import Tokenizer\n"
+        "import resource, sys; from vlm_jax.data.tokenizer import Tokenizer\n"
         f"tokenizer = Tokenizer.load({str(tmp_path)!r}); tokenizer.encode(['a'], 8)\n"
         "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize() + 2**29\n"
         "resource.setrlimit(resource.RLIMIT_AS, (now, now))\n"

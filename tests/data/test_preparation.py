@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vlm_jax.data import preparation
-from vlm_jax.data.builders.shape_scenes import ShapeScenes
+from vlm_jax.data.datasets.shape_scenes import ShapeScenes
 from vlm_jax.data.preparation import prepare
 from vlm_jax.errors import InputError, MachineError
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from vlm_jax.data.report import caption_report, listing, plain, report
 from vlm_jax.data.statistics import answers_of, describe, describe_captions, histogram, inspect_images, shared
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 
 def example(image_id, *answers, image=b"", text="what is it?"):
-    questions = tuple(Question(f"{image_id}/{n}", text, references, "open") for n, references in enumerate(answers))
+    questions = tuple(Text(f"{image_id}/{n}", text, references, "open") for n, references in enumerate(answers))
     return Example(image_id, image, questions)
 
 
@@ -111,7 +111,7 @@ def test_the_report():
 
 
 def captioned(image_id, *captions, kind="caption"):
-    return Example(image_id, b"", tuple(Question(f"{image_id}#{n}", c, (), kind) for n, c in enumerate(captions)))
+    return Example(image_id, b"", tuple(Text(f"{image_id}#{n}", c, (), kind) for n, c in enumerate(captions)))
 
 
 CAPTIONED = [captioned("1", "A cat.", "a cat", "Two cats sit"), captioned("2", "a dog", kind="tag")]

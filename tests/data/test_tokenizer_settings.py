@@ -7,7 +7,7 @@ import pytest
 
 from tests.data import scripts
 from tests.data.scripts import TEXTS, settings
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.tokenizer_settings import CLASSES, FIXED, IGNORED, read_settings
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.errors import InputError

@@ -15,7 +15,7 @@ from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining, Training
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import with_changes
@@ -49,7 +49,7 @@ def generation_config(directory, tokenizer, **changes):
             num_attention_heads=2,
             num_layers=1,
             intermediate_size=32,
-            text=Text(vocab_size=128, max_length=24),
+            text=TextInput(vocab_size=128, max_length=24),
         ),
         optimizer=AdamW(learning_rate=3e-3, warmup_steps=5),
         training=TextTraining(steps=20, texts_per_image=1, **SHORT),
@@ -95,7 +95,7 @@ def captioning_run(directory):
             num_layers=1,
             intermediate_size=16,
             image=SmallCNN(stem_width=4, widths=(8,), blocks=(0,)),
-            text=Text(vocab_size=128, max_length=24),
+            text=TextInput(vocab_size=128, max_length=24),
         ),
         training=TextTraining(
             steps=1, batch_images=8, texts_per_image=10, evaluate_every=1, log_every=1, evaluation_batch_images=8

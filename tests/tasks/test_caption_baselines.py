@@ -18,13 +18,13 @@ from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
 from vlm_jax.tasks import caption_baselines
 from vlm_jax.tasks.caption_baselines import consensus_captions, constant_captions, nearest_captions
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "captions_gold.json.gz"
 
 
 def example(*captions):
-    return Example(captions[0], b"", tuple(Question("", caption, (), "caption") for caption in captions))
+    return Example(captions[0], b"", tuple(Text("", caption, (), "caption") for caption in captions))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def coco():
 
 
 def texts_of(train):
-    return [[question.text for question in each.questions] for each in train]
+    return [[text.text for text in each.texts] for each in train]
 
 
 def words_of(train):
@@ -44,7 +44,7 @@ def words_of(train):
 
 def test_the_constant_caption_is_the_best_of_all(coco):
     # 54 captions, fewer than would be drawn: all are tried. An image counts once, however many captions it has.
-    train = [each._replace(questions=each.questions[: 1 + place % 5]) for place, each in enumerate(coco[:18])]
+    train = [each._replace(texts=each.texts[: 1 + place % 5]) for place, each in enumerate(coco[:18])]
     references = words_of(train)
     best = {text: cider_d([word] * 18, references)
             for texts, words in zip(texts_of(train), references, strict=True)

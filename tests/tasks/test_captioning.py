@@ -21,10 +21,10 @@ from vlm_jax.config.data import SceneCaptions
 from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import score_captions
 from vlm_jax.models.vlm import VisualLanguageModel
@@ -40,7 +40,7 @@ from vlm_jax.tasks.captioning import Captioning, batch_sums
 from vlm_jax.tasks.nearest_image import nearest, nearest_few, spread
 from vlm_jax.training.optimizer import frozen_mask
 from vlm_jax.trees import flatten
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 PRESET, EMOJI = (str(CONFIGS / f"{name}.py") for name in ("shape_scenes_captioning", "emoji_captioning"))
@@ -78,7 +78,7 @@ def examples(count):
     made = []
     for number, scene in enumerate(scenes(count)):
         texts = (caption(scene), f"an image with number {number}")
-        questions = tuple(Question(f"{number}#{n}", text, (), "caption") for n, text in enumerate(texts, 1))
+        questions = tuple(Text(f"{number}#{n}", text, (), "caption") for n, text in enumerate(texts, 1))
         made.append(Example(str(number), png(render(scene)), questions, to_json(scene)))
     return made
 
@@ -94,11 +94,11 @@ def task():
             num_layers=1,
             intermediate_size=16,
             image=SmallCNN(stem_width=4, widths=(8,), blocks=(0,)),
-            text=Text(vocab_size=128, max_length=12),
+            text=TextInput(vocab_size=128, max_length=12),
         ),
         training=TextTraining(texts_per_image=2, label_smoothing=0.1, evaluation_batch_images=4),
     )
-    texts = [question.text for example in examples(10) for question in example.questions]
+    texts = [text.text for example in examples(10) for text in example.texts]
     encode = ExampleEncoder(Tokenizer.build(texts, 128), None, config.image, max_length=12, texts_per_image=2)
     return Captioning(config, encode)
 
@@ -118,7 +118,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
     sums = jax.jit(task.loss_sums)(params, batch, None)
     loss = words = right = 0.0
     for image, row in enumerate(rows):
-        for slot in row.questions:
+        for slot in row.texts:
             ids = row.example.input_ids[slot][row.example.text_mask[slot]]
             text = jnp.asarray(ids)[None, None]
             logits = task.model.apply(
@@ -156,7 +156,7 @@ def test_every_image_gets_its_caption_in_order(task, params):
     for one, example in zip(together, questions, strict=True):
         (alone,) = task.predict(params, [example], batch_images=1)
         assert alone.text == one.text
-        assert one.references == tuple(question.text for question in example.questions)
+        assert one.references == tuple(text.text for text in example.texts)
         assert one.check == check_caption(one.text, scenes(int(one.image_id) + 1)[-1])
     blind = task.predict(params, questions, see_image=False)
     assert len({c.text for c in blind}) == 1  # nothing tells the images apart
@@ -199,7 +199,7 @@ def test_one_caption_for_every_image_is_warned_of(task, params):
 
 def test_baselines_name_what_a_blind_model_reaches(task, params):
     questions, seen = examples(6), examples(10)
-    train = [*seen, seen[0]._replace(questions=seen[3].questions)]
+    train = [*seen, seen[0]._replace(texts=seen[3].texts)]
     baselines = task.baselines(params, questions, train, task.predict(params, questions))
     assert {name.rsplit("/", 1)[0] for name in baselines if "/difference" not in name} == {
         "baseline/shuffled_images", "baseline/no_image", "baseline/constant", "baseline/nearest_image",
@@ -208,9 +208,7 @@ def test_baselines_name_what_a_blind_model_reaches(task, params):
     constant = constant_captions(train, task.config.seed)["constant"]
     assert (
         baselines["baseline/constant/cider_d"]
-        == score_captions([constant] * 6, [[question.text for question in example.questions] for example in questions])[
-            "cider_d"
-        ]
+        == score_captions([constant] * 6, [[text.text for text in example.texts] for example in questions])["cider_d"]
     )
     expected = rule_scores([check_caption(constant, scene) for scene in scenes(6)])
     assert baselines["baseline/constant/rule_accuracy"] == expected["rule_accuracy"]
@@ -223,7 +221,7 @@ def test_the_nearest_training_image_gives_its_first_caption(task, params):
     for number in (7, 2, 5, 2, 8):  # more than a batch, in another order, one of them twice
         pixels = render(scenes(number + 1)[-1]).copy()
         pixels[:2, :2] += 1
-        label, other = train[number].questions
+        label, other = train[number].texts
         references = (label, other._replace(text="no such text"))
         questions.append(Example(f"asked {len(questions)}", png(pixels), references, train[number].scene))
     baselines = task.baselines(params, questions, train, task.predict(params, questions))
@@ -251,13 +249,11 @@ def test_the_five_nearest_training_images_agree_on_a_caption(task, params):
     train, questions = [], []
     for number, scene in enumerate(scenes(4)):
         pixels = render(scene).copy()
-        questions.append(
-            Example(f"asked {number}", png(pixels), (Question("", f"thing number {number}", (), "caption"),))
-        )
+        questions.append(Example(f"asked {number}", png(pixels), (Text("", f"thing number {number}", (), "caption"),)))
         for copy in range(5):
             pixels[:4, :4] = 0 if copy else pixels[:4, :4]
             text = f"thing number {number}" if copy else "another text about it"
-            train.append(Example(f"{number} {copy}", png(pixels), (Question("", text, (), "caption"),)))
+            train.append(Example(f"{number} {copy}", png(pixels), (Text("", text, (), "caption"),)))
     baselines = task.baselines(params, questions, train, task.predict(params, questions))
     assert baselines["baseline/nearest_consensus/exact_match"] == 1.0
     assert baselines["baseline/nearest_image/exact_match"] == 0.0
@@ -443,7 +439,7 @@ def test_predict_captions_files_and_folders(run, images, monkeypatch, capsys):
 def test_the_log_likelihood_of_any_text(task, params):
     """Every word and the end of the text, from its logits alone; whatever else is in the batch."""
     some = examples(6)
-    texts = [each.questions[place % 2].text for place, each in enumerate(some)]
+    texts = [each.texts[place % 2].text for place, each in enumerate(some)]
     wanted = []
     for each, text in zip(some, texts, strict=True):
         ids, mask = task.encode.encode_texts([text])

@@ -18,11 +18,11 @@ from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.tasks import image_generation
 from vlm_jax.tasks.baselines import baseline_warnings
+from vlm_jax.tasks.examples import ChangedExamples
 from vlm_jax.tasks.generated import GeneratedImages, log_frequency, score_generated, warnings_about
 from vlm_jax.tasks.image_distance import ImageFeatures, distances
 from vlm_jax.tasks.image_generation import ImageGeneration
 from vlm_jax.tasks.reranker import Reranker
-from vlm_jax.tasks.shared import ChangedExamples
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer
 from vlm_jax.training.setup import load_trained, make_encoder
 
@@ -140,7 +140,7 @@ def test_a_reranker_reads_images_as_a_captioner_reads_files(captioning_run, caps
     task, params, _ = load_trained(config, captioning_run, make_encoder(config, captioning_run), which="best")
     examples = [open_split(config.data, "validation")[place] for place in range(3)]
     pixels = np.stack([decode_image(each.image, max_pixels=10_000) for each in examples])
-    texts = [each.questions[0].text for each in examples]
+    texts = [each.texts[0].text for each in examples]
     reranker = Reranker(task, params, {})
     found = reranker(pixels, texts)
     assert not capsys.readouterr().err

@@ -21,7 +21,7 @@ from vlm_jax.config.quantizers import FSQ, VQ
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.decoding import mask_tokens
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
@@ -199,7 +199,7 @@ def test_the_loss_is_the_cross_entropy_of_masked_tokens(generation_run, slots, s
     task = ImageGeneration(config, encode, TrainedTokenizer(generation_run.path / TOKENIZER))
     train = task.prepare(open_split(config.data, "train"))
     task.learn_from(train)
-    counts = np.bincount(np.ravel([example.image for example in train]), minlength=48)
+    counts = np.bincount(np.ravel([example.image_tokens for example in train]), minlength=48)
     weights = (np.maximum(counts, 10) / counts.sum()) ** -power
     weights /= (weights * counts).sum() / counts.sum()
     params = task.init_params(jax.random.key(0))
@@ -208,14 +208,14 @@ def test_the_loss_is_the_cross_entropy_of_masked_tokens(generation_run, slots, s
     keys = jax.random.split(jax.random.key(1), 4)
     sums = task.loss_sums(params, batch, keys)
     places = jax.vmap(lambda key: jax.random.fold_in(key, MASK))(keys)
-    shown, is_masked = mask_tokens(jnp.asarray(batch.image), places, schedule="cosine", mask_id=48)
+    shown, is_masked = mask_tokens(jnp.asarray(batch.image_tokens), places, schedule="cosine", mask_id=48)
     inputs = (shown, jnp.asarray(batch.input_ids), jnp.asarray(batch.text_mask))
     logits = np.asarray(task.model.apply({"params": params}, *inputs, method="image_token_logits"), np.float64)
     log_p = logits + np.log(weights) - np.log((weights * np.exp(logits)).sum(-1, keepdims=True))
     loss = weight = right = 0
     for image in range(3):
         for position in np.flatnonzero(np.asarray(is_masked[image])):
-            code = batch.image[image].ravel()[position]
+            code = batch.image_tokens[image].ravel()[position]
             row = log_p[image, 0, position]
             share = 64 / np.sum(is_masked[image]) if even else 1
             loss -= share * weights[code] * ((1 - smoothing) * row[code] + smoothing * row.mean())
@@ -233,7 +233,7 @@ def test_token_frequency_power_weights_the_loss_and_keeps_probabilities(generati
     )
     train = task.prepare(open_split(config.data, "train"))
     task.learn_from(train)
-    counts = np.bincount(np.ravel([example.image for example in train]), minlength=48)
+    counts = np.bincount(np.ravel([example.image_tokens for example in train]), minlength=48)
     assert np.argmax(task._weights) == np.argmin(counts) and task._weights.max() > 10 * task._weights.min()
     assert np.average(task._weights, weights=counts) == pytest.approx(1, rel=1e-5)
 

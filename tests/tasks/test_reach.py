@@ -6,19 +6,19 @@ import pytest
 from vlm_jax.config.images import ImageInput
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.metrics.captions import score_captions
 from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.sampling import Sampling, sample_scene
 from vlm_jax.scenes.scene import to_json
 from vlm_jax.tasks import reach
 from vlm_jax.tasks.reach import answer_reach, caption_reach, image_token_reach
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 
 def answered(*answers):
     """An image a question."""
-    return [Example(str(n), b"", (Question(str(n), "what?", given, "open"),)) for n, given in enumerate(answers)]
+    return [Example(str(n), b"", (Text(str(n), "what?", given, "open"),)) for n, given in enumerate(answers)]
 
 
 def lines(train, validation, accuracy="soft", **vocabulary):
@@ -98,13 +98,13 @@ def test_a_large_split_is_looked_into_at_equal_distances(monkeypatch):
 def captioned(*captions, scenes=None):
     rows = []
     for number, texts in enumerate(captions):
-        questions = tuple(Question(f"{number}#{n}", text, (), "caption") for n, text in enumerate(texts))
+        questions = tuple(Text(f"{number}#{n}", text, (), "caption") for n, text in enumerate(texts))
         rows.append(Example(str(number), b"", questions, None if scenes is None else to_json(scenes[number])))
     return rows
 
 
 def encoder(examples, *, max_length=12, vocabulary=128):
-    texts = [question.text for each in examples for question in each.questions]
+    texts = [text.text for each in examples for text in each.texts]
     tokenizer = Tokenizer.build(texts, vocabulary)
     return ExampleEncoder(tokenizer, None, ImageInput(size=(8, 8)), max_length=max_length, texts_per_image=1)
 
@@ -119,7 +119,7 @@ CAPTIONED = captioned(("a red cat", "the cat"), ("two dogs run",), ("a boat at s
 def test_references_as_the_model_writes_them():
     found = caption_reach(CAPTIONED, CAPTIONED, encoder(CAPTIONED), metric="cider_d")
     assert "1 to 3 captions, median 2" in found[0]
-    texts = [[question.text for question in each.questions] for each in CAPTIONED]
+    texts = [[text.text for text in each.texts] for each in CAPTIONED]
     assert value(found) == pytest.approx(score_captions([each[0] for each in texts], texts)["cider_d"], abs=1e-4)
     assert value(found) > 0 and warned(found) == []
     cut = caption_reach(CAPTIONED, CAPTIONED, encoder(CAPTIONED, max_length=4), metric="cider_d")
@@ -154,13 +154,13 @@ def test_codes_that_lose_the_objects_are_found():
     from vlm_jax.scenes.rendering import render
 
     scenes = [sample_scene(np.random.default_rng(seed), Sampling(64, 1, 2)) for seed in range(3)]
-    rows = [Example(str(n), np.full((2, 2), n, np.int32), (), to_json(scene)) for n, scene in enumerate(scenes)]
+    rows = [Example(str(n), b"", (), to_json(scene), np.full((2, 2), n, np.int32)) for n, scene in enumerate(scenes)]
     generated = np.stack([render(scene) for scene in scenes])
     found = image_token_reach(rows, lambda tokens: generated[tokens[:, 0, 0]], metric="objects_right")
     assert value(found) == 1 and warned(found) == []
     grey = image_token_reach(rows, lambda tokens: np.full_like(generated, 128), metric="objects_right")
     assert value(grey) == 0 and "tokenizer" in warned(grey)[0]
-    same = [row._replace(image=rows[0].image) for row in rows]
+    same = [row._replace(image_tokens=rows[0].image_tokens) for row in rows]
     (warning,) = image_token_reach(same, lambda tokens: generated, metric="log_likelihood")
     assert (
         "same image tokens" in warning

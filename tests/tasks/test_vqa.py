@@ -14,19 +14,19 @@ from vlm_jax.config.data import EasyVQA
 from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Concat, Model, PerToken
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, soft_accuracy
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.baselines import baseline_warnings, shuffled_difference
-from vlm_jax.tasks.shared import shuffled_images
+from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.tasks.vqa import VisualQuestionAnswering, batch_sums
-from vlm_jax.types import Batch, Example, Question
+from vlm_jax.types import Batch, Example, Text
 
 CONFIG = VQA(
     data=EasyVQA(threads=1),
@@ -38,7 +38,7 @@ CONFIG = VQA(
         num_layers=2,
         fusion=Concat(attention_pattern="bidirectional"),
         image=SmallCNN(stem_width=4, widths=(8,), blocks=(0,)),
-        text=Text(vocab_size=64, max_length=8),
+        text=TextInput(vocab_size=64, max_length=8),
     ),
     training=TextTraining(texts_per_image=3, label_smoothing=0.1, evaluation_batch_images=4),
 )
@@ -53,7 +53,7 @@ def picture(seed):
 def example(number, *pairs):
     """An image and its questions, each given as (text, answers)."""
     questions = [
-        Question(f"{number}/{i}", text, answers, "yes_no" if text.startswith("is") else "open")
+        Text(f"{number}/{i}", text, answers, "yes_no" if text.startswith("is") else "open")
         for i, (text, answers) in enumerate(pairs)
     ]
     return Example(f"image {number}", picture(number), tuple(questions))
@@ -73,11 +73,11 @@ EXAMPLES = [
     example(3, (COLOUR, ("mauve",)), (SHAPE, ("square", "oval")), (ROUND, ("no",))),
     example(4, (RED, ("no",))),
 ]
-QUESTIONS = [question for each in EXAMPLES for question in each.questions]
+QUESTIONS = [question for each in EXAMPLES for question in each.texts]
 
 
 def encoder(slots):
-    texts = [question.text for each in TRAIN for question in each.questions]
+    texts = [question.text for each in TRAIN for question in each.texts]
     return ExampleEncoder(
         Tokenizer.build(texts, 64),
         AnswerVocabulary.build(TRAIN),
@@ -182,7 +182,7 @@ def test_many_questions_per_image_have_the_loss_of_one_per_image(params, attenti
 def expected_probabilities(task, params):
     """Of the 7 known answers to each question asked alone."""
     alone = encoder(1)
-    each = [Row(alone(item), [place]) for item in EXAMPLES for place in range(len(item.questions))]
+    each = [Row(alone(item), [place]) for item in EXAMPLES for place in range(len(item.texts))]
     batch = make_batch(each, alone, size=len(each)).batch
     inputs = (batch.image, batch.input_ids, batch.text_mask)
     logits = jax.jit(task.model.apply, static_argnames="method")({"params": params}, *inputs, method="answer_logits")
@@ -192,7 +192,7 @@ def expected_probabilities(task, params):
 def test_predictions_are_every_question_in_order(task, params):
     predictions = task.predict(params, EXAMPLES)
     assert [prediction.question for prediction in predictions] == QUESTIONS
-    assert [p.image_id for p in predictions] == [each.image_id for each in EXAMPLES for _ in each.questions]
+    assert [p.image_id for p in predictions] == [each.image_id for each in EXAMPLES for _ in each.texts]
     expected = expected_probabilities(task, params)
     assert len(task.encode.answers) == 7
     for prediction, probabilities in zip(predictions, expected, strict=True):

@@ -16,7 +16,7 @@ from vlm_jax.config.encoders import Patches
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
@@ -79,7 +79,7 @@ def config_of(place, *, steps=STEPS, **changes):
             intermediate_size=8,
             hidden_dropout_prob=0.1,
             image=Patches(patch_size=8),
-            text=Text(vocab_size=WORDS, max_length=8),
+            text=TextInput(vocab_size=WORDS, max_length=8),
         ),
         optimizer=AdamW(schedule="constant", warmup_steps=2, ema=0.9),
         training=TextTraining(steps=steps, batch_images=4, evaluate_every=MORE),

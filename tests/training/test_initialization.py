@@ -183,7 +183,7 @@ def run(bert, data_directory, tmp_path_factory):
 
 
 def test_a_run_records_its_sources_and_takes_the_tokenizer(run, bert):
-    from vlm_jax.data.text import Tokenizer
+    from vlm_jax.data.tokenizer import Tokenizer
 
     record = json.loads((run / "weights.json").read_text())
     assert record == json.loads((run / "result.json").read_text())["weights"]

@@ -17,7 +17,7 @@ from vlm_jax.ablation.records import read_run
 from vlm_jax.config.initialization import PixelModelInit
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import entries_below, matches_digests, read_manifest, write_digests, write_manifest
 from vlm_jax.run_claim import claim

@@ -25,15 +25,15 @@ from vlm_jax.config.images import AugmentedImages, ImageInput
 from vlm_jax.config.optimizers import SGD
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining, Training
-from vlm_jax.config.trunk import Text
+from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA
 from vlm_jax.config.vqa import Model as VQAModel
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
-from vlm_jax.tasks import TASKS
+from vlm_jax.tasks import task_class
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, save_tokenizer
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
@@ -44,7 +44,7 @@ from vlm_jax.types import Batch
 ROOT = Path(__file__).parent.parent.parent
 TRUNK = {
     "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_layers": 1, "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1, "text": Text(vocab_size=20),
+    "attention_probs_dropout_prob": 0.1, "text": TextInput(vocab_size=20),
 }  # fmt: skip
 CNN = SmallCNN(stem_width=4, widths=(8,), blocks=(0,))
 TOKENIZER = {"quantizer": FSQ(levels=(3, 3)), "patch_size": 4, "widths": (8, 8), "depths": (1, 0)}
@@ -99,7 +99,8 @@ def make_batch(step, task):
     words = np.arange(6)[None, None] < random.integers(2, 7, (8, slots, 1))
     image = random.normal(size=(8, 16, 16, 3)).astype(np.float32)
     return Batch(
-        image=random.integers(0, 9, (8, 2, 2)).astype(np.int32) if codes else image,
+        image=None if codes else image,
+        image_tokens=random.integers(0, 9, (8, 2, 2)).astype(np.int32) if codes else None,
         input_ids=random.integers(1, 20, (8, slots, 6)).astype(np.int32),
         text_mask=words & (weight > 0)[..., None],
         answers=random.integers(0, 5, (8, slots, 1)).astype(np.int32),
@@ -116,12 +117,12 @@ def make_task(name):
     tokenizer = Tokenizer.build(["abcdefgh"], 20)
     encode = ExampleEncoder(tokenizer, answers, config.image, max_length=6, texts_per_image=3)
     if name != "image_generation":
-        return TASKS[name](config, encode)
+        return task_class(name)(config, encode)
     with tempfile.TemporaryDirectory() as folder:
         file, tokenizer_config = Path(folder) / "tokenizer.safetensors", CONFIGS["image_tokenizer"]
-        params = TASKS["image_tokenizer"](tokenizer_config, encode).init_params(jax.random.key(0))
+        params = task_class("image_tokenizer")(tokenizer_config, encode).init_params(jax.random.key(0))
         save_tokenizer(file, tokenizer_config, params)
-        return TASKS[name](config, dataclasses.replace(encode, texts_per_image=1), TrainedTokenizer(file))
+        return task_class(name)(config, dataclasses.replace(encode, texts_per_image=1), TrainedTokenizer(file))
 
 
 def changed(*, images=8, accumulation=1, task="vqa", **compute):

@@ -11,7 +11,7 @@ import pytest
 from tests.weights import fixtures, own
 from tests.weights.own import config, fresh
 from vlm_jax.command_line import parse_train
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.training.initialization import start

@@ -217,9 +217,9 @@ def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_befor
     step, before = int(message[1]), int(message[2])
     assert 1 < step == before + 1 < HALF
     known = {
-        question.question_id
+        question.text_id
         for example in open_split(EasyVQA(directory=Path(data_directory)), "train")
-        for question in example.questions
+        for question in example.texts
     }
     assert len(set(message[3].split(", ")) & known) == 20
     assert f"step {before}/{STEPS} " in output and f"step {step}/{STEPS} " not in output

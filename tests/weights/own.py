@@ -11,7 +11,7 @@ from tests.parameters import random_parameters
 from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, Scratch
-from vlm_jax.config.trunk import CustomLayout, Text
+from vlm_jax.config.trunk import CustomLayout, TextInput
 from vlm_jax.config.vqa import VQA, Model
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.wordpiece import bert_tokenizer
@@ -80,7 +80,7 @@ def config(source=None, changes=None):
             num_layers=2,
             intermediate_size=24,
             image=SmallCNN(widths=(8, 8), blocks=(0, 0), stem_width=8),
-            text=Text(vocab_size=len(WORDS), max_length=12),
+            text=TextInput(vocab_size=len(WORDS), max_length=12),
             layout=CustomLayout(max_position_embeddings=20),
         ),
         init=PartsInit(text=str(source)) if source else Scratch(),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.packages import in_package
 from vlm_jax.weights.converted_model import read
 from vlm_jax.weights.text_encoder import TextEncoder

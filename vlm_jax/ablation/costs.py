@@ -3,14 +3,11 @@
 import functools
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from vlm_jax.config.data import DataSet
-from vlm_jax.config.image_generation import ImageGeneration
-from vlm_jax.config.image_tokenizer import ImageTokenizer
 from vlm_jax.config.initialization import ModelInit
-from vlm_jax.config.tasks import Config, TextConfig
-from vlm_jax.config.vqa import VQA
+from vlm_jax.config.run import Config
+from vlm_jax.config.trunk import TextConfig
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 
@@ -30,23 +27,13 @@ class Cost(NamedTuple):
     trained."""
 
 
-@functools.lru_cache
-def _classes(data: DataSet) -> int:
-    from vlm_jax.data.answers import AnswerVocabulary
-    from vlm_jax.data.sources import open_split
-
-    return len(AnswerVocabulary.build(open_split(data, "train"), min_count=data.min_answer_count))
-
-
 @functools.lru_cache(maxsize=256)
 def cost(config: Config) -> Cost:
     """Parameters and FLOPs of a checked config, from shapes alone; prepares its data to count the answers."""
-    from vlm_jax.models.inspection import inspect, inspect_image_tokenizer
+    from vlm_jax.tasks import task_class
 
-    if isinstance(config, ImageTokenizer):
-        rows = inspect_image_tokenizer(config.image_tokenizer, image_size=config.image.size)
-    else:
-        rows = inspect(config.architecture, **_sizes(config))
+    task = task_class(config.task)
+    rows = task.inspect(config, task.num_classes(config)).rows
     below: dict[str, int] = {}
     for row in rows[1:]:
         parent = row.path.rpartition("/")[0]
@@ -62,32 +49,6 @@ def cost(config: Config) -> Cost:
     return Cost(rows[0].parameters, flops * config.training.batch_images)
 
 
-def parameter_shapes(config: Config) -> dict[str, Any]:
-    """The parameters of a checked config's model as shapes; there is none for an image tokenizer."""
-    from vlm_jax.models import inspection
-
-    if isinstance(config, ImageTokenizer):
-        return {}
-    return inspection.parameter_shapes(config.architecture, **_sizes(config))
-
-
-def _sizes(config: TextConfig) -> dict[str, Any]:
-    image_size, classes = config.image.size, 1
-    if isinstance(config, ImageGeneration):
-        image_size, classes = (
-            config.image_tokenizer.grid_size(image_size),
-            config.image_tokenizer.quantizer.codebook_size,
-        )
-    elif isinstance(config, VQA):
-        classes = config.classes or _classes(config.data)
-    return {
-        "image_size": image_size,
-        "questions": config.training.texts_per_image,
-        "classes": classes,
-        "text_length": config.model.text.max_length,
-    }
-
-
 def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:
     """The config with depth and feed-forward width changed until `what` agrees with the target's within 5 %.
 
@@ -98,7 +59,7 @@ def matched(config: Config, target: Config, what: str) -> tuple[Config, str]:
     goal = _measure(target, what)
     if abs(_measure(config, what) / goal - 1) <= TOLERANCE:
         return config, ""
-    if isinstance(config, ImageTokenizer):
+    if not isinstance(config, TextConfig):
         raise InputError(f"match is {what!r}, and an image tokenizer has no trunk to make deeper or wider; match steps")
     init, model = config.init, config.model
     if isinstance(init, ModelInit) or (getattr(init, "text", None) and init.trunk):

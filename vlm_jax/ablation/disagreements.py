@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vlm_jax.ablation.items import Item, read_items
+from vlm_jax.ablation.items import read_items
 from vlm_jax.ablation.records import Findings, Record
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
+from vlm_jax.tasks.base import Item
 
 SIDE = 160  # pixels of a thumbnail
 
@@ -35,12 +36,14 @@ def disagreements(findings: Findings, *, most: int = 8) -> tuple[Disagreement, .
     are not whole and data that is not there any more give nothing.
     """
     records = _shared_seed(findings)
-    if len(records) < 2 or any(record.config.task not in ("vqa", "captioning") for record in records.values()):
+    if len(records) < 2:
         return ()
     base = next(iter(records.values()))
-    known = base.config.task == "vqa" or base.config.data.kind == "shape_scenes"
     try:
         items = {label: read_items(record.folder, record.config.task) for label, record in records.items()}
+        if not any(item.hypothesis for variant_items in items.values() for item in variant_items.values()):
+            return ()
+        known = all(item.right is not None for variant_items in items.values() for item in variant_items.values())
         chosen = _choose(list(items.values()), most, known=known)
         images = _thumbnails(base, {item.image_id for _, item in chosen})
     except (InputError, OSError, ValueError):
@@ -48,7 +51,7 @@ def disagreements(findings: Findings, *, most: int = 8) -> tuple[Disagreement, .
     examples = []
     for key, item in chosen:
         hypotheses = {
-            label: (variant_items[key].hypothesis, _right(variant_items[key]) if known else None)
+            label: (variant_items[key].hypothesis, variant_items[key].right if known else None)
             for label, variant_items in items.items()
         }
         if item.image_id in images:
@@ -64,10 +67,6 @@ def _shared_seed(findings: Findings) -> dict[str, Record]:
     return {row.label: row.records[row.seeds.index(shared[0])] for row in rows} if shared else {}
 
 
-def _right(item: Item) -> bool:
-    return item.score >= 0.5
-
-
 def _choose(variants: Sequence[Mapping[str, Item]], most: int, *, known: bool) -> list[tuple[str, Item]]:
     """Ids and the first variant's items, in the order in which they are shown."""
     first, *others = variants
@@ -75,8 +74,8 @@ def _choose(variants: Sequence[Mapping[str, Item]], most: int, *, known: bool) -
     for key, item in first.items():
         items = [item, *(other[key] for other in others if key in other)]
         same = len(items) == len(variants) and len({(candidate.image_id, candidate.text) for candidate in items}) == 1
-        if same and len({_right(candidate) if known else candidate.hypothesis for candidate in items}) > 1:
-            share = sum(map(_right, items)) / len(items) if known else 0.5
+        if same and len({candidate.right if known else candidate.hypothesis for candidate in items}) > 1:
+            share = sum(item.right for item in items) / len(items) if known else 0.5
             split.append((abs(share - 0.5), hashlib.sha256(key.encode(errors="replace")).hexdigest(), key))
     taken: Counter[tuple[float, str]] = Counter()
     ranked = []

@@ -12,10 +12,10 @@ from vlm_jax.ablation.sharing import Training, training
 from vlm_jax.ablation.statistics import pooled_std, seeds_needed
 from vlm_jax.ablation.study import Planned, Run, Table
 from vlm_jax.ablation.wording import is_share
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
-from vlm_jax.tasks import TASKS
+from vlm_jax.tasks import task_class
 from vlm_jax.training.logging import duration
 
 PAIRED = "; that is of separate trainings: uses of the same ones are compared seed by seed, by other numbers"
@@ -24,7 +24,7 @@ PAIRED = "; that is of separate trainings: uses of the same ones are compared se
 def metrics_of(table: Table) -> tuple[str, ...]:
     """What a comparison reports: its own choice, or what the best checkpoint is chosen by."""
     config = table.variants[0].config
-    return table.metrics or (TASKS[config.task].metric_of(config),)
+    return table.metrics or (task_class(config.task).metric_of(config),)
 
 
 def plan(

@@ -9,7 +9,7 @@ from vlm_jax.ablation.records import Findings, Row
 from vlm_jax.ablation.statistics import Summary, summary
 from vlm_jax.ablation.wording import heading, is_share
 from vlm_jax.figures import visible
-from vlm_jax.tasks import TASKS
+from vlm_jax.tasks import task_class
 
 BAR = 0.13  # inches
 MOST_MARKED = 15  # points of a curve from which on a marker each would hide the line
@@ -63,7 +63,7 @@ def curves(findings: Findings) -> Plot | None:
     if not lines:
         return None
     config = findings.rows[lines[0][0]].records[0].config
-    metric = TASKS[config.task].metric_of(config)
+    metric = task_class(config.task).metric_of(config)
 
     def paint(figure: Any) -> None:
         axes, handles = figure.add_subplot(), []

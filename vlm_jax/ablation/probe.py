@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_jax.config.tasks import TASKS, Config
+from vlm_jax.config.run import Config
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import from_json, to_json
 from vlm_jax.text_lines import split_lines

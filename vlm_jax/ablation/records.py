@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from vlm_jax.ablation.costs import Cost
 from vlm_jax.ablation.sharing import training
 from vlm_jax.ablation.statistics import Difference, Summary, differences, summary
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.run_folder import METRICS, RunFolder
-from vlm_jax.tasks import TASKS
+from vlm_jax.tasks import task_class
 from vlm_jax.text_lines import read_lines
 
 MADE = ("commit", "code", "versions", "machine")  # with and on what a run was made
@@ -34,7 +34,7 @@ def read_run(folder: RunFolder) -> Record:
     """The record of a run, finished or not."""
     config = folder.config()
     result = folder.result() if folder.finished else {}
-    curve = _curve(folder.file(METRICS), f"validation/{TASKS[config.task].metric_of(config)}")
+    curve = _curve(folder.file(METRICS), f"validation/{task_class(config.task).metric_of(config)}")
     return Record(folder.path, config, result, curve, folder.weights())
 
 

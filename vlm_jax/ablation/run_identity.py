@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from vlm_jax.config.data import DataSet
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.data.digests import SplitDigest, digest_split, from_row, what_differs
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from vlm_jax.ablation.run_identity import is_requested
 from vlm_jax.ablation.sharing import begin_trained, training
 from vlm_jax.ablation.study import Run, Table
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import CODES, SIGNALS, print_line
 from vlm_jax.run_folder import CONFIG, RunFolder

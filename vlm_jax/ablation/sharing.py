@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.identity import settings_but
 from vlm_jax.run_folder import CONFIG, SETUP, TRAINED_AS, RunFolder
 from vlm_jax.settings.changes import to_json

@@ -1,7 +1,6 @@
 """What a study compares: a question, variants of a config, seeds, and what must be equal to be fair."""
 
 import functools
-import hashlib
 import itertools
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -9,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_jax.ablation.costs import cost, matched, parameter_shapes
+from vlm_jax.ablation.costs import cost, matched
 from vlm_jax.config.data import DataSet
-from vlm_jax.config.image_generation import ImageGeneration
-from vlm_jax.config.image_tokenizer import ImageTokenizer
 from vlm_jax.config.initialization import ModelInit, TextInit
-from vlm_jax.config.tasks import TASKS, Config
+from vlm_jax.config.run import Config
+from vlm_jax.config.tasks import TASKS
+from vlm_jax.config.trunk import TextConfig
 from vlm_jax.errors import InputError, nearest, one_of
+from vlm_jax.files import text_sha256
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.settings.groups import Group, flat, tree_of
 from vlm_jax.settings.presets import call_file, load_preset
@@ -221,14 +221,14 @@ def _check_metrics(metrics: tuple[str, ...], config: Config) -> None:
 
     What baselines there are is known by runs.
     """
-    from vlm_jax.tasks import TASKS
+    from vlm_jax.tasks import task_class
 
-    known = TASKS[config.task].scores
+    task = task_class(config.task)
     for metric in metrics:
         first, _, kind = metric.partition("/")
-        if first not in (*known, *PARTS):
-            raise InputError(f"the task {config.task!r} has no score {metric!r}; {one_of(known)}")
-        if config.task == "vqa" and first == "accuracy" and kind and kind not in (kinds := _kinds(config.data)):
+        if first not in (*task.scores, *PARTS):
+            raise InputError(f"the task {config.task!r} has no score {metric!r}; {one_of(task.scores)}")
+        if first in task.by_kind and kind and kind not in (kinds := _kinds(config.data)):
             raise InputError(f"no test question is of the kind of {metric!r}; {one_of(sorted(kinds))}")
 
 
@@ -237,28 +237,27 @@ def _kinds(data: DataSet) -> tuple[str, ...]:
     """The kinds of the test questions."""
     from vlm_jax.data.sources import open_split
 
-    return tuple(sorted({question.kind for example in open_split(data, "test") for question in example.questions}))
+    return tuple(sorted({question.kind for example in open_split(data, "test") for question in example.texts}))
 
 
 def _check_sources(config: Config) -> None:
     """Raises `InputError` where data, a run or weights that the config needs are not there or do not fit."""
     from vlm_jax.data.sources import open_split
-    from vlm_jax.data.text import Tokenizer
+    from vlm_jax.data.tokenizer import Tokenizer
+    from vlm_jax.tasks import task_class
     from vlm_jax.training.initialization import start
     from vlm_jax.training.pretrained import check_tokenizer, open_pretrained, tokenizer_source
-    from vlm_jax.training.setup import tokenizer_run
 
     open_split(config.data, "train")
-    if isinstance(config, ImageTokenizer):
+    if not isinstance(config, TextConfig):
         return
     if isinstance(config.init, ModelInit):
         open_pretrained(config.init.model)  # its answers have to fit as well, and are counted by each run
     elif isinstance(config.init, TextInit):
-        start(config, parameter_shapes(config), ())
+        start(config, task_class(config.task).parameter_shapes(config), ())
     if (tokenizer := tokenizer_source(config)) is not None:
         check_tokenizer(Tokenizer.load(tokenizer), config)
-    if isinstance(config, ImageGeneration):
-        tokenizer_run(config)
+    task_class(config.task).check_sources(config)
 
 
 def _label(entry: Variant, comparison: Comparison, config: Config) -> str:
@@ -276,7 +275,7 @@ def _label(entry: Variant, comparison: Comparison, config: Config) -> str:
 def seeded(variant: Planned, seed: int) -> Run:
     """The variant's run with a seed, by the name that it has where no other comparison had it first."""
     config = with_changes(variant.config, {"seed": seed})
-    digest = hashlib.sha256(to_json(config).encode()).hexdigest()[:8]
+    digest = text_sha256(to_json(config))[:8]
     words = re.sub(r"[^A-Za-z0-9=.+,_-]+", "-", variant.label.replace(", ", ",")).strip("-.")[:LONGEST_NAME]
     return Run(f"{words or BASE},seed={seed}-{digest}", config)
 

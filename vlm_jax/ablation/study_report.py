@@ -13,11 +13,11 @@ from vlm_jax.ablation.report import Report, write
 from vlm_jax.ablation.run_identity import content
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.study import Run, Study, Table, seeded, short_name
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.run_folder import CONFIG, RunFolder, open_run
 from vlm_jax.settings.groups import flat, json_tree
-from vlm_jax.tasks import TASKS
+from vlm_jax.tasks import task_class
 from vlm_jax.text_lines import read_lines
 
 LEVEL = 0.95
@@ -101,7 +101,7 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
     for metric in metrics:
         if known and metric not in known:
             raise InputError(f"no run has the score {metric!r}; {one_of(known)}")
-    metrics = metrics or (TASKS[tasks[0]].metric_of(records[0].config),)
+    metrics = metrics or (task_class(tasks[0]).metric_of(records[0].config),)
     configs = [group[0].config for group in variants.values()]
     rows = [
         row(label, group, metrics, planned=len(group), cost=_cost(group[0].config))

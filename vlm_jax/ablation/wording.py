@@ -1,9 +1,11 @@
 """How numbers, intervals and verdicts are spelled, in the text report and on the page alike."""
 
+import functools
 import math
 from typing import Any
 
 from vlm_jax.ablation.statistics import Difference, Summary
+from vlm_jax.config.tasks import TASKS
 from vlm_jax.figures import visible
 
 MISSING = "missing"
@@ -13,15 +15,15 @@ EVERY_SEED = "with every seed"
 NO_SPREAD = "no spread between seeds: no interval"
 SAME_WITH_EVERY_SEED = "the same with every seed"
 
-# Scores from 0 to 1 that are a share of something, shown in percent. What is not in here keeps its unit: CIDEr-D (0 to
-# 10), PSNR (dB), SSIM (-1 to 1), losses and log-likelihoods (nats), numbers of things, words and relations.
-SHARES = {
-    *("accuracy", "accuracy_lenient", "all_right", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "codebook_use"),
-    "tokens_stable",
-    *("count_right", "distinct_1", "distinct_2", "exact_match", "identical_share", "objects_and_sizes_right"),
-    *("objects_named", "objects_right", "relation_right", "relations_true", "rouge_l", "rule_accuracy"),
-}
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+
+
+@functools.cache
+def _shares() -> frozenset[str]:
+    """The scores of all tasks that are shown in percent. The others keep their unit."""
+    from vlm_jax.tasks import task_class
+
+    return frozenset(name for task in TASKS for name in task_class(task).shares)
 
 
 def is_share(metric: str) -> bool:
@@ -33,7 +35,7 @@ def is_share(metric: str) -> bool:
     """
     first, *rest = metric.split("/")
     last = rest[-1] if rest else first
-    return first in SHARES or last in SHARES or (first == "baseline" and len(rest) == 1)
+    return first in _shares() or last in _shares() or (first == "baseline" and len(rest) == 1)
 
 
 def heading(metric: str) -> str:

@@ -1,18 +1,19 @@
 """The task captioning: a sentence about an image."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.data import CocoCaptions, Emoji, JsonLinesCaptions, Karpathy, SceneCaptions
+from vlm_jax.config.data import CaptionSet, SceneCaptions
 from vlm_jax.config.encoders import PixelEncoder, SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.rules import Count, NGram, Positive, PositiveShare, Whole
-from vlm_jax.config.run import Run, TextTraining, TrunkCompute
-from vlm_jax.config.trunk import Trunk
+from vlm_jax.config.run import TextTraining, TrunkCompute
+from vlm_jax.config.trunk import TextConfig, Trunk
+from vlm_jax.config.use import Caption, Predict
 from vlm_jax.settings import effects
 from vlm_jax.settings.groups import CHOICE, Group
 
@@ -108,11 +109,12 @@ class Model(Trunk):
     """The image encoder."""
 
 
-class Captioning(Run):
+class Captioning(TextConfig):
     """A sentence about an image."""
 
+    predict_options: ClassVar[type[Predict] | None] = Caption
     task: Literal["captioning"] = "captioning"
-    data: Annotated[SceneCaptions | JsonLinesCaptions | CocoCaptions | Karpathy | Emoji, CHOICE] = SceneCaptions()
+    data: Annotated[CaptionSet, CHOICE] = SceneCaptions()
     """The data set."""
     image: AugmentedImages = AugmentedImages()
     model: Model = Model()

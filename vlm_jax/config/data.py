@@ -1,6 +1,7 @@
 """Data sets, each with the settings of its own.
 
 `texts` of a data set names the texts that a task reads: questions, captions, or the first caption of each image.
+The unions at the end list the data sets of each kind of text.
 """
 
 from pathlib import Path
@@ -31,6 +32,8 @@ class DataSet(Group):
     threads: Speed[Count] = 2
     """Threads that decode images."""
     holds: ClassVar[Texts] = "questions"
+    scenes: ClassVar[bool] = False
+    """Whether each example has its scene, by which captions and generated images are checked."""
 
     @property
     def texts(self) -> Texts:
@@ -77,6 +80,7 @@ class ShapeScenes(Prepared):
     """The smallest and the largest number of objects in a scene."""
 
     holds: ClassVar[Texts] = "captions"
+    scenes: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def check_objects(self) -> "ShapeScenes":
@@ -218,3 +222,7 @@ class CocoImages(OwnFiles):
 
     kind: Literal["coco_captions"] = "coco_captions"
     holds: ClassVar[Texts] = "captions"
+
+
+QuestionSet = EasyVQA | SortOfClevr | SceneQuestions | JsonLinesQuestions | VQAv2
+CaptionSet = SceneCaptions | JsonLinesCaptions | CocoCaptions | Karpathy | Emoji

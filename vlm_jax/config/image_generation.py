@@ -1,21 +1,22 @@
 """The task image_generation: an image from a prompt, as tokens of an image tokenizer."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern
-from vlm_jax.config.data import CocoCaptions, Emoji, JsonLinesCaptions, Karpathy, SceneCaptions
+from vlm_jax.config.data import CaptionSet, SceneCaptions
 from vlm_jax.config.encoders import GridEncoder, ImageTokens, Positions
 from vlm_jax.config.images import ImageInput
 from vlm_jax.config.initialization import ModelInit, Scratch, TextInit
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.quantizers import ImageTokenizerSettings
 from vlm_jax.config.rules import Count, NotNegative, Positive, Share, ShareBelowOne, Whole
-from vlm_jax.config.run import Run, TextTraining, TrunkCompute
-from vlm_jax.config.trunk import Trunk
+from vlm_jax.config.run import TextTraining, TrunkCompute
+from vlm_jax.config.trunk import TextConfig, Trunk
+from vlm_jax.config.use import Generate, Predict
 from vlm_jax.settings.effects import Decoding, Source
 from vlm_jax.settings.groups import CHOICE, Group
 
@@ -101,11 +102,13 @@ class Autoregressive(Generation):
         return "autoregressive"
 
 
-class ImageGeneration(Run):
+class ImageGeneration(TextConfig):
     """An image from a prompt, as tokens of an image tokenizer."""
 
+    generates_images: ClassVar[bool] = True
+    predict_options: ClassVar[type[Predict] | None] = Generate
     task: Literal["image_generation"] = "image_generation"
-    data: Annotated[SceneCaptions | JsonLinesCaptions | CocoCaptions | Karpathy | Emoji, CHOICE] = SceneCaptions()
+    data: Annotated[CaptionSet, CHOICE] = SceneCaptions()
     """The data set."""
     image: ImageInput = ImageInput()
     image_tokenizer: TrainedImageTokenizer
@@ -124,9 +127,10 @@ class ImageGeneration(Run):
         """The image divides into tokens, and the settings of training go together."""
         generation, size = self.generation, self.image.size
         self.image_tokenizer.check_size(size)
-        if isinstance(self.data, SceneCaptions) and (size[0] != size[1] or size[0] % SCENE_SIDE):
+        if self.data.scenes and (size[0] != size[1] or size[0] % SCENE_SIDE):
             raise ValueError(
-                f"image.size is {size}; data.kind shape_scenes needs square images of a multiple of {SCENE_SIDE} pixels"
+                f"image.size is {size}; data.kind {self.data.kind} needs square images of a multiple of "
+                f"{SCENE_SIDE} pixels"
             )
         if generation.guidance_scale > 1 and generation.cond_drop_prob == 0:
             raise ValueError(

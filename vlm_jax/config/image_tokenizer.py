@@ -18,7 +18,7 @@ from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import SGD, AdamW
 from vlm_jax.config.quantizers import ImageTokenizerSettings
 from vlm_jax.config.rules import NotNegative
-from vlm_jax.config.run import Compute, Run, Training
+from vlm_jax.config.run import Compute, Config, Training
 from vlm_jax.settings.groups import CHOICE
 
 
@@ -29,7 +29,7 @@ class NoisyImageTokenizer(ImageTokenizerSettings):
     """Noise (levels of 255, standard deviation) on the training images of the encoder: tokens follow it less."""
 
 
-class ImageTokenizer(Run):
+class ImageTokenizer(Config):
     """An image as a small grid of image tokens, and back."""
 
     task: Literal["image_tokenizer"] = "image_tokenizer"

@@ -1,21 +1,38 @@
 """What the runs of all tasks have in common."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
 from vlm_jax.config.rules import Count, Seed, ShareBelowOne, nearest_multiple
+from vlm_jax.config.use import Predict
 from vlm_jax.settings.effects import Length, Place, Rounding, Speed, Use
 from vlm_jax.settings.groups import Group
 
+if TYPE_CHECKING:
+    from vlm_jax.config.data import DataSet
+    from vlm_jax.config.images import ImageInput
+    from vlm_jax.config.optimizers import Optimizer
 
-class Run(Group):
-    """One experiment."""
+
+class Config(Group):
+    """One experiment; a task adds its fields."""
 
     name: Place[str] = "experiment"
     """Names the default run directory."""
     seed: Seed = 0
     """The one seed: initial weights, data order, dropout, sampled captions."""
+    predict_options: ClassVar[type[Predict] | None] = None
+    """Options of `experiments.predict`; None where a run of the task has nothing to predict."""
+    generates_images: ClassVar[bool] = False
+    """Whether the options of `ImageScoring` mean something to the task."""
+    if TYPE_CHECKING:
+        task: str
+        data: DataSet
+        image: ImageInput
+        optimizer: Optimizer
+        training: "Training"
+        compute: "Compute"
 
 
 class Training(Group):

@@ -1,12 +1,11 @@
-"""The config class of every task."""
+"""The config class of every task; the task itself is the module of that name in `vlm_jax/tasks`."""
 
 from vlm_jax.config.captioning import Captioning
 from vlm_jax.config.image_generation import ImageGeneration
 from vlm_jax.config.image_tokenizer import ImageTokenizer
+from vlm_jax.config.run import Config
 from vlm_jax.config.vqa import VQA
 
-TextConfig = VQA | Captioning | ImageGeneration
-Config = TextConfig | ImageTokenizer
 TASKS: dict[str, type[Config]] = {
     "vqa": VQA,
     "captioning": Captioning,

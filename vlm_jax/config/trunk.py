@@ -1,6 +1,7 @@
 """The model of every task with a trunk, but for its fusion and its image side."""
 
-from typing import Annotated, Literal
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge
 from pydantic import model_validator
@@ -8,9 +9,12 @@ from pydantic import model_validator
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head, Layers, Layout
 from vlm_jax.config.encoders import ImageEncoder
 from vlm_jax.config.rules import Count
-from vlm_jax.config.run import TrunkCompute
+from vlm_jax.config.run import Config, TextTraining, TrunkCompute
 from vlm_jax.settings.effects import Source
 from vlm_jax.settings.groups import CHOICE, Group
+
+if TYPE_CHECKING:
+    from vlm_jax.config.initialization import ModelInit, Scratch, TextInit
 
 
 class BertLayout(Group):
@@ -27,7 +31,7 @@ class CustomLayout(Layout):
     """Width of the text embeddings (E), by default the hidden size."""
 
 
-class Text(Group):
+class TextInput(Group):
     """The text side."""
 
     tokenizer: Source[str | None] = None
@@ -41,7 +45,7 @@ class Text(Group):
 class Trunk(Layers):
     """Encoders, trunk and head."""
 
-    text: Text = Text()
+    text: TextInput = TextInput()
     layout: Annotated[BertLayout | CustomLayout, CHOICE] = BertLayout()
     """Tables, norms and activation."""
 
@@ -83,3 +87,18 @@ class Trunk(Layers):
             attention_pattern=attention_pattern,
             head=head,
         )
+
+
+class TextConfig(Config):
+    """One experiment with a vision-language model."""
+
+    if TYPE_CHECKING:
+        model: Trunk
+        init: Scratch | TextInit | ModelInit
+        training: TextTraining
+        compute: TrunkCompute
+
+    @property
+    @abstractmethod
+    def architecture(self) -> Architecture:
+        """What the model is made of."""

@@ -1,11 +1,46 @@
-"""Options of the commands that generate images with a trained model; validation takes the defaults."""
+"""Options of the commands that use a trained model; validation takes the defaults."""
 
 from pathlib import Path
+from typing import Annotated
 
+from annotated_types import MinLen
 from pydantic import model_validator
 
-from vlm_jax.config.rules import Count
-from vlm_jax.settings.groups import Group
+from vlm_jax.config.rules import Count, Seed
+from vlm_jax.settings.groups import POSITIONAL, Group
+
+
+class Predict(Group):
+    """What every task takes."""
+
+    run: Annotated[Path, POSITIONAL]
+    """Directory of a run."""
+    checkpoint: str = "best"
+    """`best` by the validation score, `latest`, or an optimizer step that was kept."""
+    output: Path | None = None
+    """A PNG that shows the images with the predictions."""
+    json_: bool = False
+    """One line of JSON for each prediction instead of text."""
+
+
+class Answer(Predict):
+    """Answer every question about every image, with the five most probable answers and their probabilities."""
+
+    image: Annotated[tuple[Path, ...], MinLen(1)]
+    """Image files, or folders of them."""
+    question: Annotated[tuple[str, ...], MinLen(1)]
+    """Questions."""
+
+
+class Caption(Predict):
+    """Write captions of images, with their log-probabilities. The run's settings `--decoding.*` can be changed."""
+
+    image: Annotated[tuple[Path, ...], MinLen(1)]
+    """Image files, or folders of them."""
+    choices: Annotated[tuple[str, ...], MinLen(1)] | None = None
+    """The only captions to choose from."""
+    seed: Seed | None = None
+    """Other sampled captions than those of the run's seed; the same seed gives the same captions."""
 
 
 class Candidates(Group):
@@ -26,6 +61,17 @@ class Candidates(Group):
         return self
 
 
+class Generate(Predict, Candidates):
+    """Generate images of prompts. The run's settings `--generation.*` of decoding can be changed."""
+
+    prompt: Annotated[tuple[str, ...], MinLen(1)]
+    """Prompts."""
+    seed: Seed | None = None
+    """Other images than those of the run's seed; the same seed gives the same images."""
+    output: Path
+    """The PNG that shows all generated images."""
+
+
 class ImageScoring(Candidates):
     """How generated images are chosen and scored."""
 
@@ -40,3 +86,8 @@ class ImageScoring(Candidates):
         if self.features is None and self.features_sha256 is not None:
             raise ValueError(f"features_sha256 is {self.features_sha256}, and features is not given; give both")
         return self
+
+
+def scoring_of(options: Group) -> ImageScoring:
+    """How generated images are chosen and scored, as a command's options say."""
+    return ImageScoring(**{name: value for name, value in options if name in ImageScoring.model_fields})

@@ -1,16 +1,17 @@
 """The task vqa: one answer to a question about an image."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head
-from vlm_jax.config.data import EasyVQA, JsonLinesQuestions, SceneQuestions, SortOfClevr, VQAv2
+from vlm_jax.config.data import EasyVQA, QuestionSet
 from vlm_jax.config.encoders import PixelEncoder, SmallCNN
 from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.rules import Count
-from vlm_jax.config.run import Run, TextTraining, TrunkCompute
-from vlm_jax.config.trunk import Trunk
+from vlm_jax.config.run import TextTraining, TrunkCompute
+from vlm_jax.config.trunk import TextConfig, Trunk
+from vlm_jax.config.use import Answer, Predict
 from vlm_jax.settings.groups import CHOICE, Group
 
 
@@ -95,11 +96,12 @@ class Model(Trunk):
     """The image encoder."""
 
 
-class VQA(Run):
+class VQA(TextConfig):
     """One answer to a question about an image."""
 
+    predict_options: ClassVar[type[Predict] | None] = Answer
     task: Literal["vqa"] = "vqa"
-    data: Annotated[EasyVQA | SortOfClevr | SceneQuestions | JsonLinesQuestions | VQAv2, CHOICE] = EasyVQA()
+    data: Annotated[QuestionSet, CHOICE] = EasyVQA()
     """The data set."""
     image: AugmentedImages = AugmentedImages()
     model: Model = Model()

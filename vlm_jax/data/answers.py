@@ -3,11 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import canonical
 from vlm_jax.types import Example
+
+REMEMBERED = 2**17  # sets of answers whose shares are remembered
 
 
 class AnswerVocabulary:
@@ -20,12 +23,14 @@ class AnswerVocabulary:
             raise InputError("the answer vocabulary is empty; expected at least one answer in the training set")
         if len(self._index) != len(self.answers):
             raise InputError("the answer vocabulary lists an answer twice")
+        self.shares = lru_cache(REMEMBERED)(self._shares)
+        """(class, share of people) of every answer that is in the vocabulary, from all that people gave."""
 
     @classmethod
     def build(cls, examples: Iterable[Example], *, min_count: int = 1) -> "AnswerVocabulary":
         """The answers given `min_count` times in training, the most common first, ties in alphabetical order."""
         counts = Counter(
-            canonical(answer) for example in examples for question in example.questions for answer in question.answers
+            canonical(answer) for example in examples for question in example.texts for answer in question.answers
         )
         frequent = [answer for answer, count in counts.items() if count >= min_count]
         if counts and not frequent:
@@ -36,6 +41,10 @@ class AnswerVocabulary:
     def index(self, answer: str) -> int | None:
         """The class of `answer`, however spelled, or None for one that is not in the vocabulary."""
         return self._index.get(canonical(answer))
+
+    def _shares(self, answers: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
+        classes = ((self.index(answer), count) for answer, count in Counter(answers).most_common())
+        return tuple((index, count / len(answers)) for index, count in classes if index is not None)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -66,4 +75,4 @@ class AnswerVocabulary:
 
 def most_answers(examples: Iterable[Example]) -> int:
     """R, the most distinct answers that any one question has; at least 1."""
-    return max((len(set(question.answers)) for example in examples for question in example.questions), default=1) or 1
+    return max((len(set(question.answers)) for example in examples for question in example.texts), default=1) or 1

@@ -14,7 +14,7 @@ class Row(NamedTuple):
     """One image of a batch."""
 
     example: EncodedExample
-    questions: Sequence[int]
+    texts: Sequence[int]
     """Which of its questions fill the slots, K of them at most."""
     random: np.random.Generator | None = None
     """Source of the augmentation; without one there is none."""
@@ -28,26 +28,28 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     """
     slots = encode.texts_per_image
     empty_ids, empty_mask = encode.encode_texts([""])
-    images = np.zeros(
-        (size, *(encode.image_token_grid or (*encode.image.size, 3))), np.int32 if encode.image_token_grid else np.uint8
-    )
+    tokens = rows[0].example.image_tokens
+    images = np.zeros((size, *encode.image.size, 3), np.uint8) if tokens is None else None
+    image_tokens = None if tokens is None else np.zeros((size, *tokens.shape), np.int32)
     input_ids = np.tile(empty_ids, (size, slots, 1))
     text_mask = np.tile(empty_mask, (size, slots, 1))
     answers = np.zeros((size, slots, encode.accepted_answers), np.int32)
     answer_weights = np.zeros((size, slots, encode.accepted_answers), np.float32)
     weight = np.zeros((size, slots), np.float32)
-    question_ids = [[""] * slots for _ in range(size)]
+    text_ids = [[""] * slots for _ in range(size)]
     for place, (example, questions, random) in enumerate(rows):
-        changed = random is not None and encode.image_token_grid is None
-        images[place] = augment_image(example.image, encode.image, random) if changed else example.image
+        if image_tokens is not None:
+            image_tokens[place] = example.image_tokens
+        else:
+            images[place] = augment_image(example.image, encode.image, random) if random else example.image
         count, chosen = len(questions), list(questions)
         input_ids[place, :count] = example.input_ids[chosen]
         text_mask[place, :count] = example.text_mask[chosen]
         answers[place, :count] = example.answers[chosen]
         answer_weights[place, :count] = example.answer_weights[chosen]
         weight[place, :count] = 1
-        question_ids[place][:count] = [example.question_ids[question] for question in chosen]
+        text_ids[place][:count] = [example.text_ids[question] for question in chosen]
     index = np.arange(start, start + size, dtype=np.int32)
-    image = normalise(images, encode.image) if encode.image_token_grid is None else images
-    batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index)
-    return LoadedBatch(batch, question_ids)
+    image = None if images is None else normalise(images, encode.image)
+    batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index, image_tokens)
+    return LoadedBatch(batch, text_ids)

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from vlm_jax.config.data import DataSet
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
-from vlm_jax.data.rows import counted
 from vlm_jax.data.sources import Examples
-from vlm_jax.errors import InputError
-from vlm_jax.integrity import sha256
+from vlm_jax.errors import InputError, counted
+from vlm_jax.files import sha256, text_sha256
 from vlm_jax.types import Example
 
 FORMAT = 1  # of what is remembered of prepared splits
@@ -20,7 +19,7 @@ DIGITS = 16  # of an item's digest: enough to tell items of one split apart
 
 
 class SplitDigest(NamedTuple):
-    """The content of a split, without paths, ids and kinds of questions, which change no parameter."""
+    """The content of a split, without paths, ids and kinds of texts, which change no parameter."""
 
     sha256: str
     """Of the digests of all items, in order."""
@@ -97,14 +96,14 @@ def what_differs(before: SplitDigest, now: SplitDigest) -> str | None:
 def _digest_items(examples: Sequence[Example], images: Sequence[str], limit: int | None) -> SplitDigest:
     items, texts = {}, 0
     for example, image in zip(examples, images, strict=True):
-        content = [[question.text, question.answers] for question in example.questions]
-        items[example.image_id] = hashlib.sha256(json.dumps([image, content]).encode()).hexdigest()[:DIGITS]
+        content = [[text.text, text.answers] for text in example.texts]
+        items[example.image_id] = text_sha256(json.dumps([image, content]))[:DIGITS]
         texts += len(content)
     return SplitDigest(_of(items.values()), len(items), texts, limit, items)
 
 
 def _of(digests: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return text_sha256("\n".join(digests))
 
 
 def _sha256(file: Path) -> str:

@@ -1,8 +1,7 @@
 """One example to arrays: pixels, token ids, soft targets; kept in memory where all of them fit."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,26 +12,25 @@ from vlm_jax.config.data import MAX_PIXELS
 from vlm_jax.config.images import ImageInput
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.images import decode_image, resize_image
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.types import Example, Question
+from vlm_jax.types import Example, Text
 
 KEEP_BYTES = 2**30
 """Data sets whose resized images take less than this are decoded once and stay in memory."""
 
-_REMEMBERED = 100_000  # distinct questions, and answer sets, whose arrays are remembered: some 30 MB
-
 
 class EncodedExample(NamedTuple):
-    """An image at the model's size, not yet augmented, with all its `Q` questions."""
+    """An image at the model's size, not yet augmented, with all its `Q` texts."""
 
-    image: UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]
-    """Pixels, or codes."""
+    image: UInt8[np.ndarray, "h w 3"] | None
+    image_tokens: Int[np.ndarray, "gh gw"] | None
+    """One of the two is None."""
     input_ids: Int[np.ndarray, "Q T"]
     text_mask: Bool[np.ndarray, "Q T"]
     answers: Int[np.ndarray, "Q R"]
     answer_weights: Float[np.ndarray, "Q R"]
-    question_ids: tuple[str, ...]
+    text_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -51,57 +49,39 @@ class ExampleEncoder:
     """Distinct answers that a question can have (R)."""
     max_pixels: int = MAX_PIXELS
     """Pixels over which an image is refused."""
-    image_token_grid: tuple[int, int] | None = None
-    """Rows and columns of an image's tokens, where images come as image tokens."""
-    _tokens: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
-    _targets: dict[tuple[str, ...], list[tuple[int, float]]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, example: Example) -> EncodedExample:
         """The arrays of one example; `InputError` names the image that cannot be read."""
-        count = len(example.questions)
-        answers = np.zeros((count, self.accepted_answers), np.int32)
-        weights = np.zeros((count, self.accepted_answers), np.float32)
-        for row, question in enumerate(example.questions):
-            for column, (answer, share) in enumerate(self._target(question)):
+        shape = (len(example.texts), self.accepted_answers)
+        answers, weights = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        for row, text in enumerate(example.texts):
+            for column, (answer, share) in enumerate(self._target(text)):
                 answers[row, column], weights[row, column] = answer, share
-        input_ids, text_mask = self.encode_texts([question.text for question in example.questions])
-        ids = tuple(question.question_id for question in example.questions)
-        return EncodedExample(self._load_image(example), input_ids, text_mask, answers, weights, ids)
+        input_ids, text_mask = self.encode_texts([text.text for text in example.texts])
+        ids = tuple(text.text_id for text in example.texts)
+        image = self._load_image(example) if example.image_tokens is None else None
+        return EncodedExample(image, example.image_tokens, input_ids, text_mask, answers, weights, ids)
 
-    def _load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"] | Int[np.ndarray, "gh gw"]:
+    def _load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"]:
         if isinstance(example.image, np.ndarray):
             return example.image
         name = str(example.image) if isinstance(example.image, Path) else f"image {example.image_id}"
         return resize_image(decode_image(example.image, name=name, max_pixels=self.max_pixels), self.image)
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
-        """Token ids and mask of each text; a text seen before is looked up, not tokenized again."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._tokens]
-        fresh = dict(zip(new, zip(*self.tokenizer.encode(new, self.max_length), strict=True), strict=True))
-        rows = [fresh[text] if text in fresh else self._tokens[text] for text in texts]
-        if len(self._tokens) < _REMEMBERED:
-            self._tokens.update(fresh)
-        shape = (len(texts), self.max_length)
-        input_ids = np.array([ids for ids, _ in rows], np.int32).reshape(shape)
-        return input_ids, np.array([mask for _, mask in rows], bool).reshape(shape)
+        """Token ids and mask of each text."""
+        return self.tokenizer.encode(texts, self.max_length)
 
-    def _target(self, question: Question) -> list[tuple[int, float]]:
+    def _target(self, text: Text) -> Sequence[tuple[int, float]]:
         """(class, share of people) of every accepted answer in the vocabulary."""
-        if (known := self._targets.get(question.answers)) is not None:
-            return known
         if self.answers is None:
-            return []
-        counts = Counter(question.answers)
-        if len(counts) > self.accepted_answers:
+            return ()
+        if (distinct := len(set(text.answers))) > self.accepted_answers:
             raise InputError(
-                f"question {question.question_id} has {len(counts)} distinct answers, "
+                f"question {text.text_id} has {distinct} distinct answers, "
                 f"more than the {self.accepted_answers} the encoder was made for"
             )
-        classes = ((self.answers.index(answer), count) for answer, count in counts.most_common())
-        target = [(index, count / len(question.answers)) for index, count in classes if index is not None]
-        if len(self._targets) < _REMEMBERED:
-            self._targets[question.answers] = target
-        return target
+        return self.answers.shares(text.answers)
 
 
 class EncodedExamples:

@@ -1,11 +1,10 @@
 """What has been found out about files, remembered until a file changes: by its path, size and time."""
 
-import hashlib
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from vlm_jax.files import text_sha256, write_text
 from vlm_jax.text_lines import read_lines
 
 
@@ -20,7 +19,7 @@ def fingerprint(file: Path) -> str:
 
 def digest(text: str) -> str:
     """32 hexadecimal digits of a text's SHA-256."""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return text_sha256(text)[:32]
 
 
 def read_cache(cache_file: Path) -> set[str]:
@@ -33,15 +32,13 @@ def read_cache(cache_file: Path) -> set[str]:
 
 
 def write_cache(cache_file: Path, lines: Iterable[str]) -> None:
-    """Written beside and renamed, so that a second process reads a whole file; without a place, it is not kept.
+    """Write the lines, whole or not at all; where the file cannot be written, a note says so.
 
     The first line is the digest of the others: a damaged memory would say that data is another one.
     """
     text = "\n".join(sorted(lines))
     try:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
-        beside = cache_file.with_suffix(f".{os.getpid()}")
-        beside.write_text(f"{digest(text)}\n{text}\n", encoding="ascii")
-        beside.replace(cache_file)
+        write_text(cache_file, f"{digest(text)}\n{text}\n")
     except OSError as error:
         print(f"note: cannot keep what is known of images in {cache_file}: {error.strerror}", file=sys.stderr)

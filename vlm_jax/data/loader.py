@@ -66,7 +66,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         rows = []
         for position, seed in zip(*(column[mine].tolist() for column in order), strict=True):
             example, random = self._examples[position], np.random.Generator(np.random.PCG64(seed))
-            rows.append(Row(example, self._choose(len(example.question_ids), random), random))
+            rows.append(Row(example, self._choose(len(example.text_ids), random), random))
         return make_batch(rows, self._encode, size=self._size, start=self._start)
 
     def _choose(self, questions: int, random: np.random.Generator) -> Sequence[int]:
@@ -124,9 +124,9 @@ class EvaluationBatches:
         self._batch_images, self._threads, self._read_ahead = batch_images, threads, read_ahead
         slots = encode.texts_per_image
         self._rows = [
-            (position, range(first, min(first + slots, len(example.questions))))
+            (position, range(first, min(first + slots, len(example.texts))))
             for position, example in enumerate(examples)
-            for first in range(0, len(example.questions), slots)
+            for first in range(0, len(example.texts), slots)
         ]
 
     def __len__(self) -> int:

@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from vlm_jax.data.rows import counted, shown
 from vlm_jax.data.statistics import CaptionStatistics, SplitStatistics, histogram, shared
+from vlm_jax.errors import counted, shown
 
 COMMON = 15  # answers or captions listed
 LACKING = 5  # answers or words listed that training lacks

@@ -1,18 +1,16 @@
 """Data sets by name, as sequences of undecoded examples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vlm_jax.config.data import DataSet, ShapeScenes, SortOfClevr, UserDataset
+from vlm_jax.config.data import DataSet, UserDataset
+from vlm_jax.data.datasets import open_builder
 from vlm_jax.data.preparation import prepare
-from vlm_jax.data.user_dataset import open_user_dataset
+from vlm_jax.data.user_files.dataset import open_user_dataset
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.types import Example, Question
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
+from vlm_jax.types import Example, Text
 
 
 class Examples(Sequence[Example]):
@@ -48,13 +46,13 @@ def _example(record: dict[str, Any], texts: str) -> Example:
     return Example(image_id, record["image"], questions[:1] if texts == "first_caption" else questions, scene)
 
 
-def _questions(fields: dict[str, Any]) -> tuple[Question, ...]:
+def _questions(fields: dict[str, Any]) -> tuple[Text, ...]:
     rows = zip(fields["question_id"], fields["text"], fields["answers"], fields["kind"], strict=True)
-    return tuple(Question(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
+    return tuple(Text(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
 
 
-def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Question, ...]:
-    return tuple(Question(f"{image_id}#{n}", _text(text), (), "caption") for n, text in enumerate(captions, 1))
+def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Text, ...]:
+    return tuple(Text(f"{image_id}#{n}", _text(text), (), "caption") for n, text in enumerate(captions, 1))
 
 
 def _text(value: bytes | str) -> str:
@@ -74,36 +72,9 @@ def open_split(data: DataSet, split: str) -> Sequence[Example]:
         return open_user_dataset(data, split)
     import tensorflow_datasets as tfds
 
-    builder = prepare(partial(BUILDERS[data.kind], data), data.directory.expanduser())
+    builder = prepare(partial(open_builder, data), data.directory.expanduser())
     if split not in builder.info.splits:
         raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(builder.info.splits)}")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     files = [Path(file) for file in builder.info.splits[split].filepaths]
     return Examples(records, data.limit_of(split), texts=data.texts, files=files)
-
-
-def _easy_vqa(data: DataSet, directory: Path) -> "tfds.core.DatasetBuilder":
-    from vlm_jax.data.builders.easy_vqa import EasyVqa
-
-    return EasyVqa(data_dir=str(directory), file_format="array_record")
-
-
-def _sort_of_clevr(data: SortOfClevr, directory: Path) -> "tfds.core.DatasetBuilder":
-    from vlm_jax.data.builders import sort_of_clevr
-
-    return sort_of_clevr.SortOfClevr(seed=data.seed, data_dir=str(directory), file_format="array_record")
-
-
-def _shape_scenes(data: ShapeScenes, directory: Path) -> "tfds.core.DatasetBuilder":
-    from vlm_jax.data.builders import shape_scenes
-
-    fewest, most = data.objects
-    options = {"size": data.size, "fewest": fewest, "most": most}
-    return shape_scenes.ShapeScenes(seed=data.seed, **options, data_dir=str(directory), file_format="array_record")
-
-
-BUILDERS: dict[str, Callable[[Any, Path], "tfds.core.DatasetBuilder"]] = {
-    "easy_vqa": _easy_vqa,
-    "shape_scenes": _shape_scenes,
-    "sort_of_clevr": _sort_of_clevr,
-}

@@ -4,8 +4,9 @@ From `EXACT_BELOW` images on, the hash of an image alone decides: an image keeps
 images such a rule gives tenths that are far off or empty. Then the images are sorted by hash and counted off.
 """
 
-import hashlib
 from collections.abc import Sequence
+
+from vlm_jax.files import text_sha256
 
 EXACT_BELOW = 1_000  # images; at so many, nine of ten hash tenths have 84 to 116 images
 HELD_OUT = ("validation", "test")  # the first tenth, the second one
@@ -13,7 +14,7 @@ HELD_OUT = ("validation", "test")  # the first tenth, the second one
 
 def tenth(image_id: str) -> int:
     """0 to 9, SHA-256 of the id modulo ten. Of training images, those of 0 are the validation split."""
-    return int(_digest(image_id), 16) % 10
+    return int(text_sha256(image_id), 16) % 10
 
 
 def divide(image_ids: Sequence[str], groups: Sequence[Sequence[str]] = ()) -> list[str]:
@@ -39,7 +40,7 @@ def divide(image_ids: Sequence[str], groups: Sequence[Sequence[str]] = ()) -> li
 def _counted_off(units: dict[str, list[int]], images: int) -> dict[str, int]:
     """The number in `HELD_OUT` of each unit that is held out: as many as fit into a tenth, in order of their hashes."""
     size, taken = max(1, (images + 5) // 10), {}
-    order = sorted(units, key=_digest)
+    order = sorted(units, key=text_sha256)
     for number in range(len(HELD_OUT)):
         free, left = size, [unit for unit in order if unit not in taken]
         for unit in left:
@@ -71,7 +72,3 @@ def _units(image_ids: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[st
         # A path holds no NUL: no image has the key of a group.
         units.setdefault(f"\0{first(names[0])}" if names else image_id, []).append(place)
     return units
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -43,8 +43,8 @@ def describe(examples: Iterable[Example], seen: Collection[str]) -> SplitStatist
     images = any_unseen = all_unseen = 0
     for example in examples:
         images += 1
-        stats.questions_per_image[len(example.questions)] += 1
-        for question in example.questions:
+        stats.questions_per_image[len(example.texts)] += 1
+        for question in example.texts:
             stats.kinds[question.kind] += 1
             stats.texts[" ".join(question.text.lower().split())] += 1
             answers = [canonical(answer) for answer in question.answers]
@@ -62,7 +62,7 @@ def describe(examples: Iterable[Example], seen: Collection[str]) -> SplitStatist
 
 def answers_of(examples: Iterable[Example]) -> set[str]:
     """Every answer that was given, in the spelling that training counts."""
-    return {canonical(answer) for example in examples for question in example.questions for answer in question.answers}
+    return {canonical(answer) for example in examples for question in example.texts for answer in question.answers}
 
 
 class CaptionStatistics(NamedTuple):
@@ -87,8 +87,8 @@ def describe_captions(examples: Iterable[Example], seen: Collection[str] | None)
     """Counts of a split; `seen` are the words of training, None for training itself."""
     stats = CaptionStatistics(0, Counter(), Counter(), Counter(), Counter(), Counter(), 0)
     for example in examples:
-        stats.captions_per_image[len(example.questions)] += 1
-        for caption in example.questions:
+        stats.captions_per_image[len(example.texts)] += 1
+        for caption in example.texts:
             words = [word for word in ptb_tokenize(caption.text).split(" ") if word]
             stats.kinds[caption.kind] += 1
             stats.captions[" ".join(words)] += 1

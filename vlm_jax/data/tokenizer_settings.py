@@ -4,12 +4,12 @@ Each key is obeyed, refused by name unless it has the one value that is supporte
 Names and defaults are those of transformers' BertTokenizer and RobertaTokenizer, versions 4 and 5.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_settings_file
 
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 SETTINGS_FILES = (CONFIG, SPECIAL, ADDED)
@@ -90,7 +90,7 @@ class TokenizerSettings:
 def read_settings(folder: Path) -> TokenizerSettings:
     """The settings in a folder; `InputError` names the key that is not supported."""
     file = folder / CONFIG
-    config, special, extra = (_read(folder / name) for name in SETTINGS_FILES)
+    config, special, extra = (read_settings_file(folder / name) for name in SETTINGS_FILES)
     if DECODER in config:  # it has the tokens of the other two files, which transformers no longer reads then
         special, extra = {}, {}
     known = {*SWITCHES, *ROLES, *FIXED, *IGNORED, *_named(config)}
@@ -116,18 +116,6 @@ def _named(config: dict[str, Any]) -> set[str]:
     """Keys of single tokens that a list of tokens by name has too, as transformers 5 saves it."""
     lists = [config[key] for key in _LISTS if isinstance(config.get(key), dict)]
     return {key for tokens in lists for key, token in tokens.items() if config.get(key) == token}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} holds {type(values).__name__}; expected an object of settings")
-    return values
 
 
 def _kind(config: dict[str, Any], file: Path) -> Kind | None:

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from vlm_jax.errors import InputError
 
+PLAIN = 1.0  # levels: an image whose pixels differ by less (standard deviation) shows nothing
 _PEAK = 255.0  # levels
 # Wang et al. 2004, section III.C
 _K1, _K2 = 0.01, 0.03

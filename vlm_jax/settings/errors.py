@@ -66,8 +66,10 @@ def unknown(name: str, root: type[Group], tree: Tree) -> str:
 
 
 def _other_tasks(root: type[Group], tree: Tree) -> Iterator[tuple[str, type[Group]]]:
-    """The classes of the other tasks, which inherit from the same class as the root."""
-    for group in root.__bases__[0].__subclasses__() if "task" in tree else []:
+    """The classes of the other tasks: all that inherit from the base of the root."""
+    groups = [root.__mro__[root.__mro__.index(Group) - 1]] if "task" in tree else []
+    for group in groups:
+        groups += group.__subclasses__()
         if group is not root and "task" in group.model_fields:
             yield group.model_fields["task"].default, group
 

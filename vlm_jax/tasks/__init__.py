@@ -1,13 +1,10 @@
-"""One file a task: its targets, its loss, its predictions, its scores."""
+"""One module a task, by its name: targets, loss, predictions, scores. `vlm_jax/config/tasks.py` lists the tasks."""
 
-from vlm_jax.tasks.captioning import Captioning
-from vlm_jax.tasks.image_generation import ImageGeneration
-from vlm_jax.tasks.image_tokenizer import ImageTokenization
-from vlm_jax.tasks.vqa import VisualQuestionAnswering
+from importlib import import_module
 
-TASKS = {
-    "vqa": VisualQuestionAnswering,
-    "captioning": Captioning,
-    "image_tokenizer": ImageTokenization,
-    "image_generation": ImageGeneration,
-}
+from vlm_jax.tasks.base import Task
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of a task: `TASK` of the module with its name."""
+    return import_module(f"{__name__}.{name}").TASK

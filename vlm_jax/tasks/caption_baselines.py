@@ -35,11 +35,11 @@ def constant_captions(train: Sequence[Example], seed: int) -> dict[str, str]:
 def _sample(train: Sequence[Example], seed: int) -> tuple[list[str], list[Example]]:
     """Different captions to choose from, and the images that choose."""
     random = np.random.default_rng(seed)
-    first = np.cumsum([0, *(len(example.questions) for example in train)])
+    first = np.cumsum([0, *(len(example.texts) for example in train)])
     chosen = random.choice(first[-1], min(first[-1], CANDIDATES), replace=False)
     owners = np.searchsorted(first, chosen, side="right") - 1
     pairs = zip(owners.tolist(), (chosen - first[owners]).tolist(), strict=True)
-    candidates = list(dict.fromkeys(train[image].questions[place].text for image, place in pairs))
+    candidates = list(dict.fromkeys(train[image].texts[place].text for image, place in pairs))
     choosers = np.sort(random.choice(len(train), min(len(train), IMAGES), replace=False)).tolist()
     return candidates, [train[image] for image in choosers]
 
@@ -65,7 +65,7 @@ def nearest_captions(known: Sequence[Example], nearest: Int[np.ndarray, "N K"]) 
 
     `nearest_image`: the first caption of the nearest one; `nearest_consensus`: see `consensus_captions`.
     """
-    first = [known[place].questions[0].text for place in nearest[:, 0].tolist()]
+    first = [known[place].texts[0].text for place in nearest[:, 0].tolist()]
     return {"nearest_image": first, "nearest_consensus": consensus_captions(known, nearest)}
 
 
@@ -96,5 +96,5 @@ def _best(scores: np.ndarray) -> int:
 
 def _captions(examples: Sequence[Example]) -> tuple[list[str], Int[np.ndarray, " C"]]:
     """The captions of each image, and for each caption the place of its image."""
-    texts = [[question.text for question in example.questions[:CAPTIONS]] for example in examples]
+    texts = [[text.text for text in example.texts[:CAPTIONS]] for example in examples]
     return [text for row in texts for text in row], np.repeat(np.arange(len(texts)), [len(row) for row in texts])

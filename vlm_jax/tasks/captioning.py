@@ -13,21 +13,27 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config.captioning import Captioning as Config
 from vlm_jax.config.captioning import DecodingMethod, Sample
+from vlm_jax.config.use import Caption as Options
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.input_images import input_images
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import cider_d_per_item, official_tokens, score_captions
+from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
+from vlm_jax.tasks.base import Answers, Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
 from vlm_jax.tasks.caption import Caption, Hypothesis, rule_scores
 from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_captions, nearest_captions
+from vlm_jax.tasks.examples import place_keys, shuffled_images, without_texts
 from vlm_jax.tasks.nearest_image import nearest_few, spread
 from vlm_jax.tasks.reach import caption_reach
-from vlm_jax.tasks.shared import Sums, Task, init_params, place_keys, shuffled_images, without_texts
-from vlm_jax.types import Batch, Example, Question
+from vlm_jax.tasks.text_task import TextTask, init_params
+from vlm_jax.tasks.user_input import AT_ONCE, cards
+from vlm_jax.types import Batch, Example, Parameters, Text
 
 SAME = 0.99  # share of images with the same caption from which on a model does not look
 
@@ -49,7 +55,7 @@ def batch_sums(
     return Sums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(right * real), texts)
 
 
-class Captioning(Task):
+class Captioning(TextTask):
     """The task of one config: its encoder, its model, its loss, its decoding and its scores."""
 
     scores = (
@@ -57,13 +63,27 @@ class Captioning(Task):
         *("distinct_1", "distinct_2", "vocabulary", "mean_length", "identical_share"),
         *("rule_accuracy", "objects_named", "attributes", "hallucinated", "relations", "relations_true"),
     )
-
+    shares = (
+        *("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "exact_match"),
+        *("distinct_1", "distinct_2", "identical_share", "rule_accuracy", "objects_named", "relations_true"),
+    )
+    unit = "captions that are right (by rule, or word for word)"
+    text_name = "caption"
     shuffled = "shuffled_images"
 
     @classmethod
     def metric_of(cls, config: Config) -> str:
-        """What is true of a drawn scene, or what people said, CIDEr-D."""
-        return "rule_accuracy" if config.data.kind == "shape_scenes" else "cider_d"
+        """The share of captions that are true of their scene, or CIDEr-D where the scenes are unknown."""
+        return "rule_accuracy" if config.data.scenes else "cider_d"
+
+    @classmethod
+    def read_item(cls, line: dict[str, Any]) -> Item:
+        """Right by rule where the scene is known; its score is else 1 if it is a reference in the official spelling."""
+        hypothesis, references = line["captions"][0]["caption"], tuple(line["references"])
+        right = line["check"]["true"] if "check" in line else None
+        words = [ptb_tokenize(text) for text in (hypothesis, *references)]
+        score = float(words[0] in words[1:] if right is None else right)
+        return Item(line["image_id"], score, references=references, hypothesis=hypothesis, right=right)
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         self.config, self.encode = config, encode
@@ -74,11 +94,11 @@ class Captioning(Task):
         self._likelihood = jax.jit(self._log_likelihood)
         self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained
 
-    def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
+    def init_params(self, key: Key[Array, ""]) -> Parameters:
         """Fresh float32 parameters."""
         return init_params(self.model, self.encode, key, method="token_logits")
 
-    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
+    def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
         """What a train step differentiates; `keys`, one an image, switch dropout on."""
         # After the last word nothing comes: it is no input.
         ids, mask = batch.input_ids[..., :-1], batch.text_mask[..., :-1]
@@ -91,11 +111,11 @@ class Captioning(Task):
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[:, 0, 1:, None], axis=-1)[..., 0]
         return jnp.sum(log_p * mask[:, 0, 1:], axis=-1)
 
-    def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
+    def log_likelihoods(self, params: Parameters, examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
         """Of each text the log-probability in nats, given the image of its example: all its words, as many as are
         read, and that nothing follows."""
         captioned = [
-            example._replace(questions=(Question(example.image_id, text, (), ""),))
+            example._replace(texts=(Text(example.image_id, text),))
             for example, text in zip(examples, texts, strict=True)
         ]
         encode = dataclasses.replace(self.encode, texts_per_image=1)
@@ -139,7 +159,7 @@ class Captioning(Task):
 
     def predict(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         examples: Sequence[Example],
         *,
         see_image: bool = True,
@@ -184,7 +204,7 @@ class Captioning(Task):
             )
         scene = None if example.scene is None else from_json(example.scene)
         check = None if scene is None else check_caption(hypotheses[0].text, scene)
-        references = tuple(question.text for question in example.questions)
+        references = tuple(text.text for text in example.texts)
         return Caption(example.image_id, tuple(hypotheses), references, check)
 
     def score(self, captions: Sequence[Caption]) -> dict[str, float]:
@@ -218,7 +238,7 @@ class Captioning(Task):
 
     def baselines(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         examples: Sequence[Example],
         train: Sequence[Example],
         predictions: Sequence[Caption],
@@ -258,7 +278,7 @@ class Captioning(Task):
         return cider_d_per_item(*tokens).tolist()
 
     def _of_nearest(
-        self, params: dict[str, Any], captions: Sequence[Caption], examples: Sequence[Example], train: Sequence[Example]
+        self, params: Parameters, captions: Sequence[Caption], examples: Sequence[Example], train: Sequence[Example]
     ) -> dict[str, list[Caption]]:
         known = spread(train)
         places = nearest_few(self._vectors(params, examples), self._vectors(params, known), NEIGHBOURS)
@@ -267,7 +287,7 @@ class Captioning(Task):
             for name, texts in nearest_captions(known, places).items()
         }
 
-    def _vectors(self, params: dict[str, Any], examples: Sequence[Example]) -> Float[np.ndarray, "N C"]:
+    def _vectors(self, params: Parameters, examples: Sequence[Example]) -> Float[np.ndarray, "N C"]:
         images = self._images(examples, self.config.training.evaluation_batch_images)
         vectors = [self._vector({"params": params}, image) for image in images]
         return np.concatenate(jax.device_get(vectors))[: len(examples)]  # the last batch is filled up
@@ -276,3 +296,23 @@ class Captioning(Task):
         """`caption` with a text that the model did not say."""
         check = None if example.scene is None else check_caption(text, from_json(example.scene))
         return caption._replace(hypotheses=(Hypothesis(text, 0.0, 0.0, ()),), check=check)
+
+    def show(self, params: Parameters, options: Options) -> Answers:
+        """The captions of every image."""
+        if options.seed is not None and self.config.decoding.kind != "sample":
+            raise InputError("--seed is for sampled captions; give --decoding.kind sample, or leave it out")
+        limit = self.config.data.max_pixels
+        examples = [Example(name, image) for name, image in input_images(options.image, max_pixels=limit)]
+        # A power of two, so that few batch sizes are ever compiled.
+        size = min(AT_ONCE, 1 << (len(examples) - 1).bit_length())
+        captions = self.predict(params, examples, choices=options.choices or (), batch_images=size)
+        lines, text = [], []
+        for caption in captions:
+            hypotheses = [hypothesis.as_dict() for hypothesis in caption.hypotheses]
+            lines.append({"image": caption.image_id, "captions": hypotheses, "notes": []})
+            text.append(caption.image_id)
+            text += [f"  {hypothesis.log_probability:8.2f}  {hypothesis.text}" for hypothesis in caption.hypotheses]
+        return Answers(lines, "\n".join(text), cards(captions, examples, options.output, max_pixels=limit))
+
+
+TASK = Captioning

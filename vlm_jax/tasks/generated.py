@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from vlm_jax.figures import Card, side_by_side
-from vlm_jax.metrics.images import difference_per_pair
+from vlm_jax.metrics.images import PLAIN, difference_per_pair
 from vlm_jax.scenes.detector import detect_scene
 from vlm_jax.scenes.image_check import ImageCheck, check_image
 from vlm_jax.scenes.scene import from_json
-from vlm_jax.tasks.shared import PLAIN
 from vlm_jax.types import Example
 
 SAME = 0.5  # levels; nobody sees less

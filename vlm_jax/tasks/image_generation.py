@@ -12,21 +12,26 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from vlm_jax.config.image_generation import Autoregressive, Masked
 from vlm_jax.config.image_generation import ImageGeneration as Config
-from vlm_jax.config.use import Candidates, ImageScoring
+from vlm_jax.config.use import Candidates, Generate, ImageScoring
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.decoding import ImageTokenDecoder, mask_tokens, shift_right, token_log_probabilities
 from vlm_jax.errors import InputError
+from vlm_jax.figures import Card
 from vlm_jax.models.image_token_vectors import start_alike
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.run_folder import IMAGE_TOKENIZER, RunFolder
+from vlm_jax.tasks.base import Answers, Item, LoadTask, Sums
 from vlm_jax.tasks.baselines import shuffled_difference
+from vlm_jax.tasks.examples import ChangedExamples, derangement, place_keys
 from vlm_jax.tasks.generated import GeneratedImages, check_generated, score_generated, warnings_about
 from vlm_jax.tasks.image_distance import ImageFeatures, distances
 from vlm_jax.tasks.nearest_image import spread
 from vlm_jax.tasks.reach import image_token_reach
-from vlm_jax.tasks.reranker import Reranker
-from vlm_jax.tasks.shared import ChangedExamples, Sums, Task, derangement, place_keys
-from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, differing
-from vlm_jax.types import Batch, Example
+from vlm_jax.tasks.reranker import Reranker, load_reranker
+from vlm_jax.tasks.text_task import TextTask
+from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, differing, save_tokenizer, tokenizer_run
+from vlm_jax.tasks.user_input import AT_ONCE, notes_on
+from vlm_jax.types import Batch, Example, Parameters
 
 Generation = Masked | Autoregressive
 DEFAULTS = ImageScoring()
@@ -60,7 +65,7 @@ def token_losses(
     return loss if weights is None else loss * jnp.asarray(weights)[tokens], right
 
 
-class ImageGeneration(Task):
+class ImageGeneration(TextTask):
     """The task of one config: its encoder, its model, its loss, its decoding and its scores."""
 
     scores = (
@@ -68,13 +73,60 @@ class ImageGeneration(Task):
         *("sample_diversity", "prompt_diversity"),
         *("objects_right", "objects_and_sizes_right", "count_right", "relation_right", "all_right"),
     )
+    shares = ("objects_right", "objects_and_sizes_right", "count_right", "relation_right", "all_right")
+    unit = "objects right, or log-likelihood"
+    text_name = "prompt"
     shuffled = "shuffled_prompts"
     contact_sheets = True
 
     @classmethod
     def metric_of(cls, config: Config) -> str:
-        """What a rule sees on images of drawn scenes; of others, how likely the real ones are."""
-        return "objects_right" if config.data.kind == "shape_scenes" else "log_likelihood"
+        """The objects that a rule finds where the scenes are known; else the log-likelihood of the real images."""
+        return "objects_right" if config.data.scenes else "log_likelihood"
+
+    @classmethod
+    def scale_of(cls, config: Config) -> tuple[str, ...]:
+        """Other image tokens, or given in another order, have another log-likelihood."""
+        return () if config.data.scenes else ("image_tokenizer.run", "generation.kind")
+
+    @classmethod
+    def num_classes(cls, config: Config) -> int:
+        """The codebook size."""
+        return config.image_tokenizer.quantizer.codebook_size
+
+    @classmethod
+    def outputs(cls, config: Config, classes: int | None) -> tuple[int, str]:
+        """The image tokens."""
+        return cls.num_classes(config), f"{cls.num_classes(config):,} image tokens"
+
+    @classmethod
+    def input_size(cls, config: Config) -> tuple[int, int]:
+        """The grid of image tokens."""
+        return config.image_tokenizer.grid_size(config.image.size)
+
+    @classmethod
+    def read_item(cls, line: dict[str, Any]) -> Item:
+        """The mean over images of the objects that are right; else the log-likelihood of the real image."""
+        checks = line["checks"]
+        score = sum(check["objects"] for check in checks) / len(checks) if checks else line["log_likelihood"]
+        return Item(line["image_id"], score, line["prompt"])
+
+    @classmethod
+    def check_sources(cls, config: Config) -> None:
+        """Raise `InputError` where the image tokenizer's run has not ended or does not fit."""
+        tokenizer_run(config)
+
+    @classmethod
+    def build(
+        cls, config: Config, encode: ExampleEncoder, folder: RunFolder, load: LoadTask, scoring: ImageScoring
+    ) -> "ImageGeneration":
+        """The task of a run, which keeps the image tokenizer that it began with in its folder."""
+        if not folder.sealed:
+            run = tokenizer_run(config)
+            save_tokenizer(folder.path / IMAGE_TOKENIZER, run.config(), load(run)[1])
+        tokenizer = TrainedTokenizer(folder.file(IMAGE_TOKENIZER))
+        reranker = load_reranker(scoring.reranker, load) if scoring.reranker is not None else None
+        return cls(config, encode, tokenizer, scoring, reranker)
 
     def __init__(
         self,
@@ -94,7 +146,7 @@ class ImageGeneration(Task):
             )
         self.config, self.tokenizer, self.scoring, self.reranker = config, tokenizer, scoring, reranker
         self._pixels = dataclasses.replace(encode, image=tokenizer.image, texts_per_image=1)
-        self.encode = dataclasses.replace(encode, image_token_grid=tokenizer.grid)
+        self.encode = encode
         self.model = VisualLanguageModel(config.architecture, tokenizer.codebook_size)
         self.metric = self.metric_of(config)
         self._empty = tuple(row[0] for row in encode.encode_texts([""]))
@@ -103,13 +155,13 @@ class ImageGeneration(Task):
         self._decoders: dict[tuple[Generation, int], ImageTokenDecoder] = {}
         self._likelihood = jax.jit(self._log_likelihood)
 
-    def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
+    def init_params(self, key: Key[Array, ""]) -> Parameters:
         """Fresh float32 parameters."""
         ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
         tokens = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
         return self.model.init(key, tokens, ids, jnp.ones(ids.shape, bool), method="image_token_logits")["params"]
 
-    def start(self, params: dict[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
+    def start(self, params: Parameters, key: Key[Array, ""]) -> Parameters:
         """With vectors that are alike where image tokens look alike: what is learned of one is learned of all of
         them."""
         appearance = jnp.asarray(self.tokenizer.appearance())
@@ -130,20 +182,21 @@ class ImageGeneration(Task):
         return {"image_tokenizer": tokenizer} | {name: model.origin for name, model in named.items() if model}
 
     def prepare(self, examples: Sequence[Example]) -> ChangedExamples:
-        """The examples with image tokens in the place of images; an image's image tokens are computed once and kept."""
+        """The examples with their image tokens, which are computed once and kept."""
         _ = self._features  # what is wrong with the network is said before anything is trained
         tokens = self.tokenizer.cached(examples, self._pixels, self.config.data)
-        return ChangedExamples(examples, lambda index, example: example._replace(image=tokens[index]))
+        return ChangedExamples(examples, lambda index, example: example._replace(image_tokens=tokens[index]))
 
     def learn_from(self, train: ChangedExamples) -> None:
         """What each image token counts in the loss, by how rare it is; 1 on average over the training image tokens."""
         if power := self.config.generation.token_frequency_power:
-            counts = np.bincount(np.ravel([example.image for example in train]), minlength=self.tokenizer.codebook_size)
+            tokens = np.ravel([example.image_tokens for example in train])
+            counts = np.bincount(tokens, minlength=self.tokenizer.codebook_size)
             share = np.maximum(counts, LEAST_COUNT) / counts.sum()
             weights = share**-power
             self._weights = (weights / np.average(weights, weights=counts)).astype(np.float32)
 
-    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> Sums:
+    def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"]) -> Sums:
         """Cross-entropy of the masked image tokens, or of each after those before it; a share has lost its prompt."""
         settings = self.config.generation
         drop, places, dropout = (
@@ -156,15 +209,15 @@ class ImageGeneration(Task):
         )
         if self._autoregressive:
             tokens, is_masked = (
-                shift_right(batch.image, mask_id=self.tokenizer.codebook_size),
-                jnp.ones(batch.image.shape, bool),
+                shift_right(batch.image_tokens, mask_id=self.tokenizer.codebook_size),
+                jnp.ones(batch.image_tokens.shape, bool),
             )
         else:
             tokens, is_masked = mask_tokens(
-                batch.image, places, schedule=settings.mask_schedule, mask_id=self.tokenizer.codebook_size
+                batch.image_tokens, places, schedule=settings.mask_schedule, mask_id=self.tokenizer.codebook_size
             )
         logits = self.model.apply({"params": params}, tokens, ids, mask, keys=dropout, method="image_token_logits")
-        target = jnp.broadcast_to(batch.image.reshape(len(tokens), 1, -1), logits.shape[:-1])
+        target = jnp.broadcast_to(batch.image_tokens.reshape(len(tokens), 1, -1), logits.shape[:-1])
         assert self._weights is not None or not settings.token_frequency_power, "learn_from was not called"
         smoothing = self.config.training.label_smoothing
         loss, right = token_losses(logits, target, weights=self._weights, smoothing=smoothing)
@@ -198,7 +251,7 @@ class ImageGeneration(Task):
 
     def generate_images(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         prompts: Sequence[str],
         settings: Generation | None = None,
         candidates: Candidates | None = None,
@@ -224,7 +277,7 @@ class ImageGeneration(Task):
 
     def _generate_tokens(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         prompts: Sequence[str],
         settings: Generation,
         candidates: Candidates,
@@ -257,7 +310,7 @@ class ImageGeneration(Task):
 
     def predict(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         examples: Sequence[Example],
         *,
         prompts: Sequence[str] | None = None,
@@ -274,15 +327,15 @@ class ImageGeneration(Task):
             both = zip(texts, exchanged, likelihoods, without, strict=True)
             gains = [float("nan") if text == swapped else own - its for text, swapped, own, its in both]
         return [
-            GeneratedImages(row.image_id, text, chunk, check_generated(row, chunk), likelihood, gain, row.image)
+            GeneratedImages(row.image_id, text, chunk, check_generated(row, chunk), likelihood, gain, row.image_tokens)
             for row, text, chunk, likelihood, gain in zip(rows, texts, images, likelihoods, gains, strict=True)
         ]
 
-    def log_likelihoods(self, params: dict[str, Any], examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
+    def log_likelihoods(self, params: Parameters, examples: Sequence[Example], texts: Sequence[str]) -> list[float]:
         """How well each text fits the image of its example."""
         size = self.config.training.evaluation_batch_images
         rest = -len(texts) % size
-        tokens = np.stack([*(example.image for example in examples), *[examples[0].image] * rest])
+        tokens = np.stack([example.image_tokens for example in (*examples, *[examples[0]] * rest)])
         ids, mask = self.encode.encode_texts([*texts, *[""] * rest])
         batches = [
             self._likelihood(params, *jax.device_put((tokens[chunk], ids[chunk], mask[chunk])))
@@ -310,13 +363,13 @@ class ImageGeneration(Task):
 
     def baselines(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         examples: ChangedExamples,
         train: ChangedExamples,
         predictions: Sequence[GeneratedImages],
     ) -> dict[str, float]:
         """Prompts that no training image has, apart; prompts exchanged between the examples; distances, if wanted."""
-        known = {question.text for example in train for question in example.questions}
+        known = {text.text for example in train for text in example.texts}
         new = [row for row in predictions if row.prompt not in known]
         exchanged = [predictions[place].prompt for place in derangement(len(predictions), self.config.seed)]
         rows = {"unseen_prompts": self.score(new) if new else {}}
@@ -342,7 +395,25 @@ class ImageGeneration(Task):
         rows = {"generated": generated, "decoded": decoded, "real": real, "train": known}
         return distances(self._features, **rows, seed=self.config.seed)
 
+    def show(self, params: Parameters, options: Generate) -> Answers:
+        """The images of every prompt, on one contact sheet."""
+        notes = notes_on(options.prompt, self.encode, own_vocabulary=self.config.model.text.tokenizer is None)
+        many = len(options.prompt) * options.num_images * options.num_candidates
+        size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if options.reranker else options.num_candidates)
+        images = self.generate_images(params, options.prompt, batch=size)
+        rows = [(prompt, image) for prompt, row in zip(options.prompt, images, strict=True) for image in row]
+        sheet = str(options.output)
+        lines = [
+            {"contact_sheet": sheet, "place": place, "prompt": prompt, "notes": notes[prompt]}
+            for place, (prompt, _) in enumerate(rows, 1)
+        ]
+        cards = [Card(image, "", prompt, None, (), None) for prompt, image in rows]
+        return Answers(lines, f"{len(rows)} images in {sheet}", cards)
+
 
 def _prompt(example: Example) -> str:
     """An image of which nothing is said has the empty prompt."""
-    return example.questions[0].text if example.questions else ""
+    return example.texts[0].text if example.texts else ""
+
+
+TASK = ImageGeneration

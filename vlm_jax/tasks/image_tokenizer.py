@@ -13,11 +13,14 @@ from vlm_jax.config.image_tokenizer import ImageTokenizer as Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.errors import InputError
 from vlm_jax.figures import Card, side_by_side
-from vlm_jax.metrics.images import codebook_use, psnr, ssim
+from vlm_jax.metrics.images import PLAIN, codebook_use, psnr, ssim
 from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction
-from vlm_jax.tasks.shared import PLAIN, Task, without_texts
-from vlm_jax.types import Batch, Example
+from vlm_jax.models.inspection import inspect_image_tokenizer
+from vlm_jax.tasks.base import ImageSums, Inspection, Item, Task
+from vlm_jax.tasks.examples import without_texts
+from vlm_jax.types import Batch, Example, Parameters
 
 FEW_TOKENS = 0.1  # share of the image tokens in use below which something is wrong
 DYING = {
@@ -26,15 +29,6 @@ DYING = {
 }
 ENCODE = 0  # what an image's key is used for
 NOISE = 2.0  # levels of 255, standard deviation: nobody sees it
-
-
-class ImageSums(NamedTuple):
-    """Sums over images."""
-
-    loss: Float[Array, ""]
-    weight: Float[Array, ""]
-    """Images: what the loss is divided by."""
-    examples: Float[Array, ""]
 
 
 class Reconstructed(NamedTuple):
@@ -66,7 +60,33 @@ class ImageTokenization(Task):
 
     metric = "psnr"
     scores = ("psnr", "ssim", "tokens_stable", "codebook_use", "codebook_perplexity", "dead_codes")
+    shares = ("codebook_use", "tokens_stable")
+    unit = "PSNR in dB"
     contact_sheets = True
+
+    @classmethod
+    def scale_of(cls, config: Config) -> tuple[str, ...]:
+        """Images of another size, or cut in another way, have another PSNR."""
+        return "image.size", "image.resize"
+
+    @classmethod
+    def inspect(cls, config: Config, classes: int | None) -> Inspection:
+        """The model of a config, which has no classes."""
+        if classes is not None:
+            raise InputError(f"{config.name} is an image tokenizer, which answers nothing; leave --classes out")
+        (height, width), tokenizer = config.image.size, config.image_tokenizer
+        rows, columns = tokenizer.grid_size(config.image.size)
+        number, kind = tokenizer.quantizer.codebook_size, tokenizer.quantizer.kind
+        before = [
+            f"{config.name}: an image tokenizer, {number:,} image tokens ({kind})",
+            f"example: one image of {height} x {width} pixels, {rows} x {columns} image tokens",
+        ]
+        return Inspection(before, inspect_image_tokenizer(tokenizer, image_size=config.image.size), [])
+
+    @classmethod
+    def read_item(cls, line: dict[str, Any]) -> Item:
+        """The PSNR of the reconstruction."""
+        return Item(line["image_id"], line["psnr"])
 
     def __init__(self, config: Config, encode: ExampleEncoder) -> None:
         self.config = config
@@ -74,7 +94,7 @@ class ImageTokenization(Task):
         self.model = ImageTokenizer(config.image_tokenizer, config.compute.convolution)
         self._reconstruct = jax.jit(self._reconstruct_batch)
 
-    def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
+    def init_params(self, key: Key[Array, ""]) -> Parameters:
         """Fresh float32 parameters."""
         return self.model.init(key, jnp.zeros((1, *self.encode.image.size, 3)))["params"]
 
@@ -82,7 +102,7 @@ class ImageTokenization(Task):
         """The images without what was said of them."""
         return without_texts(examples)
 
-    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"]) -> ImageSums:
+    def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"]) -> ImageSums:
         """Mean squared error of each image, however noisy its codes' encoder saw it, and what the quantizer adds."""
         real, shown = batch.weight[:, 0], batch.image
         if self.config.image_tokenizer.noise:
@@ -93,7 +113,7 @@ class ImageTokenization(Task):
         return ImageSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
 
     def _reconstruct_batch(
-        self, params: dict[str, Any], image: Float[Array, "I h w 3"]
+        self, params: Parameters, image: Float[Array, "I h w 3"]
     ) -> tuple[Reconstruction, Float[Array, " I"]]:
         """The reconstructions, and of each image the share of image tokens that a little noise leaves alone."""
         seen = self.model.apply({"params": params}, image)
@@ -106,7 +126,7 @@ class ImageTokenization(Task):
         std = levels / 255 / np.array(self.encode.image.std, np.float32)[None, None, None]
         return jax.vmap(lambda key: jax.random.normal(key, shape))(keys) * std
 
-    def predict(self, params: dict[str, Any], examples: Sequence[Example]) -> list[Reconstructed]:
+    def predict(self, params: Parameters, examples: Sequence[Example]) -> list[Reconstructed]:
         """Every image of `examples`, which `prepare` gave, as its image tokens show it, in order."""
         size = self.config.training.evaluation_batch_images
         batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
@@ -116,7 +136,7 @@ class ImageTokenization(Task):
             originals = denormalise(loaded.batch.image, self.encode.image)
             images = denormalise(seen.image, self.encode.image)
             alike = _psnr(images, originals), ssim(images, originals).tolist()
-            names = [ids[0] for ids in loaded.question_ids]
+            names = [ids[0] for ids in loaded.text_ids]
             rows += map(Reconstructed, names, originals, images, seen.tokens, *alike, stable.tolist())
         return rows[: len(examples)]  # the last batch is filled up
 
@@ -146,7 +166,7 @@ class ImageTokenization(Task):
 
     def baselines(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         examples: Sequence[Example],
         train: Sequence[Example],
         predictions: Sequence[Reconstructed],
@@ -161,3 +181,6 @@ def _psnr(images: UInt8[np.ndarray, "N h w 3"], originals: UInt8[np.ndarray, "N 
     """In dB, of equal images what one value that is a level off would leave: a mean over images stays a number."""
     best = 10 * np.log10(255.0**2 * originals[0].size)
     return np.minimum(psnr(images, originals), best).tolist()
+
+
+TASK = ImageTokenization

@@ -8,7 +8,7 @@ import numpy as np
 
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.rows import counted
+from vlm_jax.errors import counted
 from vlm_jax.metrics.captions import score_captions
 from vlm_jax.metrics.vqa import ACCURACIES, canonical, soft_accuracy
 from vlm_jax.scenes.rules import check_caption
@@ -28,7 +28,7 @@ def answer_reach(
 
     `accuracy` is a name in `ACCURACIES`. With a warning where it is 0, or where there is one answer to choose.
     """
-    counts = [len(question.answers) for example in _spread(train, COUNTED) for question in example.questions]
+    counts = [len(question.answers) for example in _spread(train, COUNTED) for question in example.texts]
     lines = [f"training questions have {_range(counts, 'answer')}{_sampled_note(train)}"] if counts else []
     if len(vocabulary) == 1:
         lines.append(
@@ -36,7 +36,7 @@ def answer_reach(
             "give questions with at least two answers, or lower data.min_answer_count"
         )
     answer_lists = [
-        question.answers for example in _spread(validation, SCORED["questions"]) for question in example.questions
+        question.answers for example in _spread(validation, SCORED["questions"]) for question in example.texts
     ]
     answer_lists = _spread([answers for answers in answer_lists if answers], SCORED["questions"])
     if not answer_lists:
@@ -87,12 +87,12 @@ def caption_reach(
 
     With a warning where that is 0: a text is cut, its words are not in the vocabulary, or CIDEr-D has no rare word.
     """
-    counts = [len(example.questions) for example in _spread(train, COUNTED)]
+    counts = [len(example.texts) for example in _spread(train, COUNTED)]
     lines = [f"training images have {_range(counts, 'caption')}{_sampled_note(train)}"]
-    examples = [example for example in _spread(validation, SCORED["captions"]) if example.questions]
+    examples = [example for example in _spread(validation, SCORED["captions"]) if example.texts]
     if not examples:
         return [*lines, f"warning: no validation image has a caption: {metric} cannot be computed"]
-    texts = [example.questions[0].text for example in examples]
+    texts = [example.texts[0].text for example in examples]
     written = _score([_writable(text, encode) for text in texts], examples, metric)
     lines.append(
         f"validation {metric} of each image's first reference, as far as the model can write it: {written:.4f}"
@@ -116,7 +116,7 @@ def _writable(text: str, encode: ExampleEncoder) -> str:
 
 def _score(texts: Sequence[str], examples: Sequence[Example], metric: str) -> float:
     if metric != "rule_accuracy":
-        references = [[question.text for question in example.questions] for example in examples]
+        references = [[text.text for text in example.texts] for example in examples]
         return score_captions(texts, references)[metric]
     scenes = [None if example.scene is None else from_json(example.scene) for example in examples]
     right = [check_caption(text, scene).true for text, scene in zip(texts, scenes, strict=True) if scene is not None]
@@ -130,7 +130,7 @@ def image_token_reach(validation: Sequence[Example], decode: Callable[[Any], np.
     With a warning where it is 0, or where all images have the same image tokens.
     """
     examples = _spread(validation, SCORED["images"])
-    tokens = np.stack([example.image for example in examples])
+    tokens = np.stack([example.image_tokens for example in examples])
     lines = []
     if len(tokens) > 1 and (tokens == tokens[:1]).all():
         lines.append(

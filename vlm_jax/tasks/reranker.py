@@ -1,15 +1,21 @@
 """Which of several drawn images shows most clearly what was asked for, as a model that writes captions sees them."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from vlm_jax.data.images import resize_image
+from vlm_jax.tasks.base import LoadTask
 from vlm_jax.tasks.captioning import Captioning
-from vlm_jax.types import Example
+from vlm_jax.tasks.trained_tokenizer import finished_run
+from vlm_jax.trees import flatten
+from vlm_jax.types import Example, Parameters
 
 
 class Reranker:
@@ -19,7 +25,7 @@ class Reranker:
     et al. 2021, CogView, section 3.2, where the model that draws is tuned to caption and ranks its own samples).
     """
 
-    def __init__(self, captioning: Captioning, params: Any, origin: dict[str, Any]) -> None:
+    def __init__(self, captioning: Captioning, params: Parameters, origin: dict[str, Any]) -> None:
         self._captioning, self._params = captioning, params
         self.origin = origin
         """Which run it is of, and which step of it."""
@@ -46,3 +52,12 @@ class Reranker:
                 )
             if encode.tokenizer.unknown_id in encode.tokenizer.tokens([prompt])[0]:
                 print(f"note: the judge does not know every word of {prompt!r}", file=sys.stderr)
+
+
+def load_reranker(run: Path, load: LoadTask) -> Reranker:
+    """The captioning run in a folder; `InputError` where it has not ended or writes no captions."""
+    folder = finished_run("reranker", run, "captioning", "configs/shape_scenes_captioning.py")
+    task, params, step = load(folder)
+    flat = flatten(jax.device_get(params))
+    digest = hashlib.sha256(b"".join(flat[name].tobytes() for name in sorted(flat))).hexdigest()
+    return Reranker(task, params, {"run": str(run), "checkpoint_step": step, "sha256": digest})

@@ -1,11 +1,8 @@
 """A trained image tokenizer in one file, and the image tokens that it gives to a data set, computed once."""
 
-import hashlib
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,13 +18,16 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import change, file_entry, read_manifest, sha256, write_manifest
+from vlm_jax.files import replaced, sha256, text_sha256
+from vlm_jax.integrity import change, file_entry, read_manifest, write_manifest
+from vlm_jax.invocation import command_name
 from vlm_jax.models.image_tokenizer import ImageTokenizer
+from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.settings.changes import group_from_json, to_json
 from vlm_jax.settings.groups import Group, Tree, flat, tree_of
-from vlm_jax.tasks.shared import without_texts
+from vlm_jax.tasks.examples import without_texts
 from vlm_jax.trees import flatten, unflatten
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Parameters
 
 BATCH = 64
 SQUARES = 4  # along each side of a cell at most, by whose colours image tokens are told to look alike
@@ -99,7 +99,7 @@ class TrainedTokenizer:
 
     def cached(self, examples: Sequence[Example], encode: ExampleEncoder, data: DataSet) -> Int[np.ndarray, "N gh gw"]:
         """`encode`, but read from `data.directory` where this tokenizer has met the very same images before."""
-        digest = hashlib.sha256("\n".join(image_digests(examples, data)).encode()).hexdigest()
+        digest = text_sha256("\n".join(image_digests(examples, data)))
         file = Path(data.directory).expanduser() / "image_tokens" / self.digest[:16] / f"{digest[:32]}.npy"
         manifest = file.with_suffix(".json")
         try:
@@ -109,20 +109,18 @@ class TrainedTokenizer:
             pass
         tokens = self.encode(examples, encode)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.npy")
-        np.save(part, tokens)
-        part.replace(file)
+        with replaced(file) as part, part.open("wb") as stream:
+            np.save(stream, tokens)
         write_manifest(manifest, file_entry(file))
         return tokens
 
 
-def save_tokenizer(file: Path, config: Config, params: Any) -> None:
+def save_tokenizer(file: Path, config: Config, params: Parameters) -> None:
     """Write an image tokenizer's parameters, with its config, whole or not at all."""
     from safetensors.numpy import save_file
 
-    part = file.with_suffix(f".{os.getpid()}.part")
-    save_file({path: np.asarray(leaf) for path, leaf in flatten(params).items()}, part, {"config": to_json(config)})
-    part.replace(file)
+    with replaced(file) as part:
+        save_file({path: np.asarray(leaf) for path, leaf in flatten(params).items()}, part, {"config": to_json(config)})
 
 
 def differing(config: ImageGeneration, trained: Config) -> str:
@@ -136,3 +134,24 @@ def differing(config: ImageGeneration, trained: Config) -> str:
 
 def _shared(group: Group, base: type[Group]) -> Tree:
     return {name: value for name, value in tree_of(group).items() if name in base.model_fields}
+
+
+def tokenizer_run(config: ImageGeneration) -> RunFolder:
+    """The run of `image_tokenizer.run`; `InputError` where it has not ended or has other settings."""
+    path = config.image_tokenizer.run
+    folder = finished_run("image_tokenizer.run", path, "image_tokenizer", "configs/shape_scenes_tokenizer.py")
+    if differences := differing(config, folder.config()):
+        raise InputError(f"image_tokenizer.run {path} has {differences}, and the config says otherwise; give the same")
+    return folder
+
+
+def finished_run(setting: str, path: Path, task: str, preset: str) -> RunFolder:
+    """The run that a setting names; `InputError` where it has not ended or has another task than `preset`'s."""
+    folder = open_run(path.expanduser())
+    if (its := folder.config().task) != task:
+        raise InputError(
+            f"{setting} {path} is a run of the task {its!r}; give one of {task!r}, such as {preset} leaves"
+        )
+    if not folder.finished:
+        raise InputError(f"{setting} {path} is a run that has not ended; finish it with {command_name('train')}")
+    return folder

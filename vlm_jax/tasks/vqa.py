@@ -1,5 +1,6 @@
 """Visual question answering: classify [CLS] over the answer vocabulary, soft targets where people disagree."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,26 +9,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from vlm_jax.config.data import DataSet
+from vlm_jax.config.use import Answer
 from vlm_jax.config.vqa import VQA
+from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.input_images import input_images
 from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.figures import Card
 from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind, lenient_vqa_accuracy
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.tasks.base import Answers, Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
+from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.tasks.reach import answer_reach
-from vlm_jax.tasks.shared import Sums, Task, init_params, shuffled_images
-from vlm_jax.types import Batch, Example, Question
+from vlm_jax.tasks.text_task import TextTask, init_params
+from vlm_jax.tasks.user_input import AT_ONCE, cards, notes_on
+from vlm_jax.types import Batch, Example, Parameters, Text
 
 TOP = 5  # answers of a prediction that are kept
+ASSUMED_CLASSES = 1000  # answers that an inspection assumes where the config leaves them to the data
 
 
 class Prediction(NamedTuple):
     """One answered question."""
 
     image_id: str
-    question: Question
+    question: Text
     top: tuple[tuple[str, float], ...]
     """The likeliest answers with their probabilities, best first."""
     score: float
@@ -46,7 +56,7 @@ class Prediction(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """One line of `predictions.jsonl`."""
         return {
-            "question_id": self.question.question_id,
+            "question_id": self.question.text_id,
             "image_id": self.image_id,
             "question": self.question.text,
             "kind": self.question.kind,
@@ -75,12 +85,51 @@ def batch_sums(logits: Float[Array, "I K A"], batch: Batch, *, label_smoothing: 
     return Sums(jnp.sum(loss * batch.weight), count, jnp.sum(score * batch.weight), count)
 
 
-class VisualQuestionAnswering(Task):
+@functools.lru_cache
+def _count_answers(data: DataSet) -> int:
+    return len(AnswerVocabulary.build(open_split(data, "train"), min_count=data.min_answer_count))
+
+
+class VisualQuestionAnswering(TextTask):
     """The task of one config: its encoder, its model, its loss and its scores."""
 
     metric = "accuracy"
-    scores = ("accuracy", "accuracy_lenient")
+    scores = shares = ("accuracy", "accuracy_lenient")
+    by_kind = ("accuracy",)
+    unit = "accuracy"
+    text_name = "question"
     shuffled = "shuffled_images"
+    classifies = True
+
+    @classmethod
+    def scale_of(cls, config: VQA) -> tuple[str, ...]:
+        """The rule by which an answer is right."""
+        return ("data.accuracy",)
+
+    @classmethod
+    def num_classes(cls, config: VQA) -> int:
+        """The head's classes, or the answers of the training set."""
+        return config.classes or _count_answers(config.data)
+
+    @classmethod
+    def outputs(cls, config: VQA, classes: int | None) -> tuple[int, str]:
+        """The number of answers; of a config that leaves it to the data, the one that is assumed."""
+        own = config.classes
+        if own is not None and classes not in (None, own):
+            raise InputError(
+                f"--classes is {classes}, and the config has model.fusion.head.classes {own}; leave --classes out, "
+                "or set --model.fusion.head.classes"
+            )
+        number = own or classes or ASSUMED_CLASSES
+        assumed = " (assumed, since the config leaves them to the data; --classes sets them)"
+        return number, f"{number:,} answers" + assumed * (own is None and classes is None)
+
+    @classmethod
+    def read_item(cls, line: dict[str, Any]) -> Item:
+        """Right where at least half of the people gave the answer."""
+        score = line["score"]
+        text, kind, references = line["question"], line["kind"], tuple(line["answers"])
+        return Item(line["image_id"], score, text, kind, references, line["prediction"], score >= 0.5)
 
     def __init__(self, config: VQA, encode: ExampleEncoder) -> None:
         answers = len(encode.answers)
@@ -94,18 +143,18 @@ class VisualQuestionAnswering(Task):
         self._accuracy = ACCURACIES[config.data.accuracy]
         self._predict = jax.jit(self._predict_batch)
 
-    def init_params(self, key: Key[Array, ""]) -> dict[str, Any]:
+    def init_params(self, key: Key[Array, ""]) -> Parameters:
         """Fresh float32 parameters."""
         return init_params(self.model, self.encode, key, method="answer_logits")
 
-    def loss_sums(self, params: dict[str, Any], batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
+    def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
         """What a train step differentiates; `keys`, one an image, switch dropout on."""
         inputs = (batch.image, batch.input_ids, batch.text_mask)
         logits = self.model.apply({"params": params}, *inputs, keys=keys, method="answer_logits")
         return batch_sums(logits, batch, label_smoothing=self.config.training.label_smoothing)
 
     def _predict_batch(
-        self, params: dict[str, Any], batch: Batch, see_image: Bool[Array, "I 1"]
+        self, params: Parameters, batch: Batch, see_image: Bool[Array, "I 1"]
     ) -> tuple[Float[Array, "I K top"], Int[Array, "I K top"]]:
         inputs = (batch.image, batch.input_ids, batch.text_mask)
         logits = self.model.apply({"params": params}, *inputs, image_mask=see_image, method="answer_logits")
@@ -115,7 +164,7 @@ class VisualQuestionAnswering(Task):
 
     def predict(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         examples: Sequence[Example],
         *,
         see_image: bool = True,
@@ -133,12 +182,10 @@ class VisualQuestionAnswering(Task):
             return []
         real = [(top_p[mask], top_c[mask]) for mask, (top_p, top_c) in jax.device_get(waiting)]
         probabilities, classes = (np.concatenate(column) for column in zip(*real, strict=True))
-        questions = [(example.image_id, question) for example in examples for question in example.questions]
+        questions = [(example.image_id, question) for example in examples for question in example.texts]
         return [self._prediction(*row) for row in zip(questions, probabilities, classes, strict=True)]
 
-    def _prediction(
-        self, question_of: tuple[str, Question], probabilities: np.ndarray, classes: np.ndarray
-    ) -> Prediction:
+    def _prediction(self, question_of: tuple[str, Text], probabilities: np.ndarray, classes: np.ndarray) -> Prediction:
         image_id, question = question_of
         names = [self.encode.answers.answers[c] for c in classes]
         top = tuple(zip(names, map(float, probabilities), strict=True))
@@ -157,25 +204,21 @@ class VisualQuestionAnswering(Task):
         """How many answers questions have, and the best accuracy of any answer."""
         return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy)
 
-    def warnings(self, predictions: Sequence[Prediction], metrics: dict[str, float]) -> list[str]:
-        """What a person should know of the scores."""
-        return []
-
     def title(self, metrics: dict[str, float]) -> str:
         """The scores in a few words."""
         return f"{metrics['accuracy']:.1%} right"
 
     def baselines(
         self,
-        params: dict[str, Any],
+        params: Parameters,
         examples: Sequence[Example],
         train: Sequence[Example],
         predictions: Sequence[Prediction],
     ) -> dict[str, float]:
         """What is reached without looking: by the trained model, and by answer counts of the training set."""
         blind = self.predict(params, examples, see_image=False)
-        prior = BlindPrior((q.text, q.answers) for example in train for q in example.questions)
-        questions = [question for example in examples for question in example.questions]
+        prior = BlindPrior((q.text, q.answers) for example in train for q in example.texts)
+        questions = [question for example in examples for question in example.texts]
 
         def counted(answer_to):
             return float(np.mean([self._accuracy(answer_to(q.text), q.answers) for q in questions]))
@@ -188,7 +231,7 @@ class VisualQuestionAnswering(Task):
         }
 
     def _shuffled(
-        self, params: dict[str, Any], examples: Sequence[Example], predictions: Sequence[Prediction]
+        self, params: Parameters, examples: Sequence[Example], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         if distinct_images(examples) < 2:
             return {}
@@ -196,3 +239,24 @@ class VisualQuestionAnswering(Task):
         scores = [[prediction.score for prediction in rows] for rows in (predictions, shuffled)]
         difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         return {f"baseline/{self.shuffled}": self.score(shuffled)["accuracy"], **difference}
+
+    def show(self, params: Parameters, options: Answer) -> Answers:
+        """The most probable answers to every question about every image."""
+        limit = self.config.data.max_pixels
+        questions = tuple(Text(text, text) for text in options.question)
+        examples = [Example(name, image, questions) for name, image in input_images(options.image, max_pixels=limit)]
+        notes = notes_on(options.question, self.encode, own_vocabulary=self.config.model.text.tokenizer is None)
+        rows = len(examples) * -(-len(questions) // self.encode.texts_per_image)
+        predictions = self.predict(params, examples, batch_images=min(AT_ONCE, rows))
+        lines, text = [], []
+        for prediction in predictions:
+            question, top = prediction.question.text, prediction.top
+            answers = [{"answer": answer, "probability": probability} for answer, probability in top]
+            line = {"image": prediction.image_id, "question": question, "answers": answers}
+            lines.append(line | {"notes": notes[question]})
+            text.append(f"{prediction.image_id}: {question}")
+            text += [f"  {probability:6.1%}  {answer}" for answer, probability in top]
+        return Answers(lines, "\n".join(text), cards(predictions, examples, options.output, max_pixels=limit))
+
+
+TASK = VisualQuestionAnswering

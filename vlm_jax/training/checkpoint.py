@@ -18,14 +18,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.training import checkpoint_manifest as manifests
-from vlm_jax.training.state import Parameters, TrainState
+from vlm_jax.training.state import TrainState
 from vlm_jax.trees import compare_trees
+from vlm_jax.types import Parameters
 
 SCORE = "score"  # what the task chooses a checkpoint by, larger being better
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import MANIFEST, changes_below, entries_below, read_manifest, sha256, write_manifest
+from vlm_jax.files import sha256
+from vlm_jax.integrity import MANIFEST, changes_below, entries_below, read_manifest, write_manifest
 
 
 def seal(folder: Path, score: float | None, made_with: Mapping[str, Any] | None) -> None:

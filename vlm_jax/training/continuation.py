@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.data.digests import SplitDigest, digest_split, from_row, what_differs
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.identity import Change, changes
 from vlm_jax.invocation import command_name
 from vlm_jax.run_folder import DATA, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder
 from vlm_jax.settings.effects import Effect
-from vlm_jax.tasks.trained_tokenizer import save_tokenizer
+from vlm_jax.tasks.trained_tokenizer import save_tokenizer, tokenizer_run
 from vlm_jax.training.pretrained import open_pretrained
-from vlm_jax.training.setup import load_trained, make_encoder, tokenizer_run
+from vlm_jax.training.setup import load_best
 from vlm_jax.types import Example
 
 # What a change means, by its effect, where there is more to say than that it is one.
@@ -113,9 +113,8 @@ def _other_image_tokenizer(config: Config, saved_file: Path) -> bool:
         return False
     from safetensors.numpy import load_file
 
-    run, run_config = tokenizer_run(config)
-    _, params, _ = load_trained(run_config, run, make_encoder(run_config, run), which="best")
+    run = tokenizer_run(config)
     with tempfile.TemporaryDirectory() as place:
-        save_tokenizer(Path(place) / saved_file.name, run_config, params)
+        save_tokenizer(Path(place) / saved_file.name, run.config(), load_best(run)[1])
         now, before = load_file(Path(place) / saved_file.name), load_file(saved_file)
     return now.keys() != before.keys() or any(not np.array_equal(now[name], before[name]) for name in before)

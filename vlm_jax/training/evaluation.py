@@ -15,14 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.data.images import decode_image
 from vlm_jax.figures import plot_contact_sheet
 from vlm_jax.run_folder import RESULT, RunFolder
 from vlm_jax.settings.groups import json_tree
+from vlm_jax.tasks.base import Prediction, Task
 from vlm_jax.tasks.baselines import baseline_warnings
-from vlm_jax.training.state import Parameters
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Parameters
 
 CONTACT_SHEET_ITEMS = 24
 PACKAGES = (
@@ -41,7 +41,7 @@ PACKAGES = (
 
 
 def evaluate_run(
-    task: Any,
+    task: Task,
     params: Parameters,
     examples: Sequence[Example],
     train: Sequence[Example],
@@ -102,7 +102,7 @@ def _named(file: str, name: str) -> str:
 
 
 def write_contact_sheet(
-    config: Config, predictions: Sequence[Any], examples: Sequence[Example], path: Path, *, title: str
+    config: Config, predictions: Sequence[Prediction], examples: Sequence[Example], path: Path, *, title: str
 ) -> None:
     """A sheet of one prediction an image; mistakes come last, up to a quarter, or what the others leave room for."""
     random = np.random.default_rng(config.seed)
@@ -113,13 +113,14 @@ def write_contact_sheet(
     wrong = [p for p in predictions if p.right is False]
     most_wrong = max(CONTACT_SHEET_ITEMS // 4, CONTACT_SHEET_ITEMS - len(right))
     wrong = [wrong[i] for i in random.permutation(len(wrong))][:most_wrong]
-    images = {example.image_id: example.image for example in examples}
+    by_id = {example.image_id: example for example in examples}
 
     def shown(name: str) -> np.ndarray | None:
-        """The image, unless it is here as codes: then what was drawn is shown alone."""
-        image = images[name]
-        known = not isinstance(image, np.ndarray)
-        return decode_image(image, name=name, max_pixels=config.data.max_pixels) if known else None
+        """The image; None of one that has image tokens, where the generated image is shown alone."""
+        example = by_id[name]
+        if example.image_tokens is not None:
+            return None
+        return decode_image(example.image, name=name, max_pixels=config.data.max_pixels)
 
     items = [p.card(shown(p.image_id)) for p in [*right[: CONTACT_SHEET_ITEMS - len(wrong)], *wrong]]
     title = f"{title}; mistakes shown more often than they occur" if right and wrong else title

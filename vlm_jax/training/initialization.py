@@ -13,13 +13,13 @@ import numpy as np
 
 from vlm_jax.config.architecture import Architecture, Layout
 from vlm_jax.config.encoders import GridEncoder
-from vlm_jax.config.image_tokenizer import ImageTokenizer
-from vlm_jax.config.tasks import Config, TextConfig
+from vlm_jax.config.run import Config
+from vlm_jax.config.trunk import TextConfig
 from vlm_jax.errors import InputError
 from vlm_jax.settings.groups import Group, flat, tree_of
 from vlm_jax.training.pretrained import Pretrained, generic, open_pretrained, specific
-from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten, shortened, unflatten
+from vlm_jax.types import Parameters
 from vlm_jax.weights.export import TEXT_SIDE
 
 # Settings that decide what text weights compute, or their shapes.
@@ -47,7 +47,7 @@ class Start(NamedTuple):
 
 def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start:
     """`params` with everything that the config's sources have for them."""
-    if isinstance(config, ImageTokenizer):
+    if not isinstance(config, TextConfig):
         return Start(params, None)
     model, fresh = config.architecture, flatten(params)
     taken: dict[str, np.ndarray] = {}

@@ -11,6 +11,7 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
+from vlm_jax.files import write_text
 from vlm_jax.interrupts import discard, on_interrupt, terminal_gone
 from vlm_jax.text_lines import read_lines
 
@@ -23,9 +24,7 @@ class MetricsLog:
 
         path = folder / "metrics.jsonl"
         if path.exists():
-            part = path.with_suffix(".part")  # a kill in between loses nothing
-            part.write_text("".join(_lines_up_to(path, start_step)), encoding="utf-8")
-            part.replace(path)
+            write_text(path, "".join(_lines_up_to(path, start_step)))
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step + 1)
 

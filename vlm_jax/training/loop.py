@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.data.loader import TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
@@ -23,17 +23,17 @@ from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
 from vlm_jax.training.selection import Selection
 from vlm_jax.training.setup import make_encoder, make_task, saved_steps
-from vlm_jax.training.state import Parameters, create_state
+from vlm_jax.training.state import create_state
 from vlm_jax.training.step import make_step
 from vlm_jax.training.stops import Interrupted, NotFinite
-from vlm_jax.types import Batch, Example
+from vlm_jax.types import Batch, Example, Parameters
 
 
 class Taken(NamedTuple):
     """A batch on its devices, and what a checkpoint or an error message must know of it."""
 
     batch: Batch
-    question_ids: list[list[str]]
+    text_ids: list[list[str]]
     before: dict[str, Any]
     """Data position before this batch."""
     after: dict[str, Any]
@@ -156,7 +156,7 @@ class Trainer:
     def _take(self) -> Taken:
         before = self.loader.state()
         loaded = next(self.loader)
-        return Taken(self.parallel.put_batch(loaded.batch), loaded.question_ids, before, self.loader.state())
+        return Taken(self.parallel.put_batch(loaded.batch), loaded.text_ids, before, self.loader.state())
 
     def _steps(self, start: int, checkpoints: Checkpoints) -> None:
         settings = self.config.training
@@ -222,7 +222,7 @@ class Trainer:
         self.totals["wall_seconds"] += time.perf_counter() - began
         return {SCORE: scores[self.task.metric]}
 
-    def _evaluated(self) -> Any:
+    def _evaluated(self) -> Parameters:
         state = self.parallel.take(self.state)
         return state.params if state.ema is None else state.ema
 
@@ -241,7 +241,7 @@ class Trainer:
     def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> NoReturn:
         if step > 1:
             self._save(checkpoints, taken.before, None)
-        raise NotFinite(step, [question for ids in taken.question_ids for question in ids if question])
+        raise NotFinite(step, [question for ids in taken.text_ids for question in ids if question])
 
     def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
         began = time.perf_counter()

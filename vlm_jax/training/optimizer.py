@@ -10,8 +10,8 @@ import optax.contrib
 
 from vlm_jax.config.optimizers import Adam, Muon, Optimizer
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.training.state import Parameters
 from vlm_jax.trees import flatten, leaf_path
+from vlm_jax.types import Parameters
 
 # Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): momentum, made orthogonal by five steps of
 # Newton and Schulz, whose coefficients are Optax's. Scaled so that an entry changes by 0.2 in the root mean square, as

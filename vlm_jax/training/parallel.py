@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError
 from vlm_jax.training.state import TrainState
 from vlm_jax.training.step import Step

@@ -10,14 +10,15 @@ import numpy as np
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, ImageTokens, PublishedCNN
 from vlm_jax.config.images import ImageInput
-from vlm_jax.config.tasks import TextConfig
+from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.answers import AnswerVocabulary
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.tokenizer_settings import CONFIG as TOKENIZER_CONFIG
 from vlm_jax.data.wordpiece import TOKENIZER_FILES
 from vlm_jax.errors import InputError
 from vlm_jax.models.fusion import layer_names
 from vlm_jax.run_folder import ANSWERS, CONFIG, TEXT_TOKENIZER, RunFolder, open_run
+from vlm_jax.tasks import task_class
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.trees import flatten
 from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, Origin, read
@@ -64,10 +65,10 @@ def _open_run(name: str, folder: RunFolder) -> Pretrained:
     with Checkpoints(folder.checkpoints, made_with=folder.made_with()) as checkpoints:
         params, step = checkpoints.restore_params(None, which="best", ema=config.optimizer.ema is not None)
         digest = checkpoints.digest(step)
-    model = getattr(config, "architecture", None)  # an image tokenizer has none
+    model = config.architecture if isinstance(config, TextConfig) else None
     leaves = {generic(path, model) if model else path: np.asarray(leaf) for path, leaf in flatten(params).items()}
     origin = Origin(f"{name}, step {step}", None, digest)
-    answers = AnswerVocabulary.load(folder.file(ANSWERS)).answers if config.task == "vqa" else ()
+    answers = AnswerVocabulary.load(folder.file(ANSWERS)).answers if task_class(config.task).classifies else ()
     image = model.image if model and not isinstance(model.image, ImageTokens) else None
     return Pretrained("run", origin, model, image, config.image, leaves, answers)
 

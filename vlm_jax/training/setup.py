@@ -1,44 +1,33 @@
 """From a config and its run folder to the parts that training, evaluation and prediction share."""
 
-import hashlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import jax
 
-from vlm_jax.config.image_generation import ImageGeneration
-from vlm_jax.config.image_tokenizer import ImageTokenizer
-from vlm_jax.config.tasks import Config, TextConfig
+from vlm_jax.config.run import Config
+from vlm_jax.config.trunk import TextConfig
 from vlm_jax.config.use import ImageScoring
-from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.invocation import command_name
-from vlm_jax.run_folder import ANSWERS, IMAGE_TOKENIZER, TEXT_TOKENIZER, RunFolder, open_run
-from vlm_jax.tasks import TASKS
-from vlm_jax.tasks.reranker import Reranker
-from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, differing, save_tokenizer
+from vlm_jax.run_folder import ANSWERS, TEXT_TOKENIZER, RunFolder
+from vlm_jax.tasks import task_class
+from vlm_jax.tasks.base import Task
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.checkpoint_manifest import steps
 from vlm_jax.training.pretrained import check_tokenizer, tokenizer_source
-from vlm_jax.training.state import Parameters
-from vlm_jax.trees import flatten
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Parameters
 
 COUNTED_IMAGES = 1_000  # images whose texts are counted before training
 
 
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
     """The run's tokenizer and answers: those saved in its folder, or, given the training set, made and saved there."""
-    if isinstance(config, ImageTokenizer):  # reads no text
-        tokenizer = Tokenizer.empty()
-        return ExampleEncoder(
-            tokenizer, None, config.image, max_length=3, texts_per_image=1, max_pixels=config.data.max_pixels
-        )
+    if not isinstance(config, TextConfig):  # reads no text
+        shape = {"max_length": 3, "texts_per_image": 1, "max_pixels": config.data.max_pixels}
+        return ExampleEncoder(Tokenizer.empty(), None, config.image, **shape)
     if not folder.sealed:  # what a killed start left may be half of it
         if train is None:
             raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
@@ -47,7 +36,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
     _check_ids(tokenizer, folder, text.vocab_size)
     return ExampleEncoder(
         tokenizer=tokenizer,
-        answers=AnswerVocabulary.load(folder.file(ANSWERS)) if isinstance(config, VQA) else None,
+        answers=AnswerVocabulary.load(folder.file(ANSWERS)) if task_class(config.task).classifies else None,
         image=config.image,
         max_length=text.max_length,
         texts_per_image=config.training.texts_per_image,
@@ -60,14 +49,14 @@ def _save_vocabularies(config: TextConfig, folder: RunFolder, train: Sequence[Ex
     """Write the tokenizer and, for questions, the answers of the training set."""
     text, source = config.model.text, tokenizer_source(config)
     if source is None:
-        texts = (question.text for example in train for question in example.questions)
+        texts = (text.text for example in train for text in example.texts)
         tokenizer = Tokenizer.build(texts, text.vocab_size)
     else:
         tokenizer = Tokenizer.load(source)
     check_tokenizer(tokenizer, config)
     _warn_truncated(tokenizer, train, text.max_length)
     tokenizer.save(folder.path)
-    if isinstance(config, VQA):
+    if task_class(config.task).classifies:
         AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(folder.path / ANSWERS)
 
 
@@ -84,7 +73,7 @@ def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
 def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: int) -> None:
     """A text that loses its end is learned without it: a person should know."""
     examples = (train[index] for index in range(min(len(train), COUNTED_IMAGES)))
-    texts = [question.text for example in examples for question in example.questions]
+    texts = [text.text for example in examples for text in example.texts]
     cut = tokenizer.truncated(texts, max_length)
     if cut:
         print(
@@ -94,47 +83,15 @@ def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: 
         )
 
 
-def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder, scoring: ImageScoring | None = None) -> Any:
-    """The task of a run's config. Image generation keeps the image tokenizer that it began with in its folder."""
-    if not isinstance(config, ImageGeneration):
-        return TASKS[config.task](config, encode)
-    if not folder.sealed:
-        trained, tokenizer_config = tokenizer_run(config)
-        _, params, _ = load_trained(tokenizer_config, trained, make_encoder(tokenizer_config, trained), which="best")
-        save_tokenizer(folder.path / IMAGE_TOKENIZER, tokenizer_config, params)
-    scoring, tokenizer = scoring or ImageScoring(), TrainedTokenizer(folder.file(IMAGE_TOKENIZER))
-    reranker = load_reranker(scoring.reranker) if scoring.reranker is not None else None
-    return TASKS[config.task](config, encode, tokenizer, scoring, reranker)
+def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder, scoring: ImageScoring | None = None) -> Task:
+    """The task of a run's config, with what it keeps in the run's folder."""
+    return task_class(config.task).build(config, encode, folder, load_best, scoring or ImageScoring())
 
 
-def load_reranker(run: Path) -> Reranker:
-    """The captioning run in a folder; `InputError` where it has not ended or writes no captions."""
-    folder, run_config = _finished("reranker", run, "captioning", "configs/shape_scenes_captioning.py")
-    task, params, step = load_trained(run_config, folder, make_encoder(run_config, folder), which="best")
-    flat = flatten(jax.device_get(params))
-    digest = hashlib.sha256(b"".join(flat[name].tobytes() for name in sorted(flat))).hexdigest()
-    return Reranker(task, params, {"run": str(run), "checkpoint_step": step, "sha256": digest})
-
-
-def tokenizer_run(config: ImageGeneration) -> tuple[RunFolder, Config]:
-    """The run of `image_tokenizer.run` and its config; `InputError` where it has not ended or has other settings."""
-    path = config.image_tokenizer.run
-    folder, run_config = _finished("image_tokenizer.run", path, "image_tokenizer", "configs/shape_scenes_tokenizer.py")
-    if differences := differing(config, run_config):
-        raise InputError(f"image_tokenizer.run {path} has {differences}, and the config says otherwise; give the same")
-    return folder, run_config
-
-
-def _finished(setting: str, path: Path, task: str, preset: str) -> tuple[RunFolder, Config]:
-    folder = open_run(path.expanduser())
-    run_config = folder.config()
-    if run_config.task != task:
-        raise InputError(
-            f"{setting} {path} is a run of the task {run_config.task!r}; give one of {task!r}, such as {preset} leaves"
-        )
-    if not folder.finished:
-        raise InputError(f"{setting} {path} is a run that has not ended; finish it with {command_name('train')}")
-    return folder, run_config
+def load_best(folder: RunFolder) -> tuple[Task, Parameters, int]:
+    """A run's task, its parameters of the best checkpoint and their optimizer step."""
+    config = folder.config()
+    return load_trained(config, folder, make_encoder(config, folder), which="best")
 
 
 def saved_steps(folder: RunFolder) -> int:
@@ -144,7 +101,7 @@ def saved_steps(folder: RunFolder) -> int:
 
 def load_trained(
     config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str, scoring: ImageScoring | None = None
-) -> tuple[Any, Parameters, int]:
+) -> tuple[Task, Parameters, int]:
     """Task, parameters (the moving average where there is one) and their optimizer step, from a run's checkpoints."""
     task = make_task(config, encode, folder, scoring)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-Parameters = dict[str, Any]
-"""A nested dict of arrays; a path such as `trunk/layer_0/attention/query/kernel` names a leaf."""
+from vlm_jax.types import Parameters
 
 
 class TrainState(NamedTuple):

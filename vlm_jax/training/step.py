@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key
 
-from vlm_jax.config.tasks import Config
+from vlm_jax.config.run import Config
 from vlm_jax.training.optimizer import frozen_mask, learning_rate_schedule
-from vlm_jax.training.state import Parameters, TrainState
-from vlm_jax.types import Batch
+from vlm_jax.training.state import TrainState
+from vlm_jax.types import Batch, Parameters
 
 LossSums = Callable[..., Any]
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]

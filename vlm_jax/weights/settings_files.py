@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.files import read_json
 
 MODULES, SENTENCES = "modules.json", "config_sentence_transformers.json"
 TRANSFORMERS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json")
@@ -27,7 +28,9 @@ def read_settings_files(folder: Path) -> SettingsFiles:
     """
     root = folder.parent if folder.name in _folders(folder.parent, "Transformer") else folder
     names = dict.fromkeys([*FILES, *(f"{name}/config.json" for name in _folders(root, "Pooling", "Normalize"))])
-    contents = {name: _read(path) for name in names for path in (root / name, folder / name)[::-1] if path.is_file()}
+    contents = {
+        name: read_json(path) for name in names for path in (root / name, folder / name)[::-1] if path.is_file()
+    }
     if MODULES in contents:
         contents[MODULES] = [_at_home(module, root / MODULES) for module in _modules(contents[MODULES], root / MODULES)]
     return contents
@@ -49,7 +52,7 @@ def kind_of(module: Mapping[str, Any]) -> str:
 def _folders(root: Path, *kinds: str) -> list[str]:
     """The folders that modules.json gives modules of some kinds; names that would leave the folder do not count."""
     path = root / MODULES
-    modules = _modules(_read(path), path) if path.is_file() else []
+    modules = _modules(read_json(path), path) if path.is_file() else []
     names = [module["path"] for module in modules if kind_of(module) in kinds]
     return [name for name in names if name and Path(name).name == name]
 
@@ -74,10 +77,3 @@ def _at_home(module: dict[str, Any], path: Path) -> dict[str, Any]:
     if module.get("kwargs"):
         raise InputError(f"{path} says kwargs = {module['kwargs']!r}, which is not supported; expected none")
     return module | {"path": ""} if kind == "Transformer" else module
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None

@@ -4,7 +4,6 @@ Tensors are read from safetensors only. Nothing in a source is trusted: names of
 are those of the file and not what a header claims, and pickles are refused before they are opened.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vlm_jax.errors import InputError
-from vlm_jax.integrity import sha256
+from vlm_jax.files import read_settings_file, sha256, text_sha256
 from vlm_jax.invocation import command_name
 from vlm_jax.packages import PREFIX, in_package
 from vlm_jax.text_lines import first_line
@@ -162,8 +161,8 @@ def open_source(name: str) -> Source:
     folder = path if path.is_dir() else path.parent
     digests = {file.name: sha256(file) for file in files}
     listed = "".join(f"{digest}  {file}\n" for file, digest in sorted(digests.items()))
-    digest = next(iter(digests.values())) if len(digests) == 1 else hashlib.sha256(listed.encode()).hexdigest()
-    return Source(name, folder, Tensors(files), _read_config(folder), revision, digest)
+    digest = next(iter(digests.values())) if len(digests) == 1 else text_sha256(listed)
+    return Source(name, folder, Tensors(files), read_settings_file(folder / CONFIG), revision, digest)
 
 
 def locate(name: str) -> tuple[Path, str | None]:
@@ -234,19 +233,6 @@ def _shards(folder: Path) -> list[Path]:
         if not exists:
             raise InputError(f"{index} names {name}, which is not there")
     return [folder / name for name in names]
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    if not file.is_file():
-        return {}
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise InputError(f"{file} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{file} holds {type(config).__name__}; expected an object of settings")
-    return config
 
 
 def _from_hub(name: str) -> tuple[Path, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.config.encoders import PublishedCNN
-from vlm_jax.data.text import Tokenizer, lower_cased
+from vlm_jax.data.tokenizer import Tokenizer, lower_cased
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import check_text

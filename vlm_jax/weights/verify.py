@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from vlm_jax.config.encoders import PublishedCNN
-from vlm_jax.data.text import Tokenizer
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.text_lines import first_line
 from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, convert, read

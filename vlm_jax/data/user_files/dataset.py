@@ -1,0 +1,154 @@
+"""Your own texts and images: which files make up a split, and what happens to rows that cannot be used."""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vlm_jax.config.data import UserDataset
+from vlm_jax.data.splits import HELD_OUT, divide
+from vlm_jax.data.user_files.coco_captions import read_coco_captions
+from vlm_jax.data.user_files.emoji import read_emoji
+from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.image_validation import without_unreadable
+from vlm_jax.data.user_files.jsonl import read_caption_lines, read_jsonl
+from vlm_jax.data.user_files.karpathy import read_karpathy
+from vlm_jax.data.user_files.rows import BadRow, Reading
+from vlm_jax.data.user_files.split_files import DIVIDED, SPLITS, Files, checked_files, splits_of
+from vlm_jax.data.user_files.vqa_v2 import read_vqa_v2
+from vlm_jax.errors import InputError, counted, one_of
+from vlm_jax.invocation import command_name
+from vlm_jax.types import Example
+
+NAMED = 5  # bad rows named in a note
+FEW = 30  # images; scores on a tenth of fewer say little
+
+
+def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
+    """The examples of a split of your own files; at most `limit_of` it.
+
+    Whatever the split, files that are missing are named. With `train`, every split is read and what is wrong with any
+    of them named, since a training should not end with that; an image that cannot be decoded is a bad row. Files that
+    have not changed are read once a process, images once.
+    """
+    names = SPLITS if split == "train" else (split,)
+    readings = {name: _usable(data, name) for name in names}
+    bad_rows = tuple(dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows))
+    if bad_rows and data.bad_rows == "refuse":
+        raise InputError(
+            f"{counted(len(bad_rows), 'bad row')}, the first {bad_rows[0]}; "
+            f"run {command_name('inspect_data')} to see all, or set data.bad_rows skip"
+        )
+    for name, reading in readings.items():
+        _check_not_empty(data, name, reading)
+        if reading.bad_rows:
+            _warn_skipped(reading.bad_rows)
+    return readings[split].examples
+
+
+def _usable(data: UserDataset, split: str) -> Reading:
+    """At most `limit_of` a split's examples, those whose images can be decoded."""
+    reading = read_split(data, split)
+    limited = reading._replace(examples=reading.examples[: data.limit_of(split)], groups=())
+    return without_unreadable(limited, data)
+
+
+def read_split(data: UserDataset, split: str) -> Reading:
+    """All examples of a split, and the rows that cannot be used of the files it comes from.
+
+    With `first_caption` nothing else is learned of an image; what other splits have is what captions are scored by,
+    and stays whole.
+    """
+    if split not in (splits := splits_of(data.kind)):
+        raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(splits)}")
+    texts = data.texts
+    reading = _of_split(data.kind, _kind(texts), checked_files(data), split)
+    if texts != "first_caption" or split != "train":
+        return reading
+    return reading._replace(examples=tuple(example._replace(texts=example.texts[:1]) for example in reading.examples))
+
+
+def _kind(texts: str) -> str:
+    return "questions" if texts == "questions" else "captions"
+
+
+def _of_split(name: str, texts: str, files: Files, split: str) -> Reading:
+    """A split as its files say, or in part by hash."""
+    if name in DIVIDED:
+        full_reading = _read(name, texts, files.images, files.train, _state(files, "train"))
+        divided = zip(full_reading.examples, full_reading.splits, strict=True)
+        return Reading(tuple(example for example, its in divided if its == split), full_reading.bad_rows)
+    taken = [name for name in HELD_OUT if not getattr(files, name)]
+    source = "train" if split in taken else split
+    reading = _read(name, texts, files.images, getattr(files, source), _state(files, source))
+    if source != "train" or not taken:
+        return reading
+    splits = divide([example.image_id for example in reading.examples], reading.groups)
+    its = [name if name in taken else "train" for name in splits]
+    counts = tuple((name, its.count(name)) for name in ("train", *taken))
+    if 0 < len(its) < FEW:
+        _warn_few(files.train, counts)
+    mine = [place for place, name in enumerate(its) if name == split]
+    groups = tuple(reading.groups[place] for place in mine) if reading.groups else ()
+    return reading._replace(examples=tuple(reading.examples[place] for place in mine), groups=groups)
+
+
+def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
+    if reading.examples:
+        return
+    files = ", ".join(map(str, getattr(data, split, ()) or getattr(data, "train", ()) or (data.images,)))
+    bad = f"; {counted(len(reading.bad_rows), 'bad row')}, the first {reading.bad_rows[0]}" if reading.bad_rows else ""
+    taken = [] if data.kind in DIVIDED else [name for name in HELD_OUT if not getattr(data, name)]
+    remedy = ""
+    if taken and (split == "train" or split in taken):
+        shares = " and ".join(("train", *taken))
+        remedy = (
+            f"; {shares} share the images of data.train: give at least {len(taken) + 1} images "
+            f"(or groups of images), or --data.{taken[0]} FILE"
+        )
+    raise InputError(f"the {split} split is empty: no image for it in {files}{remedy}{bad}")
+
+
+@functools.lru_cache(maxsize=len(SPLITS))
+def _read(name: str, texts: str, images: str, paths: tuple[str, ...], state: tuple[tuple[int, int], ...]) -> Reading:
+    """`state` makes it read again what has changed."""
+    try:
+        return READERS[name][texts]([Path(path) for path in paths], ImageFolder(Path(images)))
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename or ', '.join(paths)}: {error.strerror}") from None
+
+
+def _state(files: Files, source: str) -> tuple[tuple[int, int], ...]:
+    entries = [Path(path).stat() for path in (files.images, *getattr(files, source))]
+    return tuple((entry.st_size, entry.st_mtime_ns) for entry in entries)
+
+
+@functools.cache
+def _warn_skipped(bad_rows: tuple[BadRow, ...]) -> None:
+    """Once for the same rows: how many rows are left out, and the first of them."""
+    named = "; ".join(map(str, bad_rows[:NAMED]))
+    more = f"; and {len(bad_rows) - NAMED:,} more" if len(bad_rows) > NAMED else ""
+    print(f"note: {counted(len(bad_rows), 'bad row')} left out: {named}{more}", file=sys.stderr)
+
+
+@functools.cache
+def _warn_few(files: tuple[str, ...], counts: tuple[tuple[str, int], ...]) -> None:
+    """Once for the same files: how few images the splits have."""
+    shares = ", ".join(f"{name} {count}" for name, count in counts)
+    print(
+        f"note: {', '.join(files)}: {counted(sum(count for _, count in counts), 'image')} divided into {shares}; "
+        "scores on so few images say little: give more, or files of their own (data.validation, data.test)",
+        file=sys.stderr,
+    )
+
+
+Reader = Callable[[Sequence[Path], ImageFolder], Reading]
+
+# By the texts that files hold, those of a data set that is asked for none first.
+READERS: dict[str, dict[str, Reader]] = {
+    "jsonl": {"questions": read_jsonl, "captions": read_caption_lines},
+    "vqa_v2": {"questions": read_vqa_v2},
+    "coco_captions": {"captions": read_coco_captions},
+    "karpathy": {"captions": read_karpathy},
+    "emoji": {"captions": read_emoji},
+}

@@ -1,0 +1,100 @@
+"""The folder that the data set `emoji` reads, made from the npm packages that drawings and names are published in."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.data.images import decode_image
+from vlm_jax.data.user_files.emoji import CAPTIONS
+from vlm_jax.data.user_files.json_files import load_json
+from vlm_jax.data.user_files.rows import plain_object
+from vlm_jax.errors import InputError
+from vlm_jax.failures import os_failure
+
+NAMES = "emojibase-data/en/data.json"
+# The folder of a hand's drawings here, where its package has them, and the ending of their files.
+RENDERINGS = {
+    "google": ("emoji-datasource-google/img/google/64", ".png"),
+    "fluent3d": ("@lobehub/fluent-emoji-3d/assets", ".webp"),
+}
+PACKAGES = ("emojibase-data", "emoji-datasource-google", "@lobehub/fluent-emoji-3d")
+SIDE = 64  # pixels
+_MOST_PIXELS = 2**20  # of a drawing
+_PRESENTATION = "fe0f"  # "drawn in colour": packages differ in where they write it
+
+
+def prepare_emoji(packages: Path, output: Path) -> dict[str, int]:
+    """Write every drawing that has a name, 64 x 64 on white, and `captions.json`; return how many each hand drew.
+
+    `packages` is a `node_modules`. An emoji is named as its first hand's file is (`1f600`, with the parts that say "in
+    colour" where that has them), its label is in lower case. What the first hand did not draw is left out, and so are
+    skin tones. Raises `InputError` where a package is missing, a drawing damaged or `output` there already, and then
+    leaves no `output` behind.
+    """
+    if output.exists():
+        raise InputError(f"{output} is there already; give another --output")
+    if missing := [name for name in PACKAGES if not (packages / name).is_dir()]:
+        raise InputError(f"{packages} has no {', '.join(missing)}; run: npm install {' '.join(PACKAGES)}")
+    parent = output.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            counts = _write(packages, Path(folder) / "emoji")
+            (Path(folder) / "emoji").rename(output)
+    except OSError as error:
+        raise os_failure(error, f"cannot write {output}") from None
+    return counts
+
+
+def _write(packages: Path, output: Path) -> dict[str, int]:
+    renderings = {hand: _by_code(packages / folder, ending) for hand, (folder, ending) in RENDERINGS.items()}
+    first = next(iter(renderings.values()))
+    entries, counts = [], dict.fromkeys(renderings, 0)
+    for hand in renderings:
+        (output / hand).mkdir(parents=True, exist_ok=True)
+    for names in _named(packages / NAMES):
+        code = _bare(names["hexcode"])
+        if code not in first:
+            continue
+        hands = [hand for hand, files in renderings.items() if code in files]
+        for hand in hands:
+            _write_image(renderings[hand][code], output / hand / f"{first[code].stem}.png")
+            counts[hand] += 1
+        label, tags = names["label"].lower(), names.get("tags", [])
+        entries.append({"code": first[code].stem, "label": label, "tags": tags, "renderings": hands})
+    for hand, count in counts.items():
+        if not count:
+            raise InputError(f"{packages / RENDERINGS[hand][0]} has no drawing of what {packages / NAMES} names")
+    (output / CAPTIONS).write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return counts
+
+
+def _named(file: Path) -> Iterator[dict[str, Any]]:
+    expected = "a list of emoji with hexcode, label and tags"
+    if not file.is_file():
+        raise InputError(f"no file {file}; the package has another layout than the one known here")
+    content = load_json(file, expected=expected, object_hook=plain_object)
+    for entry in content if isinstance(content, list) else [content]:
+        texts = (entry.get("hexcode"), entry.get("label")) if isinstance(entry, dict) else (None,)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(entry.get("tags", []), list):
+            raise InputError(f"{file} is not what it was: expected {expected}")
+        yield entry
+
+
+def _by_code(folder: Path, ending: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}; the package has another layout than the one known here")
+    return {_bare(file.stem): file for file in sorted(folder.iterdir()) if file.suffix == ending}
+
+
+def _bare(code: str) -> str:
+    return "-".join(part for part in code.lower().split("-") if part != _PRESENTATION)
+
+
+def _write_image(source: Path, target: Path) -> None:
+    from PIL import Image
+
+    image = Image.fromarray(decode_image(source, max_pixels=_MOST_PIXELS))
+    image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(target)

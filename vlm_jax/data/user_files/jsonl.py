@@ -1,0 +1,100 @@
+"""JSON Lines: a question a line, or the captions of an image.
+
+    {"image": "cat.png", "question": "what colour?", "answers": ["black"]}
+    {"image": "cat.png", "captions": ["a cat", "a black cat"]}
+
+Optional are `group`, such as a patient: automatic splits keep its images together; and of questions `question_id` (by
+default FILE NAME:LINE) and `answer_type` (by default `yes_no` or `open`). Other keys are left alone. Several lines
+about one image add up.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.json_files import lines, parsed_line
+from vlm_jax.data.user_files.rows import Reading, Rows, UnusableError, checked_id, checked_kind, checked_text
+from vlm_jax.errors import shown
+from vlm_jax.metrics.vqa import canonical
+from vlm_jax.types import Text
+
+
+def read_jsonl(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """The questions by image, and the lines that cannot be used; an image's id is its normalised relative path."""
+    return _read_lines(paths, image_folder, keys=("image", "question", "answers"), texts_of=_question)
+
+
+def read_caption_lines(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """The captions by image, and the lines that cannot be used; a caption's id is FILE NAME:LINE#NUMBER, from 1."""
+    return _read_lines(paths, image_folder, keys=("image", "captions"), texts_of=_captions)
+
+
+def _read_lines(
+    paths: Sequence[Path],
+    image_folder: ImageFolder,
+    *,
+    keys: Sequence[str],
+    texts_of: Callable[[dict[str, Any], str], Sequence[Text]],
+) -> Reading:
+    """What lines with `keys`, `image` among them, say about images; `texts_of` reads a row and its FILE NAME:LINE."""
+    rows = Rows()
+    for path, file in zip(paths, _file_names(paths), strict=True):
+        for number, line in lines(path):
+            try:
+                if isinstance(line, UnusableError):
+                    raise line
+                row = parsed_line(line, keys)
+                texts = texts_of(row, f"{file}:{number}")
+                name = checked_text(row["image"], "the image path")
+                image_file = image_folder.find(name)
+                if image_file is None:
+                    raise UnusableError(f"no image {shown(name)}")
+                group = None if row.get("group") is None else checked_id(row["group"], "group")
+                for text in texts:
+                    rows.add(*image_file, text, group=group)
+            except UnusableError as error:
+                rows.refuse(path, number, error)
+    return rows.reading()
+
+
+def _file_names(paths: Sequence[Path]) -> list[str]:
+    """What ids call each file: its name, or its path below the folder that all of that name lie in.
+
+    Not its whole path: ids stay what they are when the data moves.
+    """
+    names = []
+    for path in paths:
+        same = [str(other.absolute().parent) for other in paths if other.name == path.name]
+        names.append(path.absolute().relative_to(os.path.commonpath(same)).as_posix())
+    return names
+
+
+def _checked_list(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    """The texts of a list such as `answers`; `UnusableError` unless there is at least one and all are texts."""
+    values, singular = row[key], key.removesuffix("s")
+    if not isinstance(values, list):
+        raise UnusableError(f"{key} must be a list, not {shown(values)}")
+    if not values:
+        raise UnusableError(f"{key} is empty; give at least one {singular}")
+    return tuple(checked_text(value, f"{singular} {number}") for number, value in enumerate(values, 1))
+
+
+def _question(row: dict[str, Any], default_id: str) -> tuple[Text]:
+    text = checked_text(row["question"], "the question")
+    answers = _checked_list(row, "answers")
+    question_id, kind = row.get("question_id"), row.get("answer_type")
+    yes_no = all(canonical(answer) in ("yes", "no") for answer in answers)
+    question = Text(
+        text_id=default_id if question_id is None else checked_id(question_id, "question_id"),
+        text=text,
+        answers=answers,
+        kind=("yes_no" if yes_no else "open") if kind is None else checked_kind(kind, "answer_type"),
+    )
+    return (question,)
+
+
+def _captions(row: dict[str, Any], line_id: str) -> tuple[Text, ...]:
+    texts = enumerate(_checked_list(row, "captions"), 1)
+    return tuple(Text(f"{line_id}#{number}", text, (), "caption") for number, text in texts)

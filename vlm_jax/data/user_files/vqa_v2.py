@@ -1,0 +1,145 @@
+"""The official files of VQA v2: questions in one, the ten answers to each in the other, images from COCO.
+
+Layout: https://visualqa.org/download.html. A file is known by its content, so the order in which they are given does
+not matter, and several pairs are read as one split.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.json_files import load_json
+from vlm_jax.data.user_files.rows import (
+    Reading,
+    Rows,
+    UnusableError,
+    checked_id,
+    checked_kind,
+    checked_text,
+    plain_object,
+    without_surrogates,
+)
+from vlm_jax.errors import InputError, shown
+from vlm_jax.types import Text
+
+
+class Entry(NamedTuple):
+    """One entry of a file's list, not yet looked into."""
+
+    file: Path
+    number: int
+    subtype: str
+    """Such as `train2014`; part of the names of images."""
+    fields: Any
+
+    @property
+    def place(self) -> str:
+        """The question's id for a message, or where there is none the entry's number, from 1."""
+        name = self.fields.get("question_id") if isinstance(self.fields, dict) else None
+        return f"entry {self.number}" if name is None else f"question {shown(name)}"
+
+
+def read_vqa_v2(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+    """The questions by image, with all their answers as people gave them; an image's id is its COCO number."""
+    contents = {path: _content(path) for path in paths}
+    for name in ("questions", "annotations"):
+        if not any(name in content for content in contents.values()):
+            file_names = ", ".join(map(str, paths))
+            raise InputError(
+                f"no {name} in {file_names}; a split of vqa_v2 takes the questions and the annotations file"
+            )
+    rows = Rows()
+    annotations: dict[str, Entry] = {}
+    for entry in _entries(contents, "annotations"):
+        try:
+            question_id = _question_id(entry)
+            if question_id in annotations:
+                raise UnusableError("an earlier annotation has the same question_id")
+            annotations[question_id] = entry
+        except UnusableError as error:
+            rows.refuse(entry.file, entry.place, error)
+    matched: set[str] = set()
+    for entry in _entries(contents, "questions"):
+        try:
+            question_id = _question_id(entry)
+            matched.add(question_id)
+            _add(entry, annotations.get(question_id), question_id, image_folder, rows)
+        except UnusableError as error:
+            rows.refuse(entry.file, entry.place, error)
+    for question_id, entry in annotations.items():
+        if question_id not in matched:
+            rows.refuse(entry.file, entry.place, "no question has this question_id")
+    return rows.reading()
+
+
+def _content(path: Path) -> dict[str, Any]:
+    known: dict[str, str] = {}
+
+    def reduced(pairs: list[tuple[str, Any]]) -> Any:
+        """An object; of one that holds an answer the answer alone, which saves most of the memory."""
+        if (fields := plain_object(pairs)) is None:
+            return None
+        answer = fields.get("answer")
+        return known.setdefault(answer, answer) if isinstance(answer, str) else fields
+
+    content = load_json(path, expected="a file of VQA v2", object_hook=reduced)
+    lists = [name for name in ("questions", "annotations") if isinstance(content, dict) and name in content]
+    if not lists or not all(isinstance(content[name], list) for name in lists):
+        raise InputError(f"{path} holds no list of questions or annotations; expected a file of VQA v2")
+    subtype = content.get("data_subtype", "")
+    if not isinstance(subtype, str) or not re.fullmatch(r"[\w-]{0,50}", subtype):
+        raise InputError(f"{path} has the data_subtype {shown(subtype)}; expected one such as 'train2014'")
+    return content
+
+
+def _entries(contents: dict[Path, dict[str, Any]], name: str) -> Iterator[Entry]:
+    for path, content in contents.items():
+        for number, fields in enumerate(content.get(name, ()), 1):
+            yield Entry(path, number, content.get("data_subtype", ""), fields)
+
+
+def _question_id(entry: Entry) -> str:
+    if not isinstance(entry.fields, dict):
+        raise UnusableError("the entry is no object with keys that differ")
+    return checked_id(entry.fields.get("question_id"), "question_id")
+
+
+def _add(entry: Entry, annotation: Entry | None, question_id: str, image_folder: ImageFolder, rows: Rows) -> None:
+    text = checked_text(entry.fields.get("question"), "the question")
+    image = _image_id(entry)
+    if annotation is None:
+        raise UnusableError("no annotation has this question_id")
+    if _image_id(annotation) != image:
+        raise UnusableError(f"the question is about image {image}, its annotation about {_image_id(annotation)}")
+    answers = annotation.fields.get("answers")
+    if not isinstance(answers, list) or not answers:
+        raise UnusableError(f"answers must be a list of at least one answer, not {shown(answers)}")
+    for number, answer in enumerate(answers, 1):
+        if not isinstance(answer, str):
+            raise UnusableError(f"answer {number} has no text")
+        without_surrogates(answer, f"answer {number}")
+    if not any(answer.strip() for answer in answers):
+        raise UnusableError("every answer is empty")
+    kind = checked_kind(annotation.fields.get("answer_type"), "answer_type")
+    file = _find_image(image, entry.subtype or annotation.subtype, image_folder)
+    rows.add(str(image), file, Text(question_id, text, tuple(answers), kind))
+
+
+def _image_id(entry: Entry) -> int:
+    image = entry.fields.get("image_id")
+    if not isinstance(image, int) or isinstance(image, bool) or not 0 <= image < 10**12:
+        raise UnusableError(f"image_id must be a whole number of at most 12 digits, not {shown(image)}")
+    return image
+
+
+def _find_image(image: int, subtype: str, image_folder: ImageFolder) -> Path:
+    """The file of an image, named as in COCO 2014 or as in COCO 2017, in the folder or the subtype's folder in it."""
+    plain = f"{image:012d}.jpg"
+    names = [f"COCO_{subtype}_{plain}", plain] if subtype else [plain]
+    folders = ["", f"{subtype}/"] if subtype else [""]
+    for name in (folder + name for name in names for folder in folders):
+        if (image_file := image_folder.find(name)) is not None:
+            return image_file[1]
+    raise UnusableError(f"no image {names[0]!r}")

@@ -1,0 +1,70 @@
+"""What the tasks with a vision-language model share: fresh parameters and the inspection of the model."""
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from vlm_jax.config.trunk import TextConfig
+from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.models.inspection import inspect, parameter_shapes
+from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.tasks.base import Inspection, Task
+from vlm_jax.types import Parameters
+
+
+class TextTask(Task):
+    """A task with a vision-language model."""
+
+    text_name: ClassVar[str]
+    """What a text is, such as `question`."""
+
+    @classmethod
+    def num_classes(cls, config: TextConfig) -> int:
+        """The model does without classes."""
+        return 1
+
+    @classmethod
+    def outputs(cls, config: TextConfig, classes: int | None) -> tuple[int, str]:
+        """The number of classes, and what the head chooses from in words."""
+        return 1, f"{config.architecture.vocab_size:,} tokens"
+
+    @classmethod
+    def input_size(cls, config: TextConfig) -> tuple[int, int]:
+        """Height and width of the model's image, in pixels or image tokens."""
+        return config.image.size
+
+    @classmethod
+    def parameter_shapes(cls, config: TextConfig) -> Parameters:
+        """The parameters of the model."""
+        return parameter_shapes(config.architecture, **cls._sizes(config, cls.num_classes(config)))
+
+    @classmethod
+    def inspect(cls, config: TextConfig, classes: int | None) -> Inspection:
+        """The model of a config; `classes` answers are assumed where the config leaves them to the data."""
+        model, texts, (height, width) = config.architecture, config.training.texts_per_image, config.image.size
+        classes, outputs = cls.outputs(config, classes)
+        rows = inspect(model, **cls._sizes(config, classes))
+        encoder = getattr(model.image, "name", model.image.kind)
+        before = [
+            f"{config.name}: {model.fusion}, {model.attention_pattern}, {model.head}, images by {encoder}",
+            f"example: one image of {height} x {width} pixels, {cls.text_name}s: {texts} of "
+            f"{config.model.text.max_length} tokens, {outputs}",
+        ]
+        return Inspection(before, rows, [f"{f'FLOPs of a {cls.text_name}':21s}{round(rows[0].flops / texts):,}"])
+
+    @classmethod
+    def _sizes(cls, config: TextConfig, classes: int) -> dict[str, Any]:
+        return {
+            "image_size": cls.input_size(config),
+            "questions": config.training.texts_per_image,
+            "classes": classes,
+            "text_length": config.model.text.max_length,
+        }
+
+
+def init_params(model: VisualLanguageModel, encode: ExampleEncoder, key: Key[Array, ""], *, method: str) -> Parameters:
+    """Fresh float32 parameters of what `method` of the model computes from one image and one text."""
+    image = jnp.zeros((1, *encode.image.size, 3))
+    ids = jnp.zeros((1, 1, encode.max_length), jnp.int32)
+    return model.init(key, image, ids, jnp.ones(ids.shape, bool), method=method)["params"]
