@@ -28,7 +28,8 @@ from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import with_changes
-from vlm_jax.tasks.image_generation import MASK, ImageGeneration, token_losses
+from vlm_jax.tasks.image_generation import MASK, ImageGeneration
+from vlm_jax.tasks.image_token_loss import token_losses
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer
 from vlm_jax.training import loop

@@ -8,23 +8,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from vlm_jax.config.image_generation import Autoregressive, Masked
 from vlm_jax.config.image_generation import ImageGeneration as Config
 from vlm_jax.config.use import Candidates, Generate, ImageScoring
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.decoding import ImageTokenDecoder, mask_tokens, shift_right, token_log_probabilities
+from vlm_jax.decoding import ImageTokenDecoder, shift_right, token_log_probabilities
 from vlm_jax.errors import InputError
-from vlm_jax.figures import Card
 from vlm_jax.models.image_token_vectors import start_alike
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.run_folder import IMAGE_TOKENIZER, RunFolder
 from vlm_jax.tasks.base import Answers, Item, LoadTask, Sums
 from vlm_jax.tasks.baselines import shuffled_difference
 from vlm_jax.tasks.examples import ChangedExamples, derangement, place_keys
-from vlm_jax.tasks.generated import GeneratedImages, check_generated, score_generated, warnings_about
+from vlm_jax.tasks.generated import GeneratedImages, answers_of, check_generated, score_generated, warnings_about
 from vlm_jax.tasks.image_distance import ImageFeatures, distances
+from vlm_jax.tasks.image_token_loss import masked_inputs, token_losses, token_weights
 from vlm_jax.tasks.nearest_image import spread
 from vlm_jax.tasks.reach import image_token_reach
 from vlm_jax.tasks.reranker import Reranker, load_reranker
@@ -36,33 +36,6 @@ from vlm_jax.types import Batch, Example, Parameters
 Generation = Masked | Autoregressive
 DEFAULTS = ImageScoring()
 DROP, MASK, MODEL = range(3)  # what an image's key is used for
-RERANKED_AT_ONCE = 512  # candidates whose pixels are in memory at a time
-LEAST_COUNT = 10  # what no training image has, or hardly any, is taken to be as rare as this
-
-
-def token_losses(
-    logits: Float[Array, "*s V"],
-    tokens: Int[Array, "*s"],
-    *,
-    weights: Float[np.ndarray, " V"] | None,
-    smoothing: float,
-) -> tuple[Float[Array, "*s"], Bool[Array, "*s"]]:
-    """Cross-entropy of each image token, times its weight, and whether it was held for the likeliest.
-
-    Where image tokens have weights w, the cross-entropy is that of softmax(logits + log w), times w. Over image tokens
-    of
-    probability p its mean is least where softmax(logits + log w) is p w, rescaled: where softmax(logits) is p, whatever
-    the weights. (Menon et al. 2021, arXiv:2007.07314, pair weights and logits so for a balanced error; here what is
-    learned stays p.)
-    """
-    right = jnp.argmax(logits, axis=-1) == tokens
-    if weights is not None:
-        logits = logits + jnp.log(weights).reshape(*[1] * tokens.ndim, -1)
-    log_p = jax.nn.log_softmax(logits)
-    loss = -jnp.take_along_axis(log_p, tokens[..., None], axis=-1)[..., 0]
-    if smoothing:
-        loss = (1 - smoothing) * loss - smoothing * jnp.mean(log_p, axis=-1)
-    return loss if weights is None else loss * jnp.asarray(weights)[tokens], right
 
 
 class ImageGeneration(TextTask):
@@ -188,13 +161,10 @@ class ImageGeneration(TextTask):
         return ChangedExamples(examples, lambda index, example: example._replace(image_tokens=tokens[index]))
 
     def learn_from(self, train: ChangedExamples) -> None:
-        """What each image token counts in the loss, by how rare it is; 1 on average over the training image tokens."""
+        """Weights of the image tokens in the loss, by how rare each is."""
         if power := self.config.generation.token_frequency_power:
             tokens = np.ravel([example.image_tokens for example in train])
-            counts = np.bincount(tokens, minlength=self.tokenizer.codebook_size)
-            share = np.maximum(counts, LEAST_COUNT) / counts.sum()
-            weights = share**-power
-            self._weights = (weights / np.average(weights, weights=counts)).astype(np.float32)
+            self._weights = token_weights(tokens, self.tokenizer.codebook_size, power)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"]) -> Sums:
         """Cross-entropy of the masked image tokens, or of each after those before it; a share has lost its prompt."""
@@ -207,39 +177,24 @@ class ImageGeneration(TextTask):
             jnp.where(without, row, prompt)
             for row, prompt in zip(self._empty, (batch.input_ids, batch.text_mask), strict=True)
         )
-        if self._autoregressive:
-            tokens, is_masked = (
-                shift_right(batch.image_tokens, mask_id=self.tokenizer.codebook_size),
-                jnp.ones(batch.image_tokens.shape, bool),
-            )
-        else:
-            tokens, is_masked = mask_tokens(
-                batch.image_tokens, places, schedule=settings.mask_schedule, mask_id=self.tokenizer.codebook_size
-            )
+        tokens, counted = masked_inputs(batch.image_tokens, places, settings, mask_id=self.tokenizer.codebook_size)
         logits = self.model.apply({"params": params}, tokens, ids, mask, keys=dropout, method="image_token_logits")
         target = jnp.broadcast_to(batch.image_tokens.reshape(len(tokens), 1, -1), logits.shape[:-1])
         assert self._weights is not None or not settings.token_frequency_power, "learn_from was not called"
         smoothing = self.config.training.label_smoothing
         loss, right = token_losses(logits, target, weights=self._weights, smoothing=smoothing)
-        counted = is_masked.reshape(len(tokens), 1, -1).astype(jnp.float32)
-        if isinstance(settings, Masked) and settings.loss_weighting == "elbo":
-            # The weight 1 / t of masked diffusion (Sahoo et al. 2024, arXiv:2406.07524, section 3).
-            counted = counted / jnp.mean(counted, axis=-1, keepdims=True)
         weight = counted * batch.weight[..., None]
         return Sums(jnp.sum(loss * weight), jnp.sum(weight), jnp.sum(right * weight), jnp.sum(batch.weight))
 
     def _log_likelihood(self, params, tokens, ids, mask) -> Float[Array, " I"]:
         """Of each image, the mean log-probability of an image token, in one pass: how well the prompt fits it.
 
-        All image tokens are hidden; with `autoregressive` each is given those before it, so that the sum is the image's
-        own.
+        All image tokens are masked; with `autoregressive` each is conditioned on those before it.
         """
         nothing = jnp.full(tokens.shape, self.tokenizer.codebook_size, jnp.int32)
         shown = shift_right(tokens, mask_id=self.tokenizer.codebook_size) if self._autoregressive else nothing
-        logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="image_token_logits")[
-            :, 0
-        ]
-        return jnp.mean(token_log_probabilities(logits, tokens), axis=-1)
+        logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="image_token_logits")
+        return jnp.mean(token_log_probabilities(logits[:, 0], tokens), axis=-1)
 
     def decoder(self, settings: Generation, num_candidates: int = 1) -> ImageTokenDecoder:
         """The compiled decoder of some settings."""
@@ -270,7 +225,7 @@ class ImageGeneration(TextTask):
             many = Candidates(num_images=count * candidates.num_candidates)
             tokens = self._generate_tokens(params, prompts, settings, many, batch)
             repeated = [prompt for prompt in prompts for _ in range(count)]
-            images = self._rerank(self.reranker, repeated, tokens, candidates.num_candidates)
+            images = self.reranker.best(repeated, tokens, candidates.num_candidates, self.tokenizer.decode)
         else:
             images = self.tokenizer.decode(self._generate_tokens(params, prompts, settings, candidates, batch))
         return images.reshape(len(prompts), count, *images.shape[1:])
@@ -294,20 +249,6 @@ class ImageGeneration(TextTask):
             batches.append(decode({"params": params}, *jax.device_put((ids[chunk], mask[chunk])), keys))
         return np.concatenate(jax.device_get(batches))[:count]
 
-    def _rerank(
-        self, reranker: Reranker, prompts: Sequence[str], tokens: Int[np.ndarray, "P gh gw"], num_candidates: int
-    ) -> UInt8[np.ndarray, "M h w 3"]:
-        """The best image of each prompt's candidates."""
-        tokens = tokens.reshape(-1, num_candidates, *self.tokenizer.grid)
-        size, chosen = max(1, RERANKED_AT_ONCE // num_candidates), []
-        for first in range(0, len(prompts), size):
-            chunk = tokens[first : first + size]
-            images = self.tokenizer.decode(chunk.reshape(-1, *self.tokenizer.grid))
-            texts = [prompt for prompt in prompts[first : first + size] for _ in range(num_candidates)]
-            best = reranker(images, texts).reshape(chunk.shape[:2]).argmax(1)
-            chosen.append(images.reshape(*chunk.shape[:2], *images.shape[1:])[np.arange(len(best)), best])
-        return np.concatenate(chosen)
-
     def predict(
         self,
         params: Parameters,
@@ -317,7 +258,9 @@ class ImageGeneration(TextTask):
     ) -> list[GeneratedImages]:
         """Images for the first text of every example, or for `prompts` in their place, held against its scene."""
         rows = list(examples)
-        texts = [_prompt(example) for example in rows] if prompts is None else list(prompts)
+        texts = (
+            [example.texts[0].text if example.texts else "" for example in rows] if prompts is None else list(prompts)
+        )
         images = self.generate_images(params, texts)
         likelihoods = self.log_likelihoods(params, rows, texts)
         gains = [float("nan")] * len(rows)
@@ -401,19 +344,7 @@ class ImageGeneration(TextTask):
         many = len(options.prompt) * options.num_images * options.num_candidates
         size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if options.reranker else options.num_candidates)
         images = self.generate_images(params, options.prompt, batch=size)
-        rows = [(prompt, image) for prompt, row in zip(options.prompt, images, strict=True) for image in row]
-        sheet = str(options.output)
-        lines = [
-            {"contact_sheet": sheet, "place": place, "prompt": prompt, "notes": notes[prompt]}
-            for place, (prompt, _) in enumerate(rows, 1)
-        ]
-        cards = [Card(image, "", prompt, None, (), None) for prompt, image in rows]
-        return Answers(lines, f"{len(rows)} images in {sheet}", cards)
-
-
-def _prompt(example: Example) -> str:
-    """An image of which nothing is said has the empty prompt."""
-    return example.texts[0].text if example.texts else ""
+        return answers_of(options.prompt, images, notes, options.output)
 
 
 TASK = ImageGeneration

@@ -2,13 +2,13 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from vlm_jax.data.images import resize_image
 from vlm_jax.tasks.base import LoadTask
@@ -16,6 +16,8 @@ from vlm_jax.tasks.captioning import Captioning
 from vlm_jax.tasks.trained_tokenizer import finished_run
 from vlm_jax.trees import flatten
 from vlm_jax.types import Example, Parameters
+
+AT_ONCE = 512  # candidates whose pixels are in memory at a time
 
 
 class Reranker:
@@ -37,6 +39,22 @@ class Reranker:
         settings = self._captioning.encode.image
         shown = [Example(str(place), resize_image(image, settings)) for place, image in enumerate(images)]
         return np.array(self._captioning.log_likelihoods(self._params, shown, prompts), np.float32)
+
+    def best(
+        self,
+        prompts: Sequence[str],
+        tokens: Int[np.ndarray, "N gh gw"],
+        num_candidates: int,
+        decode: Callable[[Int[np.ndarray, "N gh gw"]], UInt8[np.ndarray, "N h w 3"]],
+    ) -> UInt8[np.ndarray, "M h w 3"]:
+        """For each prompt the image with the highest score among its `num_candidates` candidates of `tokens`."""
+        size, chosen = max(1, AT_ONCE // num_candidates), []
+        for first in range(0, len(prompts), size):
+            images = decode(tokens[first * num_candidates : (first + size) * num_candidates])
+            texts = [prompt for prompt in prompts[first : first + size] for _ in range(num_candidates)]
+            best = self(images, texts).reshape(-1, num_candidates).argmax(1)
+            chosen.append(images[np.arange(len(best)) * num_candidates + best])
+        return np.concatenate(chosen)
 
     def _warn_unread(self, prompts: Sequence[str]) -> None:
         """Of each prompt once: what a judge does not read decides nothing."""
