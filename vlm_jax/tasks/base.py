@@ -1,6 +1,6 @@
 """What a task is to training, evaluation, studies and commands: one class a task."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -36,6 +36,7 @@ class ImageSums(NamedTuple):
     examples: Float[Array, ""]
 
 
+@runtime_checkable
 class Prediction(Protocol):
     """The prediction of one item: a question, an image or a prompt."""
 
@@ -92,9 +93,8 @@ LoadTask = Callable[[RunFolder], tuple["Task", Parameters, int]]
 """Opens a run with the parameters of its best checkpoint, and their optimizer step."""
 
 
-@runtime_checkable
-class Task(Protocol):
-    """The task of one config.
+class Task(ABC):
+    """The protocol of a task: one object is the task of one config.
 
     A task has the members up to `read_item`. The others have a default.
     """
