@@ -182,7 +182,7 @@ class Task(ABC):
         return {}
 
     @classmethod
-    def check_sources(cls, config: Config) -> None:
+    def check_sources(cls, config: Config) -> None:  # noqa: B027 (most tasks read no run)
         """Raise `InputError` where a run that the task reads is missing or does not fit."""
 
     @classmethod
@@ -196,7 +196,7 @@ class Task(ABC):
         """The examples of a split as the task reads them."""
         return examples
 
-    def learn_from(self, train: Sequence[Example]) -> None:
+    def learn_from(self, train: Sequence[Example]) -> None:  # noqa: B027 (most losses need nothing)
         """Compute from the prepared training set what the loss needs, before the first step."""
 
     def start(self, params: Parameters, key: Key[Array, ""]) -> Parameters:
