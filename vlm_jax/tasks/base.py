@@ -1,6 +1,6 @@
 """What a task is to training, evaluation, studies and commands: one class a task."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -36,6 +36,7 @@ class ImageSums(NamedTuple):
     examples: Float[Array, ""]
 
 
+@runtime_checkable
 class Prediction(Protocol):
     """The prediction of one item: a question, an image or a prompt."""
 
@@ -92,8 +93,7 @@ LoadTask = Callable[[RunFolder], tuple["Task", Parameters, int]]
 """Opens a run with the parameters of its best checkpoint, and their optimizer step."""
 
 
-@runtime_checkable
-class Task(Protocol):
+class Task(ABC):
     """The task of one config.
 
     A task has the members up to `read_item`. The others have a default.
@@ -182,7 +182,7 @@ class Task(Protocol):
         return {}
 
     @classmethod
-    def check_sources(cls, config: Config) -> None:
+    def check_sources(cls, config: Config) -> None:  # noqa: B027  a task without sources checks none
         """Raise `InputError` where a run that the task reads is missing or does not fit."""
 
     @classmethod
@@ -196,7 +196,7 @@ class Task(Protocol):
         """The examples of a split as the task reads them."""
         return examples
 
-    def learn_from(self, train: Sequence[Example]) -> None:
+    def learn_from(self, train: Sequence[Example]) -> None:  # noqa: B027  most losses need nothing of it
         """Compute from the prepared training set what the loss needs, before the first step."""
 
     def start(self, params: Parameters, key: Key[Array, ""]) -> Parameters:
