@@ -181,8 +181,8 @@ class Task(ABC):
         """The parameters that pretrained weights can replace, as shapes."""
         return {}
 
-    @classmethod
-    def check_sources(cls, config: Config) -> None:  # noqa: B027  a task without sources checks none
+    @classmethod  # noqa: B027  a task without sources checks none
+    def check_sources(cls, config: Config) -> None:
         """Raise `InputError` where a run that the task reads is missing or does not fit."""
 
     @classmethod
