@@ -4,8 +4,8 @@ Question: does what holds for one and two things hold for four, with a trunk tha
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py
     then python -m experiments.train configs/shape_scenes_generation_long.py
 A code is of its cell alone, so that the tokenizer of one and two things does for four.
-Time: 8,000 images a second on one H100 beside other runs. After 6,000 of the 8,000 steps, its last checkpoint, 90 %
-of the things asked for are drawn, and 96 % of the numbers are right (100 validation prompts, docs/results.md).
+Time: 8,000 images a second on one H100 beside other runs. After 6,000 of the 8,000 steps 90 %
+of the objects asked for are generated, and 96 % of the numbers are right (100 validation prompts, docs/results.md).
 """
 
 from pathlib import Path

@@ -2,9 +2,8 @@
 
 `python -m experiments.benchmark_generate configs/shape_scenes_generation.py`: the config's model with fresh weights,
 which are as fast as trained ones, under the patterns `text_to_image` and `autoregressive`, and drawn as the config
-says, one
-candidate each. All ways take turns, so that whatever else the machine does slows each; figures are medians. Codes only:
-pixels cost all ways the same. A round of revisions costs as much as eight steps.
+says, one candidate each. All ways take turns, so that whatever else the machine does slows each; figures are medians.
+Codes only: pixels cost all ways the same. A round of revisions costs as much as eight steps.
 """
 
 import json

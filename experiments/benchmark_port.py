@@ -1,6 +1,6 @@
 """Time and memory of an import of BERT-base size: `python -m experiments.benchmark_port`.
 
-A model of random weights (110 M parameters, 438 MB) is written to a temporary folder and imported by the command, in a
+A model of random weights (110 M parameters, 438 MB) is written to a temporary folder. The command imports it in a
 process of its own, `--runs` times.
 """
 

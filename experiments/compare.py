@@ -4,6 +4,7 @@ Item by item, with the image as the unit, since questions about one image are no
 about these two checkpoints. Whether a way to train is better needs several seeds of each: experiments.ablate.
 """
 
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,9 +95,8 @@ def _other_scale(folders: "Sequence[RunFolder]", configs: "Sequence[Config]") ->
     from vlm_jax.run_folder import IMAGE_TOKENIZER
     from vlm_jax.tasks import task_class
 
-    scale = tuple(f"{name}." for name in task_class(configs[0].task).scale_of(configs[0]))
-    first, second = (flat(json_tree(config)) for config in configs)
-    differing = [name for name in first if f"{name}.".startswith(scale) and first[name] != second.get(name)]
+    scale = task_class(configs[0].task).scale_of(configs[0])
+    differing = [name for name in scale if attrgetter(name)(configs[0]) != attrgetter(name)(configs[1])]
     tokenizers = [folder.file(IMAGE_TOKENIZER) for folder in folders]
     if (
         "image_tokenizer.run" in differing

@@ -207,7 +207,7 @@ def test_an_unreadable_image_is_named(trained, tmp_path):
     for name, message in (("cat.png", "no image file .*cat.png"), ("notes.png", "notes.png is not an image")):
         with pytest.raises(InputError, match=message):
             predict.main([str(trained), "--image", str(tmp_path / name), "--question", "is there a circle?"])
-    with pytest.raises(InputError, match=r"--image is empty"):
+    with pytest.raises(InputError, match=r"image is \(\)"):
         predict.main([str(trained), "--image", "--question", "is there a circle?"])
 
 

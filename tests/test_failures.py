@@ -172,12 +172,12 @@ def test_output_that_cannot_be_written_is_one_line(trained):
 
 def test_a_folder_whose_name_is_not_text_is_refused(tmp_path):
     for option in ("--workdir", "--data.directory"):
-        with pytest.raises(InputError, match=r"bad\\udcff is not UTF-8"):
+        with pytest.raises(InputError, match=r"bad\\udcff'? is not UTF-8"):
             parse_train([TINY, option, f"{tmp_path}/bad\udcff"])
     study = str(ROOT / "configs" / "ablations" / "tiny.py")
-    with pytest.raises(InputError, match=r"bad\\udcff is not UTF-8"):
+    with pytest.raises(InputError, match=r"bad\\udcff'? is not UTF-8"):
         ablate.main([study, "--workdir", f"{tmp_path}/bad\udcff"])
-    with pytest.raises(InputError, match=r"the run .*bad\\udcff is not UTF-8"):
+    with pytest.raises(InputError, match=r"bad\\udcff'? is not UTF-8"):
         evaluate.main([f"{tmp_path}/bad\udcff"])
 
 

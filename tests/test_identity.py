@@ -10,7 +10,7 @@ from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
-from vlm_jax.identity import changes, forbidden, same_schedule, with_settings_of
+from vlm_jax.identity import changes, forbidden, same_schedule, settings_but
 from vlm_jax.run_claim import claim
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.effects import Effect
@@ -161,8 +161,9 @@ def test_a_kill_between_the_two_files_records_nothing_twice(tmp_path, monkeypatc
         assert folder.config() == other and len(folder.history()) == 1
 
 
-def test_settings_of_some_effects_are_taken_from_another_config():
-    changes = {"name": "other", "seed": 3, "data.threads": 7, "data.directory": Path("elsewhere")}
-    taken = with_settings_of(CONFIG, with_changes(CONFIG, changes), Effect.PLACE, Effect.SPEED)
-    assert (taken.name, taken.seed, taken.data.threads, taken.data.directory) == ("other", 0, 7, Path("elsewhere"))
-    assert with_settings_of(CONFIG, with_changes(CONFIG, changes)) == CONFIG
+def test_configs_agree_but_for_settings_of_some_effects():
+    free = (Effect.PLACE, Effect.SPEED)
+    moved = with_changes(CONFIG, {"name": "other", "data.threads": 7, "data.directory": Path("elsewhere")})
+    assert settings_but(moved, *free) == settings_but(CONFIG, *free)
+    assert settings_but(moved, Effect.PLACE) != settings_but(CONFIG, Effect.PLACE)
+    assert settings_but(with_changes(moved, {"seed": 3}), *free) != settings_but(CONFIG, *free)

@@ -4,14 +4,11 @@ A run's identity is every setting that changes a parameter at a fixed number of 
 and texts. The mark of a setting stands beside its type (`settings/effects.py`).
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from vlm_jax.config.run import Config
-from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import flat, json_tree, tree_of
-
-AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 class Change(NamedTuple):
@@ -61,14 +58,6 @@ def same_schedule(old: Config, new: Config) -> bool:
     first, second = old.training.steps, new.training.steps
     warmup = old.optimizer.warmup_steps
     return first == second or (old.optimizer.schedule == "constant" and min(warmup, first) == min(warmup, second))
-
-
-def with_settings_of(config: AnyConfig, other: AnyConfig, *marks: Effect) -> AnyConfig:
-    """The config with the settings of these effects as `other` has them, where it has them."""
-    values, names = flat(tree_of(other)), effects(config)
-    return with_changes(
-        config, {name: values[name] for name, mark in names.items() if mark in marks and name in values}
-    )
 
 
 def settings_but(config: Config, *marks: Effect) -> frozenset[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM and a closed terminal: leave at once with one line, or stop after the step under way.
 
-An exception is not enough. Python drops one that is raised inside JAX's garbage-collection callback, none is raised
-while the main thread compiles, and an exit by exception while XLA compiles is a segmentation fault. So a thread of its
+An exception is not enough. Python drops one that is raised inside JAX's garbage-collection callback. None is raised
+while the main thread compiles. An exit by exception while XLA compiles is a segmentation fault. So a thread of its
 own reads the signals (`signal.set_wakeup_fd`) and leaves by `os._exit`; the main thread waits for what it decides.
 """
 

@@ -25,8 +25,8 @@ def claim(workdir: Path, config: Config) -> Iterator[RunFolder]:
     """The folder, locked for this process: new, or holding this run, under settings that it may have (`identity`).
 
     Raises `InputError`, and changes nothing, where another process holds the folder, or where it holds another run or
-    something that is no run. A new folder in which nothing could be set up, or whose set-up
-    a signal interrupted, is emptied again.
+    something that is no run. A new folder in which nothing could be set up, or whose set-up a signal interrupted, is
+    emptied again.
     """
     folder = RunFolder(workdir)
     made = [path for path in (workdir, *workdir.parents) if not path.exists()]

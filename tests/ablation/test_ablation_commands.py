@@ -234,7 +234,12 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, tmp_path, ca
     with pytest.raises(InputError, match=r"predictions\.jsonl cannot be used"):
         compare.main([str(trained), str(copies[1])])
     config = RunFolder(copies[0]).config()
-    files = {"data.kind": "jsonl", "data.images": tmp_path, "data.train": (tmp_path / "rows.jsonl",)}
+    files = {
+        "data.kind": "jsonl",
+        "data.images": tmp_path,
+        "data.train": (tmp_path / "rows.jsonl",),
+        "data.accuracy": "vqa",
+    }
     (copies[0] / "config.json").write_text(to_json(with_changes(config, files)), encoding="utf-8")
     RunFolder(copies[0]).seal("config.json")
     with pytest.raises(InputError, match=r"measure by other scales \(data\.accuracy\)"):

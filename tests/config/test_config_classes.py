@@ -23,7 +23,7 @@ from vlm_jax.settings.groups import Group, choices, flat, group_in, tree_of
 from vlm_jax.settings.presets import load_preset
 
 ROOT = Path(__file__).parents[2]
-PRESETS = sorted((ROOT / "configs").glob("*.py"))
+PRESETS = sorted((ROOT / "configs").glob("[!_]*.py"))
 # What a choice needs beside its kind.
 REQUIRED = {
     "data": {"images": Path("images"), "train": (Path("rows.json"),)},

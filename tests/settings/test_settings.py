@@ -14,12 +14,10 @@ from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import (
     Words,
     checked,
-    difference,
     from_json,
     group_from_json,
     to_json,
     with_changes,
-    without,
 )
 from vlm_jax.settings.command_line import parse_changes, parse_config, parse_options, parse_subcommand
 from vlm_jax.settings.effects import Decoding, Effect, Place, Use, effects
@@ -337,7 +335,7 @@ def test_a_subclass_does_not_pass_for_its_base():
         Answers(model=Wider(more=1))
 
 
-# Changes, JSON, difference, effects
+# Changes, JSON, effects
 
 
 def test_changes_of_a_command_line():
@@ -384,24 +382,12 @@ def test_json_that_is_no_config(text):
         from_json(text, TASKS)
 
 
-def test_difference():
-    base = Answers()
-    lines = difference(base, with_changes(base, {"seed": 3, "model.image.kind": "resnet"}))
-    assert set(lines) == {"seed: 0 -> 3", "model.image.side: 3 -> 7", "model.image.kind: 'plain' -> 'resnet'"}
-
-
 def test_effects_of_settings():
     marks = effects(with_changes(Captions(), {"decoding.kind": "beam"}))
     assert marks.keys() == flat(tree_of(with_changes(Captions(), {"decoding.kind": "beam"}))).keys()
     assert marks["model.hidden_size"] is marks["data.kind"] is marks["task"] is Effect.IDENTITY
     assert (marks["name"], marks["data.limit"]) == (Effect.PLACE, Effect.USE)
     assert marks["decoding.kind"] is marks["decoding.num_beams"] is Effect.DECODING
-
-
-def test_without_a_mark():
-    config = with_changes(Captions(seed=3), {"decoding.kind": "beam", "sampling": 2.0, "data.limit": 4})
-    assert without(config, Effect.DECODING) == with_changes(Captions(seed=3), {"data.limit": 4})
-    assert without(config, Effect.USE).data == Made()
 
 
 # Presets

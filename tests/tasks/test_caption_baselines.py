@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -150,14 +149,3 @@ def test_more_captions_than_data_sets_have_are_left_out(monkeypatch):
     monkeypatch.setattr(caption_baselines, "CAPTIONS", 2)
     known = [example("a cat", "a dog", "one big bird", "one big bird"), example("one big bird"), example("x")]
     assert consensus_captions(known, np.array([[0, 1]])) == ["a cat"]
-
-
-def test_the_time_of_both(coco):
-    """A twentieth of 5,000 images, in much less than a twentieth of a minute."""
-    begin = time.process_time()
-    constant_captions(coco, 0)
-    assert time.process_time() - begin < 5
-    nearest = np.random.default_rng(0).integers(0, len(coco), (250, 5))
-    begin = time.process_time()
-    consensus_captions(coco, nearest)
-    assert time.process_time() - begin < 3

@@ -38,8 +38,9 @@ def plan(
 ) -> str:
     """A table of the runs: what there is of each, parameters, FLOPs of a step, peak memory and time.
 
-    Memory and time of what is to do come from two steps of each variant, with its first seed, one at a time (`measure`,
-    by default `probe` on a job's share of the cores); of finished runs they are what those took. Runs that failed are
+    Memory and time of runs to do come from two steps of each variant with its first seed, one at a time.
+    `measure` takes them, by default `probe` on a job's share of the cores. Finished runs report what they took. Runs
+    that failed are
     to do with `retry`. Those that train as another one does are left to be scored (`sharing`).
     """
     measure = measure or partial(probe, jobs=jobs)

@@ -83,8 +83,9 @@ def differences(
 ) -> dict[str, Difference]:
     """Each variant but the base against it, by Welch's t test of unequal variances (Biometrika 29, 1938, section 5).
 
-    Where the trainings of a variant are those of the base, used in another way, `paired` has its values and the base's
-    of the seeds that both have, in one order: they are compared seed by seed (Student, Biometrika 6, 1908, section 7).
+    A variant may share the trainings of the base and use them in another way. Then `paired` has the values of both
+    for the seeds that both have, in one order, and they are compared seed by seed (Student, Biometrika 6, 1908, section
+    7).
 
     With one seed on either side: no interval and no p. Where neither side has any spread, no interval; p is 1 for
     equal means, and None for different ones: seeds that agree to the last bit say that the seed did nothing, so that
@@ -104,8 +105,8 @@ def differences(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p values, in the order given (Holm, Scandinavian Journal of Statistics 6, 1979, pages 65 to 70).
 
-    Calling those at or below alpha calls any true null hypothesis with a chance of at most alpha, however dependent
-    the tests are, as they are here by their common base.
+    Calling those at or below alpha calls any true null hypothesis with a chance of at most alpha. The tests may depend
+    on each other, as they do here by their common base.
     """
     if wrong := [p for p in p_values if not 0 <= p <= 1]:
         raise InputError(f"a p value of {wrong[0]}: expected 0 to 1")

@@ -143,7 +143,7 @@ def load_study(path: Path) -> Study:
     """The study that a file such as `configs/ablations/tiny.py` gives; `InputError` names what is wrong with it."""
     if not path.is_file():
         place = path.parent if path.parent != Path() else STUDIES
-        studies = sorted(map(str, place.glob("*.py"))) if place.is_dir() else []
+        studies = sorted(map(str, place.glob("[!_]*.py"))) if place.is_dir() else []
         named = str(place / path.with_suffix(".py").name)
         hint = nearest(named, studies) if studies else "give a file in configs/ablations/"
         raise InputError(f"no study {str(path)!r}; {hint}")

@@ -30,8 +30,7 @@ def is_share(metric: str) -> bool:
     """Whether a metric is shown in percent.
 
     Its first or its last part decides (`accuracy/yes_no`, `baseline/no_image/rule_accuracy`); a control without a
-    metric
-    of its own (`baseline/majority`) is an accuracy.
+    metric of its own (`baseline/majority`) is an accuracy.
     """
     first, *rest = metric.split("/")
     last = rest[-1] if rest else first

@@ -61,8 +61,7 @@ class ImageTokenDecoder:
         """Of several candidates the likeliest, given the prompt and without guidance.
 
         Image tokens that were drawn at the same time need not fit together, and a whole image shows whether they do.
-        (Ramesh
-        et al. 2021, section 2.6, let a second model choose among samples; here the one that drew them does.)
+        (Ramesh et al. 2021, section 2.6, let a second model choose among samples; here the one that drew them does.)
         """
         count, prompt = self.num_candidates, self._read(params, ids, mask)
         if count == 1:

@@ -93,8 +93,7 @@ def refine(
     """Whole images with every image token drawn anew, a random eighth at a time, given the rest; several rounds of it.
 
     Image tokens that were drawn first knew of few others. (One at a time this would be Gibbs sampling, Geman and Geman
-    1984; a
-    round of eighths costs as much as eight steps.) Colder than the first draw, it leads to likelier images.
+    1984; a round of eighths costs as much as eight steps.) Colder than the first draw, it leads to likelier images.
     """
     s, num_tokens = decoder.settings, math.prod(decoder.grid)
 
@@ -125,10 +124,8 @@ def logits(
     """Those of each cell, given the prompt and the rest of a whole image.
 
     What they give its image tokens is a pseudo-likelihood (Salazar et al. 2020, Masked language model scoring, section
-    2), but
-    for a quarter of the image tokens is hidden at a time, not one: as many passes as there are parts, and no two hidden
-    cells
-    touch.
+    2), but for a quarter of the image tokens is hidden at a time, not one: as many passes as there are parts, and no
+    two hidden cells touch.
     """
     row, column = jnp.indices(decoder.grid)
     part_of = (2 * row + column) % PARTS

@@ -38,7 +38,7 @@ def paired_difference(a: Values, b: Values, clusters: Sequence[Hashable] | np.nd
     """Mean difference of paired scores with its cluster-robust t interval: one score a question, same order in all.
 
     Standard error, of Q questions in G images: sqrt(G / (G - 1) sum_g (sum of residuals of image g)^2) / Q, the
-    sandwich of Liang and Zeger (Biometrika 73, 1986) for a mean, as in Miller (Adding Error Bars to Evals,
+    sandwich of Liang and Zeger (Biometrika 73, 1986) for a mean. So does Miller (Adding Error Bars to Evals,
     arXiv:2411.00640, section 2 for clusters, section 4 for pairs). The factor and the G - 1 degrees of freedom are for
     few clusters (Cameron and Miller, Journal of Human Resources 50, 2015, section VI). With as many questions in each
     image it is the paired t test of the images' means.

@@ -135,8 +135,7 @@ class SelfAttention(nn.Module):
     """Multi-head attention of a stream to itself and, before it, to memories: BERT's `BertSelfAttention` + output.
 
     Every position answers; those in `query_slice` ask. With a `cache` the earlier positions in it answer too, and the
-    whole
-    room is returned; `mask` then says which places of the room each position sees.
+    whole room is returned; `mask` then says which places of the room each position sees.
     """
 
     settings: Architecture

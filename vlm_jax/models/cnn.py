@@ -61,9 +61,9 @@ class Patches(nn.Module):
 class ImageTokenEmbedding(nn.Module):
     """A vector for each image token of an image tokenizer, in a grid or in a row; the last one is that of a mask token.
 
-    A cell takes in the eight around it before the trunk: that edges go on from cell to cell is
-    learned there much sooner than by attention, which first has to find out which cells are near (convolutions before
-    a transformer do the same for pixels: Xiao et al. 2021, Early convolutions help transformers see better). Cells of a
+    A grid position takes in the eight around it before the trunk. That edges continue is learned there much sooner
+    than by attention, which first has to learn which positions are near. (For pixels: Xiao et al. 2021, Early
+    convolutions help transformers see better.) Cells of a
     `autoregressive` may not look ahead, and do not look around.
     """
 

@@ -43,8 +43,8 @@ class FeatureFusion(nn.Module):
     """Projects image and text features to the trunk's width and gives both one layer norm, as VisualBERT does.
 
     The image gets learned positions and a segment of its own; text features carry theirs already. Without an image the
-    image stream has no cells. Cells [I, n, C] that are not all of the image come with the shape of its `grid` and the
-    place of the first of them, in reading order.
+    image stream has no cells. Grid features [I, n, C] of a part of the image come with the shape of its `grid`
+    and the place of the first, in reading order.
 
     Without `text_fc` text features of the trunk's width go to the layer norm as they are: BERT has no such matrix.
     """

@@ -19,10 +19,9 @@ class ImageTokenVectors(nn.Module):
     """A table of the image tokens and, with `mask_token`, of the mask token as the last row.
 
     An image token of the scalar quantizer is a few digits, one for each number, and image tokens that differ in one of
-    them look
-    alike. So an image token's vector is the sum of its own and of one for each digit, so that what is learned
-    of an image token is learned of those like it (as tokens are taken apart by Yu et al. 2023, arXiv:2310.05737,
-    section 3.2).
+    them look alike. So an image token's vector is the sum of its own and of one for each digit. What is
+    learned of an image token is learned of those like it. (Yu et al. 2023, arXiv:2310.05737, section 3.2, factorize
+    tokens so.)
     """
 
     quantizer: Quantizer
@@ -61,8 +60,7 @@ def start_alike(vectors: dict[str, Any], appearance: Float[Array, "V F"], *, key
     before.
 
     `appearance` (of mean 0 and deviation 1) goes through a random matrix. What a word does to one red image token it
-    then does to
-    all of them from the first step on, and need not be learned of each.
+    then does to all of them from the first step on, and need not be learned of each.
     """
     own, count, share = vectors["embedding"], len(appearance), APPEARANCE_SHARE
     std = (

@@ -85,13 +85,10 @@ class VectorQuantizer(nn.Module):
     """A learned codebook (van den Oord et al. 2017, section 3.2, eq. 3), trained by its gradient alone.
 
     With `revive`, an image token that no feature of the batch took is drawn towards one: so an image token that died
-    returns, as by
-    reinitialization (Zheng and Vedaldi 2023), without any state of its own. Each image token has a place of its own
-    among the
-    features, so many standard deviations from their mean, and goes to the feature nearest to it: one chosen anew in
-    every step would be another each time, and the image token would go to their mean, where no feature is. What "the
-    batch"
-    is, and so the loss, depends on how many devices and micro-batches it is split into.
+    returns, as by reinitialization (Zheng and Vedaldi 2023), without any state of its own. Each image token has a place
+    of its own among the features, so many standard deviations from their mean, and goes to the feature nearest to it:
+    one chosen anew in every step would be another each time, and the image token would go to their mean, where no
+    feature is. What "the batch" is, and so the loss, depends on how many devices and micro-batches it is split into.
     """
 
     settings: VQ
@@ -158,11 +155,8 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """Squares of pixels, then stages of residual blocks that halve height and width between them.
 
-    With `patchwise` nothing passes from one cell to another. What a thing looks like is then in the image tokens of the
-    cells
-    that
-    it covers, and not once more in those around, which would all have to agree when images are drawn image token by
-    image token.
+    With `patchwise` nothing passes from one cell to another. An image token then describes its own patch only: image
+    generation predicts each from the text and its neighbours.
     """
 
     settings: ImageTokenizerSettings

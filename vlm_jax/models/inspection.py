@@ -44,9 +44,9 @@ def inspect(
     """Every module of the model as a train step calls it, in order of calls, each before what is below it.
 
     The first row is the whole model. `settings` are checked ones; `image_size` is in pixels, or in grid cells where the
-    model takes features; each of the image's `questions` has `text_length` tokens, the last of
-    which is no input where every next word is predicted. Layers are counted unrolled and
-    not recomputed, whatever `scan_layers` and `remat` say.
+    model takes features; each of the image's `questions` has `text_length` tokens, the last of which is no input where
+    every next word is predicted. Layers are counted unrolled and not recomputed, whatever `scan_layers` and `remat`
+    say.
     """
     return _rows(*_call(settings, image_size=image_size, questions=questions, classes=classes, text_length=text_length))
 

@@ -30,7 +30,7 @@ def check_image(detected: DetectedScene, wanted: Scene) -> ImageCheck:
     Objects, their number and their relation are scored apart, as PaintSkills does with a detector (Cho et al.,
     arXiv:2202.04053, `paintskills/detr/datasets/skill_eval.py` in j-min/DallEval). As in GenEval (Ghosh et al.,
     arXiv:2310.11513, section 3, `evaluation/evaluate_images.py` in djghosh13/geneval), colour and shape must belong to
-    the same object, a number must be exact, and a relation needs a margin. Here that is the margin of `holds`, as for
+    the same object. A number must be exact, and a relation needs a margin. Here that is the margin of `holds`, as for
     captions; GenEval's grows with the two objects.
     """
     count = len(detected.objects) + detected.unclear == len(wanted.objects)

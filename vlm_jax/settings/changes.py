@@ -1,4 +1,4 @@
-"""Changes by dotted names, JSON, and what differs between two configs."""
+"""Changes by dotted names, and configs as JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -146,24 +146,3 @@ def _parsed(text: str) -> Tree:
     if not isinstance(tree, dict):
         raise InputError(f"expected a JSON object, got {type(tree).__name__}")
     return tree
-
-
-def difference(old: Group, new: Group) -> list[str]:
-    """One line for each setting that both configs have and that differs."""
-    before, after = flat(tree_of(old)), flat(tree_of(new))
-    return [
-        f"{name}: {before[name]!r} -> {after[name]!r}"
-        for name in before
-        if before[name] != after.get(name, before[name])
-    ]
-
-
-def without(group: Config, mark: object) -> Config:
-    """The group with its defaults in every setting that bears a mark: configs that then agree differ only there."""
-    values = dict(group)
-    for name, field in type(group).model_fields.items():
-        if mark in field.metadata:
-            values[name] = field.get_default(call_default_factory=True)
-        elif isinstance(values[name], Group):
-            values[name] = without(values[name], mark)
-    return type(group)(**values)

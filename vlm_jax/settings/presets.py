@@ -93,4 +93,4 @@ def _refuse_keyword(path: Path, error: TypeError, kinds: tuple[type, ...]) -> No
 
 def presets_in(folder: Path) -> list[str]:
     """The Python files of a folder, sorted."""
-    return sorted(str(entry) for entry in folder.glob("*.py")) if folder.is_dir() else []
+    return sorted(str(entry) for entry in folder.glob("[!_]*.py")) if folder.is_dir() else []

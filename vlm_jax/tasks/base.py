@@ -94,7 +94,7 @@ LoadTask = Callable[[RunFolder], tuple["Task", Parameters, int]]
 
 
 class Task(ABC):
-    """The protocol of a task: one object is the task of one config.
+    """The task of one config.
 
     A task has the members up to `read_item`. The others have a default.
     """
@@ -181,8 +181,8 @@ class Task(ABC):
         """The parameters that pretrained weights can replace, as shapes."""
         return {}
 
-    @classmethod
-    def check_sources(cls, config: Config) -> None:  # noqa: B027 (most tasks read no run)
+    @classmethod  # noqa: B027  a task without sources checks none
+    def check_sources(cls, config: Config) -> None:
         """Raise `InputError` where a run that the task reads is missing or does not fit."""
 
     @classmethod
@@ -196,7 +196,7 @@ class Task(ABC):
         """The examples of a split as the task reads them."""
         return examples
 
-    def learn_from(self, train: Sequence[Example]) -> None:  # noqa: B027 (most losses need nothing)
+    def learn_from(self, train: Sequence[Example]) -> None:  # noqa: B027  most losses need nothing of it
         """Compute from the prepared training set what the loss needs, before the first step."""
 
     def start(self, params: Parameters, key: Key[Array, ""]) -> Parameters:

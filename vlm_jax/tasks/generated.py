@@ -31,8 +31,7 @@ class GeneratedImages(NamedTuple):
     """Each image held against the scene of the prompt; none where nobody knows."""
     log_likelihood: float
     """Mean log-probability of an image token of the true image, in nats: all hidden or, with `autoregressive`, given
-    those
-    before."""
+    those before."""
     prompt_gain: float
     """How much of that is due to the prompt: what is lost with that of another image. Not a number where there is
     no other one, or where it has the same."""

@@ -65,9 +65,8 @@ def distances(
     """Distances of drawn images to the real ones of a split, and of what else could stand in their place.
 
     `decoded` are the real ones through their image tokens: the best that image tokens allow. From the training images
-    come a
-    random choice of as many, real against real, and those nearest to the real ones, which draws nothing at all. All
-    compare since they are of the same number of images; a row that cannot be so is left out.
+    come a random choice of as many, real against real, and those nearest to the real ones, which draws nothing at all.
+    All compare since they are of the same number of images; a row that cannot be so is left out.
     """
     if len(real) < 2:
         return {}

@@ -21,10 +21,9 @@ def token_losses(
     """Cross-entropy of each image token, times its weight, and whether it was held for the likeliest.
 
     Where image tokens have weights w, the cross-entropy is that of softmax(logits + log w), times w. Over image tokens
-    of
-    probability p its mean is least where softmax(logits + log w) is p w, rescaled: where softmax(logits) is p, whatever
-    the weights. (Menon et al. 2021, arXiv:2007.07314, pair weights and logits so for a balanced error; here what is
-    learned stays p.)
+    of probability p its mean is least where softmax(logits + log w) is p w, rescaled: where softmax(logits) is p,
+    whatever the weights. (Menon et al. 2021, arXiv:2007.07314, pair weights and logits so for a balanced error; here
+    what is learned stays p.)
     """
     right = jnp.argmax(logits, axis=-1) == tokens
     if weights is not None:

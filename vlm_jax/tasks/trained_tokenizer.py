@@ -80,8 +80,7 @@ class TrainedTokenizer:
         standardised.
 
         The cell is the middle one of 3 x 3 that all have the image token. Standardised as a whole, so that what differs
-        more
-        from image token to image token, such as the colour, counts more.
+        more from image token to image token, such as the colour, counts more.
         """
         side = self.image.size[0] // self.grid[0]
         squares = math.gcd(side, SQUARES)

@@ -1,7 +1,7 @@
 """Checkpoints: parameters, optimizer state, data position, config and versions, each verified when read.
 
-Orbax writes and commits them; what is ours is the manifest of each (a flipped bit restores silently otherwise), the
-strict comparison of trees before reading, and the fall back to the newest good step.
+Orbax writes and commits them. Here are the manifest of each (a flipped bit restores silently otherwise), the strict
+comparison of trees before reading, and the way back to the newest good step.
 """
 
 import itertools

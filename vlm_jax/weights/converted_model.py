@@ -1,8 +1,9 @@
 """A published model in our parameters: read from a source, kept in a folder, run.
 
-A folder of an import holds `port.json` (what it is and where it came from), `port_report.md`, `params/` (Orbax), the
-tokenizer, the settings that lay beside the weights, `source_tensors.safetensors` where an export needs tensors that
-no parameter stands for, and `digests.json` over all.
+A folder of an import holds `port.json` (metadata and origin), `port_report.md`, `params/` (Orbax), the tokenizer and
+the
+settings beside the weights. `source_tensors.safetensors` has tensors that an export needs and no parameter stands
+for. `digests.json` covers all files.
 """
 
 import dataclasses

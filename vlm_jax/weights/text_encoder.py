@@ -94,8 +94,8 @@ class TextEncoder:
     ) -> Float[np.ndarray, "N D"]:
         """One vector a text, as the settings of sentence-transformers beside the weights say, [N, D].
 
-        Without such files it is the mean of the last layer over all tokens (Reimers and Gurevych 2019, section 3),
-        made of length 1, so that a product of two is their cosine. `normalize` and `max_length` come before the files.
+        Without such files it is the mean of the last layer over all tokens (Reimers and Gurevych 2019, section 3). Its
+        length is 1, so that a product of two is their cosine. `normalize` and `max_length` come before the files.
         """
         if max_length is not None and max_length < 3:
             raise InputError(

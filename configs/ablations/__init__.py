@@ -1,0 +1,1 @@
+"""Studies: each file has a `get_study()`."""
