@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key
 
 from vlm_jax.config.image_generation import Autoregressive, Masked
 from vlm_jax.decoding import mask_tokens, shift_right
+from vlm_jax.types import Array
 
 LEAST_COUNT = 10  # the weight of a token with fewer training images is that of this many
 
@@ -43,7 +44,7 @@ def token_weights(tokens: Int[np.ndarray, " N"], codebook_size: int, power: floa
 
 
 def masked_inputs(
-    tokens: Int[Array, "I gh gw"], keys: Key[Array, " I"], settings: Masked | Autoregressive, *, mask_id: int
+    tokens: Int[Array, "I gh gw"], keys: Key[jax.Array, " I"], settings: Masked | Autoregressive, *, mask_id: int
 ) -> tuple[Int[Array, "I gh gw"], Float[Array, "I 1 N"]]:
     """The input of a train step, and how much each of the N image tokens counts in the loss."""
     if isinstance(settings, Autoregressive):
