@@ -329,7 +329,7 @@ def test_repeats_are_those_of_transformers():
 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 def test_a_forced_prefix_scores_as_a_generated_one(model, method):
-    settings = decoding(method=method, num_beams=3, num_return_sequences=1)
+    settings = decoding(method=method, num_beams=3, num_return_sequences=1, length_penalty=1.0)
     decoded = decode(model, settings, prefix=(3, 5, 3), keys=jax.random.split(jax.random.key(6), 3))
     for image in range(3):
         (generated,) = texts(decoded, image)
@@ -337,6 +337,8 @@ def test_a_forced_prefix_scores_as_a_generated_one(model, method):
         rest = log_probabilities(model, [generated, (3, 5, 3)], image)
         expected = rest[generated] - rest[3, 5, 3]
         np.testing.assert_allclose(decoded.log_probability[image, 0], expected, atol=1e-5)
+        new_tokens = len(generated) - 3 if method == "beam" else 1  # the length penalty leaves the prefix out
+        np.testing.assert_allclose(decoded.score[image, 0], expected / new_tokens, atol=1e-5)
 
 
 CHOICES = ((3,), (3, 4), (3, 4, 5), (5, 5), (4,))

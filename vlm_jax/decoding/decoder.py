@@ -282,10 +282,10 @@ def beam_search(
         # With `early_stopping` False the length so far counts, as in transformers' heuristic.
         to_the_end = settings.early_stopping == "never" and power > 0
         divisor = jnp.float32(max_tokens - forced) ** power if to_the_end else new_tokens**power
-        best_possible = jnp.max(texts.log_probability, axis=1) / divisor
+        largest = jnp.max(texts.log_probability, axis=1)
         enough = score[:, -1] > IMPOSSIBLE / 2
-        done = enough if settings.early_stopping is True else enough & (score[:, -1] >= best_possible)
-        done |= best_possible <= IMPOSSIBLE / 2  # nothing goes on
+        done = enough if settings.early_stopping is True else enough & (score[:, -1] >= largest / divisor)
+        done |= largest <= IMPOSSIBLE / 2  # nothing goes on
         return Beams(words, token, texts, ended, score, beams.done | done, time + 1)
 
     beams = jax.lax.while_loop(lambda beams: (beams.time < max_tokens) & ~jnp.all(beams.done), step, start)
