@@ -20,6 +20,7 @@ from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.settings.changes import checked, from_json, to_json, with_changes
 from vlm_jax.settings.effects import Effect
 from vlm_jax.settings.groups import Group, choices, flat, group_in, tree_of
+from vlm_jax.settings.help import documentation
 from vlm_jax.settings.presets import load_preset
 
 ROOT = Path(__file__).parents[2]
@@ -93,11 +94,12 @@ def test_every_choice_of_a_preset_can_be_another(path):
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: f"{group.__module__.rpartition('.')[2]}.{group.__name__}")
 def test_every_setting_has_a_text_and_at_most_one_effect(group):
     assert group.__dict__.get("__doc__"), group
+    texts = documentation(group)
     for name, field in group.model_fields.items():
         effects = [entry for entry in field.metadata if isinstance(entry, Effect)]
         assert len(effects) <= 1, name
         if name not in ("kind", "task") and (choices(field) or not group_in(field)):
-            assert field.description and field.description.rstrip().endswith((".", ").")), name
+            assert texts[name].rstrip().endswith((".", ").")), name
 
 
 def rules_of(hint, metadata=()):

@@ -118,8 +118,9 @@ def parse_for_run(
     if asks_help:
         groups = {name.split(".")[0] for name, mark in marks.items() if mark in changeable and "." in name}
         inner = [(name, field) for name, field in type(config).model_fields.items() if name in groups]
+        texts = help.documentation(type(config))
         sections = [
-            help.Section(f"The run's {name}", type(getattr(changed, name)), tree[name], f"{name}.", field)
+            help.Section(f"The run's {name}", type(getattr(changed, name)), tree[name], f"{name}.", field, texts[name])
             for name, field in inner
         ]
         _exit_with_help(

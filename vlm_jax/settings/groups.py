@@ -29,7 +29,6 @@ class Group(BaseModel):
         strict=True,
         revalidate_instances="subclass-instances",  # a subclass would pass, and JSON would lose its own fields
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
 
 

@@ -1,8 +1,12 @@
 """The page of `--help`: the settings of a tree by groups, each with its documentation, its value and its choices."""
 
 import argparse
+import ast
 import functools
+import itertools
 import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
@@ -24,6 +28,8 @@ class Section(NamedTuple):
     """What the names of the group's settings begin with."""
     field: FieldInfo | None = None
     """The field that the group is in."""
+    text: str = ""
+    """The documentation of that field."""
 
 
 def page(usage: str, description: str, *sections: Section) -> str:
@@ -36,19 +42,19 @@ def page(usage: str, description: str, *sections: Section) -> str:
 
 
 def _add(parser: argparse.ArgumentParser, section: Section) -> None:
-    title, group, tree, prefix, field = section
-    lines, inner = parser.add_argument_group(title), []
+    title, group, tree, prefix, field, text = section
+    lines, inner, texts = parser.add_argument_group(title), [], documentation(group)
     if field and (kinds := choices(field)):
         others = [kind for kind, member in kinds.items() if member is not group and len(member.model_fields) > 1]
         more = f" Settings of another: --help --{prefix}kind {'|'.join(others)}" if others else ""
-        _option(lines, f"{prefix}kind", f"{{{','.join(kinds)}}}", f"{field.description} [{tree['kind']}]{more}")
+        _option(lines, f"{prefix}kind", f"{{{','.join(kinds)}}}", f"{text} [{tree['kind']}]{more}")
     for name, entry in group.model_fields.items():
         if member := group_in(entry, tree.get(name)):
-            heading = f"{prefix}{name}: {summary(member) or entry.description}"
-            inner.append(Section(heading, member, tree[name], f"{prefix}{name}.", entry))
+            heading = f"{prefix}{name}: {summary(member) or texts[name]}"
+            inner.append(Section(heading, member, tree[name], f"{prefix}{name}.", entry, texts[name]))
         elif name not in ("kind", "task"):
             value = f"[{_spelled(tree[name])}]" if name in tree else "(required)"
-            text = f"{entry.description} {value}"
+            text = f"{texts[name]} {value}"
             if POSITIONAL in entry.metadata:
                 lines.add_argument(name, metavar=name.upper(), help=text.replace("%", "%%"))
             else:
@@ -59,6 +65,30 @@ def _add(parser: argparse.ArgumentParser, section: Section) -> None:
 
 def _option(lines: Any, name: str, short: str, text: str) -> None:
     lines.add_argument(f"--{name.rstrip('_').replace('_', '-')}", metavar=short, help=text.replace("%", "%%"))
+
+
+def documentation(group: type[Group]) -> dict[str, str]:
+    """The text under each field of a class, by the field's name; empty where there is none.
+
+    Read from the source when a page is made: pydantic would read it whenever a class is made, at each start.
+    """
+    bases = [base for base in group.__mro__ if base.__module__ in sys.modules and base is not Group]
+    texts = [_texts(base.__module__).get(base.__qualname__, {}) for base in bases]
+    return {name: next((text[name] for text in texts if name in text), "") for name in group.model_fields}
+
+
+@functools.cache
+def _texts(module: str) -> dict[str, dict[str, str]]:
+    """The texts under the fields of each class at the top of a module."""
+    file = getattr(sys.modules[module], "__file__", None)
+    tree = ast.parse(Path(file).read_text(encoding="utf-8")) if file else ast.Module([], [])
+    return {node.name: dict(_under_fields(node)) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _under_fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for field, text in itertools.pairwise(node.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            yield ast.unparse(field.target), str(text.value.value)
 
 
 def summary(group: type[Group]) -> str:
