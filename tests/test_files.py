@@ -18,6 +18,14 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
     assert file.read_text() == "after" and list(tmp_path.iterdir()) == [file]
 
 
+def test_the_old_file_stays_whole_for_who_has_it_open(tmp_path):
+    """A new file takes the name; nothing is written into the old one, where a kill could leave a half."""
+    write_text(tmp_path / "file.txt", "before")
+    with (tmp_path / "file.txt").open() as opened:
+        write_text(tmp_path / "file.txt", "after")
+        assert opened.read() == "before"
+
+
 def test_the_digest_of_a_text_is_that_of_its_file(tmp_path):
     write_text(tmp_path / "file.txt", "größer")
     assert text_sha256("größer") == sha256(tmp_path / "file.txt")
