@@ -1,5 +1,7 @@
 """Signals: before training a process leaves at once and takes back what it began; in training it saves first."""
 
+import array
+import fcntl
 import os
 import pty
 import random
@@ -8,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -20,6 +23,17 @@ SMALL = (
 )  # fmt: skip
 NAMED = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 BEGINS = "compiling the train step ..."
+
+
+@pytest.fixture(autouse=True, scope="module")
+def heard_signals():
+    """Children inherit signals that are ignored: SIGINT in a job in the background of a shell, SIGHUP under nohup."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -62,6 +76,16 @@ def wait_for_line(process, beginning):
         if line.startswith(beginning):
             return
     raise AssertionError(process.communicate())
+
+
+def wait_for_full_pipe(process):
+    """Until the process stands still in a step, as nobody reads its lines: a pipe holds one page."""
+    waiting = array.array("i", [0])
+    while waiting[0] < 4096 - 128:  # less than two lines of progress fit
+        time.sleep(0.05)
+        assert process.poll() is None
+        fcntl.ioctl(process.stdout, termios.FIONREAD, waiting)
+    time.sleep(0.5)
 
 
 def tries(start, folder, count, seed, *, most):
@@ -151,7 +175,7 @@ def test_training_saves_first_and_a_second_one_leaves_at_once(start, tmp_path):
 
     process = start(folder)
     wait_for_line(process, f"step {step + 2}/")
-    time.sleep(1)  # nobody reads on, so that it stands still in a step
+    wait_for_full_pipe(process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None
