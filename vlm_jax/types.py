@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 Parameters = dict[str, Any]
 """A nested dict of arrays; a path such as `trunk/layer_0/attention/query/kernel` names a leaf."""
+Json = None | bool | int | float | str | list | dict
+"""A value as a JSON file holds it."""
 Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX arrays on the device
 
 
