@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 
 from vlm_jax.config.run import Config
-from vlm_jax.data.loader import TrainLoader
+from vlm_jax.data.loader import ReadAhead, Shard, TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
@@ -64,9 +64,8 @@ class Trainer:
             self.task.encode,
             seed=config.seed,
             batch_images=config.training.batch_images,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            threads=config.data.threads,
+            shard=Shard(jax.process_index(), jax.process_count()),
+            read_ahead=ReadAhead(config.data.threads),
         )
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}

@@ -21,8 +21,9 @@ from vlm_jax.run_folder import ANSWERS, CONFIG, TEXT_TOKENIZER, RunFolder, open_
 from vlm_jax.tasks import task_class
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.trees import flatten
-from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, Origin, read
+from vlm_jax.weights.converted_model import ConvertedModel, Origin
 from vlm_jax.weights.export import text_side
+from vlm_jax.weights.import_folder import ABOUT, read
 from vlm_jax.weights.source import as_path, locate
 
 

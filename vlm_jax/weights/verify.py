@@ -19,9 +19,10 @@ from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.text_lines import first_line
-from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, convert, read
+from vlm_jax.weights.converted_model import ConvertedModel, convert
 from vlm_jax.weights.export import export, write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
+from vlm_jax.weights.import_folder import ABOUT, read
 from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
 from vlm_jax.weights.tensor_names import renamed, written
 
