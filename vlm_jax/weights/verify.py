@@ -29,7 +29,8 @@ from vlm_jax.weights.tensor_names import renamed, written
 BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
 TEXTS = (
     "hello world", "The quick brown fox jumps over the lazy dog.", "What colour is the car, and who's driving it?",
-    "it's 4:21 and $1,000.50", "naïve café — déjà vu", "antidisestablishmentarianism", "日本語のテキスト", "שלום עולם",
+    "it's 4:21 and $1,000.50", "naïve café — déjà vu", "antidisestablishmentarianism", "日本語のテキスト",
+    "שלום עולם",
     "emoji 🙂 and tabs\tand\nlines", "UPPER lower MiXeD", "", "a", "C1=CC=CC=C1", "under_score-hyphen/slash",
     "1234567890" * 5,
 )  # fmt: skip
