@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vlm_jax.config.encoders import EfficientNetLite0, MobileNetV2, PublishedCNN, ResNet
-from vlm_jax.config.images import CenterCrop, ImageInput
+from vlm_jax.data.image_settings import CenterCrop, ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS
 from vlm_jax.models.pretrained import Part
