@@ -9,11 +9,11 @@ from experiments import benchmark_decode
 from experiments.benchmark_sides import by_path, classes_of, furthest, logits_of, random_batch, shaken, task_of
 from experiments.benchmark_train_step import TOLERANCE
 from vlm_jax.config.encoders import ResNet, SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import CustomLayout, TextInput
 from vlm_jax.config.vqa import VQA, Model, PerToken
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.models import cnn
 from vlm_jax.models.resnet import Bottleneck
 from vlm_jax.settings.changes import with_changes

@@ -30,10 +30,10 @@ from vlm_jax.ablation.wording import (
     verdict,
 )
 from vlm_jax.config.captioning import Captioning
-from vlm_jax.config.data import JsonLinesCaptions, JsonLinesQuestions
 from vlm_jax.config.image_generation import ImageGeneration, TrainedImageTokenizer
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.vqa import VQA
+from vlm_jax.data.user_files.jsonl import JsonLinesCaptions, JsonLinesQuestions
 from vlm_jax.settings.changes import with_changes
 
 NASTY = "<script>alert('x')</script> | `b` $x_{ \\"

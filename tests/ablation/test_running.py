@@ -16,11 +16,12 @@ from vlm_jax.ablation import running
 from vlm_jax.ablation.running import StudyFolder, Workers, execute
 from vlm_jax.ablation.study import Planned, Run, Table
 from vlm_jax.config.captioning import Beam, Captioning
-from vlm_jax.config.data import JsonLinesQuestions, SceneCaptions
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.vqa import VQA
+from vlm_jax.data.datasets.shape_scenes import SceneCaptions
 from vlm_jax.data.digests import digest_split
 from vlm_jax.data.sources import open_split
+from vlm_jax.data.user_files.jsonl import JsonLinesQuestions
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import to_json, with_changes

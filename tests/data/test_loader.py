@@ -10,8 +10,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.data.images import decode_image, normalise, resize_image
 from vlm_jax.data.loader import ReadAhead, Shard, TrainLoader, evaluation_batches
 from vlm_jax.data.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ import pytest
 
 from tests.weights import fixtures, own
 from tests.weights.fixtures import BY_NAME
-from vlm_jax.config.images import CenterCrop, ImageInput
+from vlm_jax.data.image_settings import CenterCrop, ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.initialization import start

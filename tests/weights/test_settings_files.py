@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.scripts import settings
 from tests.weights import fixtures, own
-from vlm_jax.config.images import CenterCrop, ImageInput, Pad, Stretch
+from vlm_jax.data.image_settings import CenterCrop, ImageInput, Pad, Stretch
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.errors import InputError

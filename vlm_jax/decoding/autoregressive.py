@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, Key
 
-from vlm_jax.types import Array
+from vlm_jax.trees import Array
 
 if TYPE_CHECKING:
     from vlm_jax.decoding.image_tokens import ImageTokenDecoder

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Key
 from vlm_jax.config.image_generation import Autoregressive, Masked
 from vlm_jax.decoding import autoregressive as autoregressive_way
 from vlm_jax.decoding import masked
-from vlm_jax.types import Array
+from vlm_jax.trees import Array
 
 
 def token_log_probabilities(logits: Float[Array, "I G V"], tokens: Int[Array, "I gh gw"]) -> Float[Array, "I G"]:

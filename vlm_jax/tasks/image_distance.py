@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from vlm_jax.config.encoders import PublishedCNN
-from vlm_jax.config.images import Crop, Stretch
+from vlm_jax.data.image_settings import Crop, Stretch
 from vlm_jax.data.images import normalise, resize_image
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.images import frechet_distance

@@ -9,9 +9,9 @@ import numpy as np
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, ImageTokens, PublishedCNN
-from vlm_jax.config.images import ImageInput
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.tokenizer_settings import CONFIG as TOKENIZER_CONFIG
 from vlm_jax.data.wordpiece import TOKENIZER_FILES

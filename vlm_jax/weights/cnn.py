@@ -6,7 +6,7 @@ ResNets come under transformers' names and under torchvision's; both are version
 from collections.abc import Callable, Iterable
 
 from vlm_jax.config.encoders import EfficientNetLite0, MobileNetV2, PublishedCNN, ResNet
-from vlm_jax.config.images import CenterCrop, ImageInput
+from vlm_jax.data.image_settings import CenterCrop, ImageInput
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS
 from vlm_jax.models.pretrained import Part

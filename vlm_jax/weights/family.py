@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import PublishedCNN
-from vlm_jax.config.images import ImageInput
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.models.pretrained import Part
 from vlm_jax.types import Json

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import PublishedCNN
-from vlm_jax.config.images import ImageInput
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.settings.changes import group_from_json
