@@ -128,10 +128,17 @@ class Family:
         """The class that loads an export, None where transformers has none."""
         return self.class_of(architecture) if self.in_transformers else None
 
-    def load_options(self, architecture: ConvertedArchitecture) -> dict[str, Json]:
+    def load_options(self, architecture: ConvertedArchitecture) -> dict[str, bool]:
         """What `from_pretrained` must be told besides the folder."""
         headless = self.transformers_class(architecture) == self.trunk
         return {"add_pooling_layer": False} if self.optional_pooler and headless and not architecture.parts else {}
+
+    def loaded_by(self, architecture: ConvertedArchitecture) -> str:
+        """What loads an export, in words."""
+        if not self.in_transformers:
+            return f"names are those of {self.about}"
+        told = "".join(f", with {name}={value}," for name, value in self.load_options(architecture).items())
+        return f"transformers.{self.class_of(architecture)}.from_pretrained{told} loads it"
 
 
 def label_names(classes: int) -> dict[str, Json]:

@@ -51,6 +51,9 @@ class Check(NamedTuple):
     value: str
     status: Status
 
+    def __str__(self) -> str:
+        return f"{self.name:20s} {self.value:44s} {'' if self.status == 'note' else self.status}".rstrip()
+
 
 def comparison(name: str, value: str, passed: bool) -> Check:
     """A comparison that took place."""
