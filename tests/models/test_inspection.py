@@ -54,7 +54,7 @@ def abstract(settings):
     inputs = [
         jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (((1, *SIZE, 3), "float32"), (ids, "int32"), (ids, bool))
     ]
-    return model, inputs, jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x, method="answer_logits"), *inputs)
+    return model, inputs, jax.eval_shape(lambda *x: model.init(jax.random.key(0), *x), *inputs)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def abstract(settings):
 def test_flops_are_those_that_xla_counts(fusion, attention_pattern, head, cnn):
     settings = settings_of(fusion, attention_pattern, head, cnn=cnn)
     model, inputs, variables = abstract(settings)
-    program = jax.jit(lambda *x: model.apply(*x, method="answer_logits")).lower(variables, *inputs).compile()
+    program = jax.jit(lambda *x: model.apply(*x, method="task_logits")).lower(variables, *inputs).compile()
     # XLA counts norms, softmax and activations as well. It leaves out what it can tell nobody reads: with a head that
     # reads a word other than the first, the image side of the last layer.
     most = 1.0 if head != "token_before_sep" or attention_pattern == "bidirectional" else 1.35

@@ -84,9 +84,7 @@ def _call(
 ) -> tuple[VisualLanguageModel, str, tuple[jax.ShapeDtypeStruct, ...]]:
     """The model, the method that a train step calls and shapes of what it is called with."""
     model = VisualLanguageModel(with_changes(settings, {"scan_layers": False, "remat": False}), classes)
-    methods = {"lm": "token_logits", "image_tokens": "image_token_logits"}
-    method = methods.get(settings.head, "answer_logits")
-    length = text_length - (method == "token_logits")
+    length = text_length - (settings.head == "lm")
     channels = settings.image.feature_size if isinstance(settings.image, Features) else 3
     image = jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32)
     if settings.image.kind == "image_tokens":
@@ -96,7 +94,7 @@ def _call(
         jax.ShapeDtypeStruct((1, questions, length), jnp.int32),
         jax.ShapeDtypeStruct((1, questions, length), bool),
     )
-    return model, method, inputs
+    return model, "task_logits", inputs
 
 
 def _calls(run: Callable[[], Any]) -> tuple[dict[Path, dict[tuple[int, ...], None]], Counter[Path]]:

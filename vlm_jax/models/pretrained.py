@@ -49,19 +49,19 @@ class PretrainedHeads(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, fused: Fused, word_scores: Scores) -> PretrainedOutput:
+    def __call__(self, fused: Fused, token_scores: Scores) -> PretrainedOutput:
         s, parts = self.settings, self.parts
         pooled = pool(s, fused.text)[:, 0] if "pooler" in parts else None
         words = image_words = pairs = answers = None
         text, image = fused.text[:, 0], fused.image[:, 0]
         if "words" in parts:
             both = jnp.concatenate([text, image], axis=1)
-            both = MaskedLMHead(s, "decoder" not in parts, name="words")(both, word_scores)
+            both = MaskedLMHead(s, "decoder" not in parts, name="words")(both, token_scores)
             words, image_words = both[:, : text.shape[1]], both[:, text.shape[1] :]
         if "pairs" in parts:
             pairs = nn.Dense(2, name="pairs")(pooled)
         if "answers" in parts:
-            answers = TokenBeforeSepHead(s, self.classes, name="answers")(fused)[:, 0]
+            answers = TokenBeforeSepHead(s, self.classes, name="answers")(fused, token_scores)[:, 0]
         return PretrainedOutput(text, image, pooled, words, image_words, pairs, answers)
 
 

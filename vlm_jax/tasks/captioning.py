@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -90,24 +89,24 @@ class Captioning(TextTask):
         self.model = VisualLanguageModel(config.architecture, 1)
         self.metric = self.metric_of(config)
         self._decoders: dict[tuple[DecodingMethod, tuple[str, ...]], Decoder] = {}
-        self._vector = jax.jit(partial(self.model.apply, method="image_vector"))
+        self._vector = jax.jit(lambda variables, image: self.model.bind(variables).image_vector(image))
         self._likelihood = jax.jit(self._log_likelihood)
         self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
         """Fresh float32 parameters."""
-        return init_params(self.model, self.encode, key, method="token_logits")
+        return init_params(self.model, self.encode, key)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
         """What a train step differentiates; `keys`, one an image, switch dropout on."""
         # After the last word nothing comes: it is no input.
         ids, mask = batch.input_ids[..., :-1], batch.text_mask[..., :-1]
-        logits = self.model.apply({"params": params}, batch.image, ids, mask, keys=keys, method="token_logits")
+        logits = self.model.bind({"params": params}).task_logits(batch.image, ids, mask, keys=keys)
         real = batch.text_mask & (batch.weight > 0)[..., None]
         return batch_sums(logits, batch.input_ids, real, label_smoothing=self.config.training.label_smoothing)
 
     def _log_likelihood(self, params, image, ids, mask) -> Float[Array, " I"]:
-        logits = self.model.apply({"params": params}, image, ids[..., :-1], mask[..., :-1], method="token_logits")[:, 0]
+        logits = self.model.bind({"params": params}).task_logits(image, ids[..., :-1], mask[..., :-1])[:, 0]
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[:, 0, 1:, None], axis=-1)[..., 0]
         return jnp.sum(log_p * mask[:, 0, 1:], axis=-1)
 

@@ -132,7 +132,7 @@ class ImageGeneration(TextTask):
         """Fresh float32 parameters."""
         ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
         tokens = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
-        return self.model.init(key, tokens, ids, jnp.ones(ids.shape, bool), method="image_token_logits")["params"]
+        return self.model.init(key, tokens, ids, jnp.ones(ids.shape, bool))["params"]
 
     def start(self, params: Parameters, key: Key[Array, ""]) -> Parameters:
         """With vectors that are alike where image tokens look alike: what is learned of one is learned of all of
@@ -178,7 +178,7 @@ class ImageGeneration(TextTask):
             for row, prompt in zip(self._empty, (batch.input_ids, batch.text_mask), strict=True)
         )
         tokens, counted = masked_inputs(batch.image_tokens, places, settings, mask_id=self.tokenizer.codebook_size)
-        logits = self.model.apply({"params": params}, tokens, ids, mask, keys=dropout, method="image_token_logits")
+        logits = self.model.bind({"params": params}).task_logits(tokens, ids, mask, keys=dropout)
         target = jnp.broadcast_to(batch.image_tokens.reshape(len(tokens), 1, -1), logits.shape[:-1])
         assert self._weights is not None or not settings.token_frequency_power, "learn_from was not called"
         smoothing = self.config.training.label_smoothing
@@ -193,7 +193,7 @@ class ImageGeneration(TextTask):
         """
         nothing = jnp.full(tokens.shape, self.tokenizer.codebook_size, jnp.int32)
         shown = shift_right(tokens, mask_id=self.tokenizer.codebook_size) if self._autoregressive else nothing
-        logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="image_token_logits")
+        logits = self.model.bind({"params": params}).task_logits(shown, ids[:, None], mask[:, None])
         return jnp.mean(token_log_probabilities(logits[:, 0], tokens), axis=-1)
 
     def decoder(self, settings: Generation, num_candidates: int = 1) -> ImageTokenDecoder:
