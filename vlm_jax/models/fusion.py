@@ -6,7 +6,7 @@ layers of the text stand, so that a pretrained text encoder can start them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +27,18 @@ from vlm_jax.models.bert import BertLayer, CrossLayer
 from vlm_jax.models.kv_cache import KeyValue, KVCache, Prefix
 
 Streams = tuple[Float[Array, "I k g D"], Float[Array, "I K t D"]]
+Tree = TypeVar("Tree")
 ALL_POSITIONS = slice(None)
 
 
 def run_layers(
     layers: Sequence[nn.Module],
-    step: Callable[..., Any],
-    streams: Any,
+    step: Callable[[nn.Module, Tree, Key[Array, " I"] | None, slice], Tree],
+    streams: Tree,
     keys: Key[Array, " I"] | None,
     *,
     query_slice: slice = ALL_POSITIONS,
-) -> Any:
+) -> Tree:
     """`step(layer, streams, keys, query_slice)` layer after layer; only the last may compute fewer positions,
     `query_slice`.
 
