@@ -215,7 +215,7 @@ def test_a_query_that_sees_nothing_gets_nothing():
     query = jnp.ones((1, 1, 3, 2, 4))
     key = value = query.swapaxes(2, 3)
     mask = jnp.array([[True, False, False], [False, False, False], [True, True, True]])[None, None]
-    out = attend(query, key, value, mask=mask)
+    out = attend(query, [(key, value)], mask=mask)
     assert jnp.array_equal(out[0, 0, 1], jnp.zeros((2, 4)))
     assert jnp.allclose(out[0, 0, 0], 1.0)
 

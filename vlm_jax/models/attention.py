@@ -51,30 +51,26 @@ def dropout(x: Float[Array, "I *s"], rate: float, keys: Key[Array, " I"] | None,
 
 def attend(
     query: Float[Array, "I K N H d"],
-    key: Float[Array, "I K H M d"],
-    value: Float[Array, "I K H M d"],
+    key_values: KeyValues,
     *,
     mask: Bool[Array, "I k N P"],
-    key_values: KeyValues = (),
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
 ) -> Float[Array, "I K N H d"]:
     """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
 
-    The keys of `key_values` come before the others, in order: P = L + ... + M. A query that attends to nothing gets
-    weight zero, not a uniform average.
+    K and V are those of `key_values`, one after the other: P is the sum of their lengths. A query that attends to
+    nothing gets weight zero, not a uniform average.
     """
-    scores = [_scores(query, read) for read, _ in key_values]
-    scores = jnp.concatenate([*scores, _scores(query, key)], axis=-1)
+    scores = jnp.concatenate([_scores(query, key) for key, _ in key_values], axis=-1)
     scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
     mask = mask[:, None]
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(value.dtype)
+    weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(key_values[-1][1].dtype)
     weights = dropout(weights, rate, keys, 0)
-    values = [*(read for _, read in key_values), value]
-    ends = list(itertools.accumulate(read.shape[3] for read in values))
+    ends = list(itertools.accumulate(value.shape[3] for _, value in key_values))
     shares = jnp.split(weights, ends[:-1], axis=-1)
-    return reduce(operator.add, (_mixed(share, read) for share, read in zip(shares, values, strict=True)))
+    return reduce(operator.add, (_mixed(share, value) for share, (_, value) in zip(shares, key_values, strict=True)))
 
 
 def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m H L d"]) -> Float[Array, "I H K N L"]:
@@ -138,9 +134,8 @@ class SelfAttention(nn.Module):
         if cache is not None:
             own = cache.update(*own)
         mask = mask[:, :, query_slice]
-        mixed = attend(
-            query, *own[:2], mask=mask, key_values=key_values, rate=s.attention_probs_dropout_prob, keys=keys
-        )
+        key_values = (*key_values, (own[0], own[1]))
+        mixed = attend(query, key_values, mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
         return self.output(mixed.reshape(queried.shape)), own
 
 
@@ -169,9 +164,9 @@ class CrossAttention(nn.Module):
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K N D"]:
         s = self.settings
-        (key, value), query = key_value, _split_heads(s, self.query(x))
+        key, query = key_value[0], _split_heads(s, self.query(x))
         if key.shape[1] == 1:  # one product an image and head holds the queries of all slots
             query = query.reshape(len(x), 1, -1, *query.shape[3:])
         mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[3]))
-        mixed = attend(query, key, value, mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
+        mixed = attend(query, (key_value,), mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
         return self.output(mixed.reshape(x.shape))

@@ -162,12 +162,11 @@ class CrossLayer(BertLayer):
         mask: Bool[Array, "I m N P"],
         other: KeyValue,
         visible: Bool[Array, "I s M"],
-        key_values: KeyValues = (),
         keys: Key[Array, " I"] | None = None,
         query_slice: slice = slice(None),
         cache: KVCache | None = None,
     ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
-        x, own = self.attend_to_itself(x, mask, key_values, keys, query_slice, cache)
+        x, own = self.attend_to_itself(x, mask, (), keys, query_slice, cache)
         x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
         mixed = self.cross_attention(x, other, visible, fold_keys(keys, 3))
         x = self.cross_attention_norm(x + dropout(mixed, self.settings.hidden_dropout_prob, keys, 3))

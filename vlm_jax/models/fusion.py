@@ -208,7 +208,6 @@ class CrossFusion(Fusion):
                 masks[query_stream],
                 layer.keys_and_values(streams[source_stream]),
                 valid[source_stream],
-                (),
                 keys,
                 query_slice,
             )[0]
@@ -250,13 +249,13 @@ class CoAttentionLayer(nn.Module):
     def __call__(self, streams, masks, valid, keys, query_slice):
         image, text = streams
         text_out, _ = self.text(
-            text, masks[TEXT], self.text.keys_and_values(image), valid[IMAGE], (), fold_keys(keys, TEXT), query_slice
+            text, masks[TEXT], self.text.keys_and_values(image), valid[IMAGE], fold_keys(keys, TEXT), query_slice
         )
         # Where only the first token is read afterwards, nothing attends to the image any more.
         if query_slice != ALL_POSITIONS and not self.is_initializing():
             return image[:, :, :0], text_out
         image_out, _ = self.image(
-            image, masks[IMAGE], self.image.keys_and_values(text), valid[TEXT], (), fold_keys(keys, IMAGE)
+            image, masks[IMAGE], self.image.keys_and_values(text), valid[TEXT], fold_keys(keys, IMAGE)
         )
         return image_out, text_out
 
