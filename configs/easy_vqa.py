@@ -6,11 +6,11 @@ Time: 26 minutes on two cores that did other work as well. Accuracy: all 9,673 t
 """
 
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
+from vlm_jax.data.image_settings import AugmentedImages
 
 
 def get_config() -> VQA:

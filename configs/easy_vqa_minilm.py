@@ -7,12 +7,12 @@ The figures in docs/results.md start from a CNN that has learned to see: --init.
 """
 
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
+from vlm_jax.data.image_settings import AugmentedImages
 
 
 def get_config() -> VQA:

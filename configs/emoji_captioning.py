@@ -10,13 +10,13 @@ docs/captioning.md says how to get the drawings, both sets of weights, and the c
 """
 
 from vlm_jax.config.captioning import Captioning, Model
-from vlm_jax.config.data import Emoji
 from vlm_jax.config.encoders import EfficientNetLite0
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
+from vlm_jax.data.image_settings import AugmentedImages
+from vlm_jax.data.user_files.emoji import Emoji
 
 
 def get_config() -> Captioning:

@@ -11,13 +11,13 @@ docs/captioning.md says how to get the drawings; with --features ports/efficient
 
 from pathlib import Path
 
-from vlm_jax.config.data import Emoji
 from vlm_jax.config.image_generation import ImageGeneration, Masked, Model, TrainedImageTokenizer
-from vlm_jax.config.images import ImageInput
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
+from vlm_jax.data.image_settings import ImageInput
+from vlm_jax.data.user_files.emoji import Emoji
 
 
 def get_config() -> ImageGeneration:

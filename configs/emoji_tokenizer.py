@@ -5,12 +5,12 @@ Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EM
 docs/captioning.md says how to get the drawings.
 """
 
-from vlm_jax.config.data import EmojiImages
 from vlm_jax.config.image_tokenizer import ImageTokenizer, NoisyImageTokenizer
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import Training
+from vlm_jax.data.image_settings import AugmentedImages
+from vlm_jax.data.user_files.emoji import EmojiImages
 
 
 def get_config() -> ImageTokenizer:

@@ -6,11 +6,11 @@ Time: 3.4 minutes on two cores. Accuracy: 99.8 % of the test questions, 54 % wit
 """
 
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
+from vlm_jax.data.image_settings import AugmentedImages
 
 
 def get_config() -> VQA:

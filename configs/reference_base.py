@@ -6,11 +6,11 @@ Time: a step of 2 images takes 0.8 to 1.3 seconds on two cores. Accuracy: not tr
 """
 
 from vlm_jax.config.encoders import ResNet
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Concat, Model, PerToken
+from vlm_jax.data.image_settings import AugmentedImages
 
 
 def get_config() -> VQA:

@@ -6,12 +6,12 @@ Time: 13 minutes on two cores. 96.6 % of the captions wholly true, 99.6 % of the
 """
 
 from vlm_jax.config.captioning import Captioning, Model
-from vlm_jax.config.data import SceneCaptions
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
+from vlm_jax.data.datasets.shape_scenes import SceneCaptions
+from vlm_jax.data.image_settings import AugmentedImages
 
 
 def get_config() -> Captioning:

@@ -10,13 +10,13 @@ that were never seen (docs/results.md).
 
 from pathlib import Path
 
-from vlm_jax.config.data import SceneCaptions
 from vlm_jax.config.image_generation import ImageGeneration, Masked, Model, TrainedImageTokenizer
-from vlm_jax.config.images import ImageInput
 from vlm_jax.config.optimizers import Muon
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
+from vlm_jax.data.datasets.shape_scenes import SceneCaptions
+from vlm_jax.data.image_settings import ImageInput
 
 
 def get_config() -> ImageGeneration:

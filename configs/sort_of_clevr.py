@@ -5,13 +5,13 @@ Command: python -m experiments.train configs/sort_of_clevr.py
 Time: 2.7 hours on one busy core. 99.9 % about one object, 81.7 % about relations; docs/results.md.
 """
 
-from vlm_jax.config.data import SortOfClevr
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
+from vlm_jax.data.datasets.sort_of_clevr import SortOfClevr
+from vlm_jax.data.image_settings import AugmentedImages
 
 
 def get_config() -> VQA:

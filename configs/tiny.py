@@ -5,13 +5,13 @@ Command: python -m experiments.train configs/tiny.py
 Time: 17 seconds on two cores, most of them compilation. Accuracy: 64 %, about what the question alone gives.
 """
 
-from vlm_jax.config.data import EasyVQA
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
+from vlm_jax.data.image_settings import AugmentedImages
 
 
 def get_config() -> VQA:

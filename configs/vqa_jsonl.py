@@ -6,13 +6,13 @@ Look first: python -m experiments.inspect_data configs/vqa_jsonl.py, with the sa
 Time: 4 minutes on two busy cores for 1,600 questions of VQA-RAD. Accuracy: 40 %, 38 % without the image.
 """
 
-from vlm_jax.config.data import JsonLinesQuestions
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages, Pad
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
+from vlm_jax.data.image_settings import AugmentedImages, Pad
+from vlm_jax.data.user_files.jsonl import JsonLinesQuestions
 
 
 def get_config() -> VQA:

@@ -66,7 +66,8 @@ def main(argv: list[str]) -> int:
     study = studies.load_study(arguments.study)
     seeds = arguments.seeds or study.seeds
     studies.check_seeds(seeds, arguments.study)
-    running.check_jobs(arguments.jobs, arguments.devices)
+    workers = running.Workers(TRAIN, arguments.jobs, arguments.devices)
+    workers.check()
     folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{arguments.study.stem}-study").expanduser())
     check_writable_name(folder.path, "--workdir")
     folder.check()
@@ -84,9 +85,8 @@ def main(argv: list[str]) -> int:
     folder.path.mkdir(parents=True, exist_ok=True)
     with locked(folder.path):
         _print_state(runs, folder, retry=arguments.retry)
-        options = {"jobs": arguments.jobs, "devices": arguments.devices, "retry": arguments.retry}
         with stop_requests() as stopped:
-            running.execute(runs, folder, command=TRAIN, stopped=stopped, **options)
+            running.execute(runs, folder, workers, retry=arguments.retry, stopped=stopped)
             number = stopped()
         write_report(study, tables, every, folder, command=f"{command_name('ablate')} {shlex.join(argv)}")
     print_line(f"report: {folder.path / 'report.md'} and report.html beside it")

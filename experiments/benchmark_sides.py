@@ -107,7 +107,7 @@ class PeerSide(Side):
     def __init__(self, config: VQA, file: Path, tf32: bool, compiled: bool) -> None:
         import torch
 
-        from .benchmark_peers import PeerTraining
+        from .benchmark_peer_training import PeerTraining
 
         self._training = PeerTraining(config, classes_of(config), np.load(file), random_batch(config))
         self._cuda = torch.cuda if torch.cuda.is_available() else None

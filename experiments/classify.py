@@ -40,12 +40,12 @@ def main(argv: list[str]) -> int:
     import jax
     import numpy as np
 
-    from vlm_jax.config.data import MAX_PIXELS
     from vlm_jax.config.encoders import PublishedCNN
     from vlm_jax.data.images import decode_image, normalise, resize_image
     from vlm_jax.data.input_images import input_images
+    from vlm_jax.data.settings import MAX_PIXELS
     from vlm_jax.figures import Card, plot_contact_sheet
-    from vlm_jax.weights.converted_model import read
+    from vlm_jax.weights.import_folder import read
 
     converted = read(options.source)
     architecture = converted.architecture

@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 
 from vlm_jax.command_line import run_command
-from vlm_jax.config.data import UserDataset
 from vlm_jax.config.tasks import TASKS
+from vlm_jax.data.settings import UserDataset
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_config
 from vlm_jax.settings.groups import Group, choices
@@ -79,11 +79,10 @@ def _open(data):
     """The examples of each split, the rows of your own files that cannot be used, and the images of each group."""
     from vlm_jax.data.sources import open_split
     from vlm_jax.data.user_files.dataset import read_split
-    from vlm_jax.data.user_files.split_files import splits_of
 
     if not isinstance(data, UserDataset):
         return {split: open_split(data, split) for split in SPLITS}, [], None
-    readings = {split: read_split(data, split) for split in splits_of(data.kind)}
+    readings = {split: read_split(data, split) for split in data.splits}
     bad_rows = dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows)
     splits = {split: reading.examples[: data.limit_of(split)] for split, reading in readings.items()}
     groups = {

@@ -6,11 +6,11 @@ Parameters, output shapes and FLOPs of every module; needs neither images nor a 
 from typing import TYPE_CHECKING
 
 from vlm_jax.command_line import run_command
-from vlm_jax.config.rules import Count, Whole
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_config
 from vlm_jax.settings.groups import Group
+from vlm_jax.settings.rules import Count, Whole
 
 if TYPE_CHECKING:
     from vlm_jax.models.inspection import ModuleRow

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> int:
 
 
 def _import(options):
-    from vlm_jax.weights.converted_model import read, write_import
+    from vlm_jax.weights.import_folder import read, write_import
 
     converted = read(options.source, **_about(options))
     write_import(converted, options.output)
@@ -120,8 +120,8 @@ def _verify(options):
 
 
 def _export(options):
-    from vlm_jax.weights.converted_model import ABOUT, read_import
     from vlm_jax.weights.export import export
+    from vlm_jax.weights.import_folder import ABOUT, read_import
 
     folder = Path(options.source)
     if (folder / ABOUT).is_file():

@@ -29,22 +29,16 @@ SCENES = {"train": 24, "validation": 6, "test": 8, "held_out": 4, "unseen_prompt
 
 @pytest.fixture(scope="session", autouse=True)
 def few_scenes():
-    """Drawn scenes are few in every test; how many of each split there are."""
-    from vlm_jax.data import sources
-    from vlm_jax.data.datasets import open_builder
-
-    def few(data, directory):
-        return open_builder(data, directory, **({"num_images": SCENES} if data.kind == "shape_scenes" else {}))
-
+    """Rendered scenes are few in every test; how many of each split there are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "open_builder", few)
+        patch.setattr("vlm_jax.data.datasets.shape_scenes.NUM_IMAGES", SCENES)
         yield SCENES
 
 
 @pytest.fixture(scope="session")
 def data_directory(tmp_path_factory):
     """easy-VQA, prepared once for all tests."""
-    from vlm_jax.config.data import EasyVQA
+    from vlm_jax.data.datasets.easy_vqa import EasyVQA
     from vlm_jax.data.sources import open_split
 
     directory = tmp_path_factory.mktemp("prepared")

@@ -9,11 +9,11 @@ from experiments import benchmark_decode
 from experiments.benchmark_sides import by_path, classes_of, furthest, logits_of, random_batch, shaken, task_of
 from experiments.benchmark_train_step import TOLERANCE
 from vlm_jax.config.encoders import ResNet, SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import CustomLayout, TextInput
 from vlm_jax.config.vqa import VQA, Model, PerToken
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.models import cnn
 from vlm_jax.models.resnet import Bottleneck
 from vlm_jax.settings.changes import with_changes
@@ -24,6 +24,7 @@ from vlm_jax.types import Batch
 
 torch = pytest.importorskip("torch")
 peers = pytest.importorskip("experiments.benchmark_peers")
+peer_training = pytest.importorskip("experiments.benchmark_peer_training")
 pytestmark = pytest.mark.parity
 
 CONFIG = VQA(
@@ -73,7 +74,7 @@ def both(config, peer_config=None):
         return sums.loss / sums.weight
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
-    peer = peers.PeerTraining(peer_config or config, classes_of(config), by_path(params), arrays)
+    peer = peer_training.PeerTraining(peer_config or config, classes_of(config), by_path(params), arrays)
     return (logits_of(task, params, batch), float(value), by_path(gradient)), peer
 
 
@@ -124,7 +125,7 @@ def test_optimizer_steps_agree(schedule):
     )
     config = with_changes(CONFIG, {"optimizer": settings, "training.steps": 5})
     task, arrays, params = start(config)
-    peer = peers.PeerTraining(config, classes_of(config), by_path(params), arrays)
+    peer = peer_training.PeerTraining(config, classes_of(config), by_path(params), arrays)
     optimizer = make_optimizer(settings, params, steps=5)
     state = create_state(params, optimizer, ema=True)
     step = jax.jit(make_step(config, task.loss_sums, optimizer, params))

@@ -108,8 +108,10 @@ def test_a_task_takes_a_file_its_config_and_a_line(tree):
     assert compared.returncode == 0, compared.stderr
 
 
-def test_a_data_set_takes_a_file_and_its_settings(tree):
-    assert apply(tree, "A data set") == (["vlm_jax/data/datasets/brightness.py"], ["vlm_jax/config/data.py"])
+def test_a_data_set_takes_a_file_and_a_line(tree):
+    assert apply(tree, "A data set") == (["vlm_jax/data/datasets/brightness.py"], ["vlm_jax/data/data_sets.py"])
+    (line,) = [line for line in re.findall(r"^\+(?!\+)(.*)", recipe("A data set")[1][1], re.MULTILINE)]
+    assert line == '    "datasets.brightness",'
     data = ("--data.kind", "brightness", "--data.directory", tree / "prepared")
     assert set(train(tree, "vqa", *data)["metrics"]) >= {"accuracy", "accuracy/open", "baseline/majority"}
 

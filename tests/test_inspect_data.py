@@ -1,6 +1,5 @@
 """The command that shows what a data set holds, on a person's own files and on a prepared data set."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -15,8 +14,7 @@ from PIL import Image
 from experiments.inspect_data import DATA_SETS, main
 from vlm_jax import figures
 from vlm_jax.command_line import run_command
-from vlm_jax.data import datasets
-from vlm_jax.data.user_files import dataset
+from vlm_jax.data import data_sets, datasets
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -188,10 +186,10 @@ def test_a_prepared_data_set_by_name(data_directory, tmp_path, capsys):
 
 
 def test_every_data_set_has_a_name():
-    built = {kind for kind in DATA_SETS if importlib.util.find_spec(f"{datasets.__name__}.{kind}")}
-    assert set(DATA_SETS) == built | dataset.READERS.keys()
+    assert set(DATA_SETS) == {name.rpartition(".")[2] for name in data_sets.DATA_SETS}
+    assert len(DATA_SETS) == len(data_sets.DATA_SETS)
     files = {path.stem for path in Path(datasets.__file__).parent.glob("*.py")}
-    assert files - {"__init__", "records"} == built
+    assert files - {"__init__", "builder"} <= set(DATA_SETS)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import numpy as np
 
 from vlm_jax.errors import InputError
 
+Array = jax.Array | np.ndarray
+"""On the host or on the device."""
 SHOWN = 5  # problems that one message names
 
 

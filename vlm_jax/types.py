@@ -5,18 +5,23 @@ tokens, `G` image grid positions, `C` image feature channels, `E` text embedding
 `A` answers, `R` accepted answers of a question, `H` attention heads.
 """
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from __future__ import annotations  # the field types below import no array library at each start
 
-import jax
-import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import jax
+    import numpy as np
+    from jaxtyping import Bool, Float, Int, UInt8
+
+    Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX arrays on the device
 
 Parameters = dict[str, Any]
 """A nested dict of arrays; a path such as `trunk/layer_0/attention/query/kernel` names a leaf."""
 Json = None | bool | int | float | str | list | dict
 """A value as a JSON file holds it."""
-Array = jax.Array | np.ndarray  # batches hold NumPy arrays on the host and JAX arrays on the device
 
 
 class Text(NamedTuple):

@@ -21,11 +21,11 @@ from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.sharing import begin_trained
 from vlm_jax.ablation.study import Planned, Run, Table, load_study, resolve, runs
 from vlm_jax.config.captioning import Captioning, Model
-from vlm_jax.config.data import JsonLinesCaptions
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
+from vlm_jax.data.image_settings import AugmentedImages
+from vlm_jax.data.user_files.jsonl import JsonLinesCaptions
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder

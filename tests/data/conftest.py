@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from vlm_jax.config.data import EasyVQA
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.tokenizer import Tokenizer
 

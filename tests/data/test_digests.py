@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config.data import EasyVQA, JsonLinesQuestions
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.digests import DIGITS, digest_split, image_digests, what_differs
 from vlm_jax.data.sources import open_split
+from vlm_jax.data.user_files.jsonl import JsonLinesQuestions
 
 OPENED = None  # while a list, gets every path that this process opens: an audit hook cannot be taken away
 

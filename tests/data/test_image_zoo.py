@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config.data import MAX_PIXELS
-from vlm_jax.config.images import Crop, ImageInput, Pad, Stretch
+from vlm_jax.data.image_settings import Crop, ImageInput, Pad, Stretch
 from vlm_jax.data.images import decode_image, resize_image
+from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]

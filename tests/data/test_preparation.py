@@ -1,19 +1,23 @@
 """A prepared data set that is damaged is named and prepared again."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from vlm_jax.data import preparation
+from vlm_jax.data.datasets.builder import RecordBuilder
 from vlm_jax.data.datasets.shape_scenes import ShapeScenes
 from vlm_jax.data.preparation import prepare
 from vlm_jax.errors import InputError, MachineError
 
+open_builder = partial(RecordBuilder, ShapeScenes())
 
-def open_builder(directory):
-    counts = dict.fromkeys(("train", "validation", "test", "held_out", "unseen_prompts"), 4)
-    return ShapeScenes(num_images=counts, data_dir=str(directory), file_format="array_record")
+
+@pytest.fixture(autouse=True)
+def fewer_scenes(few_scenes, monkeypatch):
+    monkeypatch.setattr("vlm_jax.data.datasets.shape_scenes.NUM_IMAGES", dict.fromkeys(few_scenes, 4))
 
 
 def again(directory, monkeypatch):

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vlm_jax.metrics.vqa import lenient_vqa_accuracy, normalize_answer, vqa_accuracy
-from vlm_jax.metrics.vqa_accuracy import _APOSTROPHES
+from vlm_jax.metrics.vqa_accuracy import _APOSTROPHES, lenient_vqa_accuracy, normalize_answer, vqa_accuracy
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "vqa_gold.json.gz"
 

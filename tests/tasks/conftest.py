@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from vlm_jax.config import captioning, image_generation
-from vlm_jax.config.data import SceneCaptions, ShapeScenes
 from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.image_generation import ImageGeneration, Masked, TrainedImageTokenizer
 from vlm_jax.config.image_tokenizer import ImageTokenizer, NoisyImageTokenizer
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining, Training
 from vlm_jax.config.trunk import TextInput
+from vlm_jax.data.datasets.shape_scenes import SceneCaptions, ShapeScenes
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import with_changes

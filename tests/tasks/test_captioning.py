@@ -16,13 +16,13 @@ import vlm_jax.tasks.nearest_image
 from experiments import evaluate, inspect_model, predict, train
 from vlm_jax.config import captioning
 from vlm_jax.config.captioning import Beam, Greedy, Sample
-from vlm_jax.config.data import SceneCaptions
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.data.batches import Row, make_batch
+from vlm_jax.data.datasets.shape_scenes import SceneCaptions
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import score_captions

@@ -14,12 +14,12 @@ import pytest
 from experiments import evaluate, predict
 from tests.tasks.conftest import SOME, generation_config, tokenizer_config
 from vlm_jax.ablation.sharing import begin_trained, training
-from vlm_jax.config.data import EasyVQA
-from vlm_jax.config.images import ImageInput
 from vlm_jax.config.optimizers import Muon
 from vlm_jax.config.quantizers import FSQ, VQ
 from vlm_jax.data.batches import Row, make_batch
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.decoding import mask_tokens

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vlm_jax.config.images import ImageInput
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.metrics.captions import score_captions
 from vlm_jax.scenes.language import caption

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config.data import EasyVQA
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Concat, Model, PerToken
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.batches import Row, make_batch
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, soft_accuracy

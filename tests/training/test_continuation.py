@@ -11,13 +11,13 @@ from PIL import Image
 
 from experiments import accept, compare, evaluate, predict
 from experiments.train import main as train
-from vlm_jax.config.data import JsonLinesQuestions
 from vlm_jax.config.encoders import Patches
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
+from vlm_jax.data.image_settings import AugmentedImages
+from vlm_jax.data.user_files.jsonl import JsonLinesQuestions
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder

@@ -16,7 +16,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.trees import flatten
-from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.import_folder import read
 
 FITS = (
     "--model.hidden-size", "16", "--model.num-attention-heads", "2", "--model.num-layers", "2",

@@ -16,12 +16,10 @@ import pytest
 
 from vlm_jax.config.captioning import Captioning
 from vlm_jax.config.captioning import Model as CaptioningModel
-from vlm_jax.config.data import JsonLinesCaptions
 from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.image_generation import ImageGeneration, TrainedImageTokenizer
 from vlm_jax.config.image_generation import Model as GenerationModel
 from vlm_jax.config.image_tokenizer import ImageTokenizer, NoisyImageTokenizer
-from vlm_jax.config.images import AugmentedImages, ImageInput
 from vlm_jax.config.optimizers import SGD
 from vlm_jax.config.quantizers import FSQ
 from vlm_jax.config.run import TextTraining, Training
@@ -30,7 +28,9 @@ from vlm_jax.config.vqa import VQA
 from vlm_jax.config.vqa import Model as VQAModel
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.image_settings import AugmentedImages, ImageInput
 from vlm_jax.data.tokenizer import Tokenizer
+from vlm_jax.data.user_files.jsonl import JsonLinesCaptions
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks import task_class

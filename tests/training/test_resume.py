@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from vlm_jax.config.data import EasyVQA
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.sources import open_split
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.training.checkpoint import Checkpoints

@@ -9,11 +9,11 @@ from safetensors.numpy import save_file
 
 from tests.parameters import random_parameters
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, Scratch
 from vlm_jax.config.trunk import CustomLayout, TextInput
 from vlm_jax.config.vqa import VQA, Model
 from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.run_folder import SETUP, RunFolder

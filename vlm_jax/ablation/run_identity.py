@@ -3,9 +3,9 @@
 import functools
 from typing import Any
 
-from vlm_jax.config.data import DataSet
 from vlm_jax.config.run import Config
 from vlm_jax.data.digests import SplitDigest, digest_split, from_row, what_differs
+from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.identity import changes, settings_but

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vlm_jax.ablation.costs import cost, matched
-from vlm_jax.config.data import DataSet
 from vlm_jax.config.initialization import ModelInit, TextInit
 from vlm_jax.config.run import Config
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.trunk import TextConfig
+from vlm_jax.data.settings import DataSet
 from vlm_jax.errors import InputError, nearest, one_of
 from vlm_jax.files import text_sha256
 from vlm_jax.settings.changes import to_json, with_changes

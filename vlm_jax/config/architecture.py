@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import model_validator
 
 from vlm_jax.config.encoders import ImageEncoder
-from vlm_jax.config.rules import Count, Positive, ShareBelowOne, Whole, nearest_multiple
 from vlm_jax.settings.groups import Group
+from vlm_jax.settings.rules import Count, Positive, ShareBelowOne, Whole, nearest_multiple
 
 AttentionPattern = Literal[
     "bidirectional", "image_to_text", "prefix", "causal", "text_to_image", "autoregressive", "dual_encoder"

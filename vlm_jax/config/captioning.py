@@ -5,17 +5,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.data import CaptionSet, SceneCaptions
 from vlm_jax.config.encoders import PixelEncoder, SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
-from vlm_jax.config.rules import Count, NGram, Positive, PositiveShare, Whole
 from vlm_jax.config.run import TextTraining, TrunkCompute
 from vlm_jax.config.trunk import TextConfig, Trunk
 from vlm_jax.config.use import Caption, Predict
+from vlm_jax.data.data_sets import CaptionSet
+from vlm_jax.data.datasets.shape_scenes import SceneCaptions
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.settings import effects
 from vlm_jax.settings.groups import CHOICE, Group
+from vlm_jax.settings.rules import Count, NGram, Positive, PositiveShare, Whole
 
 
 class Fusion(Group):

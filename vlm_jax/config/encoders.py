@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import model_validator
 
 from vlm_jax.config.quantizers import Quantizer
-from vlm_jax.config.rules import Count, Counts, Whole, check_stages
 from vlm_jax.settings.groups import CHOICE, Group
+from vlm_jax.settings.rules import Count, Counts, Whole, check_stages
 
 Positions = Literal["sequence", "grid", "shared"]
 Norm = Literal["group", "frozen"]

@@ -7,18 +7,19 @@ from annotated_types import Ge
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern
-from vlm_jax.config.data import CaptionSet, SceneCaptions
 from vlm_jax.config.encoders import GridEncoder, ImageTokens, Positions
-from vlm_jax.config.images import ImageInput
 from vlm_jax.config.initialization import ModelInit, Scratch, TextInit
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.quantizers import ImageTokenizerSettings
-from vlm_jax.config.rules import Count, NotNegative, Positive, Share, ShareBelowOne, Whole
 from vlm_jax.config.run import TextTraining, TrunkCompute
 from vlm_jax.config.trunk import TextConfig, Trunk
 from vlm_jax.config.use import Generate, Predict
+from vlm_jax.data.data_sets import CaptionSet
+from vlm_jax.data.datasets.shape_scenes import SceneCaptions
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.settings.effects import Decoding, Source
 from vlm_jax.settings.groups import CHOICE, Group
+from vlm_jax.settings.rules import Count, NotNegative, Positive, Share, ShareBelowOne, Whole
 
 SCENE_SIDE = 64  # pixels: the detector of scene objects reads images whose sides are a multiple of it
 

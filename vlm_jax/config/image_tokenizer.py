@@ -4,22 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from vlm_jax.config.data import (
-    CocoImages,
-    EasyVQA,
-    EmojiImages,
-    JsonLinesImages,
-    KarpathyImages,
-    ShapeScenes,
-    SortOfClevr,
-    VQAv2Images,
-)
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.optimizers import SGD, AdamW
 from vlm_jax.config.quantizers import ImageTokenizerSettings
-from vlm_jax.config.rules import NotNegative
 from vlm_jax.config.run import Compute, Config, Training
+from vlm_jax.data.data_sets import ImageSet
+from vlm_jax.data.datasets.shape_scenes import ShapeScenes
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.settings.groups import CHOICE
+from vlm_jax.settings.rules import NotNegative
 
 
 class NoisyImageTokenizer(ImageTokenizerSettings):
@@ -33,10 +25,7 @@ class ImageTokenizer(Config):
     """An image as a small grid of image tokens, and back."""
 
     task: Literal["image_tokenizer"] = "image_tokenizer"
-    data: Annotated[
-        ShapeScenes | EasyVQA | SortOfClevr | JsonLinesImages | VQAv2Images | CocoImages | KarpathyImages | EmojiImages,
-        CHOICE,
-    ] = ShapeScenes()
+    data: Annotated[ImageSet, CHOICE] = ShapeScenes()
     """The data set."""
     image: AugmentedImages = AugmentedImages()
     image_tokenizer: NoisyImageTokenizer = NoisyImageTokenizer()

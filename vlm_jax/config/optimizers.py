@@ -2,8 +2,8 @@
 
 from typing import Annotated, Literal
 
-from vlm_jax.config.rules import NotNegative, Positive, ShareBelowOne, Whole
 from vlm_jax.settings.groups import CHOICE, Group
+from vlm_jax.settings.rules import NotNegative, Positive, ShareBelowOne, Whole
 
 
 class Optimizer(Group):

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MinLen
 from pydantic import model_validator
 
-from vlm_jax.config.rules import Count, Counts, Levels, NotNegative, Whole, check_stages, nearest_multiple
 from vlm_jax.settings.groups import CHOICE, Group
+from vlm_jax.settings.rules import Count, Counts, Levels, NotNegative, Whole, check_stages, nearest_multiple
 
 MAX_CODEBOOK_SIZE = 2**16
 MIN_SIDE = 16  # pixels: what the structural similarity of two images needs, and a little more

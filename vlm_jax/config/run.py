@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
-from vlm_jax.config.rules import Count, Seed, ShareBelowOne, nearest_multiple
 from vlm_jax.config.use import Predict
 from vlm_jax.settings.effects import Length, Place, Rounding, Speed, Use
 from vlm_jax.settings.groups import Group
+from vlm_jax.settings.rules import Count, Seed, ShareBelowOne, nearest_multiple
 
 if TYPE_CHECKING:
-    from vlm_jax.config.data import DataSet
-    from vlm_jax.config.images import ImageInput
     from vlm_jax.config.optimizers import Optimizer
+    from vlm_jax.data.image_settings import ImageInput
+    from vlm_jax.data.settings import DataSet
 
 
 class Config(Group):

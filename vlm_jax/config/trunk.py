@@ -8,10 +8,10 @@ from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head, Layers, Layout
 from vlm_jax.config.encoders import ImageEncoder
-from vlm_jax.config.rules import Count
 from vlm_jax.config.run import Config, TextTraining, TrunkCompute
 from vlm_jax.settings.effects import Source
 from vlm_jax.settings.groups import CHOICE, Group
+from vlm_jax.settings.rules import Count
 
 if TYPE_CHECKING:
     from vlm_jax.config.initialization import ModelInit, Scratch, TextInit

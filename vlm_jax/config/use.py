@@ -6,8 +6,8 @@ from typing import Annotated
 from annotated_types import MinLen
 from pydantic import model_validator
 
-from vlm_jax.config.rules import Count, Seed
 from vlm_jax.settings.groups import POSITIONAL, Group
+from vlm_jax.settings.rules import Count, Seed
 
 
 class Predict(Group):

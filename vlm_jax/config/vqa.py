@@ -3,16 +3,17 @@
 from typing import Annotated, ClassVar, Literal
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head
-from vlm_jax.config.data import EasyVQA, QuestionSet
 from vlm_jax.config.encoders import PixelEncoder, SmallCNN
-from vlm_jax.config.images import AugmentedImages
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
-from vlm_jax.config.rules import Count
 from vlm_jax.config.run import TextTraining, TrunkCompute
 from vlm_jax.config.trunk import TextConfig, Trunk
 from vlm_jax.config.use import Answer, Predict
+from vlm_jax.data.data_sets import QuestionSet
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
+from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.settings.groups import CHOICE, Group
+from vlm_jax.settings.rules import Count
 
 
 class Cls(Group):

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vlm_jax.errors import InputError
-from vlm_jax.metrics.vqa import canonical
+from vlm_jax.metrics.vqa_accuracy import canonical
 from vlm_jax.types import Example
 
 REMEMBERED = 2**17  # sets of answers whose shares are remembered

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vlm_jax.config.data import DataSet
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
+from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import Examples
 from vlm_jax.errors import InputError, counted
 from vlm_jax.files import sha256, text_sha256

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from vlm_jax.config.data import MAX_PIXELS
-from vlm_jax.config.images import ImageInput
 from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.images import decode_image, resize_image
+from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example, Text

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from vlm_jax.config.images import AugmentedImages, CenterCrop, Crop, ImageInput, Pad
+from vlm_jax.data.image_settings import AugmentedImages, CenterCrop, Crop, ImageInput, Pad
 from vlm_jax.errors import InputError
 
 # Only raster formats that Pillow decodes by itself: its EPS reader, for one, starts another program.

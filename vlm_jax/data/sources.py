@@ -5,9 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vlm_jax.config.data import DataSet, UserDataset
-from vlm_jax.data.datasets import open_builder
 from vlm_jax.data.preparation import prepare
+from vlm_jax.data.settings import DataSet, Prepared, UserDataset
 from vlm_jax.data.user_files.dataset import open_user_dataset
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.types import Example, Text
@@ -70,9 +69,16 @@ def open_split(data: DataSet, split: str) -> Sequence[Example]:
     """
     if isinstance(data, UserDataset):
         return open_user_dataset(data, split)
+    return open_prepared(data, split)
+
+
+def open_prepared(data: Prepared, split: str) -> Examples:
+    """The examples of a split that is prepared under `data.directory` on first use."""
     import tensorflow_datasets as tfds
 
-    builder = prepare(partial(open_builder, data), data.directory.expanduser())
+    from vlm_jax.data.datasets.builder import RecordBuilder
+
+    builder = prepare(partial(RecordBuilder, data), data.directory.expanduser())
     if split not in builder.info.splits:
         raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(builder.info.splits)}")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})

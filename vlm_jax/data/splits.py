@@ -4,8 +4,9 @@ From `EXACT_BELOW` images on, the hash of an image alone decides: an image keeps
 images such a rule gives tenths that are far off or empty. Then the images are sorted by hash and counted off.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from vlm_jax.data.settings import Record
 from vlm_jax.files import text_sha256
 
 EXACT_BELOW = 1_000  # images; at so many, nine of ten hash tenths have 84 to 116 images
@@ -15,6 +16,14 @@ HELD_OUT = ("validation", "test")  # the first tenth, the second one
 def tenth(image_id: str) -> int:
     """0 to 9, SHA-256 of the id modulo ten. Of training images, those of 0 are the validation split."""
     return int(text_sha256(image_id), 16) % 10
+
+
+def with_validation(train: Iterable[Record]) -> dict[str, list[Record]]:
+    """The training records without a tenth of the images, and that tenth as validation."""
+    splits: dict[str, list[Record]] = {"train": [], "validation": []}
+    for record in train:
+        splits["validation" if tenth(record[0]) == 0 else "train"].append(record)
+    return splits
 
 
 def divide(image_ids: Sequence[str], groups: Sequence[Sequence[str]] = ()) -> list[str]:

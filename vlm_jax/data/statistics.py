@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vlm_jax.data.images import decode_image, read_image_file
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize
-from vlm_jax.metrics.vqa import canonical
+from vlm_jax.metrics.vqa_accuracy import canonical
 from vlm_jax.types import Example
 
 

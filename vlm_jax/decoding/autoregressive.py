@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Key
 
 from vlm_jax.config.image_generation import Autoregressive
 from vlm_jax.decoding.protocol import Cache, ImageTokenModel
-from vlm_jax.types import Array
+from vlm_jax.trees import Array
 
 
 def shift_right(tokens: Int[Array, "I gh gw"], *, mask_id: int) -> Int[Array, "I gh gw"]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from vlm_jax.decoding.protocol import Cache, ImageTokenModel
-from vlm_jax.types import Array
+from vlm_jax.trees import Array
 
 
 @dataclass(frozen=True)

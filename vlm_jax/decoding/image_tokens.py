@@ -13,7 +13,8 @@ from vlm_jax.decoding.masked import decode_masked, pseudo_likelihood_logits, ref
 from vlm_jax.decoding.prefilled import PrefilledPrompts
 from vlm_jax.decoding.protocol import ImageTokenModel
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.types import Array, Parameters
+from vlm_jax.trees import Array
+from vlm_jax.types import Parameters
 
 Generation = Masked | Autoregressive
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from vlm_jax.config.image_generation import Masked
 from vlm_jax.decoding.protocol import ImageTokenModel
-from vlm_jax.types import Array
+from vlm_jax.trees import Array
 
 # The share of image tokens that is masked after a part t of the steps, 1 at the first and 0 after the last (Chang et
 # al. 2022, MaskGIT, section 3.3).

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 from vlm_jax.decoding.protocol import Cache
 from vlm_jax.models.kv_cache import Prefix
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.types import Array, Parameters
+from vlm_jax.trees import Array
+from vlm_jax.types import Parameters
 
 
 @dataclass(frozen=True)

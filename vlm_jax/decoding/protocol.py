@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 
 from vlm_jax.models.kv_cache import KVCache
-from vlm_jax.types import Array
+from vlm_jax.trees import Array
 
 Cache = list[KVCache]
 """One a layer."""

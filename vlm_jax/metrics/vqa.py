@@ -2,14 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.metrics.vqa_accuracy import lenient_vqa_accuracy as lenient_vqa_accuracy
-from vlm_jax.metrics.vqa_accuracy import normalize_answer as normalize_answer
-from vlm_jax.metrics.vqa_accuracy import vqa_accuracy as vqa_accuracy
+from vlm_jax.metrics.vqa_accuracy import canonical, vqa_accuracy
 
 
 def accuracy_by_kind(scores: Float[np.ndarray, " Q"], kinds: Sequence[str]) -> dict[str, float]:
@@ -19,12 +16,6 @@ def accuracy_by_kind(scores: Float[np.ndarray, " Q"], kinds: Sequence[str]) -> d
     named = np.asarray(kinds)
     by_kind = {f"accuracy/{kind}": float(scores[named == kind].mean()) for kind in sorted(set(kinds))}
     return {"accuracy": float(scores.mean()), **by_kind}
-
-
-@lru_cache(maxsize=2**17)
-def canonical(answer: str) -> str:
-    """One spelling of an answer, by which training counts it: normalised, unless nothing would be left ("a")."""
-    return normalize_answer(answer) or answer
 
 
 def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:

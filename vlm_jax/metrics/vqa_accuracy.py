@@ -5,6 +5,7 @@ Every rule and table entry is a fact of PythonEvaluationTools/vqaEvaluation/vqaE
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # no colon, no apostrophe: "4:30" and "man's" stay
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -44,6 +45,12 @@ def normalize_answer(text: str) -> str:
     words = _without_punctuation(_trim(text)).lower().split()
     numbered = (_NUMBERS.get(word, word) for word in words if word not in _ARTICLES)
     return " ".join(_APOSTROPHES.get(word, word) for word in numbered)
+
+
+@lru_cache(maxsize=2**17)
+def canonical(answer: str) -> str:
+    """One spelling of an answer, by which training counts it: normalised, unless nothing would be left ("a")."""
+    return normalize_answer(answer) or answer
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:

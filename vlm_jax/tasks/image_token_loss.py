@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int, Key
 
 from vlm_jax.config.image_generation import Autoregressive, Masked
 from vlm_jax.decoding import mask_tokens, shift_right
-from vlm_jax.types import Array
+from vlm_jax.trees import Array
 
 LEAST_COUNT = 10  # the weight of a token with fewer training images is that of this many
 

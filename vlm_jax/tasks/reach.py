@@ -10,7 +10,8 @@ from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.errors import counted
 from vlm_jax.metrics.captions import score_captions
-from vlm_jax.metrics.vqa import ACCURACIES, canonical, soft_accuracy
+from vlm_jax.metrics.vqa import ACCURACIES, soft_accuracy
+from vlm_jax.metrics.vqa_accuracy import canonical
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.generated import check_generated, image_scores

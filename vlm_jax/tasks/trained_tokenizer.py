@@ -8,15 +8,15 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vlm_jax.config.data import DataSet
 from vlm_jax.config.image_generation import ImageGeneration
 from vlm_jax.config.image_tokenizer import ImageTokenizer as Config
-from vlm_jax.config.images import ImageInput
 from vlm_jax.config.quantizers import ImageTokenizerSettings
 from vlm_jax.data.digests import image_digests
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.settings import DataSet
 from vlm_jax.errors import InputError
 from vlm_jax.files import replaced, sha256, text_sha256
 from vlm_jax.integrity import change, file_entry, read_manifest, write_manifest

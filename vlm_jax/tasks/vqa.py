@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config.data import DataSet
 from vlm_jax.config.use import Answer
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.input_images import input_images
 from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.figures import Card
-from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind, lenient_vqa_accuracy
+from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind
+from vlm_jax.metrics.vqa_accuracy import lenient_vqa_accuracy
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.base import Answers, Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference

@@ -9,9 +9,9 @@ import numpy as np
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, ImageTokens, PublishedCNN
-from vlm_jax.config.images import ImageInput
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.tokenizer_settings import CONFIG as TOKENIZER_CONFIG
 from vlm_jax.data.wordpiece import TOKENIZER_FILES
@@ -21,8 +21,9 @@ from vlm_jax.run_folder import ANSWERS, CONFIG, TEXT_TOKENIZER, RunFolder, open_
 from vlm_jax.tasks import task_class
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.trees import flatten
-from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, Origin, read
+from vlm_jax.weights.converted_model import ConvertedModel, Origin
 from vlm_jax.weights.export import text_side
+from vlm_jax.weights.import_folder import ABOUT, read
 from vlm_jax.weights.source import as_path, locate
 
 

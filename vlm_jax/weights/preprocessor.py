@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vlm_jax.config.images import CenterCrop, ImageInput, Stretch
+from vlm_jax.data.image_settings import CenterCrop, ImageInput, Stretch
 from vlm_jax.errors import InputError
 from vlm_jax.weights.settings_files import PREPROCESSOR, SettingsFiles
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm_jax.config.data import EasyVQA
 from vlm_jax.data.answers import AnswerVocabulary
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
@@ -19,7 +19,7 @@ from vlm_jax.settings.changes import with_changes
 OPEN = """
 import sys
 from pathlib import Path
-from vlm_jax.config.data import EasyVQA
+from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.sources import open_split
 examples = open_split(EasyVQA(directory=Path(sys.argv[1])), "test")
 print(len(examples), sum(len(example.texts) for example in examples))

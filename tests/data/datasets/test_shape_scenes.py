@@ -4,35 +4,36 @@ import io
 import itertools
 import json
 import re
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from pydantic import ValidationError
 
 from tests.scenes.reading import read_off
-from vlm_jax.config.data import SceneCaptions
-from vlm_jax.data.datasets import open_builder
-from vlm_jax.data.datasets.shape_scenes import NUM_IMAGES, ShapeScenes
+from vlm_jax.data.datasets import shape_scenes
+from vlm_jax.data.datasets.builder import RecordBuilder
+from vlm_jax.data.datasets.shape_scenes import SceneCaptions, ShapeScenes
 from vlm_jax.data.preparation import prepare
 from vlm_jax.data.sources import Examples, open_split
-from vlm_jax.errors import InputError
 from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS
 from vlm_jax.scenes.scene import from_json
 
+PUBLISHED = dict(shape_scenes.NUM_IMAGES)  # before a fixture makes them few
 FEW = {"train": 150, "validation": 25, "test": 25, "held_out": 40, "unseen_prompts": 30}
 
 
-def prepared(folder, **settings):
+def prepared(folder, num_images, **settings):
     """The records of each split by their id, with images still encoded."""
-
-    def build(directory):
-        return ShapeScenes(data_dir=str(directory), file_format="array_record", **settings)
-
-    builder = prepare(build, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shape_scenes, "NUM_IMAGES", num_images)
+        builder = prepare(partial(RecordBuilder, ShapeScenes(**settings)), folder)
     encoded = {"image": tfds.decode.SkipDecoding()}
     sources = {split: builder.as_data_source(split=split, decoders=encoded) for split in builder.info.splits}
     return {split: {record["image_id"].decode(): record for record in source} for split, source in sources.items()}
@@ -40,7 +41,7 @@ def prepared(folder, **settings):
 
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory):
-    return prepared(tmp_path_factory.mktemp("shape_scenes"), num_images=FEW)
+    return prepared(tmp_path_factory.mktemp("shape_scenes"), FEW)
 
 
 def pixels(record):
@@ -55,14 +56,14 @@ def scene_of(record):
     return from_json(record["scene"].decode())
 
 
-def test_how_many_images_there_are(splits, tmp_path):
+def test_how_many_images_there_are(splits, tmp_path, monkeypatch):
     assert {split: len(records) for split, records in splits.items()} == FEW
-    assert NUM_IMAGES == {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
-    name = ShapeScenes(data_dir=str(tmp_path), file_format="array_record").builder_config.name
-    assert name == "size_64_objects_1_to_4_images_12000_500_1000_500_500_seed_0"
-    settings = SceneCaptions(seed=7, size=128, objects=(2, 3), captions="first")
-    name = open_builder(settings, tmp_path).builder_config.name
-    assert name == "size_128_objects_2_to_3_images_12000_500_1000_500_500_seed_7"
+    assert PUBLISHED == {"train": 12_000, "validation": 500, "test": 1_000, "held_out": 500, "unseen_prompts": 500}
+    monkeypatch.setattr(shape_scenes, "NUM_IMAGES", PUBLISHED)
+    assert ShapeScenes().variant == "size_64_objects_1_to_4_images_12000_500_1000_500_500_seed_0"
+    builder = RecordBuilder(SceneCaptions(seed=7, size=128, objects=(2, 3), captions="first"), tmp_path)
+    variant = "size_128_objects_2_to_3_images_12000_500_1000_500_500_seed_7"
+    assert Path(builder.data_dir).relative_to(tmp_path) == Path("shape_scenes") / variant / "1.0.0"
 
 
 def test_records_agree_with_their_pixels(splits):
@@ -105,14 +106,14 @@ def test_scenes_of_one_object_do_not_repeat(tmp_path, monkeypatch):
     """With one kind of object and few places, the same scene is drawn again and again, and left out."""
     monkeypatch.setattr("vlm_jax.scenes.scene.SIZES", {"large": 31, "small": 31})
     monkeypatch.setattr("vlm_jax.scenes.sampling.SIZES", {"large": 31, "small": 31})
-    splits = prepared(tmp_path, objects=(1, 1), num_images=dict(zip(FEW, (60, 10, 10, 10, 10), strict=True)))
+    splits = prepared(tmp_path, dict(zip(FEW, (60, 10, 10, 10, 10), strict=True)), objects=(1, 1))
     assert "unseen_prompts" not in splits, "every caption of one object is known"
     objects = [scene_of(record).objects for records in splits.values() for record in records.values()]
     assert len(set(objects)) == 90
 
 
 def test_unseen_prompts_are_of_no_training_image(tmp_path):
-    splits = prepared(tmp_path, objects=(1, 2), num_images=dict(zip(FEW, (2_000, 2, 2, 2, 40), strict=True)))
+    splits = prepared(tmp_path, dict(zip(FEW, (2_000, 2, 2, 2, 40), strict=True)), objects=(1, 2))
     known = {texts(record)[0] for record in splits["train"].values()}
     assert len(splits["unseen_prompts"]) == 40
     assert not known & {texts(record)[0] for record in splits["unseen_prompts"].values()}
@@ -138,7 +139,7 @@ def test_held_out_pairs_are_in_every_image_of_their_split_and_nowhere_else(split
 
 def test_one_seed_gives_the_same_bits_and_another_other_images(splits, tmp_path):
     few = dict(zip(FEW, (20, 5, 5, 5, 5), strict=True))
-    again, other = (prepared(tmp_path, num_images=few, seed=seed) for seed in (0, 7))
+    again, other = (prepared(tmp_path, few, seed=seed) for seed in (0, 7))
     del again["unseen_prompts"]  # what is unseen depends on how much is seen
     for split, records in again.items():
         for image_id, record in records.items():
@@ -153,7 +154,7 @@ def test_one_seed_gives_the_same_bits_and_another_other_images(splits, tmp_path)
 
 def test_sizes_and_numbers_of_objects_are_arguments(tmp_path):
     few = dict(zip(FEW, (12, 2, 2, 2, 2), strict=True))
-    splits = prepared(tmp_path, size=128, objects=(2, 3), num_images=few)
+    splits = prepared(tmp_path, few, size=128, objects=(2, 3))
     for record in itertools.chain(*(records.values() for records in splits.values())):
         assert pixels(record).shape == (128, 128, 3) and len(scene_of(record).objects) in (2, 3)
 
@@ -161,15 +162,14 @@ def test_sizes_and_numbers_of_objects_are_arguments(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"size": 65}, "multiple of 64"),
-        ({"objects": (1, 7)}, "1 to 6 objects"),
-        ({"objects": (3, 2)}, "at least 3 and at most 2"),
-        ({"num_images": {"train": 5}}, "number of images of train, validation, test, held_out, unseen_prompts"),
+        ({"size": 65}, "multiple of 64.*65"),
+        ({"objects": (1, 7)}, r"\(1, 7\).*at most 6"),
+        ({"objects": (3, 2)}, r"\(3, 2\).*smallest"),
     ],
 )
-def test_wrong_settings_are_refused(tmp_path, settings, reason):
-    with pytest.raises(InputError, match=reason):
-        ShapeScenes(data_dir=str(tmp_path), **settings)
+def test_wrong_settings_are_refused(settings, reason):
+    with pytest.raises(ValidationError, match=reason):
+        ShapeScenes(**settings)
 
 
 def test_seed_size_and_objects_are_those_of_the_settings(tmp_path):

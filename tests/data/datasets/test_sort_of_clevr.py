@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.config.data import SortOfClevr
-from vlm_jax.data.datasets.sort_of_clevr import COLOURS, NON_RELATIONAL, RELATIONAL, Scene, paint, sample_scene
+from vlm_jax.data.datasets.sort_of_clevr import SortOfClevr
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
+from vlm_jax.scenes.sort_of_clevr import COLOURS, NON_RELATIONAL, RELATIONAL, Scene, paint, sample_scene
 
 SPLITS = ("train", "validation", "test")
 

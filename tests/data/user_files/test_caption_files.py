@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlm_jax.config.data import CaptionFiles, CocoCaptions, JsonLinesCaptions, JsonLinesQuestions, Karpathy
+from vlm_jax.data.settings import CaptionFiles
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
 from vlm_jax.data.user_files import dataset
+from vlm_jax.data.user_files.coco_captions import CocoCaptions
 from vlm_jax.data.user_files.dataset import read_split
+from vlm_jax.data.user_files.jsonl import JsonLinesCaptions, JsonLinesQuestions
+from vlm_jax.data.user_files.karpathy import Karpathy
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 
@@ -335,8 +338,8 @@ BAD_KARPATHY = {
     "other split": (entry(2, "b.png", "trian"), "image 'b.png'", r"split is 'trian'; expected one of train, restval"),
     "a list": (entry(2, "b.png", ["train"]), "image 'b.png'", r"split must be a text, not a list"),
     "twice": (entry(2, "./a.png", "test"), "image './a.png'", r"an earlier entry is about the same image"),
-    "no sentence": (entry(2, "b.png", texts=()), "image 'b.png'", r"sentences must be a list of at least one"),
-    "sentences": (entry(2, "b.png", sentences="x"), "image 'b.png'", r"sentences must be a list .*not 'x'"),
+    "no sentence": (entry(2, "b.png", texts=()), "image 'b.png'", r"sentences is empty; give at least one sentence"),
+    "sentences": (entry(2, "b.png", sentences="x"), "image 'b.png'", r"sentences must be a list, not 'x'"),
     "missing": (entry(2, "z.png"), "image 'z.png'", r"no image 'z.png'"),
     "out": (entry(2, "secret.png", filepath=".."), "image 'secret.png'", r"holds '\.\.'"),
     "out by name": (entry(2, "../secret.png"), "image '../secret.png'", r"holds '\.\.'"),
@@ -385,9 +388,9 @@ def test_a_bad_sentence_leaves_the_others_of_its_image(place, sentence, reason):
     [
         (b"", r"x.json is not JSON"),
         (b'{"images": [', r"x.json is not JSON"),
-        (b"[]", r"x.json has no such list"),
-        (b'{"images": {}, "annotations": []}', r"x.json has no such list"),
-        (b'{"images": [], "images": [], "annotations": []}', r"x.json has no such list"),
+        (b"[]", r"x.json: expected an object with lists 'images'"),
+        (b'{"images": {}, "annotations": []}', r"x.json: expected an object with lists 'images'"),
+        (b'{"images": [], "images": [], "annotations": []}', r"x.json: expected an object with lists 'images'"),
         (b'{"images": "\xff"}', r"x.json is not UTF-8: byte 13"),
         (b'{"images": ' + b"[" * 200_000, r"x.json is nested too deeply; expected"),
         (b'{"images": [' + b"9" * 5000 + b"]}", r"x.json is not JSON: Exceeds the limit"),

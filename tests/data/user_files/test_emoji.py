@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlm_jax.config.data import Emoji
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.user_files.dataset import read_split
-from vlm_jax.data.user_files.emoji import SPLITS
+from vlm_jax.data.user_files.emoji import Emoji
 from vlm_jax.errors import InputError
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "emoji64.tar"  # beside a checkout, if at all
@@ -47,7 +46,7 @@ def test_splits_by_label_and_by_hand(folder):
     assert [zlib.crc32(code.encode()) % 10 for code in (VALIDATION, TEST)] == [1, 0]
     assert min(zlib.crc32(code.encode()) % 10 for code in (TRAIN, OTHER_TRAIN)) > 1
     data = data_of(folder, *ALL)
-    assert {split: [example.image_id for example in open_split(data, split)] for split in SPLITS} == {
+    assert {split: [example.image_id for example in open_split(data, split)] for split in Emoji.splits} == {
         "train": [f"google/{TRAIN}.png", f"google/{OTHER_TRAIN}.png"],
         "validation": [f"google/{VALIDATION}.png"],
         "test": [f"google/{TEST}.png"],
@@ -122,7 +121,7 @@ def test_a_rendering_named_twice_is_one_and_other_hands_are_left_alone(folder):
         (b"{}", r"captions.json holds an object; expected a list of emoji with their labels"),
         (b"[", r"captions.json is not JSON"),
         (b'["\xff"]', r"captions.json is not UTF-8: byte 3"),
-        (b"[]", r"the train split is empty: no image for it in .*emoji$"),
+        (b"[]", r"the train split is empty: no image for it in .*captions.json$"),
     ],
 )
 def test_a_list_that_is_none_is_named(folder, content, message):
@@ -138,7 +137,7 @@ def test_real_renderings(tmp_path):
     with tarfile.open(REAL) as tar:
         tar.extractall(tmp_path, filter="data")
     data = data_of(tmp_path, captions="first")
-    readings = {split: read_split(data, split) for split in SPLITS}
+    readings = {split: read_split(data, split) for split in Emoji.splits}
     assert all(reading.bad_rows == () for reading in readings.values())
     counts = {split: len(reading.examples) for split, reading in readings.items()}
     assert counts == {"train": 1523, "validation": 189, "test": 199, "test_style": 1474, "test_style_unseen": 192}

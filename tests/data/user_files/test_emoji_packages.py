@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from experiments import prepare_emoji
-from vlm_jax.config.data import Emoji
 from vlm_jax.data.user_files.dataset import read_split
+from vlm_jax.data.user_files.emoji import Emoji
 from vlm_jax.data.user_files.emoji_packages import NAMES, RENDERINGS
 from vlm_jax.errors import InputError
 

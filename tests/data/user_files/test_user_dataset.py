@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlm_jax.config.data import JsonLinesCaptions, JsonLinesQuestions
-from vlm_jax.config.images import ImageInput
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import divide
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.user_files import dataset, image_validation
 from vlm_jax.data.user_files.dataset import read_split
+from vlm_jax.data.user_files.jsonl import JsonLinesCaptions, JsonLinesQuestions
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 

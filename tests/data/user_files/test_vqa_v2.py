@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from vlm_jax.config.data import VQAv2
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.user_files.dataset import read_split
+from vlm_jax.data.user_files.vqa_v2 import VQAv2
 from vlm_jax.errors import InputError
 
 ANSWERS = ("net", "net", "net", "netting", "net", "mesh", "net", "net ", "Net", "")
@@ -131,8 +131,8 @@ BAD = {
     "negative image": (put(0, image_id=-9), "questions", "question 9001", "image_id must be .*not -9"),
     "no image": (lambda q, a: (q[1].update(image_id=7), a[1].update(image_id=7)), "questions", "question 9001",
                    "no image 'COCO_train2014_000000000007.jpg'"),
-    "no answers": (put(1, answers=[]), "questions", "question 9001", "answers must be a list of at least one answer"),
-    "answers as text": (put(1, answers="net"), "questions", "question 9001", "answers must be a list .*not 'net'"),
+    "no answers": (put(1, answers=[]), "questions", "question 9001", "answers is empty; give at least one answer"),
+    "answers as text": (put(1, answers="net"), "questions", "question 9001", "answers must be a list, not 'net'"),
     "answer without text": (put(1, answers=[{"answer": 3}]), "questions", "question 9001", "answer 1 has no text"),
     "half an emoji": (put(1, answers=[{"answer": "\ud83d"}]), "questions", "question 9001", "half a surrogate pair"),
     "blank answers": (put(1, answers=[{"answer": " "}]), "questions", "question 9001", "every answer is empty"),

@@ -5,29 +5,23 @@ The PyPI package `easy_vqa` carries the images and questions; nothing is downloa
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
-import tensorflow_datasets as tfds
-
-from vlm_jax.data.datasets.records import Record, RecordBuilder, image_with_questions, with_validation
+from vlm_jax.data.settings import Prepared, Record
+from vlm_jax.data.splits import with_validation
 from vlm_jax.errors import InputError
 
 
-class EasyVqa(RecordBuilder):
-    """One record an image with all its questions."""
+class EasyVQA(Prepared):
+    """48,248 questions about one coloured shape."""
 
-    SETTINGS = ()
+    kind: Literal["easy_vqa"] = "easy_vqa"
+    image_size: ClassVar[tuple[int, int]] = (64, 64)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(image_with_questions((64, 64))),
-            description="easy-VQA: shapes and colours",
-            homepage="https://github.com/vzhou842/easy-VQA",
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Record]]:
+    def records(self) -> dict[str, Iterable[Record]]:
+        """One record an image with all its questions."""
         return {**with_validation(_records("train")), "test": _records("test")}
 
 
@@ -51,4 +45,4 @@ def _package_folder() -> Path:
     return Path(spec.origin).parent
 
 
-BUILDER = EasyVqa
+SETTINGS = {"questions": EasyVQA, "images": EasyVQA}

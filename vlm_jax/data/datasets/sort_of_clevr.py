@@ -1,193 +1,53 @@
-"""Sort-of-CLEVR (Santoro et al. 2017, section 4.2 and supplement): coloured squares and circles, and how they relate.
+"""Sort-of-CLEVR (Santoro et al. 2017): 9,800 training and 200 test images of 75 x 75 pixels, rendered here.
 
-Drawn here, nothing is downloaded: 9,800 training and 200 test images of 75 x 75 pixels with six objects, one of each
-colour. Ten relational and ten other questions an image, asked in English sentences of several wordings.
+`vlm_jax/scenes/sort_of_clevr.py` has the scenes and their questions, ten relational and ten other ones an image.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Literal
 
-import numpy as np
-import tensorflow_datasets as tfds
-from jaxtyping import Int, UInt8
+from vlm_jax.data.settings import Prepared, Record
+from vlm_jax.data.splits import with_validation
+from vlm_jax.settings.rules import Seed
 
-from vlm_jax.data.datasets.records import Record, RecordBuilder, image_with_questions, png, with_validation
-
-SIZE, HALF = 75, 5  # pixels: side of the image, half the side of a square and the radius of a circle
-COLOURS = {
-    "red": (255, 0, 0),
-    "green": (0, 128, 0),
-    "blue": (0, 0, 255),
-    "orange": (255, 165, 0),
-    "gray": (128, 128, 128),
-    "yellow": (255, 255, 0),
-}
 NUM_IMAGES = {"train": 9_800, "test": 200}
-QUESTIONS = 10  # of either kind
-
-# What can be asked about the object of a colour, and how. All wordings of a topic ask the same, as one code does in the
-# paper. A count includes the object itself.
-RELATIONAL = {
-    "closest": (
-        "What is the shape of the object closest to the {} object?",
-        "Which shape is nearest to the {} object?",
-        "Is the object nearest to the {} one a square or a circle?",
-    ),
-    "furthest": (
-        "What is the shape of the object furthest from the {} object?",
-        "Which shape is farthest from the {} object?",
-        "Is the object farthest from the {} one a square or a circle?",
-    ),
-    "count": (
-        "How many objects have the shape of the {} object?",
-        "How many objects are shaped like the {} one?",
-        "Count the objects with the shape of the {} one.",
-    ),
-}
-NON_RELATIONAL = {
-    "shape": (
-        "What is the shape of the {} object?",
-        "Which shape does the {} object have?",
-        "Is the {} object a square or a circle?",
-    ),
-    "horizontal": (
-        "Is the {} object on the left?",
-        "Is the {} object in the left half of the picture?",
-        "Is the {} one left of the middle?",
-    ),
-    "vertical": (
-        "Is the {} object at the top?",
-        "Is the {} object in the upper half of the picture?",
-        "Is the {} one above the middle?",
-    ),
-}
 
 
-class Scene(NamedTuple):
-    """Six objects in the order of `COLOURS`."""
+class SortOfClevr(Prepared):
+    """Questions about relations between six shapes, rendered here."""
 
-    centres: Int[np.ndarray, "6 2"]
-    """x and y in pixels from the upper left corner; no two squares there would overlap."""
-    circles: tuple[bool, ...]
-    """Which are circles; the others are squares."""
+    kind: Literal["sort_of_clevr"] = "sort_of_clevr"
+    seed: Seed = 0
+    """Seed of the rendered images: another seed gives another data set of the same kind."""
+    image_size: ClassVar[tuple[int, int]] = (75, 75)
 
+    @property
+    def variant(self) -> str:
+        """Images and questions depend on the seed alone."""
+        return f"seed_{self.seed}"
 
-class SortOfClevr(RecordBuilder):
-    """One record an image with its twenty questions; images and questions depend on `seed` alone."""
-
-    SETTINGS = ("seed",)
-
-    def __init__(self, *, seed: int = 0, **options: Any) -> None:
-        self._seed = seed
-        config = tfds.core.BuilderConfig(name=f"seed_{seed}", version=self.VERSION)
-        super().__init__(config=config, **options)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(
-            features=tfds.features.FeaturesDict(image_with_questions((SIZE, SIZE))),
-            description="Sort-of-CLEVR: squares and circles of six colours, relational and other questions",
-            homepage="https://arxiv.org/abs/1706.01427",
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[Record]]:
+    def records(self) -> dict[str, Iterable[Record]]:
+        """One record an image with its twenty questions."""
         seen: set[tuple[bytes, tuple[bool, ...]]] = set()
-        parts = {part: list(_records(part, count, self._seed, seen)) for part, count in NUM_IMAGES.items()}
-        return {**with_validation(parts["train"]), "test": iter(parts["test"])}
+        parts = {part: list(_records(part, self.seed, seen)) for part in NUM_IMAGES}
+        return {**with_validation(parts["train"]), "test": parts["test"]}
 
 
-def _records(part: str, count: int, seed: int, seen: set[tuple[bytes, tuple[bool, ...]]]) -> Iterator[Record]:
-    for number in range(count):
+def _records(part: str, seed: int, seen: set[tuple[bytes, tuple[bool, ...]]]) -> Iterator[Record]:
+    import numpy as np
+
+    from vlm_jax.data.datasets.builder import png
+    from vlm_jax.scenes.sort_of_clevr import generate_questions, paint, sample_scene
+
+    for number in range(NUM_IMAGES[part]):
         random = np.random.default_rng([seed, list(NUM_IMAGES).index(part), number])
         scene = sample_scene(random)
         while (key := (scene.centres.tobytes(), scene.circles)) in seen:  # no image twice, in whatever split
             scene = sample_scene(random)
         seen.add(key)
         image_id = f"{part}/{number}"
-        yield (
-            image_id,
-            {
-                "image_id": image_id,
-                "image": png(paint(scene)),
-                "questions": generate_questions(scene, image_id, random),
-            },
-        )
+        questions = generate_questions(scene, image_id, random)
+        yield image_id, {"image_id": image_id, "image": png(paint(scene)), "questions": questions}
 
 
-def sample_scene(random: np.random.Generator) -> Scene:
-    """Objects that do not overlap, and of which each has one closest and one furthest other: no answer is a toss-up."""
-    while True:
-        centres = np.empty((0, 2), np.int64)
-        while len(centres) < len(COLOURS):
-            centre = random.integers(HALF, SIZE - HALF + 1, (1, 2))
-            if (np.abs(centres - centre).max(1) >= 2 * HALF).all():
-                centres = np.concatenate([centres, centre])
-        ordered = np.sort(_distances(centres), axis=1)  # the first of each row is the object itself
-        if (ordered[:, 1] < ordered[:, 2]).all() and (ordered[:, -2] < ordered[:, -1]).all():
-            return Scene(centres, tuple(bool(circle) for circle in random.integers(2, size=len(COLOURS))))
-
-
-def _distances(centres: Int[np.ndarray, "6 2"]) -> Int[np.ndarray, "6 6"]:
-    """Squared distances, which need no rounding."""
-    return np.square(centres[:, None] - centres[None]).sum(-1)
-
-
-def paint(scene: Scene) -> UInt8[np.ndarray, "75 75 3"]:
-    """The scene on white; a centre lies on the corner of four pixels, so that shapes are symmetric about it."""
-    image = np.full((SIZE, SIZE, 3), 255, np.uint8)
-    middles = np.arange(SIZE) + 0.5
-    for (x, y), circle, colour in zip(scene.centres, scene.circles, COLOURS.values(), strict=True):
-        across, down = np.abs(middles - x)[None], np.abs(middles - y)[:, None]
-        inside = across**2 + down**2 < HALF**2 if circle else np.maximum(across, down) < HALF
-        image[inside] = colour
-    return image
-
-
-def generate_questions(scene: Scene, image_id: str, random: np.random.Generator) -> list[dict[str, str]]:
-    """Ten different relational questions and ten different others, each in one of its wordings."""
-    questions = []
-    for kind, wordings in (("relational", RELATIONAL), ("non_relational", NON_RELATIONAL)):
-        about = [(topic, colour) for topic in wordings for colour in COLOURS]
-        for chosen in sorted(random.permutation(len(about))[:QUESTIONS]):
-            topic, colour = about[chosen]
-            wording = str(random.choice(wordings[topic]))
-            questions.append(
-                {
-                    "question_id": f"{image_id}/{topic}/{colour}",
-                    "text": wording.format(colour),
-                    "answers": true_answer(scene, topic, colour),
-                    "kind": kind,
-                }
-            )
-    return questions
-
-
-def true_answer(scene: Scene, topic: str, colour: str) -> str:
-    """What is true of the scene: a shape, a count from 1 to 6, yes or no."""
-    this = list(COLOURS).index(colour)
-    x, y = scene.centres[this].tolist()
-    distances = _distances(scene.centres)[this]
-    match topic:
-        case "closest":
-            return _shape(scene, int(np.argsort(distances)[1]))
-        case "furthest":
-            return _shape(scene, int(np.argmax(distances)))
-        case "count":
-            return str(scene.circles.count(scene.circles[this]))
-        case "shape":
-            return _shape(scene, this)
-        case "horizontal":
-            return _yes_no(x < SIZE / 2)
-        case "vertical":
-            return _yes_no(y < SIZE / 2)
-    raise ValueError(topic)
-
-
-def _shape(scene: Scene, which: int) -> str:
-    return "circle" if scene.circles[which] else "square"
-
-
-def _yes_no(true: bool) -> str:
-    return "yes" if true else "no"
-
-
-BUILDER = SortOfClevr
+SETTINGS = {"questions": SortOfClevr, "images": SortOfClevr}

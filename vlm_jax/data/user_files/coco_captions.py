@@ -8,13 +8,22 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
+from vlm_jax.data.settings import CaptionFiles, OwnFiles, Reader, Texts
 from vlm_jax.data.user_files.image_folder import ImageFolder
-from vlm_jax.data.user_files.json_files import load_json
-from vlm_jax.data.user_files.rows import Reading, Rows, UnusableError, checked_id, checked_text, plain_object
-from vlm_jax.errors import InputError, counted, shown
-from vlm_jax.types import Text
+from vlm_jax.data.user_files.json_files import load_lists
+from vlm_jax.data.user_files.rows import (
+    Reading,
+    Rows,
+    UnusableError,
+    checked_coco_id,
+    checked_id,
+    checked_object,
+    checked_text,
+)
+from vlm_jax.errors import counted, shown
+from vlm_jax.types import Json, Text
 
 # The folder of images itself, or one that unpacked archives lie in.
 FOLDERS = ("", "train2017/", "val2017/", "train2014/", "val2014/")
@@ -27,14 +36,12 @@ def read_coco_captions(paths: Sequence[Path], image_folder: ImageFolder) -> Read
     """
     rows, names = Rows(id_name="id"), {}
     for path in paths:
-        content = _content(path)
+        content = load_lists(path, "images", "annotations")
         captions = Counter(_image_id_or_none(fields) for fields in content["annotations"])
         files: dict[int, Path | None] = {}
         for place, fields in _entries(content, "images", "image"):
-            try:
-                if not isinstance(fields, dict):
-                    raise UnusableError("the entry is no object with keys that differ")
-                image = checked_coco_id(fields, "id")
+            with rows.row(path, place):
+                image = checked_coco_id(checked_object(fields).get("id"), "id")
                 if image in files:
                     raise UnusableError("an earlier entry has the same id")
                 files[image] = None  # an image that cannot be used is named once, its captions are not
@@ -43,14 +50,10 @@ def read_coco_captions(paths: Sequence[Path], image_folder: ImageFolder) -> Read
                     raise UnusableError(f"the file_name is {shown(name)}, in an earlier file {shown(names[image])}")
                 if not captions[image]:
                     raise UnusableError("no caption has this image_id")
-                files[image] = _found(name, captions[image], image_folder)
-            except UnusableError as error:
-                rows.refuse(path, place, error)
+                files[image] = _image_file(name, captions[image], image_folder)
         for place, fields in _entries(content, "annotations", "caption"):
-            try:
-                _add(fields, files, rows)
-            except UnusableError as error:
-                rows.refuse(path, place, error)
+            with rows.row(path, place):
+                _add(checked_object(fields), files, rows)
     return rows.reading()
 
 
@@ -58,30 +61,10 @@ def find_coco_image(name: str, image_folder: ImageFolder) -> tuple[str, Path] | 
     """Its path and file: as named or, of `COCO_val2014_NUMBER.jpg`, as COCO 2017 names it; here or in its archive's."""
     of_2014 = re.fullmatch(r"COCO_\w+_(\d{12}\.jpg)", posixpath.basename(name))
     names = [name, of_2014[1]] if of_2014 else [name]
-    for candidate in (folder + alias for alias in names for folder in FOLDERS):
-        if (image_file := image_folder.find(candidate)) is not None:
-            return image_file
-    return None
+    return image_folder.find_first(folder + alias for alias in names for folder in FOLDERS)
 
 
-def checked_coco_id(fields: dict[str, Any], key: str) -> int:
-    """The number of an image; `UnusableError` for anything else."""
-    value = fields.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**12:
-        raise UnusableError(f"{key} must be a whole number of at most 12 digits, not {shown(value)}")
-    return value
-
-
-def _content(path: Path) -> dict[str, Any]:
-    expected = "COCO's captions, with lists 'images' and 'annotations'"
-    content = load_json(path, expected=expected, object_hook=plain_object)
-    lists = [content.get(name) for name in ("images", "annotations")] if isinstance(content, dict) else [None]
-    if not all(isinstance(entries, list) for entries in lists):
-        raise InputError(f"{path} has no such lists; expected {expected}")
-    return content
-
-
-def _entries(content: dict[str, Any], name: str, what: str) -> Iterator[tuple[str, Any]]:
+def _entries(content: dict[str, list[Json]], name: str, what: str) -> Iterator[tuple[str, Json]]:
     """The entries of a list, each with its id for a message, or where there is none its number, from 1."""
     for number, fields in enumerate(content[name], 1):
         known = fields.get("id") if isinstance(fields, dict) else None
@@ -89,12 +72,12 @@ def _entries(content: dict[str, Any], name: str, what: str) -> Iterator[tuple[st
         yield place, fields
 
 
-def _image_id_or_none(fields: Any) -> int | None:
+def _image_id_or_none(fields: Json) -> int | None:
     image = fields.get("image_id") if isinstance(fields, dict) else None
     return image if isinstance(image, int) else None
 
 
-def _found(name: str, captions: int, image_folder: ImageFolder) -> Path:
+def _image_file(name: str, captions: int, image_folder: ImageFolder) -> Path:
     lost = f"; its {counted(captions, 'caption')} cannot be used"
     try:
         image_file = find_coco_image(name, image_folder)
@@ -105,13 +88,29 @@ def _found(name: str, captions: int, image_folder: ImageFolder) -> Path:
     return image_file[1]
 
 
-def _add(fields: Any, files: dict[int, Path | None], rows: Rows) -> None:
-    if not isinstance(fields, dict):
-        raise UnusableError("the entry is no object with keys that differ")
+def _add(fields: dict[str, Json], files: dict[int, Path | None], rows: Rows) -> None:
     caption_id = checked_id(fields.get("id"), "id")
-    image = checked_coco_id(fields, "image_id")
+    image = checked_coco_id(fields.get("image_id"), "image_id")
     text = checked_text(fields.get("caption"), "the caption")
     if image not in files:
         raise UnusableError(f"no image has the id {image}")
     if (file := files[image]) is not None:
         rows.add(str(image), file, Text(caption_id, text, (), "caption"))
+
+
+class CocoCaptions(CaptionFiles):
+    """COCO's captions."""
+
+    kind: Literal["coco_captions"] = "coco_captions"
+    reader: ClassVar[Reader] = staticmethod(read_coco_captions)
+
+
+class CocoImages(OwnFiles):
+    """Images of COCO's captions."""
+
+    kind: Literal["coco_captions"] = "coco_captions"
+    holds: ClassVar[Texts] = "captions"
+    reader: ClassVar[Reader] = staticmethod(read_coco_captions)
+
+
+SETTINGS = {"captions": CocoCaptions, "images": CocoImages}

@@ -2,20 +2,15 @@
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from vlm_jax.config.data import UserDataset
+from vlm_jax.data.settings import SPLITS, Reader, UserDataset
 from vlm_jax.data.splits import HELD_OUT, divide
-from vlm_jax.data.user_files.coco_captions import read_coco_captions
-from vlm_jax.data.user_files.emoji import read_emoji
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.image_validation import without_unreadable
-from vlm_jax.data.user_files.jsonl import read_caption_lines, read_jsonl
-from vlm_jax.data.user_files.karpathy import read_karpathy
 from vlm_jax.data.user_files.rows import BadRow, Reading
-from vlm_jax.data.user_files.split_files import DIVIDED, SPLITS, Files, checked_files, splits_of
-from vlm_jax.data.user_files.vqa_v2 import read_vqa_v2
+from vlm_jax.data.user_files.split_files import Files, checked_files
 from vlm_jax.errors import InputError, counted, one_of
 from vlm_jax.invocation import command_name
 from vlm_jax.types import Example
@@ -59,28 +54,23 @@ def read_split(data: UserDataset, split: str) -> Reading:
     With `first_caption` nothing else is learned of an image; what other splits have is what captions are scored by,
     and stays whole.
     """
-    if split not in (splits := splits_of(data.kind)):
-        raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(splits)}")
-    texts = data.texts
-    reading = _of_split(data.kind, _kind(texts), checked_files(data), split)
-    if texts != "first_caption" or split != "train":
+    if split not in data.splits:
+        raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(data.splits)}")
+    reading = _of_split(data, checked_files(data), split)
+    if data.texts != "first_caption" or split != "train":
         return reading
     return reading._replace(examples=tuple(example._replace(texts=example.texts[:1]) for example in reading.examples))
 
 
-def _kind(texts: str) -> str:
-    return "questions" if texts == "questions" else "captions"
-
-
-def _of_split(name: str, texts: str, files: Files, split: str) -> Reading:
+def _of_split(data: UserDataset, files: Files, split: str) -> Reading:
     """A split as its files say, or in part by hash."""
-    if name in DIVIDED:
-        full_reading = _read(name, texts, files.images, files.train, _state(files, "train"))
+    if data.divided:
+        full_reading = _read(data.reader, files.images, files.train, _state(files, "train"))
         divided = zip(full_reading.examples, full_reading.splits, strict=True)
         return Reading(tuple(example for example, its in divided if its == split), full_reading.bad_rows)
     taken = [name for name in HELD_OUT if not getattr(files, name)]
     source = "train" if split in taken else split
-    reading = _read(name, texts, files.images, getattr(files, source), _state(files, source))
+    reading = _read(data.reader, files.images, getattr(files, source), _state(files, source))
     if source != "train" or not taken:
         return reading
     splits = divide([example.image_id for example in reading.examples], reading.groups)
@@ -96,9 +86,9 @@ def _of_split(name: str, texts: str, files: Files, split: str) -> Reading:
 def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
     if reading.examples:
         return
-    files = ", ".join(map(str, getattr(data, split, ()) or getattr(data, "train", ()) or (data.images,)))
+    files = ", ".join(map(str, getattr(data, split, ()) or data.train))
     bad = f"; {counted(len(reading.bad_rows), 'bad row')}, the first {reading.bad_rows[0]}" if reading.bad_rows else ""
-    taken = [] if data.kind in DIVIDED else [name for name in HELD_OUT if not getattr(data, name)]
+    taken = [] if data.divided else [name for name in HELD_OUT if not getattr(data, name)]
     remedy = ""
     if taken and (split == "train" or split in taken):
         shares = " and ".join(("train", *taken))
@@ -110,10 +100,10 @@ def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
 
 
 @functools.lru_cache(maxsize=len(SPLITS))
-def _read(name: str, texts: str, images: str, paths: tuple[str, ...], state: tuple[tuple[int, int], ...]) -> Reading:
+def _read(reader: Reader, images: str, paths: tuple[str, ...], state: tuple[tuple[int, int], ...]) -> Reading:
     """`state` makes it read again what has changed."""
     try:
-        return READERS[name][texts]([Path(path) for path in paths], ImageFolder(Path(images)))
+        return reader([Path(path) for path in paths], ImageFolder(Path(images)))
     except OSError as error:
         raise InputError(f"cannot read {error.filename or ', '.join(paths)}: {error.strerror}") from None
 
@@ -140,15 +130,3 @@ def _warn_few(files: tuple[str, ...], counts: tuple[tuple[str, int], ...]) -> No
         "scores on so few images say little: give more, or files of their own (data.validation, data.test)",
         file=sys.stderr,
     )
-
-
-Reader = Callable[[Sequence[Path], ImageFolder], Reading]
-
-# By the texts that files hold, those of a data set that is asked for none first.
-READERS: dict[str, dict[str, Reader]] = {
-    "jsonl": {"questions": read_jsonl, "captions": read_caption_lines},
-    "vqa_v2": {"questions": read_vqa_v2},
-    "coco_captions": {"captions": read_coco_captions},
-    "karpathy": {"captions": read_karpathy},
-    "emoji": {"captions": read_emoji},
-}

@@ -4,14 +4,13 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.user_files.emoji import CAPTIONS
 from vlm_jax.data.user_files.json_files import load_json
-from vlm_jax.data.user_files.rows import plain_object
 from vlm_jax.errors import InputError
 from vlm_jax.failures import os_failure
+from vlm_jax.types import Json
 
 NAMES = "emojibase-data/en/data.json"
 # The folder of a hand's drawings here, where its package has them, and the ending of their files.
@@ -71,11 +70,11 @@ def _write(packages: Path, output: Path) -> dict[str, int]:
     return counts
 
 
-def _named(file: Path) -> Iterator[dict[str, Any]]:
+def _named(file: Path) -> Iterator[dict[str, Json]]:
     expected = "a list of emoji with hexcode, label and tags"
     if not file.is_file():
         raise InputError(f"no file {file}; the package has another layout than the one known here")
-    content = load_json(file, expected=expected, object_hook=plain_object)
+    content = load_json(file, expected=expected)
     for entry in content if isinstance(content, list) else [content]:
         texts = (entry.get("hexcode"), entry.get("label")) if isinstance(entry, dict) else (None,)
         if not all(isinstance(text, str) for text in texts) or not isinstance(entry.get("tags", []), list):

@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+from collections.abc import Iterable
 from pathlib import Path
 
 from vlm_jax.data.user_files.rows import UnusableError
@@ -44,6 +45,16 @@ class ImageFolder:
         except OSError as error:
             raise UnusableError(f"cannot read {shown(path)}: {error.strerror}") from None
         return normal, file
+
+    def find_first(self, paths: Iterable[str]) -> tuple[str, Path] | None:
+        """The first of several paths that is there."""
+        return next((image_file for path in paths if (image_file := self.find(path))), None)
+
+    def existing(self, path: str) -> tuple[str, Path]:
+        """As `find`; `UnusableError` where there is none."""
+        if (image_file := self.find(path)) is None:
+            raise UnusableError(f"no image {shown(path)}")
+        return image_file
 
     def _listing(self, folder: str) -> dict[str, bool]:
         """Names in a folder: True for a regular file, False for what has to be looked at; empty without a folder."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vlm_jax.config.data import UserDataset
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.images import decode_image
+from vlm_jax.data.settings import UserDataset
 from vlm_jax.data.user_files.rows import BadRow, Reading
 from vlm_jax.errors import InputError, counted
 from vlm_jax.types import Example

@@ -1,22 +1,38 @@
 """JSON from strangers: a file of lines, one in memory at a time, or a file that is one value."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from vlm_jax.data.user_files.rows import UnusableError, unique_keys
+from vlm_jax.data.user_files.rows import UnusableError
 from vlm_jax.errors import InputError, nearest, shown
+from vlm_jax.types import Json
 
 LONGEST_LINE = 10_000_000  # bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+ObjectHook = Callable[[list[tuple[str, Json]]], Json]
+
+
+def plain_object(pairs: list[tuple[str, Json]]) -> dict[str, Json] | None:
+    """A JSON object; None where a key stands in it twice, so that this spoils one entry of a file and not the file."""
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else None
+
+
+def _unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        ((twice, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise UnusableError(f"the key {shown(twice)} stands in it twice")
+    return fields
 
 
 def _no_constant(name: str) -> None:
     raise UnusableError(f"{name} is no JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_no_constant)
 
 
 def lines(path: Path) -> Iterator[tuple[int, str | UnusableError]]:
@@ -40,7 +56,7 @@ def lines(path: Path) -> Iterator[tuple[int, str | UnusableError]]:
                     yield number, UnusableError(f"the line is not UTF-8: byte {line[error.start]:#04x}")
 
 
-def parsed_line(line: str, keys: Sequence[str]) -> dict[str, Any]:
+def parsed_line(line: str, keys: Sequence[str]) -> dict[str, Json]:
     """The object on a line, which holds all of `keys`; `UnusableError` otherwise."""
     try:
         row = _DECODER.decode(line)
@@ -62,17 +78,17 @@ def parsed_line(line: str, keys: Sequence[str]) -> dict[str, Any]:
     return row
 
 
-def _hint(missing: str, keys: Sequence[str], row: dict[str, Any]) -> str:
+def _hint(missing: str, keys: Sequence[str], row: dict[str, Json]) -> str:
     """The key of the row that may have been meant."""
     if "question" in keys and "captions" in row:
-        return "captions are read with data.texts captions"
+        return "rows with captions are for the task captioning"
     names = [name for name in row if name not in keys and name.isprintable()]
     hint = nearest(missing, names)
     expected = f"{', '.join(map(repr, keys[:-1]))} and {keys[-1]!r}"
     return hint if hint.startswith("did") else f"expected {expected}"
 
 
-def load_json(path: Path, *, expected: str, object_hook: Callable[[list[tuple[str, Any]]], Any]) -> Any:
+def load_json(path: Path, *, expected: str, object_hook: ObjectHook = plain_object) -> Json:
     """The value that a file holds; `object_hook` makes an object of its keys and values.
 
     `InputError` where the file is no JSON, with what was `expected`, such as "a file of VQA v2".
@@ -85,3 +101,13 @@ def load_json(path: Path, *, expected: str, object_hook: Callable[[list[tuple[st
         raise InputError(f"{path} is not UTF-8: byte {error.start + 1}") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def load_lists(path: Path, *names: str, object_hook: ObjectHook = plain_object) -> dict[str, list[Json]]:
+    """The lists of these names in the object that a file holds."""
+    expected = f"an object with lists {' and '.join(map(repr, names))}"
+    content = load_json(path, expected=expected, object_hook=object_hook)
+    lists = {name: content.get(name) for name in names} if isinstance(content, dict) else {}
+    if not lists or not all(isinstance(entries, list) for entries in lists.values()):
+        raise InputError(f"{path}: expected {expected}")
+    return lists

@@ -11,17 +11,25 @@ about one image add up.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Literal
 
+from vlm_jax.data.settings import CaptionFiles, OwnFiles, QuestionFiles, Reader, Texts
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.json_files import lines, parsed_line
-from vlm_jax.data.user_files.rows import Reading, Rows, UnusableError, checked_id, checked_kind, checked_text
-from vlm_jax.errors import shown
-from vlm_jax.metrics.vqa import canonical
-from vlm_jax.types import Text
+from vlm_jax.data.user_files.rows import (
+    Reading,
+    Rows,
+    UnusableError,
+    checked_id,
+    checked_kind,
+    checked_text,
+    checked_texts,
+)
+from vlm_jax.metrics.vqa_accuracy import canonical
+from vlm_jax.types import Json, Text
 
 
-def read_jsonl(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
+def read_question_lines(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
     """The questions by image, and the lines that cannot be used; an image's id is its normalised relative path."""
     return _read_lines(paths, image_folder, keys=("image", "question", "answers"), texts_of=_question)
 
@@ -36,26 +44,21 @@ def _read_lines(
     image_folder: ImageFolder,
     *,
     keys: Sequence[str],
-    texts_of: Callable[[dict[str, Any], str], Sequence[Text]],
+    texts_of: Callable[[dict[str, Json], str], Sequence[Text]],
 ) -> Reading:
     """What lines with `keys`, `image` among them, say about images; `texts_of` reads a row and its FILE NAME:LINE."""
     rows = Rows()
     for path, file in zip(paths, _file_names(paths), strict=True):
         for number, line in lines(path):
-            try:
+            with rows.row(path, number):
                 if isinstance(line, UnusableError):
                     raise line
-                row = parsed_line(line, keys)
-                texts = texts_of(row, f"{file}:{number}")
-                name = checked_text(row["image"], "the image path")
-                image_file = image_folder.find(name)
-                if image_file is None:
-                    raise UnusableError(f"no image {shown(name)}")
-                group = None if row.get("group") is None else checked_id(row["group"], "group")
+                fields = parsed_line(line, keys)
+                texts = texts_of(fields, f"{file}:{number}")
+                image_id, image = image_folder.existing(checked_text(fields["image"], "the image path"))
+                group = None if fields.get("group") is None else checked_id(fields["group"], "group")
                 for text in texts:
-                    rows.add(*image_file, text, group=group)
-            except UnusableError as error:
-                rows.refuse(path, number, error)
+                    rows.add(image_id, image, text, group=group)
     return rows.reading()
 
 
@@ -71,19 +74,9 @@ def _file_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _checked_list(row: dict[str, Any], key: str) -> tuple[str, ...]:
-    """The texts of a list such as `answers`; `UnusableError` unless there is at least one and all are texts."""
-    values, singular = row[key], key.removesuffix("s")
-    if not isinstance(values, list):
-        raise UnusableError(f"{key} must be a list, not {shown(values)}")
-    if not values:
-        raise UnusableError(f"{key} is empty; give at least one {singular}")
-    return tuple(checked_text(value, f"{singular} {number}") for number, value in enumerate(values, 1))
-
-
-def _question(row: dict[str, Any], default_id: str) -> tuple[Text]:
+def _question(row: dict[str, Json], default_id: str) -> tuple[Text]:
     text = checked_text(row["question"], "the question")
-    answers = _checked_list(row, "answers")
+    answers = checked_texts(row["answers"], "answers")
     question_id, kind = row.get("question_id"), row.get("answer_type")
     yes_no = all(canonical(answer) in ("yes", "no") for answer in answers)
     question = Text(
@@ -95,6 +88,41 @@ def _question(row: dict[str, Any], default_id: str) -> tuple[Text]:
     return (question,)
 
 
-def _captions(row: dict[str, Any], line_id: str) -> tuple[Text, ...]:
-    texts = enumerate(_checked_list(row, "captions"), 1)
+def _captions(row: dict[str, Json], line_id: str) -> tuple[Text, ...]:
+    texts = enumerate(checked_texts(row["captions"], "captions"), 1)
     return tuple(Text(f"{line_id}#{number}", text, (), "caption") for number, text in texts)
+
+
+class JsonLinesQuestions(QuestionFiles):
+    """Your own images and questions: one JSON object a line."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    reader: ClassVar[Reader] = staticmethod(read_question_lines)
+
+
+class JsonLinesCaptions(CaptionFiles):
+    """Your own images and captions: one JSON object a line."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    reader: ClassVar[Reader] = staticmethod(read_caption_lines)
+
+
+class JsonLinesImages(OwnFiles):
+    """Your own images: one JSON object a line."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    rows: Literal["questions", "captions"] = "captions"
+    """Texts that the files have beside the images."""
+
+    @property
+    def texts(self) -> Texts:
+        """The texts that a task reads."""
+        return self.rows
+
+    @property
+    def reader(self) -> Reader:
+        """Reads what the files have."""
+        return read_question_lines if self.rows == "questions" else read_caption_lines
+
+
+SETTINGS = {"questions": JsonLinesQuestions, "captions": JsonLinesCaptions, "images": JsonLinesImages}

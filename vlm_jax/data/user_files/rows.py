@@ -1,13 +1,16 @@
 """Rows of your own files: gathered by image where they can be used, named with a reason where they cannot."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from vlm_jax.errors import shown
-from vlm_jax.types import Example, Text
+from vlm_jax.types import Example, Json, Text
 
 LONGEST_KIND = 100  # characters; a kind names a score
+
+Value = TypeVar("Value", bound=Hashable)
 
 
 class BadRow(NamedTuple):
@@ -45,12 +48,22 @@ class Rows:
     """
 
     def __init__(self, id_name: str = "question_id") -> None:
-        self.bad: list[BadRow] = []
+        self.splits: dict[str, str] = {}
+        """The split of each image, in files that say so."""
+        self._bad: list[BadRow] = []
         self._id_name = id_name
         self._images: dict[str, tuple[Path, list[Text]]] = {}
         self._groups: dict[str, dict[str, None]] = {}
         self._ids: set[str] = set()
-        self._known: dict[Any, Any] = {}
+        self._known: dict[Hashable, Hashable] = {}
+
+    @contextmanager
+    def row(self, file: Path, place: int | str) -> Iterator[None]:
+        """A row is read inside: `UnusableError` ends it, and makes it a bad row."""
+        try:
+            yield
+        except UnusableError as error:
+            self._bad.append(BadRow(str(file), place, str(error)))
 
     def add(self, image_id: str, image: Path, text: Text, *, group: str | None = None) -> None:
         """Keep one text, perhaps of a group; `UnusableError` where its id is taken."""
@@ -63,22 +76,41 @@ class Rows:
         if group is not None:
             self._groups.setdefault(image_id, {})[group] = None
 
-    def refuse(self, file: Path, place: int | str, reason: object) -> None:
-        """Remember a row that cannot be used."""
-        self.bad.append(BadRow(str(file), place, str(reason)))
-
     def reading(self) -> Reading:
         """All that was gathered."""
         images = self._images.items()
         examples = tuple(Example(image_id, image, tuple(texts)) for image_id, (image, texts) in images)
+        splits = tuple(self.splits[image_id] for image_id in self._images) if self.splits else ()
         groups = tuple(tuple(self._groups.get(image_id, ())) for image_id in self._images) if self._groups else ()
-        return Reading(examples, tuple(self.bad), groups=groups)
+        return Reading(examples, tuple(self._bad), splits, groups)
 
-    def _once(self, value: Any) -> Any:
+    def _once(self, value: Value) -> Value:
         return self._known.setdefault(value, value)
 
 
-def checked_text(value: object, name: str) -> str:
+def checked_object(value: Json, name: str = "the entry") -> dict[str, Json]:
+    """A JSON object; None stands for one with a key twice, as `plain_object` makes it."""
+    if not isinstance(value, dict):
+        raise UnusableError(f"{name} is no object with keys that differ")
+    return value
+
+
+def checked_list(value: Json, name: str, *, empty: bool = False) -> list[Json]:
+    """A list such as `answers`, with at least one value unless it may be `empty`."""
+    if not isinstance(value, list):
+        raise UnusableError(f"{name} must be a list, not {shown(value)}")
+    if not value and not empty:
+        raise UnusableError(f"{name} is empty; give at least one {name.removesuffix('s')}")
+    return value
+
+
+def checked_texts(value: Json, name: str, *, empty: bool = False) -> tuple[str, ...]:
+    """The texts of a list such as `answers`."""
+    values = enumerate(checked_list(value, name, empty=empty), 1)
+    return tuple(checked_text(text, f"{name.removesuffix('s')} {number}") for number, text in values)
+
+
+def checked_text(value: Json, name: str) -> str:
     """A text that has more than white space in it and can be written as UTF-8; `UnusableError` otherwise."""
     if not isinstance(value, str):
         raise UnusableError(f"{name} must be a text, not {shown(value)}")
@@ -97,7 +129,7 @@ def without_surrogates(value: str, name: str) -> str:
     return value
 
 
-def checked_kind(value: object, name: str) -> str:
+def checked_kind(value: Json, name: str) -> str:
     """A question type: a short text on one line."""
     kind = checked_text(value, name)
     if len(kind) > LONGEST_KIND or not kind.isprintable():
@@ -105,7 +137,7 @@ def checked_kind(value: object, name: str) -> str:
     return kind
 
 
-def checked_id(value: object, name: str) -> str:
+def checked_id(value: Json, name: str) -> str:
     """An id: a text or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -114,17 +146,8 @@ def checked_id(value: object, name: str) -> str:
     return checked_text(value, name)
 
 
-def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; `UnusableError` where a key stands in it twice."""
-    unique: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in unique:
-            raise UnusableError(f"the key {shown(key)} stands in it twice")
-        unique[key] = value
-    return unique
-
-
-def plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
-    """A JSON object; None where a key stands in it twice, so that this spoils one entry of a file and not the file."""
-    fields = dict(pairs)
-    return fields if len(fields) == len(pairs) else None
+def checked_coco_id(value: Json, name: str) -> int:
+    """The number of an image of COCO."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**12:
+        raise UnusableError(f"{name} must be a whole number of at most 12 digits, not {shown(value)}")
+    return value

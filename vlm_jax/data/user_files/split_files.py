@@ -1,20 +1,10 @@
-"""The files that the settings name: which a data set takes, and whether they are there."""
+"""The files that the settings name, and whether they are there."""
 
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_jax.config.data import EmojiImages, UserDataset
-from vlm_jax.data.user_files import emoji
+from vlm_jax.data.settings import SPLITS, UserDataset
 from vlm_jax.errors import InputError, nearest
-
-SPLITS = ("train", "validation", "test")
-# Data sets whose one file says which split an image is in.
-DIVIDED: dict[str, tuple[str, ...]] = {"karpathy": SPLITS, "emoji": emoji.SPLITS}
-
-
-def splits_of(name: str) -> tuple[str, ...]:
-    """The splits of a data set of your own files, `train` first."""
-    return DIVIDED.get(name, SPLITS)
 
 
 class Files(NamedTuple):
@@ -30,15 +20,14 @@ def checked_files(data: UserDataset) -> Files:
     """The files with `~` expanded, after a look whether all of them are there."""
     images = _expanded(data.images)
     split_paths = {split: tuple(map(_expanded, getattr(data, split, ()))) for split in SPLITS}
-    if isinstance(data, EmojiImages):
-        split_paths["train"] = (str(Path(images) / emoji.CAPTIONS),)
     try:
         if not Path(images).is_dir():
             what = "is no folder" if Path(images).exists() else "does not exist"
             raise InputError(f"data.images {str(data.images)!r} {what}; give the folder of the images")
         for split, paths in split_paths.items():
+            setting = f"data.{split}" if split in type(data).model_fields else "data.images"
             for path in paths:
-                _check_file(Path(path), "data.images" if isinstance(data, EmojiImages) else f"data.{split}")
+                _check_file(Path(path), setting)
             if len(set(paths)) < len(paths):
                 raise InputError(f"data.{split} gives a file twice: {', '.join(paths)}")
     except OSError as error:

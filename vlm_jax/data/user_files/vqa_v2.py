@@ -7,22 +7,26 @@ not matter, and several pairs are read as one split.
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
+from vlm_jax.data.settings import Accuracy, OwnFiles, QuestionFiles, Reader
 from vlm_jax.data.user_files.image_folder import ImageFolder
-from vlm_jax.data.user_files.json_files import load_json
+from vlm_jax.data.user_files.json_files import load_json, plain_object
 from vlm_jax.data.user_files.rows import (
     Reading,
     Rows,
     UnusableError,
+    checked_coco_id,
     checked_id,
     checked_kind,
+    checked_list,
+    checked_object,
     checked_text,
-    plain_object,
     without_surrogates,
 )
 from vlm_jax.errors import InputError, shown
-from vlm_jax.types import Text
+from vlm_jax.settings.effects import Use
+from vlm_jax.types import Json, Text
 
 
 class Entry(NamedTuple):
@@ -32,13 +36,21 @@ class Entry(NamedTuple):
     number: int
     subtype: str
     """Such as `train2014`; part of the names of images."""
-    fields: Any
+    fields: Json
 
     @property
     def place(self) -> str:
         """The question's id for a message, or where there is none the entry's number, from 1."""
         name = self.fields.get("question_id") if isinstance(self.fields, dict) else None
         return f"entry {self.number}" if name is None else f"question {shown(name)}"
+
+    def question_id(self) -> str:
+        """The id of the question that the entry is, or that it answers."""
+        return checked_id(checked_object(self.fields).get("question_id"), "question_id")
+
+    def image_id(self) -> int:
+        """The image that the entry is about."""
+        return checked_coco_id(self.fields.get("image_id"), "image_id")
 
 
 def read_vqa_v2(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
@@ -53,31 +65,28 @@ def read_vqa_v2(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
     rows = Rows()
     annotations: dict[str, Entry] = {}
     for entry in _entries(contents, "annotations"):
-        try:
-            question_id = _question_id(entry)
+        with rows.row(entry.file, entry.place):
+            question_id = entry.question_id()
             if question_id in annotations:
                 raise UnusableError("an earlier annotation has the same question_id")
             annotations[question_id] = entry
-        except UnusableError as error:
-            rows.refuse(entry.file, entry.place, error)
     matched: set[str] = set()
     for entry in _entries(contents, "questions"):
-        try:
-            question_id = _question_id(entry)
+        with rows.row(entry.file, entry.place):
+            question_id = entry.question_id()
             matched.add(question_id)
             _add(entry, annotations.get(question_id), question_id, image_folder, rows)
-        except UnusableError as error:
-            rows.refuse(entry.file, entry.place, error)
     for question_id, entry in annotations.items():
-        if question_id not in matched:
-            rows.refuse(entry.file, entry.place, "no question has this question_id")
+        with rows.row(entry.file, entry.place):
+            if question_id not in matched:
+                raise UnusableError("no question has this question_id")
     return rows.reading()
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> dict[str, Json]:
     known: dict[str, str] = {}
 
-    def reduced(pairs: list[tuple[str, Any]]) -> Any:
+    def reduced(pairs: list[tuple[str, Json]]) -> Json:
         """An object; of one that holds an answer the answer alone, which saves most of the memory."""
         if (fields := plain_object(pairs)) is None:
             return None
@@ -94,28 +103,20 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _entries(contents: dict[Path, dict[str, Any]], name: str) -> Iterator[Entry]:
+def _entries(contents: dict[Path, dict[str, Json]], name: str) -> Iterator[Entry]:
     for path, content in contents.items():
         for number, fields in enumerate(content.get(name, ()), 1):
             yield Entry(path, number, content.get("data_subtype", ""), fields)
 
 
-def _question_id(entry: Entry) -> str:
-    if not isinstance(entry.fields, dict):
-        raise UnusableError("the entry is no object with keys that differ")
-    return checked_id(entry.fields.get("question_id"), "question_id")
-
-
 def _add(entry: Entry, annotation: Entry | None, question_id: str, image_folder: ImageFolder, rows: Rows) -> None:
     text = checked_text(entry.fields.get("question"), "the question")
-    image = _image_id(entry)
+    image = entry.image_id()
     if annotation is None:
         raise UnusableError("no annotation has this question_id")
-    if _image_id(annotation) != image:
-        raise UnusableError(f"the question is about image {image}, its annotation about {_image_id(annotation)}")
-    answers = annotation.fields.get("answers")
-    if not isinstance(answers, list) or not answers:
-        raise UnusableError(f"answers must be a list of at least one answer, not {shown(answers)}")
+    if annotation.image_id() != image:
+        raise UnusableError(f"the question is about image {image}, its annotation about {annotation.image_id()}")
+    answers = checked_list(annotation.fields.get("answers"), "answers")
     for number, answer in enumerate(answers, 1):
         if not isinstance(answer, str):
             raise UnusableError(f"answer {number} has no text")
@@ -127,19 +128,31 @@ def _add(entry: Entry, annotation: Entry | None, question_id: str, image_folder:
     rows.add(str(image), file, Text(question_id, text, tuple(answers), kind))
 
 
-def _image_id(entry: Entry) -> int:
-    image = entry.fields.get("image_id")
-    if not isinstance(image, int) or isinstance(image, bool) or not 0 <= image < 10**12:
-        raise UnusableError(f"image_id must be a whole number of at most 12 digits, not {shown(image)}")
-    return image
-
-
 def _find_image(image: int, subtype: str, image_folder: ImageFolder) -> Path:
     """The file of an image, named as in COCO 2014 or as in COCO 2017, in the folder or the subtype's folder in it."""
     plain = f"{image:012d}.jpg"
     names = [f"COCO_{subtype}_{plain}", plain] if subtype else [plain]
     folders = ["", f"{subtype}/"] if subtype else [""]
-    for name in (folder + name for name in names for folder in folders):
-        if (image_file := image_folder.find(name)) is not None:
-            return image_file[1]
-    raise UnusableError(f"no image {names[0]!r}")
+    image_file = image_folder.find_first(folder + name for name in names for folder in folders)
+    if image_file is None:
+        raise UnusableError(f"no image {names[0]!r}")
+    return image_file[1]
+
+
+class VQAv2(QuestionFiles):
+    """VQA v2: its questions and annotations."""
+
+    kind: Literal["vqa_v2"] = "vqa_v2"
+    accuracy: Use[Accuracy] = "vqa"
+    """`soft`: the share of people who gave the answer; `vqa`: the official VQA accuracy."""
+    reader: ClassVar[Reader] = staticmethod(read_vqa_v2)
+
+
+class VQAv2Images(OwnFiles):
+    """Images of VQA v2."""
+
+    kind: Literal["vqa_v2"] = "vqa_v2"
+    reader: ClassVar[Reader] = staticmethod(read_vqa_v2)
+
+
+SETTINGS = {"questions": VQAv2, "images": VQAv2Images}

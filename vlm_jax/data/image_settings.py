@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from vlm_jax.config.rules import Count, Positive, Whole
 from vlm_jax.settings.groups import CHOICE, Group
+from vlm_jax.settings.rules import Count, Positive, Whole
 
 Resample = Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]
 

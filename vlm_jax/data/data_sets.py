@@ -1,0 +1,21 @@
+"""Every data set, by the module that has its settings and reads it."""
+
+from importlib import import_module
+from typing import Union
+
+DATA_SETS = (
+    "datasets.easy_vqa",
+    "datasets.sort_of_clevr",
+    "datasets.shape_scenes",
+    "user_files.jsonl",
+    "user_files.vqa_v2",
+    "user_files.coco_captions",
+    "user_files.karpathy",
+    "user_files.emoji",
+)
+_SETTINGS = [import_module(f"vlm_jax.data.{name}").SETTINGS for name in DATA_SETS]
+
+# The settings that a task can choose from, by what it reads: `CHOICE` beside a union makes it a choice.
+QuestionSet = Union[tuple(settings["questions"] for settings in _SETTINGS if "questions" in settings)]  # noqa: UP007
+CaptionSet = Union[tuple(settings["captions"] for settings in _SETTINGS if "captions" in settings)]  # noqa: UP007
+ImageSet = Union[tuple(settings["images"] for settings in _SETTINGS if "images" in settings)]  # noqa: UP007
