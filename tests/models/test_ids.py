@@ -118,7 +118,7 @@ def test_ids_of_a_model_of_ones_own():
 
     def answer(ids):
         ids = jnp.array([[ids]], jnp.int32)
-        return model.apply({"params": params}, image, ids, jnp.ones(ids.shape, bool), method="answer_logits")
+        return model.apply({"params": params}, image, ids, jnp.ones(ids.shape, bool), method="task_logits")
 
     assert str(len(own.WORDS)) in refusal(answer, [2, len(own.WORDS), 3])
     assert "positions" in refusal(answer, [5] * 21)
