@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.errors import InputError, MachineError
 
@@ -89,7 +88,7 @@ def quiet_end() -> None:
         sys.unraisablehook = threading.excepthook = lambda _: None
 
 
-def _unraisable(what: Any) -> None:
+def _unraisable(what: object) -> None:
     if str(what.exc_value) != _CLOSED:
         sys.__unraisablehook__(what)
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.types import Json
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> Json:
     """The value in a file of JSON; `InputError` where it holds none."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -61,7 +61,7 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file} is not JSON: {error}") from None
 
 
-def read_settings_file(file: Path) -> dict[str, Any]:
+def read_settings_file(file: Path) -> dict[str, Json]:
     """The object in a file of JSON, empty where there is no file; `InputError` where it is something else."""
     if not file.is_file():
         return {}

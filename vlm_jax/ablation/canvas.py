@@ -3,9 +3,10 @@
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from vlm_jax.ablation.wording import amount
 from vlm_jax.figures import WIDER_FONTS, wrap
@@ -37,12 +38,12 @@ def style(number: int) -> Style:
     return Style(PALETTE[number % len(PALETTE)], dash, MARKERS[number % len(MARKERS)])
 
 
-def whiskers(middle: float, low: float | None, high: float | None, scale: float) -> Any:
+def whiskers(middle: float, low: float | None, high: float | None, scale: float) -> Float[np.ndarray, "2 1"] | None:
     """Lengths of an error bar to both sides, `[2, 1]`; None where there is no interval."""
     return None if low is None or high is None else np.maximum(0, [[middle - low], [high - middle]]) * scale
 
 
-def marked(number: int) -> dict[str, Any]:
+def marked(number: int) -> dict[str, object]:
     """How the point of the variant at a place looks, for `errorbar`."""
     variant_style = style(number)
     return {
@@ -54,7 +55,7 @@ def marked(number: int) -> dict[str, Any]:
     }
 
 
-def cost_axis(axes: Any, costs: Sequence[float | int]) -> None:
+def cost_axis(axes: "matplotlib.axes.Axes", costs: Sequence[float | int]) -> None:
     """Few ticks with prefixes, and powers apart where the costs are."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -81,14 +82,16 @@ def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
     return columns, -(-len(shown) // columns) * max(map(len, shown))
 
 
-def legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+def legend(
+    figure: "matplotlib.figure.Figure", handles: Sequence["matplotlib.artist.Artist"], labels: Sequence[str]
+) -> None:
     """One below the axes, in columns as wide as its labels need."""
     columns, _ = _legend_shape(labels)
     shown = [short(label, LEGEND_CHARACTERS) for label in labels]
     figure.legend(handles, shown, loc="outside lower left", ncols=columns, frameon=False, borderaxespad=0.2, fontsize=8)
 
 
-def svg(paint: Callable[[Any], None], height: float, *, labels: Sequence[str] = ()) -> str:
+def svg(paint: Callable[["matplotlib.figure.Figure"], None], height: float, *, labels: Sequence[str] = ()) -> str:
     """What `paint` draws, as an SVG document `height` inches high and a legend of these labels."""
     import matplotlib
     from matplotlib.figure import Figure

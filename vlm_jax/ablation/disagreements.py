@@ -4,7 +4,10 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
 
 from vlm_jax.ablation.items import read_items
 from vlm_jax.ablation.records import Findings, Record
@@ -100,7 +103,7 @@ def _thumbnails(record: Record, wanted: set[str]) -> dict[str, bytes]:
     return thumbnails
 
 
-def _png(pixels: Any) -> bytes:
+def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
     from PIL import Image
 
     image, file = Image.fromarray(pixels), io.BytesIO()

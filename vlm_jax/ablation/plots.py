@@ -1,6 +1,6 @@
 """Images of a comparison, as SVG: the same results give the same bytes."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def effects(findings: Findings, metric: str) -> Plot | None:
     if not numbered:
         return None
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "matplotlib.figure.Figure") -> None:
         axes, scale = figure.add_subplot(), _scale(metric)
         axes.axvline(0, color=FAINT, linewidth=1)
         for place, (number, label) in enumerate(numbered):
@@ -65,7 +65,7 @@ def curves(findings: Findings) -> Plot | None:
     config = findings.rows[lines[0][0]].records[0].config
     metric = task_class(config.task).metric_of(config)
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "matplotlib.figure.Figure") -> None:
         axes, handles = figure.add_subplot(), []
         for number, points in lines:
             variant_style, scale = style(number), _scale(metric)
@@ -109,7 +109,7 @@ def score_by_cost(findings: Findings, metric: str) -> Plot | None:
     if None in costs or len(set(costs)) < 2:
         return None
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "matplotlib.figure.Figure") -> None:
         axes, scale, handles = figure.add_subplot(), _scale(metric), []
         for (number, row), cost in zip(scored, costs, strict=True):
             score = row.summary(metric)
@@ -138,7 +138,7 @@ def by_kind(findings: Findings) -> Plot | None:
         return None
     group = len(bars) + 1.5  # bars, and the room between groups
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "matplotlib.figure.Figure") -> None:
         axes, handles = figure.add_subplot(), []
         for place, (number, _, summaries) in enumerate(bars):
             variant_style, container = style(number), None

@@ -1,7 +1,6 @@
 """Runs of a study whose data or machine has changed: they are still the runs that the study asks for."""
 
 import functools
-from typing import Any
 
 from vlm_jax.config.run import Config
 from vlm_jax.data.digests import SplitDigest, digest_split, from_row, what_differs
@@ -15,6 +14,10 @@ from vlm_jax.settings.effects import Effect
 # Settings that no number depends on. A study compares numbers, so how a model is used, and what changes parameters by
 # rounding (`compute`), makes another run of it, though claiming the run's folder would go on with it.
 FREE = (Effect.SPEED, Effect.PLACE)
+
+
+Content = tuple[frozenset[tuple[str, object]], tuple[str, ...]]
+"""Settings, and the digests of data."""
 
 
 def is_requested(folder: RunFolder, config: Config, requested: Config, *ignored: Effect) -> bool:
@@ -39,7 +42,7 @@ def _same_data(folder: RunFolder, data: DataSet) -> bool:
     return bool(known) and not any(what_differs(from_row(known[split]), digests[split]) for split in known)
 
 
-def content(folder: RunFolder, config: Config) -> tuple[frozenset[tuple[str, Any]], tuple[str, ...]]:
+def content(folder: RunFolder, config: Config) -> Content:
     """What two runs have in common that differ in what no number depends on: settings, and digests of their data.
 
     Of a run that kept no digests the places stand for them. Name and seed are left out.

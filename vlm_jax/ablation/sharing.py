@@ -6,7 +6,6 @@ What they are scored by is, bit for bit, what each would be scored by had it bee
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.config.run import Config
 from vlm_jax.identity import settings_but
@@ -14,7 +13,7 @@ from vlm_jax.run_folder import CONFIG, SETUP, TRAINED_AS, RunFolder
 from vlm_jax.settings.changes import to_json
 from vlm_jax.settings.effects import Effect, effects
 
-Training = frozenset[tuple[str, Any]]
+Training = frozenset[tuple[str, object]]
 """The settings that runs of one training have in common."""
 
 

@@ -5,8 +5,8 @@ would fit.
 """
 
 import itertools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,8 +18,8 @@ from vlm_jax.config.trunk import TextConfig
 from vlm_jax.errors import InputError
 from vlm_jax.settings.groups import Group, flat, tree_of
 from vlm_jax.training.pretrained import Pretrained, generic, open_pretrained, specific
-from vlm_jax.trees import flatten, shortened, unflatten
-from vlm_jax.types import Parameters
+from vlm_jax.trees import Array, flatten, shortened, unflatten
+from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.export import TEXT_SIDE
 
 # Settings that decide what text weights compute, or their shapes.
@@ -41,7 +41,7 @@ class Start(NamedTuple):
     """Parameters to train from, and what `weights.json` says of them."""
 
     params: Parameters
-    record: dict[str, Any] | None
+    record: dict[str, Json] | None
     """None where nothing is pretrained."""
 
 
@@ -87,7 +87,7 @@ def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start
     return Start(unflatten(merged), record)
 
 
-def describe(record: Mapping[str, Any]) -> list[str]:
+def describe(record: Mapping[str, Json]) -> list[str]:
     """The record in lines for people."""
     lines = []
     for source in record["sources"]:
@@ -98,7 +98,7 @@ def describe(record: Mapping[str, Any]) -> list[str]:
     return [*lines, f"freshly initialised: {', '.join(record['fresh']) or 'nothing'}"]
 
 
-def groups(paths: Any) -> list[str]:
+def groups(paths: Iterable[str]) -> list[str]:
     """Paths by their first two names, layers of a trunk together: `embed/norm`, `trunk/layer_*`, `image`.
 
     Of a layer, its side and its attention to the other side are named: `trunk/layer_*/text/cross_attention`.
@@ -116,7 +116,7 @@ def groups(paths: Any) -> list[str]:
 
 
 def _text_side(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Array | jax.ShapeDtypeStruct]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     model, init = config.architecture, config.init
     if source.model is None:
@@ -161,7 +161,7 @@ def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> tuple[
 
 
 def _image_side(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Array | jax.ShapeDtypeStruct]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     name = config.init.image
     if source.image is None or source.input is None:
@@ -190,7 +190,7 @@ def _image_side(
 
 
 def _whole_model(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
+    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Array | jax.ShapeDtypeStruct]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     name, model = config.init.model, config.architecture
     if source.model is None or source.family not in ("run", "visual_bert"):
@@ -212,12 +212,12 @@ def _whole_model(
     return _with_positions(config, chosen)
 
 
-def _differing(wanted: Group, settings: Group, names: tuple[str, ...]) -> dict[str, Any]:
+def _differing(wanted: Group, settings: Group, names: tuple[str, ...]) -> dict[str, object]:
     """The settings of these names that are other than wanted, as wanted."""
     return {name: getattr(wanted, name) for name in names if getattr(wanted, name) != getattr(settings, name)}
 
 
-def _options(settings: Mapping[str, Any], model: Architecture) -> str:
+def _options(settings: Mapping[str, object], model: Architecture) -> str:
     """Settings of an architecture as options of a command."""
     places = {"vocab_size": "model.text.vocab_size", "fusion": "model.fusion.kind"}
     layout = (*Layout.model_fields, "text_feature_size")
@@ -229,7 +229,7 @@ def _options(settings: Mapping[str, Any], model: Architecture) -> str:
     return _spelled(({"model.layout.kind": "custom"} if custom else {}) | options)
 
 
-def _spelled(settings: Mapping[str, Any]) -> str:
+def _spelled(settings: Mapping[str, object]) -> str:
     """Settings as options of a command."""
     shown = []
     for name, value in settings.items():

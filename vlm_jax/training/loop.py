@@ -1,9 +1,9 @@
 """The training run: set up or resume, step, validate, save, finish."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, SupportsFloat
 
 import jax
 
@@ -26,7 +26,7 @@ from vlm_jax.training.setup import Trained, make_encoder, make_task, saved_steps
 from vlm_jax.training.state import create_state
 from vlm_jax.training.step import make_step
 from vlm_jax.training.stops import Interrupted, NotFinite
-from vlm_jax.types import Batch, Example, Parameters
+from vlm_jax.types import Batch, Example, Json, Parameters
 
 
 class Taken(NamedTuple):
@@ -34,9 +34,9 @@ class Taken(NamedTuple):
 
     batch: Batch
     text_ids: list[list[str]]
-    before: dict[str, Any]
+    before: dict[str, Json]
     """Data position before this batch."""
-    after: dict[str, Any]
+    after: dict[str, Json]
 
 
 class Trainer:
@@ -93,7 +93,7 @@ class Trainer:
                 self.write_line(line)
         return params
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Json]:
         """Train from wherever the folder stands to the last step, then score the test split once; the result.
 
         Raises `Interrupted` after a signal (`interrupts`), `NotFinite` where the loss is not finite; both leave a
@@ -196,7 +196,7 @@ class Trainer:
                         message = f"stopped after optimizer step {step} and saved; the same command {goes_on}"
                         raise Interrupted(message, number)
 
-    def _account(self, metrics: dict[str, Any], seconds: float, *, first: bool) -> None:
+    def _account(self, metrics: Mapping[str, SupportsFloat], seconds: float, *, first: bool) -> None:
         self.totals["wall_seconds"] += seconds
         self.totals["waited_seconds"] = self.loader.seconds_waited
         self.interval.add(metrics, 0.0 if first else seconds)
@@ -225,7 +225,7 @@ class Trainer:
         state = self.parallel.take(self.state)
         return state.params if state.ema is None else state.ema
 
-    def _save(self, checkpoints: Checkpoints, position: dict[str, Any], scores: dict[str, float] | None) -> None:
+    def _save(self, checkpoints: Checkpoints, position: dict[str, Json], scores: dict[str, float] | None) -> None:
         saved_position = {
             "loader": position,
             "totals": self.totals,
@@ -242,7 +242,7 @@ class Trainer:
             self._save(checkpoints, taken.before, None)
         raise NotFinite(step, [question for ids in taken.text_ids for question in ids if question])
 
-    def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
+    def _finish(self, checkpoints: Checkpoints) -> dict[str, Json]:
         began = time.perf_counter()
         state = self.parallel.take(self.state)
         target = state.params
@@ -259,7 +259,7 @@ class Trainer:
         self.write_line(f"scored in {time.perf_counter() - began:.1f} s")
         return result
 
-    def _times(self) -> dict[str, Any]:
+    def _times(self) -> dict[str, Json]:
         """What training took; of a run that began with the training of another, what it took itself."""
         if (run := self.folder.trained_as()) is not None:
             none = dict.fromkeys(("examples_per_second", "compile_seconds", "waited_seconds"))

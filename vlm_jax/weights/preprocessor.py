@@ -7,10 +7,11 @@ data/config.py and transforms_factory.py.
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm_jax.data.image_settings import CenterCrop, ImageInput, Stretch
 from vlm_jax.errors import InputError
+from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import PREPROCESSOR, SettingsFiles
 
 PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2")
@@ -83,7 +84,7 @@ def with_preprocessor(image: ImageInput, settings_files: SettingsFiles) -> Image
     return ImageInput(size=wanted.size, resize=resize, mean=wanted.mean, std=wanted.std)
 
 
-def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
+def with_timm(image: ImageInput, config: Mapping[str, Json]) -> ImageInput:
     """A CNN's input as timm's config.json says in `pretrained_cfg`, or itself where it is old; else `image`."""
     settings = config.get("pretrained_cfg", config)
     if not isinstance(settings, dict):
@@ -107,12 +108,12 @@ def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
     )
 
 
-def _expect(config: Mapping[str, Any], key: str, right: bool, expected: str, *, file: str = PREPROCESSOR) -> None:
+def _expect(config: Mapping[str, Json], key: str, right: bool, expected: str, *, file: str = PREPROCESSOR) -> None:
     if not right:
         raise InputError(f"{file} says {key} = {config.get(key)!r}, which is not supported; expected {expected}")
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def _kind(config: Mapping[str, Json]) -> str:
     """Of `PROCESSORS`; old files name a feature extractor, new ones an image processor."""
     name = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViTImageProcessor"
     for kind in PROCESSORS:
@@ -121,7 +122,7 @@ def _kind(config: Mapping[str, Any]) -> str:
     raise InputError(f"{PREPROCESSOR} names the image processor {name!r}; supported are {', '.join(PROCESSORS)}")
 
 
-def _sizes(config: Mapping[str, Any], kind: str) -> tuple[tuple[int, int], int | None]:
+def _sizes(config: Mapping[str, Json], kind: str) -> tuple[tuple[int, int], int | None]:
     """The size that the network sees, and that of the short side before the centre is cut out."""
     size = config.get("size")
     if kind == "ConvNext":
@@ -144,7 +145,7 @@ def _sizes(config: Mapping[str, Any], kind: str) -> tuple[tuple[int, int], int |
     return _rectangle(config, "size"), None
 
 
-def _rectangle(config: Mapping[str, Any], key: str) -> tuple[int, int]:
+def _rectangle(config: Mapping[str, Json], key: str) -> tuple[int, int]:
     value = config.get(key)
     sides = (value.get("height"), value.get("width")) if isinstance(value, dict) else (value, value)
     _expect(config, key, all(map(_is_length, sides)), "a number of pixels, or height and width")
@@ -152,7 +153,7 @@ def _rectangle(config: Mapping[str, Any], key: str) -> tuple[int, int]:
 
 
 def _colours(
-    config: Mapping[str, Any], key: str, *, least: float, file: str = PREPROCESSOR
+    config: Mapping[str, Json], key: str, *, least: float, file: str = PREPROCESSOR
 ) -> tuple[float, float, float]:
     values = config.get(key)
     right = isinstance(values, list) and len(values) == 3 and all(_is_real(x) and least <= x <= 1 for x in values)
@@ -160,9 +161,9 @@ def _colours(
     return tuple(map(float, values))
 
 
-def _is_real(value: Any) -> bool:
+def _is_real(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_length(value: Any) -> bool:
+def _is_length(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000

@@ -5,13 +5,14 @@ of another shape is named and refused.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from vlm_jax.errors import InputError
 from vlm_jax.trees import shortened, unflatten
+from vlm_jax.types import Parameters
 from vlm_jax.weights.source import FLOATS, INTEGERS, Tensors
 from vlm_jax.weights.tensor_names import ways_out
 
@@ -39,7 +40,7 @@ class Row(NamedTuple):
 class ConvertedTensors(NamedTuple):
     """Our parameters, and tensors of theirs that an export gives back as they were."""
 
-    params: dict[str, Any]
+    params: Parameters
     source_tensors: dict[str, np.ndarray]
 
 
