@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.ablation.wording import amount
-from vlm_jax.figures import WIDER_FONTS, wrap
+from vlm_jax.figures import fonts, wrap
 from vlm_jax.text_lines import split_lines
 
 # Okabe and Ito's colours (Color Universal Design, 2008), told apart by colour-blind people, without the yellow, which
@@ -45,14 +45,8 @@ def whiskers(middle: float, low: float | None, high: float | None, scale: float)
 
 def marked(number: int) -> dict[str, object]:
     """How the point of the variant at a place looks, for `errorbar`."""
-    variant_style = style(number)
-    return {
-        "fmt": variant_style.marker,
-        "color": variant_style.colour,
-        "markersize": 7,
-        "elinewidth": 1.5,
-        "capsize": 3,
-    }
+    looks = style(number)
+    return {"fmt": looks.marker, "color": looks.colour, "markersize": 7, "elinewidth": 1.5, "capsize": 3}
 
 
 def cost_axis(axes: "matplotlib.axes.Axes", costs: Sequence[float | int]) -> None:
@@ -76,10 +70,10 @@ def short(label: str, most: int) -> str:
 
 def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
     """Columns, and lines of text of the highest column."""
-    shown = [split_lines(short(label, LEGEND_CHARACTERS)) for label in labels]
-    longest = max(len(line) for lines in shown for line in lines)
-    columns = max(1, min(len(shown), int(WIDTH / (0.5 + 0.063 * longest))))
-    return columns, -(-len(shown) // columns) * max(map(len, shown))
+    entries = [split_lines(short(label, LEGEND_CHARACTERS)) for label in labels]
+    longest = max(len(line) for lines in entries for line in lines)
+    columns = max(1, min(len(entries), int(WIDTH / (0.5 + 0.063 * longest))))
+    return columns, -(-len(entries) // columns) * max(map(len, entries))
 
 
 def legend(
@@ -95,14 +89,12 @@ def svg(paint: Callable[["matplotlib.figure.Figure"], None], height: float, *, l
     """What `paint` draws, as an SVG document `height` inches high and a legend of these labels."""
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import get_font_names
 
-    installed = set(get_font_names())
     settings = {
         "svg.hashsalt": "vlm_jax",  # ids are random without it
         "svg.fonttype": "path",  # looks the same wherever it is read
         "text.parse_math": False,  # a label may hold dollar signs
-        "font.family": ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)],
+        "font.family": fonts(),
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -26,8 +26,8 @@ class Record(NamedTuple):
     config: Config
     result: dict[str, Json]
     """What `result.json` holds; empty where the run has not finished."""
-    curve: tuple[tuple[int, float], ...]
-    """(optimizer step, validation score), of the score that the best checkpoint is chosen by."""
+    curve: dict[int, float]
+    """Validation scores by optimizer step, of the score that the best checkpoint is chosen by."""
     weights: dict[str, Json] | None
     """What was loaded from where; None where everything is fresh."""
 
@@ -40,9 +40,9 @@ def read_run(folder: RunFolder) -> Record:
     return Record(folder.path, config, result, curve, folder.weights())
 
 
-def _curve(file: Path, metric: str) -> tuple[tuple[int, float], ...]:
+def _curve(file: Path, metric: str) -> dict[int, float]:
     if not file.is_file():
-        return ()
+        return {}
     points = {}
     for line in read_lines(file, errors="replace"):
         try:
@@ -51,7 +51,7 @@ def _curve(file: Path, metric: str) -> tuple[tuple[int, float], ...]:
                 points[int(values["step"])] = float(values[metric])
         except (ValueError, TypeError, KeyError, AttributeError):  # a line cut short by a kill
             continue
-    return tuple(sorted(points.items()))
+    return dict(sorted(points.items()))
 
 
 @dataclass(frozen=True)
