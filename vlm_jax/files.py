@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, digests, and files of JSON."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -40,6 +41,12 @@ def flush(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def unused(path: Path) -> Path:
+    """The path or, where it exists, the first of `NAME-2`, `NAME-3` and so on that does not."""
+    names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def sha256(file: Path) -> str:

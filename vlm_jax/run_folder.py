@@ -138,7 +138,8 @@ class RunFolder:
         """What `result.json` holds; `InputError` names the file where it is damaged."""
         result = self.read_json(RESULT)
         scores = result.get("metrics")
-        if not isinstance(scores, dict) or not all(_is_score(score) for score in scores.values()):
+        numbers = (int, float, type(None))
+        if not isinstance(scores, dict) or not all(type(score) in numbers for score in scores.values()):
             raise InputError(f"{self.path / RESULT} is damaged: its metrics are no scores by name; {REPEAT}")
         return result
 
@@ -209,10 +210,6 @@ def read_config(file: Path) -> Config:
 
 def _way_out(path: Path) -> str:
     return f"put back what was there, or take it as it is with {command_name('accept')} {path} --yes"
-
-
-def _is_score(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _finite(value: object) -> object:

@@ -6,9 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import UInt8
-
 from vlm_jax.ablation.items import read_items
 from vlm_jax.ablation.records import Findings, Record
 from vlm_jax.data.images import decode_image
@@ -91,22 +88,18 @@ def _choose(variants: Sequence[Mapping[str, Item]], most: int, *, known: bool) -
 
 def _thumbnails(record: Record, wanted: set[str]) -> dict[str, bytes]:
     """The images of the test split with these ids, small."""
+    from PIL import Image
+
     thumbnails: dict[str, bytes] = {}
     if not wanted:
         return thumbnails
     for example in open_split(record.config.data, "test"):
         if example.image_id in wanted:
             pixels = decode_image(example.image, name=example.image_id, max_pixels=record.config.data.max_pixels)
-            thumbnails[example.image_id] = _png(pixels)
+            image, file = Image.fromarray(pixels), io.BytesIO()
+            image.thumbnail((SIDE, SIDE))
+            image.save(file, "PNG")
+            thumbnails[example.image_id] = file.getvalue()
         if len(thumbnails) == len(wanted):
             break
     return thumbnails
-
-
-def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    from PIL import Image
-
-    image, file = Image.fromarray(pixels), io.BytesIO()
-    image.thumbnail((SIDE, SIDE))
-    image.save(file, "PNG")
-    return file.getvalue()

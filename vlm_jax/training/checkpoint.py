@@ -4,7 +4,6 @@ Orbax writes and commits them. Here are the manifest of each (a flipped bit rest
 comparison of trees before reading, and the way back to the newest good step.
 """
 
-import itertools
 import logging
 import math
 import shutil
@@ -20,6 +19,7 @@ from jaxtyping import PyTree
 
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError, one_of
+from vlm_jax.files import unused
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.groups import json_tree
@@ -163,7 +163,7 @@ class Checkpoints:
             if not any(place.iterdir()):
                 place.rmdir()
                 continue
-            aside = place.rename(_unused(self._folder.parent / f"damaged-{place.name}"))
+            aside = place.rename(unused(self._folder.parent / f"damaged-{place.name}"))
             if place.name in lost:
                 _logger.warning("checkpoint %s has no %s: it is now %s", place.name, MANIFEST, aside)
 
@@ -238,13 +238,8 @@ class Checkpoints:
         if self._config is None or not steps:
             return
         for step in steps:
-            (self._folder / str(step)).rename(_unused(self._folder.parent / f"damaged-{step}"))
+            (self._folder / str(step)).rename(unused(self._folder.parent / f"damaged-{step}"))
         self._reopen()
-
-
-def _unused(path: Path) -> Path:
-    names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
-    return next(name for name in names if not name.exists())
 
 
 def _placed(leaf: Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
