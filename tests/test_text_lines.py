@@ -6,8 +6,7 @@ import subprocess
 import pytest
 
 from experiments import classify
-from vlm_jax.ablation.items import read_items
-from vlm_jax.ablation.records import read_run
+from vlm_jax.ablation.records import read_items, read_run
 from vlm_jax.ablation.study_report import _remembered
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.user_files.json_files import lines

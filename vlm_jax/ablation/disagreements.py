@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vlm_jax.ablation.items import read_items
-from vlm_jax.ablation.records import Findings, Record
+from vlm_jax.ablation.records import Findings, Record, read_items
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_jax.ablation.costs import Cost
-from vlm_jax.ablation.sharing import training
+from vlm_jax.ablation.run_identity import training
 from vlm_jax.ablation.statistics import Difference, Summary, differences, summary
 from vlm_jax.config.run import Config
-from vlm_jax.run_folder import METRICS, RunFolder
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import METRICS, PREDICTIONS, RunFolder
 from vlm_jax.tasks import task_class
+from vlm_jax.tasks.base import Item
 from vlm_jax.text_lines import read_lines
 from vlm_jax.types import Json
 
@@ -52,6 +54,17 @@ def _curve(file: Path, metric: str) -> dict[int, float]:
         except (ValueError, TypeError, KeyError, AttributeError):  # a line cut short by a kill
             continue
     return dict(sorted(points.items()))
+
+
+def read_items(folder: Path, task: str) -> dict[str, Item]:
+    """The items of a run's test split by their id. Raises `InputError` where the file is not there or not whole."""
+    file = RunFolder(folder).file(PREDICTIONS)
+    read = task_class(task).read_item
+    try:
+        lines = [json.loads(line) for line in read_lines(file)]
+        return {line.get("question_id", line["image_id"]): read(line) for line in lines}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise InputError(f"{file} cannot be used ({type(error).__name__}: {error}); finish the run first") from None
 
 
 @dataclass(frozen=True)

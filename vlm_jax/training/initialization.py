@@ -26,16 +26,14 @@ from vlm_jax.weights.export import TEXT_SIDE
 # Settings that decide what text weights compute, or their shapes.
 TEXT_SETTINGS = ("vocab_size", "text_feature_size", "type_vocab_size", "first_position")
 TRUNK_SETTINGS = (
-    "hidden_size",
-    "num_attention_heads",
-    "num_layers",
-    "intermediate_size",
-    "hidden_act",
-    "layer_norm_eps",
-)
-
-
+    "hidden_size", "num_attention_heads", "num_layers", "intermediate_size", "hidden_act", "layer_norm_eps",
+)  # fmt: skip
 IMAGE_SETTINGS = ("max_image_positions", "modality_type_vocab_size")
+
+
+Leaves = Mapping[str, Array | jax.ShapeDtypeStruct]
+Chosen = tuple[dict[str, np.ndarray], list[str]]
+"""Leaves of a source by the paths that they have in the model, and what was changed of them."""
 
 
 class Start(NamedTuple):
@@ -116,9 +114,7 @@ def groups(paths: Iterable[str]) -> list[str]:
     return [name for name, _ in itertools.groupby(sorted(names))]
 
 
-def _text_side(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Array | jax.ShapeDtypeStruct]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def _text_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves) -> Chosen:
     model, init = config.architecture, config.init
     if source.model is None:
         raise InputError(f"init.text {init.text} is a CNN; give it as init.image")
@@ -137,7 +133,7 @@ def _text_side(
     return _with_positions(config, chosen)
 
 
-def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> Chosen:
     """The position table in the model's length, where that is wanted."""
     path, model, way = "text/position/embedding", config.architecture, config.init.positions
     table, length = chosen[path], model.max_position_embeddings
@@ -161,9 +157,7 @@ def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> tuple[
     return chosen | {path: stretched}, [f"positions interpolated from {len(table)} to {length}"]
 
 
-def _image_side(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Array | jax.ShapeDtypeStruct]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def _image_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves) -> Chosen:
     name = config.init.image
     if source.image is None or source.input is None:
         raise InputError(f"init.image {name} has no CNN; give it as init.text")
@@ -190,9 +184,7 @@ def _image_side(
     return {path: leaf for path, leaf in source.leaves.items() if path.startswith("image/")}, notes
 
 
-def _whole_model(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Array | jax.ShapeDtypeStruct]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def _whole_model(config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves) -> Chosen:
     name, model = config.init.model, config.architecture
     if source.model is None or source.family not in ("run", "visual_bert"):
         raise InputError(f"init.model {name} is no whole model; it can be init.text or init.image (--init.kind parts)")

@@ -16,7 +16,7 @@ from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.class_detection import OPTION, Published, class_of, contents_of, require_own_prefix
 from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedFile, is_untied, table_names, unused_biases
 from vlm_jax.weights.labels import labels_of
-from vlm_jax.weights.preprocessor import with_preprocessor
+from vlm_jax.weights.preprocessor import read_preprocessor
 from vlm_jax.weights.settings_files import SettingsFiles, read_settings_files
 from vlm_jax.weights.source import NO_CHANGES, Changes, Source
 from vlm_jax.weights.tables import convert_tensors, trunk_names
@@ -136,7 +136,7 @@ def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     settings_files = read_settings_files(source.folder)
     labels_of(source.config, architecture.classes)  # refused where they do not fit
     if architecture.input is not None:
-        architecture = architecture._replace(input=with_preprocessor(architecture.input, settings_files))
+        architecture = architecture._replace(input=read_preprocessor(settings_files) or architecture.input)
     return ConvertedModel(
         family,
         architecture,

@@ -7,7 +7,6 @@ data/config.py and transforms_factory.py.
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from vlm_jax.data.image_settings import CenterCrop, ImageInput, Stretch
 from vlm_jax.errors import InputError
@@ -34,22 +33,11 @@ TIMM_FILE = "config.json (pretrained_cfg)"
 _WHOLE = 384  # ConvNextImageProcessor crops below this size only
 
 
-class Preprocessor(NamedTuple):
-    """What the file says of an image's way to the network."""
+def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
+    """A CNN's input as preprocessor_config.json says; None where there is none.
 
-    size: tuple[int, int]
-    """Height and width of what the network sees."""
-    short_side: int | None
-    """What the short side is scaled to before the centre is cut out; None where both sides are scaled to `size`."""
-    resample: str
-    """Of `FILTERS`."""
-    mean: tuple[float, float, float]
-    """On a scale of 0 to 1, as `std`."""
-    std: tuple[float, float, float]
-
-
-def read_preprocessor(settings_files: SettingsFiles) -> Preprocessor | None:
-    """What preprocessor_config.json says; None where there is none. `InputError` names what is not supported."""
+    `InputError` names what is not supported.
+    """
     if PREPROCESSOR not in settings_files:
         return None
     config = settings_files[PREPROCESSOR]
@@ -68,20 +56,13 @@ def read_preprocessor(settings_files: SettingsFiles) -> Preprocessor | None:
     resample = config.get("resample")  # its default is another one in version 4 than in 5, so it has to be there
     _expect(config, "resample", isinstance(resample, int) and resample in FILTERS, f"one of {FILTERS}")
     size, short_side = _sizes(config, kind)
-    colours = (_colours(config, "image_mean", least=0.0), _colours(config, "image_std", least=1e-6))
-    return Preprocessor(size, short_side, FILTERS[resample], *colours)
-
-
-def with_preprocessor(image: ImageInput, settings_files: SettingsFiles) -> ImageInput:
-    """A CNN's input as preprocessor_config.json says; `image` where there is none."""
-    wanted = read_preprocessor(settings_files)
-    if wanted is None:
-        return image
-    if wanted.short_side is None:
-        resize = Stretch(resample=wanted.resample)
-    else:
-        resize = CenterCrop(short_side=wanted.short_side, resample=wanted.resample)
-    return ImageInput(size=wanted.size, resize=resize, mean=wanted.mean, std=wanted.std)
+    filters = {"resample": FILTERS[resample]}
+    return ImageInput(
+        size=size,
+        resize=Stretch(**filters) if short_side is None else CenterCrop(short_side=short_side, **filters),
+        mean=_colours(config, "image_mean", least=0.0),
+        std=_colours(config, "image_std", least=1e-6),
+    )
 
 
 def with_timm(image: ImageInput, config: Mapping[str, Json]) -> ImageInput:

@@ -37,13 +37,6 @@ class Row(NamedTuple):
     transform: Transform
 
 
-class ConvertedTensors(NamedTuple):
-    """Our parameters, and tensors of theirs that an export gives back as they were."""
-
-    params: Parameters
-    source_tensors: dict[str, np.ndarray]
-
-
 def _on_each_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Arrays]:
     return lambda *arrays: tuple(np.ascontiguousarray(change(array)) for array in arrays)
 
@@ -109,8 +102,8 @@ def source_names(rows: list[Row]) -> tuple[str, ...]:
 
 def convert_tensors(
     tensors: Tensors, names: Mapping[str, str], rows: list[Row], want: Mapping[str, jax.ShapeDtypeStruct], *, what: str
-) -> ConvertedTensors:
-    """Their tensors as our parameters, one after the other.
+) -> tuple[Parameters, dict[str, np.ndarray]]:
+    """Their tensors as our parameters, one after the other, and those that an export gives back as they were.
 
     `names` maps a table's name to the file's, `want` are the shapes of our model's leaves (`jax.eval_shape`). Raises
     `InputError` with the names of what is unexpected, missing or of the wrong shape.
@@ -139,7 +132,7 @@ def convert_tensors(
     problems += [f"nothing for {path}" for path in want if path not in leaves]
     if problems:
         raise InputError(f"{what} does not fit the model of its settings: {shortened(problems)}")
-    return ConvertedTensors(unflatten(leaves), source_tensors)
+    return unflatten(leaves), source_tensors
 
 
 def _check_names(tensors: Tensors, names: Mapping[str, str], rows: list[Row], what: str) -> None:
