@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
@@ -13,6 +13,9 @@ from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import EncodedExamples, ExampleEncoder
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example, LoadedBatch
+
+if TYPE_CHECKING:
+    import grain
 
 
 class TrainLoader(Iterator[LoadedBatch]):
@@ -50,7 +53,7 @@ class TrainLoader(Iterator[LoadedBatch]):
         """Time that the caller has spent waiting for batches."""
         self._batches = iter(self._pipeline(seed, batch_images, threads, read_ahead))
 
-    def _pipeline(self, seed: int, batch_images: int, threads: int, read_ahead: int) -> Any:
+    def _pipeline(self, seed: int, batch_images: int, threads: int, read_ahead: int) -> "grain.IterDataset":
         import grain
 
         order = grain.MapDataset.range(len(self._examples)).seed(seed).shuffle().repeat()

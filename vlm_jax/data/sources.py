@@ -1,9 +1,8 @@
 """Data sets by name, as sequences of undecoded examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.data.preparation import prepare
 from vlm_jax.data.settings import DataSet, Prepared, UserDataset
@@ -17,7 +16,7 @@ class Examples(Sequence[Example]):
 
     def __init__(
         self,
-        records: Sequence[dict[str, Any]],
+        records: Sequence[Mapping[str, object]],
         limit: int | None = None,
         *,
         texts: str = "questions",
@@ -38,14 +37,14 @@ class Examples(Sequence[Example]):
         return _example(self._records[position], self._texts)
 
 
-def _example(record: dict[str, Any], texts: str) -> Example:
+def _example(record: Mapping[str, object], texts: str) -> Example:
     image_id = _text(record["image_id"])
     questions = _questions(record["questions"]) if texts == "questions" else _captions(record["captions"], image_id)
     scene = _text(record["scene"]) if "scene" in record else None
     return Example(image_id, record["image"], questions[:1] if texts == "first_caption" else questions, scene)
 
 
-def _questions(fields: dict[str, Any]) -> tuple[Text, ...]:
+def _questions(fields: Mapping[str, Sequence[bytes | str]]) -> tuple[Text, ...]:
     rows = zip(fields["question_id"], fields["text"], fields["answers"], fields["kind"], strict=True)
     return tuple(Text(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
 
@@ -58,7 +57,7 @@ def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _texts(value: Any) -> tuple[str, ...]:
+def _texts(value: bytes | str | Sequence[bytes | str]) -> tuple[str, ...]:
     return (_text(value),) if isinstance(value, bytes | str) else tuple(_text(item) for item in value)
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median_low
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
@@ -16,6 +17,10 @@ from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.generated import check_generated, image_scores
 from vlm_jax.types import Example
+
+Value = TypeVar("Value")
+Decode = Callable[[Int[np.ndarray, "N gh gw"]], UInt8[np.ndarray, "N h w 3"]]
+"""From image tokens to images."""
 
 COUNTED = 5_000  # images whose references are counted
 SCORED = {"questions": 2_000, "captions": 500, "images": 64}  # at most; a second or two each
@@ -124,7 +129,7 @@ def _score(texts: Sequence[str], examples: Sequence[Example], metric: str) -> fl
     return float(np.mean(right)) if right else 0.0
 
 
-def image_token_reach(validation: Sequence[Example], decode: Callable[[Any], np.ndarray], *, metric: str) -> list[str]:
+def image_token_reach(validation: Sequence[Example], decode: Decode, *, metric: str) -> list[str]:
     """The score of true images that went through their image tokens, where a rule can see it; examples carry image
     tokens.
 
@@ -160,7 +165,7 @@ def _sampled_note(examples: Sequence[Example]) -> str:
     return f" ({COUNTED:,} images looked at)" if len(examples) > COUNTED else ""
 
 
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
+def _spread(items: Sequence[Value], most: int) -> list[Value]:
     """All of them, or `most` at equal distances."""
     places: Iterable[int] = range(len(items))
     if len(items) > most:
