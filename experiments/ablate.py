@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from vlm_jax.command_line import run_command
-from vlm_jax.errors import InputError
 from vlm_jax.failures import check_writable_name
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
@@ -66,14 +65,15 @@ def main(argv: list[str]) -> int:
     study = studies.load_study(arguments.study)
     seeds = arguments.seeds or study.seeds
     studies.check_seeds(seeds, arguments.study)
-    running.check_jobs(arguments.jobs, arguments.devices)
+    workers = running.Workers(TRAIN, arguments.jobs, arguments.devices)
+    workers.check()
     folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{arguments.study.stem}-study").expanduser())
     check_writable_name(folder.path, "--workdir")
     folder.check()
     tables = studies.resolve(replace(study, seeds=tuple(seeds)), arguments.study, folder.finished())
     study = replace(study, seeds=tuple(dict.fromkeys((*study.seeds, *seeds, *sorted(folder.seeds(tables))))))
     every = folder.known(studies.runs(tables, study.seeds))
-    runs = _chosen([run for run in every if run.config.seed in seeds], arguments.only)
+    runs = studies.named([run for run in every if run.config.seed in seeds], arguments.only)
     if arguments.dry_run:
         print(plan(tables, runs, folder, jobs=arguments.jobs, retry=arguments.retry))
         return 0
@@ -84,9 +84,8 @@ def main(argv: list[str]) -> int:
     folder.path.mkdir(parents=True, exist_ok=True)
     with locked(folder.path):
         _print_state(runs, folder, retry=arguments.retry)
-        options = {"jobs": arguments.jobs, "devices": arguments.devices, "retry": arguments.retry}
         with stop_requests() as stopped:
-            running.execute(runs, folder, command=TRAIN, stopped=stopped, **options)
+            running.execute(runs, folder, workers, retry=arguments.retry, stopped=stopped)
             number = stopped()
         write_report(study, tables, every, folder, command=f"{command_name('ablate')} {shlex.join(argv)}")
     print_line(f"report: {folder.path / 'report.md'} and report.html beside it")
@@ -94,14 +93,6 @@ def main(argv: list[str]) -> int:
         print_line("stopped; the same command goes on from there")
         return 128 + number
     return 0 if all(folder.run(run).finished for run in runs) else 1
-
-
-def _chosen(runs: "list[Run]", only: tuple[str, ...]) -> "list[Run]":
-    chosen = [run for run in runs if not only or any(part in run.name for part in only)]
-    if not chosen:
-        names = ", ".join(run.name for run in runs[:8])
-        raise InputError(f"no run has {' or '.join(map(repr, only))} in its name; the first are: {names}")
-    return chosen
 
 
 def _print_state(runs: "list[Run]", folder: "StudyFolder", *, retry: bool) -> None:

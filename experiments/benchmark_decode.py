@@ -178,9 +178,9 @@ class Own:
             jax.config.update("jax_default_matmul_precision", "highest")  # or it would be TF32
         model = VisualLanguageModel(case.model, 1)
         image, ids = jnp.asarray(case.image), jnp.zeros((case.batch, 1, 2), jnp.int32)
-        params = jax.jit(lambda key: model.init(key, image, ids, jnp.ones(ids.shape, bool), method="token_logits"))(
-            jax.random.key(0)
-        )["params"]
+        params = jax.jit(lambda key: model.init(key, image, ids, jnp.ones(ids.shape, bool)))(jax.random.key(0))[
+            "params"
+        ]
         fresh = params["embed"]["text_fc"]
         params = shaken(params)
         params["embed"]["text_fc"] = fresh  # the identity, which BERT has not

@@ -100,11 +100,7 @@ def _generation_call(config: ImageGeneration, batch: int, generation: Masked | A
     model = VisualLanguageModel(config.architecture, codebook_size)
     ids = jnp.ones((batch, config.model.text.max_length), jnp.int32)
     shown = ids.astype(bool)
-    init = jax.jit(
-        lambda key: model.init(
-            key, jnp.zeros((1, *grid), int), ids[:1, None], shown[:1, None], method="image_token_logits"
-        )
-    )
+    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, *grid), int), ids[:1, None], shown[:1, None]))
     empty = (ids[0] * 0, jnp.arange(ids.shape[1]) < 2)
     generate = ImageTokenDecoder(
         model,

@@ -54,10 +54,11 @@ def _write_model(folder):
 
     from vlm_jax.weights.bert import BERT
     from vlm_jax.weights.converted_model import shapes
+    from vlm_jax.weights.family import PublishedFile
     from vlm_jax.weights.source import Tensors
     from vlm_jax.weights.tables import export_tensors
 
-    architecture = BERT.settings(SETTINGS, {}, Tensors([]), "BertModel", ("pooler",))
+    architecture = BERT.settings(PublishedFile(SETTINGS, {}, Tensors([]), "BertModel", ("pooler",)))
     random = np.random.default_rng(0)
     params = {
         path: random.normal(0, 0.02, leaf.shape).astype(np.float32) for path, leaf in shapes(architecture).items()

@@ -107,7 +107,7 @@ class PeerSide(Side):
     def __init__(self, config: VQA, file: Path, tf32: bool, compiled: bool) -> None:
         import torch
 
-        from .benchmark_peers import PeerTraining
+        from .benchmark_peer_training import PeerTraining
 
         self._training = PeerTraining(config, classes_of(config), np.load(file), random_batch(config))
         self._cuda = torch.cuda if torch.cuda.is_available() else None
@@ -191,9 +191,7 @@ def logits_of(task: Any, params: Any, batch: Any) -> np.ndarray:
 
     inputs = (batch.image, batch.input_ids, batch.text_mask)
     with jax.default_matmul_precision("highest"):
-        return np.asarray(
-            jax.jit(task.model.apply, static_argnames="method")({"params": params}, *inputs, method="answer_logits")
-        )
+        return np.asarray(jax.jit(lambda params: task.model.bind({"params": params}).task_logits(*inputs))(params))
 
 
 def furthest(a: np.ndarray, b: np.ndarray) -> float:

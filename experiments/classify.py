@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.data.input_images import input_images
     from vlm_jax.data.settings import MAX_PIXELS
     from vlm_jax.figures import Card, plot_contact_sheet
-    from vlm_jax.weights.converted_model import read
+    from vlm_jax.weights.import_folder import read
 
     converted = read(options.source)
     architecture = converted.architecture

@@ -94,7 +94,7 @@ def _spelled(split, changes):
 def _evaluate(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
     from vlm_jax.data.sources import open_split
     from vlm_jax.training.continuation import check_data
-    from vlm_jax.training.evaluation import commit, evaluate_run, result_files
+    from vlm_jax.training.evaluation import SplitExamples, commit, evaluate_run, result_files
     from vlm_jax.training.setup import load_trained, make_encoder
 
     config, changes = _changed(folder.config(), options.change)
@@ -103,15 +103,15 @@ def _evaluate(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
     if scoring != ImageScoring() and not config.generates_images:
         raise InputError(f"{changes[-1]} is for a task that generates images; {folder.path} is a run of {config.task}")
     encode = make_encoder(config, folder)
-    task, params, step = load_trained(config, folder, encode, which=checkpoint, scoring=scoring)
+    model = load_trained(config, folder, encode, which=checkpoint, scoring=scoring)
     splits = {name: open_split(config.data, name) for name in dict.fromkeys((split, "train"))}
     digests = check_data(config, folder, splits)
-    examples, train = (task.prepare(splits[name]) for name in (split, "train"))
-    metadata = {"checkpoint_step": step, "wall_seconds": 0.0, "commit": commit()}
+    scored = SplitExamples(split, *(model.task.prepare(splits[name]) for name in (split, "train")))
+    metadata = {"wall_seconds": 0.0, "commit": commit()}
     metadata |= {"data": {name: digest.sha256 for name, digest in digests.items()}, "history": folder.history()}
     name = _spelled(split, changes if checkpoint == "best" else [f"checkpoint={checkpoint}", *changes])
-    result = evaluate_run(task, params, examples, train, split=split, name=name, folder=folder, metadata=metadata)
-    print(f"checkpoint of step {step}; saved in {folder.path}: {', '.join(result_files(name))}")
+    result = evaluate_run(model, scored, name=name, folder=folder, metadata=metadata)
+    print(f"checkpoint of step {model.step}; saved in {folder.path}: {', '.join(result_files(name))}")
     return result
 
 

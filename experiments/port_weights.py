@@ -12,21 +12,18 @@ from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_subcommand
 from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group
 
-DESCRIPTION = "Bring published weights in, prove them, hand them back."
-
 
 class Names(Group):
     """What a source does not say itself, and names of tensors that are not as the published class has them."""
 
     source: Annotated[str, POSITIONAL]
-    """Where the weights are: a folder, a .safetensors file, owner/name@revision, or package:NAME/folder."""
+    """A folder, a .safetensors file, owner/name@revision or package:NAME/folder; to verify, an import's folder, too."""
     architecture: str | None = None
     """The class, such as BertModel or resnet50, for weights that do not name it."""
     strip_prefix: str = ""
     """A beginning of names that is taken off, as `module.` or `base_model.model.`."""
     drop_tensors: Annotated[tuple[str, ...], REPEATED] = ()
-    """A regular expression: tensors whose whole name matches it, without the prefix, are left out and recorded.
-    Give it once for each message that names one."""
+    """Leave out and record the tensors whose whole name, without the prefix, this expression matches; repeatable."""
 
 
 class Import(Names):
@@ -37,13 +34,7 @@ class Import(Names):
 
 
 class Verify(Names):
-    """Compare our model with the published one on the same input.
-
-    Exit code 0 for PASS, 1 for FAIL, 3 for NOT COMPARED.
-    """
-
-    source: Annotated[str, POSITIONAL]
-    """Where the weights are, or the folder of an import."""
+    """Compare our model with the published one on the same input; exit code 0: PASS, 1: FAIL, 3: NOT COMPARED."""
 
 
 class Export(Group):
@@ -69,93 +60,60 @@ class List(Group):
 
 
 def main(argv: list[str]) -> int:
-    commands = {"import": Import, "verify": Verify, "export": Export, "convert": Convert, "list": List}
-    options = parse_subcommand(argv, commands, prog=command_name("port_weights"), description=DESCRIPTION)
-    match options:
-        case Import():
-            return _import(options)
-        case Verify():
-            return _verify(options)
-        case Export():
-            return _export(options)
-        case Convert():
-            return _convert(options)
-    return _list()
+    runs = {Import: _import, Verify: _verify, Export: _export, Convert: _convert, List: _list}
+    commands, description = {kind.__name__.lower(): kind for kind in runs}, __doc__.partition(":")[0] + "."
+    options = parse_subcommand(argv, commands, prog=command_name("port_weights"), description=description)
+    return runs[type(options)](options) or 0
 
 
-def _import(options):
-    from vlm_jax.weights.converted_model import read, write_import
+def _import(options: Import) -> None:
+    from vlm_jax.weights.import_folder import read, write_import
 
-    converted = read(options.source, **_about(options))
+    converted = read(options.source, **_changes(options))
     write_import(converted, options.output)
-    for line in converted.class_lines:
-        print(line)
-    print(f"{converted.family.name}: {converted.parameter_count:,} parameters, sha256 {converted.origin.sha256}")
-    for line in converted.changes.lines():
-        print(line)
+    count = f"{converted.family.name}: {converted.parameter_count:,} parameters, sha256 {converted.origin.sha256}"
+    print("\n".join([*converted.class_lines, count, *converted.changes.lines()]))
     print(f"saved in {options.output}: params, tokenizer, port_report.md")
-    return 0
 
 
-def _about(options):
-    """What the options say of a source that it does not say itself."""
-    names = {"strip_prefix": options.strip_prefix, "drop_tensors": "|".join(options.drop_tensors)}
-    return names | {"class_name": options.architecture}
+def _changes(options: Names) -> dict[str, str | None]:
+    pattern = "|".join(options.drop_tensors)
+    return {"strip_prefix": options.strip_prefix, "drop_tensors": pattern, "class_name": options.architecture}
 
 
-def _verify(options):
+def _verify(options: Verify) -> int:
     from vlm_jax.weights.verify import verdict, verify
 
-    print(
-        f"{options.source}: largest differences, as a share of the largest entry (at least 1); the reference in float64"
-    )
+    print(f"{options.source}: largest differences, as a share of the largest entry (at least 1), against float64")
     checks = []
-    for check in verify(options.source, **_about(options)):
-        shown = "" if check.status == "note" else check.status
-        print(f"{check.name:20s} {check.value:44s} {shown}".rstrip(), flush=True)
+    for check in verify(options.source, **_changes(options)):
+        print(check, flush=True)
         checks.append(check)
     line, code = verdict(checks)
     print(line)
     return code
 
 
-def _export(options):
-    from vlm_jax.weights.converted_model import ABOUT, read_import
+def _export(options: Export) -> None:
+    from vlm_jax.training.pretrained import open_converted
     from vlm_jax.weights.export import export
 
-    folder = Path(options.source)
-    if (folder / ABOUT).is_file():
-        converted = read_import(folder)
-    else:
-        from vlm_jax.training.pretrained import text_side_of_run
-
-        converted = text_side_of_run(folder)
-    kind = export(converted, options.output)
-    if kind:
-        told = "".join(
-            f", with {name}={value}," for name, value in converted.family.load_options(converted.architecture).items()
-        )
-        loads = f"transformers.{kind}.from_pretrained{told} loads it"
-    else:
-        loads = f"names are those of {converted.family.about}"
-    print(f"saved in {options.output}: {loads}")
-    return 0
+    converted = open_converted(Path(options.source))
+    export(converted, options.output)
+    print(f"saved in {options.output}: {converted.family.loaded_by(converted.architecture)}")
 
 
-def _convert(options):
+def _convert(options: Convert) -> None:
     from vlm_jax.weights.pickles import convert_pickle
 
     shapes = convert_pickle(options.source, options.output)
     print(f"{len(shapes)} tensors saved in {options.output}; a config.json and tokenizer belong beside it")
-    return 0
 
 
-def _list():
+def _list(options: List) -> None:
     from vlm_jax.weights.families import FAMILIES
 
-    for family in FAMILIES.values():
-        print(f"{family.name:26s} {family.about}")
-    return 0
+    print("\n".join(f"{family.name:26s} {family.about}" for family in FAMILIES.values()))
 
 
 if __name__ == "__main__":

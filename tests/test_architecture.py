@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,38 @@ def test_a_module_imports_lower_ranks_only(path):
         assert package not in ("experiments", "configs", "tests")
         if package == "vlm_jax" and rest and rest[0] != own_rank:
             assert RANK[rest[0]] < RANK[own_rank], f"{own_rank} imports {module}"
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_at_top(path):
+    """Every module that a file needs when it is imported, be it as a name of its package."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in [*tree.body, *(inner for block in tree.body if isinstance(block, ast.If) for inner in block.body)]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+
+
+def cycle(graph):
+    """Modules that import each other, in order; empty where there are none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_module_imports_itself_over_others():
+    """Inside packages too, and for types alone."""
+    modules = {module_name(path): path for path in FILES}
+    graph = {name: set(imports_at_top(path)) & set(modules) - {name} for name, path in modules.items()}
+    assert cycle(graph) == []
+    leaf, user = "vlm_jax.decoding.trie", "vlm_jax.decoding.decoder"
+    assert leaf in graph[user] and set(cycle(graph | {leaf: {*graph[leaf], user}})) >= {leaf, user}
 
 
 def line_enders(path):

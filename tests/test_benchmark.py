@@ -24,6 +24,7 @@ from vlm_jax.types import Batch
 
 torch = pytest.importorskip("torch")
 peers = pytest.importorskip("experiments.benchmark_peers")
+peer_training = pytest.importorskip("experiments.benchmark_peer_training")
 pytestmark = pytest.mark.parity
 
 CONFIG = VQA(
@@ -73,7 +74,7 @@ def both(config, peer_config=None):
         return sums.loss / sums.weight
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
-    peer = peers.PeerTraining(peer_config or config, classes_of(config), by_path(params), arrays)
+    peer = peer_training.PeerTraining(peer_config or config, classes_of(config), by_path(params), arrays)
     return (logits_of(task, params, batch), float(value), by_path(gradient)), peer
 
 
@@ -124,7 +125,7 @@ def test_optimizer_steps_agree(schedule):
     )
     config = with_changes(CONFIG, {"optimizer": settings, "training.steps": 5})
     task, arrays, params = start(config)
-    peer = peers.PeerTraining(config, classes_of(config), by_path(params), arrays)
+    peer = peer_training.PeerTraining(config, classes_of(config), by_path(params), arrays)
     optimizer = make_optimizer(settings, params, steps=5)
     state = create_state(params, optimizer, ema=True)
     step = jax.jit(make_step(config, task.loss_sums, optimizer, params))

@@ -49,7 +49,7 @@ def make_batch():
 
 def loss_sums(params, batch, keys):
     inputs = (batch.image, batch.input_ids, batch.text_mask)
-    logits = MODEL.apply({"params": params}, *inputs, keys=keys, method="answer_logits")
+    logits = MODEL.apply({"params": params}, *inputs, keys=keys, method="task_logits")
     return batch_sums(logits, batch, label_smoothing=0.0)
 
 

@@ -17,7 +17,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import verify as proofs
-from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.import_folder import read
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,7 +5,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -35,23 +35,19 @@ class Card(NamedTuple):
 
 def plot_contact_sheet(items: Sequence[Card], path: Path, *, title: str) -> None:
     """Write a PNG of cards: an image, its question, the answer given, right or wrong, and the reference answer."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(COLUMNS, max(2, len(items)))
     rows = -(-max(1, len(items)) // columns)
     width = GAP + columns * (CARD_WIDTH + GAP)
     height = HEADER + rows * (CARD_WIDTH + TEXT_HEIGHT + GAP)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a glyph that no font has is drawn as a box
-        figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
-        canvas = _Canvas(figure, FigureCanvasAgg(figure).get_renderer())
-        canvas.text(title, GAP, height - 0.42, max_width=width - 2 * GAP, size=14.0, colour=INK, bold=True)
+        canvas = _Canvas(width, height)
+        canvas.text(title, GAP, height - 0.42, width - 2 * GAP, _Style(14.0, bold=True))
         for number, item in enumerate(items):
             row, column = divmod(number, columns)
             left = GAP + column * (CARD_WIDTH + GAP)
             canvas.card(item, left, height - HEADER - (row + 1) * (CARD_WIDTH + TEXT_HEIGHT + GAP) + GAP)
-        figure.savefig(path)
+        canvas.figure.savefig(path)
 
 
 def thumbnail(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
@@ -69,13 +65,26 @@ def side_by_side(*images: UInt8[np.ndarray, "h _ 3"]) -> UInt8[np.ndarray, "h _ 
     return np.concatenate([part for image in images for part in (gap, image)][1:], axis=1)
 
 
+class _Style(NamedTuple):
+    """The looks of a text; its size is in points."""
+
+    size: float
+    colour: str = INK
+    bold: bool = False
+    align: str = "left"
+    lines: int = 1
+
+
 class _Canvas:
     """A figure whose coordinates are inches from its lower left corner."""
 
-    def __init__(self, figure: Any, renderer: Any) -> None:
+    def __init__(self, width: float, height: float) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
         from matplotlib.font_manager import get_font_names
 
-        self.figure, self._renderer = figure, renderer
+        self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
+        self._renderer = FigureCanvasAgg(self.figure).get_renderer()
         installed = set(get_font_names())
         self._fonts = ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)]
 
@@ -87,59 +96,38 @@ class _Canvas:
         self._box(left, below, CARD_WIDTH, CARD_WIDTH, MAT)
         self._image(item.image, left, below)
         self._box(left, below - 0.05, CARD_WIDTH, 0.05, colour)
-        place = {"left": left + PADDING, "max_width": CARD_WIDTH - 2 * PADDING}
+        left, max_width = left + PADDING, CARD_WIDTH - 2 * PADDING
         mark = {True: "✓ ", False: "✗ ", None: ""}[item.correct]
         sure = "" if item.probability is None else f"{item.probability:.0%}"
-        max_width = place["max_width"] - 0.36 * bool(sure)
         ink = INK if item.correct is None else colour
         if item.question:
-            self.text(item.question, bottom=below - 0.23, size=8.5, colour=INK, lines=2, **place)
-            answer = {"colour": ink, "lines": 1 if item.answers else 2}
-            self.text(
-                mark + item.prediction,
-                place["left"],
-                bottom + 0.32,
-                max_width=max_width,
-                size=10.0,
-                bold=True,
-                **answer,
-            )
+            self.text(item.question, left, below - 0.23, max_width, _Style(8.5, lines=2))
+            answer = _Style(10.0, ink, bold=True, lines=1 if item.answers else 2)
+            self.text(mark + item.prediction, left, bottom + 0.32, max_width - 0.36 * bool(sure), answer)
         else:
-            self.text(mark + item.prediction, bottom=below - 0.22, size=8.5, colour=ink, lines=3, **place)
-        self.text(
-            sure, left + CARD_WIDTH - PADDING, bottom + 0.32, max_width=0.6, size=8.5, colour=FAINT, align="right"
-        )
+            self.text(mark + item.prediction, left, below - 0.22, max_width, _Style(8.5, ink, lines=3))
+        self.text(sure, left + max_width, bottom + 0.32, 0.6, _Style(8.5, FAINT, align="right"))
         if item.answers:
             reference = max(set(item.answers), key=lambda answer: (item.answers.count(answer), answer))
             lines = 1 if item.question else 2
             first = bottom + 0.11 + (lines - 1) * LINE
-            self.text(f"reference: {reference}", bottom=first, size=8.0, colour=FAINT, lines=lines, **place)
+            self.text(f"reference: {reference}", left, first, max_width, _Style(8.0, FAINT, lines=lines))
 
-    def text(
-        self,
-        text: str,
-        left: float,
-        bottom: float,
-        *,
-        max_width: float,
-        size: float,
-        colour: str,
-        bold: bool = False,
-        align: str = "left",
-        lines: int = 1,
-    ) -> None:
+    def text(self, text: str, left: float, bottom: float, max_width: float, style: "_Style") -> None:
         """Lines of text from a base line downwards, wrapped and cut to the room that there is."""
         from matplotlib.font_manager import FontProperties
 
-        font = FontProperties(family=self._fonts, size=size, weight="bold" if bold else "normal")
+        weight = "bold" if style.bold else "normal"
+        font = FontProperties(family=self._fonts, size=style.size, weight=weight)
 
         def fits(line: str) -> bool:
             pixels = self._renderer.get_text_width_height_descent(line, font, ismath=False)[0]
             return pixels <= max_width * self.figure.dpi
 
-        for number, line in enumerate(wrap(text, fits, lines=lines)):
+        looks = {"fontproperties": font, "color": style.colour, "ha": style.align, "va": "baseline"}
+        for number, line in enumerate(wrap(text, fits, lines=style.lines)):
             x, y = self._place(left, bottom - number * LINE)
-            self.figure.text(x, y, line, fontproperties=font, color=colour, ha=align, va="baseline", parse_math=False)
+            self.figure.text(x, y, line, parse_math=False, **looks)
 
     def _image(self, image: np.ndarray, left: float, bottom: float) -> None:
         axes = self.figure.add_axes((*self._place(left, bottom), *self._place(CARD_WIDTH, CARD_WIDTH)))

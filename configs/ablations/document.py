@@ -12,12 +12,12 @@ def get_study() -> Study:
         question="What does each choice bring: one sequence, a linear projection, the CNN's grid, positions of cells?",
         finding=(
             "Of the design's choices two show after 400 steps: without the CNN, on patches of 16 pixels, accuracy is "
-            "3.7 points lower, at a third of the work, and an image side that sees the words is 2.0 points higher, at"
-            " twice the work (called by three seeds of the base that are closer together than its five in the study "
-            "of fusions are: to be taken with care). Words that ask the image's keys from a stream of their own end "
-            "2.5 points higher, cells projected by two matrices 1.4, cells without positions 0.8, which three seeds "
-            "do not tell from nothing; five seeds tell the first of them (study of fusions). All questions are about "
-            "the one shape in the image, so that where it stands cannot matter here."
+            "3.7 points lower, at a third of the work, and an image side that sees the words is 2.0 points higher, at "
+            "twice the work (called by three seeds of the base that are closer together than its five in the study of "
+            "fusions are: to be taken with care). Words that ask the image's keys from a stream of their own end 2.5 "
+            "points higher, cells projected by two matrices 1.4, cells without positions 0.8, which three seeds do not "
+            "tell from nothing; five seeds tell the first of them (study of fusions). All questions are about the one "
+            "shape in the image, so that where it stands cannot matter here."
         ),
         comparisons=(
             Comparison(

@@ -4,6 +4,8 @@ Command: python -m experiments.ablate configs/ablations/fusion_relations.py
 Time: 25 runs of one to three minutes on one core, 38 minutes in all.
 """
 
+from functools import partial
+
 from vlm_jax.ablation.study import Comparison, Study, vary
 
 # What co_attention can do in six minutes, which is the beginning: docs/results.md goes on from there.
@@ -14,7 +16,9 @@ COMMON = {
     "training.evaluate_every": 50,
     "optimizer.warmup_steps": 50,
 }
+FUSIONS = {"model.fusion.kind": ["cross", "co_attention", "late"]}
 METRICS = ("accuracy", "accuracy/relational", "accuracy/non_relational")
+sort_of_clevr = partial(Comparison, base="../sort_of_clevr.py", common=COMMON, metrics=METRICS)
 
 
 def get_study() -> Study:
@@ -28,21 +32,12 @@ def get_study() -> Study:
             "docs/results.md has longer runs, of one seed each."
         ),
         comparisons=(
-            Comparison(
-                title="Sort-of-CLEVR, 250 steps, equal depth",
-                base="../sort_of_clevr.py",
-                variants=vary({"model.fusion.kind": ["cross", "co_attention", "late"]}),
-                common=COMMON,
-                metrics=METRICS,
-            ),
+            sort_of_clevr("Sort-of-CLEVR, 250 steps, equal depth", variants=vary(FUSIONS)),
             # Without co_attention, whose image side is computed for each of an image's twenty questions.
-            Comparison(
-                title="Sort-of-CLEVR, 250 steps, equal FLOPs",
-                base="../sort_of_clevr.py",
+            sort_of_clevr(
+                "Sort-of-CLEVR, 250 steps, equal FLOPs",
                 variants=vary({"model.fusion.kind": ["cross", "late"]}),
-                common=COMMON,
                 match="flops",
-                metrics=METRICS,
             ),
         ),
         seeds=(0, 1, 2, 3, 4),

@@ -11,14 +11,14 @@ def get_study() -> Study:
     return Study(
         question="Which quantizer keeps most of an image, in codes that do not change with its noise?",
         finding=(
-            "After 2,000 steps rounded numbers keep 0.5 dB more of an image than a learned codebook of as many "
-            "codes, and an encoder that looks around its cell 0.6 dB more than one that does not. Beside that, of the"
-            " codes that stay under noise the learned codebook has 12.7 points fewer, looking around 2.9 fewer, and "
-            "noise on what is encoded 2.9 more (it uses codes less evenly: perplexity 81, not 106). The learned "
-            "codebook has most of its codes in use (95 %, where rounded numbers have 68 to 72 %: three seeds do not "
-            "tell these apart) and uses them more evenly (perplexity 556, there 81 to 160); that buys no fidelity "
-            "yet. Which codes are best learned by what draws them is another question (docs/results.md: those of "
-            "their cell alone)."
+            "After 2,000 steps rounded numbers keep 0.5 dB more of an image than a learned codebook of as many codes, "
+            "and an encoder that looks around its cell 0.6 dB more than one that does not. Beside that, of the codes "
+            "that stay under noise the learned codebook has 12.7 points fewer, looking around 2.9 fewer, and noise on "
+            "what is encoded 2.9 more (it uses codes less evenly: perplexity 81, not 106). The learned codebook has "
+            "most of its codes in use (95 %, where rounded numbers have 68 to 72 %: three seeds do not tell these "
+            "apart) and uses them more evenly (perplexity 556, there 81 to 160); that buys no fidelity yet. Which "
+            "codes are best learned by what draws them is another question (docs/results.md: those of their cell "
+            "alone)."
         ),
         comparisons=(
             Comparison(

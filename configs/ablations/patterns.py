@@ -13,11 +13,11 @@ def get_study() -> Study:
         finding=(
             "On easy-VQA an image side that sees the question is 2.0 points higher after 400 steps (1.2 to 2.8), for "
             "2.2 times the work of a step and twice the time. The three seeds of the side that does not see it lie "
-            "closer together here than its five in the study of fusions (84.0 and 84.7 %), where the difference would"
-            " be 1.4: to be taken with care. For captions, after 500 steps, three seeds tell nothing: where a cell "
-            "sees only those before it, as in a decoder of words, 1.9 points fewer of the captions are wholly true "
-            "(-9.3 to +5.6), and 7.1 points fewer of the things are named (-17.0 to +2.9). That is early: 27 % of the"
-            " captions are true here, 97 % after the preset's 3,000 steps."
+            "closer together here than its five in the study of fusions (84.0 and 84.7 %), where the difference would "
+            "be 1.4: to be taken with care. For captions, after 500 steps, three seeds tell nothing: where a cell sees "
+            "only those before it, as in a decoder of words, 1.9 points fewer of the captions are wholly true (-9.3 to "
+            "+5.6), and 7.1 points fewer of the things are named (-17.0 to +2.9). That is early: 27 % of the captions "
+            "are true here, 97 % after the preset's 3,000 steps."
         ),
         comparisons=(
             Comparison(

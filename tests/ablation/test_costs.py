@@ -29,7 +29,7 @@ def test_parameters_are_those_of_the_model(tiny):
 
     model = VisualLanguageModel(tiny.architecture, 13)
     inputs = (jax.numpy.zeros((1, 16, 16, 3)), jax.numpy.zeros((1, 4, 16), int), jax.numpy.ones((1, 4, 16), bool))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, method="answer_logits"))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs))
     assert cost(tiny).parameters == sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 

@@ -14,7 +14,7 @@ from vlm_jax.ablation.canvas import PALETTE, style
 from vlm_jax.ablation.costs import Cost
 from vlm_jax.ablation.disagreements import Disagreement, disagreements
 from vlm_jax.ablation.plots import by_kind, curves, effects, plots, score_by_cost
-from vlm_jax.ablation.records import Record, findings, row
+from vlm_jax.ablation.records import Findings, Record, Row
 from vlm_jax.ablation.report import Report, markdown, write
 from vlm_jax.ablation.statistics import Difference, Summary
 from vlm_jax.ablation.tables import grids
@@ -50,11 +50,11 @@ def record(
 
 def variant(label, values, *, planned=None, cost=COST, curve=((100, 0.4), (200, 0.6))):
     records = [record(value, seed, curve=curve) for seed, value in enumerate(values)]
-    return row(label, records, ("accuracy",), planned=planned or len(values), cost=cost)
+    return Row(label, records, planned=planned or len(values), cost=cost)
 
 
 def table(*rows, title="Fusion", metrics=("accuracy",), match="steps"):
-    return findings(title, rows, base="easy_vqa.py", match=match, metrics=metrics)
+    return Findings(title, rows, base="easy_vqa.py", match=match, metrics=metrics)
 
 
 def report(*tables, **changes):
@@ -185,16 +185,16 @@ def test_a_finding_is_of_all_runs(tmp_path):
 def test_runs_of_several_commits_and_machines_are_named():
     other = record(0.9)
     other.result["commit"], other.result["machine"] = "2222222", {"device": "a GPU"}
-    text = markdown(report(table(variant("a", [0.8]), row("b", [other], ("accuracy",), planned=1, cost=COST))))
+    text = markdown(report(table(variant("a", [0.8]), Row("b", [other], planned=1, cost=COST))))
     assert "Runs differ in commit: " in text and "2222222 (b 0)" in text
     assert "Runs differ in machine, so that speed, memory and time do not compare: " in text
     assert "Runs differ" not in markdown(report(CLEAR))
 
 
 def test_what_variants_change_is_shown_and_which_metric_comes_first():
-    changed = row("wide", [record(0.9)], ("accuracy",), planned=1, cost=COST, changes=(("model.hidden_size", 64),))
+    changed = Row("wide", [record(0.9)], planned=1, cost=COST, changes=(("model.hidden_size", 64),))
     rows = (variant("a", [0.8]), changed)
-    comparison = findings("t", rows, base="x.py", match="steps", metrics=("accuracy", "loss"), common=(("seed", 3),))
+    comparison = Findings("t", rows, base="x.py", match="steps", metrics=("accuracy", "loss"), common=(("seed", 3),))
     text = markdown(report(comparison))
     assert (
         "| wide | model.hidden_size=64 |" in text and "| a | nothing |" in text and "Of all variants: seed=3." in text
@@ -211,7 +211,7 @@ def generated_row(label, scores, *, evaluate_every=100, scored_alone=False, **ge
     records = [record(value, seed, config=config) for seed, value in scores.items()]
     for run_record in records:
         run_record.result["trained_as"] = "another" if scored_alone else None
-    return row(label, records, ("accuracy",), planned=3, cost=COST, changes=tuple(generation.items()))
+    return Row(label, records, planned=3, cost=COST, changes=tuple(generation.items()))
 
 
 def test_decoding_settings_of_a_shared_training_are_compared_by_seed():
@@ -261,7 +261,7 @@ def test_permutation_p_needs_six_seeds():
 
 
 def test_matching_reports_its_choice():
-    chosen = row("cross", [], ("accuracy",), planned=1, cost=COST, chosen="layers 4 -> 3")
+    chosen = Row("cross", [], planned=1, cost=COST, chosen="layers 4 -> 3")
     text = markdown(report(table(variant("concat", [0.8]), chosen, match="flops")))
     assert "FLOPs of an optimizer step within 5 %" in text and "layers 4 -> 3 |" in text
     assert "matching changed" not in markdown(report(CLEAR))
@@ -270,7 +270,7 @@ def test_matching_reports_its_choice():
 def test_differing_settings_are_listed():
     longer = record(0.8)
     longer = longer._replace(config=with_changes(longer.config, {"training.steps": 7}))
-    text = markdown(report(table(variant("a", [0.8]), row("b", [longer], ("accuracy",), planned=1, cost=COST))))
+    text = markdown(report(table(variant("a", [0.8]), Row("b", [longer], planned=1, cost=COST))))
     steps = record(0.8).config.training.steps
     assert f"Alike: data. Not alike: training.steps ({steps}, 7)." in text
     assert "Alike: optimizer steps and batches, data." in markdown(report(CLEAR))
@@ -280,9 +280,7 @@ def test_the_origin_of_weights_is_told():
     source = {"setting": "init.text", "source": "package:mini/model", "family": "bert", "sha256": "53aa51"}
     source |= {"taken": ["text"], "left_behind": ["head"], "changed": ["positions cut from 512 to 32"]}
     converted = record(0.8, weights={"sources": [source], "fresh": ["image"]})
-    text = markdown(
-        report(table(variant("fresh", [0.8]), row("ported", [converted], ("accuracy",), planned=1, cost=COST)))
-    )
+    text = markdown(report(table(variant("fresh", [0.8]), Row("ported", [converted], planned=1, cost=COST))))
     assert "| fresh | nothing: everything freshly initialised |" in text
     for part in ("package:mini/model (bert): text; positions cut", "left behind: head", "initialised: image", "53aa51"):
         assert part in text
@@ -341,7 +339,7 @@ def test_weights_that_all_have_are_told_once_and_controls_of_what_is_compared():
     def named(label, *baselines):
         run_record = record(0.8)
         run_record.result["metrics"] = {"accuracy": 0.8} | {f"baseline/{name}": 0.1 for name in baselines}
-        return row(label, [run_record], ("accuracy",), planned=1, cost=COST)
+        return Row(label, [run_record], planned=1, cost=COST)
 
     for baselines, shown in (
         (("constant/accuracy", "constant/length", "majority"), ["constant/accuracy", "majority"]),
@@ -360,7 +358,7 @@ def test_what_runs_were_warned_of_is_in_both_reports(tmp_path):
         run_record._replace(result=run_record.result | {"warnings": warned[run_record.config.seed]})
         for run_record in records
     ]
-    comparison = table(row("a", records, ("accuracy",), planned=3, cost=COST), variant("b", [0.7, 0.8, 0.9]))
+    comparison = table(Row("a", records, planned=3, cost=COST), variant("b", [0.7, 0.8, 0.9]))
     (grid,) = [grid for grid in grids(comparison) if grid.title == "Warnings"]
     assert [columns[:2] for columns in grid.rows] == [("a", "0, 1"), ("a", "1")]
     text, page = markdown(report(comparison)), page_of(report(comparison), tmp_path)
@@ -380,7 +378,7 @@ def test_curves_are_plotted_at_the_steps_that_all_seeds_have(monkeypatch):
 
     monkeypatch.setattr(Axes, "fill_between", lambda self, *values, **style: bands.append(values))
     other = variant("longer", [0.8], curve=(*long, (400, 0.7)))
-    assert "<svg" in curves(table(row("uneven", records, ("accuracy",), planned=3, cost=COST), other)).svg
+    assert "<svg" in curves(table(Row("uneven", records, planned=3, cost=COST), other)).svg
     (steps, low, high), (others, *_) = bands
     assert steps == [100, 200] and others == [100, 200, 300, 400]
     np.testing.assert_allclose(low, [20, 40])
@@ -399,13 +397,13 @@ def test_no_spread_and_unusual_labels_are_plotted():
     kinds = [record(0.8, seed, yes_no=1.0, **{"日本": 0.0}) for seed in range(3)]
     labels = "_hidden 日本 $x_{$", "x" * 200
     costs = Cost(10, None), Cost(10_000, None)
-    rows = [row(label, kinds, ("accuracy",), planned=3, cost=cost) for label, cost in zip(labels, costs, strict=True)]
+    rows = [Row(label, kinds, planned=3, cost=cost) for label, cost in zip(labels, costs, strict=True)]
     assert len(plots(table(*rows))) == 4
 
 
 def test_twelve_variants_have_different_styles():
     rows = [
-        row(f"widths={n}", [record(0.5 + n / 40 + s / 100, s, a=0.5) for s in range(2)], ("accuracy",), planned=2,
+        Row(f"widths={n}", [record(0.5 + n / 40 + s / 100, s, a=0.5) for s in range(2)], planned=2,
             cost=Cost(n + 1, 10 ** (6 + n // 4) + n))
         for n in range(12)
     ]  # fmt: skip
@@ -444,7 +442,7 @@ def predicted(tmp_path):
 
 
 def compared(**records):
-    return table(*(row(label, group, ("accuracy",), planned=len(group), cost=COST) for label, group in records.items()))
+    return table(*(Row(label, group, planned=len(group), cost=COST) for label, group in records.items()))
 
 
 def test_disagreements_are_those_of_the_first_shared_seed(predicted):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vlm_jax.ablation import running
-from vlm_jax.ablation.running import StudyFolder, execute
+from vlm_jax.ablation.running import StudyFolder, Workers, execute
 from vlm_jax.ablation.study import Planned, Run, Table
 from vlm_jax.config.captioning import Beam, Captioning
 from vlm_jax.config.run import TextTraining
@@ -73,7 +73,7 @@ def run(seed, *, steps=2):
 
 def test_every_run_gets_a_folder_a_config_and_a_log(command, folder):
     lines = []
-    assert execute([run(0), run(1)], folder, command=command, write_line=lines.append)
+    assert execute([run(0), run(1)], folder, Workers(command), write_line=lines.append)
     for entry in (run(0), run(1)):
         assert folder.run(entry).finished
         assert (folder.path / "configs" / f"{entry.name}.json").read_text() == to_json(entry.config)
@@ -83,16 +83,16 @@ def test_every_run_gets_a_folder_a_config_and_a_log(command, folder):
 
 
 def test_finished_runs_are_skipped(command, folder):
-    execute([run(0)], folder, command=command, write_line=print)
+    execute([run(0)], folder, Workers(command), write_line=print)
     before = folder.log(run(0)).read_text()
     lines = []
-    assert execute([run(0), run(1)], folder, command=command, write_line=lines.append)
+    assert execute([run(0), run(1)], folder, Workers(command), write_line=lines.append)
     assert folder.log(run(0)).read_text() == before and lines[0].startswith("2/2  seed=1: finished")
 
 
 def test_a_failed_run_stops_no_other_and_is_tried_again_on_request(command, folder):
     runs, lines = [run(13), run(0)], []
-    assert execute(runs, folder, command=command, write_line=lines.append)
+    assert execute(runs, folder, Workers(command), write_line=lines.append)
     assert folder.run(run(0)).finished and not folder.run(run(13)).finished
     assert lines[0].startswith("1/2  seed=13: failed (error: thirteen)")
     assert folder.error(run(13)).splitlines()[::2] == [
@@ -100,25 +100,25 @@ def test_a_failed_run_stops_no_other_and_is_tried_again_on_request(command, fold
         folder.log(run(13)).read_text().splitlines()[0],
     ]
     lines.clear()
-    execute(runs, folder, command=command, write_line=lines.append)
+    execute(runs, folder, Workers(command), write_line=lines.append)
     assert not lines, "left alone"
     (folder.run(run(13)).path / "mended").touch()
-    execute(runs, folder, command=command, retry=True, write_line=lines.append)
+    execute(runs, folder, Workers(command), retry=True, write_line=lines.append)
     assert folder.run(run(13)).finished and folder.error(run(13)) is None
 
 
 def test_a_killed_run_is_no_failure(command, folder):
     lines = []
-    execute([run(9)], folder, command=command, write_line=lines.append)
+    execute([run(9)], folder, Workers(command), write_line=lines.append)
     assert "killed by SIGKILL" in lines[0] and folder.error(run(9)) is None
-    execute([run(6)], folder, command=command, write_line=lines.append)
+    execute([run(6)], folder, Workers(command), write_line=lines.append)
     assert "failed" in lines[1] and "ended with code -6" in folder.error(run(6)), "one that aborts is one"
 
 
 def test_a_run_that_a_signal_stopped_is_no_failure(command, folder):
     """Each of Ctrl-C, SIGTERM and a closed terminal has its exit code."""
     lines, runs = [], [run(code) for code in (129, 130, 143)]
-    execute(runs, folder, command=command, write_line=lines.append)
+    execute(runs, folder, Workers(command), write_line=lines.append)
     assert ["stopped; the next call goes on" in line for line in lines] == [True] * 3
     assert [folder.error(entry) for entry in runs] == [None] * 3
 
@@ -129,14 +129,14 @@ def test_a_run_that_the_kernel_killed_has_failed(command, folder, tmp_path, monk
     monkeypatch.setattr(running, "KERNEL_COUNTS", counts)
     fake, lines = Path(command[1]), []
     fake.write_text(FAKE.replace("os.kill(", f"pathlib.Path({str(counts)!r}).write_text('oom_kill 4'); os.kill("))
-    execute([run(9)], folder, command=command, write_line=lines.append)
+    execute([run(9)], folder, Workers(command), write_line=lines.append)
     assert "failed (killed, it seems for lack of memory)" in lines[0] and "memory" in folder.error(run(9))
-    execute([run(9)], folder, command=command, write_line=lines.append)
+    execute([run(9)], folder, Workers(command), write_line=lines.append)
     assert len(lines) == 1, "left alone until requested to retry"
 
 
 def test_a_run_is_known_by_its_config_whatever_it_is_called(command, folder):
-    execute([run(0)], folder, command=command, write_line=print)
+    execute([run(0)], folder, Workers(command), write_line=print)
     (folder.run(run(0)).path / "config.json").write_text(to_json(run(0).config))
     (folder.path / "runs" / "old").mkdir()
     (folder.path / "runs" / "old" / "config.json").write_text('{"gone": 1}')
@@ -220,7 +220,7 @@ def test_several_at_a_time_share_the_cores(command, folder, monkeypatch):
     if len(cores) < 2:
         pytest.skip("one core")
     began = time.monotonic()
-    execute([run(0, steps=10), run(1, steps=10)], folder, command=command, jobs=2, devices=("0", "3"), write_line=print)
+    execute([run(0, steps=10), run(1, steps=10)], folder, Workers(command, 2, ("0", "3")), write_line=print)
     assert time.monotonic() - began < 10
     logs = [folder.log(run(seed)).read_text().splitlines()[0] for seed in (0, 1)]
     core_sets = [set(json.loads(line.split(" device")[0].removeprefix("cores "))) for line in logs]
@@ -263,7 +263,7 @@ def trained_alone(command, folder, runs, **options):
     Path(command[1]).write_text(FAKE_CHECKPOINTS)
     for entry in runs:  # which a training writes
         assert not folder.run(entry).finished
-    assert execute(runs, folder, command=command, write_line=print, **options)
+    assert execute(runs, folder, Workers(command, **options), write_line=print)
     assert all(folder.run(entry).finished for entry in runs)
     return [entry.name for entry in runs if "scored alone" not in folder.log(entry).read_text()]
 
@@ -352,12 +352,12 @@ def test_impossible_numbers_of_jobs_are_refused():
         if jobs == 2 and len(os.sched_getaffinity(0)) < 2:
             continue
         with pytest.raises(InputError, match=message):
-            running.check_jobs(jobs, devices)
+            running.Workers((), jobs, devices).check()
 
 
 STUDY = """
 import sys
-from vlm_jax.ablation.running import StudyFolder, execute
+from vlm_jax.ablation.running import StudyFolder, Workers, execute
 from vlm_jax.ablation.study import Run
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.vqa import VQA
@@ -366,7 +366,7 @@ from pathlib import Path
 run = Run("long", VQA(training=TextTraining(steps=int(sys.argv[3]))))
 with stop_requests() as stopped:
     command = (sys.executable, sys.argv[2])
-    print("ended", execute([run], StudyFolder(Path(sys.argv[1])), command=command, stopped=stopped), flush=True)
+    print("ended", execute([run], StudyFolder(Path(sys.argv[1])), Workers(command), stopped=stopped), flush=True)
 """
 
 

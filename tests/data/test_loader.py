@@ -13,7 +13,7 @@ import pytest
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.data.images import decode_image, normalise, resize_image
-from vlm_jax.data.loader import TrainLoader, evaluation_batches
+from vlm_jax.data.loader import ReadAhead, Shard, TrainLoader, evaluation_batches
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example, Text
@@ -36,7 +36,7 @@ def make(splits, encoder):
     made = []
 
     def loader(examples=None, encode=None, **options):
-        options = {"seed": 3, "batch_images": 8, "threads": 2, "read_ahead": 4} | options
+        options = {"seed": 3, "batch_images": 8, "read_ahead": ReadAhead(2, 4)} | options
         made.append(TrainLoader(splits["train"][:50] if examples is None else examples, encode or encoder(), **options))
         return made[-1]
 
@@ -101,8 +101,8 @@ def test_questions_are_sampled_anew_without_replacement(make, splits, encoder):
 
 def test_seed_and_step_decide_everything(make):
     first = take(make(), 20)
-    assert_equal(first, take(make(threads=1, read_ahead=1), 20))
-    assert_equal(first, take(make(threads=4, read_ahead=16), 20))
+    assert_equal(first, take(make(read_ahead=ReadAhead(1, 1)), 20))
+    assert_equal(first, take(make(read_ahead=ReadAhead(4, 16)), 20))
     other = take(make(seed=4), 20)
     assert [loaded.text_ids for loaded in other] != [loaded.text_ids for loaded in first]
     orders = [[loaded.text_ids for loaded in take(make(seed=seed, batch_images=10), 10)] for seed in (7, 8)]
@@ -123,13 +123,13 @@ def test_augmentation_is_in_the_batch_and_changes(make, splits, encoder):
 @pytest.mark.parametrize("taken", [0, 1, 9, 23])
 def test_restoring_is_exact_while_reading_ahead(make, taken):
     batches = take(make(), 35)
-    loader = make(read_ahead=8)
+    loader = make(read_ahead=ReadAhead(2, 8))
     take(loader, taken)
     time.sleep(0.1)  # let the threads run ahead
     state = json.loads(json.dumps(loader.state()))
     assert state["step"] == taken
     take(loader, 3)
-    fresh = make(read_ahead=2)
+    fresh = make(read_ahead=ReadAhead(2, 2))
     take(fresh, 5)  # a loader already in use can go anywhere, too
     fresh.restore(state)
     assert_equal(take(fresh, 12), batches[taken : taken + 12])
@@ -154,7 +154,7 @@ def test_restoring_another_order_is_refused(make, splits):
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_the_global_batch(make, processes):
     batches = take(make(), 9)
-    parts = [take(make(process_index=index, process_count=processes), 9) for index in range(processes)]
+    parts = [take(make(shard=Shard(index, processes)), 9) for index in range(processes)]
     for step, loaded in enumerate(batches):
         mine = [part[step] for part in parts]
         assert [row for part in mine for row in part.text_ids] == loaded.text_ids
@@ -165,7 +165,7 @@ def test_processes_share_the_global_batch(make, processes):
 
 def test_impossible_loaders_are_refused(make):
     for options, message in (
-        ({"process_count": 3}, "3 processes; the nearest batch is 9"),
+        ({"shard": Shard(count=3)}, "3 processes; the nearest batch is 9"),
         ({"examples": []}, "no image"),
     ):
         with pytest.raises(InputError, match=message):

@@ -42,7 +42,7 @@ def model(request):
     fusion, attention_pattern = request.param
     changes = {"fusion": fusion, "attention_pattern": attention_pattern}
     module = VisualLanguageModel(with_changes(SETTINGS, changes), CODEBOOK_SIZE)
-    params = random_parameters(module.init, NUM_IMAGES, IDS, MASK, std=0.3, method="image_token_logits")
+    params = random_parameters(module.init, NUM_IMAGES, IDS, MASK, std=0.3)
     params = jax.tree.map(jnp.asarray, params)
     return jax.jit(module.apply, static_argnames=("method", "grid")), params, module
 
@@ -54,9 +54,9 @@ def test_each_token_is_predicted_from_the_token_before_it():
 
 def test_a_prompt_that_was_read_changes_nothing(model):
     apply, params, _ = model
-    whole = apply(params, NUM_IMAGES, IDS, MASK, method="image_token_logits")
+    whole = apply(params, NUM_IMAGES, IDS, MASK, method="task_logits")
     prompt = apply(params, IDS, MASK, method="prefill_prompt")
-    again = apply(params, prompt, NUM_IMAGES, method="prefilled_token_logits")
+    again = apply(params, prompt, NUM_IMAGES, method="image_token_logits")
     np.testing.assert_allclose(jax.nn.log_softmax(again), jax.nn.log_softmax(whole), atol=1e-5)
 
 
@@ -64,20 +64,20 @@ def test_a_prompt_that_was_read_changes_nothing(model):
 def test_the_cache_changes_nothing_and_no_code_peeks(model):
     apply, params, module = model
     whole = jax.nn.log_softmax(
-        apply(params, shift_right(NUM_IMAGES, mask_id=CODEBOOK_SIZE), IDS, MASK, method="image_token_logits")
+        apply(params, shift_right(NUM_IMAGES, mask_id=CODEBOOK_SIZE), IDS, MASK, method="task_logits")
     )
     prompt = apply(params, IDS, MASK, method="prefill_prompt")
     flat = shift_right(NUM_IMAGES, mask_id=CODEBOOK_SIZE).reshape(2, -1)
     for sizes in ((1,) * NUM_TOKENS, (2, 1, 3)):
-        cache, found = module.empty_image_token_cache(2, 1, NUM_TOKENS), []
+        cache, found = module.empty_cache(2, 1, NUM_TOKENS), []
         for some in jnp.split(flat, np.cumsum(sizes)[:-1], axis=1):
             logits, cache = apply(params, prompt, cache, some, grid=GRID, method="next_image_token_logits")
             found.append(jax.nn.log_softmax(logits))
-        assert int(cache.length) == NUM_TOKENS
+        assert int(cache[0].length) == NUM_TOKENS
         np.testing.assert_allclose(jnp.concatenate(found, axis=2), whole, atol=1e-5)
     for place in range(NUM_TOKENS - 1):
         other = NUM_IMAGES.at[:, place // 3, place % 3].set((NUM_IMAGES[:, place // 3, place % 3] + 1) % CODEBOOK_SIZE)
-        moved = apply(params, shift_right(other, mask_id=CODEBOOK_SIZE), IDS, MASK, method="image_token_logits")
+        moved = apply(params, shift_right(other, mask_id=CODEBOOK_SIZE), IDS, MASK, method="task_logits")
         moved = jax.nn.log_softmax(moved)
         assert jnp.array_equal(moved[:, :, : place + 1], whole[:, :, : place + 1])
         assert not jnp.array_equal(moved[:, :, place + 1 :], whole[:, :, place + 1 :])
@@ -92,9 +92,9 @@ def test_low_temperature_takes_the_likeliest_token_each_time(model, guidance_sca
     generate = ImageTokenDecoder(module, settings, grid=GRID, codebook_size=CODEBOOK_SIZE, empty=empty)
     sampled = generate(params, IDS[:, 0], MASK[:, 0], jax.random.split(jax.random.key(4), 2))
     shown = shift_right(sampled, mask_id=CODEBOOK_SIZE)
-    given = apply(params, shown, IDS, MASK, method="image_token_logits")[:, 0]
+    given = apply(params, shown, IDS, MASK, method="task_logits")[:, 0]
     nothing = [jnp.broadcast_to(row, (2, 1, 5)) for row in empty]
-    free = apply(params, shown, *nothing, method="image_token_logits")[:, 0]
+    free = apply(params, shown, *nothing, method="task_logits")[:, 0]
     likeliest = jnp.argmax(free + guidance_scale * (given - free), axis=-1)
     np.testing.assert_array_equal(sampled.reshape(2, -1), likeliest)
 
@@ -153,7 +153,7 @@ def test_the_likeliest_candidate_is_kept_by_the_probability_of_its_codes_one_aft
         return np.asarray(generate(params, IDS[:, 0], MASK[:, 0], keys))
 
     def log_p(tokens):
-        logits = apply(params, shift_right(tokens, mask_id=CODEBOOK_SIZE), IDS, MASK, method="image_token_logits")[:, 0]
+        logits = apply(params, shift_right(tokens, mask_id=CODEBOOK_SIZE), IDS, MASK, method="task_logits")[:, 0]
         steps = np.asarray(jax.nn.log_softmax(logits))
         return [
             sum(row[g, code] for g, code in enumerate(some.ravel())) for row, some in zip(steps, tokens, strict=True)

@@ -49,7 +49,7 @@ def build(fusion, attention_pattern="prefix"):
     changes = {"fusion": fusion, "attention_pattern": attention_pattern}
     module = VisualLanguageModel(with_changes(SETTINGS, changes), 1)
     ids = jnp.zeros((3, 1, 4), jnp.int32)
-    params = random_parameters(module.init, IMAGE, ids, jnp.ones(ids.shape, bool), std=0.3, method="token_logits")
+    params = random_parameters(module.init, IMAGE, ids, jnp.ones(ids.shape, bool), std=0.3)
     return module, jax.tree.map(jnp.asarray, params)
 
 
@@ -78,7 +78,7 @@ def whole(model, ids, image=IMAGE, image_mask=None):
     length = ids.shape[-1]
     ids = jnp.pad(ids, ((0, 0), (0, 0), (0, LENGTH - length)))
     logits = compiled(module)(
-        params, image, ids, jnp.ones(ids.shape, bool), image_mask=image_mask, method="token_logits"
+        params, image, ids, jnp.ones(ids.shape, bool), image_mask=image_mask, method="task_logits"
     )
     return jax.nn.log_softmax(logits[:, :, :length])
 
@@ -120,11 +120,11 @@ def test_the_cache_changes_nothing(either, steps):
     seen = jnp.array([[True, True, True, True, True], [True, False, True, True, False], [False] * 5])
     apply = compiled(module)
     prefix = apply(params, IMAGE, image_mask=seen, method="prefill_image")
-    words, pieces = module.empty_text_cache(3, 2, 12), []
+    words, pieces = module.empty_cache(3, 2, 12), []
     for piece in jnp.split(ids, np.cumsum(steps)[:-1], axis=-1):
         logits, words = apply(params, prefix, words, piece, method="next_token_logits")
         pieces.append(jax.nn.log_softmax(logits))
-    assert int(words.length) == 9
+    assert int(words[0].length) == 9
     np.testing.assert_allclose(jnp.concatenate(pieces, axis=2), whole(either, ids, image_mask=seen), atol=1e-5)
 
 

@@ -1,6 +1,8 @@
 """Masked parallel decoding against models whose logits are known."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,34 +10,49 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vlm_jax.config.image_generation import Masked
+from vlm_jax.config.image_generation import ImageGeneration, Masked, TrainedImageTokenizer
 from vlm_jax.decoding import ImageTokenDecoder, mask_tokens, masked, token_log_probabilities
+from vlm_jax.decoding.guidance import Guided
+from vlm_jax.decoding.prefilled import PrefilledPrompts
+from vlm_jax.models.kv_cache import Prefix
+from vlm_jax.models.vlm import VisualLanguageModel
 
 CODEBOOK_SIZE, GRID, WORDS = 7, (3, 4), 5
 NUM_TOKENS = math.prod(GRID)
 EMPTY = (np.array([1, 2, 0]), np.array([True, True, False]))
 
 
-class Known:
-    """Logits by what a cell shows, and by the prompt's second word: `of(image tokens [I, gh, gw], word [I]) -> [I, G,
-    V]`."""
+class Known(VisualLanguageModel):
+    """Logits by the tokens of a grid, and by the prompt's second word: `of(tokens [I, gh, gw], word [I])`."""
 
-    def __init__(self, of):
-        self.of = of
+    of: Callable = None
 
-    def apply(self, params, *given, method):
-        if method == "prefill_prompt":
-            ids, mask = given
-            assert ids.shape[1] == mask.shape[1] == 1
-            return ids[:, 0, 1]
-        assert method == "prefilled_token_logits"
-        word, tokens = given
-        return self.of(tokens, word)[:, None]
+    def setup(self):
+        """No parameters."""
+
+    def prefill_prompt(self, ids, mask):
+        assert ids.shape[1] == mask.shape[1] == 1
+        return Prefix([], ids[:, 0, 1])
+
+    def image_token_logits(self, prefix, tokens):
+        return self.of(tokens, prefix.mask)[:, None]
+
+
+ARCHITECTURE = ImageGeneration(image_tokenizer=TrainedImageTokenizer(run=Path("none"))).architecture
+
+
+def known(of):
+    return Known(ARCHITECTURE, CODEBOOK_SIZE, of=of)
+
+
+def prefilled(of, words):
+    """A model that has encoded prompts with these words."""
+    return PrefilledPrompts(known(of), {}, Prefix([], jnp.array(words)), GRID, CODEBOOK_SIZE)
 
 
 def decoder(of, num_candidates=1, **settings):
     options = {"grid": GRID, "codebook_size": CODEBOOK_SIZE, "empty": EMPTY, "num_candidates": num_candidates}
-    return ImageTokenDecoder(Known(of), Masked(**settings), **options)
+    return ImageTokenDecoder(known(of), Masked(**settings), **options)
 
 
 def prompts(*words):
@@ -121,26 +138,14 @@ def test_chance_among_the_surest_falls_with_the_steps(monkeypatch):
 
 
 def test_guidance_goes_from_without_the_prompt_towards_with_it():
-    seen = []
-
     def of(tokens, word):
-        return jnp.where(word[:, None, None] == EMPTY[0][1], 1.0, 3.0) * jnp.ones(
-            (len(tokens), NUM_TOKENS, CODEBOOK_SIZE)
-        )
+        logit = jnp.where(word == EMPTY[0][1], 1.0, 3.0)[:, None, None]
+        return jnp.broadcast_to(logit, (len(tokens), NUM_TOKENS, CODEBOOK_SIZE))
 
-    class Watched(ImageTokenDecoder):
-        def guided(self, logits):
-            found = super().guided(logits)
-            jax.debug.callback(lambda value: seen.append(float(value)), found[0, 0, 0])
-            return found
-
-    settings = Masked(num_decoding_steps=3, guidance_scale=3.0)
-    sampled = Watched(Known(of), settings, grid=GRID, codebook_size=CODEBOOK_SIZE, empty=EMPTY)(
-        {}, *prompts(5), keys(1)
-    )
-    sampled.block_until_ready()
-    jax.effects_barrier()
-    np.testing.assert_allclose(seen, [1 + 3.0 * (3 - 1)] * 3, rtol=1e-6)
+    guided = Guided(prefilled(of, [5, 4, EMPTY[0][1], EMPTY[0][1]]), 3.0)
+    logits = guided.logits(jnp.zeros((2, *GRID), int))
+    assert guided.num_images == len(logits) == 2
+    np.testing.assert_allclose(logits, 1 + 3.0 * (3 - 1), rtol=1e-6)
 
 
 def flat(tokens, word):
@@ -242,9 +247,8 @@ def agreement(tokens):
 
 def scored(of, tokens):
     """Log-probabilities of the image tokens of whole images, given the rest."""
-    generate = decoder(of)
-    prompt = jnp.ones(len(tokens), int)
-    return token_log_probabilities(jax.jit(lambda x: masked.logits(generate, {}, prompt, x))(tokens), tokens)
+    model = prefilled(of, [1] * len(tokens))
+    return token_log_probabilities(jax.jit(lambda x: masked.pseudo_likelihood_logits(model, x))(tokens), tokens)
 
 
 def test_the_likeliest_candidate_is_kept():

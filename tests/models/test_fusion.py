@@ -182,7 +182,7 @@ def test_the_answer_alone_is_that_of_the_whole(fusion, attention_pattern, head):
     """Of the last layer only what [CLS] needs is computed; the logits stay."""
     apply, params = build(fusion, attention_pattern, head=head)
     whole = apply(params, IMAGE, IDS, MASK, image_mask=ALL_SEEN).logits
-    alone = apply(params, IMAGE, IDS, MASK, method="answer_logits")
+    alone = apply(params, IMAGE, IDS, MASK, method="task_logits")
     np.testing.assert_allclose(alone, whole[:, :, 5] if head == "per_token" else whole, atol=2e-5)
 
 
@@ -215,7 +215,7 @@ def test_a_query_that_sees_nothing_gets_nothing():
     query = jnp.ones((1, 1, 3, 2, 4))
     key = value = query.swapaxes(2, 3)
     mask = jnp.array([[True, False, False], [False, False, False], [True, True, True]])[None, None]
-    out = attend(query, key, value, mask=mask)
+    out = attend(query, [(key, value)], mask=mask)
     assert jnp.array_equal(out[0, 0, 1], jnp.zeros((2, 4)))
     assert jnp.allclose(out[0, 0, 0], 1.0)
 

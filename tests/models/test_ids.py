@@ -14,7 +14,8 @@ from tests.weights.fixtures import BY_NAME
 from vlm_jax.errors import InputError
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.pretrained import check_text
-from vlm_jax.weights.converted_model import ConvertedModel, read
+from vlm_jax.weights.converted_model import ConvertedModel
+from vlm_jax.weights.import_folder import read
 from vlm_jax.weights.verify import BOUND, score
 
 TEXT = np.array([[5, 6, 7]], np.int32)
@@ -117,7 +118,7 @@ def test_ids_of_a_model_of_ones_own():
 
     def answer(ids):
         ids = jnp.array([[ids]], jnp.int32)
-        return model.apply({"params": params}, image, ids, jnp.ones(ids.shape, bool), method="answer_logits")
+        return model.apply({"params": params}, image, ids, jnp.ones(ids.shape, bool), method="task_logits")
 
     assert str(len(own.WORDS)) in refusal(answer, [2, len(own.WORDS), 3])
     assert "positions" in refusal(answer, [5] * 21)

@@ -3,7 +3,6 @@
 import io
 import json
 import runpy
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -123,7 +122,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
             text = jnp.asarray(ids)[None, None]
             logits = task.model.apply(
                 {"params": params}, jnp.asarray(batch.image)[image : image + 1], text, jnp.ones(text.shape, bool),
-                method="token_logits",
+                method="task_logits",
             )[0, 0, :-1]  # fmt: skip
             log_p = jax.nn.log_softmax(logits)
             nll = -np.asarray(log_p)[np.arange(len(ids) - 1), ids[1:]]
@@ -191,7 +190,7 @@ def test_one_caption_for_every_image_is_warned_of(task, params):
         c._replace(hypotheses=(c.hypotheses[0]._replace(text="a cat"),)) for c in task.predict(params, examples(6))
     ]
     (warning,) = task.warnings(captions, task.score(captions))
-    assert "does not look" in warning
+    assert "ignores the image" in warning
     varied = [c._replace(hypotheses=(c.hypotheses[0]._replace(text=f"cat {n}"),)) for n, c in enumerate(captions)]
     assert task.warnings(varied, task.score(varied)) == []
     assert task.warnings(captions[:1], task.score(captions[:1])) == []  # one image has one caption
@@ -395,8 +394,7 @@ def test_the_emoji_preset_trains_everything_but_the_cnn():
     config = runpy.run_path(EMOJI)["get_config"]()
     model, ids = VisualLanguageModel(config.architecture, 1), jnp.zeros((1, 1, config.model.text.max_length), jnp.int32)
     image = jnp.zeros((1, *config.image.size, 3))
-    init = partial(model.init, method="token_logits")
-    shapes = jax.eval_shape(init, jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))["params"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image, ids, jnp.ones(ids.shape, bool))["params"]
     frozen = flatten(frozen_mask(shapes, config.optimizer))
     assert all(held == path.startswith("image/") for path, held in frozen.items())
     assert sum(frozen.values()) > 90
@@ -445,7 +443,7 @@ def test_the_log_likelihood_of_any_text(task, params):
         ids, mask = task.encode.encode_texts([text])
         text = jnp.asarray(ids[:, mask[0]])[None]
         image = jnp.asarray(make_batch([Row(task.encode(each), range(1))], task.encode, size=1).batch.image)
-        logits = task.model.apply({"params": params}, image, text, jnp.ones(text.shape, bool), method="token_logits")
+        logits = task.model.apply({"params": params}, image, text, jnp.ones(text.shape, bool), method="task_logits")
         log_p = np.asarray(jax.nn.log_softmax(logits))[0, 0, :-1]
         wanted.append(log_p[np.arange(len(log_p)), text[0, 0, 1:]].sum())
         assert text[0, 0, -1] == task.encode.tokenizer.sep_id

@@ -148,8 +148,8 @@ def test_a_reranker_reads_images_as_a_captioner_reads_files(captioning_run, caps
         reranker(pixels, ["a large ☃", "a red circle " * 9, "a red circle"])
     message = capsys.readouterr().err.splitlines()
     assert [line.split(" 'a ")[0] for line in message] == [
-        "note: the judge does not know every word of",
-        "note: the judge reads only the first 22 tokens of",
+        "note: the reranker does not know every word of",
+        "note: the reranker reads only the first 22 tokens of",
     ]
     np.testing.assert_allclose(found, task.log_likelihoods(params, examples, texts), rtol=1e-6)
 

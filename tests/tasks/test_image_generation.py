@@ -211,7 +211,7 @@ def test_the_loss_is_the_cross_entropy_of_masked_tokens(generation_run, slots, s
     places = jax.vmap(lambda key: jax.random.fold_in(key, MASK))(keys)
     shown, is_masked = mask_tokens(jnp.asarray(batch.image_tokens), places, schedule="cosine", mask_id=48)
     inputs = (shown, jnp.asarray(batch.input_ids), jnp.asarray(batch.text_mask))
-    logits = np.asarray(task.model.apply({"params": params}, *inputs, method="image_token_logits"), np.float64)
+    logits = np.asarray(task.model.apply({"params": params}, *inputs, method="task_logits"), np.float64)
     log_p = logits + np.log(weights) - np.log((weights * np.exp(logits)).sum(-1, keepdims=True))
     loss = weight = right = 0
     for image in range(3):

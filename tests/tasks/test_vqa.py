@@ -185,7 +185,7 @@ def expected_probabilities(task, params):
     each = [Row(alone(item), [place]) for item in EXAMPLES for place in range(len(item.texts))]
     batch = make_batch(each, alone, size=len(each)).batch
     inputs = (batch.image, batch.input_ids, batch.text_mask)
-    logits = jax.jit(task.model.apply, static_argnames="method")({"params": params}, *inputs, method="answer_logits")
+    logits = jax.jit(task.model.apply, static_argnames="method")({"params": params}, *inputs, method="task_logits")
     return np.asarray(jax.nn.softmax(logits[:, 0, :7]))
 
 

@@ -16,7 +16,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.trees import flatten
-from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.import_folder import read
 
 FITS = (
     "--model.hidden-size", "16", "--model.num-attention-heads", "2", "--model.num-layers", "2",
@@ -364,7 +364,7 @@ def test_a_masked_word_head_starts_a_captioner(fusion, tmp_path):
     model = captioning.Model(**{name: getattr(questions.model, name) for name in names})
     settings = captioning.Captioning(image=questions.image, model=model, init=questions.init)
     settings = with_changes(settings, {"model.fusion.kind": fusion})
-    params, record = start(settings, fresh(settings, method="token_logits"), ())
+    params, record = start(settings, fresh(settings), ())
     leaves = flatten(params)
     assert np.array_equal(leaves["head/words/bias"], weights["cls.predictions.bias"])
     kernel = weights["cls.predictions.transform.dense.weight"].T

@@ -88,11 +88,11 @@ def config(source=None, changes=None):
     return with_changes(fitting, changes or {})
 
 
-def fresh(settings, classes=3, method="answer_logits"):
+def fresh(settings, classes=3):
     """Parameters of the config's model before anything is converted."""
     model, ids = VisualLanguageModel(settings.architecture, classes), jnp.zeros((1, 1, 5), jnp.int32)
     image, mask = jnp.zeros((1, *settings.image.size, 3)), jnp.ones(ids.shape, bool)
-    return jax.tree.map(jnp.asarray, random_parameters(model.init, image, ids, mask, method=method)["params"])
+    return jax.tree.map(jnp.asarray, random_parameters(model.init, image, ids, mask)["params"])
 
 
 def save_run(folder, settings, answers=("a", "b", "c")):

@@ -11,9 +11,10 @@ from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import verify as proofs
-from vlm_jax.weights.converted_model import read, read_import, write_import
 from vlm_jax.weights.export import export
 from vlm_jax.weights.families import FAMILIES
+from vlm_jax.weights.family import PublishedFile
+from vlm_jax.weights.import_folder import read, read_import, write_import
 from vlm_jax.weights.source import Tensors, open_source
 from vlm_jax.weights.verify import Check, verdict, verify
 
@@ -146,7 +147,7 @@ def test_what_a_config_leaves_out_is_the_default_of_its_class(family):
     kind = getattr(transformers, fixtures.transformers_class(case)).config_class
     config = {name: x for name, x in fixtures.config(case).items() if name not in LEFT_OUT[family]}
     assert config.keys() < fixtures.config(case).keys()
-    model = FAMILIES[family].settings(config, {}, Tensors([]), "", ()).model
+    model = FAMILIES[family].settings(PublishedFile(config, {}, Tensors([]), "")).model
     default = kind()
     settings = {
         "layer_norm_eps": model.layer_norm_eps,

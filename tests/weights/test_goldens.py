@@ -5,7 +5,7 @@ import pytest
 
 from tests.weights import fixtures
 from tests.weights.fixtures import CASES, Fixture
-from vlm_jax.weights import converted_model as ports
+from vlm_jax.weights import import_folder as ports
 from vlm_jax.weights import verify
 from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.verify import BOUND, CNN_BOUND, converted_outputs, score

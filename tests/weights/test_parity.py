@@ -15,8 +15,8 @@ from tests.weights.fixtures import BY_NAME, CASES, Fixture
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten
 from vlm_jax.weights import cnn
-from vlm_jax.weights.converted_model import read, write_import
 from vlm_jax.weights.export import export
+from vlm_jax.weights.import_folder import read, write_import
 from vlm_jax.weights.source import INDEX, WEIGHTS
 from vlm_jax.weights.verify import verify
 

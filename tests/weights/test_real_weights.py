@@ -10,7 +10,7 @@ import pytest
 
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.packages import in_package
-from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.import_folder import read
 from vlm_jax.weights.text_encoder import TextEncoder
 from vlm_jax.weights.verify import score, verdict, verify
 

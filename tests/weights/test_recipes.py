@@ -13,7 +13,7 @@ from vlm_jax.data.image_settings import CenterCrop, ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.initialization import start
-from vlm_jax.weights.converted_model import read, read_import, write_import
+from vlm_jax.weights.import_folder import read, read_import, write_import
 from vlm_jax.weights.preprocessor import with_timm
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -14,8 +14,8 @@ from vlm_jax.errors import InputError
 from vlm_jax.run_folder import open_run
 from vlm_jax.training.acceptance import accept
 from vlm_jax.training.pretrained import open_pretrained, text_side_of_run
-from vlm_jax.weights.converted_model import read, read_import, write_import
 from vlm_jax.weights.export import export
+from vlm_jax.weights.import_folder import read, read_import, write_import
 from vlm_jax.weights.labels import labels_of
 from vlm_jax.weights.preprocessor import read_preprocessor, with_preprocessor
 from vlm_jax.weights.sentences import LEGACY, MODES, pooled, sentence_settings

@@ -17,7 +17,7 @@ from tests.weights import own
 from vlm_jax.errors import InputError
 from vlm_jax.packages import in_package
 from vlm_jax.trees import flatten
-from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.import_folder import read
 from vlm_jax.weights.source import open_source
 
 

@@ -12,8 +12,8 @@ from tests.weights import own
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import write_digests
 from vlm_jax.trees import flatten, unflatten
-from vlm_jax.weights.converted_model import read, read_import, write_import
 from vlm_jax.weights.export import export
+from vlm_jax.weights.import_folder import read, read_import, write_import
 from vlm_jax.weights.tables import export_tensors, folded_norm
 
 

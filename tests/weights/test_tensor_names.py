@@ -12,8 +12,8 @@ from tests.weights import fixtures, own
 from tests.weights.test_goldens import scores
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten
-from vlm_jax.weights.converted_model import read, read_import
 from vlm_jax.weights.export import export
+from vlm_jax.weights.import_folder import read, read_import
 from vlm_jax.weights.source import open_source
 from vlm_jax.weights.tensor_names import ANCHORS, renamed
 from vlm_jax.weights.verify import verdict, verify

@@ -6,7 +6,7 @@ import pytest
 
 from tests.weights import own
 from vlm_jax.errors import InputError
-from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.import_folder import read
 from vlm_jax.weights.text_encoder import TextEncoder
 
 

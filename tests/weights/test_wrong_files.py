@@ -15,8 +15,8 @@ import pytest
 from experiments import port_weights
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
-from vlm_jax.weights.converted_model import read
 from vlm_jax.weights.families import CLASSES, FAMILIES
+from vlm_jax.weights.import_folder import read
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "weights.md"
 needs_oracle = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is the oracle")

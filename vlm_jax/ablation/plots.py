@@ -101,7 +101,7 @@ def _curve(row: Row) -> list[tuple[int, list[float]]]:
 
 def score_by_cost(findings: Findings, metric: str) -> Plot | None:
     """The metric over the FLOPs of a whole training or, where there is no formula, over parameters."""
-    scored = [(number, row) for number, row in enumerate(findings.rows) if metric in row.scores]
+    scored = [(number, row) for number, row in enumerate(findings.rows) if row.values(metric)]
     costs = [_training_flops(row) for _, row in scored]
     what = "FLOPs of the whole training"
     if None in costs:
@@ -112,7 +112,7 @@ def score_by_cost(findings: Findings, metric: str) -> Plot | None:
     def paint(figure: Any) -> None:
         axes, scale, handles = figure.add_subplot(), _scale(metric), []
         for (number, row), cost in zip(scored, costs, strict=True):
-            score = row.scores[metric]
+            score = row.summary(metric)
             ends = whiskers(score.mean, score.low, score.high, scale)
             handles.append(axes.errorbar(cost, score.mean * scale, yerr=ends, **marked(number)))
         cost_axis(axes, costs)

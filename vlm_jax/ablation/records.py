@@ -1,10 +1,11 @@
 """What finished runs say of themselves, and what follows for a comparison: means, intervals, differences."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm_jax.ablation.costs import Cost
 from vlm_jax.ablation.sharing import training
@@ -13,6 +14,7 @@ from vlm_jax.config.run import Config
 from vlm_jax.run_folder import METRICS, RunFolder
 from vlm_jax.tasks import task_class
 from vlm_jax.text_lines import read_lines
+from vlm_jax.types import Json
 
 MADE = ("commit", "code", "versions", "machine")  # with and on what a run was made
 
@@ -22,11 +24,11 @@ class Record(NamedTuple):
 
     folder: Path
     config: Config
-    result: dict[str, Any]
+    result: dict[str, Json]
     """What `result.json` holds; empty where the run has not finished."""
     curve: tuple[tuple[int, float], ...]
     """(optimizer step, validation score), of the score that the best checkpoint is chosen by."""
-    weights: dict[str, Any] | None
+    weights: dict[str, Json] | None
     """What was loaded from where; None where everything is fresh."""
 
 
@@ -57,17 +59,14 @@ class Row:
     """A variant of a comparison: its finished runs, and their means."""
 
     label: str
-    chosen: str
-    """What matching changed; empty where nothing."""
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     """Finished runs, by seed."""
     planned: int
     """How many runs there should be."""
-    scores: dict[str, Summary]
-    """By metric; one that the runs do not have is not in it."""
-    baselines: dict[str, Summary]
     cost: Cost
-    changes: tuple[tuple[str, Any], ...] = ()
+    chosen: str = ""
+    """What matching changed; empty where nothing."""
+    changes: tuple[tuple[str, object], ...] = ()
     """(setting, value) of what it changes of the base; empty where its label says it all."""
 
     @property
@@ -95,7 +94,7 @@ class Row:
             return None
         return tuple([side[config]["metrics"][metric] for config in shared] for side in (results, other_results))
 
-    def _metadata_values(self, key: str) -> list[Any]:
+    def _metadata_values(self, key: str) -> list[Json]:
         """Of the runs that were trained themselves; of all where none was."""
         trained = [record for record in self.records if not record.result.get("trained_as")]
         return [record.result.get(key) for record in trained or self.records]
@@ -111,8 +110,19 @@ class Row:
         return None if not values or None in values else max(values)
 
     def values(self, metric: str) -> list[float]:
-        """The metric of each finished run, by seed."""
-        return [record.result["metrics"][metric] for record in self.records]
+        """The metric of each finished run, by seed; none where not all of them have it."""
+        values = [record.result["metrics"].get(metric) for record in self.records]
+        return [] if None in values else values
+
+    def summary(self, metric: str) -> Summary | None:
+        """Mean and interval of a metric; None where the runs do not have it."""
+        return summary(values) if (values := self.values(metric)) else None
+
+    @property
+    def baselines(self) -> list[str]:
+        """The baselines that all finished runs have."""
+        names = {name for record in self.records for name in record.result["metrics"] if name.startswith("baseline/")}
+        return sorted(name for name in names if self.values(name))
 
 
 @dataclass(frozen=True)
@@ -120,60 +130,23 @@ class Findings:
     """One comparison with everything that its finished runs say."""
 
     title: str
+    rows: Sequence[Row]
+    """The first is what the others are compared with."""
     base: str
     match: str
-    metrics: tuple[str, ...]
-    rows: tuple[Row, ...]
-    differences: dict[str, dict[str, Difference]]
-    """By metric and label, each variant minus the first; without those that have no finished run."""
-    common: tuple[tuple[str, Any], ...] = ()
+    metrics: Sequence[str]
+    common: tuple[tuple[str, object], ...] = ()
     """(setting, value) of what all variants change of the base."""
 
-
-def row(
-    label: str,
-    records: Sequence[Record],
-    metrics: Iterable[str],
-    *,
-    planned: int,
-    cost: Cost,
-    chosen: str = "",
-    changes: tuple[tuple[str, Any], ...] = (),
-) -> Row:
-    """A variant's row from its runs; those that have not finished count as missing."""
-    done = tuple(record for record in records if record.result)
-    shared = set.intersection(*(_numbers(record) for record in done)) if done else set()
-    scores = {name: _summary(done, name) for name in metrics if name in shared}
-    baselines = {name: _summary(done, name) for name in sorted(shared) if name.startswith("baseline/")}
-    return Row(label, chosen, done, planned, scores, baselines, cost, changes)
-
-
-def _numbers(record: Record) -> set[str]:
-    return {name for name, value in record.result["metrics"].items() if value is not None}
-
-
-def _summary(records: Sequence[Record], metric: str) -> Summary:
-    return summary([record.result["metrics"][metric] for record in records])
-
-
-def findings(
-    title: str,
-    rows: Sequence[Row],
-    *,
-    base: str,
-    match: str,
-    metrics: Sequence[str],
-    common: tuple[tuple[str, Any], ...] = (),
-) -> Findings:
-    """The comparison of rows with the first of them."""
-    compared: dict[str, dict[str, Difference]] = {}
-    for metric in metrics:
-        values: Mapping[str, list[float]] = {
-            variant.label: variant.values(metric) for variant in rows if metric in variant.scores
-        }
-        if rows[0].label in values and len(values) > 1:
-            pairs = {variant.label: variant.pairs(rows[0], metric) for variant in rows[1:] if variant.label in values}
-            compared[metric] = differences(
-                values, rows[0].label, paired={label: both for label, both in pairs.items() if both is not None}
-            )
-    return Findings(title, base, match, tuple(metrics), tuple(rows), compared, common)
+    @cached_property
+    def differences(self) -> dict[str, dict[str, Difference]]:
+        """By metric and label, each variant minus the first; without those that have no finished run."""
+        first, *others = self.rows
+        compared = {}
+        for metric in self.metrics:
+            values = {row.label: row.values(metric) for row in self.rows if row.values(metric)}
+            if first.label in values and len(values) > 1:
+                pairs = {row.label: row.pairs(first, metric) for row in others if row.label in values}
+                paired = {label: pair for label, pair in pairs.items() if pair is not None}
+                compared[metric] = differences(values, first.label, paired=paired)
+        return compared

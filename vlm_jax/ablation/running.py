@@ -174,32 +174,40 @@ class _Active(NamedTuple):
     scored_alone: bool
 
 
-def check_jobs(jobs: int, devices: Sequence[str]) -> None:
-    """Raises `InputError` where there is not a core, or a named device, for each job."""
-    cores = len(os.sched_getaffinity(0))
-    if not 1 <= jobs <= cores:
-        raise InputError(f"--jobs is {jobs}; this machine has cores for 1 to {cores}")
-    if devices and jobs > len(devices):
-        raise InputError(f"--jobs is {jobs}, and --devices names {len(devices)}; give each job a device of its own")
+@dataclass(frozen=True)
+class Workers:
+    """What trains the runs of a study, `jobs` at a time, each with its share of the cores."""
+
+    command: Sequence[str]
+    """Followed by a config file, `--workdir` and a folder it is a training."""
+    jobs: int = 1
+    devices: Sequence[str] = ()
+    """CUDA devices, one for each job."""
+
+    def check(self) -> None:
+        """Raises `InputError` where there is not a core, or a named device, for each job."""
+        cores = len(os.sched_getaffinity(0))
+        if not 1 <= self.jobs <= cores:
+            raise InputError(f"--jobs is {self.jobs}; this machine has cores for 1 to {cores}")
+        if self.devices and self.jobs > len(self.devices):
+            count = len(self.devices)
+            raise InputError(f"--jobs is {self.jobs}, and --devices names {count}; give each job a device of its own")
 
 
 def execute(
     runs: Sequence[Run],
     folder: StudyFolder,
+    workers: Workers,
     *,
-    command: Sequence[str],
-    jobs: int = 1,
-    devices: Sequence[str] = (),
     retry: bool = False,
     write_line: Callable[[str], None] = print_line,
     stopped: Callable[[], int] = lambda: 0,
 ) -> bool:
     """Do what is left of the runs; whether it came to an end, which it has not where `stopped` (`stop_requests`) did.
 
-    `command` followed by a config file and `--workdir` and a folder is a training. Finished runs are skipped, those
-    that were stopped or killed go on, those that failed are left alone unless `retry`. A run that fails stops no other.
-    Each of several jobs has its share of the cores, so that what one run computes does not depend on the others.
-    Runs that train alike are trained once (`sharing`).
+    Finished runs are skipped, those that were stopped or killed go on, those that failed are left alone unless `retry`.
+    A run that fails stops no other. Each job has its share of the cores, so that what one run computes does not depend
+    on the others. Runs that train alike are trained once (`sharing`).
     """
     waiting = [run for run in runs if not folder.run(run).finished and (retry or folder.error(run) is None)]
     done, total, seconds = len(runs) - len(waiting), len(runs), []
@@ -209,10 +217,10 @@ def execute(
     stop_sent, counted, out_of_memory_at = False, _out_of_memory_kills(), -math.inf
     try:
         while (waiting and not stopped()) or active:
-            while not stopped() and len(active) < jobs and (run := _next(waiting, active)) is not None:
-                slot = min(set(range(jobs)) - {job.slot for job in active})
+            while not stopped() and len(active) < workers.jobs and (run := _next(waiting, active)) is not None:
+                slot = min(set(range(workers.jobs)) - {job.slot for job in active})
                 waiting.remove(run)
-                active.append(_start(run, slot, folder, command, jobs, devices))
+                active.append(_start(run, slot, folder, workers))
             if stopped() and not stop_sent:  # once: a second one would end a run that is closing its files
                 stop_sent = True
                 for job in active:
@@ -228,7 +236,7 @@ def execute(
                 if folder.run(job.run).finished:
                     seconds.append(took)
                 done += 1
-                left = (len(waiting) + len(active)) / jobs
+                left = (len(waiting) + len(active)) / workers.jobs
                 eta = f"  ETA {duration(left * sum(seconds) / len(seconds))}" if left and seconds else ""
                 write_line(f"{done}/{total}  {job.run.name}: {ended}, {duration(took)}{eta}")
     finally:
@@ -243,15 +251,13 @@ def _next(waiting: Sequence[Run], active: Sequence[_Active]) -> Run | None:
     return next((run for run in waiting if training(run.config) not in busy), None)
 
 
-def _start(
-    run: Run, slot: int, folder: StudyFolder, command: Sequence[str], jobs: int, devices: Sequence[str]
-) -> _Active:
+def _start(run: Run, slot: int, folder: StudyFolder, workers: Workers) -> _Active:
     folder.write_error(run, None)
     config = folder.write_config(run)
     log = folder.log(run)
     log.parent.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // jobs
+    share = len(cores) // workers.jobs
     if not folder.run(run).path.exists() and (trained := folder.trained_alike(run.config, cores=share)) is not None:
         note, part = f"trained as {trained.path.name}: scored alone", folder.path / f".{run.name}{PART}"
         try:
@@ -265,11 +271,11 @@ def _start(
     settings = [
         f"JAX_COMPILATION_CACHE_DIR={folder.path / 'cache'}",
         f"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS={CACHE_AFTER_SECONDS}",
-        *([f"CUDA_VISIBLE_DEVICES={devices[slot]}"] if devices else []),
+        *([f"CUDA_VISIBLE_DEVICES={workers.devices[slot]}"] if workers.devices else []),
     ]
-    own_cores = cores[slot * share : (slot + 1) * share] if jobs > 1 else []
+    own_cores = cores[slot * share : (slot + 1) * share] if workers.jobs > 1 else []
     child = [sys.executable, "-m", "vlm_jax.ablation.child", str(os.getpid()), ",".join(map(str, own_cores))]
-    train = [*command, str(config), "--workdir", str(folder.run(run).path)]
+    train = [*workers.command, str(config), "--workdir", str(folder.run(run).path)]
     with log.open("ab") as output:
         begins = output.tell()
         # A session of its own: Ctrl-C reaches this process alone, which then asks each run to stop.

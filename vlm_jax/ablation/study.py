@@ -289,3 +289,12 @@ def runs(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
                 run = seeded(variant, seed)
                 unique.setdefault(run.config, run)
     return list(unique.values())
+
+
+def named(runs: Sequence[Run], parts: Sequence[str]) -> list[Run]:
+    """The runs whose names have one of these parts in them, all where there are none; `InputError` where none has."""
+    chosen = [run for run in runs if not parts or any(part in run.name for part in parts)]
+    if not chosen:
+        names = ", ".join(run.name for run in runs[:8])
+        raise InputError(f"no run has {' or '.join(map(repr, parts))} in its name; the first are: {names}")
+    return chosen

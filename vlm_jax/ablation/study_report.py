@@ -3,12 +3,11 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.ablation.costs import Cost, cost
 from vlm_jax.ablation.disagreements import disagreements
 from vlm_jax.ablation.plan import metrics_of
-from vlm_jax.ablation.records import Findings, Record, findings, read_run, row
+from vlm_jax.ablation.records import Findings, Record, Row, read_run
 from vlm_jax.ablation.report import Report, write
 from vlm_jax.ablation.run_identity import content
 from vlm_jax.ablation.running import StudyFolder
@@ -19,6 +18,7 @@ from vlm_jax.run_folder import CONFIG, RunFolder, open_run
 from vlm_jax.settings.groups import flat, json_tree
 from vlm_jax.tasks import task_class
 from vlm_jax.text_lines import read_lines
+from vlm_jax.types import Json
 
 LEVEL = 0.95
 
@@ -28,36 +28,25 @@ def write_report(
 ) -> None:
     """Write `report.md` and `report.html` of a study into its folder, from whatever of its runs has finished."""
     names = {run.config: run.name for run in runs}
-    comparisons, every, faults = [], [], {}
+    comparisons, faults = [], {}
     for table in tables:
         rows = []
         for variant in table.variants:
             configs = [seeded(variant, seed).config for seed in study.seeds]
-            records = _readable([(config, folder.path / "runs" / names[config]) for config in configs], faults)
-            every += records
-            planned = len(study.seeds)
+            records = _finished([(config, folder.path / "runs" / names[config]) for config in configs], faults)
             rows.append(
-                row(
-                    variant.label,
-                    records,
-                    metrics_of(table),
-                    planned=planned,
-                    cost=_cost(variant.config),
-                    chosen=variant.chosen,
-                    changes=variant.overrides,
-                )
+                Row(variant.label, records, len(configs), _cost(variant.config), variant.chosen, variant.overrides)
             )
-        settings = {"base": table.base, "match": table.match, "metrics": metrics_of(table), "common": table.common}
-        comparisons.append(findings(table.title, rows, **settings))
+        comparisons.append(Findings(table.title, rows, table.base, table.match, metrics_of(table), table.common))
     left = (run.name for run in runs if run.name in faults or not folder.run(run).finished)
     reasons = {run.name: faults.get(run.name) or folder.error(run) or "not finished" for run in runs}
-    unfinished = tuple((name, reasons[name]) for name in left)
     commands = _remembered(folder.path / "commands.txt", command)
-    _write(study.question, study.finding, comparisons, every, folder.path, commands=commands, unfinished=unfinished)
+    unfinished = tuple((name, reasons[name]) for name in left)
+    write(_report(study.question, comparisons, commands, unfinished, finding=study.finding), folder.path)
 
 
-def _readable(places: Iterable[tuple[Config, Path]], faults: dict[str, str]) -> list[Record]:
-    """The records of runs that are there and as they were written; `faults` gets what is wrong with others, by name."""
+def _finished(places: Iterable[tuple[Config, Path]], faults: dict[str, str]) -> list[Record]:
+    """The records of finished runs that are as they were written; `faults` gets what is wrong with others, by name."""
     records = []
     for config, place in places:
         if not (place / CONFIG).is_file():
@@ -66,7 +55,7 @@ def _readable(places: Iterable[tuple[Config, Path]], faults: dict[str, str]) -> 
             records.append(read_run(open_run(place))._replace(config=config))  # its data may have moved
         except InputError as error:
             faults[place.name] = str(error)
-    return records
+    return [record for record in records if record.result]
 
 
 def _remembered(file: Path, command: str) -> tuple[str, ...]:
@@ -104,16 +93,16 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
     metrics = metrics or (task_class(tasks[0]).metric_of(records[0].config),)
     configs = [group[0].config for group in variants.values()]
     rows = [
-        row(label, group, metrics, planned=len(group), cost=_cost(group[0].config))
+        Row(label, [record for record in group if record.result], len(group), _cost(group[0].config))
         for label, group in zip(_labels(configs), variants.values(), strict=True)
     ]
-    table = findings("Runs", rows, base=str(paths[0]), match="steps", metrics=metrics)
+    table = Findings("Runs", rows, base=str(paths[0]), match="steps", metrics=metrics)
     unfinished = tuple((str(record.folder), "not finished") for record in records if not record.result)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder as --output")
     folder.mkdir(parents=True, exist_ok=True)
     question = f"How do {len(rows)} variants in {len(records)} runs compare?"
-    _write(question, "", [table], records, folder, commands=(command,), unfinished=unfinished)
+    write(_report(question, [table], (command,), unfinished), folder)
 
 
 def _cost(config: Config) -> Cost:
@@ -135,21 +124,19 @@ def _labels(configs: Sequence[Config]) -> list[str]:
     ]
 
 
-def _write(
+def _report(
     question: str,
-    finding: str,
-    comparisons: Iterable[Findings],
-    records: Sequence[Record],
-    folder: Path,
-    *,
+    tables: Sequence[Findings],
     commands: tuple[str, ...],
     unfinished: tuple[tuple[str, str], ...],
-) -> None:
-    tables = tuple(comparisons)
-    metadata: dict[str, Any] = {"level": LEVEL}
+    *,
+    finding: str = "",
+) -> Report:
+    metadata: dict[str, Json] = {"level": LEVEL}
+    results = [record.result for table in tables for row in table.rows for record in row.records]
     for name in ("commit", "versions", "machine"):
-        values = [record.result.get(name) for record in records if record.result]
+        values = [result.get(name) for result in results]
         different = [value for place, value in enumerate(values) if value not in values[:place]]
         metadata[name] = different[0] if len(different) == 1 else different or None
     examples = {table.title: disagreements(table) for table in tables}
-    write(Report(question, finding, tables, commands, metadata, unfinished, examples), folder)
+    return Report(question, finding, tuple(tables), commands, metadata, unfinished, examples)

@@ -121,7 +121,7 @@ def _scores(findings: Findings) -> Grid:
 def _score_row(row: Row, findings: Findings) -> tuple[str, ...]:
     entries = [visible(row.label), _seeds(row)]
     for metric in findings.metrics:
-        summary = row.scores.get(metric)
+        summary = row.summary(metric)
         std = None if summary is None else summary.std
         entries += [mean_with_interval(summary, metric), score(std, metric, fine=True)]
     return tuple(entries)
@@ -169,7 +169,7 @@ def _baselines(findings: Findings) -> Grid:
     if not names:
         return Grid("Baselines", (), ())
     head = ("variant", *(heading(name).removeprefix("baseline/") for name in names))
-    entries = ((mean_with_interval(row.baselines.get(name), name) for name in names) for row in findings.rows)
+    entries = ((mean_with_interval(row.summary(name), name) for name in names) for row in findings.rows)
     return Grid(
         "Baselines",
         head,

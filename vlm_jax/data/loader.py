@@ -2,8 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -14,15 +14,29 @@ from vlm_jax.data.encoding import EncodedExamples, ExampleEncoder
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example, LoadedBatch
 
-if TYPE_CHECKING:
-    import grain
+
+class Shard(NamedTuple):
+    """Which slice of each global batch a process prepares."""
+
+    index: int = 0
+    count: int = 1
+
+
+class ReadAhead(NamedTuple):
+    """Threads that prepare batches, and how many batches they are ahead of the caller."""
+
+    threads: int = 2
+    batches: int = 8
+
+
+WHOLE, TRAINING = Shard(), ReadAhead()
 
 
 class TrainLoader(Iterator[LoadedBatch]):
     """Shuffled training batches without end; their content is a function of seed and step alone.
 
     Every process computes the same order and prepares its own contiguous slice of each global batch of
-    `batch_images` images. Threads prepare `read_ahead` batches ahead of the caller.
+    `batch_images` images.
     """
 
     def __init__(
@@ -32,28 +46,26 @@ class TrainLoader(Iterator[LoadedBatch]):
         *,
         seed: int,
         batch_images: int,
-        process_index: int = 0,
-        process_count: int = 1,
-        threads: int = 2,
-        read_ahead: int = 8,
+        shard: Shard = WHOLE,
+        read_ahead: ReadAhead = TRAINING,
     ):
         if not len(examples):
             raise InputError("the training split holds no image")
-        if batch_images % process_count:
+        if batch_images % shard.count:
             raise InputError(
-                f"training.batch_images {batch_images} does not divide into {process_count} processes; the nearest "
-                f"batch is {max(1, round(batch_images / process_count)) * process_count}"
+                f"training.batch_images {batch_images} does not divide into {shard.count} processes; the nearest "
+                f"batch is {max(1, round(batch_images / shard.count)) * shard.count}"
             )
         self._examples, self._encode = EncodedExamples(examples, encode), encode
-        self._size = batch_images // process_count
-        self._start = process_index * self._size
+        self._size = batch_images // shard.count
+        self._start = shard.index * self._size
         self._identity = {"seed": seed, "batch_images": batch_images, "images": len(examples)}
         self._step = 0
         self.seconds_waited = 0.0
         """Time that the caller has spent waiting for batches."""
-        self._batches = iter(self._pipeline(seed, batch_images, threads, read_ahead))
+        self._batches = iter(self._pipeline(seed, batch_images, read_ahead))
 
-    def _pipeline(self, seed: int, batch_images: int, threads: int, read_ahead: int) -> "grain.IterDataset":
+    def _pipeline(self, seed: int, batch_images: int, read_ahead: ReadAhead) -> Iterable[LoadedBatch]:
         import grain
 
         order = grain.MapDataset.range(len(self._examples)).seed(seed).shuffle().repeat()
@@ -61,7 +73,7 @@ class TrainLoader(Iterator[LoadedBatch]):
             order.batch(batch_images, drop_remainder=True)  # endless: no remainder, but its length overflows without
             .random_map(_with_seeds)
             .map(self._load)
-            .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead))
+            .to_iter_dataset(grain.ReadOptions(*read_ahead))
         )
 
     def _load(self, order: tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]) -> LoadedBatch:
@@ -119,12 +131,11 @@ class EvaluationBatches:
         encode: ExampleEncoder,
         *,
         batch_images: int,
-        threads: int = 2,
-        read_ahead: int = 4,
+        read_ahead: ReadAhead,
     ):
         encode = dataclasses.replace(encode, accepted_answers=most_answers(examples))
         self._examples, self._encode = EncodedExamples(examples, encode), encode
-        self._batch_images, self._threads, self._read_ahead = batch_images, threads, read_ahead
+        self._batch_images, self._read_ahead = batch_images, read_ahead
         slots = encode.texts_per_image
         self._rows = [
             (position, range(first, min(first + slots, len(example.texts))))
@@ -145,8 +156,7 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[LoadedBatch]:
         import grain
 
-        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._read_ahead)
-        batches = iter(grain.MapDataset.source(self).to_iter_dataset(options))
+        batches = iter(grain.MapDataset.source(self).to_iter_dataset(grain.ReadOptions(*self._read_ahead)))
         try:
             yield from batches
         finally:
@@ -154,12 +164,7 @@ class EvaluationBatches:
 
 
 def evaluation_batches(
-    examples: Sequence[Example],
-    encode: ExampleEncoder,
-    *,
-    batch_images: int,
-    threads: int = 2,
-    read_ahead: int = 4,
+    examples: Sequence[Example], encode: ExampleEncoder, *, batch_images: int, threads: int = 2
 ) -> EvaluationBatches:
     """Batches that hold every question of `examples` exactly once, without augmentation, read ahead in threads."""
-    return EvaluationBatches(examples, encode, batch_images=batch_images, threads=threads, read_ahead=read_ahead)
+    return EvaluationBatches(examples, encode, batch_images=batch_images, read_ahead=ReadAhead(threads, 4))

@@ -1,4 +1,4 @@
-"""A closed set of texts as a tree of tokens, for decoding that can say nothing else."""
+"""A closed set of texts as a tree of tokens, for decoding that can generate nothing else."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ NOTHING = -1
 
 
 class Trie(NamedTuple):
-    """Which tokens may follow at each of N nodes, B of them at most, and the node that each leads to; 0 is the root."""
+    """The tokens that may follow at each of N nodes, at most B, and the node that each leads to; 0 is the root."""
 
     tokens: Int[np.ndarray, "N B"]
     """`NOTHING` fills up."""

@@ -2,9 +2,7 @@
 
 import itertools
 import operator
-from collections.abc import Sequence
 from functools import partial, reduce
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +10,12 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config.architecture import Architecture
+from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
 
 NONE, ALL, PAST = range(3)
 IMAGE, TEXT = 0, 1
 
-# Rows ask, columns answer: ((image sees image, image sees text), (text sees image, text sees text)).
+# Rows are queries, columns are keys: ((image sees image, image sees text), (text sees image, text sees text)).
 # Where text is causal, images must not see text: a later word would leak through the image.
 PATTERNS = {
     "bidirectional": ((ALL, ALL), (ALL, ALL)),
@@ -27,28 +26,6 @@ PATTERNS = {
     "autoregressive": ((PAST, ALL), (NONE, ALL)),
     "dual_encoder": ((ALL, NONE), (NONE, ALL)),
 }
-
-KeyValue = tuple[Float[Array, "I _ H _ d"], Float[Array, "I _ H _ d"]]
-"""Keys and values [I, m, H, L, d] to be read by others: m is K, or 1 where all K slots share them.
-
-Heads come before positions, as the products want them: what is read again for every word is not turned every time.
-"""
-
-KeyValues = Sequence[KeyValue]
-
-
-class KVCache(NamedTuple):
-    """Keys and values of a stream's earlier positions, in room for L of them."""
-
-    key: Float[Array, "I K H L d"]
-    value: Float[Array, "I K H L d"]
-    length: Int[Array, ""]
-    """How many positions are there; every slot has as many."""
-
-    def add(self, key: Float[Array, "I K H N d"], value: Float[Array, "I K H N d"]) -> KeyValue:
-        """All keys and values, with those of N new positions, still in room for L."""
-        put = jax.lax.dynamic_update_slice_in_dim
-        return put(self.key, key, self.length, axis=3), put(self.value, value, self.length, axis=3)
 
 
 def attention_mask(pattern: str, kind: Int[Array, " N"], valid: Bool[Array, "*b N"]) -> Bool[Array, "*b N N"]:
@@ -74,30 +51,26 @@ def dropout(x: Float[Array, "I *s"], rate: float, keys: Key[Array, " I"] | None,
 
 def attend(
     query: Float[Array, "I K N H d"],
-    key: Float[Array, "I K H M d"],
-    value: Float[Array, "I K H M d"],
+    key_values: KeyValues,
     *,
     mask: Bool[Array, "I k N P"],
-    key_values: KeyValues = (),
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
 ) -> Float[Array, "I K N H d"]:
     """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
 
-    The keys of memories stand before the others, in order: P = L + ... + M. A query that may see nothing gets weight
-    zero, not a uniform average.
+    K and V are those of `key_values`, one after the other: P is the sum of their lengths. A query that attends to
+    nothing gets weight zero, not a uniform average.
     """
-    scores = [_scores(query, read) for read, _ in key_values]
-    scores = jnp.concatenate([*scores, _scores(query, key)], axis=-1)
+    scores = jnp.concatenate([_scores(query, key) for key, _ in key_values], axis=-1)
     scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
     mask = mask[:, None]
     scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(value.dtype)
+    weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(key_values[-1][1].dtype)
     weights = dropout(weights, rate, keys, 0)
-    values = [*(read for _, read in key_values), value]
-    ends = list(itertools.accumulate(read.shape[3] for read in values))
+    ends = list(itertools.accumulate(value.shape[3] for _, value in key_values))
     shares = jnp.split(weights, ends[:-1], axis=-1)
-    return reduce(operator.add, (_mixed(share, read) for share, read in zip(shares, values, strict=True)))
+    return reduce(operator.add, (_mixed(share, value) for share, (_, value) in zip(shares, key_values, strict=True)))
 
 
 def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m H L d"]) -> Float[Array, "I H K N L"]:
@@ -132,10 +105,11 @@ def _heads_first(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Ar
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a stream to itself and, before it, to memories: BERT's `BertSelfAttention` + output.
+    """Multi-head attention of a stream to `key_values` and to itself: BERT's `BertSelfAttention` + output.
 
-    Every position answers; those in `query_slice` ask. With a `cache` the earlier positions in it answer too, and the
-    whole room is returned; `mask` then says which places of the room each position sees.
+    Positions in `query_slice` are queries, all positions are keys. With a `cache` its earlier positions are keys too,
+    and `mask` has a column for each of its L positions. Returns the stream with its keys and values, or the cache with
+    them.
     """
 
     settings: Architecture
@@ -152,24 +126,23 @@ class SelfAttention(nn.Module):
         keys: Key[Array, " I"] | None = None,
         query_slice: slice = slice(None),
         cache: KVCache | None = None,
-    ) -> tuple[Float[Array, "I K n D"], KeyValue]:
+    ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
         s = self.settings
         queried = x[:, :, query_slice]
         query = _split_heads(s, self.query(queried))
-        key, value = _heads_first(s, self.key(x)), _heads_first(s, self.value(x))
+        own = _heads_first(s, self.key(x)), _heads_first(s, self.value(x))
         if cache is not None:
-            key, value = cache.add(key, value)
+            own = cache.update(*own)
         mask = mask[:, :, query_slice]
-        mixed = attend(
-            query, key, value, mask=mask, key_values=key_values, rate=s.attention_probs_dropout_prob, keys=keys
-        )
-        return self.output(mixed.reshape(queried.shape)), (key, value)
+        key_values = (*key_values, (own[0], own[1]))
+        mixed = attend(query, key_values, mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
+        return self.output(mixed.reshape(queried.shape)), own
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention of every position of one stream to another stream: the cross-attention of `BertLayer`.
 
-    What it asks are the keys and values that `keys_and_values` made of the other stream; those of one slot serve all
+    It attends to the keys and values that `keys_and_values` computes of the other stream; those of one slot serve all
     slots.
     """
 
@@ -180,7 +153,7 @@ class CrossAttention(nn.Module):
         self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
 
     def keys_and_values(self, source: Float[Array, "I k M D"]) -> KeyValue:
-        """Keys and values of the stream that is to be asked."""
+        """Keys and values of the stream to attend to."""
         return _heads_first(self.settings, self.key(source)), _heads_first(self.settings, self.value(source))
 
     def __call__(
@@ -191,9 +164,9 @@ class CrossAttention(nn.Module):
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K N D"]:
         s = self.settings
-        (key, value), query = key_value, _split_heads(s, self.query(x))
+        key, query = key_value[0], _split_heads(s, self.query(x))
         if key.shape[1] == 1:  # one product an image and head holds the queries of all slots
             query = query.reshape(len(x), 1, -1, *query.shape[3:])
         mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[3]))
-        mixed = attend(query, key, value, mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
+        mixed = attend(query, (key_value,), mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
         return self.output(mixed.reshape(x.shape))

@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
-from vlm_jax.models.attention import CrossAttention, KeyValue, KeyValues, KVCache, SelfAttention, dropout, fold_keys
+from vlm_jax.models.attention import CrossAttention, SelfAttention, dropout, fold_keys
 from vlm_jax.models.ids import check_ids
+from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
@@ -95,7 +96,7 @@ class BertLayer(nn.Module):
     """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions
     `query_slice`.
 
-    Returns the stream, and its keys and values, for whoever reads them as a memory: with a `cache`, all that is in it.
+    Returns the stream with its keys and values, or the `cache` with them.
     """
 
     settings: Architecture
@@ -115,7 +116,7 @@ class BertLayer(nn.Module):
         keys: Key[Array, " I"] | None = None,
         query_slice: slice = slice(None),
         cache: KVCache | None = None,
-    ) -> tuple[Float[Array, "I K n D"], KeyValue]:
+    ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
         x, own = self.attend_to_itself(x, mask, key_values, keys, query_slice, cache)
         return self.feed_forward(x, keys), own
 
@@ -127,7 +128,7 @@ class BertLayer(nn.Module):
         keys: Key[Array, " I"] | None,
         query_slice: slice,
         cache: KVCache | None,
-    ) -> tuple[Float[Array, "I K n D"], KeyValue]:
+    ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
         """The first half of the layer."""
         mixed, own = self.attention(x, mask, key_values, keys, query_slice, cache)
         return self.attention_norm(
@@ -143,8 +144,8 @@ class BertLayer(nn.Module):
 class CrossLayer(BertLayer):
     """Self-attention, attention to another stream, feed-forward, each post-norm: `BertLayer` with cross-attention.
 
-    The other stream comes as what `keys_and_values` made of it. A stream of one slot that asks one of K slots becomes K
-    slots.
+    The other stream comes as what `keys_and_values` computed of it. A stream of one slot that attends to one of K
+    slots becomes K slots.
     """
 
     def setup(self) -> None:
@@ -161,12 +162,11 @@ class CrossLayer(BertLayer):
         mask: Bool[Array, "I m N P"],
         other: KeyValue,
         visible: Bool[Array, "I s M"],
-        key_values: KeyValues = (),
         keys: Key[Array, " I"] | None = None,
         query_slice: slice = slice(None),
         cache: KVCache | None = None,
-    ) -> tuple[Float[Array, "I K n D"], KeyValue]:
-        x, own = self.attend_to_itself(x, mask, key_values, keys, query_slice, cache)
+    ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
+        x, own = self.attend_to_itself(x, mask, (), keys, query_slice, cache)
         x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
         mixed = self.cross_attention(x, other, visible, fold_keys(keys, 3))
         x = self.cross_attention_norm(x + dropout(mixed, self.settings.hidden_dropout_prob, keys, 3))

@@ -61,10 +61,9 @@ class Patches(nn.Module):
 class ImageTokenEmbedding(nn.Module):
     """A vector for each image token of an image tokenizer, in a grid or in a row; the last one is that of a mask token.
 
-    A grid position takes in the eight around it before the trunk. That edges continue is learned there much sooner
-    than by attention, which first has to learn which positions are near. (For pixels: Xiao et al. 2021, Early
-    convolutions help transformers see better.) Cells of a
-    `autoregressive` may not look ahead, and do not look around.
+    A convolution over the eight neighbours of a grid position comes before the trunk. It learns that edges continue
+    much sooner than attention, which first has to learn which positions are near. (For pixels: Xiao et al. 2021, Early
+    convolutions help transformers see better.) Under the pattern `autoregressive` there is none: it would look ahead.
     """
 
     settings: Architecture

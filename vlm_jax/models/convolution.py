@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 Padding = Literal["symmetric", "same"]
 """`symmetric` is k // 2 on every side, as in PyTorch's models. `same` is TensorFlow's SAME: what the windows need, an
-odd one at the bottom or right, so that strides start elsewhere. For odd k both give ceil(n / stride) cells."""
+odd one at the bottom or right, so that strides start elsewhere. For odd k both give ceil(n / stride) positions."""
 DIRECT_FROM = 64  # input channels from which a 3x3 of stride 1 is as fast in lax.conv as in products on a CPU
 
 
@@ -19,7 +19,7 @@ def use_products(method: str) -> bool:
 
 
 def margins(length: int, *, size: int, stride: int, padding: Padding) -> tuple[int, int]:
-    """What is put before and after a side of `length` cells, for an odd `size`."""
+    """The padding before and after a side of `length` positions, for an odd `size`."""
     if padding == "symmetric":
         return size // 2, size // 2
     total = max((-(-length // stride) - 1) * stride + size - length, 0)
@@ -79,7 +79,7 @@ def _direct(x, kernel, stride, padding, groups):
 def shifted(
     x: Float[Array, "B h w C"], *, size: int, stride: int, fill: float, padding: Padding = "symmetric"
 ) -> list[Float[Array, "B H W C"]]:
-    """What each position of a `size` x `size` window sees at every output cell, row by row."""
+    """The input at each position of a `size` x `size` window, for every output position, row by row."""
     height, width = (-(-n // stride) for n in x.shape[1:3])
     rows, columns = (margins(n, size=size, stride=stride, padding=padding) for n in x.shape[1:3])
     padded = jnp.pad(x, ((0, 0), rows, columns, (0, 0)), constant_values=fill) if size > 1 else x

@@ -2,11 +2,11 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from vlm_jax.config.architecture import Architecture
@@ -15,7 +15,7 @@ from vlm_jax.models.attention import dropout
 from vlm_jax.models.bert import ACTIVATIONS, EMBEDDING_INIT, layer_norm
 
 
-def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> Array:
     """The identity where the matrix is square, so that a fresh `text_fc` leaves BERT's embeddings as they are."""
     if shape[0] == shape[1]:
         return jnp.eye(shape[0], dtype=dtype)
@@ -23,7 +23,7 @@ def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = 
 
 
 def sine_cosine(
-    key: Key[Array, ""], shape: tuple[int, int], dtype: Any = jnp.float32, *, half: int
+    key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike = jnp.float32, *, half: int
 ) -> Float[Array, "n D"]:
     """Sines and cosines of the position (Vaswani et al. 2017, section 3.5) in one half of the width, zero in the other.
 
@@ -43,7 +43,7 @@ class FeatureFusion(nn.Module):
     """Projects image and text features to the trunk's width and gives both one layer norm, as VisualBERT does.
 
     The image gets learned positions and a segment of its own; text features carry theirs already. Without an image the
-    image stream has no cells. Grid features [I, n, C] of a part of the image come with the shape of its `grid`
+    image stream is empty. Grid features [I, n, C] of a part of the image come with the shape of its `grid`
     and the place of the first, in reading order.
 
     Without `text_fc` text features of the trunk's width go to the layer norm as they are: BERT has no such matrix.
@@ -83,7 +83,7 @@ class FeatureFusion(nn.Module):
         return dropout(image, s.hidden_dropout_prob, keys, 1), text
 
     def _positions(self, shape: tuple[int, ...]) -> Float[Array, "G D"]:
-        """One vector a cell, rows first."""
+        """One vector a grid position, rows first."""
         s = self.settings
         if s.image.positions in ("sequence", "shared"):
             indices = self._within(math.prod(shape), "grid positions")

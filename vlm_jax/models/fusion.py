@@ -6,7 +6,7 @@ layers of the text stand, so that a pretrained text encoder can start them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,26 +19,26 @@ from vlm_jax.models.attention import (
     NONE,
     PATTERNS,
     TEXT,
-    KeyValue,
-    KVCache,
     attention_mask,
     fold_keys,
     stream_mask,
 )
 from vlm_jax.models.bert import BertLayer, CrossLayer
+from vlm_jax.models.kv_cache import KeyValue, KVCache, Prefix
 
 Streams = tuple[Float[Array, "I k g D"], Float[Array, "I K t D"]]
+Tree = TypeVar("Tree")
 ALL_POSITIONS = slice(None)
 
 
 def run_layers(
     layers: Sequence[nn.Module],
-    step: Callable[..., Any],
-    streams: Any,
+    step: Callable[[nn.Module, Tree, Key[Array, " I"] | None, slice], Tree],
+    streams: Tree,
     keys: Key[Array, " I"] | None,
     *,
     query_slice: slice = ALL_POSITIONS,
-) -> Any:
+) -> Tree:
     """`step(layer, streams, keys, query_slice)` layer after layer; only the last may compute fewer positions,
     `query_slice`.
 
@@ -104,8 +104,8 @@ class Fusion(nn.Module):
 class ConcatFusion(Fusion):
     """One sequence, image first, through one BERT trunk (VisualBERT, Pixel-BERT).
 
-    Where the pattern hides text from the image, the image side is the same for every question of an image: it is
-    computed once, and the text reads its keys and values. The result equals the concatenated computation.
+    Where the pattern masks text from the image, the image side is the same for every text about an image. It is
+    computed once, and the text attends to its keys and values. The result equals the concatenated computation.
     """
 
     text_layer: ClassVar[str] = "layer_{}"
@@ -130,7 +130,7 @@ class ConcatFusion(Fusion):
 
         def shared_step(layer, streams, keys, query_slice):
             image, text = streams
-            # Where only the first word is read afterwards, the image gives its keys and values and is done.
+            # Where only the first token is read afterwards, the image gives its keys and values and is done.
             image_query_slice = ALL_POSITIONS if query_slice == ALL_POSITIONS else slice(0)
             image, key_value = layer(
                 image, mask[:, :1, :num_positions, :num_positions], (), fold_keys(keys, IMAGE), image_query_slice
@@ -148,35 +148,34 @@ class ConcatFusion(Fusion):
         num_positions = 0 if first_only else num_positions
         return sequence[:, :, :num_positions], sequence[:, :, num_positions:]
 
-    def prefill(self, kind: int, stream: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[KeyValue]:
-        """Of each layer, what the other stream reads of the given one, from which the pattern must hide the other."""
-        mask, key_values = stream_mask(self.settings.attention_pattern, kind, valid), []
+    def prefill(self, kind: int, stream: Float[Array, "I k N D"], mask: Bool[Array, "I k N"]) -> Prefix:
+        """What the other stream attends to; the pattern must mask the other stream from this one."""
+        layers, own_mask = [], stream_mask(self.settings.attention_pattern, kind, mask)
         for layer in self._layers:
-            stream, key_value = layer(stream, mask)
-            key_values.append(key_value)
-        return key_values
+            stream, key_value = layer(stream, own_mask)
+            layers.append(key_value)
+        return Prefix(layers, mask)
 
     def decode_step(
         self,
         new: Float[Array, "I K n D"],
         mask: Bool[Array, "I K n L"],
-        key_values: Sequence[KeyValue],
-        valid: Bool[Array, "I k N"],
+        prefix: Prefix,
         caches: Sequence[KVCache | None],
-    ) -> tuple[Float[Array, "I K n D"], list[KeyValue]]:
-        """New positions of the other stream, after the earlier ones in each layer's cache; `mask`: which they see."""
-        seen = jnp.broadcast_to(valid[:, :, None], (*new.shape[:3], valid.shape[2]))
-        mask, own = jnp.concatenate([seen, mask], axis=-1), []
-        for layer, key_value, cache in zip(self._layers, key_values, caches, strict=True):
+    ) -> tuple[Float[Array, "I K n D"], list[KeyValue | KVCache]]:
+        """New positions of the other stream; `mask` says which of it they attend to, those in the caches before."""
+        visible = jnp.broadcast_to(prefix.mask[:, :, None], (*new.shape[:3], prefix.mask.shape[2]))
+        mask, own = jnp.concatenate([visible, mask], axis=-1), []
+        for layer, key_value, cache in zip(self._layers, prefix.layers, caches, strict=True):
             new, longer = layer(new, mask, (key_value,), cache=cache)
             own.append(longer)
         return new, own
 
 
 class CrossFusion(Fusion):
-    """One stream is encoded by itself, the other asks it in every layer, as a BERT decoder asks its encoder.
+    """One stream is encoded by itself, the other attends to it in every layer, as a BERT decoder to its encoder.
 
-    The pattern decides who asks: the text, or the image where it is the one to be generated.
+    The pattern decides which one attends: the text, or the image where it is to be generated.
     """
 
     text_layer: ClassVar[str] = "text_layer_{}"
@@ -209,7 +208,6 @@ class CrossFusion(Fusion):
                 masks[query_stream],
                 layer.keys_and_values(streams[source_stream]),
                 valid[source_stream],
-                (),
                 keys,
                 query_slice,
             )[0]
@@ -220,29 +218,28 @@ class CrossFusion(Fusion):
         )
         return streams[IMAGE], streams[TEXT]
 
-    def prefill(self, kind: int, stream: Float[Array, "I k N D"], valid: Bool[Array, "I k N"]) -> list[KeyValue]:
-        """Of each layer, what the stream that asks reads of the encoded one."""
-        stream = encode(self._layers[kind], stream, stream_mask(self.settings.attention_pattern, kind, valid), None)
-        return [layer.keys_and_values(stream) for layer in self._layers[self._query_stream]]
+    def prefill(self, kind: int, stream: Float[Array, "I k N D"], mask: Bool[Array, "I k N"]) -> Prefix:
+        """What the stream with cross-attention attends to."""
+        stream = encode(self._layers[kind], stream, stream_mask(self.settings.attention_pattern, kind, mask), None)
+        return Prefix([layer.keys_and_values(stream) for layer in self._layers[self._query_stream]], mask)
 
     def decode_step(
         self,
         new: Float[Array, "I K n D"],
         mask: Bool[Array, "I K n L"],
-        key_values: Sequence[KeyValue],
-        valid: Bool[Array, "I k N"],
+        prefix: Prefix,
         caches: Sequence[KVCache | None],
-    ) -> tuple[Float[Array, "I K n D"], list[KeyValue]]:
-        """New positions of the other stream, after the earlier ones in each layer's cache; `mask`: which they see."""
+    ) -> tuple[Float[Array, "I K n D"], list[KeyValue | KVCache]]:
+        """New positions of the other stream; `mask` says which of it they attend to, those in the caches before."""
         own = []
-        for layer, key_value, cache in zip(self._layers[self._query_stream], key_values, caches, strict=True):
-            new, longer = layer(new, mask, key_value, valid, cache=cache)
+        for layer, key_value, cache in zip(self._layers[self._query_stream], prefix.layers, caches, strict=True):
+            new, longer = layer(new, mask, key_value, prefix.mask, cache=cache)
             own.append(longer)
         return new, own
 
 
 class CoAttentionLayer(nn.Module):
-    """Both streams ask each other, as each stood before the layer."""
+    """Each stream attends to the other as it was before the layer."""
 
     settings: Architecture
 
@@ -252,19 +249,19 @@ class CoAttentionLayer(nn.Module):
     def __call__(self, streams, masks, valid, keys, query_slice):
         image, text = streams
         text_out, _ = self.text(
-            text, masks[TEXT], self.text.keys_and_values(image), valid[IMAGE], (), fold_keys(keys, TEXT), query_slice
+            text, masks[TEXT], self.text.keys_and_values(image), valid[IMAGE], fold_keys(keys, TEXT), query_slice
         )
-        # Where only the first word is read afterwards, the image has been asked for the last time.
+        # Where only the first token is read afterwards, nothing attends to the image any more.
         if query_slice != ALL_POSITIONS and not self.is_initializing():
             return image[:, :, :0], text_out
         image_out, _ = self.image(
-            image, masks[IMAGE], self.image.keys_and_values(text), valid[TEXT], (), fold_keys(keys, IMAGE)
+            image, masks[IMAGE], self.image.keys_and_values(text), valid[TEXT], fold_keys(keys, IMAGE)
         )
         return image_out, text_out
 
 
 class CoAttentionFusion(Fusion):
-    """Two streams that ask each other in every layer (ViLBERT, LXMERT)."""
+    """Two streams that attend to each other in every layer (ViLBERT, LXMERT)."""
 
     text_layer: ClassVar[str] = "layer_{}/text"
     image_layer: ClassVar[str] = "layer_{}/image"
@@ -325,9 +322,9 @@ FUSIONS = {"concat": ConcatFusion, "cross": CrossFusion, "co_attention": CoAtten
 
 
 def layer_names(settings: Architecture) -> list[tuple[str, str]]:
-    """What a trunk's layers are called wherever weights are kept, and their paths in this fusion's trunk.
+    """The common names of a trunk's layers in weight files, and their paths in this fusion's trunk.
 
-    `trunk/layer_0` and so on are those that the text goes through, as BERT's; `trunk/image_layer_0` the image's own.
+    `trunk/layer_0` and so on are the text's layers, as BERT's; `trunk/image_layer_0` and so on the image's own.
     """
     fusion, names = FUSIONS[settings.fusion], []
     for common, own in (("layer_{}", "text_layer"), ("image_layer_{}", "image_layer")):

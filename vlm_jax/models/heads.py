@@ -1,7 +1,7 @@
 """Heads: from fused streams to logits, always float32.
 
-Every head maps `(fused, keys)` to the logits of `model.head`; `answer` gives those of a whole text. A head of words
-takes the text stream and `word_scores`, the product with the word table, as its output is tied to that.
+Every head maps `(fused, token_scores, keys)` to logits. `token_scores` is the product with the word table, to which
+a language model's output is tied.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from vlm_jax.models.image_token_vectors import ImageTokenVectors
 
 
 class Fused(NamedTuple):
-    """What a fusion made of image and text, and which of their positions are visible."""
+    """Image and text after the fusion, and which of their positions are visible."""
 
     image: Float[Array, "I k g D"]
     text: Float[Array, "I K t D"]
@@ -37,18 +37,18 @@ class Head(nn.Module):
     classes: int
 
     reads_first: ClassVar[bool] = True
-    """Whether `answer` reads no other text position than the first: then no other need be there."""
+    """Whether `task_logits` reads no text position but the first: the fusion then computes no other."""
 
-    def answer(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
-        """The logits of a text as a whole: what `__call__` gives, unless a head says otherwise."""
-        return self(fused, keys)
+    def task_logits(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K *s A"]:
+        """The logits that the task's loss reads: those of `__call__`, unless a head says otherwise."""
+        return self(fused, token_scores, keys)
 
 
 class ClsHead(Head):
     """BERT's pooler (dense and tanh on [CLS]) and a linear classifier over the answers."""
 
     @nn.compact
-    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
+    def __call__(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K A"]:
         s = self.settings
         pooled = dropout(pool(s, fused.text), s.hidden_dropout_prob, keys, 0)
         return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(pooled)
@@ -60,7 +60,7 @@ class TokenBeforeSepHead(Head):
     reads_first: ClassVar[bool] = False
 
     @nn.compact
-    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
+    def __call__(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K A"]:
         last = jnp.sum(fused.text_mask, axis=-1) - 2
         word = jnp.take_along_axis(fused.text, last[:, :, None, None], axis=2)[:, :, 0]
         word = dropout(word, self.settings.hidden_dropout_prob, keys, 0)
@@ -68,13 +68,13 @@ class TokenBeforeSepHead(Head):
 
 
 class JoinedHead(Head):
-    """[CLS] and the mean of the visible image cells, each through a pooler, joined, through one hidden layer.
+    """[CLS] and the mean of the visible grid features, each through a pooler, joined, through one dense layer.
 
     Joined by their product (Antol et al. 2015, section 4) or side by side.
     """
 
     @nn.compact
-    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
+    def __call__(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K A"]:
         s = self.settings
         dtype = jnp.dtype(s.dtype)
         visible = fused.image_mask[:, None, :, None].astype(fused.image.dtype)
@@ -95,11 +95,11 @@ class PerTokenHead(Head):
     def setup(self) -> None:
         self.classifier = nn.Dense(self.classes, dtype=jnp.dtype(self.settings.dtype))
 
-    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K N A"]:
+    def __call__(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K N A"]:
         wide = jnp.broadcast_to(fused.image, (*fused.text.shape[:2], *fused.image.shape[2:]))
         return self.classifier(jnp.concatenate([wide, fused.text], axis=2)).astype(jnp.float32)
 
-    def answer(self, fused: Fused, keys: Keys = None) -> Float[Array, "I K A"]:
+    def task_logits(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K A"]:
         """The logits at [CLS] alone."""
         return self.classifier(fused.text[:, :, 0]).astype(jnp.float32)
 
@@ -114,34 +114,35 @@ class MaskedLMHead(nn.Module):
     tied: bool = True
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*n D"], word_scores: Scores) -> Float[Array, "*n V"]:
+    def __call__(self, x: Float[Array, "*n D"], token_scores: Scores) -> Float[Array, "*n V"]:
         s, dtype = self.settings, jnp.dtype(self.settings.dtype)
         x = ACTIVATIONS[s.hidden_act](nn.Dense(s.text_feature_size, dtype=dtype, name="transform")(x))
         x = layer_norm(s, "norm")(x)
         words = s.vocab_size
         bias = self.param("bias", nn.initializers.zeros, (words,))
-        scores = word_scores(x) if self.tied else nn.Dense(words, use_bias=False, name="decoder")(x)
+        scores = token_scores(x) if self.tied else nn.Dense(words, use_bias=False, name="decoder")(x)
         return scores.astype(jnp.float32) + jnp.expand_dims(bias, range(x.ndim - 1))
 
 
-class LanguageModelHead(nn.Module):
-    """After each word, logits of the one that comes next."""
+class LanguageModelHead(Head):
+    """At each token, the logits of the next one."""
 
-    settings: Architecture
-    classes: int
+    reads_first: ClassVar[bool] = False
 
     def setup(self) -> None:
         self.words = MaskedLMHead(self.settings)
 
-    def __call__(self, text: Float[Array, "I K T D"], word_scores: Scores) -> Float[Array, "I K T V"]:
-        return self.words(text, word_scores)
+    def __call__(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K T V"]:
+        return self.words(fused.text, token_scores)
 
 
 class ImageTokensHead(Head):
-    """Of every cell the logits of its image token: BERT's masked-word head with an output of its own."""
+    """The logits of the image token at every grid position: BERT's masked-word head with an output of its own."""
+
+    reads_first: ClassVar[bool] = False
 
     @nn.compact
-    def __call__(self, fused: Fused, keys: Keys = None) -> Float[Array, "I k G V"]:
+    def __call__(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I k G V"]:
         s, dtype = self.settings, jnp.dtype(self.settings.dtype)
         x = ACTIVATIONS[s.hidden_act](nn.Dense(s.hidden_size, dtype=dtype, name="transform")(fused.image))
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))

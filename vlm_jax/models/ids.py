@@ -1,14 +1,13 @@
 """Ids that a table has no row for: JAX reads NaN there, and a negative id counts from the end."""
 
-from typing import Any
-
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from vlm_jax.errors import InputError
 
 
-def check_ids(ids: Any, rows: int, what: str) -> None:
+def check_ids(ids: ArrayLike, rows: int, what: str) -> None:
     """`InputError` where an id is not one of 0 to `rows` - 1.
 
     Inside `jax.jit` ids have no values yet, and nothing is checked: check them before.

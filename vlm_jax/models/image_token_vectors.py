@@ -1,7 +1,4 @@
-"""A vector for each image token of an image tokenizer: for where cells start, and for what their logits are products
-with."""
-
-from typing import Any
+"""A vector for each image token: the input of the trunk, and the rows that logits are products with."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 from vlm_jax.config.quantizers import FSQ, Quantizer
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.image_tokenizer import fsq_digits
+from vlm_jax.types import Parameters
 
 APPEARANCE_SHARE = 0.6  # of a fresh vector's variance; more than half by choice, no other share was tried
 
@@ -55,7 +53,7 @@ class ImageTokenVectors(nn.Module):
         return jnp.einsum("...d,vd->...v", x, self.table().astype(x.dtype))
 
 
-def start_alike(vectors: dict[str, Any], appearance: Float[Array, "V F"], *, key: Key[Array, ""]) -> dict[str, Any]:
+def start_alike(vectors: Parameters, appearance: Float[Array, "V F"], *, key: Key[Array, ""]) -> Parameters:
     """Fresh parameters of `ImageTokenVectors` where image tokens that look alike start with like vectors, as large as
     before.
 

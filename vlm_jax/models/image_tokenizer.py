@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from vlm_jax.config.quantizers import FSQ, VQ, ImageTokenizerSettings
 from vlm_jax.models.convolution import Conv
 
-REVIVAL = 0.25  # weight of the loss that draws image tokens which nothing took to features of the batch
+REVIVAL = 0.25  # weight of the loss that moves unused image tokens to features of the batch
 
 Features = Float[Array, "B gh gw d"]
 ImageTokens = Int[Array, "B gh gw"]
@@ -22,7 +22,7 @@ class Quantized(NamedTuple):
     """Features rounded to image tokens."""
 
     features: Features
-    """What the decoder reads: of each cell its code's, with the gradient of what was rounded."""
+    """The input of the decoder: at each grid position its image token's, with the gradient of what was rounded."""
     tokens: ImageTokens
     loss: Float[Array, " B"]
     """What the quantizer adds to the loss of each image."""
@@ -59,7 +59,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers of a cell."""
+        """Numbers of a grid position."""
         return len(self.settings.levels)
 
     def __call__(self, features: Features, *, revive: bool = False) -> Quantized:
@@ -84,7 +84,7 @@ class FiniteScalarQuantizer(nn.Module):
 class VectorQuantizer(nn.Module):
     """A learned codebook (van den Oord et al. 2017, section 3.2, eq. 3), trained by its gradient alone.
 
-    With `revive`, an image token that no feature of the batch took is drawn towards one: so an image token that died
+    With `revive`, an image token that no feature of the batch took moves towards one: so an unused image token
     returns, as by reinitialization (Zheng and Vedaldi 2023), without any state of its own. Each image token has a place
     of its own among the features, so many standard deviations from their mean, and goes to the feature nearest to it:
     one chosen anew in every step would be another each time, and the image token would go to their mean, where no
@@ -101,7 +101,7 @@ class VectorQuantizer(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers of a cell."""
+        """Numbers of a grid position."""
         return self.settings.embedding_size
 
     def __call__(self, features: Features, *, revive: bool = False) -> Quantized:
@@ -155,8 +155,8 @@ class ResidualBlock(nn.Module):
 class Encoder(nn.Module):
     """Squares of pixels, then stages of residual blocks that halve height and width between them.
 
-    With `patchwise` nothing passes from one cell to another. An image token then describes its own patch only: image
-    generation predicts each from the text and its neighbours.
+    With `patchwise` nothing passes from one grid position to another. An image token then describes its own patch
+    only: image generation predicts each from the text and its neighbours.
     """
 
     settings: ImageTokenizerSettings
@@ -195,7 +195,7 @@ class ImageDecoder(nn.Module):
 
 
 def to_depth(x: Float[Array, "B h w C"], side: int) -> Float[Array, "B _ _ _"]:
-    """Squares of `side` x `side` cells, row by row, as channels of one cell."""
+    """Squares of `side` x `side` positions, row by row, as channels of one position."""
     batch, height, width, channels = x.shape
     squares = x.reshape(batch, height // side, side, width // side, side, channels).transpose(0, 1, 3, 2, 4, 5)
     return squares.reshape(batch, height // side, width // side, side * side * channels)
@@ -209,7 +209,7 @@ def to_space(x: Float[Array, "B h w C"], side: int) -> Float[Array, "B _ _ _"]:
 
 
 class ImageTokenizer(nn.Module):
-    """Normalised pixels to image tokens and back; height and width are multiples of a cell's side."""
+    """Normalised pixels to image tokens and back; height and width are multiples of the side of a token's patch."""
 
     settings: ImageTokenizerSettings
     convolution: str = "auto"

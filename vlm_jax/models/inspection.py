@@ -7,7 +7,7 @@ Norms, activations, softmax and lookups are left out: at width 256 a few percent
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,13 @@ from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import Features
 from vlm_jax.config.quantizers import ImageTokenizerSettings
 from vlm_jax.models.attention import CrossAttention, SelfAttention
+from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.convolution import Conv, DepthwiseConv
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
 from vlm_jax.models.image_tokenizer import ImageTokenizer, VectorQuantizer
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.settings.changes import with_changes
+from vlm_jax.types import Parameters
 
 Path = tuple[str, ...]
 
@@ -43,10 +45,9 @@ def inspect(
 ) -> list[ModuleRow]:
     """Every module of the model as a train step calls it, in order of calls, each before what is below it.
 
-    The first row is the whole model. `settings` are checked ones; `image_size` is in pixels, or in grid cells where the
-    model takes features; each of the image's `questions` has `text_length` tokens, the last of which is no input where
-    every next word is predicted. Layers are counted unrolled and not recomputed, whatever `scan_layers` and `remat`
-    say.
+    The first row is the whole model. `image_size` is in pixels, or in grid positions where the model takes features.
+    Each of the image's `questions` has `text_length` tokens; the last is no input where the next token is predicted.
+    Layers are counted unrolled and not recomputed, whatever `scan_layers` and `remat` are.
     """
     return _rows(*_call(settings, image_size=image_size, questions=questions, classes=classes, text_length=text_length))
 
@@ -71,7 +72,7 @@ def _rows(model: nn.Module, method: str, inputs: tuple[jax.ShapeDtypeStruct, ...
 
 def parameter_shapes(
     settings: Architecture, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
-) -> dict[str, Any]:
+) -> Parameters:
     """The model's parameters as shapes; arguments are those of `inspect`."""
     model, method, inputs = _call(
         settings, image_size=image_size, questions=questions, classes=classes, text_length=text_length
@@ -84,9 +85,7 @@ def _call(
 ) -> tuple[VisualLanguageModel, str, tuple[jax.ShapeDtypeStruct, ...]]:
     """The model, the method that a train step calls and shapes of what it is called with."""
     model = VisualLanguageModel(with_changes(settings, {"scan_layers": False, "remat": False}), classes)
-    methods = {"lm": "token_logits", "image_tokens": "image_token_logits"}
-    method = methods.get(settings.head, "answer_logits")
-    length = text_length - (method == "token_logits")
+    length = text_length - (settings.head == "lm")
     channels = settings.image.feature_size if isinstance(settings.image, Features) else 3
     image = jax.ShapeDtypeStruct((1, *image_size, channels), jnp.float32)
     if settings.image.kind == "image_tokens":
@@ -96,10 +95,10 @@ def _call(
         jax.ShapeDtypeStruct((1, questions, length), jnp.int32),
         jax.ShapeDtypeStruct((1, questions, length), bool),
     )
-    return model, method, inputs
+    return model, "task_logits", inputs
 
 
-def _calls(run: Callable[[], Any]) -> tuple[dict[Path, dict[tuple[int, ...], None]], Counter[Path]]:
+def _calls(run: Callable[[], object]) -> tuple[dict[Path, dict[tuple[int, ...], None]], Counter[Path]]:
     """What `run` makes of each module: the shapes that it returns, and its own FLOPs, those below it left out."""
     outputs: dict[Path, dict[tuple[int, ...], None]] = {}
     flops: Counter[Path] = Counter()
@@ -124,7 +123,7 @@ def _calls(run: Callable[[], Any]) -> tuple[dict[Path, dict[tuple[int, ...], Non
     return outputs, flops
 
 
-def _shapes(result: Any) -> list[tuple[int, ...]]:
+def _shapes(result: object) -> list[tuple[int, ...]]:
     """Those of an array, or of the arrays of a tuple; a layer's keys and values stand deeper, in one of their own."""
     entries = result if isinstance(result, tuple) else (result,)
     return [entry.shape for entry in entries if isinstance(entry, jax.Array)]
@@ -171,7 +170,7 @@ def _tied(module, output, x):
 
 
 def _self_attention(module, output, x, mask, key_values=(), *_, **__):
-    """Scores and the mix of values, over memories too; the projections are modules of their own."""
+    """Scores and the mix of values, over `key_values` too; the projections are modules of their own."""
     mixed, _own = output
     return 4 * mixed.size * (x.shape[2] + sum(keys.shape[3] for keys, _ in key_values))
 
@@ -182,7 +181,7 @@ def _cross_attention(module, output, x, key_value, *_, **__):
 
 FLOPS: dict[tuple[type[nn.Module], str], Callable[..., int]] = {
     (nn.Dense, "__call__"): _dense,
-    (nn.Embed, "attend"): _tied,
+    (TextEmbeddings, "scores"): _tied,
     (ImageTokenVectors, "scores"): _tied,
     (Conv, "__call__"): _conv,
     (DepthwiseConv, "__call__"): _depthwise_conv,

@@ -27,7 +27,7 @@ classifier of a CNN."""
 
 
 class PretrainedOutput(NamedTuple):
-    """What a pretrained encoder says of B texts; None where it has no such head."""
+    """What a pretrained encoder computes of B texts; None where it has no such head."""
 
     text: Float[Array, "B T D"]
     image: Float[Array, "B G D"]
@@ -35,7 +35,7 @@ class PretrainedOutput(NamedTuple):
     words: Float[Array, "B T V"] | None
     """Logits of the masked word at every text position."""
     image_words: Float[Array, "B G V"] | None
-    """The same at every image cell, as VisualBERT has it."""
+    """The same at every grid position, as in VisualBERT."""
     pairs: Float[Array, "B 2"] | None
     """Logits of "the second text follows the first" and "it does not"."""
     answers: Float[Array, "B A"] | None
@@ -49,19 +49,19 @@ class PretrainedHeads(nn.Module):
     classes: int
 
     @nn.compact
-    def __call__(self, fused: Fused, word_scores: Scores) -> PretrainedOutput:
+    def __call__(self, fused: Fused, token_scores: Scores) -> PretrainedOutput:
         s, parts = self.settings, self.parts
         pooled = pool(s, fused.text)[:, 0] if "pooler" in parts else None
         words = image_words = pairs = answers = None
         text, image = fused.text[:, 0], fused.image[:, 0]
         if "words" in parts:
             both = jnp.concatenate([text, image], axis=1)
-            both = MaskedLMHead(s, "decoder" not in parts, name="words")(both, word_scores)
+            both = MaskedLMHead(s, "decoder" not in parts, name="words")(both, token_scores)
             words, image_words = both[:, : text.shape[1]], both[:, text.shape[1] :]
         if "pairs" in parts:
             pairs = nn.Dense(2, name="pairs")(pooled)
         if "answers" in parts:
-            answers = TokenBeforeSepHead(s, self.classes, name="answers")(fused)[:, 0]
+            answers = TokenBeforeSepHead(s, self.classes, name="answers")(fused, token_scores)[:, 0]
         return PretrainedOutput(text, image, pooled, words, image_words, pairs, answers)
 
 
@@ -113,7 +113,7 @@ def check_text(settings: Architecture, input_ids: ArrayLike, segments: ArrayLike
 
 
 class ImageClassifier(nn.Module):
-    """A CNN with the classifier that it was trained with: pixels to the mean cell, and logits over `classes`."""
+    """A CNN with the classifier of its training: pixels to the mean of the grid features, and logits over `classes`."""
 
     settings: PixelEncoder
     classes: int
@@ -123,13 +123,13 @@ class ImageClassifier(nn.Module):
         self.head = ImageClasses(self.classes)
 
     def __call__(self, image: Float[Array, "B h w 3"]) -> tuple[Float[Array, "B C"], Float[Array, "B A"] | None]:
-        """The mean over the grid's cells, and the logits; None where there are no classes."""
+        """The mean of the grid features, and the logits; None where there are no classes."""
         features = jnp.mean(self.image(image), axis=(1, 2))
         return features, self.head(features) if self.classes else None
 
 
 class ImageClasses(nn.Module):
-    """A linear classifier over the mean cell."""
+    """A linear classifier over the mean of the grid features."""
 
     classes: int
 

@@ -1,18 +1,17 @@
 """The vision-language model: CNN and BERT embeddings, fusion, head."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.models.attention import IMAGE, TEXT, KeyValue, KVCache, fold_keys, stream_mask
+from vlm_jax.models.attention import IMAGE, TEXT, fold_keys, stream_mask
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import ImageTokenEmbedding, make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.models.heads import HEADS, Fused
+from vlm_jax.models.kv_cache import KVCache, Prefix
 from vlm_jax.types import ModelOutput
 
 Image = Float[Array, "I h w C"] | Float[Array, "I G C"] | Int[Array, "I gh gw"]
@@ -20,43 +19,13 @@ Text = Int[Array, "I K T"] | Float[Array, "I K T E"]
 FlatText = Int[Array, "I T"] | Float[Array, "I T E"]
 
 
-class ImagePrefix(NamedTuple):
-    """What words read of images: of each layer, keys and values of the cells; and which cells are visible."""
-
-    layers: list[KeyValue]
-    mask: Bool[Array, "I G"]
-
-
-class PromptPrefix(NamedTuple):
-    """What cells read of prompts: of each layer, keys and values of the words; and which words are visible."""
-
-    layers: list[KeyValue]
-    mask: Bool[Array, "I K T"]
-
-
-class ImageTokenCache(NamedTuple):
-    """Keys and values of cells so far, in reading order, in room for all of them [I, K, H, G, d]."""
-
-    layers: list[KeyValue]
-    length: Int[Array, ""]
-    """How many cells there are; every image has as many."""
-
-
-class TextCache(NamedTuple):
-    """Keys and values of words so far, in room of a fixed length [I, K, H, L, d]: the cache of a decoder."""
-
-    layers: list[KeyValue]
-    length: Int[Array, ""]
-    """How many words there are; every text has as many."""
-
-
 class VisualLanguageModel(nn.Module):
     """Images and K texts each -> logits.
 
-    `image` is normalised pixels, or grid features [I, gh, gw, C] or [I, G, C] where `image.kind` is `features`, or an
-    image tokenizer's image tokens where it is `image_tokens`;
-    `text` is token ids, or text features that already hold positions. `image_mask` [I, G] hides cells; [I, 1] hides
-    all of them: the question alone. `keys`, one an example, switch dropout on.
+    `image` is normalised pixels, grid features [I, gh, gw, C] or [I, G, C] where `image.kind` is `features`, or the
+    image tokens of an image tokenizer where it is `image_tokens`: a masked one is the codebook size. `text` is token
+    ids, or text features that already hold positions. `image_mask` [I, G] is False at grid positions that nothing
+    attends to; [I, 1] serves all of them: the question alone. `keys`, one an example, switch dropout on.
     """
 
     settings: Architecture
@@ -73,37 +42,12 @@ class VisualLanguageModel(nn.Module):
         self.head = self.make_head()
 
     def make_embeddings(self) -> tuple[TextEmbeddings, FeatureFusion]:
-        """What turns tokens into vectors, and what leads both sides into the trunk."""
+        """The embeddings of tokens, and the projections of both streams to the trunk's width."""
         return TextEmbeddings(self.settings), FeatureFusion(self.settings)
 
     def make_head(self) -> nn.Module:
-        """What stands on the streams."""
+        """The head on the streams."""
         return HEADS[self.settings.head](self.settings, self.classes)
-
-    def token_logits(
-        self,
-        image: Image,
-        text: Text,
-        text_mask: Bool[Array, "I K T"],
-        *,
-        image_mask: Bool[Array, "I g"] | None = None,
-        keys: Key[Array, " I"] | None = None,
-    ) -> Float[Array, "I K T V"]:
-        """After each word of every text, the logits of the one that comes next."""
-        fused = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
-        return self.head(fused.text, self.text.scores)
-
-    def image_token_logits(
-        self,
-        tokens: Int[Array, "I gh gw"],
-        text: Text,
-        text_mask: Bool[Array, "I K T"],
-        *,
-        keys: Key[Array, " I"] | None = None,
-    ) -> Float[Array, "I K G V"]:
-        """Of every cell the logits of its image token, given each text; hidden cells hold one image token more than
-        there are."""
-        return self.head(self.streams(tokens, text, text_mask, keys=keys))
 
     def streams(
         self,
@@ -149,11 +93,10 @@ class VisualLanguageModel(nn.Module):
             batch = self(image, text[:, None], text_mask[:, None], image_mask=image_mask, keys=keys)
             return ModelOutput(*(x[:, 0] for x in batch))
         fused = self.streams(image, text, text_mask, image_mask=image_mask, keys=keys)
-        words = self.settings.head == "lm"
-        logits = self.head(fused.text, self.text.scores) if words else self.head(fused, fold_keys(keys, 3))
+        logits = self.head(fused, self.text.scores, fold_keys(keys, 3))
         return ModelOutput(logits, fused.image, fused.text)
 
-    def answer_logits(
+    def task_logits(
         self,
         image: Image,
         text: Text,
@@ -161,96 +104,80 @@ class VisualLanguageModel(nn.Module):
         *,
         image_mask: Bool[Array, "I g"] | None = None,
         keys: Key[Array, " I"] | None = None,
-    ) -> Float[Array, "I K A"]:
-        """One row of logits a text, with any head; of text positions that it does not read, no more than is needed."""
+    ) -> Float[Array, "I K *s A"]:
+        """The logits that the task's loss reads, computed from no more positions than it needs.
+
+        One row a text, one at each of its tokens with the head `lm`, one at each grid position with `image_tokens`.
+        """
         inputs, first_only = (image, text, text_mask), self.head.reads_first
         fused = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=first_only)
-        return self.head.answer(fused, fold_keys(keys, 3))
+        return self.head.task_logits(fused, self.text.scores, fold_keys(keys, 3))
 
     def image_vector(self, image: Image) -> Float[Array, "I F"]:
-        """The mean cell of each image's grid features, scaled to length 1: products of two images are cosines."""
+        """The mean of each image's grid features, scaled to length 1: products of two images are cosines."""
         if self.settings.image.kind != "features":
             image = self.image(image)
         features = image.reshape(len(image), -1, image.shape[-1]).astype(jnp.float32)
         mean = jnp.mean(features, axis=1)
-        # Features that are 0 everywhere stay so, and are like nothing.
+        # Features that are 0 everywhere stay so: their cosine with any others is 0.
         return mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
 
-    def prefill_image(self, image: Image, *, image_mask: Bool[Array, "I g"] | None = None) -> ImagePrefix:
-        """What words read of images, computed once for all the words that follow, of which it must see none."""
-        s = self.settings
-        if s.image.kind != "features":
+    def prefill_image(self, image: Image, *, image_mask: Bool[Array, "I g"] | None = None) -> Prefix:
+        """What the tokens of texts attend to, computed once; the pattern must mask the text from the image."""
+        if self.settings.image.kind != "features":
             image = self.image(image)
         stream, _ = self.embed(image, self._no_text(len(image)))
         mask = jnp.ones((1, 1), bool) if image_mask is None else image_mask
         mask = jnp.broadcast_to(mask, (len(image), stream.shape[2]))
-        return ImagePrefix(self.trunk.prefill(IMAGE, stream, mask[:, None]), mask)
+        return self.trunk.prefill(IMAGE, stream, mask[:, None])
 
-    def empty_text_cache(self, num_images: int, num_texts: int, length: int) -> TextCache:
-        """Room for `length` words of `num_texts` texts an image, none of them there yet."""
-        return TextCache(self._empty_cache(num_images, num_texts, length), jnp.int32(0))
-
-    def _empty_cache(self, num_images: int, num_texts: int, length: int) -> list[KeyValue]:
-        s = self.settings
-        zeros = jnp.zeros(
-            (num_images, num_texts, s.num_attention_heads, length, s.hidden_size // s.num_attention_heads),
-            jnp.dtype(s.dtype),
-        )
-        return [(zeros, zeros)] * s.num_layers
-
-    def prefill_prompt(self, text: Int[Array, "I K T"], text_mask: Bool[Array, "I K T"]) -> PromptPrefix:
-        """What cells read of prompts, computed once for all that is drawn of them; words must see no image."""
+    def prefill_prompt(self, text: Int[Array, "I K T"], text_mask: Bool[Array, "I K T"]) -> Prefix:
+        """What image tokens attend to, computed once; the pattern must mask the image from the text."""
         _, stream = self.embed(None, self.text(text))
-        return PromptPrefix(self.trunk.prefill(TEXT, stream, text_mask), text_mask)
+        return self.trunk.prefill(TEXT, stream, text_mask)
 
-    def prefilled_token_logits(self, prompt: PromptPrefix, tokens: Int[Array, "I gh gw"]) -> Float[Array, "I K G V"]:
-        """`image_token_logits` of prompts that have been read."""
+    def empty_cache(self, num_images: int, num_texts: int, length: int) -> list[KVCache]:
+        """One cache a layer, for `length` positions of `num_texts` texts or prompts an image."""
+        s = self.settings
+        shape = (num_images, num_texts, s.num_attention_heads, length, s.hidden_size // s.num_attention_heads)
+        zeros = jnp.zeros(shape, jnp.dtype(s.dtype))
+        return [KVCache(zeros, zeros, jnp.int32(0))] * s.num_layers
+
+    def next_token_logits(
+        self, prefix: Prefix, cache: list[KVCache], ids: Int[Array, "I K n"]
+    ) -> tuple[Float[Array, "I K n V"], list[KVCache]]:
+        """At each of n new tokens of every text, the logits of the next one, and the cache with the new tokens."""
+        _, text = self.embed(None, self.text(ids, start=cache[0].length))
+        mask = jnp.broadcast_to(cache[0].causal_mask(ids.shape[-1]), (*ids.shape, cache[0].key.shape[3]))
+        text, cache = self.trunk.decode_step(text, mask, prefix, cache)
+        return self._head_logits(text[:, :, :0], text), cache
+
+    def image_token_logits(self, prefix: Prefix, tokens: Int[Array, "I gh gw"]) -> Float[Array, "I K G V"]:
+        """`task_logits` of prompts that are in `prefix`."""
         image, _ = self.embed(self.image(tokens), self._no_text(len(tokens)))
-        image = jnp.broadcast_to(image, (len(image), prompt.mask.shape[1], *image.shape[2:]))
+        image = jnp.broadcast_to(image, (len(image), prefix.mask.shape[1], *image.shape[2:]))
         mask = stream_mask(self.settings.attention_pattern, IMAGE, jnp.ones(image.shape[:3], bool))
-        return self._head_logits(*self.trunk.decode_step(image, mask, *prompt, [None] * self.settings.num_layers))[0]
-
-    def empty_image_token_cache(self, num_images: int, num_texts: int, length: int) -> ImageTokenCache:
-        """Room for `length` tokens of an image for each of `num_texts` prompts, none of them there yet."""
-        return ImageTokenCache(self._empty_cache(num_images, num_texts, length), jnp.int32(0))
+        image, _ = self.trunk.decode_step(image, mask, prefix, [None] * self.settings.num_layers)
+        return self._head_logits(image, image[:, :, :0])
 
     def next_image_token_logits(
-        self, prompt: PromptPrefix, cache: ImageTokenCache, previous: Int[Array, "I n"], grid: tuple[int, int]
-    ) -> tuple[Float[Array, "I K n V"], ImageTokenCache]:
-        """Of each of the n next cells the logits of its image token, under the pattern `autoregressive`.
+        self, prefix: Prefix, cache: list[KVCache], previous: Int[Array, "I n"], grid: tuple[int, int]
+    ) -> tuple[Float[Array, "I K n V"], list[KVCache]]:
+        """The logits of each of the next n image tokens, and the cache with them; the pattern is `autoregressive`.
 
-        A cell is asked for by the image token before it, in reading order; before the first one there is a hidden one.
+        The query of an image token is the one before it in reading order; of the first, a masked one.
         """
-        new, cache_length = previous.shape[1], cache.layers[0][0].shape[3]
-        image, _ = self.embed(self.image(previous), self._no_text(len(previous)), grid=grid, start=cache.length)
-        image = jnp.broadcast_to(image, (len(image), prompt.mask.shape[1], *image.shape[2:]))
-        mask = jnp.arange(cache_length)[None] <= cache.length + jnp.arange(new)[:, None]
-        mask = jnp.broadcast_to(mask, (*image.shape[:3], cache_length))
-        caches = [KVCache(*layer, cache.length) for layer in cache.layers]
-        logits, layers = self._head_logits(*self.trunk.decode_step(image, mask, *prompt, caches))
-        return logits, ImageTokenCache(layers, cache.length + new)
+        image, _ = self.embed(self.image(previous), self._no_text(len(previous)), grid=grid, start=cache[0].length)
+        image = jnp.broadcast_to(image, (len(image), prefix.mask.shape[1], *image.shape[2:]))
+        mask = jnp.broadcast_to(cache[0].causal_mask(previous.shape[1]), (*image.shape[:3], cache[0].key.shape[3]))
+        image, cache = self.trunk.decode_step(image, mask, prefix, cache)
+        return self._head_logits(image, image[:, :, :0]), cache
 
     def _no_text(self, num_images: int) -> Float[Array, "I 1 0 E"]:
         s = self.settings
         return jnp.zeros((num_images, 1, 0, s.text_feature_size), jnp.dtype(s.dtype))
 
-    def _head_logits(
-        self, image: Float[Array, "I K n D"], layers: list[KeyValue]
-    ) -> tuple[Float[Array, "I K n V"], list[KeyValue]]:
-        nothing = jnp.zeros((len(image), 0), bool)
-        return self.head(Fused(image, image[:, :, :0], nothing, nothing[:, None])), layers
-
-    def next_token_logits(
-        self, image: ImagePrefix, words: TextCache, ids: Int[Array, "I K n"]
-    ) -> tuple[Float[Array, "I K n V"], TextCache]:
-        """After each of n new words of every text, the logits of the one that comes next.
-
-        The words before are those in `words`; what returns holds the new ones as well.
-        """
-        new, cache_length = ids.shape[-1], words.layers[0][0].shape[3]
-        _, text = self.embed(None, self.text(ids, start=words.length))
-        mask = jnp.arange(cache_length)[None] <= words.length + jnp.arange(new)[:, None]
-        mask = jnp.broadcast_to(mask, (*ids.shape, cache_length))
-        caches = [KVCache(*layer, words.length) for layer in words.layers]
-        text, layers = self.trunk.decode_step(text, mask, image.layers, image.mask[:, None], caches)
-        return self.head(text, self.text.scores), TextCache(layers, words.length + new)
+    def _head_logits(self, image: Float[Array, "I k g D"], text: Float[Array, "I K n D"]) -> Float[Array, "I K m V"]:
+        """Those of one stream; the other one is empty."""
+        image_mask, text_mask = jnp.ones((len(image), image.shape[2]), bool), jnp.ones(text.shape[:3], bool)
+        return self.head(Fused(image, text, image_mask, text_mask), self.text.scores)

@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +31,9 @@ from vlm_jax.tasks.nearest_image import nearest_few, spread
 from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.text_task import TextTask, init_params
 from vlm_jax.tasks.user_input import AT_ONCE, cards
-from vlm_jax.types import Batch, Example, Parameters, Text
+from vlm_jax.types import Batch, Example, Json, Parameters, Text
 
-SAME = 0.99  # share of images with the same caption from which on a model does not look
+SAME = 0.99  # share of images with the same caption from which on the model ignores the image
 
 
 def batch_sums(
@@ -77,7 +75,7 @@ class Captioning(TextTask):
         return "rule_accuracy" if config.data.scenes else "cider_d"
 
     @classmethod
-    def read_item(cls, line: dict[str, Any]) -> Item:
+    def read_item(cls, line: dict[str, Json]) -> Item:
         """Right by rule where the scene is known; its score is else 1 if it is a reference in the official spelling."""
         hypothesis, references = line["captions"][0]["caption"], tuple(line["references"])
         right = line["check"]["true"] if "check" in line else None
@@ -90,24 +88,24 @@ class Captioning(TextTask):
         self.model = VisualLanguageModel(config.architecture, 1)
         self.metric = self.metric_of(config)
         self._decoders: dict[tuple[DecodingMethod, tuple[str, ...]], Decoder] = {}
-        self._vector = jax.jit(partial(self.model.apply, method="image_vector"))
+        self._vector = jax.jit(lambda variables, image: self.model.bind(variables).image_vector(image))
         self._likelihood = jax.jit(self._log_likelihood)
         self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
         """Fresh float32 parameters."""
-        return init_params(self.model, self.encode, key, method="token_logits")
+        return init_params(self.model, self.encode, key)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
         """What a train step differentiates; `keys`, one an image, switch dropout on."""
         # After the last word nothing comes: it is no input.
         ids, mask = batch.input_ids[..., :-1], batch.text_mask[..., :-1]
-        logits = self.model.apply({"params": params}, batch.image, ids, mask, keys=keys, method="token_logits")
+        logits = self.model.bind({"params": params}).task_logits(batch.image, ids, mask, keys=keys)
         real = batch.text_mask & (batch.weight > 0)[..., None]
         return batch_sums(logits, batch.input_ids, real, label_smoothing=self.config.training.label_smoothing)
 
     def _log_likelihood(self, params, image, ids, mask) -> Float[Array, " I"]:
-        logits = self.model.apply({"params": params}, image, ids[..., :-1], mask[..., :-1], method="token_logits")[:, 0]
+        logits = self.model.bind({"params": params}).task_logits(image, ids[..., :-1], mask[..., :-1])[:, 0]
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[:, 0, 1:, None], axis=-1)[..., 0]
         return jnp.sum(log_p * mask[:, 0, 1:], axis=-1)
 
@@ -127,7 +125,7 @@ class Captioning(TextTask):
         return np.concatenate(jax.device_get(log_likelihoods))[: len(texts)].tolist()
 
     def decoder(self, settings: DecodingMethod, choices: tuple[str, ...] = ()) -> Decoder:
-        """The compiled decoder of some settings; it says one of `choices` where there are any."""
+        """The compiled decoder of some settings; it generates one of `choices` where there are any."""
         if (settings, choices) not in self._decoders:
             tokenizer = self.encode.tokenizer
             never = {tokenizer.pad_id, tokenizer.cls_id, tokenizer.mask_id, tokenizer.unknown_id} - {None}
@@ -167,7 +165,7 @@ class Captioning(TextTask):
         decoding: DecodingMethod | None = None,
         choices: tuple[str, ...] = (),
     ) -> list[Caption]:
-        """What is said of every image of `examples`, in order; without `see_image`, of none in particular.
+        """The captions of every image of `examples`, in order; without `see_image`, of none in particular.
 
         With `choices` it is one of those texts.
         """
@@ -195,7 +193,7 @@ class Captioning(TextTask):
         """`spelled` are choices by their tokens: what is chosen returns as it was given."""
         hypotheses = []
         for ids, length, tokens, log_probability, score in zip(*row, strict=True):
-            if length == 0:  # there were not as many texts as were asked for
+            if length == 0:  # the trie has fewer texts
                 continue
             words = tuple(ids[: length - 1].tolist())
             text = spelled[words] if words in spelled else self.encode.tokenizer.decode(ids[:length])
@@ -208,7 +206,7 @@ class Captioning(TextTask):
         return Caption(example.image_id, tuple(hypotheses), references, check)
 
     def score(self, captions: Sequence[Caption]) -> dict[str, float]:
-        """The official scores and, where it is known what was drawn, how much of what was said is true of it."""
+        """The official scores and, where the scene is known, how much of a caption is true of it."""
         if not captions:
             return {}
         metrics = score_captions([c.text for c in captions], [c.references for c in captions])
@@ -222,7 +220,7 @@ class Captioning(TextTask):
         """What a person should know of the scores."""
         if len(captions) < 2 or metrics["identical_share"] < SAME:
             return []
-        return ["one sentence serves every image: the model does not look at them (yet)"]
+        return ["one caption serves every image: the model ignores the image (yet)"]
 
     def title(self, metrics: dict[str, float]) -> str:
         """The scores in a few words."""
@@ -230,7 +228,7 @@ class Captioning(TextTask):
             return f"{metrics['rule_accuracy']:.1%} of the captions wholly true"
         return f"CIDEr-D {metrics['cider_d']:.2f}"
 
-    def files(self, captions: Sequence[Caption]) -> dict[str, Any]:
+    def files(self, captions: Sequence[Caption]) -> dict[str, Json]:
         """Further files of a scored split: captions in the format of COCO's results."""
         rows = [{"image_id": int(c.image_id) if c.image_id.isdecimal() else c.image_id, "caption": c.text}
                 for c in captions]  # fmt: skip
@@ -243,11 +241,11 @@ class Captioning(TextTask):
         train: Sequence[Example],
         predictions: Sequence[Caption],
     ) -> dict[str, float]:
-        """What is reached without looking, and by looking up.
+        """The scores without the image, and of captions of other images.
 
-        `shuffled_images`: captions of other images, `no_image`: of none. `constant` and, of drawn scenes,
+        `shuffled_images`: captions of other images, `no_image`: of none. `constant` and, of rendered scenes,
         `constant_true`: the training caption that suits all best (`constant_captions`). `nearest_image`: the first
-        caption of the training image whose grid features, averaged over cells, have the largest cosine with the
+        caption of the training image whose grid features, averaged over positions, have the largest cosine with the
         image's own; `nearest_consensus`: of the captions of the five nearest the one most like the others
         (`consensus_captions`). These two take one pass of the image side over at most 20,000 training images, less
         than an epoch's cost.

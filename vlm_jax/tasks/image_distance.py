@@ -13,7 +13,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.metrics.images import frechet_distance
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.nearest_image import nearest
-from vlm_jax.weights.converted_model import read
+from vlm_jax.weights.import_folder import read
 
 BATCH = 32
 NAME = "frechet_distance"

@@ -1,9 +1,8 @@
-"""Image generation: the image tokens of an image, from its prompt and those image tokens that are not hidden."""
+"""Image generation: the image tokens of an image, from its prompt and the image tokens that are not masked."""
 
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +30,7 @@ from vlm_jax.tasks.reranker import Reranker, load_reranker
 from vlm_jax.tasks.text_task import TextTask
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, differing, save_tokenizer, tokenizer_run
 from vlm_jax.tasks.user_input import AT_ONCE, notes_on
-from vlm_jax.types import Batch, Example, Parameters
+from vlm_jax.types import Batch, Example, Json, Parameters
 
 Generation = Masked | Autoregressive
 DEFAULTS = ImageScoring()
@@ -78,7 +77,7 @@ class ImageGeneration(TextTask):
         return config.image_tokenizer.grid_size(config.image.size)
 
     @classmethod
-    def read_item(cls, line: dict[str, Any]) -> Item:
+    def read_item(cls, line: dict[str, Json]) -> Item:
         """The mean over images of the objects that are right; else the log-likelihood of the real image."""
         checks = line["checks"]
         score = sum(check["objects"] for check in checks) / len(checks) if checks else line["log_likelihood"]
@@ -132,11 +131,10 @@ class ImageGeneration(TextTask):
         """Fresh float32 parameters."""
         ids = jnp.zeros((1, 1, self.encode.max_length), jnp.int32)
         tokens = jnp.zeros((1, *self.tokenizer.grid), jnp.int32)
-        return self.model.init(key, tokens, ids, jnp.ones(ids.shape, bool), method="image_token_logits")["params"]
+        return self.model.init(key, tokens, ids, jnp.ones(ids.shape, bool))["params"]
 
     def start(self, params: Parameters, key: Key[Array, ""]) -> Parameters:
-        """With vectors that are alike where image tokens look alike: what is learned of one is learned of all of
-        them."""
+        """With like vectors for image tokens that look alike: what one of them learns, all of them learn."""
         appearance = jnp.asarray(self.tokenizer.appearance())
         for number, place in enumerate(("image", "head")):
             vectors = start_alike(params[place]["vectors"], appearance, key=jax.random.fold_in(key, number))
@@ -148,15 +146,15 @@ class ImageGeneration(TextTask):
         scoring = self.scoring
         return ImageFeatures(scoring.features, scoring.features_sha256) if scoring.features is not None else None
 
-    def metadata(self) -> dict[str, Any]:
-        """Whose image tokens are drawn, which network's features a distance is of, and who chose among candidates."""
+    def metadata(self) -> dict[str, Json]:
+        """The image tokenizer, the network whose features a distance is of, and the reranker of candidates."""
         tokenizer = {"run": str(self.config.image_tokenizer.run), "sha256": self.tokenizer.digest}
         named = {"features": self._features, "reranker": self.reranker}
         return {"image_tokenizer": tokenizer} | {name: model.origin for name, model in named.items() if model}
 
     def prepare(self, examples: Sequence[Example]) -> ChangedExamples:
         """The examples with their image tokens, which are computed once and kept."""
-        _ = self._features  # what is wrong with the network is said before anything is trained
+        _ = self._features  # an error in the network is raised before anything is trained
         tokens = self.tokenizer.cached(examples, self._pixels, self.config.data)
         return ChangedExamples(examples, lambda index, example: example._replace(image_tokens=tokens[index]))
 
@@ -167,7 +165,7 @@ class ImageGeneration(TextTask):
             self._weights = token_weights(tokens, self.tokenizer.codebook_size, power)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"]) -> Sums:
-        """Cross-entropy of the masked image tokens, or of each after those before it; a share has lost its prompt."""
+        """Cross-entropy of the masked image tokens, or of each given those before it; a share has lost its prompt."""
         settings = self.config.generation
         drop, places, dropout = (
             jax.vmap(lambda key, use=use: jax.random.fold_in(key, use))(keys) for use in (DROP, MASK, MODEL)
@@ -178,7 +176,7 @@ class ImageGeneration(TextTask):
             for row, prompt in zip(self._empty, (batch.input_ids, batch.text_mask), strict=True)
         )
         tokens, counted = masked_inputs(batch.image_tokens, places, settings, mask_id=self.tokenizer.codebook_size)
-        logits = self.model.apply({"params": params}, tokens, ids, mask, keys=dropout, method="image_token_logits")
+        logits = self.model.bind({"params": params}).task_logits(tokens, ids, mask, keys=dropout)
         target = jnp.broadcast_to(batch.image_tokens.reshape(len(tokens), 1, -1), logits.shape[:-1])
         assert self._weights is not None or not settings.token_frequency_power, "learn_from was not called"
         smoothing = self.config.training.label_smoothing
@@ -193,7 +191,7 @@ class ImageGeneration(TextTask):
         """
         nothing = jnp.full(tokens.shape, self.tokenizer.codebook_size, jnp.int32)
         shown = shift_right(tokens, mask_id=self.tokenizer.codebook_size) if self._autoregressive else nothing
-        logits = self.model.apply({"params": params}, shown, ids[:, None], mask[:, None], method="image_token_logits")
+        logits = self.model.bind({"params": params}).task_logits(shown, ids[:, None], mask[:, None])
         return jnp.mean(token_log_probabilities(logits[:, 0], tokens), axis=-1)
 
     def decoder(self, settings: Generation, num_candidates: int = 1) -> ImageTokenDecoder:
@@ -287,7 +285,7 @@ class ImageGeneration(TextTask):
         return np.concatenate(jax.device_get(batches))[: len(texts)].tolist()
 
     def score(self, generated: Sequence[GeneratedImages]) -> dict[str, float]:
-        """How well true images are expected and, where it is known what was asked for, how much of it was drawn."""
+        """The log-likelihood of the real images and, where the scene is known, how much of it a generated image has."""
         return score_generated(generated)
 
     def reach(self, train: ChangedExamples, validation: ChangedExamples) -> list[str]:

@@ -118,7 +118,7 @@ class ImageTokenization(Task[Reconstructed]):
         """The reconstructions, and of each image the share of image tokens that a little noise leaves alone."""
         seen = self.model.apply({"params": params}, image)
         noise = self._noise(jax.random.key(self.config.seed)[None], image.shape[1:], NOISE)
-        again = self.model.apply({"params": params}, image + noise, method="encode")
+        again = self.model.bind({"params": params}).encode(image + noise)
         return seen, jnp.mean(again == seen.tokens, axis=(1, 2))
 
     def _noise(self, keys: Key[Array, " n"], shape: tuple[int, ...], levels: float) -> Float[Array, "n h w 3"]:

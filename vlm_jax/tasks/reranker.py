@@ -1,10 +1,9 @@
-"""Which of several drawn images shows most clearly what was asked for, as a model that writes captions sees them."""
+"""Which of several generated images fits its prompt best, by the likelihood of the prompt as a caption."""
 
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,19 +14,19 @@ from vlm_jax.tasks.base import LoadTask
 from vlm_jax.tasks.captioning import Captioning
 from vlm_jax.tasks.trained_tokenizer import finished_run
 from vlm_jax.trees import flatten
-from vlm_jax.types import Example, Parameters
+from vlm_jax.types import Example, Json, Parameters
 
 AT_ONCE = 512  # candidates whose pixels are in memory at a time
 
 
 class Reranker:
-    """A captioning model, to which a drawn image is the better the likelier it would say its prompt of it.
+    """A captioning model that ranks images by the log-probability of their prompt as a caption.
 
-    It never saw a drawn image, only real ones: what looks like nothing is as unlikely as what was not asked for (Ding
-    et al. 2021, CogView, section 3.2, where the model that draws is tuned to caption and ranks its own samples).
+    It was trained with real images only (Ding et al. 2021, CogView, section 3.2, tune the generating model to caption
+    and rank its own samples).
     """
 
-    def __init__(self, captioning: Captioning, params: Parameters, origin: dict[str, Any]) -> None:
+    def __init__(self, captioning: Captioning, params: Parameters, origin: dict[str, Json]) -> None:
         self._captioning, self._params = captioning, params
         self.origin = origin
         """Which run it is of, and which step of it."""
@@ -57,7 +56,7 @@ class Reranker:
         return np.concatenate(chosen)
 
     def _warn_unread(self, prompts: Sequence[str]) -> None:
-        """Of each prompt once: what a judge does not read decides nothing."""
+        """Once a prompt: what the reranker does not read decides nothing."""
         encode = self._captioning.encode
         for prompt in dict.fromkeys(prompts):
             if prompt in self._known:
@@ -65,11 +64,11 @@ class Reranker:
             self._known.add(prompt)
             if encode.tokenizer.truncated([prompt], encode.max_length):
                 print(
-                    f"note: the judge reads only the first {encode.max_length - 2} tokens of {prompt!r}",
+                    f"note: the reranker reads only the first {encode.max_length - 2} tokens of {prompt!r}",
                     file=sys.stderr,
                 )
             if encode.tokenizer.unknown_id in encode.tokenizer.tokens([prompt])[0]:
-                print(f"note: the judge does not know every word of {prompt!r}", file=sys.stderr)
+                print(f"note: the reranker does not know every word of {prompt!r}", file=sys.stderr)
 
 
 def load_reranker(run: Path, load: LoadTask) -> Reranker:

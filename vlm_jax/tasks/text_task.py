@@ -63,8 +63,8 @@ class TextTask(Task[Predicted]):
         }
 
 
-def init_params(model: VisualLanguageModel, encode: ExampleEncoder, key: Key[Array, ""], *, method: str) -> Parameters:
-    """Fresh float32 parameters of what `method` of the model computes from one image and one text."""
+def init_params(model: VisualLanguageModel, encode: ExampleEncoder, key: Key[Array, ""]) -> Parameters:
+    """Fresh float32 parameters of the model of one image and one text."""
     image = jnp.zeros((1, *encode.image.size, 3))
     ids = jnp.zeros((1, 1, encode.max_length), jnp.int32)
-    return model.init(key, image, ids, jnp.ones(ids.shape, bool), method=method)["params"]
+    return model.init(key, image, ids, jnp.ones(ids.shape, bool))["params"]

@@ -56,8 +56,8 @@ class TrainedTokenizer:
         """Rows and columns of an image's image tokens."""
         self._params = jax.device_put({"params": unflatten(params)})  # once, not with every batch
         model = ImageTokenizer(self.settings, config.compute.convolution)
-        self._encode = jax.jit(lambda params, image: model.apply(params, image, method="encode"))
-        self._decode = jax.jit(lambda params, tokens: model.apply(params, tokens, method="decode"))
+        self._encode = jax.jit(lambda variables, image: model.bind(variables).encode(image))
+        self._decode = jax.jit(lambda variables, tokens: model.bind(variables).decode(tokens))
 
     def encode(self, examples: Sequence[Example], encode: ExampleEncoder) -> Int[np.ndarray, "N gh gw"]:
         """The image tokens of images."""

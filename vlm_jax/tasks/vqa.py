@@ -146,19 +146,19 @@ class VisualQuestionAnswering(TextTask[Prediction]):
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
         """Fresh float32 parameters."""
-        return init_params(self.model, self.encode, key, method="answer_logits")
+        return init_params(self.model, self.encode, key)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
         """What a train step differentiates; `keys`, one an image, switch dropout on."""
         inputs = (batch.image, batch.input_ids, batch.text_mask)
-        logits = self.model.apply({"params": params}, *inputs, keys=keys, method="answer_logits")
+        logits = self.model.bind({"params": params}).task_logits(*inputs, keys=keys)
         return batch_sums(logits, batch, label_smoothing=self.config.training.label_smoothing)
 
     def _predict_batch(
         self, params: Parameters, batch: Batch, see_image: Bool[Array, "I 1"]
     ) -> tuple[Float[Array, "I K top"], Int[Array, "I K top"]]:
         inputs = (batch.image, batch.input_ids, batch.text_mask)
-        logits = self.model.apply({"params": params}, *inputs, image_mask=see_image, method="answer_logits")
+        logits = self.model.bind({"params": params}).task_logits(*inputs, image_mask=see_image)
         known = logits[..., : len(self.encode.answers)]  # a head may have more classes than there are answers
         probabilities, classes = jax.lax.top_k(jax.nn.softmax(known), min(TOP, len(self.encode.answers)))
         return probabilities, classes

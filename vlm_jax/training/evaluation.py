@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,44 +20,42 @@ from vlm_jax.data.images import decode_image
 from vlm_jax.figures import plot_contact_sheet
 from vlm_jax.run_folder import RESULT, RunFolder
 from vlm_jax.settings.groups import json_tree
-from vlm_jax.tasks.base import Prediction, Task
+from vlm_jax.tasks.base import Prediction
 from vlm_jax.tasks.baselines import baseline_warnings
-from vlm_jax.types import Example, Parameters
+from vlm_jax.training.setup import Trained
+from vlm_jax.types import Example, Json, Parameters
 
 CONTACT_SHEET_ITEMS = 24
 PACKAGES = (
-    "vlm_jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "tensorflow-datasets",
-    "tokenizers",
-    "numpy",
-    "scipy",
-)
+    "vlm_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "tokenizers",
+    "numpy", "scipy",
+)  # fmt: skip
+
+
+class SplitExamples(NamedTuple):
+    """A split to score, as `Task.prepare` has its examples, and the training split for the baselines."""
+
+    split: str
+    examples: Sequence[Example]
+    train: Sequence[Example]
 
 
 def evaluate_run(
-    task: Task,
-    params: Parameters,
-    examples: Sequence[Example],
-    train: Sequence[Example],
+    model: Trained,
+    scored: SplitExamples,
     *,
-    split: str,
     folder: RunFolder,
-    metadata: dict[str, Any],
+    metadata: dict[str, Json],
     name: str | None = None,
     warnings: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """Score a split, with the baselines as rows of their own; write predictions, the sheet and, last, the result.
 
     The test split's files are `predictions.jsonl`, `predictions.png` and `result.json`; those of another split carry
     `name`, by default the split's. `metadata` are rows of the result; its `wall_seconds` grow by what scoring took.
     `warnings` stand before those of the scores.
     """
+    (task, params, step), (split, examples, train) = model, scored
     config, began, named = task.config, time.perf_counter(), name or split
     predictions_file, contact_sheet_file, result_file = result_files(named)
     predictions = task.predict(params, examples)
@@ -78,6 +76,7 @@ def evaluate_run(
             *baseline_warnings(metrics, task.metric, task.shuffled),
         ],
         "parameters": parameter_count(params),
+        "checkpoint_step": step,
         **metadata,
         **task.metadata(),
         "wall_seconds": metadata["wall_seconds"] + time.perf_counter() - began,
@@ -178,7 +177,7 @@ def peak_memory() -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, Json]:
     """Where it ran: the processor and how many of its cores it may use, and devices."""
     return {
         "processor": processor(),

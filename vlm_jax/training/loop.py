@@ -8,21 +8,21 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 
 from vlm_jax.config.run import Config
-from vlm_jax.data.loader import TrainLoader
+from vlm_jax.data.loader import ReadAhead, Shard, TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data, shown_digests
-from vlm_jax.training.evaluation import code, commit, evaluate_run, write_contact_sheet
+from vlm_jax.training.evaluation import SplitExamples, code, commit, evaluate_run, write_contact_sheet
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.interval import Interval
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
 from vlm_jax.training.selection import Selection
-from vlm_jax.training.setup import make_encoder, make_task, saved_steps
+from vlm_jax.training.setup import Trained, make_encoder, make_task, saved_steps
 from vlm_jax.training.state import create_state
 from vlm_jax.training.step import make_step
 from vlm_jax.training.stops import Interrupted, NotFinite
@@ -64,9 +64,8 @@ class Trainer:
             self.task.encode,
             seed=config.seed,
             batch_images=config.training.batch_images,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            threads=config.data.threads,
+            shard=Shard(jax.process_index(), jax.process_count()),
+            read_ahead=ReadAhead(config.data.threads),
         )
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}
@@ -250,20 +249,12 @@ class Trainer:
         params, step = checkpoints.restore_params(target, which="best", ema=state.ema is not None)
         test = open_split(self.config.data, "test")
         self._record_data({"test": test})
-        test = self.task.prepare(test)
+        scored = SplitExamples("test", self.task.prepare(test), self.train)
         self.write_line(f"scoring the test split with the best checkpoint, step {step}")
-        metadata = {"checkpoint_step": step, **self._times(), "weights": self.weights, **self._made}
+        metadata = {**self._times(), "weights": self.weights, **self._made}
         metadata |= {"data": shown_digests(self.folder.data()), "history": self.folder.history()}
-        result = evaluate_run(
-            self.task,
-            params,
-            test,
-            self.train,
-            split="test",
-            folder=self.folder,
-            metadata=metadata,
-            warnings=self.selection.warnings(),
-        )
+        model, warnings = Trained(self.task, params, step), self.selection.warnings()
+        result = evaluate_run(model, scored, folder=self.folder, metadata=metadata, warnings=warnings)
         self.folder.seal(*RESULTS)
         self.write_line(f"scored in {time.perf_counter() - began:.1f} s")
         return result

@@ -21,8 +21,9 @@ from vlm_jax.run_folder import ANSWERS, CONFIG, TEXT_TOKENIZER, RunFolder, open_
 from vlm_jax.tasks import task_class
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.trees import flatten
-from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, Origin, read
+from vlm_jax.weights.converted_model import ConvertedModel, Origin
 from vlm_jax.weights.export import text_side
+from vlm_jax.weights.import_folder import ABOUT, read, read_import
 from vlm_jax.weights.source import as_path, locate
 
 
@@ -71,6 +72,11 @@ def _open_run(name: str, folder: RunFolder) -> Pretrained:
     answers = AnswerVocabulary.load(folder.file(ANSWERS)).answers if task_class(config.task).classifies else ()
     image = model.image if model and not isinstance(model.image, ImageTokens) else None
     return Pretrained("run", origin, model, image, config.image, leaves, answers)
+
+
+def open_converted(folder: Path) -> ConvertedModel:
+    """What can be exported: an import, or the text side of a run."""
+    return read_import(folder) if (folder / ABOUT).is_file() else text_side_of_run(folder)
 
 
 def text_side_of_run(path: Path) -> ConvertedModel:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 
@@ -21,6 +22,16 @@ from vlm_jax.training.pretrained import check_tokenizer, tokenizer_source
 from vlm_jax.types import Example, Parameters
 
 COUNTED_IMAGES = 1_000  # images whose texts are counted before training
+
+
+class Trained(NamedTuple):
+    """A model as a checkpoint of a run has it."""
+
+    task: Task
+    params: Parameters
+    """The moving average where there is one."""
+    step: int
+    """The optimizer step of the checkpoint."""
 
 
 def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | None = None) -> ExampleEncoder:
@@ -88,8 +99,8 @@ def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder, scoring
     return task_class(config.task).build(config, encode, folder, load_best, scoring or ImageScoring())
 
 
-def load_best(folder: RunFolder) -> tuple[Task, Parameters, int]:
-    """A run's task, its parameters of the best checkpoint and their optimizer step."""
+def load_best(folder: RunFolder) -> Trained:
+    """The model of a run's best checkpoint."""
     config = folder.config()
     return load_trained(config, folder, make_encoder(config, folder), which="best")
 
@@ -101,10 +112,10 @@ def saved_steps(folder: RunFolder) -> int:
 
 def load_trained(
     config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str, scoring: ImageScoring | None = None
-) -> tuple[Task, Parameters, int]:
-    """Task, parameters (the moving average where there is one) and their optimizer step, from a run's checkpoints."""
+) -> Trained:
+    """The model of the `best` or `latest` checkpoint of a run, or of a step."""
     task = make_task(config, encode, folder, scoring)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))
     with Checkpoints(folder.checkpoints, made_with=folder.made_with()) as checkpoints:
         params, step = checkpoints.restore_params(shapes, which=which, ema=config.optimizer.ema is not None)
-    return task, params, step
+    return Trained(task, params, step)

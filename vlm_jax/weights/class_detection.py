@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.models.pretrained import Part
 from vlm_jax.weights.families import CLASSES, FAMILIES
-from vlm_jax.weights.family import Family, Names, PublishedClass, table_names
+from vlm_jax.weights.family import Family, Names, PublishedClass, PublishedFile, table_names
 from vlm_jax.weights.source import Source
 from vlm_jax.weights.tensor_names import refuse_prefix
 
@@ -195,7 +195,7 @@ def _fitting(source: Source, family: Family) -> Iterable[Named]:
 
 def _has_shape(source: Source, family: Family, name: str, names: Names) -> bool:
     try:
-        family.settings(source.config, names, source.tensors, name, ())
+        family.settings(PublishedFile(source.config, names, source.tensors, name))
     except InputError:
         return False
     return True

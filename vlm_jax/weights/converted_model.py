@@ -1,14 +1,6 @@
-"""A published model in our parameters: read from a source, kept in a folder, run.
-
-A folder of an import holds `port.json` (metadata and origin), `port_report.md`, `params/` (Orbax), the tokenizer and
-the
-settings beside the weights. `source_tensors.safetensors` has tensors that an export needs and no parameter stands
-for. `digests.json` covers all files.
-"""
+"""A published model in our parameters."""
 
 import dataclasses
-import json
-import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,30 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import PublishedCNN
-from vlm_jax.data.image_settings import ImageInput
-from vlm_jax.errors import InputError
-from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
-from vlm_jax.settings.changes import group_from_json
-from vlm_jax.trees import compare_trees, flatten, unflatten
-from vlm_jax.weights.class_detection import Published, class_of, contents_of, require_own_prefix
-from vlm_jax.weights.cnn import PUBLISHED
-from vlm_jax.weights.families import FAMILIES
-from vlm_jax.weights.family import ConvertedArchitecture, Family, is_untied, table_names, unused_biases
+from vlm_jax.trees import flatten
+from vlm_jax.weights.class_detection import OPTION, Published, class_of, contents_of, require_own_prefix
+from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedFile, is_untied, table_names, unused_biases
 from vlm_jax.weights.labels import labels_of
 from vlm_jax.weights.preprocessor import with_preprocessor
-from vlm_jax.weights.report import class_lines, port_report
-from vlm_jax.weights.settings_files import SettingsFiles, read_settings_files, write_settings_files
-from vlm_jax.weights.source import NO_CHANGES, Changes, Source, as_path, new_folder, open_source
+from vlm_jax.weights.settings_files import SettingsFiles, read_settings_files
+from vlm_jax.weights.source import NO_CHANGES, Changes, Source
 from vlm_jax.weights.tables import convert_tensors, trunk_names
-from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters, renamed
-
-ABOUT, PARAMS, SOURCE_TENSORS, DIGESTS = "port.json", "params", "source_tensors.safetensors", "digests.json"
-REPORT = "port_report.md"
+from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters
 
 
 class Origin(NamedTuple):
@@ -81,7 +61,17 @@ class ConvertedModel:
     @property
     def class_lines(self) -> list[str]:
         """What `import`, `verify` and the report say of the class; nothing of the text side of a run."""
-        return class_lines(self.published, self.family.class_of(self.architecture)) if self.published else []
+        if (published := self.published) is None:
+            return []
+        lines = [f"class: {published.name} ({published.evidence})"]
+        if published.missing:
+            lines.append(f"missing tensors of {published.name}: {', '.join(published.missing)}")
+        if published.left_behind:
+            lines.append(f"left behind: {', '.join(published.left_behind)}")
+        if published.larger:
+            lines.append(f"to take them as well: {OPTION} {' or '.join(published.larger)}")
+        exported = self.family.class_of(self.architecture)
+        return lines if exported == published.name else [*lines, f"ported as: {exported}"]
 
     @property
     def parameter_count(self) -> int:
@@ -117,24 +107,6 @@ def shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruc
     return flatten(variables["params"])
 
 
-def read(name: str, *, strip_prefix: str = "", drop_tensors: str = "", class_name: str | None = None) -> ConvertedModel:
-    """The model at a source, or in the folder of an import; `InputError` where anything is amiss.
-
-    `strip_prefix` and `drop_tensors` are those of `tensor_names.renamed`; `class_name` is for a source that does not
-    say what it is.
-    """
-    folder = as_path(name)
-    if (folder / ABOUT).is_file():
-        if strip_prefix or drop_tensors or class_name:
-            raise InputError(
-                f"{name} is the folder of an import, whose class and names are settled; give --architecture, "
-                "--strip-prefix and --drop-tensors with its source"
-            )
-        return read_import(folder)
-    source = renamed(open_source(name), strip_prefix=strip_prefix, drop_tensors=drop_tensors)
-    return convert(source, class_name=class_name)
-
-
 def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     """A source's tensors as our parameters, each used once."""
     refuse_adapters(source)
@@ -145,7 +117,7 @@ def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     parts, published = contents_of(named, names, untied=untied)
     names = {table_name: name for table_name, name in names.items() if table_name not in published.left_behind}
     unused = unused_biases(source.tensors, family, names)
-    architecture = family.settings(source.config, names, source.tensors, named.name, parts)
+    architecture = family.settings(PublishedFile(source.config, names, source.tensors, named.name, parts))
     # PyTorch's batch norms count the batches that they saw; nothing is computed from it.
     counters = {name: names.pop(name) for name in list(names) if name.endswith(".num_batches_tracked")}
     rows = family.rows(architecture)
@@ -177,109 +149,3 @@ def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
         changes,
         settings_files,
     )
-
-
-def write_import(converted: ConvertedModel, folder: Path) -> None:
-    """Write the folder of an import; one that is there already and not empty is refused."""
-    import orbax.checkpoint as ocp
-
-    new_folder(folder)
-    # Weights do not compress: trying takes twice the memory and three times as long.
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
-        checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(converted.params))
-    family, architecture = converted.family, converted.architecture
-    rows, origin = family.rows(architecture), converted.origin._asdict()
-    report = port_report(
-        family.name,
-        architecture,
-        rows,
-        converted.params,
-        origin,
-        list(converted.source_tensors),
-        converted.class_lines,
-        converted.changes,
-    )
-    (folder / REPORT).write_text(report, encoding="utf-8")
-    if converted.source_tensors:
-        save_file(converted.source_tensors, folder / SOURCE_TENSORS)
-    for file in converted.tokenizer:
-        shutil.copyfile(file, folder / file.name)
-    write_settings_files(converted.settings_files, folder)
-    about = {
-        "family": family.name,
-        "network": architecture.model.name if isinstance(architecture.model, PublishedCNN) else None,
-        "model": architecture.model.model_dump(mode="json"),
-        "parts": list(architecture.parts),
-        "classes": architecture.classes,
-        "input": architecture.input.model_dump(mode="json") if architecture.input else None,
-        "pad_id": architecture.pad_id,
-        "dtypes": converted.dtypes,
-        "config": converted.config,
-        "tokenizer": [file.name for file in converted.tokenizer],
-        "origin": origin,
-        "published": converted.published._asdict() if converted.published else None,
-        "changes": converted.changes._asdict(),
-    }
-    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    write_digests(folder, folder / DIGESTS)
-
-
-def read_import(folder: Path) -> ConvertedModel:
-    """What `write_import` wrote; `InputError` where a file is not as it was written."""
-    again = "import again"
-    try:
-        listed = read_manifest(folder / DIGESTS)["files"]
-    except InputError as error:
-        raise InputError(f"{folder} is damaged: {error}; {again}") from None
-    if (changed := next(changes_below(folder, listed), None)) is not None:
-        raise InputError(f"{folder} is damaged: {changed}; {again}")
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        family = FAMILIES[about["family"]]
-        kind = type(PUBLISHED[about["network"]]) if about["network"] else Architecture
-        architecture = ConvertedArchitecture(
-            group_from_json(json.dumps(about["model"]), kind),
-            tuple(about["parts"]),
-            about["classes"],
-            group_from_json(json.dumps(about["input"]), ImageInput) if about["input"] else None,
-            about["pad_id"],
-        )
-        origin = Origin(**about["origin"])
-        published, changes = Published(**_tuples(about["published"])), Changes(**_tuples(about["changes"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / ABOUT} cannot be used: {type(error).__name__} {error}; {again}") from None
-    try:
-        params = _restore(folder, shapes(architecture))
-    except InputError as error:
-        raise InputError(f"{error}; {again}") from None
-    source_tensors = load_file(folder / SOURCE_TENSORS) if SOURCE_TENSORS in listed else {}
-    files = tuple(folder / name for name in about["tokenizer"])
-    return ConvertedModel(
-        family,
-        architecture,
-        params,
-        source_tensors,
-        about["dtypes"],
-        about["config"],
-        files,
-        origin,
-        published,
-        changes,
-        read_settings_files(folder),
-    )
-
-
-def _tuples(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of JSON with its lists as they were before."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
-
-
-def _restore(folder: Path, want: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Any]:
-    """The parameters of an import."""
-    import orbax.checkpoint as ocp
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(folder.absolute() / PARAMS).item_metadata.tree
-        compare_trees(saved, unflatten(want), what=f"parameters in {folder}")
-        target = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), unflatten(want))
-        return checkpointer.restore(folder.absolute() / PARAMS, target)

@@ -1,8 +1,10 @@
 """The families that can be ported, and their classes."""
 
-from vlm_jax.weights.bert import BERT, DISTILBERT, ROBERTA, VISUAL_BERT
+from vlm_jax.weights.bert import BERT, ROBERTA
 from vlm_jax.weights.cnn import EFFICIENTNET_LITE0, RESNET, TORCHVISION_MOBILENET, TORCHVISION_RESNET
+from vlm_jax.weights.distilbert import DISTILBERT
 from vlm_jax.weights.family import Family
+from vlm_jax.weights.visual_bert import VISUAL_BERT
 
 _ALL = (
     BERT, ROBERTA, DISTILBERT, VISUAL_BERT, RESNET, TORCHVISION_RESNET, TORCHVISION_MOBILENET, EFFICIENTNET_LITE0,

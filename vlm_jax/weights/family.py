@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.models.pretrained import Part
+from vlm_jax.types import Json
 from vlm_jax.weights.source import Tensors
 from vlm_jax.weights.tables import Row
 
 MOST = 1_000_000  # no width, depth or vocabulary of a config is taken for real above it
+
+Names = dict[str, str]
+"""The table's name of each tensor and the file's."""
 
 
 class ConvertedArchitecture(NamedTuple):
@@ -46,6 +50,21 @@ class PublishedClass(NamedTuple):
     """Whether no other known class has tensors of the same names, the prefix included."""
 
 
+class PublishedFile(NamedTuple):
+    """What decides a file's architecture: what it says and holds, its class and the heads to port."""
+
+    config: Mapping[str, Json]
+    """Its config.json."""
+    names: Names
+    tensors: Tensors
+    class_name: str
+    parts: tuple[Part, ...] = ()
+
+    def rows_of(self, name: str) -> int:
+        """Rows of a tensor, by the table's name; 0 where it has none."""
+        return next(iter(self.tensors[self.names[name]].shape), 0)
+
+
 @dataclass(frozen=True)
 class Family:
     """One row of the registry."""
@@ -62,10 +81,9 @@ class Family:
     """Its classes by name, the trunk's first."""
     heads: Mapping[Part, tuple[str, ...]]
     """The tensors of each head, by the table's names."""
-    settings: Callable[[Mapping[str, Any], "Names", Tensors, str, tuple[Part, ...]], ConvertedArchitecture]
-    """From config.json, the names that are there, the class and the heads to port."""
+    settings: Callable[[PublishedFile], ConvertedArchitecture]
     rows: Callable[[ConvertedArchitecture], list[Row]]
-    config: Callable[[ConvertedArchitecture], dict[str, Any]]
+    config: Callable[[ConvertedArchitecture], dict[str, Json]]
     """The settings that transformers' config.json must say; its class's defaults hold for the rest."""
     in_transformers: bool = True
     """Whether transformers has the classes; where not, `torch_cnns` has the network."""
@@ -110,17 +128,25 @@ class Family:
         """The class that loads an export, None where transformers has none."""
         return self.class_of(architecture) if self.in_transformers else None
 
-    def load_options(self, architecture: ConvertedArchitecture) -> dict[str, Any]:
+    def load_options(self, architecture: ConvertedArchitecture) -> dict[str, bool]:
         """What `from_pretrained` must be told besides the folder."""
         headless = self.transformers_class(architecture) == self.trunk
         return {"add_pooling_layer": False} if self.optional_pooler and headless and not architecture.parts else {}
 
+    def loaded_by(self, architecture: ConvertedArchitecture) -> str:
+        """What loads an export, in words."""
+        if not self.in_transformers:
+            return f"names are those of {self.about}"
+        told = "".join(f", with {name}={value}," for name, value in self.load_options(architecture).items())
+        return f"transformers.{self.class_of(architecture)}.from_pretrained{told} loads it"
 
-Names = dict[str, str]
-"""The table's name of each tensor and the file's."""
+
+def label_names(classes: int) -> dict[str, Json]:
+    """`id2label` of a config.json whose classes have no names."""
+    return {"id2label": {str(index): f"LABEL_{index}" for index in range(classes)}}
 
 
-def is_untied(config: Mapping[str, Any]) -> bool:
+def is_untied(config: Mapping[str, Json]) -> bool:
     """Whether config.json says that the decoder is a table of its own, whatever it holds."""
     return config.get("tie_word_embeddings") is False
 
@@ -179,7 +205,7 @@ def unused_biases(tensors: Tensors, family: Family, names: Names) -> Names:
 
 
 def number(
-    config: Mapping[str, Any], name: str, default: int | None = None, *, least: int = 1, most: int = MOST
+    config: Mapping[str, Json], name: str, default: int | None = None, *, least: int = 1, most: int = MOST
 ) -> int:
     """A whole number of a config.json."""
     value = config.get(name, default)
@@ -188,7 +214,7 @@ def number(
     return value
 
 
-def real(config: Mapping[str, Any], name: str, default: float) -> float:
+def real(config: Mapping[str, Json], name: str, default: float) -> float:
     """A positive number of a config.json."""
     value = config.get(name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
@@ -196,7 +222,7 @@ def real(config: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def choice(config: Mapping[str, Any], name: str, default: str, choices: Iterable[str]) -> str:
+def choice(config: Mapping[str, Json], name: str, default: str, choices: Iterable[str]) -> str:
     """One of a few words of a config.json."""
     value, choices = config.get(name, default), list(choices)
     if value not in choices:

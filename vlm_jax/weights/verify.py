@@ -19,16 +19,18 @@ from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.text_lines import first_line
-from vlm_jax.weights.converted_model import ABOUT, ConvertedModel, convert, read
+from vlm_jax.weights.converted_model import ConvertedModel, convert
 from vlm_jax.weights.export import export, write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
+from vlm_jax.weights.import_folder import ABOUT, read
 from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
 from vlm_jax.weights.tensor_names import renamed, written
 
 BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
 TEXTS = (
     "hello world", "The quick brown fox jumps over the lazy dog.", "What colour is the car, and who's driving it?",
-    "it's 4:21 and $1,000.50", "naïve café — déjà vu", "antidisestablishmentarianism", "日本語のテキスト", "שלום עולם",
+    "it's 4:21 and $1,000.50", "naïve café — déjà vu", "antidisestablishmentarianism", "日本語のテキスト",
+    "שלום עולם",
     "emoji 🙂 and tabs\tand\nlines", "UPPER lower MiXeD", "", "a", "C1=CC=CC=C1", "under_score-hyphen/slash",
     "1234567890" * 5,
 )  # fmt: skip
@@ -48,6 +50,9 @@ class Check(NamedTuple):
     name: str
     value: str
     status: Status
+
+    def __str__(self) -> str:
+        return f"{self.name:20s} {self.value:44s} {'' if self.status == 'note' else self.status}".rstrip()
 
 
 def comparison(name: str, value: str, passed: bool) -> Check:

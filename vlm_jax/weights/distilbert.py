@@ -1,0 +1,63 @@
+"""DistilBERT: BERT without segments and without a pooler, under names of its own."""
+
+from vlm_jax.types import Json
+from vlm_jax.weights import bert_tables
+from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile
+from vlm_jax.weights.tables import Row, source_names
+
+KEYS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "dim",
+    "num_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+    "hidden_act": "activation",
+    "max_position_embeddings": "max_position_embeddings",
+}
+LAYER = {
+    "attention/query": "attention.q_lin",
+    "attention/key": "attention.k_lin",
+    "attention/value": "attention.v_lin",
+    "attention/output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "intermediate": "ffn.lin1",
+    "output": "ffn.lin2",
+    "output_norm": "output_layer_norm",
+}
+WORDS = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector")
+
+
+def _settings(file: PublishedFile) -> ConvertedArchitecture:
+    model = bert_tables.encoder_architecture(file.config, KEYS, layer_norm_eps=1e-12, type_vocab_size=0)
+    return ConvertedArchitecture(model, file.parts, pad_id=bert_tables.pad_id(file.config, 0))
+
+
+def _rows(architecture: ConvertedArchitecture) -> list[Row]:
+    rows, parts = bert_tables.encoder(architecture.model, "transformer.layer", LAYER), architecture.parts
+    return rows + (bert_tables.words_head(*WORDS, tied="decoder" not in parts) if "words" in parts else [])
+
+
+def _config(architecture: ConvertedArchitecture) -> dict[str, Json]:
+    return bert_tables.encoder_config(architecture, KEYS)
+
+
+DISTILBERT = Family(
+    name="distilbert",
+    prefix="distilbert",
+    recognise=("transformer.layer.0.sa_layer_norm.weight",),
+    trunk_names=("embeddings.", "transformer.layer."),
+    classes={
+        "DistilBertModel": PublishedClass((), alone=True),
+        "DistilBertForMaskedLM": PublishedClass(("words",), alone=True),
+        "DistilBertForSequenceClassification": PublishedClass((), ("pre_classifier.", *bert_tables.LABELS)),
+        "DistilBertForMultipleChoice": PublishedClass((), ("pre_classifier.", *bert_tables.LABELS)),
+        "DistilBertForTokenClassification": PublishedClass((), bert_tables.LABELS),
+        "DistilBertForQuestionAnswering": PublishedClass((), bert_tables.SPANS),
+    },
+    heads={"words": source_names(bert_tables.words_head(*WORDS)), "decoder": ("vocab_projector.weight",)},
+    settings=_settings,
+    rows=_rows,
+    config=_config,
+    tied=("vocab_projector.weight", "embeddings.word_embeddings.weight"),
+    outside=("vocab_",),
+)
