@@ -1,7 +1,6 @@
 """Data sets by name, as sequences of undecoded examples."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from vlm_jax.data.preparation import prepare
@@ -46,7 +45,7 @@ def _example(record: Mapping[str, object], texts: str) -> Example:
 
 def _questions(fields: Mapping[str, Sequence[bytes | str]]) -> tuple[Text, ...]:
     rows = zip(fields["question_id"], fields["text"], fields["answers"], fields["kind"], strict=True)
-    return tuple(Text(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
+    return tuple(Text(_text(i), _text(text), (_text(answer),), _text(kind)) for i, text, answer, kind in rows)
 
 
 def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Text, ...]:
@@ -55,10 +54,6 @@ def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Text, ...
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _texts(value: bytes | str | Sequence[bytes | str]) -> tuple[str, ...]:
-    return (_text(value),) if isinstance(value, bytes | str) else tuple(_text(item) for item in value)
 
 
 def open_split(data: DataSet, split: str) -> Sequence[Example]:
@@ -75,9 +70,7 @@ def open_prepared(data: Prepared, split: str) -> Examples:
     """The examples of a split that is prepared under `data.directory` on first use."""
     import tensorflow_datasets as tfds
 
-    from vlm_jax.data.datasets.builder import RecordBuilder
-
-    builder = prepare(partial(RecordBuilder, data), data.directory.expanduser())
+    builder = prepare(data)
     if split not in builder.info.splits:
         raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(builder.info.splits)}")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
