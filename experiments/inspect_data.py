@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
 
 
 def _inspect(data, contact_sheet, *, name, listed):
-    from vlm_jax.data.report import caption_report, listing, report
+    from vlm_jax.data.report import listing, report
     from vlm_jax.data.statistics import answers_of, describe, describe_captions, inspect_images
 
     splits, bad_rows, groups = _open(data)
@@ -59,11 +59,11 @@ def _inspect(data, contact_sheet, *, name, listed):
     if data.texts == "questions":
         seen = answers_of(splits["train"])
         statistics = {split: describe(examples, seen) for split, examples in splits.items()}
-        print(report(statistics, ids, files, groups), end="\n\n")
     else:
         train = describe_captions(splits["train"], None)
         held_out = {split: describe_captions(splits[split], train.words) for split in list(splits)[1:]}
-        print(caption_report({"train": train, **held_out}, ids, files, groups), end="\n\n")
+        statistics = {"train": train, **held_out}
+    print(report(statistics, ids, files, groups), end="\n\n")
     print(listing("unreadable images", list(unreadable), listed), end="\n\n")
     print(listing("bad rows", bad_rows, listed), end="\n\n")
     for split, examples in splits.items():

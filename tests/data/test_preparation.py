@@ -1,18 +1,14 @@
 """A prepared data set that is damaged is named and prepared again."""
 
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from vlm_jax.data import preparation
-from vlm_jax.data.datasets.builder import RecordBuilder
 from vlm_jax.data.datasets.shape_scenes import ShapeScenes
 from vlm_jax.data.preparation import prepare
 from vlm_jax.errors import InputError, MachineError
-
-open_builder = partial(RecordBuilder, ShapeScenes())
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +19,7 @@ def fewer_scenes(few_scenes, monkeypatch):
 def again(directory, monkeypatch):
     """As another process would."""
     monkeypatch.setattr(preparation, "_looked_into", set())
-    return prepare(open_builder, directory)
+    return prepare(ShapeScenes(directory=directory))
 
 
 def truncate(path):
@@ -47,7 +43,7 @@ def flip(path):
     ],
 )
 def test_what_is_damaged_is_named_and_prepared_again(tmp_path, monkeypatch, capsys, pattern, harm):
-    folder = Path(prepare(open_builder, tmp_path).data_dir)
+    folder = Path(prepare(ShapeScenes(directory=tmp_path)).data_dir)
     contents = {path.name: path.read_bytes() for path in folder.iterdir()}
     capsys.readouterr()
     again(tmp_path, monkeypatch)
@@ -63,7 +59,7 @@ def test_what_is_damaged_is_named_and_prepared_again(tmp_path, monkeypatch, caps
 
 
 def test_one_without_its_digests_is_prepared_again(tmp_path, monkeypatch, capsys):
-    folder = Path(prepare(open_builder, tmp_path).data_dir)
+    folder = Path(prepare(ShapeScenes(directory=tmp_path)).data_dir)
     (digests,) = folder.parent.glob("*.sha256.json")
     digests.unlink()
     capsys.readouterr()
@@ -80,4 +76,4 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch, number,
 
     monkeypatch.setattr(preparation.fcntl, "flock", fail)
     with pytest.raises(kind, match=f"data set shape_scenes to data.directory {tmp_path}: "):
-        prepare(open_builder, tmp_path)
+        prepare(ShapeScenes(directory=tmp_path))

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from vlm_jax.data.report import caption_report, listing, plain, report
+from vlm_jax.data.report import listing, plain, report
 from vlm_jax.data.statistics import answers_of, describe, describe_captions, histogram, inspect_images, shared
 from vlm_jax.types import Example, Text
 
@@ -32,12 +32,12 @@ def test_counts_are_those_made_by_hand():
     seen = answers_of(TRAIN)
     assert seen == {"fat cat", "cat", "no"}
     train, test = describe(TRAIN, seen), describe(TEST, seen)
-    assert (train.images, train.questions, train.questions_per_image) == (2, 3, Counter({2: 1, 1: 1}))
+    assert (train.images, train.kinds.total(), train.texts_per_image) == (2, 3, Counter({2: 1, 1: 1}))
     assert train.answers == Counter({"fat cat": 2, "cat": 1, "no": 2}) and train.kinds == Counter(open=3)
-    assert train.question_words == Counter({3: 2, 2: 1}) and train.answer_words == Counter({2: 2, 1: 3})
+    assert train.text_words == Counter({3: 2, 2: 1}) and train.answer_words == Counter({2: 2, 1: 3})
     assert (train.some_answer_unseen, train.every_answer_unseen) == (0, 0)
-    assert (test.questions, test.some_answer_unseen, test.every_answer_unseen) == (4, 2, 1)
-    assert describe([], seen)[:2] == (0, 0)
+    assert (test.kinds.total(), test.some_answer_unseen, test.every_answer_unseen) == (4, 2, 1)
+    assert describe([], seen).images == 0
 
 
 def test_shared_names_every_pair():
@@ -120,23 +120,23 @@ OTHERS = [captioned("3", "A zebra sits, a zebra!", "a cat", "...")]
 
 def test_counts_of_captions_are_those_made_by_hand():
     train = describe_captions(CAPTIONED, None)
-    assert (train.images, train.captions_per_image) == (2, Counter({3: 1, 1: 1}))
+    assert (train.images, train.texts_per_image) == (2, Counter({3: 1, 1: 1}))
     assert train.kinds == Counter(caption=3, tag=1)
-    assert train.captions == Counter({"a cat": 2, "two cats sit": 1, "a dog": 1}), "cut as the scores cut them"
+    assert train.texts == Counter({"a cat": 2, "two cats sit": 1, "a dog": 1}), "cut as the scores cut them"
     assert train.words == Counter(a=3, cat=2, two=1, cats=1, sit=1, dog=1)
-    assert train.caption_words == Counter({2: 3, 3: 1}) and train.unseen == 0
+    assert train.text_words == Counter({2: 3, 3: 1}) and train.unseen == 0
     test = describe_captions(OTHERS, train.words)
     assert test.words == Counter(a=3, zebra=2, sits=1, cat=1) and test.unseen == 3
-    assert test.caption_words == Counter({5: 1, 2: 1, 0: 1})
+    assert test.text_words == Counter({5: 1, 2: 1, 0: 1})
     assert describe_captions([], train.words).images == 0
 
 
-def test_the_caption_report():
+def test_the_report_of_captions():
     train = describe_captions(CAPTIONED, None)
     others = {"validation": [], "test_style_unseen": OTHERS}
     splits = {"train": train, **{split: describe_captions(those, train.words) for split, those in others.items()}}
     ids = {"train": ["1", "2"], "validation": [], "test_style_unseen": ["2"]}
-    lines = caption_report(splits, ids, {"train": ["x"], "validation": ["x"], "test_style_unseen": []}).splitlines()
+    lines = report(splits, ids, {"train": ["x"], "validation": ["x"], "test_style_unseen": []}).splitlines()
     assert lines[0].split() == ["test_style_"] and lines[1].split() == ["train", "validation", "unseen"]
     assert {len(line) for line in lines[:11]} == {34 + 3 * 12}, "columns stand below their names"
     assert {
@@ -160,7 +160,7 @@ def test_the_caption_report():
         "a caption given once is none of the most common"
     )
     once = {"train": describe_captions(OTHERS, None)}
-    assert "\n  none is given twice\n" in caption_report(once, {"train": []}, {"train": []})
+    assert "\n  none is given twice\n" in report(once, {"train": []}, {"train": []})
 
 
 def test_long_lists_are_cut():

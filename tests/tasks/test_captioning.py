@@ -36,7 +36,8 @@ from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.caption import rule_scores
 from vlm_jax.tasks.caption_baselines import constant_captions
 from vlm_jax.tasks.captioning import Captioning, batch_sums
-from vlm_jax.tasks.nearest_image import nearest, nearest_few, spread
+from vlm_jax.tasks.examples import spread
+from vlm_jax.tasks.nearest_image import nearest, nearest_few
 from vlm_jax.training.optimizer import frozen_mask
 from vlm_jax.trees import flatten
 from vlm_jax.types import Example, Text

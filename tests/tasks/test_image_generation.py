@@ -14,7 +14,7 @@ import pytest
 from experiments import evaluate, predict
 from tests.parameters import random_parameters
 from tests.tasks.conftest import SOME, generation_config, tokenizer_config
-from vlm_jax.ablation.sharing import begin_trained, training
+from vlm_jax.ablation.run_identity import begin_trained, training
 from vlm_jax.config.optimizers import Muon
 from vlm_jax.config.quantizers import FSQ, VQ
 from vlm_jax.data.batches import Row, make_batch

@@ -53,11 +53,7 @@ class Greedy(Decoding):
     """The most probable token each time."""
 
     kind: Literal["greedy"] = "greedy"
-
-    @property
-    def num_return_sequences(self) -> int:
-        """Captions of an image."""
-        return 1
+    num_return_sequences: ClassVar[int] = 1
 
 
 class Sample(Decoding):

@@ -85,22 +85,14 @@ class Masked(Generation):
     """Gumbel noise in the choice of tokens to keep: at first this much, in the last step none."""
     num_refinement_rounds: Decoding[Whole] = 0
     """Rounds in which every token of the finished image is then sampled again, an eighth at a time."""
-
-    @property
-    def attention_pattern(self) -> AttentionPattern:
-        """Image tokens attend to all, the prompt to itself."""
-        return "text_to_image"
+    attention_pattern: ClassVar[AttentionPattern] = "text_to_image"
 
 
 class Autoregressive(Generation):
     """One token after the other, in reading order."""
 
     kind: Literal["autoregressive"] = "autoregressive"
-
-    @property
-    def attention_pattern(self) -> AttentionPattern:
-        """Image tokens attend to those before and to the prompt."""
-        return "autoregressive"
+    attention_pattern: ClassVar[AttentionPattern] = "autoregressive"
 
 
 class ImageGeneration(TextConfig):

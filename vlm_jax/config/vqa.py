@@ -57,22 +57,14 @@ class Cross(TwoStreams):
     """The question attends to the image in every layer."""
 
     kind: Literal["cross"] = "cross"
-
-    @property
-    def attention_pattern(self) -> AttentionPattern:
-        """The image does not attend to the question."""
-        return "image_to_text"
+    attention_pattern: ClassVar[AttentionPattern] = "image_to_text"
 
 
 class CoAttention(TwoStreams):
     """Image and question attend to each other in every layer."""
 
     kind: Literal["co_attention"] = "co_attention"
-
-    @property
-    def attention_pattern(self) -> AttentionPattern:
-        """Both sides attend to both."""
-        return "bidirectional"
+    attention_pattern: ClassVar[AttentionPattern] = "bidirectional"
 
 
 class Late(Group):
@@ -81,11 +73,7 @@ class Late(Group):
     kind: Literal["late"] = "late"
     join: Literal["product", "concatenation"] = "product"
     """How [CLS] and the mean grid feature are joined."""
-
-    @property
-    def attention_pattern(self) -> AttentionPattern:
-        """Neither side attends to the other."""
-        return "dual_encoder"
+    attention_pattern: ClassVar[AttentionPattern] = "dual_encoder"
 
 
 class Model(Trunk):

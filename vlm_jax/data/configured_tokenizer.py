@@ -1,10 +1,11 @@
 """A tokenizer with the settings that lie beside its file, so that it gives the ids that transformers gives."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlm_jax.data.tokenizer_settings import AddedToken, Kind, TokenizerSettings
 from vlm_jax.errors import InputError
+from vlm_jax.types import Json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -64,7 +65,7 @@ def configured(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -
     return made
 
 
-def _check_kind(packed: dict[str, Any], settings: TokenizerSettings) -> Kind:
+def _check_kind(packed: dict[str, Json], settings: TokenizerSettings) -> Kind:
     """Whose rules the tokenizer follows: BERT's, RoBERTa's, or those of its file alone."""
     normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
     shapes = {"bert": normalizer.get("type") == "BertNormalizer", "roberta": splitter.get("type") == "ByteLevel"}
@@ -95,7 +96,7 @@ def _tokens(settings: TokenizerSettings, tokenizer: "tokenizers.Tokenizer") -> l
     return placed
 
 
-def _add(packed: dict[str, Any], tokenizer: "tokenizers.Tokenizer", tokens: list[AddedToken]) -> None:
+def _add(packed: dict[str, Json], tokenizer: "tokenizers.Tokenizer", tokens: list[AddedToken]) -> None:
     """Into the list of added tokens, with the flags that a file says."""
     listed = {entry["content"]: entry for entry in packed["added_tokens"]}
     for token in tokens:
@@ -105,14 +106,14 @@ def _add(packed: dict[str, Any], tokenizer: "tokenizers.Tokenizer", tokens: list
     packed["added_tokens"] = sorted(listed.values(), key=lambda entry: entry["id"])
 
 
-def settings_of(tokenizer: "tokenizers.Tokenizer") -> dict[str, Any]:
+def settings_of(tokenizer: "tokenizers.Tokenizer") -> dict[str, Json]:
     """The tokenizer_config.json with which transformers reads the tokenizer as it is.
 
     Without one its classes take their defaults, and lower-case what a cased tokenizer does not.
     """
     packed = json.loads(tokenizer.to_str())
     normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
-    settings: dict[str, Any] = dict(zip(_ROLES, special_names(tokenizer), strict=True))
+    settings: dict[str, Json] = dict(zip(_ROLES, special_names(tokenizer), strict=True))
     if normalizer.get("type") == "BertNormalizer":
         switches = {name: normalizer[inner] for name, (inner, _) in _BERT.items()}
         return {"tokenizer_class": "BertTokenizer"} | switches | settings

@@ -5,14 +5,14 @@ import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import Examples
 from vlm_jax.errors import InputError, counted
 from vlm_jax.files import sha256, text_sha256
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Json
 
 FORMAT = 1  # of what is remembered of prepared splits
 DIGITS = 16  # of an item's digest: enough to tell items of one split apart
@@ -117,7 +117,7 @@ def _folder(data: DataSet) -> Path:
     return data.directory.expanduser()
 
 
-def from_row(row: dict[str, Any]) -> SplitDigest:
+def from_row(row: dict[str, Json]) -> SplitDigest:
     """The digest that `_asdict` made a row of `data.json` from; `InputError` where the row is none."""
     try:
         return SplitDigest(**row)

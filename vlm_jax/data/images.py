@@ -216,21 +216,10 @@ def augment_image(
         image = image[:, ::-1]
     if settings.shift:
         down, right = random.integers(-settings.shift, settings.shift + 1, size=2).tolist()
-        image = _move_down(_move_down(image, down).swapaxes(0, 1), right).swapaxes(0, 1)
+        bordered = np.pad(image, ((settings.shift,) * 2, (settings.shift,) * 2, (0, 0)), "edge")
+        top, left = settings.shift - down, settings.shift - right
+        image = bordered[top : top + len(image), left : left + image.shape[1]]
     return image
-
-
-def _move_down(image: UInt8[np.ndarray, "h w 3"], by: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Moved by slices, which is five times faster than indexing every pixel."""
-    by = max(1 - len(image), min(by, len(image) - 1))
-    if by == 0:
-        return image
-    moved = np.empty_like(image)
-    if by > 0:
-        moved[by:], moved[:by] = image[:-by], image[:1]
-    else:
-        moved[:by], moved[by:] = image[-by:], image[-1:]
-    return moved
 
 
 def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -> Float[np.ndarray, "*batch h w 3"]:

@@ -6,79 +6,60 @@ import io
 import logging
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_jax.errors import InputError
+from vlm_jax.data.settings import Prepared
 from vlm_jax.failures import os_failure
 from vlm_jax.integrity import matches_digests, write_digests
 from vlm_jax.interrupts import on_interrupt
 
 if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
+    from vlm_jax.data.datasets.builder import RecordBuilder
 
 _looked_into: set[Path] = set()
 
 
-def prepare(open_builder: Callable[[Path], "tfds.core.DatasetBuilder"], directory: Path) -> "tfds.core.DatasetBuilder":
-    """The builder with its records on disk under `directory`, written by the first caller only.
+def prepare(data: Prepared) -> "RecordBuilder":
+    """The builder of a data set with its records on disk under `data.directory`, written by the first caller only.
 
     Records are written to a temporary folder that is renamed when complete, under a lock that the system
     releases when its holder dies; what a killed preparation left behind is removed. The SHA-256 of its files stand
     beside it: a damaged data set is named and prepared again.
     """
+    from vlm_jax.data.datasets.builder import RecordBuilder
+
     with _quiet():
-        builder = _intact(open_builder, directory)
-        if builder is None:
-            final = _place(open_builder, directory)
-            with _lock(directory, final.relative_to(directory).parts[0]):
-                builder = _intact(open_builder, directory)
-                if builder is None:
-                    if final.exists():
-                        print(f"the prepared data set in {final} is damaged: preparing it again", file=sys.stderr)
-                        shutil.rmtree(final)
-                    builder = open_builder(directory)
-                    _write(builder)
-                    _digests(final).unlink(missing_ok=True)
-                    write_digests(final, _digests(final))
-    return builder
+        directory = data.directory.expanduser()
+        final = directory / data.kind / data.variant / str(RecordBuilder.VERSION)
+        if _intact(final):
+            return RecordBuilder(data, directory)
+        with _lock(directory, data.kind):
+            if not _intact(final):
+                if final.exists():
+                    print(f"the prepared data set in {final} is damaged: preparing it again", file=sys.stderr)
+                    shutil.rmtree(final)
+                _write(RecordBuilder(data, directory))
+                _digests(final).unlink(missing_ok=True)
+                write_digests(final, _digests(final))
+        return RecordBuilder(data, directory)
 
 
-def _intact(
-    open_builder: Callable[[Path], "tfds.core.DatasetBuilder"], directory: Path
-) -> "tfds.core.DatasetBuilder | None":
-    """The builder where its records are there and as they were written; looked into once in a process."""
-    try:
-        builder = open_builder(directory)
-    except InputError:
-        raise
-    except Exception:  # its description is damaged, and what is raised depends on where
-        if _place(open_builder, directory).exists():
-            return None
-        raise
-    final = Path(builder.data_dir)
-    if not builder.is_prepared():
-        return None
-    if final not in _looked_into:
-        if not matches_digests(final, _digests(final)):
-            return None
+def _intact(final: Path) -> bool:
+    """Whether the records are there and as they were written; looked into once in a process."""
+    if not final.exists():
+        return False
+    if final not in _looked_into and matches_digests(final, _digests(final)):
         _looked_into.add(final)
-    return builder
-
-
-def _place(open_builder: Callable[[Path], "tfds.core.DatasetBuilder"], directory: Path) -> Path:
-    """The folder of a data set, which a builder whose files are damaged does not tell."""
-    with tempfile.TemporaryDirectory() as empty:
-        return directory / Path(open_builder(Path(empty)).data_dir).relative_to(empty)
+    return final in _looked_into
 
 
 def _digests(final: Path) -> Path:
     return final.with_name(f"{final.name}.sha256.json")
 
 
-def _write(builder: "tfds.core.DatasetBuilder") -> None:
+def _write(builder: "RecordBuilder") -> None:
     import tensorflow_datasets as tfds
 
     final = Path(builder.data_dir)

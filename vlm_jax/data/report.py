@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from vlm_jax.data.statistics import CaptionStatistics, SplitStatistics, histogram, shared
+from vlm_jax.data.statistics import CaptionStatistics, QuestionStatistics, SplitStatistics, histogram, shared
 from vlm_jax.errors import counted, shown
 
 COMMON = 15  # answers or captions listed
@@ -23,37 +23,24 @@ def report(
 
     `groups` counts the images of each group; it is left out where no row has a group.
     """
-    return "\n\n".join(
-        [
-            _counts(splits),
-            _shared(shared(ids), shared(files)),
-            _known({"question": {name: split.texts for name, split in splits.items()}}, groups),
-            _common("answer", {name: split.answers for name, split in splits.items()}),
-            _lengths("words of a question", [split.question_words for split in splits.values()]),
-            _lengths("words of an answer", [split.answer_words for split in splits.values()]),
-        ]
-    )
-
-
-def caption_report(
-    splits: Mapping[str, CaptionStatistics],
-    ids: Mapping[str, Iterable[str]],
-    files: Mapping[str, Iterable[str]],
-    groups: Mapping[str, Counter[str]] | None = None,
-) -> str:
-    """As `report`, of captions."""
-    columns = list(splits.values())
-    return "\n\n".join(
-        [
-            _caption_counts(splits),
-            _shared(shared(ids), shared(files)),
-            _known({"caption": {name: split.captions for name, split in splits.items()}}, groups),
-            _repeated({name: split.captions for name, split in splits.items()}),
-            _common("word", {name: split.words for name, split in splits.items()}),
-            _lengths("words of a caption", [split.caption_words for split in columns]),
-            _lengths("captions of an image", [split.captions_per_image for split in columns]),
-        ]
-    )
+    columns, texts = list(splits.values()), {name: split.texts for name, split in splits.items()}
+    captions = isinstance(columns[0], CaptionStatistics)
+    what = "caption" if captions else "question"
+    parts = [
+        _counts(what, splits, _caption_rows(columns) if captions else _question_rows(columns)),
+        _shared(shared(ids), shared(files)),
+        _known({what: texts}, groups),
+    ]
+    if captions:
+        parts += [_repeated(texts), _common("word", {name: split.words for name, split in splits.items()})]
+    else:
+        parts += [_common("answer", {name: split.answers for name, split in splits.items()})]
+    parts += [_lengths(f"words of a {what}", [split.text_words for split in columns])]
+    if captions:
+        parts += [_lengths("captions of an image", [split.texts_per_image for split in columns])]
+    else:
+        parts += [_lengths("words of an answer", [split.answer_words for split in columns])]
+    return "\n\n".join(parts)
 
 
 def listing(title: str, entries: Sequence[object], most: int | None) -> str:
@@ -64,43 +51,38 @@ def listing(title: str, entries: Sequence[object], most: int | None) -> str:
     return "\n".join(lines)
 
 
-def _counts(splits: Mapping[str, SplitStatistics]) -> str:
+def _counts(what: str, splits: Mapping[str, SplitStatistics], rows: Sequence[str]) -> str:
     columns = list(splits.values())
     kinds = [kind for kind, _ in sum((split.kinds for split in columns), Counter()).most_common(COMMON)]
+    means = (f"{split.kinds.total() / max(1, split.images):.1f}" for split in columns)
     return "\n".join(
         [
             _header("", splits),
             _row("images", (f"{split.images:,}" for split in columns)),
-            _row("questions", (f"{split.questions:,}" for split in columns)),
+            _row(f"{what}s", (f"{split.kinds.total():,}" for split in columns)),
             *(_row(f"  {plain(kind)}", (f"{split.kinds[kind]:,}" for split in columns)) for kind in kinds),
-            _row("questions of an image, mean", (f"{split.questions / max(1, split.images):.1f}" for split in columns)),
-            _row("  the most", (f"{max(split.questions_per_image, default=0):,}" for split in columns)),
-            _row("distinct answers", (f"{len(split.answers):,}" for split in columns)),
-            _row("an answer unseen in training", (_share(s.some_answer_unseen, s.questions) for s in columns)),
-            _row("every answer unseen", (_share(s.every_answer_unseen, s.questions) for s in columns)),
+            _row(f"{what}s of an image, mean", means),
+            *rows,
         ]
     )
 
 
-def _caption_counts(splits: Mapping[str, CaptionStatistics]) -> str:
-    columns = list(splits.values())
-    kinds = [kind for kind, _ in sum((split.kinds for split in columns), Counter()).most_common(COMMON)]
-    return "\n".join(
-        [
-            _header("", splits),
-            _row("images", (f"{split.images:,}" for split in columns)),
-            _row("captions", (f"{split.kinds.total():,}" for split in columns)),
-            *(_row(f"  {plain(kind)}", (f"{split.kinds[kind]:,}" for split in columns)) for kind in kinds),
-            _row(
-                "captions of an image, mean",
-                (f"{split.kinds.total() / max(1, split.images):.1f}" for split in columns),
-            ),
-            _row("distinct captions", (f"{len(split.captions):,}" for split in columns)),
-            _row("words", (f"{split.words.total():,}" for split in columns)),
-            _row("distinct words", (f"{len(split.words):,}" for split in columns)),
-            _row("words unseen in training", (_share(split.unseen, split.words.total()) for split in columns)),
-        ]
-    )
+def _question_rows(columns: Sequence[QuestionStatistics]) -> list[str]:
+    return [
+        _row("  the most", (f"{max(split.texts_per_image, default=0):,}" for split in columns)),
+        _row("distinct answers", (f"{len(split.answers):,}" for split in columns)),
+        _row("an answer unseen in training", (_share(s.some_answer_unseen, s.kinds.total()) for s in columns)),
+        _row("every answer unseen", (_share(s.every_answer_unseen, s.kinds.total()) for s in columns)),
+    ]
+
+
+def _caption_rows(columns: Sequence[CaptionStatistics]) -> list[str]:
+    return [
+        _row("distinct captions", (f"{len(split.texts):,}" for split in columns)),
+        _row("words", (f"{split.words.total():,}" for split in columns)),
+        _row("distinct words", (f"{len(split.words):,}" for split in columns)),
+        _row("words unseen in training", (_share(split.unseen, split.words.total()) for split in columns)),
+    ]
 
 
 def _shared(ids: Mapping[tuple[str, str], Sequence[str]], files: Mapping[tuple[str, str], Sequence[str]]) -> str:

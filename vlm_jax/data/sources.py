@@ -1,9 +1,7 @@
 """Data sets by name, as sequences of undecoded examples."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.data.preparation import prepare
 from vlm_jax.data.settings import DataSet, Prepared, UserDataset
@@ -17,7 +15,7 @@ class Examples(Sequence[Example]):
 
     def __init__(
         self,
-        records: Sequence[dict[str, Any]],
+        records: Sequence[Mapping[str, object]],
         limit: int | None = None,
         *,
         texts: str = "questions",
@@ -38,16 +36,16 @@ class Examples(Sequence[Example]):
         return _example(self._records[position], self._texts)
 
 
-def _example(record: dict[str, Any], texts: str) -> Example:
+def _example(record: Mapping[str, object], texts: str) -> Example:
     image_id = _text(record["image_id"])
     questions = _questions(record["questions"]) if texts == "questions" else _captions(record["captions"], image_id)
     scene = _text(record["scene"]) if "scene" in record else None
     return Example(image_id, record["image"], questions[:1] if texts == "first_caption" else questions, scene)
 
 
-def _questions(fields: dict[str, Any]) -> tuple[Text, ...]:
+def _questions(fields: Mapping[str, Sequence[bytes | str]]) -> tuple[Text, ...]:
     rows = zip(fields["question_id"], fields["text"], fields["answers"], fields["kind"], strict=True)
-    return tuple(Text(_text(i), _text(text), _texts(answers), _text(kind)) for i, text, answers, kind in rows)
+    return tuple(Text(_text(i), _text(text), (_text(answer),), _text(kind)) for i, text, answer, kind in rows)
 
 
 def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Text, ...]:
@@ -56,10 +54,6 @@ def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Text, ...
 
 def _text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return (_text(value),) if isinstance(value, bytes | str) else tuple(_text(item) for item in value)
 
 
 def open_split(data: DataSet, split: str) -> Sequence[Example]:
@@ -76,9 +70,7 @@ def open_prepared(data: Prepared, split: str) -> Examples:
     """The examples of a split that is prepared under `data.directory` on first use."""
     import tensorflow_datasets as tfds
 
-    from vlm_jax.data.datasets.builder import RecordBuilder
-
-    builder = prepare(partial(RecordBuilder, data), data.directory.expanduser())
+    builder = prepare(data)
     if split not in builder.info.splits:
         raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(builder.info.splits)}")
     records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})

@@ -5,59 +5,76 @@ import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vlm_jax.data.images import decode_image, read_image_file
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.metrics.vqa_accuracy import canonical
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Text
 
 
-class SplitStatistics(NamedTuple):
+@dataclass
+class SplitStatistics:
     """Counts of one split."""
 
-    images: int
-    questions: int
-    questions_per_image: Counter[int]
-    """Images by how many questions they have."""
-    kinds: Counter[str]
-    """Questions by type."""
-    answers: Counter[str]
+    images: int = 0
+    texts_per_image: Counter[int] = field(default_factory=Counter)
+    """Images by how many questions or captions they have."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Texts by type."""
+    texts: Counter[str] = field(default_factory=Counter)
+    """How often each text was given: a question in lower case, a caption as its words are counted."""
+    text_words: Counter[int] = field(default_factory=Counter)
+    """Texts by words."""
+
+    def _add(self, text: Text, words: Sequence[str]) -> None:
+        self.kinds[text.kind] += 1
+        self.texts[" ".join(words)] += 1
+        self.text_words[len(words)] += 1
+
+
+@dataclass
+class QuestionStatistics(SplitStatistics):
+    """Counts of one split that has questions."""
+
+    answers: Counter[str] = field(default_factory=Counter)
     """How often each answer was given, all people of a question counted, in the spelling that training counts."""
-    question_words: Counter[int]
-    """Questions by words."""
-    answer_words: Counter[int]
+    answer_words: Counter[int] = field(default_factory=Counter)
     """Answers by words, as often as they were given, so spelled."""
-    some_answer_unseen: int
+    some_answer_unseen: int = 0
     """Questions with an answer that training does not hold."""
-    every_answer_unseen: int
+    every_answer_unseen: int = 0
     """Questions that nothing learned from training can answer."""
-    texts: Counter[str]
-    """How often each question was asked, in lower case."""
 
 
-def describe(examples: Iterable[Example], seen: Collection[str]) -> SplitStatistics:
+@dataclass
+class CaptionStatistics(SplitStatistics):
+    """Counts of one split that has captions."""
+
+    words: Counter[str] = field(default_factory=Counter)
+    """How often each word stands in a caption, cut as the scores of captions cut them."""
+    unseen: int = 0
+    """Words, as often as they stand in a caption, that training does not hold."""
+
+
+def describe(examples: Iterable[Example], seen: Collection[str]) -> QuestionStatistics:
     """Counts of a split; `seen` are the answers of training, as `answers_of` gives them."""
-    stats = SplitStatistics(0, 0, Counter(), Counter(), Counter(), Counter(), Counter(), 0, 0, Counter())
-    images = any_unseen = all_unseen = 0
+    stats = QuestionStatistics()
     for example in examples:
-        images += 1
-        stats.questions_per_image[len(example.texts)] += 1
+        stats.images += 1
+        stats.texts_per_image[len(example.texts)] += 1
         for question in example.texts:
-            stats.kinds[question.kind] += 1
-            stats.texts[" ".join(question.text.lower().split())] += 1
+            stats._add(question, question.text.lower().split())
             answers = [canonical(answer) for answer in question.answers]
             stats.answers.update(answers)
-            stats.question_words[len(question.text.split())] += 1
             unseen = [answer not in seen for answer in answers]
-            any_unseen += any(unseen)
-            all_unseen += bool(unseen) and all(unseen)
+            stats.some_answer_unseen += any(unseen)
+            stats.every_answer_unseen += bool(unseen) and all(unseen)
     for answer, count in stats.answers.items():
         stats.answer_words[len(answer.split())] += count
-    return stats._replace(
-        images=images, questions=stats.kinds.total(), some_answer_unseen=any_unseen, every_answer_unseen=all_unseen
-    )
+    return stats
 
 
 def answers_of(examples: Iterable[Example]) -> set[str]:
@@ -65,37 +82,18 @@ def answers_of(examples: Iterable[Example]) -> set[str]:
     return {canonical(answer) for example in examples for question in example.texts for answer in question.answers}
 
 
-class CaptionStatistics(NamedTuple):
-    """Counts of one split that has captions."""
-
-    images: int
-    captions_per_image: Counter[int]
-    """Images by how many captions they have."""
-    kinds: Counter[str]
-    """Captions by kind."""
-    captions: Counter[str]
-    """How often each caption was given, its words as `words` has them."""
-    words: Counter[str]
-    """How often each word stands in a caption, cut as the scores of captions cut them."""
-    caption_words: Counter[int]
-    """Captions by words."""
-    unseen: int
-    """Words, as often as they stand in a caption, that training does not hold."""
-
-
 def describe_captions(examples: Iterable[Example], seen: Collection[str] | None) -> CaptionStatistics:
     """Counts of a split; `seen` are the words of training, None for training itself."""
-    stats = CaptionStatistics(0, Counter(), Counter(), Counter(), Counter(), Counter(), 0)
+    stats = CaptionStatistics()
     for example in examples:
-        stats.captions_per_image[len(example.texts)] += 1
+        stats.images += 1
+        stats.texts_per_image[len(example.texts)] += 1
         for caption in example.texts:
             words = [word for word in ptb_tokenize(caption.text).split(" ") if word]
-            stats.kinds[caption.kind] += 1
-            stats.captions[" ".join(words)] += 1
+            stats._add(caption, words)
             stats.words.update(words)
-            stats.caption_words[len(words)] += 1
-    unseen = 0 if seen is None else sum(count for word, count in stats.words.items() if word not in seen)
-    return stats._replace(images=stats.captions_per_image.total(), unseen=unseen)
+    stats.unseen = 0 if seen is None else sum(count for word, count in stats.words.items() if word not in seen)
+    return stats
 
 
 def shared(names: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], list[str]]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from vlm_jax.data.configured_tokenizer import SPECIAL_TOKENS, settings_of, special_names
 from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
+from vlm_jax.types import Json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -69,7 +70,7 @@ class Tokenizer:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._inner.save(str(Path(folder) / "tokenizer.json"))
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Json]:
         """The tokenizer_config.json that belongs beside what `save` writes, for transformers."""
         return settings_of(self._inner)
 

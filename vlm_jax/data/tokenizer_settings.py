@@ -6,10 +6,11 @@ Names and defaults are those of transformers' BertTokenizer and RobertaTokenizer
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_settings_file
+from vlm_jax.types import Json
 
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 SETTINGS_FILES = (CONFIG, SPECIAL, ADDED)
@@ -28,7 +29,7 @@ CLASSES: dict[str, Kind] = {
 
 SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space")
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-FIXED: dict[str, tuple[Any, ...]] = {
+FIXED: dict[str, tuple[Json, ...]] = {
     "clean_text": (True,),
     "do_basic_tokenize": (True,),
     "init_inputs": ([],),
@@ -112,13 +113,13 @@ def read_settings(folder: Path) -> TokenizerSettings:
     )  # fmt: skip
 
 
-def _named(config: dict[str, Any]) -> set[str]:
+def _named(config: dict[str, Json]) -> set[str]:
     """Keys of single tokens that a list of tokens by name has too, as transformers 5 saves it."""
     lists = [config[key] for key in _LISTS if isinstance(config.get(key), dict)]
     return {key for tokens in lists for key, token in tokens.items() if config.get(key) == token}
 
 
-def _kind(config: dict[str, Any], file: Path) -> Kind | None:
+def _kind(config: dict[str, Json], file: Path) -> Kind | None:
     name = config.get("tokenizer_class")
     if name is None:
         return None
@@ -128,7 +129,7 @@ def _kind(config: dict[str, Any], file: Path) -> Kind | None:
     return kind
 
 
-def _switches(config: dict[str, Any], file: Path) -> dict[str, bool | None]:
+def _switches(config: dict[str, Json], file: Path) -> dict[str, bool | None]:
     switches = {name: config[name] for name in SWITCHES if name in config}
     for name, value in switches.items():
         if not isinstance(value, bool) and value is not None:
@@ -136,12 +137,12 @@ def _switches(config: dict[str, Any], file: Path) -> dict[str, bool | None]:
     return {name: value for name, value in switches.items() if value is not None or name == "strip_accents"}
 
 
-def _roles(config: dict[str, Any], special: dict[str, Any]) -> dict[str, Any]:
+def _roles(config: dict[str, Json], special: dict[str, Json]) -> dict[str, Json]:
     """As transformers: the map of special tokens counts before the settings."""
     return {role: value for role in ROLES if (value := special.get(role, config.get(role))) is not None}
 
 
-def _token(value: Any, file: Path, key: str, **overrides: Any) -> AddedToken:
+def _token(value: Json, file: Path, key: str, **overrides: int | bool) -> AddedToken:
     """A token of a file: its text, or an object with its text and flags."""
     if isinstance(value, str) and value:
         return AddedToken(value, **overrides)
@@ -151,7 +152,7 @@ def _token(value: Any, file: Path, key: str, **overrides: Any) -> AddedToken:
     return AddedToken(value["content"], **{"special": bool(value.get("special", True)), "flags": flags} | overrides)
 
 
-def _by_id(config: dict[str, Any], extra: dict[str, Any], folder: Path) -> tuple[AddedToken, ...]:
+def _by_id(config: dict[str, Json], extra: dict[str, Json], folder: Path) -> tuple[AddedToken, ...]:
     """Tokens whose ids a file gives: `DECODER` of tokenizer_config.json, else added_tokens.json."""
     listed = config.get(DECODER)
     path = folder / (CONFIG if listed else ADDED)
@@ -164,7 +165,7 @@ def _by_id(config: dict[str, Any], extra: dict[str, Any], folder: Path) -> tuple
     return tuple(_token(value, path, f"token {index}", id=index, **overrides) for index, value in sorted(by_id.items()))
 
 
-def _listed(config: dict[str, Any], special: dict[str, Any], file: Path) -> tuple[AddedToken, ...]:
+def _listed(config: dict[str, Json], special: dict[str, Json], file: Path) -> tuple[AddedToken, ...]:
     """Special tokens without ids; of lists that differ transformers' versions read different ones."""
     lists: dict[str, list[AddedToken]] = {}
     for values, name in ((config, CONFIG), (special, SPECIAL)):
@@ -182,7 +183,7 @@ def _listed(config: dict[str, Any], special: dict[str, Any], file: Path) -> tupl
     return tuple(tokens)
 
 
-def _longest(config: dict[str, Any], file: Path) -> int | None:
+def _longest(config: dict[str, Json], file: Path) -> int | None:
     value = config.get("model_max_length")
     if value is None:
         return None
@@ -191,7 +192,7 @@ def _longest(config: dict[str, Any], file: Path) -> int | None:
     return None if value > _NO_LIMIT else int(value)
 
 
-def _check_never_split(value: Any, special: set[str], file: Path) -> None:
+def _check_never_split(value: Json, special: set[str], file: Path) -> None:
     """Special tokens are never split anyway."""
     if value and not (isinstance(value, list) and set(map(str, value)) <= special):
         raise InputError(f"{file} says never_split = {value!r}, which is not supported; expected null")

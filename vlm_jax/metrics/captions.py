@@ -4,7 +4,6 @@ Scores start from captions that `ptb_tokenize_all` cut: words joined by a space.
 at least one reference. A score of each item comes with every score of the corpus.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,12 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.errors import InputError
+from vlm_jax.metrics.cider_pairs import CiderPairs
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize, ptb_tokenize_all
 
 _ORDERS = range(1, 5)
 _TINY, _SMALL = 1e-15, 1e-9  # bleu_scorer.py: against division by zero, and what makes BLEU-4 of two words not quite 0
 _BETA_SQUARED = 1.2**2  # rouge.py: recall counts more than precision
-_SIGMA = 6.0  # cider_scorer.py: width of the penalty on a difference in length, in words
 
 Ngrams = Mapping[tuple[str, ...], int]
 
@@ -84,12 +83,10 @@ def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> f
 def cider_d_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " N"]:
     """CIDEr-D of each item in this corpus: 10 times the mean over n-gram orders and references of clipped cosines."""
     _check(hypotheses, references)
-    seen: Counter[tuple[str, ...]] = Counter()
-    for item in references:
-        seen.update({ngram for reference in item for ngram in _ngrams(reference)})
-    rarity = {ngram: math.log(len(hypotheses) / count) for ngram, count in seen.items()}
-    vector = _Vectors(rarity, math.log(len(hypotheses)))
-    return np.array([_cider(hypothesis, item, vector) for hypothesis, item in zip(hypotheses, references, strict=True)])
+    items = np.repeat(np.arange(len(references)), [len(item) for item in references])
+    captions = [*hypotheses, *(reference for item in references for reference in item)]
+    pairs = CiderPairs(captions, np.append(np.full(len(hypotheses), -1), items))
+    return np.bincount(items, pairs.paired(items, len(hypotheses) + np.arange(len(items)))) / np.bincount(items)
 
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -196,32 +193,3 @@ def _common_subsequence(hypothesis: Sequence[str], other: Sequence[str]) -> int:
         matched = state & places.get(word, 0)
         state = (state + matched | state - matched) & every
     return len(hypothesis) - state.bit_count()
-
-
-class _Vectors:
-    """Captions as n-gram counts weighed by rarity: `weights` of each n-gram, `norms` of each order, and the length."""
-
-    def __init__(self, rarity: Mapping[tuple[str, ...], float], unseen: float) -> None:
-        self._rarity, self._unseen = rarity, unseen
-
-    def __call__(self, caption: str) -> tuple[dict[tuple[str, ...], float], list[float], int]:
-        weights, squares = {}, [0.0] * 4
-        for ngram, count in _ngrams(caption).items():
-            weights[ngram] = weight = count * self._rarity.get(ngram, self._unseen)
-            squares[len(ngram) - 1] += weight * weight
-        return weights, [math.sqrt(square) for square in squares], len(caption.split())
-
-
-def _cider(hypothesis: str, references: Sequence[str], vector: _Vectors) -> float:
-    weights, norms, length = vector(hypothesis)
-    total = 0.0
-    for reference in references:
-        others, other_norms, other_length = vector(reference)
-        products = [0.0] * 4
-        for ngram, weight in weights.items():
-            if other := others.get(ngram):
-                products[len(ngram) - 1] += min(weight, other) * other
-        scales = [norm * other_norm for norm, other_norm in zip(norms, other_norms, strict=True)]
-        cosines = sum(product / scale for product, scale in zip(products, scales, strict=True) if scale)
-        total += cosines * math.exp(-((length - other_length) ** 2) / (2 * _SIGMA**2))
-    return 10 * total / len(_ORDERS) / len(references)

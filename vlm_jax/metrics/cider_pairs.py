@@ -1,8 +1,8 @@
-"""CIDEr-D of many captions with many single references at once: what choosing a caption by its score needs.
+"""CIDEr-D (Vedantam et al., arXiv:1411.5726) of many captions with many single references at once.
 
-The formula is that of `metrics/captions.py`. An n-gram that occurs c times in a hypothesis and c' times in a reference
-has the clipped product min(c, c') c' rarity^2. With a column for every repetition of an n-gram, min(c, c') is a sum of
-products: so all pairs are one product of sparse matrices.
+An n-gram that occurs c times in a hypothesis and c' times in a reference has the clipped product min(c, c') c'
+rarity^2. With a column for every repetition of an n-gram, min(c, c') is a sum of products: so all pairs are one product
+of sparse matrices.
 """
 
 from collections.abc import Sequence
@@ -46,15 +46,26 @@ class CiderPairs:
         self, hypotheses: Int[np.ndarray, " H"], references: Int[np.ndarray, " R"]
     ) -> Float[np.ndarray, "H R"]:
         """CIDEr-D, 0 to 10, of each hypothesis with each reference alone, both by their place among the captions."""
+        hypothesis_matrix, reference_matrix = self._matrices(hypotheses, references)
+        products = (hypothesis_matrix @ reference_matrix.T).toarray()
+        return self._scores(products, self._lengths[hypotheses][:, None] - self._lengths[references])
+
+    def paired(self, hypotheses: Int[np.ndarray, " P"], references: Int[np.ndarray, " P"]) -> Float[np.ndarray, " P"]:
+        """CIDEr-D of each hypothesis with the reference at the same place."""
+        hypothesis_matrix, reference_matrix = self._matrices(hypotheses, references)
+        products = hypothesis_matrix.multiply(reference_matrix).sum(axis=1)
+        return self._scores(products, self._lengths[hypotheses] - self._lengths[references])
+
+    def _scores(self, products: Float[np.ndarray, "*s"], difference: Int[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
+        return 10 / _ORDERS * products * np.exp(-(difference**2) / (2 * _SIGMA**2))
+
+    def _matrices(
+        self, hypotheses: Int[np.ndarray, " H"], references: Int[np.ndarray, " R"]
+    ) -> tuple[sparse.csr_array, sparse.csr_array]:
         columns = _distinct(self._column[self._entries(hypotheses)])
-        hypothesis_matrix = self._matrix(hypotheses, self._as_hypothesis, columns)
-        reference_matrix = self._matrix(references, self._as_reference, columns)
-        difference = self._lengths[hypotheses][:, None] - self._lengths[references]
         return (
-            10
-            / _ORDERS
-            * (hypothesis_matrix @ reference_matrix.T).toarray()
-            * np.exp(-(difference**2) / (2 * _SIGMA**2))
+            self._matrix(hypotheses, self._as_hypothesis, columns),
+            self._matrix(references, self._as_reference, columns),
         )
 
     def _entries(self, places: Int[np.ndarray, " P"]) -> Int[np.ndarray, " E"]:

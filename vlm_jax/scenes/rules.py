@@ -6,6 +6,9 @@ A caption is held against the scene that an image was drawn from, so nothing has
 import itertools
 from typing import NamedTuple
 
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
 from vlm_jax.scenes.language import ATTRIBUTES, Mention
 from vlm_jax.scenes.parsing import Relation, Statements, parse_caption
 from vlm_jax.scenes.scene import Scene, SceneObject, holds
@@ -62,19 +65,9 @@ def _named(statements: Statements) -> list[int]:
 
 
 def _matched(mentions: list[Mention], objects: tuple[SceneObject, ...]) -> int:
-    """How many mentions can have a fitting object of their own at once (Kuhn's augmenting paths)."""
-    holder: dict[int, int] = {}  # which mention has the object at a position
-
-    def give(mention: int, tried: set[int]) -> bool:
-        for position, obj in enumerate(objects):
-            if position not in tried and mentions[mention].fits(obj):
-                tried.add(position)
-                if position not in holder or give(holder[position], tried):
-                    holder[position] = mention
-                    return True
-        return False
-
-    return sum(give(mention, set()) for mention in range(len(mentions)))
+    """How many mentions can have a fitting object of their own at once."""
+    fits = np.array([[mention.fits(obj) for obj in objects] for mention in mentions]).reshape(-1, len(objects))
+    return int(fits[linear_sum_assignment(fits, maximize=True)].sum())
 
 
 def _possible(relation: Relation, statements: Statements, scene: Scene) -> bool:

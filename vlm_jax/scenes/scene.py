@@ -5,12 +5,15 @@ with it, so a scene of 128 pixels looks the same, only finer.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import reprlib
-from typing import Any
+from typing import ClassVar
 
-from vlm_jax.errors import InputError, nearest, one_of
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from vlm_jax.errors import InputError, one_of
 
 BASE = 64  # pixels: the side for which the lengths below are stated; a side is a multiple of it
 SIZES = {"large": 11, "small": 6}  # pixels: half the side of the box that holds an object
@@ -30,6 +33,8 @@ MARGIN = 8  # pixels between two middles from which "left of", "right of", "abov
 LIGHT = (222, 250)  # the darkest level that a background may have, and the one above its lightest
 NOISES = 2**32  # how many seeds of noise there are
 
+_STRICT = ConfigDict(strict=True, extra="forbid")  # of what `from_json` reads
+
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # across, down
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -43,6 +48,7 @@ class SceneObject:
     size: str
     x: int
     y: int
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
         for name, choices in (("shape", SHAPES), ("color", COLOURS), ("size", SIZES)):
@@ -65,6 +71,7 @@ class Scene:
     background: tuple[int, int, int] = (240, 240, 240)
     noise: int = 0
     """The seed of the noise, so that a scene is always the same image."""
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objects", tuple(sorted(self.objects, key=rank)))
@@ -143,46 +150,15 @@ def to_json(scene: Scene) -> str:
 def from_json(text: str) -> Scene:
     """The scene that `to_json` wrote; raises `InputError` in one line for anything else."""
     try:
-        values = json.loads(text, object_pairs_hook=_unique_keys)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"a scene must be JSON: {error}") from None
-    except RecursionError:
-        raise InputError("a scene must be JSON: it is nested too deeply") from None
-    fields = _fields(values, Scene, "a scene")
-    objects = fields.pop("objects")
-    if not isinstance(objects, list):
-        raise InputError(f"objects of a scene must be a list, not {reprlib.repr(objects)}")
-    background = fields.pop("background")
-    if not (isinstance(background, list) and [type(level) for level in background] == [int] * 3):
-        raise InputError(f"background of a scene must be three whole numbers, not {reprlib.repr(background)}")
-    return Scene(
-        objects=tuple(SceneObject(**_fields(obj, SceneObject, "a scene object")) for obj in objects),
-        background=tuple(background),
-        **fields,
-    )
+        return _adapter().validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "value_error":  # from the checks of the two classes
+            raise InputError(str(first["ctx"]["error"])) from None
+        place, value = ".".join(map(str, first["loc"])), reprlib.repr(first["input"])
+        raise InputError(f"no scene in JSON: {place} {value}: {first['msg']}") from None
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise InputError(f"a key of a scene appears twice among {reprlib.repr([name for name, _ in pairs])}")
-    return values
-
-
-def _fields(values: Any, kind: type, where: str) -> dict[str, Any]:
-    """The fields of a dataclass: all of them, no others, words and whole numbers where they belong."""
-    types = {field.name: field.type for field in dataclasses.fields(kind)}
-    if not isinstance(values, dict):
-        raise InputError(f"{where} must be an object with {', '.join(types)}, not {reprlib.repr(values)}")
-    for name in values:
-        if name not in types:
-            raise InputError(f"{where} has no {reprlib.repr(name)}; {nearest(name, types)}")
-    for name, wanted in types.items():
-        if name not in values:
-            raise InputError(f"{where} lacks {name!r}")
-        if wanted in (int, str) and type(values[name]) is not wanted:
-            word = "a whole number" if wanted is int else "a word"
-            raise InputError(f"{name} of {where} must be {word}, not {reprlib.repr(values[name])}")
-    return values
+@functools.cache
+def _adapter() -> TypeAdapter:
+    return TypeAdapter(Scene)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import pydantic_core
 from pydantic import ValidationError
@@ -140,7 +140,7 @@ def group_from_json(text: str, group: type[Config]) -> Config:
 
 def _parsed(text: str) -> Tree:
     try:
-        tree: Any = pydantic_core.from_json(text)
+        tree = pydantic_core.from_json(text)
     except ValueError as error:
         raise InputError(f"not JSON: {error}") from None
     if not isinstance(tree, dict):

@@ -6,12 +6,13 @@ A *tree* is a group as nested dicts. Settings are changed in a tree, and pydanti
 """
 
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-Tree = dict[str, Any]
+Tree = dict[str, object]
+"""Settings by name: values, and a tree for each group."""
 
 CHOICE = Field(discriminator="kind")
 POSITIONAL = "positional"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -63,7 +63,7 @@ def _add(parser: argparse.ArgumentParser, section: Section) -> None:
         _add(parser, below)
 
 
-def _option(lines: Any, name: str, short: str, text: str) -> None:
+def _option(lines: argparse._ArgumentGroup, name: str, short: str, text: str) -> None:
     lines.add_argument(f"--{name.rstrip('_').replace('_', '-')}", metavar=short, help=text.replace("%", "%%"))
 
 
@@ -96,7 +96,7 @@ def summary(group: type[Group]) -> str:
     return (group.__dict__.get("__doc__") or "").partition("\n")[0].removesuffix(".")
 
 
-def _short(hint: Any) -> str:
+def _short(hint: object) -> str:
     """What stands for a value: `INT`, `{gelu,relu}`, `PATH|none`."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Key
@@ -13,7 +13,7 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.figures import Card
 from vlm_jax.models.inspection import ModuleRow
 from vlm_jax.run_folder import RunFolder
-from vlm_jax.types import Batch, Example, Parameters
+from vlm_jax.types import Batch, Example, Json, Parameters
 
 
 class Sums(NamedTuple):
@@ -48,11 +48,14 @@ class Prediction(Protocol):
     def right(self) -> bool | None:
         """Whether it is right; None where no reference decides."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """One line of `predictions.jsonl`."""
 
     def card(self, image: np.ndarray | None) -> Card:
         """For a contact sheet; `image` is None where the example holds image tokens."""
+
+
+Predicted = TypeVar("Predicted", bound=Prediction)
 
 
 class Item(NamedTuple):
@@ -82,7 +85,7 @@ class Inspection(NamedTuple):
 class Answers(NamedTuple):
     """What `experiments.predict` prints and shows."""
 
-    lines: list[dict[str, Any]]
+    lines: list[dict[str, Json]]
     """One JSON object for each prediction."""
     text: str
     cards: list[Card]
@@ -93,7 +96,7 @@ LoadTask = Callable[[RunFolder], tuple["Task", Parameters, int]]
 """Opens a run with the parameters of its best checkpoint, and their optimizer step."""
 
 
-class Task(ABC):
+class Task(ABC, Generic[Predicted]):
     """The task of one config.
 
     A task has the members up to `read_item`. The others have a default.
@@ -117,11 +120,11 @@ class Task(ABC):
         """Sums that a train step differentiates; `keys`, one an image, switch dropout on."""
 
     @abstractmethod
-    def predict(self, params: Parameters, examples: Sequence[Example]) -> Sequence[Prediction]:
+    def predict(self, params: Parameters, examples: Sequence[Example]) -> Sequence[Predicted]:
         """The predictions of `examples`, in their order."""
 
     @abstractmethod
-    def score(self, predictions: Sequence[Any]) -> dict[str, float]:
+    def score(self, predictions: Sequence[Predicted]) -> dict[str, float]:
         """The scores of predictions; `metric` is among them."""
 
     @abstractmethod
@@ -130,7 +133,7 @@ class Task(ABC):
         params: Parameters,
         examples: Sequence[Example],
         train: Sequence[Example],
-        predictions: Sequence[Any],
+        predictions: Sequence[Predicted],
     ) -> dict[str, float]:
         """What is reached without looking: `baseline/NAME`, or `baseline/NAME/METRIC`."""
 
@@ -145,7 +148,7 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def read_item(cls, line: dict[str, Any]) -> Item:
+    def read_item(cls, line: dict[str, Json]) -> Item:
         """A prediction from its line of `predictions.jsonl`."""
 
     shares: ClassVar[tuple[str, ...]] = ()
@@ -181,7 +184,7 @@ class Task(ABC):
         """The parameters that pretrained weights can replace, as shapes."""
         return {}
 
-    @classmethod  # noqa: B027  a task without sources checks none
+    @classmethod
     def check_sources(cls, config: Config) -> None:
         """Raise `InputError` where a run that the task reads is missing or does not fit."""
 
@@ -196,7 +199,7 @@ class Task(ABC):
         """The examples of a split as the task reads them."""
         return examples
 
-    def learn_from(self, train: Sequence[Example]) -> None:  # noqa: B027  most losses need nothing of it
+    def learn_from(self, train: Sequence[Example]) -> None:
         """Compute from the prepared training set what the loss needs, before the first step."""
 
     def start(self, params: Parameters, key: Key[Array, ""]) -> Parameters:
@@ -207,15 +210,15 @@ class Task(ABC):
         """Lines printed before training: references of an item, and the highest `metric` that is possible."""
         return []
 
-    def warnings(self, predictions: Sequence[Any], metrics: dict[str, float]) -> list[str]:
+    def warnings(self, predictions: Sequence[Predicted], metrics: dict[str, float]) -> list[str]:
         """Warnings about the scores."""
         return []
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Json]:
         """Further entries of a result, beside its scores."""
         return {}
 
-    def files(self, predictions: Sequence[Any]) -> dict[str, Any]:
+    def files(self, predictions: Sequence[Predicted]) -> dict[str, Json]:
         """Further files of a scored split, by name, as JSON."""
         return {}
 

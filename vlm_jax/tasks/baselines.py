@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from vlm_jax.metrics.paired import paired_difference
+from vlm_jax.tasks.base import Prediction
 from vlm_jax.types import Example
 
 LEVEL = 0.95  # of the interval of a paired difference
@@ -18,7 +18,7 @@ def distinct_images(examples: Sequence[Example]) -> int:
 
 
 def shuffled_difference(
-    name: str, metric: str, predictions: Sequence[Any], scores: Sequence[float], shuffled: Sequence[float]
+    name: str, metric: str, predictions: Sequence[Prediction], scores: Sequence[float], shuffled: Sequence[float]
 ) -> dict[str, float]:
     """Mean of `scores` minus `shuffled`, item by item, with its interval of `LEVEL`, clustered by image.
 

@@ -1,12 +1,13 @@
 """What was written of an image, and how much of it is true where the scene is known."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from vlm_jax.figures import Card
 from vlm_jax.scenes.rules import CaptionCheck
+from vlm_jax.types import Json
 
 
 class Hypothesis(NamedTuple):
@@ -19,7 +20,7 @@ class Hypothesis(NamedTuple):
     """What it was ranked by."""
     token_log_probabilities: tuple[float, ...]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """The caption as JSON has it."""
         tokens = [round(value, 5) for value in self.token_log_probabilities]
         record = {"caption": self.text, "log_probability": self.log_probability, "score": self.score}
@@ -47,7 +48,7 @@ class Caption(NamedTuple):
         """Whether every statement in it is true; None where nobody knows."""
         return self.check.true if self.check else None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """One line of `predictions.jsonl`."""
         record = {"image_id": self.image_id, "captions": [hypothesis.as_dict() for hypothesis in self.hypotheses]}
         record["references"] = list(self.references)

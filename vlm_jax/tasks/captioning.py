@@ -26,8 +26,8 @@ from vlm_jax.tasks.base import Answers, Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
 from vlm_jax.tasks.caption import Caption, Hypothesis, rule_scores
 from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_captions, nearest_captions
-from vlm_jax.tasks.examples import place_keys, shuffled_images, without_texts
-from vlm_jax.tasks.nearest_image import nearest_few, spread
+from vlm_jax.tasks.examples import place_keys, shuffled_images, spread, without_texts
+from vlm_jax.tasks.nearest_image import MOST, nearest_few
 from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.text_task import TextTask, init_params
 from vlm_jax.tasks.user_input import AT_ONCE, cards
@@ -278,7 +278,7 @@ class Captioning(TextTask):
     def _of_nearest(
         self, params: Parameters, captions: Sequence[Caption], examples: Sequence[Example], train: Sequence[Example]
     ) -> dict[str, list[Caption]]:
-        known = spread(train)
+        known = spread(train, MOST)
         places = nearest_few(self._vectors(params, examples), self._vectors(params, known), NEIGHBOURS)
         return {
             name: [self._with_text(*row) for row in zip(texts, captions, examples, strict=True)]

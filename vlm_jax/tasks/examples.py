@@ -1,6 +1,7 @@
 """Examples that a task changes when it reads them, and their random keys."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from vlm_jax.types import Example, Text
+
+Value = TypeVar("Value")
 
 
 class ChangedExamples(Sequence[Example]):
@@ -28,6 +31,12 @@ class ChangedExamples(Sequence[Example]):
 def without_texts(examples: Sequence[Example]) -> ChangedExamples:
     """The same images with one empty text each: what has been said of them is not looked at."""
     return ChangedExamples(examples, lambda _, example: example._replace(texts=(Text(example.image_id, ""),)))
+
+
+def spread(items: Sequence[Value], most: int) -> list[Value]:
+    """All of them, or `most` at equal distances."""
+    places = np.linspace(0, len(items) - 1, min(len(items), most))
+    return [items[place] for place in places.round().astype(int).tolist()]
 
 
 def derangement(count: int, seed: int) -> Int[np.ndarray, " N"]:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -14,7 +14,7 @@ from vlm_jax.scenes.detector import detect_scene
 from vlm_jax.scenes.image_check import ImageCheck, check_image
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.base import Answers
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Json
 
 SAME = 0.5  # levels; nobody sees less
 SHOWN = 4  # samples of a prompt, on a sheet
@@ -49,7 +49,7 @@ class GeneratedImages(NamedTuple):
             return float(np.mean([check.objects for check in self.checks]))
         return self.log_likelihood
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """One line of `predictions.jsonl`."""
         gain = None if np.isnan(self.prompt_gain) else self.prompt_gain
         record = {"image_id": self.image_id, "prompt": self.prompt, "log_likelihood": self.log_likelihood}

@@ -20,11 +20,11 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.run_folder import IMAGE_TOKENIZER, RunFolder
 from vlm_jax.tasks.base import Answers, Item, LoadTask, Sums
 from vlm_jax.tasks.baselines import shuffled_difference
-from vlm_jax.tasks.examples import ChangedExamples, derangement, place_keys
+from vlm_jax.tasks.examples import ChangedExamples, derangement, place_keys, spread
 from vlm_jax.tasks.generated import GeneratedImages, answers_of, check_generated, score_generated, warnings_about
 from vlm_jax.tasks.image_distance import ImageFeatures, distances
 from vlm_jax.tasks.image_token_loss import masked_inputs, token_losses, token_weights
-from vlm_jax.tasks.nearest_image import spread
+from vlm_jax.tasks.nearest_image import MOST
 from vlm_jax.tasks.reach import image_token_reach
 from vlm_jax.tasks.reranker import Reranker, load_reranker
 from vlm_jax.tasks.text_task import TextTask
@@ -329,7 +329,7 @@ class ImageGeneration(TextTask):
             return {}
         real, known = (
             [self._pixels(example).image for example in chunk]
-            for chunk in (examples.unchanged, spread(train.unchanged))
+            for chunk in (examples.unchanged, spread(train.unchanged, MOST))
         )
         generated = [row.images[0] for row in predictions]
         decoded = list(self.tokenizer.decode(np.stack([row.tokens for row in predictions])))

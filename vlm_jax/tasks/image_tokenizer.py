@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction
 from vlm_jax.models.inspection import inspect_image_tokenizer
 from vlm_jax.tasks.base import ImageSums, Inspection, Item, Task
 from vlm_jax.tasks.examples import without_texts
-from vlm_jax.types import Batch, Example, Parameters
+from vlm_jax.types import Batch, Example, Json, Parameters
 
 FEW_TOKENS = 0.1  # share of the image tokens in use below which something is wrong
 DYING = {
@@ -45,7 +45,7 @@ class Reconstructed(NamedTuple):
 
     right: bool | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """One line of `predictions.jsonl`."""
         return {"image_id": self.image_id, "psnr": self.psnr, "ssim": self.ssim, "image_tokens": self.tokens.tolist()}
 
@@ -55,7 +55,7 @@ class Reconstructed(NamedTuple):
         return Card(side_by_side(self.original, self.reconstruction), "", scores, None, (), None)
 
 
-class ImageTokenization(Task):
+class ImageTokenization(Task[Reconstructed]):
     """The task of one config: its encoder, its model, its loss and its scores."""
 
     metric = "psnr"
@@ -84,7 +84,7 @@ class ImageTokenization(Task):
         return Inspection(before, inspect_image_tokenizer(tokenizer, image_size=config.image.size), [])
 
     @classmethod
-    def read_item(cls, line: dict[str, Any]) -> Item:
+    def read_item(cls, line: dict[str, Json]) -> Item:
         """The PSNR of the reconstruction."""
         return Item(line["image_id"], line["psnr"])
 

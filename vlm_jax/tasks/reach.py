@@ -1,10 +1,10 @@
 """What a score can reach on the validation split, said before training: a score that cannot move chooses nothing."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from statistics import median_low
-from typing import Any
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
@@ -14,8 +14,12 @@ from vlm_jax.metrics.vqa import ACCURACIES, soft_accuracy
 from vlm_jax.metrics.vqa_accuracy import canonical
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
+from vlm_jax.tasks.examples import spread
 from vlm_jax.tasks.generated import check_generated, image_scores
 from vlm_jax.types import Example
+
+Decode = Callable[[Int[np.ndarray, "N gh gw"]], UInt8[np.ndarray, "N h w 3"]]
+"""From image tokens to images."""
 
 COUNTED = 5_000  # images whose references are counted
 SCORED = {"questions": 2_000, "captions": 500, "images": 64}  # at most; a second or two each
@@ -29,7 +33,7 @@ def answer_reach(
 
     `accuracy` is a name in `ACCURACIES`. With a warning where it is 0, or where there is one answer to choose.
     """
-    counts = [len(question.answers) for example in _spread(train, COUNTED) for question in example.texts]
+    counts = [len(question.answers) for example in spread(train, COUNTED) for question in example.texts]
     lines = [f"training questions have {_range(counts, 'answer')}{_sampled_note(train)}"] if counts else []
     if len(vocabulary) == 1:
         lines.append(
@@ -37,9 +41,9 @@ def answer_reach(
             "give questions with at least two answers, or lower data.min_answer_count"
         )
     answer_lists = [
-        question.answers for example in _spread(validation, SCORED["questions"]) for question in example.texts
+        question.answers for example in spread(validation, SCORED["questions"]) for question in example.texts
     ]
-    answer_lists = _spread([answers for answers in answer_lists if answers], SCORED["questions"])
+    answer_lists = spread([answers for answers in answer_lists if answers], SCORED["questions"])
     if not answer_lists:
         return [*lines, "warning: no validation question has an answer: accuracy is 0 whatever is learned"]
     known = set(vocabulary.answers)
@@ -88,9 +92,9 @@ def caption_reach(
 
     With a warning where that is 0: a text is cut, its words are not in the vocabulary, or CIDEr-D has no rare word.
     """
-    counts = [len(example.texts) for example in _spread(train, COUNTED)]
+    counts = [len(example.texts) for example in spread(train, COUNTED)]
     lines = [f"training images have {_range(counts, 'caption')}{_sampled_note(train)}"]
-    examples = [example for example in _spread(validation, SCORED["captions"]) if example.texts]
+    examples = [example for example in spread(validation, SCORED["captions"]) if example.texts]
     if not examples:
         return [*lines, f"warning: no validation image has a caption: {metric} cannot be computed"]
     texts = [example.texts[0].text for example in examples]
@@ -124,13 +128,13 @@ def _score(texts: Sequence[str], examples: Sequence[Example], metric: str) -> fl
     return float(np.mean(right)) if right else 0.0
 
 
-def image_token_reach(validation: Sequence[Example], decode: Callable[[Any], np.ndarray], *, metric: str) -> list[str]:
+def image_token_reach(validation: Sequence[Example], decode: Decode, *, metric: str) -> list[str]:
     """The score of true images that went through their image tokens, where a rule can see it; examples carry image
     tokens.
 
     With a warning where it is 0, or where all images have the same image tokens.
     """
-    examples = _spread(validation, SCORED["images"])
+    examples = spread(validation, SCORED["images"])
     tokens = np.stack([example.image_tokens for example in examples])
     lines = []
     if len(tokens) > 1 and (tokens == tokens[:1]).all():
@@ -158,11 +162,3 @@ def _range(counts: Sequence[int], what: str) -> str:
 
 def _sampled_note(examples: Sequence[Example]) -> str:
     return f" ({COUNTED:,} images looked at)" if len(examples) > COUNTED else ""
-
-
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    """All of them, or `most` at equal distances."""
-    places: Iterable[int] = range(len(items))
-    if len(items) > most:
-        places = np.linspace(0, len(items) - 1, most).round().astype(int).tolist()
-    return [items[place] for place in places]

@@ -1,6 +1,6 @@
 """What the tasks with a vision-language model share: fresh parameters and the inspection of the model."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Key
@@ -9,11 +9,11 @@ from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.models.inspection import inspect, parameter_shapes
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.tasks.base import Inspection, Task
+from vlm_jax.tasks.base import Inspection, Predicted, Task
 from vlm_jax.types import Parameters
 
 
-class TextTask(Task):
+class TextTask(Task[Predicted]):
     """A task with a vision-language model."""
 
     text_name: ClassVar[str]
@@ -54,7 +54,7 @@ class TextTask(Task):
         return Inspection(before, rows, [f"{f'FLOPs of a {cls.text_name}':21s}{round(rows[0].flops / texts):,}"])
 
     @classmethod
-    def _sizes(cls, config: TextConfig, classes: int) -> dict[str, Any]:
+    def _sizes(cls, config: TextConfig, classes: int) -> dict[str, int | tuple[int, int]]:
         return {
             "image_size": cls.input_size(config),
             "questions": config.training.texts_per_image,

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.tasks.reach import answer_reach
 from vlm_jax.tasks.text_task import TextTask, init_params
 from vlm_jax.tasks.user_input import AT_ONCE, cards, notes_on
-from vlm_jax.types import Batch, Example, Parameters, Text
+from vlm_jax.types import Batch, Example, Json, Parameters, Text
 
 TOP = 5  # answers of a prediction that are kept
 ASSUMED_CLASSES = 1000  # answers that an inspection assumes where the config leaves them to the data
@@ -54,7 +54,7 @@ class Prediction(NamedTuple):
         answer, probability = self.top[0]
         return Card(image, self.question.text, answer, probability, self.question.answers, self.right)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Json]:
         """One line of `predictions.jsonl`."""
         return {
             "question_id": self.question.text_id,
@@ -91,7 +91,7 @@ def _count_answers(data: DataSet) -> int:
     return len(AnswerVocabulary.build(open_split(data, "train"), min_count=data.min_answer_count))
 
 
-class VisualQuestionAnswering(TextTask):
+class VisualQuestionAnswering(TextTask[Prediction]):
     """The task of one config: its encoder, its model, its loss and its scores."""
 
     metric = "accuracy"
@@ -126,7 +126,7 @@ class VisualQuestionAnswering(TextTask):
         return number, f"{number:,} answers" + assumed * (own is None and classes is None)
 
     @classmethod
-    def read_item(cls, line: dict[str, Any]) -> Item:
+    def read_item(cls, line: dict[str, Json]) -> Item:
         """Right where at least half of the people gave the answer."""
         score = line["score"]
         text, kind, references = line["question"], line["kind"], tuple(line["answers"])

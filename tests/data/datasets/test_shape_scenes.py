@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ def prepared(folder, num_images, **settings):
     """The records of each split by their id, with images still encoded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shape_scenes, "NUM_IMAGES", num_images)
-        builder = prepare(partial(RecordBuilder, ShapeScenes(**settings)), folder)
+        builder = prepare(ShapeScenes(directory=folder, **settings))
     encoded = {"image": tfds.decode.SkipDecoding()}
     sources = {split: builder.as_data_source(split=split, decoders=encoded) for split in builder.info.splits}
     return {split: {record["image_id"].decode(): record for record in source} for split, source in sources.items()}
