@@ -1,4 +1,4 @@
-"""Scenes drawn by chance, and the pairs of colour and shape that most of them may not have."""
+"""Random scenes, and the pairs of colour and shape that most of them may not have."""
 
 import itertools
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from vlm_jax.scenes.scene import (
 Choice = TypeVar("Choice")
 
 CLEARER = 4  # pixels by which the first two objects of a sampled scene are further apart along one axis than the other
-TRIES = 100  # placements of the same objects before others are drawn, which are smaller more often than not
+TRIES = 100  # placements of the same objects before others are sampled, which are smaller more often than not
 Pair = tuple[str, str]
 """A colour and a shape."""
 HELD_OUT_PAIRS: tuple[Pair, ...] = (
@@ -47,13 +47,13 @@ def one_of(random: np.random.Generator, choices: Sequence[Choice]) -> Choice:
 
 
 class Sampling(NamedTuple):
-    """Which scenes are drawn."""
+    """Which scenes are sampled."""
 
     size: int = BASE
     fewest: int = 1
     most: int = 4
     first: tuple[Pair, ...] = SEEN_PAIRS
-    """Colours and shapes that one object of each scene is drawn from."""
+    """Colours and shapes that one object of each scene is sampled from."""
     others: tuple[Pair, ...] = SEEN_PAIRS
 
 

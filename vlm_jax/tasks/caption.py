@@ -1,4 +1,4 @@
-"""What was written of an image, and how much of it is true where the scene is known."""
+"""Generated captions, and how much of them is true where the scene is known."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,15 +28,15 @@ class Hypothesis(NamedTuple):
 
 
 class Caption(NamedTuple):
-    """What was said of one image."""
+    """The captions generated for one image."""
 
     image_id: str
     hypotheses: tuple[Hypothesis, ...]
     """Best first."""
     references: tuple[str, ...]
-    """What people said."""
+    """Captions that people wrote."""
     check: CaptionCheck | None
-    """The best caption held against the scene, where it is known."""
+    """The best caption compared with the scene, where it is known."""
 
     @property
     def text(self) -> str:

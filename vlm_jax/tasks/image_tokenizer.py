@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from vlm_jax.config.image_tokenizer import ImageTokenizer as Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
-from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.errors import InputError
 from vlm_jax.figures import Card, side_by_side
 from vlm_jax.metrics.images import PLAIN, codebook_use, psnr, ssim
@@ -99,11 +99,11 @@ class ImageTokenization(Task[Reconstructed]):
         return self.model.init(key, jnp.zeros((1, *self.encode.image.size, 3)))["params"]
 
     def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """The images without what was said of them."""
+        """The images without their texts."""
         return without_texts(examples)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"]) -> ImageSums:
-        """Mean squared error of each image, however noisy its codes' encoder saw it, and what the quantizer adds."""
+        """Mean squared error of each image, however noisy the encoder's input was, and the quantizer's loss."""
         real, shown = batch.weight[:, 0], batch.image
         if self.config.image_tokenizer.noise:
             own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
@@ -129,7 +129,7 @@ class ImageTokenization(Task[Reconstructed]):
     def predict(self, params: Parameters, examples: Sequence[Example]) -> list[Reconstructed]:
         """Every image of `examples`, which `prepare` gave, as its image tokens show it, in order."""
         size = self.config.training.evaluation_batch_images
-        batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
+        batches = EvaluationBatches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
         rows: list[Reconstructed] = []
         for loaded in batches:
             seen, stable = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))

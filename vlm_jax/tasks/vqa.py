@@ -14,7 +14,7 @@ from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.input_images import input_images
-from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
@@ -46,7 +46,7 @@ class Prediction(NamedTuple):
 
     @property
     def right(self) -> bool | None:
-        """Whether half of the people or more gave this answer; None where nobody was asked."""
+        """Whether half of the people or more gave this answer; None where there is no reference."""
         return self.score >= 0.5 if self.question.answers else None
 
     def card(self, image: np.ndarray) -> Card:
@@ -173,7 +173,7 @@ class VisualQuestionAnswering(TextTask[Prediction]):
     ) -> list[Prediction]:
         """Every question of `examples`, in order; without `see_image` from the question alone."""
         size = batch_images or self.config.training.evaluation_batch_images
-        batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
+        batches = EvaluationBatches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
         visible = np.full((size, 1), see_image)
         waiting = []
         for loaded in batches:
