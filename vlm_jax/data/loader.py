@@ -126,14 +126,7 @@ class EvaluationBatches:
     Threads prepare batches ahead of the caller.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        encode: ExampleEncoder,
-        *,
-        batch_images: int,
-        threads: int = 2,
-    ):
+    def __init__(self, examples: Sequence[Example], encode: ExampleEncoder, *, batch_images: int, threads: int = 2):
         encode = dataclasses.replace(encode, accepted_answers=most_answers(examples))
         self._examples, self._encode = EncodedExamples(examples, encode), encode
         self._batch_images, self._read_ahead = batch_images, ReadAhead(threads, 4)

@@ -8,16 +8,7 @@ import numpy as np
 
 from vlm_jax.scenes.language import ATTRIBUTES, Mention, described, mention, shuffled, subsets
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS, SEEN_PAIRS, Pair, one_of
-from vlm_jax.scenes.scene import (
-    COLOURS,
-    OPPOSITE,
-    RELATIONS,
-    SHAPES,
-    SIZES,
-    Scene,
-    SceneObject,
-    holds,
-)
+from vlm_jax.scenes.scene import COLOURS, OPPOSITE, RELATIONS, SHAPES, SIZES, Scene, SceneObject, holds
 
 MAX_PER_KIND = 2  # questions of a kind, at most
 EXISTENCE = (("color",), ("shape",), ("color", "shape"), ATTRIBUTES)  # which attributes a question names together

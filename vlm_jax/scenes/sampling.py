@@ -6,19 +6,16 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from vlm_jax.errors import InputError
 from vlm_jax.scenes.scene import (
     BASE,
     COLOURS,
     GAP,
     LIGHT,
-    MAX_OBJECTS,
     NOISES,
     SHAPES,
     SIZES,
     Scene,
     SceneObject,
-    check_side,
     pixels,
     radius,
     rank,
@@ -57,18 +54,8 @@ class Sampling(NamedTuple):
     others: tuple[Pair, ...] = SEEN_PAIRS
 
 
-def check_sampling(sampling: Sampling) -> None:
-    """Refuse what no scene can have."""
-    check_side(sampling.size)
-    if not 1 <= sampling.fewest <= sampling.most <= MAX_OBJECTS:
-        raise InputError(
-            f"a scene has 1 to {MAX_OBJECTS} objects; got at least {sampling.fewest} and at most {sampling.most}"
-        )
-
-
 def sample_scene(random: np.random.Generator, sampling: Sampling) -> Scene:
     """A scene with each number of objects equally likely, and each place that is left."""
-    check_sampling(sampling)
     count = int(random.integers(sampling.fewest, sampling.most + 1))
     while True:
         kinds = _kinds(random, sampling, count)

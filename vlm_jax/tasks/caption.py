@@ -49,13 +49,11 @@ class Caption(NamedTuple):
         return self.check.true if self.check else None
 
     def as_dict(self) -> dict[str, Json]:
-        """One line of `predictions.jsonl`."""
         record = {"image_id": self.image_id, "captions": [hypothesis.as_dict() for hypothesis in self.hypotheses]}
         record["references"] = list(self.references)
         return record | ({"check": self.check._asdict()} if self.check else {})
 
     def card(self, image: np.ndarray) -> Card:
-        """For a sheet of images."""
         return Card(image, "", self.text, None, self.references[:1], self.right)
 
 

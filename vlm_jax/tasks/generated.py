@@ -50,7 +50,6 @@ class GeneratedImages(NamedTuple):
         return self.log_likelihood
 
     def as_dict(self) -> dict[str, Json]:
-        """One line of `predictions.jsonl`."""
         gain = None if np.isnan(self.prompt_gain) else self.prompt_gain
         record = {"image_id": self.image_id, "prompt": self.prompt, "log_likelihood": self.log_likelihood}
         return record | {"prompt_gain": gain, "checks": [check._asdict() for check in self.checks]}

@@ -54,13 +54,7 @@ class ImageFeatures:
 
 
 def distances(
-    features: ImageFeatures,
-    *,
-    generated: Images,
-    decoded: Images,
-    real: Images,
-    train: Images,
-    seed: int,
+    features: ImageFeatures, *, generated: Images, decoded: Images, real: Images, train: Images, seed: int
 ) -> dict[str, float]:
     """Distances to the real images of a split: of generated images, and of baselines.
 

@@ -46,7 +46,6 @@ class Reconstructed(NamedTuple):
     right: bool | None = None
 
     def as_dict(self) -> dict[str, Json]:
-        """One line of `predictions.jsonl`."""
         return {"image_id": self.image_id, "psnr": self.psnr, "ssim": self.ssim, "image_tokens": self.tokens.tolist()}
 
     def card(self, image: np.ndarray) -> Card:
@@ -95,7 +94,6 @@ class ImageTokenization(Task[Reconstructed]):
         self._reconstruct = jax.jit(self._reconstruct_batch)
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
-        """Fresh float32 parameters."""
         return self.model.init(key, jnp.zeros((1, *self.encode.image.size, 3)))["params"]
 
     def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
@@ -161,7 +159,6 @@ class ImageTokenization(Task[Reconstructed]):
         return messages
 
     def title(self, metrics: dict[str, float]) -> str:
-        """The scores in a few words."""
         return f"PSNR {metrics['psnr']:.1f} dB, {metrics['codebook_use']:.0%} of the image tokens in use"
 
     def baselines(
