@@ -25,5 +25,5 @@ ImageSet = Union[tuple(settings["images"] for settings in _SETTINGS if "images" 
 
 def summaries() -> dict[str, str]:
     """The first line of each data set's documentation, by its `kind`."""
-    groups = dict.fromkeys(group for settings in _SETTINGS for group in settings.values())
-    return {group.model_fields["kind"].default: summary(group) for group in reversed(groups)}
+    groups = [next(iter(settings.values())) for settings in _SETTINGS]
+    return {group.model_fields["kind"].default: summary(group) for group in groups}
