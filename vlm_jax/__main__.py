@@ -8,7 +8,7 @@ from importlib import import_module  # noqa: E402
 from pkgutil import iter_modules  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
-from vlm_jax import __version__  # noqa: E402
+import vlm_jax  # noqa: E402
 from vlm_jax.command_line import run_command  # noqa: E402
 from vlm_jax.errors import InputError, nearest  # noqa: E402
 from vlm_jax.invocation import command_name, folder_of_commands  # noqa: E402
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     modules = [entry.name for entry in iter_modules(folder.__path__) if not entry.name.startswith("benchmark_")]
     commands = {name.replace("_", "-"): f"{folder.__name__}.{name}" for name in sorted(modules)}
     if argv and argv[0] == "--version":
-        print(f"vlm_jax {__version__}")
+        print(f"vlm_jax {vlm_jax.__version__}")
         return 0
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: {command_name('COMMAND')} [ARGUMENT ...]\n")
