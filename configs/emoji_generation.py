@@ -1,6 +1,6 @@
-"""Generate emoji from their names: images of designers, few of them.
+"""Emoji from their names, learned from few images.
 
-Question: what does a model draw for names that it learned, and for names that it never saw?
+Question: what does a model generate for names that it learned, and for names that it never saw?
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI
     then python -m experiments.train configs/emoji_generation.py --data.images EMOJI
 Time: 24 minutes on one busy core, both together. Colours and kinds follow the name; docs/results.md has sheets.

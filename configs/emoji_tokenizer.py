@@ -1,4 +1,4 @@
-"""Emoji as 64 image tokens, and back: for emoji_generation.
+"""The image tokenizer of emoji_generation: an emoji as 64 image tokens, and back.
 
 Question: how much of a new emoji do 8 x 8 image tokens of 1,000 keep, learned from 1,523 images?
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI

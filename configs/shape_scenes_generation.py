@@ -1,4 +1,4 @@
-"""Generate scenes of one or two shapes from their complete caption.
+"""Text to image: scenes of one or two shapes, from their complete caption.
 
 Question: are objects, their number and their relation right, also in combinations that were never seen?
 Command: train configs/shape_scenes_tokenizer.py, then python -m experiments.train configs/shape_scenes_generation.py

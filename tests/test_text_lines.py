@@ -6,8 +6,7 @@ import subprocess
 import pytest
 
 from experiments import classify
-from vlm_jax.ablation.items import read_items
-from vlm_jax.ablation.records import read_run
+from vlm_jax.ablation.records import read_items, read_run
 from vlm_jax.ablation.study_report import _remembered
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.user_files.json_files import lines
@@ -65,7 +64,7 @@ def test_a_log_may_hold_any_name(tmp_path):
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "config.json").write_text(to_json(VQA()), encoding="utf-8")
-    assert read_run(RunFolder(tmp_path)).curve == ((1, 0.5), (2, 0.5), (3, 0.5))
+    assert read_run(RunFolder(tmp_path)).curve == {1: 0.5, 2: 0.5, 3: 0.5}
     with MetricsLog(tmp_path, start_step=2):
         assert list(map(json.loads, read_lines(tmp_path / "metrics.jsonl"))) == rows[:2]
 

@@ -59,13 +59,8 @@ def _exit_code(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
         quiet_end()
         print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
         code = 2 if isinstance(cause, InputError) else 1
-        _flush()
+        try:
+            sys.stdout.flush()
+        except OSError:  # what it holds cannot be written; Python would try again, and end with another code
+            discard(sys.stdout.fileno())
     return code
-
-
-def _flush() -> None:
-    """What stdout still holds may be what could not be written; Python would try again, and end with another code."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        discard(sys.stdout.fileno())

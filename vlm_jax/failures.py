@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.errors import InputError, MachineError
 
@@ -89,7 +88,7 @@ def quiet_end() -> None:
         sys.unraisablehook = threading.excepthook = lambda _: None
 
 
-def _unraisable(what: Any) -> None:
+def _unraisable(what: object) -> None:
     if str(what.exc_value) != _CLOSED:
         sys.__unraisablehook__(what)
 
@@ -112,20 +111,15 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _operating_system(error: BaseException) -> InputError | MachineError | None:
-    call = _CALL.search(str(error))
+    known = {os.strerror(number): number for number in (*MACHINE_ERRORS, *INPUT_ERRORS)}
     if isinstance(error, OSError):
         number, name = error.errno, error.filename
-    elif call:
-        number, name = (
-            next(
-                (candidate for candidate in (*MACHINE_ERRORS, *INPUT_ERRORS) if os.strerror(candidate) == call[1]), None
-            ),
-            call[2],
-        )
+    elif call := _CALL.search(str(error)):
+        number, name = known.get(call[1]), call[2]
     else:
         spelled, quoted = _NUMBER.search(str(error)), _QUOTED.search(str(error))
         number, name = int(spelled[1]) if spelled else None, quoted and quoted[1]
-    if number not in MACHINE_ERRORS and number not in INPUT_ERRORS:
+    if number not in known.values():
         return None
     name = os.fsdecode(name) if isinstance(name, bytes) else name
     return os_failure(OSError(number, os.strerror(number)), str(name or ""))

@@ -59,6 +59,14 @@ def thumbnail(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "_ _ 3"]:
     return np.asarray(image)
 
 
+def fonts() -> list[str]:
+    """The fonts to take glyphs from, in this order."""
+    from matplotlib.font_manager import get_font_names
+
+    installed = set(get_font_names())
+    return ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)]
+
+
 def side_by_side(*images: UInt8[np.ndarray, "h _ 3"]) -> UInt8[np.ndarray, "h _ 3"]:
     """Images of one height in a row, with a white gap between them."""
     gap = np.full((len(images[0]), max(1, len(images[0]) // 16), 3), 255, np.uint8)
@@ -81,12 +89,10 @@ class _Canvas:
     def __init__(self, width: float, height: float) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-        from matplotlib.font_manager import get_font_names
 
         self.figure = Figure(figsize=(width, height), dpi=DPI, facecolor=PAPER)
         self._renderer = FigureCanvasAgg(self.figure).get_renderer()
-        installed = set(get_font_names())
-        self._fonts = ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)]
+        self._fonts = fonts()
 
     def card(self, item: Card, left: float, bottom: float) -> None:
         """One item, its lower left corner at the given place."""

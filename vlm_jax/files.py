@@ -1,14 +1,15 @@
 """Files that are there whole or not at all, digests, and files of JSON."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.types import Json
 
 
 @contextmanager
@@ -42,6 +43,12 @@ def flush(path: Path) -> None:
         os.close(number)
 
 
+def unused(path: Path) -> Path:
+    """The path or, where it exists, the first of `NAME-2`, `NAME-3` and so on that does not."""
+    names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
+
+
 def sha256(file: Path) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
     with file.open("rb") as stream:
@@ -53,7 +60,7 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path) -> Json:
     """The value in a file of JSON; `InputError` where it holds none."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -61,7 +68,7 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file} is not JSON: {error}") from None
 
 
-def read_settings_file(file: Path) -> dict[str, Any]:
+def read_settings_file(file: Path) -> dict[str, Json]:
     """The object in a file of JSON, empty where there is no file; `InputError` where it is something else."""
     if not file.is_file():
         return {}

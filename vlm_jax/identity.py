@@ -4,19 +4,20 @@ A run's identity is every setting that changes a parameter at a fixed number of 
 and texts. The mark of a setting stands beside its type (`settings/effects.py`).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm_jax.config.run import Config
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import flat, json_tree, tree_of
+from vlm_jax.types import Json
 
 
 class Change(NamedTuple):
     """One setting, or a circumstance such as the devices, before and after, as JSON has them."""
 
     setting: str
-    before: Any
-    after: Any
+    before: Json
+    after: Json
     effect: Effect
 
     def __str__(self) -> str:
@@ -60,7 +61,7 @@ def same_schedule(old: Config, new: Config) -> bool:
     return first == second or (old.optimizer.schedule == "constant" and min(warmup, first) == min(warmup, second))
 
 
-def settings_but(config: Config, *marks: Effect) -> frozenset[tuple[str, Any]]:
+def settings_but(config: Config, *marks: Effect) -> frozenset[tuple[str, object]]:
     """The settings of a config whose effects are none of these, with their values: equal where configs agree."""
     values = flat(tree_of(config))
     return frozenset((name, values[name]) for name, mark in effects(config).items() if mark not in marks)

@@ -6,21 +6,21 @@ That finds accidents: a flipped bit, half a copy, an edit by hand. It stops nobo
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.errors import InputError
 from vlm_jax.files import flush, sha256, text_sha256, write_text
+from vlm_jax.types import Json
 
 MANIFEST = "manifest.json"
 _SEAL = "sha256_of_the_rest"
 
 
-def write_manifest(file: Path, content: dict[str, Any]) -> None:
+def write_manifest(file: Path, content: dict[str, Json]) -> None:
     """Write a manifest, whole or not at all; when this returns, it is on the disk."""
     write_text(file, json.dumps(content | {_SEAL: _digest_of(content)}, indent=1))
 
 
-def read_manifest(file: Path) -> dict[str, Any]:
+def read_manifest(file: Path) -> dict[str, Json]:
     """What `write_manifest` wrote; `InputError` where the file is not that any more."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -33,19 +33,19 @@ def read_manifest(file: Path) -> dict[str, Any]:
     return content
 
 
-def file_entry(file: Path) -> dict[str, Any]:
+def file_entry(file: Path) -> dict[str, Json]:
     """What a manifest says of a file. When this returns, the file is on the disk, as the manifest will be."""
     flush(file)
     return {"bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
-def entries_below(folder: Path) -> dict[str, dict[str, Any]]:
+def entries_below(folder: Path) -> dict[str, dict[str, Json]]:
     """What a manifest says of all files below a folder but a manifest, by their paths in it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): file_entry(path) for path in files if path != folder / MANIFEST}
 
 
-def change(file: Path, entry: dict[str, Any]) -> str | None:
+def change(file: Path, entry: dict[str, Json]) -> str | None:
     """What happened to a file since its facts were taken, in words; None where nothing did.
 
     Facts may hold others, `or` which the file has: what it is being replaced by.
@@ -63,7 +63,7 @@ def change(file: Path, entry: dict[str, Any]) -> str | None:
         return f"cannot be read ({error.strerror})"
 
 
-def changes_below(folder: Path, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
+def changes_below(folder: Path, entries: dict[str, dict[str, Json]]) -> Iterator[str]:
     """What happened to the files that `entries_below` told of, each in words; other files do not matter."""
     for name, known in entries.items():
         if (why := change(folder / name, known)) is not None:
@@ -83,5 +83,5 @@ def matches_digests(folder: Path, file: Path) -> bool:
         return False
 
 
-def _digest_of(content: dict[str, Any]) -> str:
+def _digest_of(content: dict[str, Json]) -> str:
     return text_sha256(json.dumps(content, sort_keys=True))

@@ -31,8 +31,8 @@ class _State:
         self.stop_signals: list[int] | None = None
         """Signals that came where the loop asks for them; None where a signal leaves at once."""
         self.hung_up = False
-        self.lines: list[Callable[[], str]] = []
-        self.undos: list[Callable[[], None]] = []
+        self.on_leaving: list[tuple[Callable[[], str] | None, Callable[[], None] | None]] = []
+        """What `on_interrupt` prints and takes back, the innermost last."""
 
 
 _state = _State()
@@ -66,17 +66,11 @@ def on_interrupt(*, line: Callable[[], str] | None = None, undo: Callable[[], No
 
     Of nested lines the innermost is printed; all undos are called, the innermost first, while the main thread waits.
     """
-    lines = [] if line is None else [line]
-    undos = [] if undo is None else [undo]
-    _state.lines += lines
-    _state.undos += undos
+    _state.on_leaving.append((line, undo))
     try:
         yield
     finally:
-        for entry in lines:
-            _state.lines.remove(entry)
-        for entry in undos:
-            _state.undos.remove(entry)
+        _state.on_leaving.remove((line, undo))
 
 
 @contextmanager
@@ -187,12 +181,13 @@ def _leave(number: int) -> None:
     deadline = threading.Timer(SECONDS, os._exit, [code])
     deadline.daemon = True
     deadline.start()
-    line = "interrupted"
+    text = "interrupted"
+    lines = [line for line, _ in _state.on_leaving if line is not None]
     with suppress(Exception):
-        line += f": {_state.lines[-1]()}" if _state.lines else ""
+        text += f": {lines[-1]()}" if lines else ""
     with suppress(OSError):
-        os.write(2, f"{line}\n".encode("utf-8", "backslashreplace"))  # no lock, which the main thread may hold
-    for undo in reversed(_state.undos):
+        os.write(2, f"{text}\n".encode("utf-8", "backslashreplace"))  # no lock, which the main thread may hold
+    for undo in [undo for _, undo in reversed(_state.on_leaving) if undo is not None]:
         with suppress(Exception):
             undo()
     with suppress(Exception):

@@ -11,6 +11,7 @@ from pathlib import Path
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError
 from vlm_jax.failures import os_failure
+from vlm_jax.files import unused
 from vlm_jax.identity import forbidden, same_schedule
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.interrupts import on_interrupt
@@ -79,14 +80,14 @@ def _check_identity(folder: RunFolder, before: Config, config: Config) -> None:
     if changed := forbidden(before, config):
         raise InputError(
             f"{path} holds a run with other settings ({'; '.join(map(str, changed))}); give another folder, such as "
-            f"--workdir {_unused(path)}"
+            f"--workdir {unused(path)}"
         )
     steps, wanted = before.training.steps, config.training.steps
     if not same_schedule(before, config):
         raise InputError(
             f"{path} holds a run of training.steps {steps}, on which its learning rates depend (optimizer.schedule "
             f"{config.optimizer.schedule!r}, optimizer.warmup_steps {config.optimizer.warmup_steps}); to train its "
-            f"weights further, begin a run with --init.kind model --init.model {path} --workdir {_unused(path)}; to "
+            f"weights further, begin a run with --init.kind model --init.model {path} --workdir {unused(path)}; to "
             "leave the end open, begin one with --optimizer.schedule constant, whose training.steps may grow"
         )
     if folder.finished and wanted < steps:
@@ -100,13 +101,6 @@ def _clear(workdir: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def _unused(path: Path) -> Path:
-    number = 2
-    while path.with_name(f"{path.name}-{number}").exists():
-        number += 1
-    return path.with_name(f"{path.name}-{number}")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.config.run import Config
 from vlm_jax.config.tasks import TASKS
@@ -18,6 +17,7 @@ from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import from_json, to_json
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import flat, json_tree
+from vlm_jax.types import Json
 
 CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "weights.json"
 TRAINED_AS = "trained_as.json"
@@ -59,7 +59,7 @@ class RunFolder:
         """Where Orbax writes."""
         return self.path / "checkpoints"
 
-    def manifest(self) -> dict[str, dict[str, Any]] | None:
+    def manifest(self) -> dict[str, dict[str, Json]] | None:
         """What the manifest says of each file; None where no step was trained, or of the record of a run.
 
         A record is a config and a result that somebody kept without checkpoints. Raises `InputError` where the
@@ -104,7 +104,7 @@ class RunFolder:
             remaining = {name: entry for name, entry in listed.items() if name not in names}
             write_manifest(self.path / MANIFEST, {"files": remaining})
 
-    def made_with(self) -> dict[str, Any]:
+    def made_with(self) -> dict[str, Json]:
         """What the numbers of a checkpoint of this run mean something by: vocabularies by their SHA-256, settings."""
         listed = self.manifest() or {}
         config = self.config()
@@ -116,11 +116,20 @@ class RunFolder:
         }
         return {name: listed[name]["sha256"] for name in VOCABULARIES if name in listed} | settings
 
+    def summary(self) -> str:
+        """Task, data set and state of the run in one line."""
+        try:
+            config = self.config()
+        except InputError:
+            return "not readable by this version"
+        state = "finished" if self.finished else "not finished"
+        return f"{config.task}, {config.data.kind}, {config.training.steps:,} steps, {state}"
+
     def config(self) -> Config:
         """The resolved config that the run has now; `InputError` names the file where it is not readable."""
         return read_config(self.file(CONFIG))
 
-    def read_json(self, name: str, kind: type = dict) -> Any:
+    def read_json(self, name: str, kind: type = dict) -> Json:
         """What a file holds, as the manifest knows it; `InputError` where it is no JSON, or another `kind` of value."""
         file = self.file(name)
         again = f"; {REPEAT}" if name == RESULT else ""
@@ -134,15 +143,16 @@ class RunFolder:
             raise InputError(f"{file} is damaged: it holds no JSON {'list' if kind is list else 'object'}{again}")
         return value
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Json]:
         """What `result.json` holds; `InputError` names the file where it is damaged."""
         result = self.read_json(RESULT)
         scores = result.get("metrics")
-        if not isinstance(scores, dict) or not all(_is_score(score) for score in scores.values()):
+        numbers = (int, float, type(None))
+        if not isinstance(scores, dict) or not all(type(score) in numbers for score in scores.values()):
             raise InputError(f"{self.path / RESULT} is damaged: its metrics are no scores by name; {REPEAT}")
         return result
 
-    def weights(self) -> dict[str, Any] | None:
+    def weights(self) -> dict[str, Json] | None:
         """What `weights.json` says of the pretrained weights that the run started from; None where it has none."""
         return self.read_json(WEIGHTS) if self.file(WEIGHTS).is_file() else None
 
@@ -150,11 +160,11 @@ class RunFolder:
         """The run whose training this one began with, to be scored alone; None where it was trained itself."""
         return self.read_json(TRAINED_AS).get("run") if self.file(TRAINED_AS).is_file() else None
 
-    def data(self) -> dict[str, Any]:
+    def data(self) -> dict[str, Json]:
         """What `data.json` says of each split's images and texts; empty until it is written."""
         return self.read_json(DATA) if self.file(DATA).is_file() else {}
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[dict[str, Json]]:
         """What has changed since the run began, a row a change: the optimizer step, what, before and after."""
         return self.read_json(HISTORY, list) if self.file(HISTORY).is_file() else []
 
@@ -194,7 +204,7 @@ class RunFolder:
         if listed is not None and name in (*listed, *SETUP):
             self.seal(name)
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: object) -> None:
         """Write a value as indented JSON, whole or not at all; numbers that are not finite become null."""
         self.write_text(name, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
 
@@ -211,16 +221,18 @@ def _way_out(path: Path) -> str:
     return f"put back what was there, or take it as it is with {command_name('accept')} {path} --yes"
 
 
-def _is_score(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {name: _finite(entry) for name, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def runs_in(folder: Path) -> list[RunFolder]:
+    """Every run directly in a folder, by name."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [RunFolder(entry) for entry in entries if (entry / CONFIG).is_file()]
 
 
 def open_run(path: Path) -> RunFolder:

@@ -1,31 +1,33 @@
 """Nested dicts of arrays: their paths, and whether two of them fit, leaf by leaf."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from vlm_jax.errors import InputError
 
 Array = jax.Array | np.ndarray
 """On the host or on the device."""
+Leaf = TypeVar("Leaf")
 SHOWN = 5  # problems that one message names
 
 
-def leaf_path(path: tuple[Any, ...]) -> str:
+def leaf_path(path: tuple[object, ...]) -> str:
     """`trunk/layer_0/attention/query/kernel` from a JAX key path."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: PyTree[Leaf]) -> dict[str, Leaf]:
     """Every leaf by its path."""
     return {leaf_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+def unflatten(leaves: Mapping[str, Leaf]) -> dict[str, PyTree[Leaf]]:
     """The nested dict that `flatten` took apart."""
-    tree: dict[str, Any] = {}
+    tree = {}
     for path, leaf in leaves.items():
         *groups, name = path.split("/")
         place = tree
@@ -35,7 +37,7 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def compare_trees(saved: Any, wanted: Any, *, what: str) -> None:
+def compare_trees(saved: PyTree, wanted: PyTree, *, what: str) -> None:
     """Raise `InputError` with the paths whose presence, shape or dtype differs between two trees of arrays."""
     saved_kinds, wanted_kinds = dict(_kinds(saved)), dict(_kinds(wanted))
     problems = [f"extra {path}" for path in saved_kinds if path not in wanted_kinds]
@@ -54,6 +56,6 @@ def shortened(problems: list[str]) -> str:
     return f"{'; '.join(problems[:SHOWN])}{more}"
 
 
-def _kinds(tree: Any) -> Iterator[tuple[str, str]]:
+def _kinds(tree: PyTree) -> Iterator[tuple[str, str]]:
     for path, leaf in flatten(tree).items():
         yield path, f"{np.dtype(leaf.dtype)}{list(leaf.shape)}"

@@ -17,8 +17,8 @@ from PIL import Image
 from experiments import ablate, accept, compare, report
 from vlm_jax.ablation.plan import plan, power
 from vlm_jax.ablation.probe import Probe
+from vlm_jax.ablation.run_identity import begin_trained
 from vlm_jax.ablation.running import StudyFolder
-from vlm_jax.ablation.sharing import begin_trained
 from vlm_jax.ablation.study import Planned, Run, Table, load_study, resolve, runs
 from vlm_jax.config.captioning import Captioning, Model
 from vlm_jax.config.encoders import SmallCNN

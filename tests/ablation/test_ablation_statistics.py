@@ -307,8 +307,8 @@ def test_deviations_pool_within_variants():
         (lambda: power(5, 0.0, 0.1), "a deviation between seeds of 0.0: expected a finite number above 0"),
         (lambda: seeds_needed(0.1, math.nan), "a difference of nan"),
         (lambda: seeds_needed(0.1, 0.0), "found by no number of seeds"),
-        (lambda: seeds_needed(0.1, 0.1, power=0.05), "a power of 0.05: expected between 0.05"),
-        (lambda: seeds_needed(0.1, 0.1, power=1.0), "a power of 1.0"),
+        (lambda: seeds_needed(0.1, 0.1, chance=0.05), "a power of 0.05: expected between 0.05"),
+        (lambda: seeds_needed(0.1, 0.1, chance=1.0), "a power of 1.0"),
         (lambda: seeds_needed(0.1, 0.1, comparisons=0), "0 comparisons: expected at least 1"),
         (
             lambda: seeds_needed(1.0, 0.001),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vlm_jax.ablation.items import read_items
+from vlm_jax.ablation.records import read_items
 
 
 @pytest.mark.parametrize(("hypothesis", "score"), [("a cat", 1.0), ("a pet", 1.0), ("a dog", 0.0), ("", 0.0)])

@@ -45,7 +45,7 @@ def record(
 ):
     metrics = {"accuracy": value, **{f"accuracy/{kind}": score for kind, score in kinds.items()}}
     result = {"metrics": metrics | {"baseline/majority": 0.25}, "examples_per_second": 1234.5, "wall_seconds": 61.0}
-    return Record(folder, with_changes(config or VQA(), {"seed": seed}), result, curve, weights)
+    return Record(folder, with_changes(config or VQA(), {"seed": seed}), result, dict(curve), weights)
 
 
 def variant(label, values, *, planned=None, cost=COST, curve=((100, 0.4), (200, 0.6))):

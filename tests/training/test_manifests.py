@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import accept, evaluate, predict, report, train
-from vlm_jax.ablation.items import read_items
-from vlm_jax.ablation.records import read_run
+from vlm_jax.ablation.records import read_items, read_run
 from vlm_jax.config.initialization import PixelModelInit
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.sources import open_split

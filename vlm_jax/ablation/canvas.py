@@ -3,12 +3,13 @@
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from vlm_jax.ablation.wording import amount
-from vlm_jax.figures import WIDER_FONTS, wrap
+from vlm_jax.figures import fonts, wrap
 from vlm_jax.text_lines import split_lines
 
 # Okabe and Ito's colours (Color Universal Design, 2008), told apart by colour-blind people, without the yellow, which
@@ -37,24 +38,18 @@ def style(number: int) -> Style:
     return Style(PALETTE[number % len(PALETTE)], dash, MARKERS[number % len(MARKERS)])
 
 
-def whiskers(middle: float, low: float | None, high: float | None, scale: float) -> Any:
+def whiskers(middle: float, low: float | None, high: float | None, scale: float) -> Float[np.ndarray, "2 1"] | None:
     """Lengths of an error bar to both sides, `[2, 1]`; None where there is no interval."""
     return None if low is None or high is None else np.maximum(0, [[middle - low], [high - middle]]) * scale
 
 
-def marked(number: int) -> dict[str, Any]:
+def marked(number: int) -> dict[str, object]:
     """How the point of the variant at a place looks, for `errorbar`."""
-    variant_style = style(number)
-    return {
-        "fmt": variant_style.marker,
-        "color": variant_style.colour,
-        "markersize": 7,
-        "elinewidth": 1.5,
-        "capsize": 3,
-    }
+    looks = style(number)
+    return {"fmt": looks.marker, "color": looks.colour, "markersize": 7, "elinewidth": 1.5, "capsize": 3}
 
 
-def cost_axis(axes: Any, costs: Sequence[float | int]) -> None:
+def cost_axis(axes: "matplotlib.axes.Axes", costs: Sequence[float | int]) -> None:
     """Few ticks with prefixes, and powers apart where the costs are."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -75,31 +70,31 @@ def short(label: str, most: int) -> str:
 
 def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
     """Columns, and lines of text of the highest column."""
-    shown = [split_lines(short(label, LEGEND_CHARACTERS)) for label in labels]
-    longest = max(len(line) for lines in shown for line in lines)
-    columns = max(1, min(len(shown), int(WIDTH / (0.5 + 0.063 * longest))))
-    return columns, -(-len(shown) // columns) * max(map(len, shown))
+    entries = [split_lines(short(label, LEGEND_CHARACTERS)) for label in labels]
+    longest = max(len(line) for lines in entries for line in lines)
+    columns = max(1, min(len(entries), int(WIDTH / (0.5 + 0.063 * longest))))
+    return columns, -(-len(entries) // columns) * max(map(len, entries))
 
 
-def legend(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+def legend(
+    figure: "matplotlib.figure.Figure", handles: Sequence["matplotlib.artist.Artist"], labels: Sequence[str]
+) -> None:
     """One below the axes, in columns as wide as its labels need."""
     columns, _ = _legend_shape(labels)
     shown = [short(label, LEGEND_CHARACTERS) for label in labels]
     figure.legend(handles, shown, loc="outside lower left", ncols=columns, frameon=False, borderaxespad=0.2, fontsize=8)
 
 
-def svg(paint: Callable[[Any], None], height: float, *, labels: Sequence[str] = ()) -> str:
+def svg(paint: Callable[["matplotlib.figure.Figure"], None], height: float, *, labels: Sequence[str] = ()) -> str:
     """What `paint` draws, as an SVG document `height` inches high and a legend of these labels."""
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import get_font_names
 
-    installed = set(get_font_names())
     settings = {
         "svg.hashsalt": "vlm_jax",  # ids are random without it
         "svg.fonttype": "path",  # looks the same wherever it is read
         "text.parse_math": False,  # a label may hold dollar signs
-        "font.family": ["DejaVu Sans", *(name for name in WIDER_FONTS if name in installed)],
+        "font.family": fonts(),
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,

@@ -4,10 +4,9 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from vlm_jax.ablation.items import read_items
-from vlm_jax.ablation.records import Findings, Record
+from vlm_jax.ablation.records import Findings, Record, read_items
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
@@ -88,22 +87,18 @@ def _choose(variants: Sequence[Mapping[str, Item]], most: int, *, known: bool) -
 
 def _thumbnails(record: Record, wanted: set[str]) -> dict[str, bytes]:
     """The images of the test split with these ids, small."""
+    from PIL import Image
+
     thumbnails: dict[str, bytes] = {}
     if not wanted:
         return thumbnails
     for example in open_split(record.config.data, "test"):
         if example.image_id in wanted:
             pixels = decode_image(example.image, name=example.image_id, max_pixels=record.config.data.max_pixels)
-            thumbnails[example.image_id] = _png(pixels)
+            image, file = Image.fromarray(pixels), io.BytesIO()
+            image.thumbnail((SIDE, SIDE))
+            image.save(file, "PNG")
+            thumbnails[example.image_id] = file.getvalue()
         if len(thumbnails) == len(wanted):
             break
     return thumbnails
-
-
-def _png(pixels: Any) -> bytes:
-    from PIL import Image
-
-    image, file = Image.fromarray(pixels), io.BytesIO()
-    image.thumbnail((SIDE, SIDE))
-    image.save(file, "PNG")
-    return file.getvalue()

@@ -3,6 +3,8 @@
 import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import starmap
+from pathlib import Path
 
 from vlm_jax.ablation.canvas import Style, style
 from vlm_jax.ablation.disagreements import Disagreement
@@ -16,65 +18,16 @@ from vlm_jax.text_lines import split_lines
 
 KINDS = {True: "right", False: "wrong", None: "unknown"}
 
-CSS = """
-:root { --ink: #1f2328; --faint: #59636e; --paper: #f6f8fa; --card: #fff; --edge: #d0d7de; --accent: #0550ae;
-  --accent-soft: #ddf4ff; --right: #1a7f37; --wrong: #c62828; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --faint: #9198a1; --paper: #0d1117; --card: #161b22;
-  --edge: #30363d; --accent: #79c0ff; --accent-soft: #12263f; --right: #56d364; --wrong: #ff7b72; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
-main { max-width: 68rem; margin: 0 auto; padding: 2.5rem 1.25rem 5rem; }
-h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .8rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.4rem; margin: 3rem 0 .3rem; overflow-wrap: anywhere; }
-h3 { font-size: 1rem; margin: 1.8rem 0 .5rem; }
-p { margin: .4rem 0; overflow-wrap: anywhere; }
-.lead { font-size: 1.15rem; max-width: 46rem; }
-.faint, figcaption { color: var(--faint); font-size: .88rem; }
-.card { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 1rem 1.2rem;
-  margin: 1rem 0; }
-.card h3 { margin: 0 0 .4rem; }
-.groups { margin: .3rem 0 .8rem; padding: 0; list-style: none; }
-.groups li { display: flex; flex-wrap: wrap; align-items: baseline; margin: .35rem 0; overflow-wrap: anywhere; }
-.groups li div { flex: 1 1 24rem; }
-.pill { display: inline-block; border-radius: 99px; padding: 0 .65em; margin-right: .4em; font-size: .88rem;
-  border: 1px solid var(--edge); color: var(--faint); white-space: nowrap; }
-.pill.called { background: var(--accent-soft); border-color: var(--accent); color: var(--accent); font-weight: 600; }
-.who { display: inline-block; margin-right: .9em; }
-.scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--edge); border-radius: 10px; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .45rem .7rem; border-bottom: 1px solid var(--edge); vertical-align: top; }
-th { font-weight: 600; color: var(--faint); font-size: .82rem; }
-tr:last-child td { border-bottom: 0; }
-td { white-space: nowrap; }
-td .pill { white-space: normal; border-radius: 10px; }
-td.text { white-space: normal; min-width: 12rem; overflow-wrap: anywhere; }
-td.missing { color: var(--faint); font-style: italic; }
-.chip { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .5em; border: 2px solid; }
-figure { margin: 1rem 0; background: #fff; border: 1px solid var(--edge); border-radius: 10px; padding: .9rem; }
-figure img { display: block; width: 100%; max-width: 52rem; height: auto; margin: 0 auto; }
-figcaption { color: #59636e; margin-top: .5rem; }
-.examples { display: flex; flex-wrap: wrap; gap: 1rem; }
-.example { flex: 0 1 15.2rem; background: var(--card); border: 1px solid var(--edge); border-radius: 10px;
-  padding: .8rem; font-size: .9rem; }
-.example img { display: block; width: 100%; max-width: 160px; margin: 0 auto .6rem; border-radius: 4px; }
-.example dl { margin: .4rem 0 0; display: grid; grid-template-columns: auto 1fr; gap: .15rem .6rem; }
-.example dt { color: var(--faint); overflow-wrap: anywhere; max-width: 9.5rem; }
-.example dd { margin: 0; overflow-wrap: anywhere; }
-.right { color: var(--right); } .wrong { color: var(--wrong); }
-pre { overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; margin: .3rem 0; font-size: .84rem; }
-details { margin-top: 2rem; } summary { cursor: pointer; font-weight: 600; }
-"""
+CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
 def page(report: Report) -> str:
     """The whole document."""
-    parts = [f"<h1>{_text(report.question)}</h1>"]
-    parts.append(f'<p class="lead">{_text(lead(report))}</p>')
-    parts += [_in_short(findings) for findings in report.tables]
-    for findings in report.tables:
-        parts.append(_comparison(findings, report.disagreements.get(findings.title, ())))
+    parts = [f"<h1>{_text(report.question)}</h1>", f'<p class="lead">{_text(lead(report))}</p>']
+    parts += map(_in_short, report.tables)
+    parts += (_comparison(table, report.disagreements.get(table.title, ())) for table in report.tables)
     if report.unfinished:
-        parts += ["<h2>Unfinished runs</h2>", *(_unfinished(*run) for run in report.unfinished)]
+        parts += ["<h2>Unfinished runs</h2>", *starmap(_unfinished, report.unfinished)]
     parts += ["<h2>Methods</h2>", f"<p>{_text(methods(report))}</p>", _provenance(report)]
     # The policy holds the page to its own content, whatever a text in it may try.
     return (
@@ -82,7 +35,7 @@ def page(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
-        f"<title>{_text(report.question)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{_text(report.question)}</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"
     )
@@ -94,16 +47,13 @@ def _in_short(findings: Findings) -> str:
 
 
 def _verdicts(by_metric: Verdicts) -> str:
-    groups = by_metric.groups or ((ALONE, ()),)
-    lines = (f"<li>{_pill(name)}<div>{''.join(map(_who, labels))}</div></li>" for name, labels in groups)
-    compared = (
-        "" if by_metric.first else "beside it, "
-    ) + f"{_text(by_metric.metric)} against <b>{_text(by_metric.base)}</b>"
+    lines = []
+    for name, labels in by_metric.groups or ((ALONE, ()),):
+        who = "".join(f' <span class="who">{_text(label)}</span>' for label in labels)
+        lines.append(f"<li>{_pill(name)}<div>{who}</div></li>")
+    beside = "" if by_metric.first else "beside it, "
+    compared = f"{beside}{_text(by_metric.metric)} against <b>{_text(by_metric.base)}</b>"
     return f'<p>{compared}</p><ul class="groups">{"".join(lines)}</ul>'
-
-
-def _who(label: str) -> str:
-    return f' <span class="who">{_text(label)}</span>'
 
 
 def _pill(verdict: str) -> str:

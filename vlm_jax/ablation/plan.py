@@ -7,8 +7,8 @@ from functools import partial
 from vlm_jax.ablation.costs import cost
 from vlm_jax.ablation.probe import Probe, probe
 from vlm_jax.ablation.records import read_run
+from vlm_jax.ablation.run_identity import Training, training
 from vlm_jax.ablation.running import StudyFolder
-from vlm_jax.ablation.sharing import Training, training
 from vlm_jax.ablation.statistics import pooled_std, seeds_needed
 from vlm_jax.ablation.study import Planned, Run, Table
 from vlm_jax.ablation.wording import is_share
@@ -41,7 +41,7 @@ def plan(
     Memory and time of runs to do come from two steps of each variant with its first seed, one at a time.
     `measure` takes them, by default `probe` on a job's share of the cores. Finished runs report what they took. Runs
     that failed are
-    to do with `retry`. Those that train as another one does are left to be scored (`sharing`).
+    to do with `retry`. Those that train as another one does are left to be scored (`run_identity`).
     """
     measure = measure or partial(probe, jobs=jobs)
     same: dict[Config, Probe | str] = {}

@@ -1,6 +1,6 @@
 """Images of a comparison, as SVG: the same results give the same bytes."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def effects(findings: Findings, metric: str) -> Plot | None:
     if not numbered:
         return None
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "matplotlib.figure.Figure") -> None:
         axes, scale = figure.add_subplot(), _scale(metric)
         axes.axvline(0, color=FAINT, linewidth=1)
         for place, (number, label) in enumerate(numbered):
@@ -62,54 +62,47 @@ def curves(findings: Findings) -> Plot | None:
     lines = [(number, points) for number, row in enumerate(findings.rows) if len(points := _curve(row)) > 1]
     if not lines:
         return None
-    config = findings.rows[lines[0][0]].records[0].config
+    labels, config = [findings.rows[number].label for number, _ in lines], findings.rows[lines[0][0]].records[0].config
     metric = task_class(config.task).metric_of(config)
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "matplotlib.figure.Figure") -> None:
         axes, handles = figure.add_subplot(), []
         for number, points in lines:
-            variant_style, scale = style(number), _scale(metric)
-            steps = [step for step, _ in points]
-            values = np.array([values for _, values in points]) * scale
-            marker = variant_style.marker if len(steps) <= MOST_MARKED else ""
-            handles += axes.plot(
-                steps,
-                values.mean(1),
-                variant_style.dash,
-                color=variant_style.colour,
-                marker=marker,
-                markersize=4,
-                linewidth=1.6,
-            )
-            axes.fill_between(steps, values.min(1), values.max(1), color=variant_style.colour, alpha=0.15, linewidth=0)
+            looks, steps = style(number), list(points)
+            values = np.array(list(points.values())) * _scale(metric)
+            marker = {"marker": looks.marker if len(steps) <= MOST_MARKED else "", "markersize": 4}
+            handles += axes.plot(steps, values.mean(1), looks.dash, color=looks.colour, linewidth=1.6, **marker)
+            axes.fill_between(steps, values.min(1), values.max(1), color=looks.colour, alpha=0.15, linewidth=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("optimizer steps")
         axes.set_ylabel(f"validation {heading(metric)}")
         axes.grid(color=GRID)
-        legend(figure, handles, [findings.rows[number].label for number, _ in lines])
+        legend(figure, handles, labels)
 
     caption = "Validation score by which the best checkpoint is chosen. Line: mean over seeds; band: lowest to highest."
-    return Plot(caption, svg(paint, 3.4, labels=[findings.rows[number].label for number, _ in lines]))
+    return Plot(caption, svg(paint, 3.4, labels=labels))
 
 
-def _curve(row: Row) -> list[tuple[int, list[float]]]:
-    """(step, value of each seed) at the steps that all seeds with a curve have."""
-    seeds = [dict(record.curve) for record in row.records if record.curve]
-    shared = sorted(set.intersection(*(set(curve) for curve in seeds))) if seeds else []
-    return [(step, [curve[step] for curve in seeds]) for step in shared]
+def _curve(row: Row) -> dict[int, list[float]]:
+    """The value of each seed at the steps that all seeds with a curve have."""
+    seeds = [record.curve for record in row.records if record.curve]
+    shared = sorted(set.intersection(*map(set, seeds))) if seeds else []
+    return {step: [curve[step] for curve in seeds] for step in shared}
 
 
 def score_by_cost(findings: Findings, metric: str) -> Plot | None:
     """The metric over the FLOPs of a whole training or, where there is no formula, over parameters."""
     scored = [(number, row) for number, row in enumerate(findings.rows) if row.values(metric)]
-    costs = [_training_flops(row) for _, row in scored]
+    costs = [row.cost.step_flops and row.cost.step_flops * row.records[0].config.training.steps for _, row in scored]
     what = "FLOPs of the whole training"
     if None in costs:
         costs, what = [row.cost.parameters or row.mean("parameters") for _, row in scored], "parameters"
     if None in costs or len(set(costs)) < 2:
         return None
 
-    def paint(figure: Any) -> None:
+    labels = [row.label for _, row in scored]
+
+    def paint(figure: "matplotlib.figure.Figure") -> None:
         axes, scale, handles = figure.add_subplot(), _scale(metric), []
         for (number, row), cost in zip(scored, costs, strict=True):
             score = row.summary(metric)
@@ -119,14 +112,10 @@ def score_by_cost(findings: Findings, metric: str) -> Plot | None:
         axes.set_xlabel(what)
         axes.set_ylabel(heading(metric))
         axes.grid(color=GRID)
-        legend(figure, handles, [row.label for _, row in scored])
+        legend(figure, handles, labels)
 
     caption = f"{metric} on the test split against {what}. Point: mean over seeds; line: Student's interval."
-    return Plot(caption, svg(paint, 3.2, labels=[row.label for _, row in scored]))
-
-
-def _training_flops(row: Row) -> int | None:
-    return None if row.cost.step_flops is None else row.cost.step_flops * row.records[0].config.training.steps
+    return Plot(caption, svg(paint, 3.2, labels=labels))
 
 
 def by_kind(findings: Findings) -> Plot | None:
@@ -138,7 +127,7 @@ def by_kind(findings: Findings) -> Plot | None:
         return None
     group = len(bars) + 1.5  # bars, and the room between groups
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "matplotlib.figure.Figure") -> None:
         axes, handles = figure.add_subplot(), []
         for place, (number, _, summaries) in enumerate(bars):
             variant_style, container = style(number), None

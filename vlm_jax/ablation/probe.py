@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm_jax.config.run import Config
 from vlm_jax.config.tasks import TASKS
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     print(json.dumps(estimate))
 
 
-def _step(trainer: Any) -> None:
+def _step(trainer: "vlm_jax.training.loop.Trainer") -> None:
     import jax
 
     batch = trainer.parallel.put_batch(next(trainer.loader).batch)
@@ -86,7 +86,7 @@ def _step(trainer: Any) -> None:
     jax.block_until_ready(metrics)
 
 
-def _timed(call: Callable[[], Any]) -> tuple[float, float]:
+def _timed(call: Callable[[], object]) -> tuple[float, float]:
     """Seconds of the first call, and of each of the next ones."""
     times = [time.perf_counter()]
     for _ in range(1 + STEPS):

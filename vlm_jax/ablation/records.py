@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_jax.ablation.costs import Cost
-from vlm_jax.ablation.sharing import training
+from vlm_jax.ablation.run_identity import training
 from vlm_jax.ablation.statistics import Difference, Summary, differences, summary
 from vlm_jax.config.run import Config
-from vlm_jax.run_folder import METRICS, RunFolder
+from vlm_jax.errors import InputError
+from vlm_jax.run_folder import METRICS, PREDICTIONS, RunFolder
 from vlm_jax.tasks import task_class
+from vlm_jax.tasks.base import Item
 from vlm_jax.text_lines import read_lines
 from vlm_jax.types import Json
 
@@ -26,8 +28,8 @@ class Record(NamedTuple):
     config: Config
     result: dict[str, Json]
     """What `result.json` holds; empty where the run has not finished."""
-    curve: tuple[tuple[int, float], ...]
-    """(optimizer step, validation score), of the score that the best checkpoint is chosen by."""
+    curve: dict[int, float]
+    """Validation scores by optimizer step, of the score that the best checkpoint is chosen by."""
     weights: dict[str, Json] | None
     """What was loaded from where; None where everything is fresh."""
 
@@ -40,9 +42,9 @@ def read_run(folder: RunFolder) -> Record:
     return Record(folder.path, config, result, curve, folder.weights())
 
 
-def _curve(file: Path, metric: str) -> tuple[tuple[int, float], ...]:
+def _curve(file: Path, metric: str) -> dict[int, float]:
     if not file.is_file():
-        return ()
+        return {}
     points = {}
     for line in read_lines(file, errors="replace"):
         try:
@@ -51,7 +53,18 @@ def _curve(file: Path, metric: str) -> tuple[tuple[int, float], ...]:
                 points[int(values["step"])] = float(values[metric])
         except (ValueError, TypeError, KeyError, AttributeError):  # a line cut short by a kill
             continue
-    return tuple(sorted(points.items()))
+    return dict(sorted(points.items()))
+
+
+def read_items(folder: Path, task: str) -> dict[str, Item]:
+    """The items of a run's test split by their id. Raises `InputError` where the file is not there or not whole."""
+    file = RunFolder(folder).file(PREDICTIONS)
+    read = task_class(task).read_item
+    try:
+        lines = [json.loads(line) for line in read_lines(file)]
+        return {line.get("question_id", line["image_id"]): read(line) for line in lines}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise InputError(f"{file} cannot be used ({type(error).__name__}: {error}); finish the run first") from None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.ablation.disagreements import Disagreement
 from vlm_jax.ablation.records import Findings
@@ -13,6 +12,7 @@ from vlm_jax.ablation.wording import MISSING, format_value
 from vlm_jax.figures import visible
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.text_lines import split_lines
+from vlm_jax.types import Json
 
 MARKS = {True: "✓", False: "✗", None: ""}
 ALONE = "one variant, nothing to compare it with"
@@ -34,7 +34,7 @@ class Report:
     tables: tuple[Findings, ...]
     commands: tuple[str, ...]
     """Each makes this report again, or a part of it."""
-    metadata: dict[str, Any]
+    metadata: dict[str, Json]
     """`commit`, `versions`, `machine`, `level` of confidence, `seeds`, and what else is known of how it was made."""
     unfinished: tuple[tuple[str, str], ...] = ()
     """(run, error or "not run yet")."""

@@ -3,7 +3,7 @@
 from operator import attrgetter
 from typing import NamedTuple
 
-from vlm_jax.ablation.items import read_items
+from vlm_jax.ablation.records import read_items
 from vlm_jax.ablation.statistics import holm
 from vlm_jax.config.run import Config
 from vlm_jax.data.digests import from_row, what_differs

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from vlm_jax.ablation.run_identity import is_requested
-from vlm_jax.ablation.sharing import begin_trained, training
+from vlm_jax.ablation.run_identity import begin_trained, is_requested, training
 from vlm_jax.ablation.study import Run, Table
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError
@@ -207,7 +206,7 @@ def execute(
 
     Finished runs are skipped, those that were stopped or killed go on, those that failed are left alone unless `retry`.
     A run that fails stops no other. Each job has its share of the cores, so that what one run computes does not depend
-    on the others. Runs that train alike are trained once (`sharing`).
+    on the others. Runs that train alike are trained once (`run_identity`).
     """
     waiting = [run for run in runs if not folder.run(run).finished and (retry or folder.error(run) is None)]
     done, total, seconds = len(runs) - len(waiting), len(runs), []

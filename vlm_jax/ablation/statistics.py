@@ -4,6 +4,7 @@ Questions within a run share its weights, so that more of them make one seed's n
 two methods surer. Values are fractions, percent or losses alike: means, deviations and intervals keep their unit.
 """
 
+import bisect
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -151,30 +152,36 @@ def power(seeds: int, std: float, difference: float, *, level: float = 0.95, com
     _check_plan(std, difference, level, comparisons)
     if seeds < 2:
         raise InputError(f"{seeds} seeds a variant have no spread to test by: expected at least 2")
-    return _power(seeds, difference / std, (1 - level) / comparisons)
+    from scipy import stats  # a second to import; only planning needs it
+
+    df, shift = 2 * (seeds - 1), abs(difference / std) * math.sqrt(seeds / 2)
+    least = special.stdtrit(df, 1 - (1 - level) / comparisons / 2)
+    with np.errstate(invalid="ignore"):
+        wrong_way = np.nan_to_num(stats.nct.cdf(-least, df, shift))  # NaN where it is 1e-13 or less
+    return float(np.clip(stats.nct.sf(least, df, shift) + wrong_way, 0, 1))
 
 
 def seeds_needed(
-    std: float, difference: float, *, power: float = 0.8, level: float = 0.95, comparisons: int = 1
+    std: float, difference: float, *, chance: float = 0.8, level: float = 0.95, comparisons: int = 1
 ) -> int:
-    """Fewest seeds a variant, 2 or more, that call a true `difference` with a chance of at least `power`."""
+    """Fewest seeds a variant, 2 or more, that call a true `difference` with at least this chance, as `power` has it."""
     _check_plan(std, difference, level, comparisons)
-    if not 1 - level < power < 1:
-        raise InputError(f"a power of {power}: expected between {1 - level:.6g}, what no difference has, and 1")
+    if not 1 - level < chance < 1:
+        raise InputError(f"a power of {chance}: expected between {1 - level:.6g}, what no difference has, and 1")
     if difference == 0:
         raise InputError("a difference of 0 is found by no number of seeds: expected the smallest that matters")
-    effect, alpha = difference / std, (1 - level) / comparisons
-    if _power(_MOST_SEEDS, effect, alpha) < power:
-        detectable = std * math.sqrt(2 / _MOST_SEEDS) * float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
+
+    def enough(seeds: int) -> bool:
+        return power(seeds, std, difference, level=level, comparisons=comparisons) >= chance
+
+    if not enough(_MOST_SEEDS):
+        alpha = (1 - level) / comparisons
+        detectable = std * math.sqrt(2 / _MOST_SEEDS) * float(special.ndtri(1 - alpha / 2) + special.ndtri(chance))
         raise InputError(
             f"a difference of {difference:g} with a deviation of {std:g} needs more than {_MOST_SEEDS:,} seeds a "
             f"variant: expected a difference of {detectable * 1.001:.3g} or more"
         )
-    low, high = 1, _MOST_SEEDS  # one seed is too few, the other is enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _power(middle, effect, alpha) >= power else (middle, high)
-    return high
+    return 2 + bisect.bisect_left(range(2, _MOST_SEEDS), True, key=enough)
 
 
 def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level: float) -> Difference:
@@ -231,16 +238,6 @@ def _splits(count: int, total: int) -> Int[np.ndarray, "S count"]:
         return np.array(list(itertools.combinations(range(total), count)))
     sampled = np.random.default_rng(0).permuted(np.tile(np.arange(total), (_SPLITS, 1)), axis=1)[:, :count]
     return np.concatenate([np.arange(count)[None], sampled])
-
-
-def _power(seeds: int, effect: float, alpha: float) -> float:
-    from scipy import stats  # a second to import; only planning needs it
-
-    df, shift = 2 * (seeds - 1), abs(effect) * math.sqrt(seeds / 2)
-    least = special.stdtrit(df, 1 - alpha / 2)
-    with np.errstate(invalid="ignore"):
-        wrong_way = np.nan_to_num(stats.nct.cdf(-least, df, shift))  # NaN where it is 1e-13 or less
-    return float(np.clip(stats.nct.sf(least, df, shift) + wrong_way, 0, 1))
 
 
 def _check_plan(std: float, difference: float, level: float, comparisons: int) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vlm_jax.ablation.costs import cost, matched
 from vlm_jax.config.initialization import ModelInit, TextInit
@@ -14,24 +14,24 @@ from vlm_jax.config.run import Config
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.settings import DataSet
-from vlm_jax.errors import InputError, nearest, one_of
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.files import text_sha256
+from vlm_jax.invocation import folder_of_presets
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.settings.groups import Group, flat, tree_of
-from vlm_jax.settings.presets import call_file, load_preset
+from vlm_jax.settings.presets import call_file, load_preset, preset_file
 
 MATCHES = ("steps", "flops", "parameters")
 BASE = "base"
 PARTS = ("baseline", "unseen_prompts")  # what scores of a part or of a control begin with
 LONGEST_NAME = 80
-STUDIES = Path("configs/ablations")
 
 
 @dataclass(frozen=True)
 class Variant:
     """The base config with some settings changed."""
 
-    overrides: tuple[tuple[str, Any], ...] = ()
+    overrides: tuple[tuple[str, object], ...] = ()
     """(dotted setting, value) pairs, such as `("model.fusion.kind", "cross")`."""
     name: str = ""
     """What the report calls it; without it, its overrides."""
@@ -48,25 +48,25 @@ def short_name(setting: str) -> str:
     return setting.removesuffix(".kind").rpartition(".")[2]
 
 
-def _spelled(value: Any) -> str:
+def _spelled(value: object) -> str:
     if isinstance(value, Group):
         return str(getattr(value, "kind", value))
     return "x".join(map(_spelled, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def variant(overrides: Mapping[str, Any], name: str = "") -> tuple[Variant]:
+def variant(overrides: Mapping[str, object], name: str = "") -> tuple[Variant]:
     """One variant, for `chain`."""
     return (Variant(tuple(overrides.items()), name),)
 
 
-def grid(values: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
+def grid(values: Mapping[str, Sequence[object]]) -> tuple[Variant, ...]:
     """Every combination of the values; the first of each together are what the others are compared with."""
     return tuple(
         Variant(tuple(zip(values, combination, strict=True))) for combination in itertools.product(*values.values())
     )
 
 
-def vary(values: Mapping[str, Sequence[Any]]) -> tuple[Variant, ...]:
+def vary(values: Mapping[str, Sequence[object]]) -> tuple[Variant, ...]:
     """The base itself, then one setting changed at a time."""
     changes = (Variant(((setting, value),)) for setting, choices in values.items() for value in choices)
     return (Variant(), *changes)
@@ -88,7 +88,7 @@ class Comparison:
     base: str
     """Config file, relative to the study's."""
     variants: tuple[Variant, ...]
-    common: Mapping[str, Any] = field(default_factory=dict)
+    common: Mapping[str, object] = field(default_factory=dict)
     """Overrides of every variant, such as the number of steps."""
     match: str = "steps"
     """What all variants have alike. Steps (and batches) always; `flops` of an optimizer step and `parameters` change
@@ -113,7 +113,7 @@ class Planned(NamedTuple):
     """A variant of a comparison, resolved."""
 
     label: str
-    overrides: tuple[tuple[str, Any], ...]
+    overrides: tuple[tuple[str, object], ...]
     config: Config
     """Checked, with the study's first seed; matching may have changed its depth and width."""
     chosen: str
@@ -128,7 +128,7 @@ class Table(NamedTuple):
     match: str
     metrics: tuple[str, ...]
     variants: tuple[Planned, ...]
-    common: tuple[tuple[str, Any], ...] = ()
+    common: tuple[tuple[str, object], ...] = ()
 
 
 class Run(NamedTuple):
@@ -139,14 +139,13 @@ class Run(NamedTuple):
     config: Config
 
 
+def study_file(path: Path) -> Path:
+    """The file of a study, which a path or the name of one of the project's studies means."""
+    return preset_file(path, folder_of_presets() / "ablations", what="study")
+
+
 def load_study(path: Path) -> Study:
     """The study that a file such as `configs/ablations/tiny.py` gives; `InputError` names what is wrong with it."""
-    if not path.is_file():
-        place = path.parent if path.parent != Path() else STUDIES
-        studies = sorted(map(str, place.glob("[!_]*.py"))) if place.is_dir() else []
-        named = str(place / path.with_suffix(".py").name)
-        hint = nearest(named, studies) if studies else "give a file in configs/ablations/"
-        raise InputError(f"no study {str(path)!r}; {hint}")
     if path.suffix != ".py":
         raise InputError(f"{path} is no Python file; a study looks like configs/ablations/tiny.py")
     study = call_file(path, "get_study", (Study,), example="configs/ablations/tiny.py")

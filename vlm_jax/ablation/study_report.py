@@ -9,7 +9,7 @@ from vlm_jax.ablation.disagreements import disagreements
 from vlm_jax.ablation.plan import metrics_of
 from vlm_jax.ablation.records import Findings, Record, Row, read_run
 from vlm_jax.ablation.report import Report, write
-from vlm_jax.ablation.run_identity import content
+from vlm_jax.ablation.run_identity import Content, content
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.study import Run, Study, Table, seeded, short_name
 from vlm_jax.config.run import Config
@@ -78,7 +78,7 @@ def write_report_of_runs(paths: Sequence[Path], folder: Path, *, metrics: tuple[
     tasks = sorted({record.config.task for record in records})
     if len(tasks) > 1:
         raise InputError(f"the runs have different tasks ({', '.join(tasks)}); report on those of one task at a time")
-    variants: dict[Any, list[Record]] = {}
+    variants: dict[Content, list[Record]] = {}
     for record in records:
         alike = content(RunFolder(record.folder), record.config)
         group = variants.setdefault(alike, [])

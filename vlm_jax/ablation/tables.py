@@ -7,20 +7,8 @@ from typing import NamedTuple
 from vlm_jax.ablation import wording
 from vlm_jax.ablation.costs import TOLERANCE
 from vlm_jax.ablation.records import Findings, Row
-from vlm_jax.ablation.wording import (
-    CALLED,
-    MISSING,
-    amount,
-    difference_in_words,
-    difference_interval,
-    duration,
-    heading,
-    mean_with_interval,
-    mebibytes,
-    probability,
-    score,
-    verdict,
-)
+from vlm_jax.ablation.statistics import Difference
+from vlm_jax.ablation.wording import CALLED, MISSING, heading, probability, score, verdict
 from vlm_jax.figures import visible
 from vlm_jax.settings.groups import flat, json_tree
 
@@ -29,6 +17,7 @@ MATCHED = {
     "parameters": f"the parameters within {100 * TOLERANCE:g} % of the first variant's",
 }
 SHARED, TO_SCORE = "trained as another", ", to score"
+CIRCUMSTANCES = {"commit": "", "versions": "", "machine": ", so that speed, memory and time do not compare"}
 FEW = 4  # runs that are named
 BUDGET = ("training.steps", "training.batch_images", "training.texts_per_image")  # what "steps" has to mean
 
@@ -38,14 +27,12 @@ def alike(findings: Findings) -> str:
     settings = [flat(json_tree(row.records[0].config)) for row in findings.rows if row.records]
     if not settings:
         return MISSING
-    names = dict.fromkeys(itertools.chain(*settings))
-    different = [name for name in names if len({repr(config.get(name)) for config in settings}) > 1]
-    differing = [name for name in different if name in BUDGET or name.startswith("data.")]
+    names = [name for name in dict.fromkeys(itertools.chain(*settings)) if name in BUDGET or name.startswith("data.")]
+    differing = [name for name in names if len({repr(config.get(name)) for config in settings}) > 1]
     same = ["optimizer steps and batches"] * (not set(differing) & set(BUDGET))
     same += ["data"] * (not any(name.startswith("data.") for name in differing))
-    text = (
-        ", ".join([*same, *([MATCHED[findings.match]] if findings.match in MATCHED else [])]) or "nothing of the budget"
-    )
+    same += [text for match, text in MATCHED.items() if match == findings.match]
+    text = ", ".join(same) or "nothing of the budget"
     values = (
         f"{name} ({', '.join(dict.fromkeys(str(config.get(name, 'none')) for config in settings))})"
         for name in differing
@@ -55,22 +42,17 @@ def alike(findings: Findings) -> str:
 
 def _mixed(findings: Findings) -> Iterator[str]:
     """What else than settings may have made a difference: runs of several commits, versions or machines."""
-    for key, consequence in (
-        ("commit", ""),
-        ("versions", ""),
-        ("machine", ", so that speed, memory and time do not compare"),
-    ):
+    runs = [(f"{row.label} {record.config.seed}", record) for row in findings.rows for record in row.records]
+    for key, consequence in CIRCUMSTANCES.items():
         which: dict[str, list[str]] = {}
-        runs = [(f"{row.label} {record.config.seed}", record) for row in findings.rows for record in row.records]
         for name, record in runs:
             which.setdefault(wording.format_value(record.result.get(key)), []).append(name)
         if len(which) > 1:
-            groups = "; ".join(f"{name} ({_few(names)})" for name, names in which.items())
-            yield f". Runs differ in {key}{consequence}: {groups}"
-
-
-def _few(runs: list[str]) -> str:
-    return ", ".join(runs[:FEW]) + (f" and {len(runs) - FEW} more" if len(runs) > FEW else "")
+            groups = (
+                f"{value} ({', '.join(names[:FEW])}{f' and {len(names) - FEW} more' if len(names) > FEW else ''})"
+                for value, names in which.items()
+            )
+            yield f". Runs differ in {key}{consequence}: {'; '.join(groups)}"
 
 
 class Grid(NamedTuple):
@@ -100,7 +82,7 @@ def verdicts(findings: Findings) -> tuple[Verdicts, ...]:
         groups: dict[str, list[str]] = {name: [] for name in CALLED}
         for row in others:
             difference = findings.differences.get(metric, {}).get(row.label)
-            shown = "" if difference is None else f" ({difference_in_words(difference, metric)})"
+            shown = "" if difference is None else f" ({wording.difference_in_words(difference, metric)})"
             groups.setdefault(verdict(difference), []).append(visible(row.label) + shown)
         pairs = tuple((name, tuple(labels)) for name, labels in groups.items() if labels)
         by_metric.append(Verdicts(metric, visible(first.label), metric == findings.metrics[0], pairs))
@@ -114,51 +96,45 @@ def grids(findings: Findings) -> tuple[Grid, ...]:
 
 
 def _scores(findings: Findings) -> Grid:
+    rows = []
+    for row in findings.rows:
+        done = len(row.records)
+        cells = [visible(row.label), str(done) if done == row.planned else f"{done} of {row.planned}"]
+        for metric in findings.metrics:
+            summary = row.summary(metric)
+            std = None if summary is None else summary.std
+            cells += [wording.mean_with_interval(summary, metric), score(std, metric, fine=True)]
+        rows.append(tuple(cells))
     names = (name for metric in findings.metrics for name in (heading(metric), "std"))
-    return Grid("Scores", ("variant", "seeds", *names), tuple(_score_row(row, findings) for row in findings.rows))
+    return Grid("Scores", ("variant", "seeds", *names), tuple(rows))
 
 
-def _score_row(row: Row, findings: Findings) -> tuple[str, ...]:
-    entries = [visible(row.label), _seeds(row)]
-    for metric in findings.metrics:
-        summary = row.summary(metric)
-        std = None if summary is None else summary.std
-        entries += [mean_with_interval(summary, metric), score(std, metric, fine=True)]
-    return tuple(entries)
-
-
-def _seeds(row: Row) -> str:
-    done = len(row.records)
-    return str(done) if done == row.planned else f"{done} of {row.planned}"
+EFFECT: dict[str, Callable[[Difference, str], str]] = {
+    "difference": lambda effect, metric: score(effect.difference, metric, fine=True, signed=True),
+    "interval": wording.difference_interval,
+    "test": lambda effect, _: "seed by seed" if effect.paired else "Welch's",
+    "df": lambda effect, _: MISSING if effect.df is None else f"{effect.df:.1f}",
+    "p": lambda effect, _: probability(effect.p),
+    "adjusted p": lambda effect, _: probability(effect.adjusted_p),
+    "permutation p": lambda effect, _: probability(effect.permutation_p),
+    "verdict": lambda effect, _: verdict(effect),
+}
+"""Columns of the table of differences."""
 
 
 def _differences(findings: Findings) -> Grid:
     first, *others = findings.rows
     every = [effect for by_label in findings.differences.values() for effect in by_label.values()]
-    permuted, paired = any(effect.permutation_p is not None for effect in every), any(effect.paired for effect in every)
+    columns = dict(EFFECT)
+    if not any(effect.paired for effect in every):
+        del columns["test"]
+    if all(effect.permutation_p is None for effect in every):
+        del columns["permutation p"]
     rows = []
-    for metric in findings.metrics:
-        for row in others:
-            effect = findings.differences.get(metric, {}).get(row.label)
-            if effect is None:
-                entries = [MISSING] * (5 + permuted + paired)
-            else:
-                difference = score(effect.difference, metric, fine=True, signed=True)
-                df = MISSING if effect.df is None else f"{effect.df:.1f}"
-                test = ["seed by seed" if effect.paired else "Welch's"] * paired
-                entries = [difference, difference_interval(effect, metric), *test, df, probability(effect.p)]
-                entries += [probability(effect.adjusted_p), *([probability(effect.permutation_p)] if permuted else [])]
-            rows.append((visible(row.label), heading(metric), *entries, verdict(effect)))
-    columns = (
-        "difference",
-        "interval",
-        *(("test",) if paired else ()),
-        "df",
-        "p",
-        "adjusted p",
-        *(("permutation p",) if permuted else ()),
-        "verdict",
-    )
+    for metric, row in itertools.product(findings.metrics, others):
+        effect = findings.differences.get(metric, {}).get(row.label)
+        cells = [MISSING if effect is None else shown(effect, metric) for shown in columns.values()]
+        rows.append((visible(row.label), heading(metric), *cells))
     return Grid(f"Differences against {visible(first.label)}", ("variant", "metric", *columns), tuple(rows))
 
 
@@ -168,13 +144,11 @@ def _baselines(findings: Findings) -> Grid:
     names = compared or every  # of the scores that are compared, or it would be a very wide table
     if not names:
         return Grid("Baselines", (), ())
-    head = ("variant", *(heading(name).removeprefix("baseline/") for name in names))
-    entries = ((mean_with_interval(row.summary(name), name) for name in names) for row in findings.rows)
-    return Grid(
-        "Baselines",
-        head,
-        tuple((visible(row.label), *scores) for row, scores in zip(findings.rows, entries, strict=True)),
-    )
+    rows = [
+        (visible(row.label), *(wording.mean_with_interval(row.summary(name), name) for name in names))
+        for row in findings.rows
+    ]
+    return Grid("Baselines", ("variant", *(heading(name).removeprefix("baseline/") for name in names)), tuple(rows))
 
 
 def _warnings(findings: Findings) -> Grid:
@@ -191,13 +165,13 @@ def _warnings(findings: Findings) -> Grid:
 
 COSTS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("parameters", lambda row: _count(row.cost.parameters or row.mean("parameters"))),
-    ("FLOPs of an optimizer step", lambda row: amount(row.cost.step_flops)),
+    ("FLOPs of an optimizer step", lambda row: wording.amount(row.cost.step_flops)),
     ("optimizer steps", lambda row: _count(row.records[0].config.training.steps if row.records else None)),
     ("examples/s", lambda row: SHARED if row.scored_alone else _count(row.mean("examples_per_second"))),
-    ("peak memory", lambda row: mebibytes(row.mean("peak_memory_bytes")) + TO_SCORE * row.scored_alone),
+    ("peak memory", lambda row: wording.mebibytes(row.mean("peak_memory_bytes")) + TO_SCORE * row.scored_alone),
     # A study keeps compiled programs: its first seed compiles, the others load.
-    ("compile time, most", lambda row: SHARED if row.scored_alone else duration(row.most("compile_seconds"))),
-    ("wall time", lambda row: duration(row.mean("wall_seconds")) + TO_SCORE * row.scored_alone),
+    ("compile time, most", lambda row: SHARED if row.scored_alone else wording.duration(row.most("compile_seconds"))),
+    ("wall time", lambda row: wording.duration(row.mean("wall_seconds")) + TO_SCORE * row.scored_alone),
 )
 """Columns of the table of costs: counted, or means over seeds."""
 

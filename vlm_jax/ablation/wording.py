@@ -2,7 +2,6 @@
 
 import functools
 import math
-from typing import Any
 
 from vlm_jax.ablation.statistics import Difference, Summary
 from vlm_jax.config.tasks import TASKS
@@ -126,7 +125,7 @@ def mebibytes(count: float | int | None) -> str:
     return MISSING if count is None else f"{count / 2**20:,.0f} MiB"
 
 
-def format_value(value: Any) -> str:
+def format_value(value: object) -> str:
     """Anything that was recorded, on one line; nothing that is missing is left out."""
     if value is None or value == "":
         return MISSING

@@ -4,29 +4,29 @@ Orbax writes and commits them. Here are the manifest of each (a flipped bit rest
 comparison of trees before reading, and the way back to the newest good step.
 """
 
-import itertools
 import logging
 import math
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
+from jaxtyping import PyTree
 
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError, one_of
+from vlm_jax.files import unused
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.training import checkpoint_manifest as manifests
 from vlm_jax.training.state import TrainState
-from vlm_jax.trees import compare_trees
-from vlm_jax.types import Parameters
+from vlm_jax.trees import Array, compare_trees
+from vlm_jax.types import Json, Parameters
 
 SCORE = "score"  # what the task chooses a checkpoint by, larger being better
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
@@ -38,7 +38,7 @@ class Checkpoints:
     """The checkpoints of a run: the newest two and the best by validation are kept."""
 
     def __init__(
-        self, folder: Path, *, config: Config | None = None, made_with: Mapping[str, Any] | None = None
+        self, folder: Path, *, config: Config | None = None, made_with: Mapping[str, Json] | None = None
     ) -> None:
         """With a config for writing, without one for reading.
 
@@ -80,7 +80,7 @@ class Checkpoints:
         """The step with the best validation score; the newest where none was validated."""
         return next(iter(self._by_score()), None)
 
-    def save(self, state: TrainState, position: dict[str, Any], metrics: dict[str, float] | None) -> None:
+    def save(self, state: TrainState, position: dict[str, Json], metrics: dict[str, float] | None) -> None:
         """Write the state at its step, newer than those there; a step that exists already is left as it is.
 
         `metrics` without a finite score do not take part in choosing the best.
@@ -109,7 +109,7 @@ class Checkpoints:
         manifests.seal(self._folder / str(step), score if math.isfinite(score) else None, self._made_with)
         self._remove_old()
 
-    def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Json]]:
         """The newest state whose files are intact, in the shapes and places of `target`, and its data position."""
         step = self._first_intact(self._steps()[::-1])
         names = ["params", "opt_state"] + (["ema"] if target.ema is not None else [])
@@ -163,7 +163,7 @@ class Checkpoints:
             if not any(place.iterdir()):
                 place.rmdir()
                 continue
-            aside = place.rename(_unused(self._folder.parent / f"damaged-{place.name}"))
+            aside = place.rename(unused(self._folder.parent / f"damaged-{place.name}"))
             if place.name in lost:
                 _logger.warning("checkpoint %s has no %s: it is now %s", place.name, MANIFEST, aside)
 
@@ -202,12 +202,12 @@ class Checkpoints:
     def _nothing(self) -> str:
         return f"{self._folder.parent} has no checkpoint yet; train it first"
 
-    def _abstract(self, step: int, name: str, target: Any) -> Any:
+    def _abstract(self, step: int, name: str, target: PyTree) -> PyTree:
         """`target` as shapes with places, after comparing it with what was saved."""
         compare_trees(self._saved(step, name), target, what=f"{name} of checkpoint {step}")
         return jax.tree.map(_placed, target)
 
-    def _saved(self, step: int, name: str) -> Any:
+    def _saved(self, step: int, name: str) -> PyTree:
         """The tree that was saved, as shapes."""
         saved = self._manager.item_metadata(step).get(name)
         if saved is None:
@@ -238,16 +238,11 @@ class Checkpoints:
         if self._config is None or not steps:
             return
         for step in steps:
-            (self._folder / str(step)).rename(_unused(self._folder.parent / f"damaged-{step}"))
+            (self._folder / str(step)).rename(unused(self._folder.parent / f"damaged-{step}"))
         self._reopen()
 
 
-def _unused(path: Path) -> Path:
-    names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in itertools.count(1))
-    return next(name for name in names if not name.exists())
-
-
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+def _placed(leaf: Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """Shape, dtype and place of a leaf: without a place Orbax wants the very devices it was saved from."""
     place = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

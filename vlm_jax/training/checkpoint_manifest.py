@@ -6,14 +6,14 @@ It lies in the checkpoint's own folder, and is copied, moved and removed with it
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.errors import InputError
 from vlm_jax.files import sha256
 from vlm_jax.integrity import MANIFEST, changes_below, entries_below, read_manifest, write_manifest
+from vlm_jax.types import Json
 
 
-def seal(folder: Path, score: float | None, made_with: Mapping[str, Any] | None) -> None:
+def seal(folder: Path, score: float | None, made_with: Mapping[str, Json] | None) -> None:
     """Write the manifest of a step's folder, which is named for the step.
 
     `score` is what the best checkpoint is chosen by, None where there is none; `made_with` is what
@@ -48,7 +48,7 @@ def score(folder: Path) -> float:
     return -math.inf if value is None else value
 
 
-def fault(folder: Path, made_with: Mapping[str, Any] | None) -> str | None:
+def fault(folder: Path, made_with: Mapping[str, Json] | None) -> str | None:
     """Why a step's folder cannot be used, in words; None where everything is as it was written.
 
     `made_with`: what the run says of itself now; None where nobody asks.
@@ -72,12 +72,12 @@ def damaged(folder: Path) -> list[str]:
     return [f"checkpoint {step} stays out of use: {why}" for step, why in faults.items() if why is not None]
 
 
-def other_than(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def other_than(then: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
     """The names of what a checkpoint was trained with and the run has no longer."""
     return [name for name, value in then.items() if now.get(name) != value]
 
 
-def accept(folder: Path, made_with: Mapping[str, Any]) -> list[str]:
+def accept(folder: Path, made_with: Mapping[str, Json]) -> list[str]:
     """Make the checkpoints of a run those of the run as it is now; a line for each that was not.
 
     Those that are `damaged` stay as they are.

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from vlm_jax.settings.effects import Effect
 from vlm_jax.tasks.trained_tokenizer import save_tokenizer, tokenizer_run
 from vlm_jax.training.pretrained import open_pretrained
 from vlm_jax.training.setup import load_best
-from vlm_jax.types import Example
+from vlm_jax.types import Example, Json
 
 # What a change means, by its effect, where there is more to say than that it is one.
 MEANS = {
@@ -62,7 +61,7 @@ def record_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> None:
         folder.write_json(DATA, new)
 
 
-def shown_digests(rows: Mapping[str, Any]) -> dict[str, str]:
+def shown_digests(rows: Mapping[str, Json]) -> dict[str, str]:
     """The digest of each split's content, as a result says it."""
     return {split: from_row(row).sha256 for split, row in rows.items()}
 

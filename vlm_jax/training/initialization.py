@@ -5,9 +5,10 @@ would fit.
 """
 
 import itertools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,30 +19,28 @@ from vlm_jax.config.trunk import TextConfig
 from vlm_jax.errors import InputError
 from vlm_jax.settings.groups import Group, flat, tree_of
 from vlm_jax.training.pretrained import Pretrained, generic, open_pretrained, specific
-from vlm_jax.trees import flatten, shortened, unflatten
-from vlm_jax.types import Parameters
+from vlm_jax.trees import Array, flatten, shortened, unflatten
+from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.export import TEXT_SIDE
 
 # Settings that decide what text weights compute, or their shapes.
 TEXT_SETTINGS = ("vocab_size", "text_feature_size", "type_vocab_size", "first_position")
 TRUNK_SETTINGS = (
-    "hidden_size",
-    "num_attention_heads",
-    "num_layers",
-    "intermediate_size",
-    "hidden_act",
-    "layer_norm_eps",
-)
-
-
+    "hidden_size", "num_attention_heads", "num_layers", "intermediate_size", "hidden_act", "layer_norm_eps",
+)  # fmt: skip
 IMAGE_SETTINGS = ("max_image_positions", "modality_type_vocab_size")
+
+
+Leaves = Mapping[str, Array | jax.ShapeDtypeStruct]
+Chosen = tuple[dict[str, np.ndarray], list[str]]
+"""Leaves of a source by the paths that they have in the model, and what was changed of them."""
 
 
 class Start(NamedTuple):
     """Parameters to train from, and what `weights.json` says of them."""
 
     params: Parameters
-    record: dict[str, Any] | None
+    record: dict[str, Json] | None
     """None where nothing is pretrained."""
 
 
@@ -87,7 +86,7 @@ def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start
     return Start(unflatten(merged), record)
 
 
-def describe(record: Mapping[str, Any]) -> list[str]:
+def describe(record: Mapping[str, Json]) -> list[str]:
     """The record in lines for people."""
     lines = []
     for source in record["sources"]:
@@ -98,7 +97,7 @@ def describe(record: Mapping[str, Any]) -> list[str]:
     return [*lines, f"freshly initialised: {', '.join(record['fresh']) or 'nothing'}"]
 
 
-def groups(paths: Any) -> list[str]:
+def groups(paths: Iterable[str]) -> list[str]:
     """Paths by their first two names, layers of a trunk together: `embed/norm`, `trunk/layer_*`, `image`.
 
     Of a layer, its side and its attention to the other side are named: `trunk/layer_*/text/cross_attention`.
@@ -115,9 +114,7 @@ def groups(paths: Any) -> list[str]:
     return [name for name, _ in itertools.groupby(sorted(names))]
 
 
-def _text_side(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def _text_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves) -> Chosen:
     model, init = config.architecture, config.init
     if source.model is None:
         raise InputError(f"init.text {init.text} is a CNN; give it as init.image")
@@ -136,7 +133,7 @@ def _text_side(
     return _with_positions(config, chosen)
 
 
-def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> Chosen:
     """The position table in the model's length, where that is wanted."""
     path, model, way = "text/position/embedding", config.architecture, config.init.positions
     table, length = chosen[path], model.max_position_embeddings
@@ -160,9 +157,7 @@ def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> tuple[
     return chosen | {path: stretched}, [f"positions interpolated from {len(table)} to {length}"]
 
 
-def _image_side(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def _image_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves) -> Chosen:
     name = config.init.image
     if source.image is None or source.input is None:
         raise InputError(f"init.image {name} has no CNN; give it as init.text")
@@ -189,9 +184,7 @@ def _image_side(
     return {path: leaf for path, leaf in source.leaves.items() if path.startswith("image/")}, notes
 
 
-def _whole_model(
-    config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Mapping[str, Any]
-) -> tuple[dict[str, np.ndarray], list[str]]:
+def _whole_model(config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves) -> Chosen:
     name, model = config.init.model, config.architecture
     if source.model is None or source.family not in ("run", "visual_bert"):
         raise InputError(f"init.model {name} is no whole model; it can be init.text or init.image (--init.kind parts)")
@@ -212,12 +205,12 @@ def _whole_model(
     return _with_positions(config, chosen)
 
 
-def _differing(wanted: Group, settings: Group, names: tuple[str, ...]) -> dict[str, Any]:
+def _differing(wanted: Group, settings: Group, names: tuple[str, ...]) -> dict[str, object]:
     """The settings of these names that are other than wanted, as wanted."""
     return {name: getattr(wanted, name) for name in names if getattr(wanted, name) != getattr(settings, name)}
 
 
-def _options(settings: Mapping[str, Any], model: Architecture) -> str:
+def _options(settings: Mapping[str, object], model: Architecture) -> str:
     """Settings of an architecture as options of a command."""
     places = {"vocab_size": "model.text.vocab_size", "fusion": "model.fusion.kind"}
     layout = (*Layout.model_fields, "text_feature_size")
@@ -229,7 +222,7 @@ def _options(settings: Mapping[str, Any], model: Architecture) -> str:
     return _spelled(({"model.layout.kind": "custom"} if custom else {}) | options)
 
 
-def _spelled(settings: Mapping[str, Any]) -> str:
+def _spelled(settings: Mapping[str, object]) -> str:
     """Settings as options of a command."""
     shown = []
     for name, value in settings.items():

@@ -1,6 +1,7 @@
 """What is reported of a few optimizer steps together."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import SupportsFloat
 
 
 class Interval:
@@ -13,7 +14,7 @@ class Interval:
         self._sums: dict[str, float] = {}
         self._seconds = self._timed = 0.0
 
-    def add(self, metrics: dict[str, Any], seconds: float) -> None:
+    def add(self, metrics: Mapping[str, SupportsFloat], seconds: float) -> None:
         """Count one optimizer step; one that took no seconds (it compiled) does not count towards the speed."""
         if seconds:
             self._seconds += seconds

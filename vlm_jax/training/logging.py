@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import TextIOBase
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.files import write_text
 from vlm_jax.interrupts import discard, on_interrupt, terminal_gone
@@ -78,7 +77,7 @@ class Progress:
         self._total, self._first, self._clock = total_steps, start_step, clock
         self._stream = stream or sys.stdout
         self._last: tuple[int, float] | None = None
-        self._bar: Any = None
+        self._bar: rich.progress.Progress | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> "Progress":

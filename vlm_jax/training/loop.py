@@ -1,9 +1,9 @@
 """The training run: set up or resume, step, validate, save, finish."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, SupportsFloat
 
 import jax
 
@@ -26,7 +26,7 @@ from vlm_jax.training.setup import Trained, make_encoder, make_task, saved_steps
 from vlm_jax.training.state import create_state
 from vlm_jax.training.step import make_step
 from vlm_jax.training.stops import Interrupted, NotFinite
-from vlm_jax.types import Batch, Example, Parameters
+from vlm_jax.types import Batch, Example, Json, Parameters
 
 
 class Taken(NamedTuple):
@@ -34,9 +34,9 @@ class Taken(NamedTuple):
 
     batch: Batch
     text_ids: list[list[str]]
-    before: dict[str, Any]
+    before: dict[str, Json]
     """Data position before this batch."""
-    after: dict[str, Any]
+    after: dict[str, Json]
 
 
 class Trainer:
@@ -93,7 +93,7 @@ class Trainer:
                 self.write_line(line)
         return params
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Json]:
         """Train from wherever the folder stands to the last step, then score the test split once; the result.
 
         Raises `Interrupted` after a signal (`interrupts`), `NotFinite` where the loss is not finite; both leave a
@@ -129,8 +129,12 @@ class Trainer:
             self.interval.restore(position["interval"])
             self.selection.restore(position["selection"])
             self.loader.seconds_waited = self.totals["waited_seconds"]
-            self.write_line(f"resuming after optimizer step {int(self.state.step)} of {self.config.training.steps}")
-            self._check_reached(int(self.state.step))
+            step, steps = int(self.state.step), self.config.training.steps
+            self.write_line(f"resuming after optimizer step {step} of {steps}")
+            if step > steps:
+                raise InputError(
+                    f"{self.folder.path} has taken {step} optimizer steps; training.steps {steps} must be at least that"
+                )
         self.totals["wall_seconds"] += self._setup_seconds
         start = self._saved = int(self.state.step)
         self.state = self.parallel.put(self.state)
@@ -141,13 +145,6 @@ class Trainer:
         for line in adopt(self.config, self.folder, start, devices=(self._devices_before, self._devices())):
             write_line(line)
         self.folder.unseal(*RESULTS)
-
-    def _check_reached(self, step: int) -> None:
-        if step > self.config.training.steps:
-            raise InputError(
-                f"{self.folder.path} has taken {step} optimizer steps; training.steps {self.config.training.steps} "
-                "must be at least that"
-            )
 
     def _devices(self) -> str:
         return f"{self.parallel.count} x {jax.devices()[0].device_kind}"
@@ -181,7 +178,9 @@ class Trainer:
                     stopped = training.enter_context(stop_requests())
                 self._account(metrics, time.perf_counter() - began, first=step == start + 1)
                 if not metrics["finite"]:
-                    self._stop_not_finite(step, taken, checkpoints)
+                    if step > 1:
+                        self._save(checkpoints, taken.before, None)
+                    raise NotFinite(step, [question for ids in taken.text_ids for question in ids if question])
                 last = step == settings.steps
                 if step % settings.log_every == 0 or last:
                     values = self.interval.close() | {"waited_seconds": self.loader.seconds_waited}
@@ -196,7 +195,7 @@ class Trainer:
                         message = f"stopped after optimizer step {step} and saved; the same command {goes_on}"
                         raise Interrupted(message, number)
 
-    def _account(self, metrics: dict[str, Any], seconds: float, *, first: bool) -> None:
+    def _account(self, metrics: Mapping[str, SupportsFloat], seconds: float, *, first: bool) -> None:
         self.totals["wall_seconds"] += seconds
         self.totals["waited_seconds"] = self.loader.seconds_waited
         self.interval.add(metrics, 0.0 if first else seconds)
@@ -208,7 +207,8 @@ class Trainer:
 
     def _validate(self, step: int, log: MetricsLog, progress: Progress) -> dict[str, float]:
         began = time.perf_counter()
-        predictions = self.task.predict(self._evaluated(), self.validation)
+        state = self.parallel.take(self.state)
+        predictions = self.task.predict(state.params if state.ema is None else state.ema, self.validation)
         scores = self.task.score(predictions)
         log.write(step, {f"validation/{name}": value for name, value in scores.items()})
         progress.write_line(f"step {step}: validation {self.task.metric} {scores[self.task.metric]:.4f}")
@@ -221,32 +221,17 @@ class Trainer:
         self.totals["wall_seconds"] += time.perf_counter() - began
         return {SCORE: scores[self.task.metric]}
 
-    def _evaluated(self) -> Parameters:
-        state = self.parallel.take(self.state)
-        return state.params if state.ema is None else state.ema
-
-    def _save(self, checkpoints: Checkpoints, position: dict[str, Any], scores: dict[str, float] | None) -> None:
-        saved_position = {
-            "loader": position,
-            "totals": self.totals,
-            "interval": self.interval.sums(),
-            "devices": self._devices(),
-        }
-        saved_position["selection"] = self.selection.state()
+    def _save(self, checkpoints: Checkpoints, position: dict[str, Json], scores: dict[str, float] | None) -> None:
+        saved_position = {"loader": position, "totals": self.totals, "devices": self._devices()}
+        saved_position |= {"interval": self.interval.sums(), "selection": self.selection.state()}
         state = self.parallel.take(self.state)
         checkpoints.save(state, saved_position, scores)
         self._saved = int(state.step)
 
-    def _stop_not_finite(self, step: int, taken: Taken, checkpoints: Checkpoints) -> NoReturn:
-        if step > 1:
-            self._save(checkpoints, taken.before, None)
-        raise NotFinite(step, [question for ids in taken.text_ids for question in ids if question])
-
-    def _finish(self, checkpoints: Checkpoints) -> dict[str, Any]:
+    def _finish(self, checkpoints: Checkpoints) -> dict[str, Json]:
         began = time.perf_counter()
         state = self.parallel.take(self.state)
-        target = state.params
-        params, step = checkpoints.restore_params(target, which="best", ema=state.ema is not None)
+        params, step = checkpoints.restore_params(state.params, which="best", ema=state.ema is not None)
         test = open_split(self.config.data, "test")
         self._record_data({"test": test})
         scored = SplitExamples("test", self.task.prepare(test), self.train)
@@ -259,15 +244,10 @@ class Trainer:
         self.write_line(f"scored in {time.perf_counter() - began:.1f} s")
         return result
 
-    def _times(self) -> dict[str, Any]:
+    def _times(self) -> dict[str, Json]:
         """What training took; of a run that began with the training of another, what it took itself."""
         if (run := self.folder.trained_as()) is not None:
             none = dict.fromkeys(("examples_per_second", "compile_seconds", "waited_seconds"))
             return none | {"wall_seconds": self._setup_seconds, "trained_as": run}
-        totals = self.totals
-        return {
-            "examples_per_second": totals["examples"] / max(totals["step_seconds"], 1e-9),
-            "wall_seconds": totals["wall_seconds"],
-            "compile_seconds": totals["compile_seconds"],
-            "waited_seconds": totals["waited_seconds"],
-        }
+        times = {name: self.totals[name] for name in ("wall_seconds", "compile_seconds", "waited_seconds")}
+        return {"examples_per_second": self.totals["examples"] / max(self.totals["step_seconds"], 1e-9)} | times

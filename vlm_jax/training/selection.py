@@ -1,7 +1,8 @@
 """The validation scores that choose a checkpoint: whether they tell validations apart."""
 
 import math
-from typing import Any
+
+from vlm_jax.types import Json
 
 ENOUGH = 3  # validations with the same score, from which on a person should know
 
@@ -11,7 +12,7 @@ class Selection:
 
     def __init__(self, metric: str) -> None:
         self._metric = metric
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Json]] = []
         """One a score, in the order in which they came."""
 
     def add(self, step: int, score: float) -> list[str]:
@@ -28,7 +29,7 @@ class Selection:
         """Of the whole run: the score that most validations had, the last of several, where at least `ENOUGH` had."""
         return self._warnings(max(reversed(self._rows), key=lambda row: row["count"])) if self._rows else []
 
-    def _warnings(self, row: dict[str, Any]) -> list[str]:
+    def _warnings(self, row: dict[str, Json]) -> list[str]:
         if row["count"] < ENOUGH:
             return []
         value = "not a finite number" if row["score"] is None else f"{row['score']:.4f}"
@@ -37,10 +38,10 @@ class Selection:
             f"{row['last']}: it could not choose among their checkpoints"
         ]
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> list[dict[str, Json]]:
         """What a checkpoint keeps, as JSON."""
         return self._rows
 
-    def restore(self, state: list[dict[str, Any]]) -> None:
+    def restore(self, state: list[dict[str, Json]]) -> None:
         """Go on from the `state` of a checkpoint."""
         self._rows = [dict(row) for row in state]

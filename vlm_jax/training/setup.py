@@ -44,7 +44,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
             raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
         _save_vocabularies(config, folder, train)
     text, tokenizer = config.model.text, Tokenizer.load(folder.file(TEXT_TOKENIZER))
-    _check_ids(tokenizer, folder, text.vocab_size)
+    tokenizer.check_fits(text.vocab_size, "model.text.vocab_size has changed")
     return ExampleEncoder(
         tokenizer=tokenizer,
         answers=AnswerVocabulary.load(folder.file(ANSWERS)) if task_class(config.task).classifies else None,
@@ -69,16 +69,6 @@ def _save_vocabularies(config: TextConfig, folder: RunFolder, train: Sequence[Ex
     tokenizer.save(folder.path)
     if task_class(config.task).classifies:
         AnswerVocabulary.build(train, min_count=config.data.min_answer_count).save(folder.path / ANSWERS)
-
-
-def _check_ids(tokenizer: Tokenizer, folder: RunFolder, rows: int) -> None:
-    """Raise `InputError` where a token has an id that the table of words has no row for."""
-    highest = tokenizer.vocab_size - 1
-    if highest >= rows:
-        raise InputError(
-            f"{folder.path / TEXT_TOKENIZER} gives the token {tokenizer.token(highest)!r} the id {highest}, and the "
-            f"table of words has rows 0 to {rows - 1} (model.text.vocab_size)"
-        )
 
 
 def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: int) -> None:

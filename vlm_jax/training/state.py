@@ -1,11 +1,11 @@
 """What training carries from step to step. Nothing random is in it: keys come from seed and step."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PyTree
 
 from vlm_jax.types import Parameters
 
@@ -15,7 +15,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     params: Parameters
-    opt_state: Any
+    opt_state: PyTree
     ema: Parameters | None
     """Moving average of `params`, or None."""
 

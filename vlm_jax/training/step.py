@@ -1,7 +1,6 @@
 """The train step: a pure function from state and batch to state and metrics."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +8,12 @@ import optax
 from jaxtyping import Array, Int, Key
 
 from vlm_jax.config.run import Config
+from vlm_jax.tasks.base import ImageSums, Sums
 from vlm_jax.training.optimizer import frozen_mask, learning_rate_schedule
 from vlm_jax.training.state import TrainState
 from vlm_jax.types import Batch, Parameters
 
-LossSums = Callable[..., Any]
+LossSums = Callable[[Parameters, Batch, Key[Array, " I"]], Sums | ImageSums]
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 

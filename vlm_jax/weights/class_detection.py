@@ -63,10 +63,6 @@ def class_of(source: Source, class_name: str | None = None) -> Named:
     return named or _by_names(source, family)
 
 
-def _supported() -> str:
-    return one_of(CLASSES)
-
-
 def _architectures(source: Source, class_name: str | None) -> Named | None:
     """The class that `architectures` names; with several, the given one of them."""
     code = source.config.get("auto_map")
@@ -128,7 +124,7 @@ def _family_of_model_type(source: Source) -> Family | None:
 def _from_option(source: Source, class_name: str, named: Named | None, family: Family | None) -> Named:
     """The class of the option, unless config.json says that the file is something else."""
     if class_name not in CLASSES:
-        raise InputError(f"{OPTION} {class_name!r} cannot be ported; {_supported()}")
+        raise InputError(f"{OPTION} {class_name!r} cannot be ported; {one_of(CLASSES)}")
     wanted = CLASSES[class_name]
     family = named.family if named else family
     if family and wanted is not family:

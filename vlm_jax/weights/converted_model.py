@@ -3,7 +3,7 @@
 import dataclasses
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,11 @@ import numpy as np
 from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import flatten
+from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.class_detection import OPTION, Published, class_of, contents_of, require_own_prefix
 from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedFile, is_untied, table_names, unused_biases
 from vlm_jax.weights.labels import labels_of
-from vlm_jax.weights.preprocessor import with_preprocessor
+from vlm_jax.weights.preprocessor import read_preprocessor
 from vlm_jax.weights.settings_files import SettingsFiles, read_settings_files
 from vlm_jax.weights.source import NO_CHANGES, Changes, Source
 from vlm_jax.weights.tables import convert_tensors, trunk_names
@@ -36,12 +37,12 @@ class ConvertedModel:
 
     family: Family
     architecture: ConvertedArchitecture
-    params: dict[str, Any]
+    params: Parameters
     source_tensors: dict[str, np.ndarray]
     """Tensors of theirs, by their names, that an export gives back while ours are untouched."""
     dtypes: dict[str, str]
     """The type that each of their tensors had, where it was not float32."""
-    config: dict[str, Any]
+    config: dict[str, Json]
     """Their config.json."""
     tokenizer: tuple[Path, ...]
     """The tokenizer's files."""
@@ -135,7 +136,7 @@ def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     settings_files = read_settings_files(source.folder)
     labels_of(source.config, architecture.classes)  # refused where they do not fit
     if architecture.input is not None:
-        architecture = architecture._replace(input=with_preprocessor(architecture.input, settings_files))
+        architecture = architecture._replace(input=read_preprocessor(settings_files) or architecture.input)
     return ConvertedModel(
         family,
         architecture,

@@ -1,12 +1,12 @@
 """What the classes of a published head mean: `id2label` of its config.json."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from vlm_jax.errors import InputError
+from vlm_jax.types import Json
 
 
-def labels_of(config: Mapping[str, Any], classes: int) -> tuple[str, ...]:
+def labels_of(config: Mapping[str, Json], classes: int) -> tuple[str, ...]:
     """The names of the classes in order; none where config.json has none, or only transformers' LABEL_0, LABEL_1, ...
 
     Raises `InputError` where it names or counts another number of classes than the head has.

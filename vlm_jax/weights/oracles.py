@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,9 @@ from vlm_jax.weights.source import CONFIG, WEIGHTS, Source
 from vlm_jax.weights.torch_cnns import run_published
 
 
-def load_oracle(converted: ConvertedModel, source: Source, name: str, folder: Path) -> tuple[Any, str]:
+def load_oracle(
+    converted: ConvertedModel, source: Source, name: str, folder: Path
+) -> tuple[torch.nn.Module | None, str]:
     """transformers' class `name` from the published files, and what in them does not fit the port, if anything.
 
     transformers draws tensors at random that a file lacks, or has in another shape. So each of these must be of a head
@@ -71,10 +72,12 @@ def _unlike(converted: ConvertedModel, name: str, missing: set[str], shaped: set
     return "; ".join(problems)
 
 
-def encoder_outputs(converted: ConvertedModel, model: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def encoder_outputs(
+    converted: ConvertedModel, model: torch.nn.Module, inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """The layers, the pooler and the converted heads of the class, under the names of `converted_outputs`."""
     parts = converted.architecture.parts
-    arguments: dict[str, Any] = {
+    arguments = {
         "input_ids": torch.tensor(inputs["input_ids"]).long(),
         "attention_mask": torch.tensor(inputs["text_mask"]).long(),
     }

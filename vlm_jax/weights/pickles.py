@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.errors import InputError
 from vlm_jax.text_lines import first_line
@@ -43,7 +42,7 @@ def convert_pickle(file: Path, output: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _tensors(content: Any, file: Path) -> dict[str, Any]:
+def _tensors(content: object, file: Path) -> dict[str, "torch.Tensor"]:
     import torch
 
     for key in ("state_dict", "model"):

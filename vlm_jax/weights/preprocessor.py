@@ -7,10 +7,10 @@ data/config.py and transforms_factory.py.
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 from vlm_jax.data.image_settings import CenterCrop, ImageInput, Stretch
 from vlm_jax.errors import InputError
+from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import PREPROCESSOR, SettingsFiles
 
 PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2")
@@ -33,22 +33,11 @@ TIMM_FILE = "config.json (pretrained_cfg)"
 _WHOLE = 384  # ConvNextImageProcessor crops below this size only
 
 
-class Preprocessor(NamedTuple):
-    """What the file says of an image's way to the network."""
+def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
+    """A CNN's input as preprocessor_config.json says; None where there is none.
 
-    size: tuple[int, int]
-    """Height and width of what the network sees."""
-    short_side: int | None
-    """What the short side is scaled to before the centre is cut out; None where both sides are scaled to `size`."""
-    resample: str
-    """Of `FILTERS`."""
-    mean: tuple[float, float, float]
-    """On a scale of 0 to 1, as `std`."""
-    std: tuple[float, float, float]
-
-
-def read_preprocessor(settings_files: SettingsFiles) -> Preprocessor | None:
-    """What preprocessor_config.json says; None where there is none. `InputError` names what is not supported."""
+    `InputError` names what is not supported.
+    """
     if PREPROCESSOR not in settings_files:
         return None
     config = settings_files[PREPROCESSOR]
@@ -67,23 +56,16 @@ def read_preprocessor(settings_files: SettingsFiles) -> Preprocessor | None:
     resample = config.get("resample")  # its default is another one in version 4 than in 5, so it has to be there
     _expect(config, "resample", isinstance(resample, int) and resample in FILTERS, f"one of {FILTERS}")
     size, short_side = _sizes(config, kind)
-    colours = (_colours(config, "image_mean", least=0.0), _colours(config, "image_std", least=1e-6))
-    return Preprocessor(size, short_side, FILTERS[resample], *colours)
+    filters = {"resample": FILTERS[resample]}
+    return ImageInput(
+        size=size,
+        resize=Stretch(**filters) if short_side is None else CenterCrop(short_side=short_side, **filters),
+        mean=_colours(config, "image_mean", least=0.0),
+        std=_colours(config, "image_std", least=1e-6),
+    )
 
 
-def with_preprocessor(image: ImageInput, settings_files: SettingsFiles) -> ImageInput:
-    """A CNN's input as preprocessor_config.json says; `image` where there is none."""
-    wanted = read_preprocessor(settings_files)
-    if wanted is None:
-        return image
-    if wanted.short_side is None:
-        resize = Stretch(resample=wanted.resample)
-    else:
-        resize = CenterCrop(short_side=wanted.short_side, resample=wanted.resample)
-    return ImageInput(size=wanted.size, resize=resize, mean=wanted.mean, std=wanted.std)
-
-
-def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
+def with_timm(image: ImageInput, config: Mapping[str, Json]) -> ImageInput:
     """A CNN's input as timm's config.json says in `pretrained_cfg`, or itself where it is old; else `image`."""
     settings = config.get("pretrained_cfg", config)
     if not isinstance(settings, dict):
@@ -107,12 +89,12 @@ def with_timm(image: ImageInput, config: Mapping[str, Any]) -> ImageInput:
     )
 
 
-def _expect(config: Mapping[str, Any], key: str, right: bool, expected: str, *, file: str = PREPROCESSOR) -> None:
+def _expect(config: Mapping[str, Json], key: str, right: bool, expected: str, *, file: str = PREPROCESSOR) -> None:
     if not right:
         raise InputError(f"{file} says {key} = {config.get(key)!r}, which is not supported; expected {expected}")
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def _kind(config: Mapping[str, Json]) -> str:
     """Of `PROCESSORS`; old files name a feature extractor, new ones an image processor."""
     name = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViTImageProcessor"
     for kind in PROCESSORS:
@@ -121,7 +103,7 @@ def _kind(config: Mapping[str, Any]) -> str:
     raise InputError(f"{PREPROCESSOR} names the image processor {name!r}; supported are {', '.join(PROCESSORS)}")
 
 
-def _sizes(config: Mapping[str, Any], kind: str) -> tuple[tuple[int, int], int | None]:
+def _sizes(config: Mapping[str, Json], kind: str) -> tuple[tuple[int, int], int | None]:
     """The size that the network sees, and that of the short side before the centre is cut out."""
     size = config.get("size")
     if kind == "ConvNext":
@@ -144,7 +126,7 @@ def _sizes(config: Mapping[str, Any], kind: str) -> tuple[tuple[int, int], int |
     return _rectangle(config, "size"), None
 
 
-def _rectangle(config: Mapping[str, Any], key: str) -> tuple[int, int]:
+def _rectangle(config: Mapping[str, Json], key: str) -> tuple[int, int]:
     value = config.get(key)
     sides = (value.get("height"), value.get("width")) if isinstance(value, dict) else (value, value)
     _expect(config, key, all(map(_is_length, sides)), "a number of pixels, or height and width")
@@ -152,7 +134,7 @@ def _rectangle(config: Mapping[str, Any], key: str) -> tuple[int, int]:
 
 
 def _colours(
-    config: Mapping[str, Any], key: str, *, least: float, file: str = PREPROCESSOR
+    config: Mapping[str, Json], key: str, *, least: float, file: str = PREPROCESSOR
 ) -> tuple[float, float, float]:
     values = config.get(key)
     right = isinstance(values, list) and len(values) == 3 and all(_is_real(x) and least <= x <= 1 for x in values)
@@ -160,9 +142,9 @@ def _colours(
     return tuple(map(float, values))
 
 
-def _is_real(value: Any) -> bool:
+def _is_real(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_length(value: Any) -> bool:
+def _is_length(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000

@@ -5,12 +5,13 @@ modules/pooling.py, base/modules/normalize.py), and the keys of its older versio
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from vlm_jax.errors import InputError
+from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import MODULES, POOLING, SENTENCES, TRANSFORMERS, SettingsFiles, kind_of
 
 LEGACY = {  # in the order in which several are put together
@@ -23,7 +24,7 @@ LEGACY = {  # in the order in which several are put together
 }
 MODES = tuple(LEGACY.values())
 _TEXT = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
-_TRANSFORMER: dict[str, tuple[Any, ...]] = {
+_TRANSFORMER: dict[str, tuple[Json, ...]] = {
     "transformer_task": ("feature-extraction",),
     "modality_config": (_TEXT,),
     "module_output_name": ("token_embeddings",),
@@ -31,8 +32,8 @@ _TRANSFORMER: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("query_length", "document_length", "query_expansion"), (None,)),
     "unpad_inputs": (True, False),
 }
-_ABOUT: dict[str, tuple[Any, ...]] = {"model_type": ("SentenceTransformer",)}
-_NORMALIZE: dict[str, tuple[Any, ...]] = dict.fromkeys(
+_ABOUT: dict[str, tuple[Json, ...]] = {"model_type": ("SentenceTransformer",)}
+_NORMALIZE: dict[str, tuple[Json, ...]] = dict.fromkeys(
     ("module_input_name", "module_output_name"), ("sentence_embedding",)
 )
 
@@ -91,7 +92,7 @@ def pooled(
     return np.concatenate([vectors[mode]() for mode in modes], axis=1)
 
 
-def _pooling(config: Mapping[str, Any], name: str, width: int, prompt: str) -> tuple[str, ...]:
+def _pooling(config: Mapping[str, Json], name: str, width: int, prompt: str) -> tuple[str, ...]:
     named = ("word_embedding_dimension", "embedding_dimension")
     _require(config, name, dict.fromkeys(named, (width,)), ("pooling_mode", "include_prompt", *LEGACY))
     if config.get("include_prompt") is False and prompt:
@@ -121,7 +122,7 @@ def _transformer(settings_files: SettingsFiles) -> tuple[int | None, bool]:
     return None, False
 
 
-def _prompt(value: Any) -> str:
+def _prompt(value: Json) -> str:
     config = _object(value or {}, SENTENCES)
     _require(config, SENTENCES, _ABOUT, ("__version__", "prompts", "default_prompt_name", "similarity_fn_name"))
     name, prompts = config.get("default_prompt_name"), config.get("prompts") or {}
@@ -132,13 +133,15 @@ def _prompt(value: Any) -> str:
     return prompts[name]
 
 
-def _object(value: Any, name: str) -> dict[str, Any]:
+def _object(value: Json, name: str) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise InputError(f"{name} holds {type(value).__name__}; expected an object of settings")
     return value
 
 
-def _require(config: Mapping[str, Any], name: str, fixed: Mapping[str, tuple[Any, ...]], read: tuple[str, ...]) -> None:
+def _require(
+    config: Mapping[str, Json], name: str, fixed: Mapping[str, tuple[Json, ...]], read: tuple[str, ...]
+) -> None:
     """`InputError` for a key that is not known, or whose value is not among those that are supported; None is open."""
     for key, value in config.items():
         if key not in fixed and key not in read:

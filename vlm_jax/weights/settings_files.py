@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from vlm_jax.errors import InputError
 from vlm_jax.files import read_json
+from vlm_jax.types import Json
 
 MODULES, SENTENCES = "modules.json", "config_sentence_transformers.json"
 TRANSFORMERS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json")
@@ -17,7 +17,7 @@ PATTERNS = (*FILES, "[0-9]_*/config.json")
 SUPPORTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")
 """Modules of sentence-transformers without weights of their own, and the encoder."""
 
-SettingsFiles = dict[str, Any]
+SettingsFiles = dict[str, Json]
 """What each file holds, by its path under the folder."""
 
 
@@ -36,7 +36,7 @@ def read_settings_files(folder: Path) -> SettingsFiles:
     return contents
 
 
-def write_settings_files(settings_files: Mapping[str, Any], folder: Path) -> None:
+def write_settings_files(settings_files: Mapping[str, Json], folder: Path) -> None:
     """Write the files under a folder."""
     for name, value in settings_files.items():
         path = folder / name
@@ -44,7 +44,7 @@ def write_settings_files(settings_files: Mapping[str, Any], folder: Path) -> Non
         path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def kind_of(module: Mapping[str, Any]) -> str:
+def kind_of(module: Mapping[str, Json]) -> str:
     """The class of an entry of modules.json, without the package that it moved between."""
     return str(module.get("type")).rpartition(".")[2]
 
@@ -57,7 +57,7 @@ def _folders(root: Path, *kinds: str) -> list[str]:
     return [name for name in names if name and Path(name).name == name]
 
 
-def _modules(value: Any, path: Path) -> list[dict[str, Any]]:
+def _modules(value: Json, path: Path) -> list[dict[str, Json]]:
     shaped = isinstance(value, list) and all(
         isinstance(module, dict) and isinstance(module.get("path"), str) for module in value
     )
@@ -66,7 +66,7 @@ def _modules(value: Any, path: Path) -> list[dict[str, Any]]:
     return value
 
 
-def _at_home(module: dict[str, Any], path: Path) -> dict[str, Any]:
+def _at_home(module: dict[str, Json], path: Path) -> dict[str, Json]:
     """The entry with the encoder beside the file, where an import and an export have it."""
     kind = kind_of(module)
     if kind not in SUPPORTED_MODULES:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes  # safetensors needs it to give bfloat16
 import numpy as np
@@ -20,6 +20,7 @@ from vlm_jax.files import read_settings_file, sha256, text_sha256
 from vlm_jax.invocation import command_name
 from vlm_jax.packages import PREFIX, in_package
 from vlm_jax.text_lines import first_line
+from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import PATTERNS as SETTINGS_PATTERNS
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -129,7 +130,7 @@ class Source:
     """What was asked for."""
     folder: Path
     tensors: Tensors
-    config: dict[str, Any]
+    config: dict[str, Json]
     """What its config.json says; empty where there is none."""
     revision: str | None
     """The commit of a hub repository."""

@@ -5,13 +5,14 @@ of another shape is named and refused.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from vlm_jax.errors import InputError
 from vlm_jax.trees import shortened, unflatten
+from vlm_jax.types import Parameters
 from vlm_jax.weights.source import FLOATS, INTEGERS, Tensors
 from vlm_jax.weights.tensor_names import ways_out
 
@@ -34,13 +35,6 @@ class Row(NamedTuple):
     source: tuple[str, ...]
     target: tuple[str, ...]
     transform: Transform
-
-
-class ConvertedTensors(NamedTuple):
-    """Our parameters, and tensors of theirs that an export gives back as they were."""
-
-    params: dict[str, Any]
-    source_tensors: dict[str, np.ndarray]
 
 
 def _on_each_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Arrays]:
@@ -108,8 +102,8 @@ def source_names(rows: list[Row]) -> tuple[str, ...]:
 
 def convert_tensors(
     tensors: Tensors, names: Mapping[str, str], rows: list[Row], want: Mapping[str, jax.ShapeDtypeStruct], *, what: str
-) -> ConvertedTensors:
-    """Their tensors as our parameters, one after the other.
+) -> tuple[Parameters, dict[str, np.ndarray]]:
+    """Their tensors as our parameters, one after the other, and those that an export gives back as they were.
 
     `names` maps a table's name to the file's, `want` are the shapes of our model's leaves (`jax.eval_shape`). Raises
     `InputError` with the names of what is unexpected, missing or of the wrong shape.
@@ -138,7 +132,7 @@ def convert_tensors(
     problems += [f"nothing for {path}" for path in want if path not in leaves]
     if problems:
         raise InputError(f"{what} does not fit the model of its settings: {shortened(problems)}")
-    return ConvertedTensors(unflatten(leaves), source_tensors)
+    return unflatten(leaves), source_tensors
 
 
 def _check_names(tensors: Tensors, names: Mapping[str, str], rows: list[Row], what: str) -> None:

@@ -44,7 +44,10 @@ def renamed(source: Source, *, strip_prefix: str = "", drop_tensors: str = "") -
     stripped = sum(new != old for new, old in names.items())
     if strip_prefix and not stripped:
         raise InputError(f"--strip-prefix {strip_prefix}: no tensor of {source.name} begins so; {_shown(names)}")
-    dropped = _matching(names, drop_tensors)
+    try:
+        dropped = tuple(sorted(filter(re.compile(drop_tensors).fullmatch, names))) if drop_tensors else ()
+    except re.error as error:
+        raise InputError(f"--drop-tensors {drop_tensors} is no regular expression: {error}") from None
     if drop_tensors and not dropped:
         raise InputError(
             f"--drop-tensors {drop_tensors}: no tensor of {source.name} is matched as a whole; {_shown(names)}"
@@ -57,14 +60,6 @@ def renamed(source: Source, *, strip_prefix: str = "", drop_tensors: str = "") -
     config = {key: value for key, value in source.config.items() if not dropped or key != "architectures"}
     changes = Changes(strip_prefix, stripped, drop_tensors, dropped)
     return dataclasses.replace(source, tensors=source.tensors.renamed(names), config=config, changes=changes)
-
-
-def _matching(names: Iterable[str], pattern: str) -> tuple[str, ...]:
-    try:
-        regex = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"--drop-tensors {pattern} is no regular expression: {error}") from None
-    return tuple(sorted(name for name in names if pattern and regex.fullmatch(name)))
 
 
 def _shown(names: Iterable[str]) -> str:
@@ -80,23 +75,22 @@ def refuse_adapters(source: Source) -> None:
             "both, merge them (peft: merge_and_unload) and save the whole"
         )
     if adapters:
+        kinds = sorted({ADAPTER.search(f".{name}")[1] for name in adapters})
+        pattern = rf"(.*\.)?({'|'.join(map(re.escape, kinds))}).*"
         raise InputError(
             f"{source.name} holds {len(adapters)} tensors of an adapter that is not merged ({adapters[0]}, ...): "
             "merge it (peft: merge_and_unload) and save again; or port the weights below it, without what the adapter "
             "learned: "
-            f"--drop-tensors {shlex.quote(_adapter_pattern(adapters))} {COMMANDS}"
+            f"--drop-tensors {shlex.quote(pattern)} {COMMANDS}"
         )
-
-
-def _adapter_pattern(adapters: list[str]) -> str:
-    kinds = sorted({match.group(1) for name in adapters if (match := ADAPTER.search(f".{name}"))})
-    return rf"(.*\.)?({'|'.join(re.escape(kind) for kind in kinds)}).*"
 
 
 def refuse_prefix(source: Source, prefixes: Iterable[str]) -> None:
     """`InputError` where the names of a known model stand behind another prefix than the families' own `prefixes`."""
     own = {"", *(f"{prefix}." for prefix in prefixes)}
-    before = [name.removesuffix(anchor) for name in source.tensors for anchor in ANCHORS if _ends(name, anchor)]
+    before = [
+        name.removesuffix(anchor) for name in source.tensors for anchor in ANCHORS if f".{name}".endswith(f".{anchor}")
+    ]
     if len(before) == 1 and before[0] not in own:
         wrapper = _wrapper(before[0], own)
         count = sum(name.startswith(wrapper) for name in source.tensors)
@@ -112,10 +106,6 @@ def refuse_prefix(source: Source, prefixes: Iterable[str]) -> None:
             f"{source.name} holds {len(before)} models, behind {', '.join(repr(prefix) for prefix in before)}; "
             f"for the first: {strip}--drop-tensors {shlex.quote(rest)} {COMMANDS}"
         )
-
-
-def _ends(name: str, anchor: str) -> bool:
-    return name == anchor or name.endswith(f".{anchor}")
 
 
 def _wrapper(prefix: str, own: set[str]) -> str:
@@ -160,17 +150,15 @@ def drop_warnings(dropped: Iterable[str], trunk: Iterable[str], prefix: str) -> 
     """What dropping these tensors changes, in lines for people; nothing where they were heads."""
     inside = trunk_parts(trunk)
     adapters = [name for name in dropped if ADAPTER.search(f".{name}")]
-    others = [name for name in dropped if name not in adapters and _first(name, prefix) in inside]
+    others = [
+        name for name in dropped if name not in adapters and name.removeprefix(f"{prefix}.").split(".")[0] in inside
+    ]
     lines = []
     if adapters:
         lines.append(f"{len(adapters)} tensors of an adapter were dropped: what it learned is not in this port")
     if others:
         lines.append(f"{len(others)} tensors inside the trunk were dropped: outputs are not the published model's")
     return tuple(lines)
-
-
-def _first(name: str, prefix: str) -> str:
-    return name.removeprefix(f"{prefix}.").split(".")[0]
 
 
 def written(source: Source, folder: Path) -> Source:

@@ -81,13 +81,11 @@ class TextEncoder:
         # The share of a row that no token has stays its own, as in transformers; it is never predicted.
         shares = jax.nn.softmax(logits).at[:, np.array(self._unused, int)].set(-1)
         probabilities, words = jax.device_get(jax.lax.top_k(shares, top))
-        return [
-            [
-                Guess(self.tokenizer.token(word), float(p), self.tokenizer.decode(_with(ids[0], place, word)))
-                for p, word in zip(row, guessed, strict=True)
-            ]
-            for place, row, guessed in zip(places, probabilities, words.tolist(), strict=True)
-        ]
+        guesses, text_ids = [], ids[0].tolist()
+        for place, row, guessed in zip(places, probabilities, words.tolist(), strict=True):
+            texts = [self.tokenizer.decode([*text_ids[:place], word, *text_ids[place + 1 :]]) for word in guessed]
+            guesses.append(list(map(Guess, map(self.tokenizer.token, guessed), map(float, row), texts)))
+        return guesses
 
     def embed(
         self, texts: Sequence[str], *, normalize: bool | None = None, max_length: int | None = None
@@ -105,7 +103,8 @@ class TextEncoder:
         longest = settings.longest if max_length is None else max_length
         rows = []
         for begin in range(0, len(texts), BATCH):
-            batch = [self._prepared(text) for text in texts[begin : begin + BATCH]]
+            batch = [settings.prompt + text for text in texts[begin : begin + BATCH]]
+            batch = [lower_cased(text) for text in batch] if settings.lower_case else batch
             filled = batch + [""] * (BATCH - len(batch) if len(texts) > BATCH else 0)
             ids, mask = self._encode(filled, longest)
             states = np.asarray(self._run(self._params, ids, mask).text)
@@ -113,13 +112,3 @@ class TextEncoder:
         vectors = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
         length_one = settings.normalize if normalize is None else normalize
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if length_one and rows else vectors
-
-    def _prepared(self, text: str) -> str:
-        text = self.sentences.prompt + text
-        return lower_cased(text) if self.sentences.lower_case else text
-
-
-def _with(ids: np.ndarray, place: int, word: int) -> np.ndarray:
-    changed = ids.copy()
-    changed[place] = word
-    return changed

@@ -115,16 +115,14 @@ def _round_trip(converted: ConvertedModel, source: Source, folder: Path) -> Chec
     source_names, export_names = _all_names(source.tensors, converted, left), _all_names(back, converted)
     different = sorted(set(source_names) ^ set(export_names))
     for name in set(source_names) & set(export_names):
-        kinds = [
-            (tensor.dtype, tensor.shape) for tensor in (source.tensors[source_names[name]], back[export_names[name]])
-        ]
-        if (
-            kinds[0] != kinds[1]
-            or source.tensors.read(source_names[name]).tobytes() != back.read(export_names[name]).tobytes()
-        ):
+        if _content(source.tensors, source_names[name]) != _content(back, export_names[name]):
             different.append(name)
     value = f"{len(source_names)} tensors bit-equal" if not different else f"differ: {', '.join(different[:5])}"
     return comparison("exported again", value, not different)
+
+
+def _content(tensors: Tensors, name: str) -> tuple[str, tuple[int, ...], bytes]:
+    return tensors[name].dtype, tensors[name].shape, tensors.read(name).tobytes()
 
 
 def _all_names(tensors: Tensors, converted: ConvertedModel, left: tuple[str, ...] = ()) -> Names:
