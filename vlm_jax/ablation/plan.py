@@ -141,9 +141,7 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
                 f"({comparisons} comparisons at once){note}"
             )
     if not lines:
-        raise InputError(
-            f"{folder.path} has no variant with two finished runs, by which seeds could differ; run it first"
-        )
+        raise InputError(f"{folder.path} has no variant with two finished runs, so no spread of seeds; run it first")
     return "\n".join(lines)
 
 

@@ -21,9 +21,7 @@ def choose_devices(config: Config) -> list[jax.Device]:
     """The devices of a run; `InputError` where there are too few or the batch does not divide by them."""
     available, wanted = jax.devices(), config.compute.devices
     if wanted is not None and not 1 <= wanted <= len(available):
-        raise InputError(
-            f"compute.devices is {wanted}, this machine has {len(available)}; choose 1 to {len(available)}"
-        )
+        raise InputError(f"compute.devices is {wanted}; this machine has {len(available)}: choose 1 to that")
     devices = available[:wanted]
     training = config.training
     unit = len(devices) * training.accumulation

@@ -21,9 +21,7 @@ def labels_of(config: Mapping[str, Json], classes: int) -> tuple[str, ...]:
     if not isinstance(named, Mapping) or not all(isinstance(label, str) for label in named.values()):
         raise InputError("config.json says id2label, but not a label for each class; expected {'0': 'cat', ...}")
     if set(map(str, named)) != {str(index) for index in range(classes)}:
-        raise InputError(
-            f"config.json names {len(named)} classes in id2label, and the head has {classes}; name each of 0 to "
-            f"{classes - 1}, or take id2label out of the file"
-        )
+        names = f"config.json names {len(named)} classes in id2label, and the head has {classes}"
+        raise InputError(f"{names}; name each of 0 to {classes - 1}, or take id2label out of the file")
     labels = tuple(named[key] for key in sorted(named, key=int))
     return () if all(label == f"LABEL_{index}" for index, label in enumerate(labels)) else labels

@@ -15,7 +15,7 @@ import ml_dtypes  # safetensors needs it to give bfloat16
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.files import read_settings_file, sha256, text_sha256
 from vlm_jax.invocation import command_name
 from vlm_jax.packages import PREFIX, in_package
@@ -75,9 +75,7 @@ class Tensors(Mapping[str, Tensor]):
         """The tensor; floats as float32, whose values hold those of float16 and bfloat16 exactly."""
         tensor = self[name]
         if tensor.dtype not in (*FLOATS, *INTEGERS):
-            raise InputError(
-                f"{name!r} in {tensor.file} is of type {tensor.dtype}; expected one of {', '.join(FLOATS)}"
-            )
+            raise InputError(f"{name!r} in {tensor.file} is of type {tensor.dtype}; {one_of(FLOATS)}")
         array = self.raw(name)
         return array.astype(np.float32, copy=False) if tensor.dtype in FLOATS else array
 
@@ -249,8 +247,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
         try:
             path = snapshot_download(repository, etag_timeout=10, **wanted)
         except Exception as error:
-            reason = first_line(error)
             raise InputError(
-                f"no weights at {name!r}: no such file or folder, and the hub does not give it: {reason}"
+                f"no weights at {name!r}, neither on this disk nor on the hub: {first_line(error)}"
             ) from None
     return Path(path), Path(path).name
