@@ -1,8 +1,5 @@
 """Two ways to spread a step over devices, behind one interface: `jit` over a mesh, and `pmap`."""
 
-import os
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,14 +29,6 @@ def choose_devices(config: Config) -> list[jax.Device]:
             f"{training.accumulation} micro-batches; the nearest batch is {nearest}"
         )
     return devices
-
-
-def described(devices: Sequence[jax.Device]) -> str:
-    """What a run computes on, such as `device: cpu, 2 cores` or `device: 2 x NVIDIA H200`."""
-    kind = devices[0].device_kind if len(devices) == 1 else f"{len(devices)} x {devices[0].device_kind}"
-    cores = len(os.sched_getaffinity(0))
-    counted = f", {cores} core{'s' if cores > 1 else ''}" if devices[0].platform == "cpu" else ""
-    return f"device: {kind}{counted}"
 
 
 class JitParallel:
