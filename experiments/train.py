@@ -41,9 +41,8 @@ def main(argv: list[str]) -> int:
     from vlm_jax.identity import changes
     from vlm_jax.interrupts import on_interrupt, print_line
     from vlm_jax.run_claim import claim
-    from vlm_jax.training.loop import Trainer
+    from vlm_jax.training.loop import Interrupted, NotFinite, Trainer
     from vlm_jax.training.parallel import choose_devices
-    from vlm_jax.training.stops import Interrupted, NotFinite
 
     tune_malloc()
     devices = choose_devices(config)  # refuses before anything is written

@@ -24,7 +24,7 @@ from vlm_jax.integrity import MANIFEST
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.training import checkpoint_manifest as manifests
-from vlm_jax.training.state import TrainState
+from vlm_jax.training.step import TrainState
 from vlm_jax.trees import Array, compare_trees
 from vlm_jax.types import Json, Parameters
 

@@ -7,8 +7,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError
-from vlm_jax.training.state import TrainState
-from vlm_jax.training.step import Step
+from vlm_jax.training.step import Step, TrainState
 from vlm_jax.types import Batch
 
 BATCH_AXES = ("data", "fsdp")
