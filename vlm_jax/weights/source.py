@@ -5,6 +5,7 @@ are those of the file and not what a header claims, and pickles are refused befo
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -225,11 +226,7 @@ def _shards(folder: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(f"{index} names the shard {name!r}; expected .safetensors files in the same folder")
-        try:
-            exists = (folder / name).is_file()
-        except OSError:  # too long a name
-            exists = False
-        if not exists:
+        if not os.access(folder / name, os.F_OK):  # also where the name is too long
             raise InputError(f"{index} names {name}, which is not there")
     return [folder / name for name in names]
 
