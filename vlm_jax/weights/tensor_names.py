@@ -49,7 +49,7 @@ def renamed(source: Source, *, strip_prefix: str = "", drop_tensors: str = "") -
     except re.error as error:
         raise InputError(f"--drop-tensors {drop_tensors} is no regular expression: {error}") from None
     if drop_tensors and not dropped:
-        raise InputError(f"--drop-tensors {drop_tensors} matches no whole name of {source.name}; {_shown(names)}")
+        raise InputError(f"--drop-tensors {drop_tensors}: no tensor of {source.name} has such a name; {_shown(names)}")
     if len(dropped) == len(names):
         raise InputError(f"--drop-tensors {drop_tensors} drops every tensor of {source.name}")
     names = {name: names[name] for name in names if name not in set(dropped)}
