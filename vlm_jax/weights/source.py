@@ -244,7 +244,5 @@ def _from_hub(name: str) -> tuple[Path, str]:
         try:
             path = snapshot_download(repository, etag_timeout=10, **wanted)
         except Exception as error:
-            raise InputError(
-                f"no weights at {name!r}, and the hub does not give it: {first_line(error)}"
-            ) from None
+            raise InputError(f"no weights at {name!r}, and the hub does not give it: {first_line(error)}") from None
     return Path(path), Path(path).name
