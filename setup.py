@@ -21,7 +21,8 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["vlm_jax", "vlm_jax.*"]), *FOLDERS],
     package_dir=FOLDERS,
-    package_data={"vlm_jax.ablation": ["page.css"]},
+    entry_points={"console_scripts": ["vlm-jax = vlm_jax.__main__:console"]},
+    package_data={"vlm_jax": ["py.typed"], "vlm_jax.ablation": ["page.css"]},
     install_requires=[
         "array-record>=0.8,<0.9",
         "flax>=0.12.8,<0.13",

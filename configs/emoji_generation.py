@@ -1,4 +1,4 @@
-"""Draw emoji from their names: real drawings, few of them.
+"""Emoji from their names: real drawings, few of them.
 
 Question: what does a model draw for names that it learned, and for names that it never saw?
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI

@@ -1,4 +1,4 @@
-"""Emoji drawings as 64 codes, and back: what images are drawn in by emoji_generation.
+"""The image tokenizer of emoji_generation: an emoji as 64 image tokens, and back.
 
 Question: how much of a drawing that was never seen do 8 x 8 codes of 1,000 keep, learned from 1,523 drawings?
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI

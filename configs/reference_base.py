@@ -1,4 +1,4 @@
-"""The document's own model at its own sizes: ResNet-50 grid, BERT-base embeddings and trunk, an untied classifier.
+"""The reference model at its own sizes: ResNet-50 grid, BERT-base, an untied classifier.
 
 Question: does the reference fit, compile and step on this machine?
 Command: python -m experiments.train configs/reference_base.py --training.steps 1 --training.batch-images 2

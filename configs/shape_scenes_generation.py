@@ -1,4 +1,4 @@
-"""Draw what the words say: scenes of one or two shapes, from their complete caption.
+"""Text to image: scenes of one or two shapes, from their complete caption.
 
 Question: are things, their number and how they stand drawn as asked, also in combinations that were never seen?
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py

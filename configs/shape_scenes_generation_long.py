@@ -1,4 +1,4 @@
-"""Draw what the words say: scenes of one to four shapes, for a GPU or a night on a CPU.
+"""Text to image: scenes of one to four shapes, for a GPU or a night on a CPU.
 
 Question: does what holds for one and two things hold for four, with a trunk that is half as deep again?
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py

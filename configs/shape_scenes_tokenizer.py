@@ -1,4 +1,4 @@
-"""Scenes of one or two shapes as 64 codes, and back: what images are drawn in by shape_scenes_generation.
+"""The image tokenizer of shape_scenes_generation: a scene as 64 image tokens, and back.
 
 Question: do 8 x 8 codes of 1,000 keep what matters of an image of 64 x 64 pixels?
 Command: python -m experiments.train configs/shape_scenes_tokenizer.py

@@ -1,4 +1,4 @@
-"""Your own images and questions, a line of JSON each: `{"image": "cat.png", "question": "...", "answers": ["..."]}`.
+"""Your own images and questions, a line of JSON each.
 
 Question: does a small model learn to look at your images, or only what is asked and answered most?
 Command: python -m experiments.train configs/vqa_jsonl.py --data.images FOLDER --data.train FILE

@@ -28,7 +28,7 @@ class Ablate(Group):
     """Train the variants of a study over seeds, then write report.md and report.html."""
 
     study: Annotated[Path, POSITIONAL]
-    """A file in configs/ablations/."""
+    """The name of a study, or its file."""
     workdir: Path | None = None
     """Folder of the study (default: runs/NAME-study)."""
     seeds: tuple[int, ...] = ()
@@ -62,15 +62,16 @@ def main(argv: list[str]) -> int:
     from vlm_jax.run_claim import locked
 
     jax.config.update("jax_platforms", "cpu")  # the runs have the accelerators; this process only counts
-    study = studies.load_study(arguments.study)
+    file = studies.study_file(arguments.study)
+    study = studies.load_study(file)
     seeds = arguments.seeds or study.seeds
-    studies.check_seeds(seeds, arguments.study)
+    studies.check_seeds(seeds, file)
     workers = running.Workers(TRAIN, arguments.jobs, arguments.devices)
     workers.check()
-    folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{arguments.study.stem}-study").expanduser())
+    folder = running.StudyFolder((arguments.workdir or Path("runs") / f"{file.stem}-study").expanduser())
     check_writable_name(folder.path, "--workdir")
     folder.check()
-    tables = studies.resolve(replace(study, seeds=tuple(seeds)), arguments.study, folder.finished())
+    tables = studies.resolve(replace(study, seeds=tuple(seeds)), file, folder.finished())
     study = replace(study, seeds=tuple(dict.fromkeys((*study.seeds, *seeds, *sorted(folder.seeds(tables))))))
     every = folder.known(studies.runs(tables, study.seeds))
     runs = studies.named([run for run in every if run.config.seed in seeds], arguments.only)

@@ -1,5 +1,6 @@
 """The benchmark's PyTorch peer is the same model: logits, loss and gradients agree, and mistakes would show."""
 
+import functools
 import json
 
 import jax
@@ -65,6 +66,13 @@ def start(config):
 
 def both(config, peer_config=None):
     """Ours as (logits, loss, gradient) by path, and the peer with our parameters, dropout off."""
+    arrays, params, outputs = ours(config)
+    return outputs, peer_training.PeerTraining(peer_config or config, classes_of(config), by_path(params), arrays)
+
+
+@functools.cache
+def ours(config):
+    """The batch, the parameters, and what the model makes of them."""
     task, arrays, params = start(config)
     batch = jax.device_put(Batch(**arrays))
 
@@ -73,8 +81,7 @@ def both(config, peer_config=None):
         return sums.loss / sums.weight
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
-    peer = peer_training.PeerTraining(peer_config or config, classes_of(config), by_path(params), arrays)
-    return (logits_of(task, params, batch), float(value), by_path(gradient)), peer
+    return arrays, params, (logits_of(task, params, batch), float(value), by_path(gradient))
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +91,14 @@ def shallow_resnet(monkeypatch):
     monkeypatch.setattr(peers, "DEPTHS", (1, 1, 1, 1))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "image_to_text",
+        "resnet50",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("bidirectional", "frozen_norm")),
+    ],
+)
 def test_logits_loss_and_gradients_agree(name):
     (logits, loss, gradient), peer = both(MODELS[name])
     assert furthest(logits, peer.answer_logits()) < TOLERANCE
@@ -115,7 +129,9 @@ def test_another_model_would_show(mistake):
     assert furthest(logits, peer.answer_logits()) > TOLERANCE
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize(
+    "schedule", ["cosine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linear", "constant"))]
+)
 def test_optimizer_steps_agree(schedule):
     """Clipping, AdamW, decay, schedule and moving average, through warm-up and beyond."""
     # With the usual epsilon AdamW turns rounding in a gradient that is zero into whole steps.

@@ -23,6 +23,11 @@ SMALL = (
     "--training.evaluation-batch-images", "2",
 )  # fmt: skip
 
+SHALLOW = (
+    "--model.num-layers", "1", "--model.image.stem-width", "8", "--model.image.widths", "8", "8", "16",
+    "--model.image.blocks", "0", "0", "0",
+)  # fmt: skip
+
 
 @pytest.fixture
 def images(tmp_path):
@@ -233,11 +238,12 @@ def test_the_step_is_compiled_once(data_directory, tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("sort_of_clevr", ()),
-        ("tiny", ("--model.fusion.kind", "co_attention", "--compute.parallelism", "pmap")),
+        ("sort_of_clevr", SHALLOW),
         *(
             pytest.param(name, changes, marks=pytest.mark.slow)
             for name, changes in (
+                ("sort_of_clevr", ()),
+                ("tiny", ("--model.fusion.kind", "co_attention", "--compute.parallelism", "pmap")),
                 ("quickstart", ("--compute.parallelism", "pmap")),
                 ("easy_vqa", ()),
                 ("tiny", ("--model.fusion.kind", "cross")),
@@ -273,7 +279,7 @@ def train_own(folder, lines, *options):
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     files = ["--data.images", str(folder / "images"), "--data.train", str(folder / "rows.jsonl")]
     where = ["--workdir", str(folder / "run"), "--data.directory", str(folder / "kept")]
-    return train.main([str(ROOT / "configs" / "vqa_jsonl.py"), *files, *where, *SMALL[2:], *options])
+    return train.main([str(ROOT / "configs" / "vqa_jsonl.py"), *files, *where, *SMALL[2:], *SHALLOW, *options])
 
 
 def test_your_own_files_train_and_are_scored(own):

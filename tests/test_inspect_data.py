@@ -197,7 +197,7 @@ def test_every_data_set_has_a_name():
     [
         (
             [],
-            r"no config file; start from one of: vqa, captioning",
+            r"no config; start from one of: vqa, captioning",
         ),
         (["configs/vqa_jsonk.py"], r"no config file 'configs/vqa_jsonk.py'; did you mean 'configs/vqa_jsonl.py'\?"),
         (["jsonl"], r"data.images is not given.*data.train is not given"),

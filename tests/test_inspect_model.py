@@ -101,8 +101,8 @@ def test_modules_that_training_never_calls_are_marked(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tiny"], r"no config file 'tiny'"),
-        ([], r"no config file; start from one of"),
+        (["tinny"], r"no config 'tinny'; did you mean 'tiny'"),
+        ([], r"no config; start from one of"),
         ([TINY, "--depth", "-1"], r"depth is '-1'"),
         ([TINY, "--classes", "0"], r"classes is '0'"),
         ([TINY, "--classes", "3", *PER_TOKEN, "4"], r"--classes is 3, and the config has .*classes 4"),

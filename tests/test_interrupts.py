@@ -43,11 +43,7 @@ def start(data_directory):
     def start(folder, *options, before=(), stdout=subprocess.PIPE, cache=True, **more):
         command = [*before, sys.executable, "-m", "experiments.train", "configs/tiny.py", *SMALL]
         command += ["--workdir", str(folder), "--data.directory", str(data_directory), *options]
-        environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        # Tests share the cache: a process may read an entry that another is writing, and then compiles for itself.
-        environment["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
-        if cache:
-            environment["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "jax")
+        environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": str(cache)}
         pipes = {"stdout": stdout, "stderr": subprocess.PIPE, "text": True, "pipesize": 4096}
         return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes | more)
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import vlm_jax
+from experiments.list import main as list_everything
+from vlm_jax.ablation.study import load_study, resolve, study_file
+from vlm_jax.config.tasks import TASKS
+from vlm_jax.errors import InputError
 from vlm_jax.invocation import command_name
+from vlm_jax.settings.changes import to_json
+from vlm_jax.settings.presets import load_preset
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,7 +25,9 @@ def run(*arguments, cwd=ROOT):
 
 def test_every_command_is_listed():
     listed = [line.split()[0] for line in run("vlm_jax").stdout.splitlines() if line.startswith("  ")]
-    commands = {path.stem for path in (ROOT / "experiments").glob("[a-z]*.py") if "benchmark" not in path.stem}
+    commands = {
+        path.stem.replace("_", "-") for path in (ROOT / "experiments").glob("[a-z]*.py") if "benchmark" not in path.stem
+    }
     assert listed == sorted(commands)
 
 
@@ -36,6 +45,31 @@ def test_a_message_names_the_command_as_it_was_typed(start):
 
 def test_without_a_command_the_name_is_one_that_works_anywhere():
     assert command_name("accept") == "python -m vlm_jax accept"
+
+
+def test_a_preset_and_a_study_are_found_by_name_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_preset(Path("quickstart"), TASKS).name == "quickstart"
+    tables = resolve(load_study(study_file(Path("tiny"))), study_file(Path("tiny")))
+    assert [table.variants[0].config.task for table in tables] == ["vqa"]
+    with pytest.raises(InputError, match="no study 'fusoin'; did you mean 'fusion'"):
+        study_file(Path("fusoin"))
+
+
+def test_presets_data_sets_and_runs_are_listed(tmp_path, capsys):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "config.json").write_text(to_json(load_preset(Path("tiny"), TASKS)))
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "config.json").write_text("{}")
+    assert list_everything([str(tmp_path)]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert {"quickstart", "fusion", "easy_vqa", "first"} <= rows.keys()
+    assert "vqa, easy_vqa" in rows["first"] and "not finished" in rows["first"] and "not readable" in rows["older"]
+    assert all(len(line.split(maxsplit=1)) == 2 for line in rows.values())  # each says what it is
+
+
+def test_the_version_is_printed():
+    assert run("vlm_jax", "--version").stdout == f"vlm_jax {vlm_jax.__version__}\n"
 
 
 def test_commands_and_presets_are_installed(tmp_path):

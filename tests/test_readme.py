@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAIN = (
     "--data.limit", "2", "--training.steps", "2", "--training.batch-images", "2",
-    "--training.evaluation-batch-images", "2",
+    "--training.evaluation-batch-images", "2", "--model.num-layers", "1", "--model.image.stem-width", "8",
+    "--model.image.widths", "8", "8", "16", "--model.image.blocks", "0", "0", "0",
 )  # fmt: skip
 LATER = "minilm|shape_scenes|benchmark|ablat|compare|cross"  # what takes minutes, even at a tiny size
 INSTALL = (r"python3 -m venv \.venv", r"\. \.venv/bin/activate", r'pip install -e (\.|"\.\[test\]")')

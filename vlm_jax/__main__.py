@@ -1,4 +1,4 @@
-"""Every command: `python -m vlm_jax train configs/quickstart.py`; `python -m vlm_jax` lists them."""
+"""Every command, as `vlm-jax train quickstart` or `python -m vlm_jax train quickstart`; alone they list them."""
 
 from vlm_jax.interrupts import install
 
@@ -6,25 +6,37 @@ install()  # before the slow imports: from here on a signal ends the command wit
 
 from importlib import import_module  # noqa: E402
 from pkgutil import iter_modules  # noqa: E402
+from typing import NoReturn  # noqa: E402
 
+import vlm_jax  # noqa: E402
 from vlm_jax.command_line import run_command  # noqa: E402
-from vlm_jax.errors import InputError, one_of  # noqa: E402
-from vlm_jax.invocation import folder_of_commands  # noqa: E402
+from vlm_jax.errors import InputError, nearest  # noqa: E402
+from vlm_jax.invocation import command_name, folder_of_commands  # noqa: E402
 
 
 def main(argv: list[str]) -> int:
     """Run the command that the first argument names with the others."""
     folder = import_module(folder_of_commands())
-    names = sorted(module.name for module in iter_modules(folder.__path__) if not module.name.startswith("benchmark_"))
-    if not argv or argv[0] in ("-h", "--help"):
-        print("usage: python -m vlm_jax COMMAND [ARGUMENT ...]\n")
-        for name in names:
-            print(f"  {name:15s} {import_module(f'{folder.__name__}.{name}').__doc__.partition('`')[0].strip(' :')}")
+    modules = [entry.name for entry in iter_modules(folder.__path__) if not entry.name.startswith("benchmark_")]
+    commands = {name.replace("_", "-"): f"{folder.__name__}.{name}" for name in sorted(modules)}
+    if argv and argv[0] == "--version":
+        print(f"vlm_jax {vlm_jax.__version__}")
         return 0
-    if argv[0] not in names:
-        raise InputError(f"no command {argv[0]!r}; {one_of(names)}")
-    return import_module(f"{folder.__name__}.{argv[0]}").main(argv[1:])
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: {command_name('COMMAND')} [ARGUMENT ...]\n")
+        for name, module in commands.items():
+            print(f"  {name:15s} {import_module(module).__doc__.partition('`')[0].strip(' :')}")
+        print(f"\n{command_name('COMMAND')} --help shows its options; {command_name('list')} shows presets and runs.")
+        return 0
+    if argv[0] not in commands:
+        raise InputError(f"no command {argv[0]!r}; {nearest(argv[0], commands)}")
+    return import_module(commands[argv[0]]).main(argv[1:])
+
+
+def console() -> NoReturn:
+    """The entry point of `vlm-jax`."""
+    run_command(main)
 
 
 if __name__ == "__main__":
-    run_command(main)
+    console()

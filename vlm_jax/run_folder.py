@@ -116,6 +116,15 @@ class RunFolder:
         }
         return {name: listed[name]["sha256"] for name in VOCABULARIES if name in listed} | settings
 
+    def summary(self) -> str:
+        """Task, data set and state of the run in one line."""
+        try:
+            config = self.config()
+        except InputError:
+            return "not readable by this version"
+        state = "finished" if self.finished else "not finished"
+        return f"{config.task}, {config.data.kind}, {config.training.steps:,} steps, {state}"
+
     def config(self) -> Config:
         """The resolved config that the run has now; `InputError` names the file where it is not readable."""
         return read_config(self.file(CONFIG))
@@ -218,6 +227,12 @@ def _finite(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def runs_in(folder: Path) -> list[RunFolder]:
+    """Every run directly in a folder, by name."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [RunFolder(entry) for entry in entries if (entry / CONFIG).is_file()]
 
 
 def open_run(path: Path) -> RunFolder:

@@ -1,4 +1,4 @@
-"""The design's own choices, one change at a time: one sequence, linear projections, a CNN's grid, who asks whom.
+"""The design's own choices, one change at a time: sequence, projections, grid features, attention pattern.
 
 Command: python -m experiments.ablate configs/ablations/document.py
 Time: 18 runs of one to five minutes on one core, three quarters of an hour in all.

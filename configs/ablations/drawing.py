@@ -1,4 +1,4 @@
-"""How images are drawn from what one model learned: in how many steps, with which guidance, with revisions or not.
+"""How one model generates images: decoding steps, guidance, refinement rounds.
 
 Command: python -m experiments.ablate configs/ablations/drawing.py
     first python -m experiments.train configs/shape_scenes_tokenizer.py

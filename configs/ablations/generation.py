@@ -1,4 +1,4 @@
-"""What images are drawn in: rounded numbers against a learned codebook, and how much a code is of its own cell.
+"""Image tokenizers: rounded numbers against a learned codebook, patches against overlapping windows.
 
 Command: python -m experiments.ablate configs/ablations/generation.py
 Time: 12 runs of two to three minutes on one core, half an hour in all. drawing.py asks how such codes are drawn.

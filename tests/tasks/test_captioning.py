@@ -116,18 +116,18 @@ def test_the_loss_is_that_of_each_next_word(task, params):
     rows = [Row(encoded[0], range(2)), Row(encoded[1], range(1)), Row(encoded[2], range(2))]
     batch = make_batch(rows, task.encode, size=4).batch
     sums = jax.jit(task.loss_sums)(params, batch, None)
+    apply = jax.jit(task.model.apply, static_argnames="method")
     loss = words = right = 0.0
     for image, row in enumerate(rows):
         for slot in row.texts:
             ids = row.example.input_ids[slot][row.example.text_mask[slot]]
-            text = jnp.asarray(ids)[None, None]
-            logits = task.model.apply(
-                {"params": params}, jnp.asarray(batch.image)[image : image + 1], text, jnp.ones(text.shape, bool),
-                method="task_logits",
-            )[0, 0, :-1]  # fmt: skip
-            log_p = jax.nn.log_softmax(logits)
-            nll = -np.asarray(log_p)[np.arange(len(ids) - 1), ids[1:]]
-            loss += float(np.sum(0.9 * nll - 0.1 * np.asarray(log_p).mean(-1)))
+            text = np.zeros((1, 1, 12), np.int32)
+            text[..., : len(ids)] = ids  # padded, so that one program serves all; after the last token nothing counts
+            inputs = (batch.image[image : image + 1], text, np.arange(12)[None, None] < len(ids))
+            logits = np.asarray(apply({"params": params}, *inputs, method="task_logits"))[0, 0, : len(ids) - 1]
+            log_p = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
+            nll = -log_p[np.arange(len(ids) - 1), ids[1:]]
+            loss += float(np.sum(0.9 * nll - 0.1 * log_p.mean(-1)))
             words += len(ids) - 1
             right += float(np.sum(np.argmax(log_p, -1) == ids[1:]))
     assert (float(sums.weight), float(sums.correct), float(sums.examples)) == (words, right, 5)

@@ -16,7 +16,7 @@ from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import IMAGE_TOKENIZER as TOKENIZER
 from vlm_jax.settings.changes import to_json, with_changes
-from vlm_jax.tasks import image_generation
+from vlm_jax.tasks import image_distance, image_generation
 from vlm_jax.tasks.baselines import baseline_warnings
 from vlm_jax.tasks.examples import ChangedExamples
 from vlm_jax.tasks.generated import GeneratedImages, log_frequency, score_generated, warnings_about
@@ -183,11 +183,13 @@ def test_generated_images_have_a_distance_to_real_images(generation_run, tmp_pat
     assert np.shape(given["generated"]) == np.shape(given["real"])
 
 
-def test_no_distance_where_images_are_the_same(tmp_path):
+def test_no_distance_where_images_are_the_same(tmp_path, monkeypatch):
     from tests.weights import fixtures
 
     source = str(fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet"))
     features = ImageFeatures(source)
+    monkeypatch.setattr(image_distance, "BATCH", 4)
+    monkeypatch.setattr(features, "_input", with_changes(features._input, {"size": (64, 64)}))
     images = list(np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8))
     rows = distances(features, generated=images[::-1], decoded=images[:4], real=images, train=images, seed=0)
     assert rows.pop("baseline/image_tokens/frechet_distance") > 1e-3

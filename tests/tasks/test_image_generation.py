@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, predict
+from tests.parameters import random_parameters
 from tests.tasks.conftest import SOME, generation_config, tokenizer_config
 from vlm_jax.ablation.run_identity import begin_trained, training
 from vlm_jax.config.optimizers import Muon
@@ -136,16 +137,17 @@ def test_masked_tokens_are_learned_and_dropped_prompts_are_not_read(generation_r
     encode = make_encoder(config, generation_run)
     tokenizer = TrainedTokenizer(generation_run.path / TOKENIZER)
     task = ImageGeneration(config, encode, tokenizer)
-    params = task.init_params(jax.random.key(0))
+    params = random_parameters(task.init_params, std=0.02)
     examples = task.prepare(open_split(config.data, "test"))
     rows = [Row(task.encode(examples[i]), range(1)) for i in range(4)]
     batch = make_batch(rows, task.encode, size=4).batch
     keys = jax.random.split(jax.random.key(1), 4)
-    sums = task.loss_sums(params, batch, keys)
+    loss_sums = jax.jit(task.loss_sums)
+    sums = loss_sums(params, batch, keys)
     other = batch._replace(input_ids=batch.input_ids[::-1].copy(), text_mask=batch.text_mask[::-1].copy())
-    assert float(task.loss_sums(params, other, keys).loss) == float(sums.loss)
-    read = ImageGeneration(generation_run.config(), encode, tokenizer)
-    assert float(read.loss_sums(params, other, keys).loss) != float(read.loss_sums(params, batch, keys).loss)
+    assert float(loss_sums(params, other, keys).loss) == float(sums.loss)
+    read = jax.jit(ImageGeneration(generation_run.config(), encode, tokenizer).loss_sums)
+    assert float(read(params, other, keys).loss) != float(read(params, batch, keys).loss)
     assert float(sums.examples) == 4
 
 
@@ -202,15 +204,16 @@ def test_the_loss_is_the_cross_entropy_of_masked_tokens(generation_run, slots, s
     counts = np.bincount(np.ravel([example.image_tokens for example in train]), minlength=48)
     weights = (np.maximum(counts, 10) / counts.sum()) ** -power
     weights /= (weights * counts).sum() / counts.sum()
-    params = task.init_params(jax.random.key(0))
+    params = random_parameters(task.init_params, std=0.1)
     examples = task.prepare(open_split(config.data, "test"))
     batch = make_batch([Row(task.encode(examples[i]), range(1)) for i in range(3)], task.encode, size=4).batch
     keys = jax.random.split(jax.random.key(1), 4)
-    sums = task.loss_sums(params, batch, keys)
+    sums = jax.jit(task.loss_sums)(params, batch, keys)
     places = jax.vmap(lambda key: jax.random.fold_in(key, MASK))(keys)
     shown, is_masked = mask_tokens(jnp.asarray(batch.image_tokens), places, schedule="cosine", mask_id=48)
     inputs = (shown, jnp.asarray(batch.input_ids), jnp.asarray(batch.text_mask))
-    logits = np.asarray(task.model.apply({"params": params}, *inputs, method="task_logits"), np.float64)
+    apply = jax.jit(task.model.apply, static_argnames="method")
+    logits = np.asarray(apply({"params": params}, *inputs, method="task_logits"), np.float64)
     log_p = logits + np.log(weights) - np.log((weights * np.exp(logits)).sum(-1, keepdims=True))
     loss = weight = right = 0
     for image in range(3):
@@ -253,10 +256,10 @@ def test_the_autoregressive_pattern_is_learned_and_generates(generation_run):
     task = ImageGeneration(
         config, make_encoder(config, generation_run), TrainedTokenizer(generation_run.path / TOKENIZER)
     )
-    params = task.init_params(jax.random.key(0))
+    params = random_parameters(task.init_params, std=0.1)
     examples = task.prepare(open_split(config.data, "test"))
     batch = make_batch([Row(task.encode(examples[i]), range(1)) for i in range(4)], task.encode, size=4).batch
-    sums = task.loss_sums(params, batch, jax.random.split(jax.random.key(1), 4))
+    sums = jax.jit(task.loss_sums)(params, batch, jax.random.split(jax.random.key(1), 4))
     generated = task.predict(params, [examples[place] for place in range(4)])
     assert float(sums.weight) == 4 * 64
     likelihoods = [row.log_likelihood for row in generated]

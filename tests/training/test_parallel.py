@@ -72,13 +72,7 @@ QUESTIONS = np.array([3, 1, 0, 0, 1, 0, 3, 3])  # two images a device: means ove
 # Sums in another order, in float32: 1.2e-6 was seen where codes share digits, whose gradients are the longest sums.
 ROUNDING = 2e-6
 ONE = tuple((task, "jit", 1, 1) for task in CONFIGS)
-FAST = (
-    *(way for way in ONE if way[0] != "captioning"),
-    ("vqa", "jit", 4, 2),
-    ("vqa", "pmap", 4, 1),
-    ("image_tokenizer", "pmap", 4, 2),
-    ("image_generation", "jit", 4, 2),
-)
+FAST = (ONE[0], ("vqa", "jit", 4, 2), ("vqa", "pmap", 4, 1))
 SLOW = (
     *ONE,
     ("vqa", "jit", 1, 2),
@@ -87,6 +81,8 @@ SLOW = (
     ("captioning", "jit", 4, 2),
     ("captioning", "pmap", 4, 2),
     ("image_tokenizer", "jit", 4, 2),
+    ("image_tokenizer", "pmap", 4, 2),
+    ("image_generation", "jit", 4, 2),
     ("image_generation", "pmap", 4, 2),
 )
 
@@ -166,8 +162,6 @@ def trained(tmp_path_factory):
         environment = {
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }
         command = [sys.executable, "-c", code]
         answer = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import train
+from vlm_jax.command_line import run_command
 from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.sources import open_split
 from vlm_jax.run_folder import RunFolder
@@ -46,21 +48,33 @@ MEASURED = ("wall_seconds", "compile_seconds", "examples_per_second", "waited_se
 def start(data_directory):
     """Start `experiments.train` on a folder; the pipe of its output holds a page, some 55 lines."""
 
-    def start(folder, *options, devices=1):
+    def start(folder, *options):
         # Tests share the cache: a process may read an entry that another is writing, and then compiles for itself.
         warnings = ("-W", "error", "-W", "ignore:Error reading persistent compilation cache entry")
-        command = [sys.executable, *warnings, "-m", "experiments.train", "configs/tiny.py", *SMALL]
-        command += ["--workdir", folder, "--data.directory", str(data_directory), *options]
-        environment = {
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
+        command = [sys.executable, *warnings, "-m", "experiments.train", *arguments(folder, data_directory, *options)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "pipesize": 4096}
-        return subprocess.Popen([str(word) for word in command], cwd=ROOT, env=os.environ | environment, **pipes)
+        return subprocess.Popen(command, cwd=ROOT, **pipes)
 
     return start
+
+
+def arguments(folder, data_directory, *options):
+    words = ("configs/tiny.py", *SMALL, "--workdir", folder, "--data.directory", data_directory, *options)
+    return [str(word) for word in words]
+
+
+@pytest.fixture
+def begin(data_directory, monkeypatch, capfd):
+    """Run the command in this process; exit code, output and errors. For what ends without a signal."""
+    monkeypatch.chdir(ROOT)
+
+    def begin(folder, *options):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            run_command(train.main, arguments(folder, data_directory, *options))
+        return exit.value.code, *capfd.readouterr()
+
+    return begin
 
 
 def end(process):
@@ -182,17 +196,17 @@ def snapshot(folder):
     }
 
 
-def test_a_finished_run_stays_as_it_is(start, uninterrupted):
+def test_a_finished_run_stays_as_it_is(begin, uninterrupted):
     before = snapshot(uninterrupted)
-    code, output, errors = end(start(uninterrupted, *DROPOUT))
+    code, output, errors = begin(uninterrupted, *DROPOUT)
     assert (code, errors) == (0, "")
     assert output == f"{uninterrupted} is finished: nothing to do. Look at result.json and predictions.png in it\n"
     assert snapshot(uninterrupted) == before
 
 
-def test_other_settings_in_the_same_folder_are_refused(start, uninterrupted):
+def test_other_settings_in_the_same_folder_are_refused(begin, uninterrupted):
     before = snapshot(uninterrupted.parent)
-    code, output, errors = end(start(uninterrupted, *DROPOUT, "--optimizer.learning-rate", "0.01", "--seed", "3"))
+    code, output, errors = begin(uninterrupted, *DROPOUT, "--optimizer.learning-rate", "0.01", "--seed", "3")
     assert (code, output) == (2, "")
     assert errors == (
         f"error: {uninterrupted} holds a run with other settings (seed: 0 -> 3; optimizer.learning_rate: 0.0004 -> "
@@ -202,12 +216,10 @@ def test_other_settings_in_the_same_folder_are_refused(start, uninterrupted):
     assert snapshot(uninterrupted.parent) == before
 
 
-def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_before(start, data_directory, tmp_path):
+def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_before(begin, data_directory, tmp_path):
     folder = tmp_path / "run"
     options = ("--optimizer.kind", "sgd", "--optimizer.learning-rate", "1e30", "--optimizer.schedule", "constant")
-    code, output, errors = end(
-        start(folder, *options, "--optimizer.warmup-steps", "0", "--optimizer.clip-norm", "None")
-    )
+    code, output, errors = begin(folder, *options, "--optimizer.warmup-steps", "0", "--optimizer.clip-norm", "None")
     assert code == 1
     message = re.fullmatch(
         r"error: loss or gradient is not finite at optimizer step (\d+); the state before it is saved as step (\d+); "
@@ -232,9 +244,10 @@ def test_a_loss_that_is_not_finite_names_the_questions_and_saves_the_state_befor
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
-def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(start, tmp_path):
-    folder = tmp_path / "run"
-    code, output, errors = end(start(folder, "--training.batch-images", "7", "--compute.devices", "2", devices=2))
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_written(begin, tmp_path, monkeypatch):
+    two = jax.devices() * 2
+    monkeypatch.setattr(jax, "devices", lambda: two)
+    code, output, errors = begin(tmp_path / "run", "--training.batch-images", "7", "--compute.devices", "2")
     assert (code, output) == (2, "")
     assert errors == (
         "error: training.batch_images 7 does not divide by 2 devices x 1 micro-batches; the nearest batch is 8\n"

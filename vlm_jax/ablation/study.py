@@ -14,17 +14,17 @@ from vlm_jax.config.run import Config
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.settings import DataSet
-from vlm_jax.errors import InputError, nearest, one_of
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.files import text_sha256
+from vlm_jax.invocation import folder_of_presets
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.settings.groups import Group, flat, tree_of
-from vlm_jax.settings.presets import call_file, load_preset
+from vlm_jax.settings.presets import call_file, load_preset, preset_file
 
 MATCHES = ("steps", "flops", "parameters")
 BASE = "base"
 PARTS = ("baseline", "unseen_prompts")  # what scores of a part or of a control begin with
 LONGEST_NAME = 80
-STUDIES = Path("configs/ablations")
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,13 @@ class Run(NamedTuple):
     config: Config
 
 
+def study_file(path: Path) -> Path:
+    """The file of a study, which a path or the name of one of the project's studies means."""
+    return preset_file(path, folder_of_presets() / "ablations", what="study")
+
+
 def load_study(path: Path) -> Study:
     """The study that a file such as `configs/ablations/tiny.py` gives; `InputError` names what is wrong with it."""
-    if not path.is_file():
-        place = path.parent if path.parent != Path() else STUDIES
-        studies = sorted(map(str, place.glob("[!_]*.py"))) if place.is_dir() else []
-        named = str(place / path.with_suffix(".py").name)
-        hint = nearest(named, studies) if studies else "give a file in configs/ablations/"
-        raise InputError(f"no study {str(path)!r}; {hint}")
     if path.suffix != ".py":
         raise InputError(f"{path} is no Python file; a study looks like configs/ablations/tiny.py")
     study = call_file(path, "get_study", (Study,), example="configs/ablations/tiny.py")

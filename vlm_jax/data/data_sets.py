@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Union
 
+from vlm_jax.settings.help import summary
+
 DATA_SETS = (
     "datasets.easy_vqa",
     "datasets.sort_of_clevr",
@@ -19,3 +21,9 @@ _SETTINGS = [import_module(f"vlm_jax.data.{name}").SETTINGS for name in DATA_SET
 QuestionSet = Union[tuple(settings["questions"] for settings in _SETTINGS if "questions" in settings)]  # noqa: UP007
 CaptionSet = Union[tuple(settings["captions"] for settings in _SETTINGS if "captions" in settings)]  # noqa: UP007
 ImageSet = Union[tuple(settings["images"] for settings in _SETTINGS if "images" in settings)]  # noqa: UP007
+
+
+def summaries() -> dict[str, str]:
+    """The first line of each data set's documentation, by its `kind`."""
+    groups = [next(iter(settings.values())) for settings in _SETTINGS]
+    return {group.model_fields["kind"].default: summary(group) for group in groups}

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NoReturn, TypeVar, get_origin
 
 from vlm_jax.errors import InputError, one_of
+from vlm_jax.invocation import folder_of_presets
 from vlm_jax.settings import help
 from vlm_jax.settings.changes import Words, change, checked
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group, fields_of, members, names, tree_of
-from vlm_jax.settings.presets import PRESETS, load_preset, presets_in
+from vlm_jax.settings.presets import load_preset, presets_in
 
 Config = TypeVar("Config", bound=Group)
 Options = TypeVar("Options", bound=Group)
@@ -20,9 +21,10 @@ Options = TypeVar("Options", bound=Group)
 def parse_config(
     argv: list[str], options: Options, tasks: Mapping[str, type[Config]], *, prog: str, description: str
 ) -> tuple[Config, Options]:
-    """A checked config and a command's own options from `configs/NAME.py --setting value ...`.
+    """A checked config and a command's own options from `CONFIG --setting value ...`.
 
-    A task's name may stand for the file. `options` has the defaults. `--help` prints a page and exits.
+    CONFIG is the name of a preset, a file, or the name of a task. `options` has the defaults. `--help` prints a page
+    and exits.
     """
     place = _preset_place(argv)
     words = {} if place is None else _only_options([*argv[:place], *argv[place + 1 :]])
@@ -57,12 +59,12 @@ def _only_options(argv: list[str]) -> dict[str, Words]:
 
 
 def _no_preset(argv: list[str], options: Group, tasks: Iterable[str], *, prog: str, description: str) -> NoReturn:
-    start = f"start from one of: {', '.join([*tasks, *presets_in(PRESETS)])}"
+    start = f"start from one of: {', '.join([*tasks, *presets_in(folder_of_presets())])}"
     if {"-h", "--help"} & {*argv}:
         section = help.Section("This command", type(options), tree_of(options))
         usage = f"{prog} CONFIG [--SETTING VALUE ...]"
         _exit_with_help(usage, f"{description} CONFIG --help shows its settings; {start}", section)
-    raise InputError(f"no config file; {start}")
+    raise InputError(f"no config; {start}")
 
 
 def _check_spelling(words: Mapping[str, Words], options: type[Group], config: type[Group]) -> None:

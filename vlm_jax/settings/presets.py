@@ -1,5 +1,6 @@
 """Configs and studies from Python files, and configs from a run's JSON."""
 
+import ast
 import dataclasses
 import re
 import runpy
@@ -11,26 +12,22 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from vlm_jax.errors import InputError, nearest
+from vlm_jax.errors import InputError, nearest, one_of
+from vlm_jax.invocation import folder_of_presets
 from vlm_jax.settings.changes import from_json
 from vlm_jax.settings.errors import explained
 from vlm_jax.settings.groups import Group
 
 Config = TypeVar("Config", bound=Group)
 Made = TypeVar("Made")
-PRESETS = Path("configs")
 
 
 def load_preset(path: Path, tasks: Mapping[str, type[Config]]) -> Config:
     """The config that `get_config()` of a Python file returns, or a run's `config.json` holds.
 
-    A group of it that comes from `model_construct()` may lack required settings.
+    `path` may be the name of a preset. A group of it that comes from `model_construct()` may lack required settings.
     """
-    if not path.is_file():
-        folder = path.parent if path.parent != Path() else PRESETS
-        presets = presets_in(folder)
-        hint = nearest(str(folder / path.with_suffix(".py").name), presets) if presets else "give a file in configs/"
-        raise InputError(f"no config file {str(path)!r}; {hint}")
+    path = preset_file(path, folder_of_presets(), what="config")
     if path.suffix == ".json":
         try:
             return from_json(path.read_text(encoding="utf-8"), tasks)
@@ -91,6 +88,24 @@ def _refuse_keyword(path: Path, error: TypeError, kinds: tuple[type, ...]) -> No
             raise InputError(f"{path}: {unknown[1]} has no setting {unknown[2]!r}; {hint}") from None
 
 
+def preset_file(path: Path, folder: Path, *, what: str) -> Path:
+    """The file that a path means, or the name of a preset in `folder`; `InputError` names the nearest."""
+    named = folder / path.with_suffix(".py")
+    if path.is_file() or (path.suffix == "" and named.is_file()):
+        return path if path.is_file() else named
+    if path.parent == Path() and path.suffix == "":
+        raise InputError(f"no {what} {str(path)!r}; {nearest(str(path), presets_in(folder))}")
+    beside = [str(path.parent / f"{name}.py") for name in presets_in(path.parent)]
+    hint = nearest(str(path), beside) if beside else f"give a file or {one_of(presets_in(folder))}"
+    raise InputError(f"no {what} file {str(path)!r}; {hint}")
+
+
+def descriptions(folder: Path) -> dict[str, str]:
+    """The first line that each preset in a folder says of itself, by its name; none of them is run."""
+    files = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in presets_in(folder)}
+    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in files.items()}
+
+
 def presets_in(folder: Path) -> list[str]:
-    """The Python files of a folder, sorted."""
-    return sorted(str(entry) for entry in folder.glob("[!_]*.py")) if folder.is_dir() else []
+    """The names of the presets in a folder, sorted."""
+    return sorted(entry.stem for entry in folder.glob("[!_]*.py"))

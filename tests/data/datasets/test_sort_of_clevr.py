@@ -9,18 +9,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlm_jax.data.datasets import sort_of_clevr
 from vlm_jax.data.datasets.sort_of_clevr import SortOfClevr
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import tenth
 from vlm_jax.scenes.sort_of_clevr import COLOURS, NON_RELATIONAL, RELATIONAL, Scene, paint, sample_scene
 
 SPLITS = ("train", "validation", "test")
+FEW = {"train": 300, "test": 200}
 
 
-@pytest.fixture(scope="session")
-def clevr(data_directory):
-    data = SortOfClevr(directory=data_directory)
+def examples(directory, **settings):
+    data = SortOfClevr(directory=directory, **settings)
     return {split: list(open_split(data, split)) for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def clevr(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sort_of_clevr, "NUM_IMAGES", FEW)
+        return examples(tmp_path_factory.mktemp("few"))
 
 
 def pixels(example):
@@ -58,9 +66,17 @@ def expected(example, question):
     return shape[this]
 
 
-def test_the_published_sizes(clevr):
+@pytest.mark.slow
+def test_the_published_sizes(data_directory):
+    clevr = examples(data_directory)
     assert len(clevr["train"]) + len(clevr["validation"]) == 9_800 and len(clevr["test"]) == 200
     assert 880 < len(clevr["validation"]) < 1_080
+    check_every_image_once(clevr)
+
+
+def test_every_image_has_its_questions(clevr):
+    assert sort_of_clevr.NUM_IMAGES == {"train": 9_800, "test": 200}
+    assert len(clevr["train"]) + len(clevr["validation"]) == FEW["train"] and len(clevr["test"]) == FEW["test"]
     for example in itertools.chain(*clevr.values()):
         assert Counter(question.kind for question in example.texts) == {"relational": 10, "non_relational": 10}
         assert len({question.text_id for question in example.texts}) == 20
@@ -86,10 +102,14 @@ def test_every_wording_occurs_with_every_colour(clevr):
 
 
 def test_no_image_is_in_two_splits(clevr):
+    check_every_image_once(clevr)
+
+
+def check_every_image_once(clevr):
     shown = {split: {pixels(example).tobytes() for example in examples} for split, examples in clevr.items()}
     for split, other in itertools.combinations(SPLITS, 2):
         assert not shown[split] & shown[other]
-    assert sum(map(len, shown.values())) == 10_000
+    assert sum(map(len, shown.values())) == sum(map(len, clevr.values()))
     assert all(tenth(example.image_id) == 0 for example in clevr["validation"])
 
 
@@ -112,14 +132,14 @@ def test_shapes_do_not_overlap():
 
 
 def test_one_seed_gives_the_same_bits_and_another_other_images(clevr, tmp_path, monkeypatch):
-    monkeypatch.setattr("vlm_jax.data.datasets.sort_of_clevr.NUM_IMAGES", {"train": 30, "test": 5})
+    monkeypatch.setattr(sort_of_clevr, "NUM_IMAGES", {"train": 30, "test": 5})
 
     def generate(name, seed):
-        data = SortOfClevr(directory=tmp_path / name, seed=seed)
-        return {example.image_id: example for split in SPLITS for example in open_split(data, split)}
+        listed = itertools.chain(*examples(tmp_path / name, seed=seed).values())
+        return {example.image_id: example for example in listed}
 
     again, other = generate("again", 0), generate("other", 7)
-    examples_by_id = {example.image_id: example for examples in clevr.values() for example in examples}
+    examples_by_id = {example.image_id: example for example in itertools.chain(*clevr.values())}
     assert all(examples_by_id[image_id] == example for image_id, example in again.items())
     assert len(again) == len(other) == 35
     assert not {example.image for example in again.values()} & {example.image for example in other.values()}
