@@ -25,7 +25,7 @@ from vlm_jax.run_folder import RunFolder
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.setup import load_trained, make_encoder, make_task
-from vlm_jax.training.state import create_state
+from vlm_jax.training.step import create_state
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS, HALF = 160, 80

@@ -19,8 +19,7 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.vqa import batch_sums
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from vlm_jax.training.state import create_state
-from vlm_jax.training.step import example_keys, make_step, micro_batches
+from vlm_jax.training.step import create_state, example_keys, make_step, micro_batches
 from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
 
