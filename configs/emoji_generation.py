@@ -1,12 +1,12 @@
-"""Emoji from their names: real drawings, few of them.
+"""Emoji from their names, learned from few images.
 
-Question: what does a model draw for names that it learned, and for names that it never saw?
+Question: what does a model generate for names that it learned, and for names that it never saw?
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI
     then python -m experiments.train configs/emoji_generation.py --data.images EMOJI
 Time: 24 minutes on one busy core, both together. Colours and kinds follow the name; docs/results.md has sheets.
-docs/captioning.md says how to get the drawings; with --features ports/efficientnet_lite0.safetensors
-(ported as it says there, --features-sha256
-00f3dca275c189aaeb4da221cf3e1cd484ce20596a3c4b1f2db56f7b2140ae01) the result has the distance to real drawings.
+docs/captioning.md says how to get the images; with --features ports/efficientnet_lite0.safetensors
+(converted as it says there, --features-sha256
+00f3dca275c189aaeb4da221cf3e1cd484ce20596a3c4b1f2db56f7b2140ae01) the result has the distance to real emoji.
 """
 
 from pathlib import Path

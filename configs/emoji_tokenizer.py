@@ -1,8 +1,8 @@
 """The image tokenizer of emoji_generation: an emoji as 64 image tokens, and back.
 
-Question: how much of a drawing that was never seen do 8 x 8 codes of 1,000 keep, learned from 1,523 drawings?
+Question: how much of a new emoji do 8 x 8 image tokens of 1,000 keep, learned from 1,523 images?
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI
-docs/captioning.md says how to get the drawings.
+docs/captioning.md says how to get the images.
 """
 
 from vlm_jax.config.image_tokenizer import ImageTokenizer, NoisyImageTokenizer

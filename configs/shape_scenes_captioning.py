@@ -2,7 +2,7 @@
 
 Question: does a prefix language model say only what is true, also of colours on shapes that it never saw together?
 Command: python -m experiments.train configs/shape_scenes_captioning.py
-Time: 13 minutes on two cores. 96.6 % of the captions wholly true, 99.6 % of the things named.
+Time: 13 minutes on two cores. 96.6 % of the captions wholly true, 99.6 % of the objects named.
 """
 
 from vlm_jax.config.captioning import Captioning, Model

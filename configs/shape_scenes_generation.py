@@ -1,11 +1,9 @@
 """Text to image: scenes of one or two shapes, from their complete caption.
 
-Question: are things, their number and how they stand drawn as asked, also in combinations that were never seen?
-Command: python -m experiments.train configs/shape_scenes_tokenizer.py
-    then python -m experiments.train configs/shape_scenes_generation.py
-Time: 37 minutes on two cores, and 10 for the 2,000 images of its scores. 93 % of the things asked for are drawn, 98 %
-of the numbers and 84 % of the relations are right; by a judge's choice of four 97.5, 98.6 and 95.4 % of prompts
-that were never seen (docs/results.md).
+Question: are objects, their number and their relation right, also in combinations that were never seen?
+Command: train configs/shape_scenes_tokenizer.py, then python -m experiments.train configs/shape_scenes_generation.py
+Time: 37 minutes on two cores, 10 more for 2,000 images. 93 % of objects, 98 % of numbers, 84 % of relations are right;
+with a reranker's choice of four 97.5, 98.6 and 95.4 % on new prompts (docs/results.md).
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Your own images and questions, a line of JSON each.
 
-Question: does a small model learn to look at your images, or only what is asked and answered most?
+Question: does a small model learn to look at your images, or only learn the most common answers?
 Command: python -m experiments.train configs/vqa_jsonl.py --data.images FOLDER --data.train FILE
 Look first: python -m experiments.inspect_data configs/vqa_jsonl.py, with the same options
 Time: 4 minutes on two busy cores for 1,600 questions of VQA-RAD. Accuracy: 40 %, 38 % without the image.

@@ -68,8 +68,7 @@ class Own(Side):
 
         from vlm_jax.training.optimizer import make_optimizer
         from vlm_jax.training.parallel import METHODS, choose_devices
-        from vlm_jax.training.state import create_state
-        from vlm_jax.training.step import make_step
+        from vlm_jax.training.step import create_state, make_step
         from vlm_jax.types import Batch
 
         parallel = METHODS["jit"](choose_devices(config))

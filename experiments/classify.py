@@ -1,7 +1,7 @@
-"""What a ported CNN sees: `python -m experiments.classify SOURCE --image cat.jpg --classes names.json`.
+"""Name what is in images: `python -m experiments.classify SOURCE --image cat.jpg --classes names.json`.
 
 SOURCE is a CNN with its classifier, as `port_weights` takes it. The five likeliest classes of each image are printed;
-`--output sheet.png` draws them beside the images.
+`--output contact_sheet.png` shows them beside the images.
 """
 
 import json
@@ -19,7 +19,7 @@ TOP, BATCH = 5, 16
 
 
 class Classify(Group):
-    """Name what is in images, with the five likeliest classes of a ported CNN."""
+    """Name what is in images, with the five likeliest classes of a converted CNN."""
 
     source: Annotated[str, POSITIONAL]
     """The CNN: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
             print(f"{path}: {', '.join(guesses)}")
             items.append(Card(image, ", ".join(guesses[1:]), labels[0], float(probabilities[0]), (), None))
     if options.output:
-        title = f"{architecture.model.name}, ported from {Path(options.source).name}: likeliest class and runners-up"
+        title = f"{architecture.model.name}, converted from {Path(options.source).name}: likeliest class and runners-up"
         plot_contact_sheet(items, options.output, title=title)
     return 0
 

@@ -1,6 +1,6 @@
 """Score a trained model: `python -m experiments.evaluate runs/quickstart`.
 
-The test split is scored once, when training ends; asked again, this shows that result. Other splits can be scored at
+The test split is scored once, when training ends; this shows that result. Other splits can be scored at
 any time, with any checkpoint: choose by them, not by the test.
 """
 

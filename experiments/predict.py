@@ -1,7 +1,7 @@
-"""Ask a trained model: `python -m experiments.predict runs/quickstart --image cat.png --question "what colour is it?"`.
+"""Use a trained model: `python -m experiments.predict runs/quickstart --image cat.png --question "what colour is it?"`.
 
-Every question is asked about every image. A captioning run takes images alone: `--image photos/ --decoding.kind beam`.
-An image generation run takes prompts: `--prompt "a small red circle left of a blue square" --output sheet.png`.
+Every question is answered about every image. A captioning run takes images: `--image photos/ --decoding.kind beam`.
+An image generation run takes prompts: `--prompt "a small red circle left of a blue square" --output contact_sheet.png`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Emoji drawings from npm's packages: `python -m experiments.prepare_emoji node_modules --output emoji`."""
+"""Emoji from npm's packages: `python -m experiments.prepare_emoji node_modules --output emoji`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from vlm_jax.settings.groups import POSITIONAL, Group
 
 
 class PrepareEmoji(Group):
-    """Make the folder that the data set `emoji` reads: every named drawing of Noto's, and Fluent's of the same.
+    """Make the folder that the data set `emoji` reads: every named emoji of Noto's, and Fluent's of the same.
 
     First: npm install emojibase-data emoji-datasource-google @lobehub/fluent-emoji-3d
     """
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.data.user_files.emoji_packages import prepare_emoji
 
     counts = prepare_emoji(arguments.packages, arguments.output)
-    print(f"{arguments.output}: {', '.join(f'{count:,} drawings in {hand}/' for hand, count in counts.items())}")
+    print(f"{arguments.output}: {', '.join(f'{count:,} images in {designer}/' for designer, count in counts.items())}")
     return 0
 
 

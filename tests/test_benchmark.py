@@ -19,8 +19,7 @@ from vlm_jax.models import cnn
 from vlm_jax.models.resnet import Bottleneck
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.optimizer import make_optimizer
-from vlm_jax.training.state import create_state
-from vlm_jax.training.step import make_step
+from vlm_jax.training.step import create_state, make_step
 from vlm_jax.types import Batch
 
 torch = pytest.importorskip("torch")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vlm_jax.command_line import parse_train, run_command
+from experiments.train import parse_train
+from vlm_jax.command_line import run_command
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import to_json, with_changes

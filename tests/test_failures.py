@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from experiments import ablate, evaluate, report, train
-from vlm_jax.command_line import parse_train, run_command
+from experiments.train import parse_train
+from vlm_jax.command_line import run_command
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError, MachineError
 from vlm_jax.failures import explained

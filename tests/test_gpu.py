@@ -12,8 +12,7 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.vqa import batch_sums
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS
-from vlm_jax.training.state import create_state
-from vlm_jax.training.step import make_step
+from vlm_jax.training.step import create_state, make_step
 from vlm_jax.types import Batch
 
 

@@ -1,6 +1,7 @@
 """Files that installed Python packages carry: `package:NAME/folder`."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 from vlm_jax.errors import InputError
@@ -21,10 +22,6 @@ def in_package(name: str) -> Path:
     if not roots:
         raise InputError(f"{name!r} needs the Python package {package!r}, which is not installed; pip install it")
     path = Path(roots[0]) / inside
-    try:
-        exists = path.exists()
-    except OSError:  # too long a name
-        exists = False
-    if not exists:
+    if not os.access(path, os.F_OK):  # also where the name is too long
         raise InputError(f"the package {package!r} holds no {inside!r}")
     return path

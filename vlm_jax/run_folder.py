@@ -100,8 +100,8 @@ class RunFolder:
     def unseal(self, *names: str) -> None:
         """List files no longer: what they say is about to be no more."""
         listed = self.manifest() or {}
-        if any(name in listed for name in names):
-            remaining = {name: entry for name, entry in listed.items() if name not in names}
+        remaining = {name: entry for name, entry in listed.items() if name not in names}
+        if len(remaining) < len(listed):
             write_manifest(self.path / MANIFEST, {"files": remaining})
 
     def made_with(self) -> dict[str, Json]:

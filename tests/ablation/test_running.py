@@ -142,7 +142,7 @@ def test_a_run_is_known_by_its_config_whatever_it_is_called(command, folder):
     (folder.path / "runs" / "old" / "config.json").write_text('{"gone": 1}')
     renamed = [Run("another", run(0).config), Run("new", run(1).config)]
     assert [entry.name for entry in folder.known(renamed)] == ["seed=0", "new"]
-    assert run(0).config in folder.finished() and run(1).config not in folder.finished()
+    assert folder.finished()(run(0).config) and not folder.finished()(run(1).config)
     (reason,) = folder.unreadable()
     assert "old/config.json cannot be used: " in reason
 
@@ -182,7 +182,7 @@ def test_a_run_is_known_when_its_data_has_moved_and_its_threads_are_others(folde
     shutil.rmtree(tmp_path / "here")
     moved = own(tmp_path / "there", threads=1)
     assert [run.name for run in folder.known([Run("requested", moved)])] == ["one"]
-    assert moved in folder.finished()
+    assert folder.finished()(moved)
     table = Table("", "", "steps", (), (Planned("", (), moved, ""),))
     assert folder.seeds([table]) == {0}
 
@@ -190,14 +190,14 @@ def test_a_run_is_known_when_its_data_has_moved_and_its_threads_are_others(folde
 def test_a_run_on_other_data_or_on_data_of_which_nothing_is_known_is_another(folder, own, tmp_path):
     finish(folder, "one", own(tmp_path / "here"))
     for other in (own(tmp_path / "changed", answer="no"), with_changes(own(tmp_path / "there"), {"seed": 1})):
-        assert other not in folder.finished() and folder.known([Run("requested", other)])[0].name == "requested"
+        assert not folder.finished()(other) and folder.known([Run("requested", other)])[0].name == "requested"
     gone = own(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
-    assert gone not in folder.finished(), "nobody can look"
+    assert not folder.finished()(gone), "nobody can look"
     bare = StudyFolder(tmp_path / "bare")
     finish(bare, "one", own(tmp_path / "here"), digests=False)
-    assert own(tmp_path / "there") not in bare.finished() and own(tmp_path / "here") in bare.finished()
-    assert own(tmp_path / "here", threads=7) in bare.finished()
+    assert not bare.finished()(own(tmp_path / "there")) and bare.finished()(own(tmp_path / "here"))
+    assert bare.finished()(own(tmp_path / "here", threads=7))
 
 
 def test_a_run_of_the_very_same_config_comes_first(folder, own, tmp_path):

@@ -48,7 +48,11 @@ def configs(tmp_path, pytestconfig, data_directory):
 
 def tables(configs, *, seeds=(0,), finished=(), **comparison):
     settings = {"title": "one", "base": TINY, "variants": vary(FUSIONS), **comparison}
-    return resolve(Study("?", (Comparison(**settings),), seeds), configs / "ablations" / "study.py", finished)
+    return resolve(
+        Study("?", (Comparison(**settings),), seeds),
+        configs / "ablations" / "study.py",
+        lambda config: config in finished,
+    )
 
 
 def test_vary_changes_one_setting_at_a_time():

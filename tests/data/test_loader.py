@@ -13,7 +13,7 @@ import pytest
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.data.images import decode_image, normalise, resize_image
-from vlm_jax.data.loader import ReadAhead, Shard, TrainLoader, evaluation_batches
+from vlm_jax.data.loader import EvaluationBatches, ReadAhead, Shard, TrainLoader
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.types import Example, Text
@@ -196,7 +196,7 @@ def test_a_damaged_image_is_named_by_both_loaders(make, splits, encoder):
     with pytest.raises(InputError, match=name):
         take(make(examples), 2)
     with pytest.raises(InputError, match=name):
-        list(evaluation_batches(examples, encoder(), batch_images=8))
+        list(EvaluationBatches(examples, encoder(), batch_images=8))
 
 
 def triples(loaded_batches, examples, answers):
@@ -213,7 +213,7 @@ def triples(loaded_batches, examples, answers):
 @pytest.mark.parametrize("batch_images", [1, 7, 64])
 def test_evaluation_has_every_question_once_in_order(splits, encoder, batch_images):
     examples, encode = splits["validation"][:30], encoder(texts_per_image=4)
-    batches = evaluation_batches(examples, encode, batch_images=batch_images)
+    batches = EvaluationBatches(examples, encode, batch_images=batch_images)
     for _ in range(2):  # can be run again
         loaded = list(batches)
         text_ids = [name for loaded_batch in loaded for row in loaded_batch.text_ids for name in row if name]
@@ -230,7 +230,7 @@ def test_evaluation_has_every_question_once_in_order(splits, encoder, batch_imag
 def test_evaluation_shows_the_right_image_unaugmented(splits, encoder):
     examples, encode = splits["validation"][:9], encoder(texts_per_image=3)
     home = {question.text_id: example for example in examples for question in example.texts}
-    for loaded in evaluation_batches(examples, encode, batch_images=4):
+    for loaded in EvaluationBatches(examples, encode, batch_images=4):
         for image, row in zip(loaded.batch.image, loaded.text_ids, strict=True):
             if row[0]:
                 pixels = decode_image(home[row[0]].image, max_pixels=10**6)
@@ -240,21 +240,21 @@ def test_evaluation_shows_the_right_image_unaugmented(splits, encoder):
 def test_the_number_of_slots_does_not_change_the_questions(splits, encoder):
     examples = splits["validation"][:40]
     seen = [
-        triples(evaluation_batches(examples, encode, batch_images=16), examples, encode.answers)
+        triples(EvaluationBatches(examples, encode, batch_images=16), examples, encode.answers)
         for encode in (encoder(texts_per_image=k) for k in (1, 3, 10, 25))
     ]
     assert seen[0] == seen[1] == seen[2] == seen[3] and max(seen[0].values()) == 1
 
 
 def test_the_last_batch_is_filled_with_weight_zero(splits, encoder):
-    *_, last = evaluation_batches(splits["validation"][:10], encoder(texts_per_image=25), batch_images=8)
+    *_, last = EvaluationBatches(splits["validation"][:10], encoder(texts_per_image=25), batch_images=8)
     np.testing.assert_array_equal(last.batch.weight.sum(1) > 0, [True] * 2 + [False] * 6)
     assert (last.batch.answer_weights[2:] == 0).all() and last.text_ids[2:] == [[""] * 25] * 6
 
 
 def test_abandoned_evaluation_leaves_no_thread(splits, encoder):
     before = threading.active_count()
-    iterator = iter(evaluation_batches(splits["validation"], encoder(), batch_images=2))
+    iterator = iter(EvaluationBatches(splits["validation"], encoder(), batch_images=2))
     next(iterator)
     iterator.close()
     deadline = time.monotonic() + 5
@@ -272,7 +272,7 @@ def test_several_answers_become_shares(splits, encoder):
     )
     examples = [Example("x", splits["test"][0].image, questions)]
     encode = encoder(texts_per_image=4)  # made for one answer a question: evaluation makes room for this split's
-    (loaded,) = evaluation_batches(examples, encode, batch_images=1)
+    (loaded,) = EvaluationBatches(examples, encode, batch_images=1)
     np.testing.assert_allclose(loaded.batch.answer_weights[0], [[0.5, 0.3, 0], [0] * 3, [0] * 3, [0] * 3], atol=1e-6)
     assert loaded.batch.answers[0, 0].tolist() == [encode.answers.index("yes"), encode.answers.index("no"), 0]
     np.testing.assert_array_equal(loaded.batch.weight[0], [1, 1, 1, 0])
@@ -285,7 +285,7 @@ def test_image_tokens_come_instead_of_pixels(splits, encoder):
     examples = [
         Example(str(n), b"no image", (Text(str(n), "what?"),), image_tokens=row) for n, row in enumerate(tokens)
     ]
-    (loaded,) = evaluation_batches(examples, encoder(answers=None), batch_images=4)
+    (loaded,) = EvaluationBatches(examples, encoder(answers=None), batch_images=4)
     np.testing.assert_array_equal(loaded.batch.image_tokens, [*tokens, np.zeros((2, 3))])
     assert loaded.batch.image is None and loaded.batch.image_tokens.dtype == np.int32
 

@@ -1,12 +1,11 @@
 """CIDEr-D of pairs against the formula, pair by pair."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.metrics.cider_formula import cider, rarity_in
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import cider_d_per_item
 from vlm_jax.metrics.cider_pairs import CiderPairs
@@ -15,32 +14,10 @@ CAPTIONS = st.lists(st.sampled_from("abcd"), max_size=9).map(" ".join)
 ITEMS = st.lists(st.lists(CAPTIONS, min_size=1, max_size=3), min_size=1, max_size=5)
 
 
-def ngrams(caption):
-    words = caption.split()
-    return Counter(tuple(words[i : i + n]) for n in range(1, 5) for i in range(len(words) - n + 1))
-
-
-def cosine_sum(hypothesis, reference, rarity):
-    """Clipped cosines of the four orders, and the penalty on lengths, word by word as cider_scorer.py has it."""
-    ours, theirs = ngrams(hypothesis), ngrams(reference)
-    total = 0.0
-    for order in range(1, 5):
-        first, second = ({g: c * rarity(g) for g, c in counts.items() if len(g) == order} for counts in (ours, theirs))
-        norms = np.sqrt(sum(v * v for v in first.values())) * np.sqrt(sum(v * v for v in second.values()))
-        product = sum(min(v, second[g]) * second[g] for g, v in first.items() if g in second)
-        total += product / norms if norms else 0.0
-    return total * np.exp(-((len(hypothesis.split()) - len(reference.split())) ** 2) / 72)
-
-
 def brute_force(hypotheses, items):
     """Each hypothesis with each item, in the corpus of all items."""
-    seen = Counter(ngram for item in items for ngram in {g for reference in item for g in ngrams(reference)})
-
-    def rarity(ngram):
-        return np.log(len(items) / seen[ngram]) if ngram in seen else np.log(len(items))
-
-    scores = [[np.mean([cosine_sum(h, r, rarity) for r in item]) for item in items] for h in hypotheses]
-    return 10 / 4 * np.array(scores)
+    rarity = rarity_in(items)
+    return np.array([[cider(hypothesis, item, rarity) for item in items] for hypothesis in hypotheses])
 
 
 def of_items(hypotheses, items):

@@ -153,11 +153,3 @@ def test_other_json_is_refused_in_one_line(text):
         from_json(text)
     assert BAD[text] in str(error.value)
     assert "\n" not in str(error.value) and len(str(error.value)) < 250
-
-
-@pytest.mark.parametrize(
-    "sampling", [Sampling(size=100), Sampling(fewest=0), Sampling(most=7), Sampling(fewest=3, most=2)]
-)
-def test_what_cannot_be_sampled_is_refused(sampling):
-    with pytest.raises(InputError, match=r"multiple of 64|1 to 6 objects"):
-        sample_scene(np.random.default_rng(0), sampling)

@@ -2,13 +2,12 @@
 
 import gzip
 import json
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vlm_jax.metrics import captions
+from tests.metrics.cider_formula import cider, rarity_in
 from vlm_jax.metrics.captions import cider_d
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.scenes.language import caption, free_captions
@@ -109,26 +108,16 @@ def test_the_consensus_is_the_caption_most_like_the_others(coco):
     known = coco[:30]
     nearest = np.random.default_rng(0).permutation(30).reshape(6, 5)
     words, texts = words_of(known), texts_of(known)
-    mean, expected = scorer(words), []
+    rarity, expected = rarity_in(words), []
     for row in nearest:
         raw, cut = ([caption for image in row for caption in item[image]] for item in (texts, words))
-        means = [mean(one, cut[:place] + cut[place + 1 :]) for place, one in enumerate(cut)]
+        means = [cider(caption, cut[:place] + cut[place + 1 :], rarity) for place, caption in enumerate(cut)]
         expected.append(raw[int(np.argmax(np.round(means, 9)))])
     assert consensus_captions(known, nearest) == expected
     assert nearest_captions(known, nearest) == {
         "nearest_image": [texts[row[0]][0] for row in nearest],
         "nearest_consensus": expected,
     }
-
-
-def scorer(corpus):
-    """CIDEr-D of a hypothesis with references outside the corpus that decides what is rare."""
-    having = Counter(
-        ngram for item in corpus for ngram in {ngram for reference in item for ngram in captions._ngrams(reference)}
-    )
-    rarity = {ngram: np.log(len(corpus) / count) for ngram, count in having.items()}
-    vector = captions._Vectors(rarity, np.log(len(corpus)))
-    return lambda hypothesis, references: captions._cider(hypothesis, references, vector)
 
 
 def test_the_consensus_of_one_caption_is_itself():

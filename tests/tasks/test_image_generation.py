@@ -34,9 +34,8 @@ from vlm_jax.tasks.image_token_loss import token_losses
 from vlm_jax.tasks.image_tokenizer import ENCODE, ImageTokenization, Reconstructed
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer
 from vlm_jax.training import loop
-from vlm_jax.training.loop import Trainer
+from vlm_jax.training.loop import Interrupted, Trainer
 from vlm_jax.training.setup import load_trained, make_encoder
-from vlm_jax.training.stops import Interrupted
 from vlm_jax.types import Example
 
 

@@ -22,7 +22,7 @@ from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.training import checkpoint_manifest
 from vlm_jax.training.checkpoint import Checkpoints
-from vlm_jax.training.state import TrainState, create_state
+from vlm_jax.training.step import TrainState, create_state
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = VQA(name="saved")

@@ -28,7 +28,7 @@ from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.loop import Trainer
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.setup import make_encoder, make_task
-from vlm_jax.training.state import create_state
+from vlm_jax.training.step import create_state
 from vlm_jax.trees import flatten
 
 SPLITS = {"train": range(8), "validation": range(8, 12), "test": range(12, 16)}

@@ -37,8 +37,7 @@ from vlm_jax.tasks import task_class
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, save_tokenizer
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
-from vlm_jax.training.state import create_state
-from vlm_jax.training.step import make_step
+from vlm_jax.training.step import create_state, make_step
 from vlm_jax.types import Batch
 
 ROOT = Path(__file__).parent.parent.parent

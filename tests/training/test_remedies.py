@@ -8,9 +8,9 @@ import re
 import jax
 import pytest
 
+from experiments.train import parse_train
 from tests.weights import fixtures, own
 from tests.weights.own import config, fresh
-from vlm_jax.command_line import parse_train
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import to_json, with_changes

@@ -19,8 +19,7 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.vqa import batch_sums
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from vlm_jax.training.state import create_state
-from vlm_jax.training.step import example_keys, make_step, micro_batches
+from vlm_jax.training.step import create_state, example_keys, make_step, micro_batches
 from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
 
@@ -59,11 +58,15 @@ def loss_sums(params, batch, keys):
 
 
 @functools.cache
+def fresh():
+    batch = make_batch()
+    return jax.jit(MODEL.init)(jax.random.key(0), batch.image, batch.input_ids, batch.text_mask)["params"]
+
+
+@functools.cache
 def start(config):
     """A state and the compiled step, shared by the tests of one config."""
-    batch = make_batch()
-    inputs = (batch.image, batch.input_ids, batch.text_mask)
-    params = jax.jit(MODEL.init)(jax.random.key(0), *inputs)["params"]
+    params = fresh()
     optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
     state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
     return state, jax.jit(make_step(config, loss_sums, optimizer, params))

@@ -20,7 +20,7 @@ from vlm_jax.run_folder import SETUP, RunFolder
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.training.checkpoint import Checkpoints
 from vlm_jax.training.optimizer import make_optimizer
-from vlm_jax.training.state import create_state
+from vlm_jax.training.step import create_state
 from vlm_jax.trees import flatten, unflatten
 
 WORDS = (

@@ -15,8 +15,8 @@ from vlm_jax.run_folder import open_run
 from vlm_jax.training.acceptance import accept
 from vlm_jax.training.pretrained import open_pretrained, text_side_of_run
 from vlm_jax.weights.export import export
+from vlm_jax.weights.family import labels_of
 from vlm_jax.weights.import_folder import read, read_import, write_import
-from vlm_jax.weights.labels import labels_of
 from vlm_jax.weights.preprocessor import read_preprocessor
 from vlm_jax.weights.sentences import LEGACY, MODES, pooled, sentence_settings
 from vlm_jax.weights.settings_files import read_settings_files, write_settings_files

@@ -11,7 +11,7 @@ from vlm_jax.ablation.run_identity import Training, training
 from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.statistics import pooled_std, seeds_needed
 from vlm_jax.ablation.study import Planned, Run, Table
-from vlm_jax.ablation.wording import is_share
+from vlm_jax.ablation.wording import MISSING, is_share, mebibytes
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
@@ -40,64 +40,47 @@ def plan(
 
     Memory and time of runs to do come from two steps of each variant with its first seed, one at a time.
     `measure` takes them, by default `probe` on a job's share of the cores. Finished runs report what they took. Runs
-    that failed are
-    to do with `retry`. Those that train as another one does are left to be scored (`run_identity`).
+    that failed are to do with `retry`. Those that train as another one does are left to be scored (`run_identity`).
     """
-    measure = measure or partial(probe, jobs=jobs)
-    same: dict[Config, Probe | str] = {}
+    measure, cores = measure or partial(probe, jobs=jobs), len(os.sched_getaffinity(0)) // jobs
+    measured: dict[Config, Probe] = {}
     shared: set[Training | None] = set()
-    lines, seconds = [("run", "state", "parameters", "FLOPs a step", "memory", "time")], []
+    problems, seconds = [], []
+    rows = [("run", "state", "parameters", "FLOPs a step", "memory", "time")]
     for run in runs:
-        variant = with_changes(run.config, {"seed": runs[0].config.seed})
-        state = "finished" if folder.run(run).finished else "failed" if folder.error(run) else "to do"
+        variant, run_folder = with_changes(run.config, {"seed": runs[0].config.seed}), folder.run(run)
+        state = "finished" if run_folder.finished else "failed" if folder.error(run) else "to do"
         todo = state == "to do" or (state == "failed" and retry)
-        if todo and variant not in same:
+        if todo and variant not in measured:
+            measured[variant] = Probe()
             try:
-                same[variant] = measure(variant)
+                measured[variant] = measure(variant)
             except InputError as error:
-                same[variant] = f"{run.name}: {error}"
-        probed, counted = same.get(variant, ""), cost(variant)
-        estimate = Probe(None, None, None, None) if isinstance(probed, str) else probed
-        if todo and not folder.run(run).path.exists():  # one that has begun goes on by itself
-            alike = training(run.config)
-            if alike in shared or folder.trained_alike(run.config, cores=len(os.sched_getaffinity(0)) // jobs):
-                estimate = _scored_alone(estimate, run.config)
-                state = "to score" if state == "to do" else state
+                problems.append(f"{run.name}: {error}")
+        estimate, alike = measured.get(variant, Probe()), training(run.config)
+        begun = run_folder.path.exists()  # goes on by itself
+        if todo and not begun and (alike in shared or folder.trained_alike(run.config, cores=cores)):
+            estimate = _scored_alone(estimate, run.config)
+            state = "to score" if state == "to do" else state
         if todo:
-            shared |= {training(run.config)} - {None}
+            shared |= {alike} - {None}
+            seconds.append(estimate.total_seconds)
         if state == "finished":
-            took = folder.run(run).result()
-            estimate = estimate._replace(
-                total_seconds=took.get("wall_seconds"), peak_memory=took.get("peak_memory_bytes")
-            )
-        seconds += [estimate.total_seconds] * todo
-        lines.append(
-            (
-                run.name,
-                state,
-                *(f"{value:,}" for value in counted),
-                "missing" if estimate.peak_memory is None else f"{estimate.peak_memory / 2**20:,.0f} MiB",
-                "missing" if estimate.total_seconds is None else duration(estimate.total_seconds),
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        "  ".join(
-            f"{entry:{'<' if place < 2 else '>'}{width}s}"
-            for place, (entry, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
+            took = run_folder.result()
+            estimate = Probe(total_seconds=took.get("wall_seconds"), peak_memory=took.get("peak_memory_bytes"))
+        time = MISSING if estimate.total_seconds is None else duration(estimate.total_seconds)
+        rows.append((run.name, state, *(f"{n:,}" for n in cost(variant)), mebibytes(estimate.peak_memory), time))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    justified = ([*map(str.ljust, row[:2], widths), *map(str.rjust, row[2:], widths[2:])] for row in rows)
+    text = list(map("  ".join, justified))
     for table in tables:
         changed = [f"{variant.label}: {variant.chosen}" for variant in table.variants if variant.chosen]
         if changed:
             text.append(f"{table.title}, {table.match} matched: {'; '.join(changed)}")
-    text += [probed for probed in same.values() if isinstance(probed, str)]
-    known = [value for value in seconds if value is not None]
-    unknown = len(seconds) - len(known)
+    unknown = seconds.count(None)
     least, rest = ("at least ", f", of {unknown} nobody knows") if unknown else ("", "")
-    took = f"{least}{duration(sum(known) / jobs)} with {jobs} at a time (if that slows none){rest}"
-    return "\n".join([*text, f"{len(seconds)} runs to do, {took}"])
+    took = f"{least}{duration(sum(filter(None, seconds)) / jobs)} with {jobs} at a time (if that slows none){rest}"
+    return "\n".join([*text, *problems, f"{len(seconds)} runs to do, {took}"])
 
 
 def _scored_alone(estimate: Probe, config: Config) -> Probe:
@@ -141,9 +124,7 @@ def power(tables: Sequence[Table], runs: Sequence[Run], folder: StudyFolder, siz
                 f"({comparisons} comparisons at once){note}"
             )
     if not lines:
-        raise InputError(
-            f"{folder.path} has no variant with two finished runs, by which seeds could differ; run it first"
-        )
+        raise InputError(f"{folder.path} has no variant with two finished runs, so no spread of seeds; run it first")
     return "\n".join(lines)
 
 

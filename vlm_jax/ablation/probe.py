@@ -24,11 +24,11 @@ TEST_PREDICTIONS = 3  # times that the test split is predicted: as it is, withou
 class Probe(NamedTuple):
     """Measured on this machine; times in seconds, memory in bytes; None where it could not be."""
 
-    compile_seconds: float | None
-    step_seconds: float | None
-    total_seconds: float | None
+    compile_seconds: float | None = None
+    step_seconds: float | None = None
+    total_seconds: float | None = None
     """Of the whole run: set-up, compiling, steps, validations and scoring."""
-    peak_memory: int | None
+    peak_memory: int | None = None
 
 
 def probe(config: Config, jobs: int = 1) -> Probe:

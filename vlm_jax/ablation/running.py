@@ -69,17 +69,18 @@ class StudyFolder:
 
     def seeds(self, tables: Iterable[Table]) -> set[int]:
         """The seeds that variants of these comparisons have finished runs with."""
-        finished = [(folder, config) for folder, config in self._folders() if folder.finished]
         return {
             config.seed
-            for folder, config in finished
+            for folder, config in self._folders()
+            if folder.finished
             for variant in {variant.config for table in tables for variant in table.variants}
             if is_requested(folder, config, with_changes(variant, {"seed": config.seed}))
         }
 
-    def finished(self) -> "FinishedRuns":
-        """The configs of the runs that are."""
-        return FinishedRuns(tuple((folder, config) for folder, config in self._folders() if folder.finished))
+    def finished(self) -> Callable[[Config], bool]:
+        """Whether a run with this config is."""
+        runs = [(folder, config) for folder, config in self._folders() if folder.finished]
+        return lambda config: _first_of(config, runs) is not None
 
     def unreadable(self) -> list[str]:
         """Why runs that are there cannot be used: they are of another version, or damaged."""
@@ -131,19 +132,8 @@ class StudyFolder:
         return self.path / "failed" / f"{run.name}.txt"
 
 
-@dataclass(frozen=True)
-class FinishedRuns:
-    """Finished runs of a study, among which a config is looked for."""
-
-    runs: tuple[tuple[RunFolder, Config], ...]
-
-    def __contains__(self, config: object) -> bool:
-        return isinstance(config, Config) and _first_of(config, self.runs) is not None
-
-
-def _first_of(requested: Config, runs: Iterable[tuple[RunFolder, Config]]) -> str | None:
+def _first_of(requested: Config, runs: Sequence[tuple[RunFolder, Config]]) -> str | None:
     """The name of the first run that is the one asked for: with its very config, or with what may change changed."""
-    runs = list(runs)
     exact = (folder.path.name for folder, config in runs if config == requested)
     moved = (folder.path.name for folder, config in runs if is_requested(folder, config, requested))
     return next(exact, None) or next(moved, None)

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -156,9 +156,7 @@ def load_study(path: Path) -> Study:
 def _check_study(study: Study, path: Path) -> None:
     for name, value, kind in (("comparisons", study.comparisons, Comparison), ("seeds", study.seeds, int)):
         if not isinstance(value, tuple) or not value or not all(isinstance(entry, kind) for entry in value):
-            raise InputError(
-                f"{path}: {name} must be a tuple of {kind.__name__}, with a comma after each, not {value!r}"
-            )
+            raise InputError(f"{path}: {name} must be a tuple of {kind.__name__}, not {value!r}")
     check_seeds(study.seeds, path)
     titles = [comparison.title for comparison in study.comparisons]
     if len(set(titles)) < len(titles):
@@ -178,7 +176,7 @@ def check_seeds(seeds: Sequence[int], path: Path) -> None:
         raise InputError(f"{path}: the seeds are {tuple(seeds)}; give at least one, none twice, from 0 to {2**32 - 1}")
 
 
-def resolve(study: Study, path: Path, finished: Container[Config] = ()) -> tuple[Table, ...]:
+def resolve(study: Study, path: Path, finished: Callable[[Config], bool] = lambda _: False) -> tuple[Table, ...]:
     """Every comparison with checked and traced configs; nothing that cannot work gets past this.
 
     What a variant starts from need not be there any more when the runs of all its seeds are `finished`.
@@ -186,7 +184,7 @@ def resolve(study: Study, path: Path, finished: Container[Config] = ()) -> tuple
     return tuple(_table(comparison, path, study.seeds, finished) for comparison in study.comparisons)
 
 
-def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: Container[Config]) -> Table:
+def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: Callable[[Config], bool]) -> Table:
     file = path.parent / comparison.base
     base = load_preset(file, TASKS)
     planned: list[Planned] = []
@@ -198,7 +196,7 @@ def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: C
                 config, chosen = matched(config, planned[0].config, comparison.match)
             cost(config)
             _check_metrics(comparison.metrics, config)
-            if any(with_changes(config, {"seed": seed}) not in finished for seed in seeds):
+            if not all(finished(with_changes(config, {"seed": seed})) for seed in seeds):
                 _check_sources(config)
         except (ValueError, TypeError) as error:  # InputError among them, and what tracing says of shapes
             raise InputError(f"{path}, {comparison.title}, {entry.label}: {error}") from None
@@ -208,9 +206,8 @@ def _table(comparison: Comparison, path: Path, seeds: Sequence[int], finished: C
             if resolved.label == other.label:
                 raise InputError(f"{path}, {comparison.title}: two variants are called {resolved.label!r}; name them")
             if resolved.config == other.config:
-                raise InputError(
-                    f"{path}, {comparison.title}: {other.label!r} and {resolved.label!r} are the same config"
-                )
+                labels = f"{other.label!r} and {resolved.label!r}"
+                raise InputError(f"{path}, {comparison.title}: {labels} are the same config")
     common = tuple(comparison.common.items())
     return Table(comparison.title, comparison.base, comparison.match, comparison.metrics, tuple(planned), common)
 

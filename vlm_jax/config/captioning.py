@@ -135,11 +135,7 @@ class Captioning(TextConfig):
         """What the model is made of."""
         fusion = self.model.fusion
         return self.model.architecture(
-            self.compute,
-            self.model.image,
-            fusion=fusion.kind,
-            attention_pattern=fusion.attention_pattern,
-            head="lm",
+            self.compute, self.model.image, fusion=fusion.kind, attention_pattern=fusion.attention_pattern, head="lm"
         )
 
 

@@ -107,11 +107,7 @@ class VQA(TextConfig):
         fusion = self.model.fusion
         head: Head = fusion.join if isinstance(fusion, Late) else fusion.head.kind
         return self.model.architecture(
-            self.compute,
-            self.model.image,
-            fusion=fusion.kind,
-            attention_pattern=fusion.attention_pattern,
-            head=head,
+            self.compute, self.model.image, fusion=fusion.kind, attention_pattern=fusion.attention_pattern, head=head
         )
 
     @property

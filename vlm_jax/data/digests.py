@@ -26,7 +26,7 @@ class SplitDigest(NamedTuple):
     images: int
     texts: int
     limit: int | None
-    """How many images were asked for at most."""
+    """The largest number of images that the split could have."""
     items: dict[str, str]
     """By image id, in order: a digest of the image, its texts and their answers."""
 

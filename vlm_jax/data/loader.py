@@ -120,22 +120,16 @@ def _with_seeds(
 
 
 class EvaluationBatches:
-    """Every question of a split exactly once and in order, in batches of one shape; can be iterated again.
+    """Every question of a split exactly once and in order, without augmentation; can be iterated again.
 
-    An image with more than K questions takes several rows; the last batch is filled with rows of weight 0.
+    An image with more than K questions takes several rows. The last batch is filled with rows of weight 0.
+    Threads prepare batches ahead of the caller.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        encode: ExampleEncoder,
-        *,
-        batch_images: int,
-        read_ahead: ReadAhead,
-    ):
+    def __init__(self, examples: Sequence[Example], encode: ExampleEncoder, *, batch_images: int, threads: int = 2):
         encode = dataclasses.replace(encode, accepted_answers=most_answers(examples))
         self._examples, self._encode = EncodedExamples(examples, encode), encode
-        self._batch_images, self._read_ahead = batch_images, read_ahead
+        self._batch_images, self._read_ahead = batch_images, ReadAhead(threads, 4)
         slots = encode.texts_per_image
         self._rows = [
             (position, range(first, min(first + slots, len(example.texts))))
@@ -161,10 +155,3 @@ class EvaluationBatches:
             yield from batches
         finally:
             batches.close()
-
-
-def evaluation_batches(
-    examples: Sequence[Example], encode: ExampleEncoder, *, batch_images: int, threads: int = 2
-) -> EvaluationBatches:
-    """Batches that hold every question of `examples` exactly once, without augmentation, read ahead in threads."""
-    return EvaluationBatches(examples, encode, batch_images=batch_images, read_ahead=ReadAhead(threads, 4))

@@ -73,8 +73,7 @@ def _write(builder: "RecordBuilder") -> None:
     quiet = contextlib.redirect_stdout(io.StringIO())  # TFDS announces a download that there is none of
     with quiet, on_interrupt(undo=remove_leftovers):
         builder.download_and_prepare(
-            file_format="array_record",
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            file_format="array_record", download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
     counts = ", ".join(f"{name} {split.num_examples:,}" for name, split in builder.info.splits.items())
     print(f"prepared {builder.name}: {counts} images", file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from vlm_jax.types import Example, Text
 
 
 class Examples(Sequence[Example]):
-    """The first `limit` examples of a prepared split, read from disk when asked for."""
+    """The first `limit` examples of a prepared split, read from disk one by one."""
 
     def __init__(
         self,
@@ -38,7 +38,13 @@ class Examples(Sequence[Example]):
 
 def _example(record: Mapping[str, object], texts: str) -> Example:
     image_id = _text(record["image_id"])
-    questions = _questions(record["questions"]) if texts == "questions" else _captions(record["captions"], image_id)
+    questions = (
+        _questions(record["questions"])
+        if texts == "questions"
+        else tuple(
+            Text(f"{image_id}#{n}", _text(caption), (), "caption") for n, caption in enumerate(record["captions"], 1)
+        )
+    )
     scene = _text(record["scene"]) if "scene" in record else None
     return Example(image_id, record["image"], questions[:1] if texts == "first_caption" else questions, scene)
 
@@ -46,10 +52,6 @@ def _example(record: Mapping[str, object], texts: str) -> Example:
 def _questions(fields: Mapping[str, Sequence[bytes | str]]) -> tuple[Text, ...]:
     rows = zip(fields["question_id"], fields["text"], fields["answers"], fields["kind"], strict=True)
     return tuple(Text(_text(i), _text(text), (_text(answer),), _text(kind)) for i, text, answer, kind in rows)
-
-
-def _captions(captions: Sequence[bytes | str], image_id: str) -> tuple[Text, ...]:
-    return tuple(Text(f"{image_id}#{n}", _text(text), (), "caption") for n, text in enumerate(captions, 1))
 
 
 def _text(value: bytes | str) -> str:

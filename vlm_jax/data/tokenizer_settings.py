@@ -105,7 +105,8 @@ def read_settings(folder: Path) -> TokenizerSettings:
     for key, choices in FIXED.items():
         if config.get(key) is not None and config[key] not in choices:
             raise InputError(f"{file} says {key} = {config[key]!r}, which is not supported; expected {choices[0]!r}")
-    roles = {role: _token(value, folder / CONFIG, role) for role, value in _roles(config, special).items()}
+    tokens = config | special  # as transformers: the map of special tokens counts before the settings
+    roles = {role: _token(tokens[role], file, role) for role in ROLES if tokens.get(role) is not None}
     _check_never_split(config.get("never_split"), {token.content for token in roles.values()}, file)
     return TokenizerSettings(
         file, bool(config), _kind(config, file), _switches(config, file), roles,
@@ -135,11 +136,6 @@ def _switches(config: dict[str, Json], file: Path) -> dict[str, bool | None]:
         if not isinstance(value, bool) and value is not None:
             raise InputError(f"{file} says {name} = {value!r}; expected true, false or null")
     return {name: value for name, value in switches.items() if value is not None or name == "strip_accents"}
-
-
-def _roles(config: dict[str, Json], special: dict[str, Json]) -> dict[str, Json]:
-    """As transformers: the map of special tokens counts before the settings."""
-    return {role: value for role in ROLES if (value := special.get(role, config.get(role))) is not None}
 
 
 def _token(value: Json, file: Path, key: str, **overrides: int | bool) -> AddedToken:

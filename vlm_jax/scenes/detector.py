@@ -1,4 +1,4 @@
-"""An image of the drawn world read back by rule: which objects are on it, and where.
+"""A rule-based detector: which objects are on an image of a scene, and where.
 
 Nothing is learned, so what is read off a generated image is no other model's opinion. An image may be somewhat
 blurred, noisy or off in its colours, as one is that an image tokenizer's decoder made.
@@ -47,9 +47,9 @@ LARGEST = 15  # half the side of a box
 
 @dataclasses.dataclass(frozen=True)
 class DetectedScene(Scene):
-    """What is seen on an image, in a scene's order, so that whatever is asked of a scene can be asked of it.
+    """The objects on an image, as a scene has them: captions are compared with both alike.
 
-    Unlike in a scene that was drawn, there may be no object, many, the same twice, and objects closer than `GAP`.
+    Unlike in a rendered scene, there may be no object, many, the same twice, and objects closer than `GAP`.
     `noise` says nothing.
     """
 

@@ -1,4 +1,4 @@
-"""What is right about an image that was made from a caption: the objects read off it, held against what was wanted."""
+"""What is right about an image that was made from a caption: the detected objects are compared with the scene."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from vlm_jax.scenes.scene import Scene, clearest_relation
 
 
 class ImageCheck(NamedTuple):
-    """How an image fares against the scene that it was to show. Places count only in the relation."""
+    """How well an image shows its scene. Places count only in the relation."""
 
     objects: float
     """The share of the wanted objects that are there in colour and shape, matched one to one, 0 to 1."""
@@ -25,7 +25,7 @@ class ImageCheck(NamedTuple):
 
 
 def check_image(detected: DetectedScene, wanted: Scene) -> ImageCheck:
-    """Hold what is seen on an image against the scene whose complete caption the image was made from.
+    """Compare the objects on an image with the scene whose complete caption the image was made from.
 
     Objects, their number and their relation are scored apart, as PaintSkills does with a detector (Cho et al.,
     arXiv:2202.04053, `paintskills/detr/datasets/skill_eval.py` in j-min/DallEval). As in GenEval (Ghosh et al.,

@@ -1,4 +1,4 @@
-"""What is said about a scene: one complete caption, which can be learned, and freer ones, which cannot be guessed.
+"""Captions of a scene: one complete caption, which can be learned, and freer ones, which cannot be guessed.
 
 `parsing.py` has the grammar of both.
 """
@@ -64,7 +64,7 @@ def caption(scene: Scene) -> str:
 
 
 def described(obj: Mention, *, noun: str = "shape", plural: bool = False) -> str:
-    """The attributes without an article: `small red circle`, `large shape`; `noun` is said where no shape is."""
+    """The attributes without an article: `small red circle`, `large shape`; `noun` stands where no shape is stated."""
     last = obj.shape or noun
     return " ".join(word for word in (obj.size, obj.color, plural_of(last) if plural else last) if word)
 

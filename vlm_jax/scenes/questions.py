@@ -8,19 +8,10 @@ import numpy as np
 
 from vlm_jax.scenes.language import ATTRIBUTES, Mention, described, mention, shuffled, subsets
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS, SEEN_PAIRS, Pair, one_of
-from vlm_jax.scenes.scene import (
-    COLOURS,
-    OPPOSITE,
-    RELATIONS,
-    SHAPES,
-    SIZES,
-    Scene,
-    SceneObject,
-    holds,
-)
+from vlm_jax.scenes.scene import COLOURS, OPPOSITE, RELATIONS, SHAPES, SIZES, Scene, SceneObject, holds
 
 MAX_PER_KIND = 2  # questions of a kind, at most
-EXISTENCE = (("color",), ("shape",), ("color", "shape"), ATTRIBUTES)  # which attributes are asked for together
+EXISTENCE = (("color",), ("shape",), ("color", "shape"), ATTRIBUTES)  # which attributes a question names together
 
 
 class SceneQuestion(NamedTuple):
@@ -37,7 +28,7 @@ def generate_questions(scene: Scene, random: np.random.Generator) -> tuple[Scene
     """Two different questions of each kind; fewer about colours and relations where the scene does not have them.
 
     Of the questions for yes or no, one of a kind has either answer. A pair of colour and shape that is held out
-    is asked for only in scenes that have such a pair: elsewhere the answer would always be no.
+    is in a question only where the scene has such a pair: elsewhere the answer would always be no.
     """
     return (*_counts(scene, random), *_colours(scene, random), *_relations(scene, random), *_existence(scene, random))
 
@@ -113,7 +104,7 @@ def _is_there(obj: Mention) -> str:
 
 
 def _missing(scene: Scene, names: tuple[str, ...]) -> list[Mention]:
-    """Every combination of these attributes that no object of the scene has and that may be asked for."""
+    """Every combination of these attributes that no object of the scene has and that a question may name."""
     held_out = any((obj.color, obj.shape) in HELD_OUT_PAIRS for obj in scene.objects)
     every = _combinations(names, ALL_PAIRS if held_out else SEEN_PAIRS)
     return [candidate for candidate in every if not any(map(candidate.fits, scene.objects))]

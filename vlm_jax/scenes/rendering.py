@@ -14,7 +14,7 @@ SQUARE, TRIANGLE, ARM, STAR, NOTCH = 0.88, 0.87, 0.34, 1.05, 0.46
 
 
 def render(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
-    """The image of a scene; the same bits whenever it is drawn."""
+    """The image of a scene; the same bits each time."""
     noise = np.random.default_rng(scene.noise).normal(0, NOISE, (scene.size, scene.size, 3))
     return _levels(_paint(scene) + noise)
 
@@ -79,7 +79,7 @@ def _inside(shape: str, across: Float[np.ndarray, "1 n"], down: Float[np.ndarray
 
 def _in_star(across: Float[np.ndarray, "1 n"], down: Float[np.ndarray, "n 1"]) -> Bool[np.ndarray, "n n"]:
     """Five points, one of them up, at `STAR` from the middle; the corners between them at `STAR` x `NOTCH`."""
-    # By symmetry a place is judged in the half point it lies in: between a point (angle 0) and a corner (36 degrees).
+    # By symmetry, half a point of the star decides: between a point (angle 0) and a corner (36 degrees).
     angle = np.abs((np.arctan2(across, -down) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
     distance = np.hypot(across, down)
     along, aside = distance * np.cos(angle), distance * np.sin(angle)

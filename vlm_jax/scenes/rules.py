@@ -1,6 +1,6 @@
-"""What is true of a scene: a caption held against it, statement by statement.
+"""What is true of a scene: a caption is compared with it, statement by statement.
 
-A caption is held against the scene that an image was drawn from, so nothing has to be recognised.
+The scene of a rendered image is known, so nothing has to be recognised.
 """
 
 import itertools
@@ -37,7 +37,7 @@ class CaptionCheck(NamedTuple):
 
 
 def check_caption(text: str, scene: Scene) -> CaptionCheck:
-    """Hold a caption, complete or free, against a scene."""
+    """Compare a caption, complete or free, with a scene."""
     statements = parse_caption(text)
     named = [statements.mentions[position] for position in _named(statements)]
     fitting = _matched(named, scene.objects)

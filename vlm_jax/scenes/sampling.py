@@ -1,4 +1,4 @@
-"""Scenes drawn by chance, and the pairs of colour and shape that most of them may not have."""
+"""Random scenes, and the pairs of colour and shape that most of them may not have."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,19 +6,16 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from vlm_jax.errors import InputError
 from vlm_jax.scenes.scene import (
     BASE,
     COLOURS,
     GAP,
     LIGHT,
-    MAX_OBJECTS,
     NOISES,
     SHAPES,
     SIZES,
     Scene,
     SceneObject,
-    check_side,
     pixels,
     radius,
     rank,
@@ -27,7 +24,7 @@ from vlm_jax.scenes.scene import (
 Choice = TypeVar("Choice")
 
 CLEARER = 4  # pixels by which the first two objects of a sampled scene are further apart along one axis than the other
-TRIES = 100  # placements of the same objects before others are drawn, which are smaller more often than not
+TRIES = 100  # placements of the same objects before others are sampled, which are smaller more often than not
 Pair = tuple[str, str]
 """A colour and a shape."""
 HELD_OUT_PAIRS: tuple[Pair, ...] = (
@@ -47,28 +44,18 @@ def one_of(random: np.random.Generator, choices: Sequence[Choice]) -> Choice:
 
 
 class Sampling(NamedTuple):
-    """Which scenes are drawn."""
+    """Which scenes are sampled."""
 
     size: int = BASE
     fewest: int = 1
     most: int = 4
     first: tuple[Pair, ...] = SEEN_PAIRS
-    """Colours and shapes that one object of each scene is drawn from."""
+    """Colours and shapes that one object of each scene is sampled from."""
     others: tuple[Pair, ...] = SEEN_PAIRS
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Refuse what no scene can have."""
-    check_side(sampling.size)
-    if not 1 <= sampling.fewest <= sampling.most <= MAX_OBJECTS:
-        raise InputError(
-            f"a scene has 1 to {MAX_OBJECTS} objects; got at least {sampling.fewest} and at most {sampling.most}"
-        )
 
 
 def sample_scene(random: np.random.Generator, sampling: Sampling) -> Scene:
     """A scene with each number of objects equally likely, and each place that is left."""
-    check_sampling(sampling)
     count = int(random.integers(sampling.fewest, sampling.most + 1))
     while True:
         kinds = _kinds(random, sampling, count)

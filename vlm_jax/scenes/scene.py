@@ -1,4 +1,4 @@
-"""A drawn world: one to six coloured shapes on a square image, what is where, and both kept as JSON.
+"""Scenes: one to six coloured shapes on a square image, what is where, and both kept as JSON.
 
 Places and lengths are whole pixels from the upper left corner. Lengths are stated for an image of 64 pixels and grow
 with it, so a scene of 128 pixels looks the same, only finer.

@@ -20,8 +20,8 @@ COLOURS = {
 }
 QUESTIONS = 10  # of either kind
 
-# What can be asked about the object of a colour, and how. All wordings of a topic ask the same, as one code does in the
-# paper. A count includes the object itself.
+# Topics of questions about the object of a colour, each in several wordings of one meaning; in the paper a topic is a
+# number. A count includes the object itself.
 RELATIONAL = {
     "closest": (
         "What is the shape of the object closest to the {} object?",

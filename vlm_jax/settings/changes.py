@@ -59,7 +59,8 @@ def _change(root: type[Group], tree: Tree, name: str, value: object) -> None:
         raise InputError(unknown(name, root, tree))
     inner, kinds = group_in(field, parent.get(last)), choices(field)
     if isinstance(value, Words):
-        if not value.words and not _takes_no_word(field.annotation):
+        hints = members(field.annotation)
+        if not value.words and not any(hint is bool or get_origin(hint) is tuple for hint in hints):
             raise InputError(f"{name} has no value")
         value = _meaning(field.annotation, value.words)
     if chooses:
@@ -87,10 +88,6 @@ def _switched(tree: Tree, old: type[Group], new: type[Group]) -> Tree:
     common = next(base for base in new.__mro__ if issubclass(old, base))
     inherited = common.model_fields if issubclass(common, Group) else {}
     return tree_of(new.model_construct()) | {name: tree[name] for name in inherited if name in tree}
-
-
-def _takes_no_word(hint: object) -> bool:
-    return any(member is bool or get_origin(member) is tuple for member in members(hint))
 
 
 def _meaning(hint: object, words: tuple[str, ...]) -> object:

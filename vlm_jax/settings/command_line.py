@@ -30,14 +30,14 @@ def parse_config(
     words = {} if place is None else _only_options([*argv[:place], *argv[place + 1 :]])
     if place is None:
         _no_preset(argv, options, tasks, prog=prog, description=description)
-    start, asks_help = argv[place], words.pop("help", None) is not None
+    start, shows_help = argv[place], words.pop("help", None) is not None
     config = tasks[start].model_construct() if start in tasks else load_preset(Path(start), tasks)
     own, tree = tree_of(options), tree_of(config)
     _check_spelling(words, type(options), type(config))
     fields = type(options).model_fields
     change(type(options), own, {name: value for name, value in words.items() if name.split(".")[0] in fields})
     change(type(config), tree, {name: value for name, value in words.items() if name.split(".")[0] not in fields})
-    if asks_help:
+    if shows_help:
         title = f"The task {tree.get('task')}: {help.summary(type(config))}"
         sections = (help.Section("This command", type(options), own), help.Section(title, type(config), tree))
         _exit_with_help(f"{prog} {start} [--SETTING VALUE ...]", description, *sections)
@@ -77,10 +77,10 @@ def _check_spelling(words: Mapping[str, Words], options: type[Group], config: ty
 def parse_options(argv: list[str], options: type[Options], *, prog: str, description: str = "") -> Options:
     """A command's options: `POSITIONAL` ones by their place, the others by name. `--help` prints a page and exits."""
     positional, words = split(argv, options)
-    asks_help = words.pop("help", None) is not None
+    shows_help = words.pop("help", None) is not None
     tree = tree_of(options.model_construct())
     change(options, tree, _by_place(positional, options) | words)
-    if asks_help:
+    if shows_help:
         places = [name.upper() for name, field in options.model_fields.items() if POSITIONAL in field.metadata]
         usage = " ".join([prog, *places, "[--OPTION VALUE ...]"])
         _exit_with_help(
@@ -106,7 +106,7 @@ def parse_for_run(
     Only settings whose effect is `changeable` may change.
     """
     positional, words = split(argv, options)
-    asks_help = words.pop("help", None) is not None
+    shows_help = words.pop("help", None) is not None
     settings = {name: value for name, value in words.items() if name.split(".")[0] not in options.model_fields}
     own, tree = tree_of(options.model_construct()), tree_of(config)
     change(options, own, _by_place(positional, options) | {name: words[name] for name in words if name not in settings})
@@ -117,7 +117,7 @@ def parse_for_run(
     for name in settings:
         if marks[name] not in changeable:
             raise InputError(f"{name} is what the model was trained with; train another run with it")
-    if asks_help:
+    if shows_help:
         groups = {name.split(".")[0] for name, mark in marks.items() if mark in changeable and "." in name}
         inner = [(name, field) for name, field in type(config).model_fields.items() if name in groups]
         texts = help.documentation(type(config))
@@ -175,18 +175,18 @@ def split(argv: list[str], options: type[Group] | None = None) -> tuple[list[str
         if word == "-h" or word.startswith("--"):
             name, sign, value = word.lstrip("-").partition("=")
             name = "help" if name == "h" else name.replace("-", "_")
-            name = f"{name}_" if f"{name}_" in fields else name  # a field that pydantic's own name would hide
+            name = f"{name}_" if f"{name}_" in fields else name  # a field that would shadow pydantic's own name
             field = fields.get(name)
             earlier = words[name].words if field and REPEATED in field.metadata and name in words else ()
             words[name] = Words((*earlier, value) if sign else earlier)
-        elif name and (name not in fields or _has_room(fields[name].annotation, words[name].words, word)):
+        elif name and (name not in fields or _takes_another(fields[name].annotation, words[name].words, word)):
             words[name] = Words((*words[name].words, word))
         else:
             positional.append(word)
     return positional, words
 
 
-def _has_room(hint: object, words: tuple[str, ...], word: str) -> bool:
+def _takes_another(hint: object, words: tuple[str, ...], word: str) -> bool:
     """Whether an option of a type takes a word after those that it has."""
     if any(get_origin(member) is tuple for member in members(hint)):
         return True

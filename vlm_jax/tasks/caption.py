@@ -1,4 +1,4 @@
-"""What was written of an image, and how much of it is true where the scene is known."""
+"""Generated captions, and how much of them is true where the scene is known."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -28,15 +28,15 @@ class Hypothesis(NamedTuple):
 
 
 class Caption(NamedTuple):
-    """What was said of one image."""
+    """The captions generated for one image."""
 
     image_id: str
     hypotheses: tuple[Hypothesis, ...]
     """Best first."""
     references: tuple[str, ...]
-    """What people said."""
+    """Captions that people wrote."""
     check: CaptionCheck | None
-    """The best caption held against the scene, where it is known."""
+    """The best caption compared with the scene, where it is known."""
 
     @property
     def text(self) -> str:
@@ -49,13 +49,11 @@ class Caption(NamedTuple):
         return self.check.true if self.check else None
 
     def as_dict(self) -> dict[str, Json]:
-        """One line of `predictions.jsonl`."""
         record = {"image_id": self.image_id, "captions": [hypothesis.as_dict() for hypothesis in self.hypotheses]}
         record["references"] = list(self.references)
         return record | ({"check": self.check._asdict()} if self.check else {})
 
     def card(self, image: np.ndarray) -> Card:
-        """For a sheet of images."""
         return Card(image, "", self.text, None, self.references[:1], self.right)
 
 

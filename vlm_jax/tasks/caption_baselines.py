@@ -80,13 +80,13 @@ def consensus_captions(known: Sequence[Example], nearest: Int[np.ndarray, "N K"]
     scores = CiderPairs(ptb_tokenize_all(texts), item_of)
     starts = np.searchsorted(item_of, np.arange(len(known) + 1))
     places = [np.arange(starts[image], starts[image + 1]) for image in range(len(known))]
-    return [texts[_consensus(scores, np.concatenate([places[image] for image in row]))] for row in nearest.tolist()]
-
-
-def _consensus(scores: CiderPairs, places: Int[np.ndarray, " C"]) -> int:
-    pairs = scores(places, places)
-    np.fill_diagonal(pairs, 0)  # the others' mean has the same divisor for all
-    return int(places[_best(pairs.sum(axis=1))])
+    consensus = []
+    for row in nearest.tolist():
+        own = np.concatenate([places[image] for image in row])
+        pairs = scores(own, own)
+        np.fill_diagonal(pairs, 0)  # the others' mean has the same divisor for all
+        consensus.append(texts[own[_best(pairs.sum(axis=1))]])
+    return consensus
 
 
 def _best(scores: np.ndarray) -> int:

@@ -14,7 +14,7 @@ from vlm_jax.config.captioning import DecodingMethod, Sample
 from vlm_jax.config.use import Caption as Options
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.input_images import input_images
-from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import cider_d_per_item, official_tokens, score_captions
@@ -119,7 +119,7 @@ class Captioning(TextTask):
         encode = dataclasses.replace(self.encode, texts_per_image=1)
         size, threads = self.config.training.evaluation_batch_images, self.config.data.threads
         log_likelihoods = []
-        for loaded in evaluation_batches(captioned, encode, batch_images=size, threads=threads):
+        for loaded in EvaluationBatches(captioned, encode, batch_images=size, threads=threads):
             batch = jax.device_put(loaded.batch)
             log_likelihoods.append(self._likelihood(params, batch.image, batch.input_ids, batch.text_mask))
         return np.concatenate(jax.device_get(log_likelihoods))[: len(texts)].tolist()
@@ -186,7 +186,7 @@ class Captioning(TextTask):
         """The images on the devices, `size` at a time; the last batch is filled up."""
         encode = dataclasses.replace(self.encode, texts_per_image=1)
         images, threads = without_texts(examples), self.config.data.threads
-        for loaded in evaluation_batches(images, encode, batch_images=size, threads=threads):
+        for loaded in EvaluationBatches(images, encode, batch_images=size, threads=threads):
             yield jax.device_put(loaded.batch.image)
 
     def _caption(self, example: Example, row: Sequence[np.ndarray], spelled: dict[tuple[int, ...], str]) -> Caption:

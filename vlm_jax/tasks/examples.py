@@ -29,7 +29,7 @@ class ChangedExamples(Sequence[Example]):
 
 
 def without_texts(examples: Sequence[Example]) -> ChangedExamples:
-    """The same images with one empty text each: what has been said of them is not looked at."""
+    """The same images with one empty text each, whatever texts they have."""
     return ChangedExamples(examples, lambda _, example: example._replace(texts=(Text(example.image_id, ""),)))
 
 

@@ -1,4 +1,4 @@
-"""What was drawn for prompts, and how good it is."""
+"""Generated images of prompts, and how good they are."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from vlm_jax.tasks.base import Answers
 from vlm_jax.types import Example, Json
 
 SAME = 0.5  # levels; nobody sees less
-SHOWN = 4  # samples of a prompt, on a sheet
+SHOWN = 4  # images of a prompt on a contact sheet
 SURE = 2  # standard errors from which on a mean is taken to be above zero
 
 
 class GeneratedImages(NamedTuple):
-    """What was drawn for one prompt."""
+    """The images generated for one prompt."""
 
     image_id: str
     prompt: str
     images: UInt8[np.ndarray, "S h w 3"]
     checks: tuple[ImageCheck, ...]
-    """Each image held against the scene of the prompt; none where nobody knows."""
+    """Each image compared with the scene of the prompt; none where it is unknown."""
     log_likelihood: float
-    """Mean log-probability of an image token of the true image, in nats: all hidden or, with `autoregressive`, given
-    those before."""
+    """Mean log-probability of an image token of the true image, in nats: with all tokens masked or, for
+    `autoregressive`, given those before."""
     prompt_gain: float
     """How much of that is due to the prompt: what is lost with that of another image. Not a number where there is
     no other one, or where it has the same."""
@@ -40,7 +40,7 @@ class GeneratedImages(NamedTuple):
 
     @property
     def right(self) -> bool | None:
-        """Whether the first image shows what was asked for; None where nobody knows."""
+        """Whether the first image shows its prompt; None where the scene is unknown."""
         return self.checks[0].all if self.checks else None
 
     def score(self, metric: str) -> float:
@@ -50,7 +50,6 @@ class GeneratedImages(NamedTuple):
         return self.log_likelihood
 
     def as_dict(self) -> dict[str, Json]:
-        """One line of `predictions.jsonl`."""
         gain = None if np.isnan(self.prompt_gain) else self.prompt_gain
         record = {"image_id": self.image_id, "prompt": self.prompt, "log_likelihood": self.log_likelihood}
         return record | {"prompt_gain": gain, "checks": [check._asdict() for check in self.checks]}
@@ -61,7 +60,7 @@ class GeneratedImages(NamedTuple):
 
 
 def check_generated(example: Example, images: UInt8[np.ndarray, "S h w 3"]) -> tuple[ImageCheck, ...]:
-    """Each image held against the example's scene; none where it has no scene."""
+    """Each image compared with the example's scene; none where it has no scene."""
     if example.scene is None:
         return ()
     scene = from_json(example.scene)
@@ -69,20 +68,20 @@ def check_generated(example: Example, images: UInt8[np.ndarray, "S h w 3"]) -> t
 
 
 def answers_of(
-    prompts: Sequence[str], images: UInt8[np.ndarray, "P S h w 3"], notes: dict[str, list[str]], sheet: Path
+    prompts: Sequence[str], images: UInt8[np.ndarray, "P S h w 3"], notes: dict[str, list[str]], contact_sheet: Path
 ) -> Answers:
     """What `experiments.predict` prints of the images of prompts, which it writes to one contact sheet."""
     rows = [(prompt, image) for prompt, row in zip(prompts, images, strict=True) for image in row]
     lines = [
-        {"contact_sheet": str(sheet), "place": place, "prompt": prompt, "notes": notes[prompt]}
+        {"contact_sheet": str(contact_sheet), "place": place, "prompt": prompt, "notes": notes[prompt]}
         for place, (prompt, _) in enumerate(rows, 1)
     ]
     cards = [Card(image, "", prompt, None, (), None) for prompt, image in rows]
-    return Answers(lines, f"{len(rows)} images in {sheet}", cards)
+    return Answers(lines, f"{len(rows)} images in {contact_sheet}", cards)
 
 
 def score_generated(generated: Sequence[GeneratedImages]) -> dict[str, float]:
-    """How well true images are expected and, where it is known what was asked for, how much of it was drawn."""
+    """How probable true images are and, where the scene is known, how much of it the generated ones show."""
     likelihood = float(np.mean([row.log_likelihood for row in generated]))
     metrics = {"log_likelihood": likelihood, "log_frequency": log_frequency([row.tokens for row in generated])}
     gains = prompt_gains(generated)
@@ -95,16 +94,16 @@ def warnings_about(generated: Sequence[GeneratedImages], metrics: dict[str, floa
     """What a person should know of the scores."""
     images, messages = np.stack([row.images[0] for row in generated]), []
     if images.std((1, 2)).max() < PLAIN:
-        messages.append("every image is of one colour: nothing is drawn (yet)")
+        messages.append("every generated image is of one colour (yet)")
     elif len(generated) > 1 and (images == images[:1]).all():
-        messages.append("the same image is drawn for every prompt: the model does not read them (yet)")
+        messages.append("every prompt has the same image: the model does not read prompts (yet)")
     if metrics.get("sample_diversity", SAME) < SAME:
         messages.append("all samples of a prompt are the same image: nothing is left to chance")
     gains = prompt_gains(generated)
     if len(gains) > 1 and np.mean(gains) <= SURE * np.std(gains, ddof=1) / len(gains) ** 0.5:
         messages.append("true images are no likelier with their prompts than with others': they are not read (yet)")
     if metrics["log_likelihood"] <= metrics["log_frequency"]:
-        messages.append("codes are expected no better than by how often each occurs: the loss does not move (yet)")
+        messages.append("image tokens are predicted no better than by their frequency: the loss does not move (yet)")
     return messages
 
 

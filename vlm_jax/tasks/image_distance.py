@@ -1,4 +1,4 @@
-"""How far drawn images are from real ones in the features of a named network: a Fréchet distance, and no "FID"."""
+"""How far generated images are from real ones in the features of a named network: a Fréchet distance, and no "FID"."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ Features = Float[np.ndarray, "N C"]
 
 
 class ImageFeatures:
-    """The mean grid cell of the ported CNN that `features` names, at the size that it was trained for."""
+    """The mean grid feature of the converted CNN that `features` names, at the size that it was trained for."""
 
     def __init__(self, source: str, wanted_sha256: str | None = None) -> None:
         converted = read(source)
@@ -33,7 +33,7 @@ class ImageFeatures:
         if wanted_sha256 not in (None, sha256):
             raise InputError(f"features {source} has the SHA-256 {sha256}, not {wanted_sha256}")
         self.origin = {"cnn": converted.architecture.model.name, "source": source, "sha256": sha256}
-        # Whole images, not the centre that a classifier sees: what is drawn at an edge counts.
+        # Whole images, not the centre that a classifier sees: objects at an edge count.
         image = converted.architecture.input
         resize = Stretch() if isinstance(image.resize, Stretch) else Crop()
         self._input = with_changes(image, {"resize": resize})
@@ -54,18 +54,12 @@ class ImageFeatures:
 
 
 def distances(
-    features: ImageFeatures,
-    *,
-    generated: Images,
-    decoded: Images,
-    real: Images,
-    train: Images,
-    seed: int,
+    features: ImageFeatures, *, generated: Images, decoded: Images, real: Images, train: Images, seed: int
 ) -> dict[str, float]:
-    """Distances of drawn images to the real ones of a split, and of what else could stand in their place.
+    """Distances to the real images of a split: of generated images, and of baselines.
 
     `decoded` are the real ones through their image tokens: the best that image tokens allow. From the training images
-    come a random choice of as many, real against real, and those nearest to the real ones, which draws nothing at all.
+    come a random choice of as many, real against real, and those nearest to the real ones, without a model.
     All compare since they are of the same number of images; a row that cannot be so is left out.
     """
     if len(real) < 2:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from vlm_jax.config.image_tokenizer import ImageTokenizer as Config
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.images import denormalise
-from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.errors import InputError
 from vlm_jax.figures import Card, side_by_side
 from vlm_jax.metrics.images import PLAIN, codebook_use, psnr, ssim
@@ -46,7 +46,6 @@ class Reconstructed(NamedTuple):
     right: bool | None = None
 
     def as_dict(self) -> dict[str, Json]:
-        """One line of `predictions.jsonl`."""
         return {"image_id": self.image_id, "psnr": self.psnr, "ssim": self.ssim, "image_tokens": self.tokens.tolist()}
 
     def card(self, image: np.ndarray) -> Card:
@@ -95,15 +94,14 @@ class ImageTokenization(Task[Reconstructed]):
         self._reconstruct = jax.jit(self._reconstruct_batch)
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
-        """Fresh float32 parameters."""
         return self.model.init(key, jnp.zeros((1, *self.encode.image.size, 3)))["params"]
 
     def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """The images without what was said of them."""
+        """The images without their texts."""
         return without_texts(examples)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"]) -> ImageSums:
-        """Mean squared error of each image, however noisy its codes' encoder saw it, and what the quantizer adds."""
+        """Mean squared error of each image, however noisy the encoder's input was, and the quantizer's loss."""
         real, shown = batch.weight[:, 0], batch.image
         if self.config.image_tokenizer.noise:
             own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
@@ -129,7 +127,7 @@ class ImageTokenization(Task[Reconstructed]):
     def predict(self, params: Parameters, examples: Sequence[Example]) -> list[Reconstructed]:
         """Every image of `examples`, which `prepare` gave, as its image tokens show it, in order."""
         size = self.config.training.evaluation_batch_images
-        batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
+        batches = EvaluationBatches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
         rows: list[Reconstructed] = []
         for loaded in batches:
             seen, stable = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))
@@ -161,7 +159,6 @@ class ImageTokenization(Task[Reconstructed]):
         return messages
 
     def title(self, metrics: dict[str, float]) -> str:
-        """The scores in a few words."""
         return f"PSNR {metrics['psnr']:.1f} dB, {metrics['codebook_use']:.0%} of the image tokens in use"
 
     def baselines(

@@ -1,4 +1,4 @@
-"""What a score can reach on the validation split, said before training: a score that cannot move chooses nothing."""
+"""What a score can reach on the validation split, before training: one that cannot move selects no checkpoint."""
 
 from collections.abc import Callable, Sequence
 from statistics import median_low

@@ -15,7 +15,7 @@ from vlm_jax.data.digests import image_digests
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.images import denormalise
-from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.data.settings import DataSet
 from vlm_jax.errors import InputError
 from vlm_jax.files import replaced, sha256, text_sha256
@@ -30,7 +30,7 @@ from vlm_jax.trees import flatten, unflatten
 from vlm_jax.types import Example, Parameters
 
 BATCH = 64
-SQUARES = 4  # along each side of a cell at most, by whose colours image tokens are told to look alike
+SQUARES = 4  # along each side of a patch at most; image tokens with alike colours look alike
 # Settings of an image tokenizer and of image generation that decide the tokens of an image.
 SHARED = {"image_tokenizer": ImageTokenizerSettings, "image": ImageInput}
 
@@ -61,7 +61,7 @@ class TrainedTokenizer:
 
     def encode(self, examples: Sequence[Example], encode: ExampleEncoder) -> Int[np.ndarray, "N gh gw"]:
         """The image tokens of images."""
-        batches = evaluation_batches(without_texts(examples), encode, batch_images=BATCH)
+        batches = EvaluationBatches(without_texts(examples), encode, batch_images=BATCH)
         encoded = [self._encode(self._params, jax.device_put(loaded.batch.image)) for loaded in batches]
         return np.concatenate(jax.device_get(encoded))[: len(examples)].astype(np.int32)
 
@@ -76,11 +76,11 @@ class TrainedTokenizer:
         return np.concatenate(images)
 
     def appearance(self) -> Float[np.ndarray, "V F"]:
-        """What each image token looks like: mean colours of at most `SQUARES` x `SQUARES` squares of its cell,
+        """What each image token looks like: mean colours of at most `SQUARES` x `SQUARES` squares of its patch,
         standardised.
 
-        The cell is the middle one of 3 x 3 that all have the image token. Standardised as a whole, so that what differs
-        more from image token to image token, such as the colour, counts more.
+        The patch is the middle one of 3 x 3 that all have the image token. Standardised as a whole: what differs more
+        from image token to image token, such as the colour, counts more.
         """
         side = self.image.size[0] // self.grid[0]
         squares = math.gcd(side, SQUARES)

@@ -27,7 +27,7 @@ def notes_on(texts: Sequence[str], encode: ExampleEncoder, *, own_vocabulary: bo
 def _notes(text: str, encode: ExampleEncoder, own_vocabulary: bool) -> list[str]:
     words, notes = encode.tokenizer.words(text.strip()[:READ_CHARACTERS]), []
     if not words:
-        notes.append(f"no word is in {text[:SHOWN]!r}: the model is asked nothing")
+        notes.append(f"no word is in {text[:SHOWN]!r}: the model reads an empty text")
     unknown = [word for word, ids in words if encode.tokenizer.unknown_id in ids]
     if unknown:
         notes.append(f"the model cannot read {_listed(unknown)}")

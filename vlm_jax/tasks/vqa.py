@@ -14,7 +14,7 @@ from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.input_images import input_images
-from vlm_jax.data.loader import evaluation_batches
+from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
@@ -46,16 +46,14 @@ class Prediction(NamedTuple):
 
     @property
     def right(self) -> bool | None:
-        """Whether half of the people or more gave this answer; None where nobody was asked."""
+        """Whether half of the people or more gave this answer; None where there is no reference."""
         return self.score >= 0.5 if self.question.answers else None
 
     def card(self, image: np.ndarray) -> Card:
-        """For a sheet of images."""
         answer, probability = self.top[0]
         return Card(image, self.question.text, answer, probability, self.question.answers, self.right)
 
     def as_dict(self) -> dict[str, Json]:
-        """One line of `predictions.jsonl`."""
         return {
             "question_id": self.question.text_id,
             "image_id": self.image_id,
@@ -145,11 +143,9 @@ class VisualQuestionAnswering(TextTask[Prediction]):
         self._predict = jax.jit(self._predict_batch)
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
-        """Fresh float32 parameters."""
         return init_params(self.model, self.encode, key)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
-        """What a train step differentiates; `keys`, one an image, switch dropout on."""
         inputs = (batch.image, batch.input_ids, batch.text_mask)
         logits = self.model.bind({"params": params}).task_logits(*inputs, keys=keys)
         return batch_sums(logits, batch, label_smoothing=self.config.training.label_smoothing)
@@ -173,7 +169,7 @@ class VisualQuestionAnswering(TextTask[Prediction]):
     ) -> list[Prediction]:
         """Every question of `examples`, in order; without `see_image` from the question alone."""
         size = batch_images or self.config.training.evaluation_batch_images
-        batches = evaluation_batches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
+        batches = EvaluationBatches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
         visible = np.full((size, 1), see_image)
         waiting = []
         for loaded in batches:
@@ -206,7 +202,6 @@ class VisualQuestionAnswering(TextTask[Prediction]):
         return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy)
 
     def title(self, metrics: dict[str, float]) -> str:
-        """The scores in a few words."""
         return f"{metrics['accuracy']:.1%} right"
 
     def baselines(

@@ -24,7 +24,7 @@ from vlm_jax.integrity import MANIFEST
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.training import checkpoint_manifest as manifests
-from vlm_jax.training.state import TrainState
+from vlm_jax.training.step import TrainState
 from vlm_jax.trees import Array, compare_trees
 from vlm_jax.types import Json, Parameters
 
@@ -47,7 +47,7 @@ class Checkpoints:
         """
         self._folder, self._config, self._made_with = folder.absolute(), config, made_with
         if config is None and not folder.is_dir():
-            raise InputError(f"{folder.parent} has no checkpoint yet; train it first")
+            raise InputError(self._nothing())
         if config is not None:
             self._clear()
         else:
@@ -94,14 +94,8 @@ class Checkpoints:
         score = math.nan if metrics is None else float(metrics.get(SCORE, math.nan))
         versions = {name: version(name) for name in PACKAGES}
         about = {"step": step, "config": json_tree(self._config), "versions": versions}
-        items = {
-            "params": ocp.args.StandardSave(state.params),
-            "opt_state": ocp.args.StandardSave(state.opt_state),
-            "data": ocp.args.JsonSave(position),
-            "about": ocp.args.JsonSave(about),
-        }
-        if state.ema is not None:
-            items["ema"] = ocp.args.StandardSave(state.ema)
+        items = {name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()}
+        items |= {"data": ocp.args.JsonSave(position), "about": ocp.args.JsonSave(about)}
         arguments = ocp.args.Composite(**items)
         if not self._manager.save(step, args=arguments, force=True):
             raise RuntimeError(f"the checkpoint of step {step} was not written; the newest one is {self.latest()}")
@@ -112,11 +106,10 @@ class Checkpoints:
     def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Json]]:
         """The newest state whose files are intact, in the shapes and places of `target`, and its data position."""
         step = self._first_intact(self._steps()[::-1])
-        names = ["params", "opt_state"] + (["ema"] if target.ema is not None else [])
-        trees = {name: getattr(target, name) for name in names}
+        trees = _trees(target)
         items = {name: ocp.args.StandardRestore(self._abstract(step, name, tree)) for name, tree in trees.items()}
         restored = self._manager.restore(step, args=ocp.args.Composite(**items, data=ocp.args.JsonRestore()))
-        state = target._replace(step=np.int32(step), **{name: restored[name] for name in names})
+        state = target._replace(step=np.int32(step), **{name: restored[name] for name in trees})
         return jax.tree.map(jax.numpy.asarray, state), restored["data"]
 
     def restore_params(self, target: Parameters | None, *, which: str, ema: bool) -> tuple[Parameters, int]:
@@ -222,7 +215,10 @@ class Checkpoints:
             if why is None:
                 for bad, reason in faults.items():
                     _logger.warning("checkpoint %d in %s is damaged (%s); using %d", bad, self._folder, reason, step)
-                self._set_aside(faults)
+                if self._config is not None and faults:  # so that their steps can be written again
+                    for bad in faults:
+                        (self._folder / str(bad)).rename(unused(self._folder.parent / f"damaged-{bad}"))
+                    self._reopen()
                 return step
             faults[step] = why
         if not steps:
@@ -233,13 +229,11 @@ class Checkpoints:
             f"the run as it is with {command_name('accept')} {self._folder.parent} --yes, or give another --workdir"
         )
 
-    def _set_aside(self, steps: Mapping[int, str]) -> None:
-        """Move damaged checkpoints out of the way, so that their steps can be written again."""
-        if self._config is None or not steps:
-            return
-        for step in steps:
-            (self._folder / str(step)).rename(unused(self._folder.parent / f"damaged-{step}"))
-        self._reopen()
+
+def _trees(state: TrainState) -> dict[str, PyTree]:
+    """What Orbax keeps of a state, by the names of its items."""
+    trees = {"params": state.params, "opt_state": state.opt_state, "ema": state.ema}
+    return {name: tree for name, tree in trees.items() if tree is not None}
 
 
 def _placed(leaf: Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

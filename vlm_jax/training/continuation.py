@@ -83,10 +83,8 @@ def check_sources(config: Config, folder: RunFolder) -> None:
     for change in changes(folder.config(), config):
         if change.effect is not Effect.SOURCE or not _is_other_source(change, config, folder):
             continue
-        raise InputError(
-            f"{change.setting} {change.after} is not what {folder.path} began with ({change.before}); leave it as it "
-            "was, or give another --workdir"
-        )
+        now = f"{change.setting} {change.after} is not what {folder.path} began with ({change.before})"
+        raise InputError(f"{now}; leave it as it was, or give another --workdir")
 
 
 def _is_other_source(change: Change, config: Config, folder: RunFolder) -> bool:

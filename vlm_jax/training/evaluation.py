@@ -23,7 +23,7 @@ from vlm_jax.settings.groups import json_tree
 from vlm_jax.tasks.base import Prediction
 from vlm_jax.tasks.baselines import baseline_warnings
 from vlm_jax.training.setup import Trained
-from vlm_jax.types import Example, Json, Parameters
+from vlm_jax.types import Example, Json
 
 CONTACT_SHEET_ITEMS = 24
 PACKAGES = (
@@ -60,6 +60,7 @@ def evaluate_run(
     predictions_file, contact_sheet_file, result_file = result_files(named)
     predictions = task.predict(params, examples)
     metrics = task.score(predictions) | task.baselines(params, examples, train, predictions)
+    baselines = baseline_warnings(metrics, task.metric, task.shuffled)
     lines = [json.dumps(prediction.as_dict(), ensure_ascii=False) for prediction in predictions]
     folder.write_text(predictions_file, "\n".join(lines) + "\n")
     for file, content in task.files(predictions).items():
@@ -70,12 +71,8 @@ def evaluate_run(
         "task": config.task,
         "split": split,
         "metrics": metrics,
-        "warnings": [
-            *warnings,
-            *task.warnings(predictions, metrics),
-            *baseline_warnings(metrics, task.metric, task.shuffled),
-        ],
-        "parameters": parameter_count(params),
+        "warnings": [*warnings, *task.warnings(predictions, metrics), *baselines],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "checkpoint_step": step,
         **metadata,
         **task.metadata(),
@@ -126,11 +123,6 @@ def write_contact_sheet(
     plot_contact_sheet(items, path, title=title)
 
 
-def parameter_count(params: Parameters) -> int:
-    """Numbers in the parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
 def versions() -> dict[str, str | None]:
     """Python's and those of the packages that a result depends on."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
@@ -179,11 +171,8 @@ def peak_memory() -> int | None:
 
 def machine() -> dict[str, Json]:
     """Where it ran: the processor and how many of its cores it may use, and devices."""
-    return {
-        "processor": processor(),
-        "cpu_cores": len(os.sched_getaffinity(0)),
-        "devices": [device.device_kind for device in jax.devices()],
-    }
+    devices = [device.device_kind for device in jax.devices()]
+    return {"processor": processor(), "cpu_cores": len(os.sched_getaffinity(0)), "devices": devices}
 
 
 def processor() -> str | None:

@@ -23,10 +23,31 @@ from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
 from vlm_jax.training.selection import Selection
 from vlm_jax.training.setup import Trained, make_encoder, make_task, saved_steps
-from vlm_jax.training.state import create_state
-from vlm_jax.training.step import make_step
-from vlm_jax.training.stops import Interrupted, NotFinite
+from vlm_jax.training.step import create_state, make_step
 from vlm_jax.types import Batch, Example, Json, Parameters
+
+SHOWN = 20  # ids that a message names
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by a signal, and its state is saved."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class NotFinite(Exception):
+    """Loss or gradient is not finite at an optimizer step; the state before that step is saved."""
+
+    def __init__(self, step: int, ids: Sequence[str]) -> None:
+        """`ids` are those of the texts in the batch of that step."""
+        saved = f"the state before it is saved as step {step - 1}" if step > 1 else "nothing was trained before it"
+        more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+        super().__init__(
+            f"loss or gradient is not finite at optimizer step {step}; {saved}; texts of that batch: "
+            f"{', '.join(ids[:SHOWN])}{more}"
+        )
 
 
 class Taken(NamedTuple):

@@ -1,8 +1,5 @@
 """Two ways to spread a step over devices, behind one interface: `jit` over a mesh, and `pmap`."""
 
-import os
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +7,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError
-from vlm_jax.training.state import TrainState
-from vlm_jax.training.step import Step
+from vlm_jax.training.step import Step, TrainState
 from vlm_jax.types import Batch
 
 BATCH_AXES = ("data", "fsdp")
@@ -21,9 +17,7 @@ def choose_devices(config: Config) -> list[jax.Device]:
     """The devices of a run; `InputError` where there are too few or the batch does not divide by them."""
     available, wanted = jax.devices(), config.compute.devices
     if wanted is not None and not 1 <= wanted <= len(available):
-        raise InputError(
-            f"compute.devices is {wanted}, this machine has {len(available)}; choose 1 to {len(available)}"
-        )
+        raise InputError(f"compute.devices is {wanted}; this machine has {len(available)}: choose 1 to that")
     devices = available[:wanted]
     training = config.training
     unit = len(devices) * training.accumulation
@@ -34,14 +28,6 @@ def choose_devices(config: Config) -> list[jax.Device]:
             f"{training.accumulation} micro-batches; the nearest batch is {nearest}"
         )
     return devices
-
-
-def described(devices: Sequence[jax.Device]) -> str:
-    """What a run computes on, such as `device: cpu, 2 cores` or `device: 2 x NVIDIA H200`."""
-    kind = devices[0].device_kind if len(devices) == 1 else f"{len(devices)} x {devices[0].device_kind}"
-    cores = len(os.sched_getaffinity(0))
-    counted = f", {cores} core{'s' if cores > 1 else ''}" if devices[0].platform == "cpu" else ""
-    return f"device: {kind}{counted}"
 
 
 class JitParallel:

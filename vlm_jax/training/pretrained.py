@@ -148,15 +148,11 @@ def _text_start(config: TextConfig) -> str | None:
 
 def specific(path: str, model: Architecture) -> str:
     """The path that a leaf of a `Pretrained` has in our model."""
-    for common, own in layer_names(model):
-        if path.startswith(common):
-            return own + path.removeprefix(common)
-    return path
+    return next(
+        (own + path.removeprefix(common) for common, own in layer_names(model) if path.startswith(common)), path
+    )
 
 
 def generic(path: str, model: Architecture) -> str:
     """The path that a leaf of our model has in a `Pretrained`."""
-    for common, own in layer_names(model):
-        if path.startswith(own):
-            return common + path.removeprefix(own)
-    return path
+    return next((common + path.removeprefix(own) for common, own in layer_names(model) if path.startswith(own)), path)

@@ -1,17 +1,37 @@
 """The train step: a pure function from state and batch to state and metrics."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, PyTree
 
 from vlm_jax.config.run import Config
 from vlm_jax.tasks.base import ImageSums, Sums
 from vlm_jax.training.optimizer import frozen_mask, learning_rate_schedule
-from vlm_jax.training.state import TrainState
 from vlm_jax.types import Batch, Parameters
+
+
+class TrainState(NamedTuple):
+    """What training carries from step to step; nothing random, as keys come from seed and step.
+
+    `step` counts optimizer steps done.
+    """
+
+    step: Int[Array, ""]
+    params: Parameters
+    opt_state: PyTree
+    ema: Parameters | None
+    """Moving average of `params`, or None."""
+
+
+def create_state(params: Parameters, transformation: optax.GradientTransformation, *, ema: bool) -> TrainState:
+    """A state before its first step."""
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(params), average)
+
 
 LossSums = Callable[[Parameters, Batch, Key[Array, " I"]], Sums | ImageSums]
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]

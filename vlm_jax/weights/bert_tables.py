@@ -58,9 +58,7 @@ def encoder_architecture(
     """The trunk and text side that a config.json describes; `keys` maps our settings to the family's."""
     width, heads = number(config, keys["hidden_size"]), number(config, keys["num_attention_heads"])
     if width % heads:
-        raise InputError(
-            f"config.json says {keys['num_attention_heads']} = {heads}, which does not divide the width {width}"
-        )
+        raise InputError(f"config.json says {keys['num_attention_heads']} = {heads}, no divisor of the width {width}")
     return Architecture(
         fusion="concat",
         attention_pattern="bidirectional",

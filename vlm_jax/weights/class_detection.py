@@ -49,8 +49,8 @@ def class_of(source: Source, class_name: str | None = None) -> Named:
     """
     if quantized := source.config.get("quantization_config"):
         raise InputError(
-            f"{source.name}: config.json says quantization_config = {quantized!r}: its class computes with rounded "
-            "weights, which is not supported; take it out of the file where the weights shall be used as they are"
+            f"{source.name}: config.json says quantization_config = {quantized!r}, which is not supported; take it out "
+            "of the file to use the weights as they are"
         )
     family, named = _family_of_model_type(source), _architectures(source, class_name) or _timm(source)
     if named and family and named.family is not family:
@@ -68,8 +68,7 @@ def _architectures(source: Source, class_name: str | None) -> Named | None:
     code = source.config.get("auto_map")
     if isinstance(code, dict) and any(str(key).startswith("AutoModel") for key in code):
         raise InputError(
-            f"{source.name}: config.json says auto_map = {code}: its class is code of its own, not transformers'; "
-            f"supported are transformers' own classes: {', '.join(CLASSES)}"
+            f"{source.name}: config.json says auto_map = {code}: its class is not transformers'; {one_of(CLASSES)}"
         )
     listed = source.config.get("architectures")
     if not listed:
@@ -86,10 +85,7 @@ def _architectures(source: Source, class_name: str | None) -> Named | None:
 
 def _known(source: Source, name: object, key: str) -> Named:
     if not isinstance(name, str) or name not in CLASSES:
-        raise InputError(
-            f"{source.name} is a {name!r} (config.json {key}), which cannot be ported; supported are: "
-            f"{', '.join(CLASSES)}"
-        )
+        raise InputError(f"{source.name} is a {name!r} (config.json {key}), which cannot be ported; {one_of(CLASSES)}")
     family = CLASSES[name]
     return Named(family, name, f"config.json {key}", family.classes[name].left)
 
@@ -101,10 +97,8 @@ def _timm(source: Source) -> Named | None:
         return None
     for key, allowed in (("model_args", (None, {})), ("global_pool", POOLINGS)):
         if source.config.get(key) not in allowed:
-            raise InputError(
-                f"{source.name}: config.json says {key} = {source.config[key]!r}, which is not supported; expected "
-                "none, or 'avg' as global_pool"
-            )
+            why = "not supported; expected none, or 'avg' as global_pool"
+            raise InputError(f"{source.name}: config.json says {key} = {source.config[key]!r}, {why}")
     plain = name.partition(".")[0] if isinstance(name, str) else name  # a tag says what trained it: resnet50.a1_in1k
     return _known(source, plain, "architecture")
 
@@ -114,10 +108,7 @@ def _family_of_model_type(source: Source) -> Family | None:
     if name is None:
         return None
     if not isinstance(name, str) or name not in FAMILIES:
-        raise InputError(
-            f"{source.name}: config.json says model_type = {name!r}, which cannot be ported; supported are: "
-            f"{', '.join(FAMILIES)}"
-        )
+        raise InputError(f"{source.name}: config.json says model_type = {name!r}, not supported; {one_of(FAMILIES)}")
     return FAMILIES[name]
 
 
@@ -159,9 +150,7 @@ def _by_names(source: Source, family: Family | None) -> Named:
         return fitting[0]
     if not fitting and not family and not any(_recognises(candidate, source) for candidate in FAMILIES.values()):
         shown = ", ".join(sorted(source.tensors)[:3])
-        raise InputError(
-            f"{source.name} is of no known family (its tensors begin {shown}); supported are: {', '.join(FAMILIES)}"
-        )
+        raise InputError(f"{source.name} is of no known family (its tensors begin {shown}); {one_of(FAMILIES)}")
     choices = [named.name for named in fitting] or [name for candidate in families for name in candidate.classes]
     raise InputError(
         f"{source.name}: config.json names no class, and its tensors do not tell which of several it is; name it with "

@@ -136,9 +136,7 @@ def _resnet_settings(file: PublishedFile) -> ConvertedArchitecture:
     cnn = _resnet_of(tuple(counts), 3 if three else 2)
     for key, expected in (_resnet_shape(cnn) | {"num_channels": 3}).items():
         if config.get(key, expected) != expected:
-            raise InputError(
-                f"config.json says {key} = {config[key]!r}; its tensors are those of a {cnn}: {expected!r}"
-            )
+            raise InputError(f"config.json says {key} = {config[key]!r}; its tensors are of a {cnn}: {expected!r}")
     return _frozen(file, cnn, "classifier.1", IMAGENET)
 
 

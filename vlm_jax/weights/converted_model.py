@@ -14,8 +14,15 @@ from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.trees import flatten
 from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.class_detection import OPTION, Published, class_of, contents_of, require_own_prefix
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedFile, is_untied, table_names, unused_biases
-from vlm_jax.weights.labels import labels_of
+from vlm_jax.weights.family import (
+    ConvertedArchitecture,
+    Family,
+    PublishedFile,
+    is_untied,
+    labels_of,
+    table_names,
+    unused_biases,
+)
 from vlm_jax.weights.preprocessor import read_preprocessor
 from vlm_jax.weights.settings_files import SettingsFiles, read_settings_files
 from vlm_jax.weights.source import NO_CHANGES, Changes, Source

@@ -97,10 +97,7 @@ def text_side(
     `leaves` are its parameters by path, the text's layers as `trunk/layer_0` and so on.
     """
     if settings.first_position:
-        raise InputError(
-            f"model.layout.first_position is {settings.first_position}: BERT's positions begin at 0, so this text "
-            "side cannot be exported as a BERT"
-        )
+        raise InputError(f"model.layout.first_position is {settings.first_position}; a BERT to be exported has 0")
     wanted = {path: leaf for path, leaf in leaves.items() if TEXT_SIDE.match(path)}
     parts: tuple[Part, ...] = ("pooler",) if "head/pooler/kernel" in wanted else ()
     kernel, bias = wanted.pop("embed/text_fc/kernel"), wanted.pop("embed/text_fc/bias")

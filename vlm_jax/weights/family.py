@@ -114,15 +114,12 @@ class Family:
         """The class whose heads an architecture has, so the class of its export."""
         if isinstance(architecture.model, PublishedCNN) and architecture.model.name in self.classes:
             return architecture.model.name
-        parts = set(architecture.parts) - {"decoder"}
-        if isinstance(architecture.model, PublishedCNN) and architecture.classes:
-            parts = {"classifier"}
-        complete = [(name, known) for name, known in self.classes.items() if not known.left]
-        if any(set(known.parts) == parts for _, known in complete):
-            return next(name for name, known in complete if set(known.parts) == parts)
+        is_classifier = isinstance(architecture.model, PublishedCNN) and architecture.classes
+        parts = {"classifier"} if is_classifier else set(architecture.parts) - {"decoder"}
+        complete = {name: set(known.parts) for name, known in self.classes.items() if not known.left}
         # A trunk without its pooler is still the trunk's class.
-        inside = [(len(known.parts), name) for name, known in complete[1:] if set(known.parts) < parts]
-        return max(inside)[1] if inside else self.trunk
+        inside = [(len(own), name) for name, own in complete.items() if own < parts and name != self.trunk]
+        return next((name for name, own in complete.items() if own == parts), max(inside, default=(0, self.trunk))[1])
 
     def transformers_class(self, architecture: ConvertedArchitecture) -> str | None:
         """The class that loads an export, None where transformers has none."""
@@ -139,6 +136,27 @@ class Family:
             return f"names are those of {self.about}"
         told = "".join(f", with {name}={value}," for name, value in self.load_options(architecture).items())
         return f"transformers.{self.class_of(architecture)}.from_pretrained{told} loads it"
+
+
+def labels_of(config: Mapping[str, Json], classes: int) -> tuple[str, ...]:
+    """The names of the classes in order; none where config.json has none, or only transformers' LABEL_0, LABEL_1, ...
+
+    Raises `InputError` where it names or counts another number of classes than the head has.
+    """
+    named = config.get("id2label")
+    if not classes:
+        return ()
+    if (count := config.get("num_labels")) not in (None, classes):
+        raise InputError(f"config.json says num_labels = {count!r}, and the head has {classes} classes")
+    if named is None:
+        return ()
+    if not isinstance(named, Mapping) or not all(isinstance(label, str) for label in named.values()):
+        raise InputError("config.json says id2label, but not a label for each class; expected {'0': 'cat', ...}")
+    if set(map(str, named)) != {str(index) for index in range(classes)}:
+        names = f"config.json names {len(named)} classes in id2label, and the head has {classes}"
+        raise InputError(f"{names}; name each of 0 to {classes - 1}, or take id2label out of the file")
+    labels = tuple(named[key] for key in sorted(named, key=int))
+    return () if all(label == f"LABEL_{index}" for index, label in enumerate(labels)) else labels
 
 
 def label_names(classes: int) -> dict[str, Json]:

@@ -44,10 +44,8 @@ def read(name: str, *, strip_prefix: str = "", drop_tensors: str = "", class_nam
     folder = as_path(name)
     if (folder / ABOUT).is_file():
         if strip_prefix or drop_tensors or class_name:
-            raise InputError(
-                f"{name} is the folder of an import, whose class and names are settled; give --architecture, "
-                "--strip-prefix and --drop-tensors with its source"
-            )
+            options = "--architecture, --strip-prefix and --drop-tensors"
+            raise InputError(f"{name} is the folder of an import; give {options} with its source")
         return read_import(folder)
     source = renamed(open_source(name), strip_prefix=strip_prefix, drop_tensors=drop_tensors)
     return convert(source, class_name=class_name)

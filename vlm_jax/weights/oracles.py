@@ -61,14 +61,13 @@ def _unlike(converted: ConvertedModel, name: str, missing: set[str], shaped: set
         converted_heads |= set(family.heads["classifier"])
     heads = {tensor for tensors in family.heads.values() for tensor in tensors} - converted_heads
     behind = set(converted.published.left_behind)
+    kinds = {"finds missing": (missing, heads), "has in another shape": (shaped, heads)}
     problems = []
-    problem_tensors = {"finds missing": (missing, heads), "has in another shape": (shaped, heads)}
-    for what, (keys, allowed) in (problem_tensors | {"does not know": (unexpected, behind)}).items():
+    for what, (keys, allowed) in (kinds | {"does not know": (unexpected, behind)}).items():
         names = [family.aliases.get(key.removeprefix(f"{family.prefix}."), key) for key in sorted(keys)]
-        names = [key.removeprefix(f"{family.prefix}.") for key in names]
-        wrong = [key for key in names if key not in allowed and not (left and key.startswith(left))]
-        wrong = [key for key in wrong if not key.endswith("position_ids")]
-        problems += [f"{what} {', '.join(wrong)}"] if wrong else []
+        names = [key.removeprefix(f"{family.prefix}.") for key in names if not key.endswith("position_ids")]
+        if wrong := [key for key in names if key not in allowed and not (left and key.startswith(left))]:
+            problems.append(f"{what} {', '.join(wrong)}")
     return "; ".join(problems)
 
 

@@ -45,10 +45,8 @@ def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
         raise InputError(f"{PREPROCESSOR} holds {type(config).__name__}; expected an object of settings")
     kind = _kind(config)
     if unknown := sorted(set(config) - {*_READ, *IGNORED}):
-        raise InputError(
-            f"{PREPROCESSOR} says {unknown[0]} = {config[unknown[0]]!r}, which is not supported; take it out of the "
-            "file if it changes no pixel"
-        )
+        says = f"{PREPROCESSOR} says {unknown[0]} = {config[unknown[0]]!r}"
+        raise InputError(f"{says}, which is not supported; take it out of the file if it changes no pixel")
     for key, wanted in (("do_resize", True), ("do_rescale", True), ("do_normalize", True)):
         _expect(config, key, config.get(key, wanted) in (wanted, None), "true")
     factor = config.get("rescale_factor")

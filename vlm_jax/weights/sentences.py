@@ -145,9 +145,7 @@ def _require(
     """`InputError` for a key that is not known, or whose value is not among those that are supported; None is open."""
     for key, value in config.items():
         if key not in fixed and key not in read:
-            raise InputError(
-                f"{name} says {key} = {value!r}, which is not supported; take it out of the file if no vector depends "
-                "on it"
-            )
+            remedy = "take it out of the file if no vector depends on it"
+            raise InputError(f"{name} says {key} = {value!r}, which is not supported; {remedy}")
         if key in fixed and value is not None and value not in fixed[key]:
             raise InputError(f"{name} says {key} = {value!r}; supported are {', '.join(map(repr, fixed[key]))}")

@@ -5,6 +5,7 @@ are those of the file and not what a header claims, and pickles are refused befo
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import ml_dtypes  # safetensors needs it to give bfloat16
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.files import read_settings_file, sha256, text_sha256
 from vlm_jax.invocation import command_name
 from vlm_jax.packages import PREFIX, in_package
@@ -75,9 +76,7 @@ class Tensors(Mapping[str, Tensor]):
         """The tensor; floats as float32, whose values hold those of float16 and bfloat16 exactly."""
         tensor = self[name]
         if tensor.dtype not in (*FLOATS, *INTEGERS):
-            raise InputError(
-                f"{name!r} in {tensor.file} is of type {tensor.dtype}; expected one of {', '.join(FLOATS)}"
-            )
+            raise InputError(f"{name!r} in {tensor.file} is of type {tensor.dtype}; {one_of(FLOATS)}")
         array = self.raw(name)
         return array.astype(np.float32, copy=False) if tensor.dtype in FLOATS else array
 
@@ -227,11 +226,7 @@ def _shards(folder: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(f"{index} names the shard {name!r}; expected .safetensors files in the same folder")
-        try:
-            exists = (folder / name).is_file()
-        except OSError:  # too long a name
-            exists = False
-        if not exists:
+        if not os.access(folder / name, os.F_OK):  # also where the name is too long
             raise InputError(f"{index} names {name}, which is not there")
     return [folder / name for name in names]
 
@@ -249,8 +244,5 @@ def _from_hub(name: str) -> tuple[Path, str]:
         try:
             path = snapshot_download(repository, etag_timeout=10, **wanted)
         except Exception as error:
-            reason = first_line(error)
-            raise InputError(
-                f"no weights at {name!r}: no such file or folder, and the hub does not give it: {reason}"
-            ) from None
+            raise InputError(f"no weights at {name!r}, and the hub does not give it: {first_line(error)}") from None
     return Path(path), Path(path).name

@@ -49,9 +49,7 @@ def renamed(source: Source, *, strip_prefix: str = "", drop_tensors: str = "") -
     except re.error as error:
         raise InputError(f"--drop-tensors {drop_tensors} is no regular expression: {error}") from None
     if drop_tensors and not dropped:
-        raise InputError(
-            f"--drop-tensors {drop_tensors}: no tensor of {source.name} is matched as a whole; {_shown(names)}"
-        )
+        raise InputError(f"--drop-tensors {drop_tensors}: no tensor of {source.name} has such a name; {_shown(names)}")
     if len(dropped) == len(names):
         raise InputError(f"--drop-tensors {drop_tensors} drops every tensor of {source.name}")
     names = {name: names[name] for name in names if name not in set(dropped)}
@@ -79,8 +77,7 @@ def refuse_adapters(source: Source) -> None:
         pattern = rf"(.*\.)?({'|'.join(map(re.escape, kinds))}).*"
         raise InputError(
             f"{source.name} holds {len(adapters)} tensors of an adapter that is not merged ({adapters[0]}, ...): "
-            "merge it (peft: merge_and_unload) and save again; or port the weights below it, without what the adapter "
-            "learned: "
+            "merge it (peft: merge_and_unload) and save again; or port the weights without what the adapter learned: "
             f"--drop-tensors {shlex.quote(pattern)} {COMMANDS}"
         )
 

@@ -96,9 +96,7 @@ class TextEncoder:
         length is 1, so that a product of two is their cosine. `normalize` and `max_length` come before the files.
         """
         if max_length is not None and max_length < 3:
-            raise InputError(
-                f"max_length is {max_length}; expected a number of tokens from 3, [CLS] and [SEP] included"
-            )
+            raise InputError(f"max_length is {max_length}; expected tokens from 3 on, [CLS] and [SEP] included")
         settings = self.sentences
         longest = settings.longest if max_length is None else max_length
         rows = []

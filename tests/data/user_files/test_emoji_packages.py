@@ -38,7 +38,7 @@ def packages(tmp_path):
 def test_renderings_and_names_come_together(packages, tmp_path, capsys):
     output = tmp_path / "new" / "emoji"
     assert prepare_emoji.main([str(packages), "--output", str(output)]) == 0
-    assert capsys.readouterr().out == f"{output}: 3 drawings in google/, 2 drawings in fluent3d/\n"
+    assert capsys.readouterr().out == f"{output}: 3 images in google/, 2 images in fluent3d/\n"
     assert json.loads((output / "captions.json").read_text(encoding="utf-8")) == [
         {"code": "1f600", "label": "grinning face", "tags": ["smile"], "renderings": ["google", "fluent3d"]},
         {"code": "2764-fe0f", "label": "red heart", "tags": [], "renderings": ["google", "fluent3d"]},
@@ -68,7 +68,7 @@ def test_what_is_missing_or_broken_is_named_and_nothing_is_left(packages, tmp_pa
     with pytest.raises(InputError, match="expected a list of emoji with hexcode, label and tags"):
         prepare_emoji.main([str(packages), "--output", str(output)])
     (packages / NAMES).write_text("[]", encoding="utf-8")
-    with pytest.raises(InputError, match="has no drawing of what"):
+    with pytest.raises(InputError, match="has no image of what"):
         prepare_emoji.main([str(packages), "--output", str(output)])
     (packages / NAMES).write_text('[{"hexcode": "1F600", "label": "x", "tags": "y"}]', encoding="utf-8")
     with pytest.raises(InputError, match="expected a list of emoji with hexcode, label and tags"):

@@ -26,8 +26,11 @@ def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
     of them named, since a training should not end with that; an image that cannot be decoded is a bad row. Files that
     have not changed are read once a process, images once.
     """
-    names = SPLITS if split == "train" else (split,)
-    readings = {name: _usable(data, name) for name in names}
+    readings = {}
+    for name in SPLITS if split == "train" else (split,):
+        reading = read_split(data, name)
+        limited = reading._replace(examples=reading.examples[: data.limit_of(name)], groups=())
+        readings[name] = without_unreadable(limited, data)
     bad_rows = tuple(dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows))
     if bad_rows and data.bad_rows == "refuse":
         raise InputError(
@@ -39,13 +42,6 @@ def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
         if reading.bad_rows:
             _warn_skipped(reading.bad_rows)
     return readings[split].examples
-
-
-def _usable(data: UserDataset, split: str) -> Reading:
-    """At most `limit_of` a split's examples, those whose images can be decoded."""
-    reading = read_split(data, split)
-    limited = reading._replace(examples=reading.examples[: data.limit_of(split)], groups=())
-    return without_unreadable(limited, data)
 
 
 def read_split(data: UserDataset, split: str) -> Reading:

@@ -40,13 +40,16 @@ def read_emoji(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
         for number, fields in enumerate(_emoji_of(path), 1):
             code = fields.get("code") if isinstance(fields, dict) else None
             with rows.row(path, f"emoji {shown(code)}" if isinstance(code, str) else f"entry {number}"):
-                texts, renderings = _texts(checked_object(fields)), list(_renderings(fields, image_folder))
+                label = checked_text(checked_object(fields).get("label"), "label")
+                tags = [tag for tag in checked_texts(fields.get("tags"), "tags", empty=True) if tag != label]
+                renderings = list(_renderings(fields, image_folder))
                 if any(image_id in rows.splits for _, image_id, _ in renderings):
                     raise UnusableError("an earlier entry has the same code")
                 for split, image_id, file in renderings:
                     rows.splits[image_id] = split
-                    for n, (kind, text) in enumerate(texts, 1):
-                        rows.add(image_id, file, Text(f"{image_id}#{n}", text, (), kind))
+                    rows.add(image_id, file, Text(f"{image_id}#1", label, (), "caption"))
+                    for n, tag in enumerate(tags, 2):
+                        rows.add(image_id, file, Text(f"{image_id}#{n}", tag, (), "tag"))
     return rows.reading()
 
 
@@ -56,12 +59,6 @@ def _emoji_of(path: Path) -> list[Json]:
     if not isinstance(content, list):
         raise InputError(f"{path} holds {shown(content)}; expected {expected}")
     return content
-
-
-def _texts(fields: dict[str, Json]) -> list[tuple[str, str]]:
-    label = checked_text(fields.get("label"), "label")
-    tags = checked_texts(fields.get("tags"), "tags", empty=True)
-    return [("caption", label), *(("tag", tag) for tag in tags if tag != label)]
 
 
 def _renderings(fields: dict[str, Json], image_folder: ImageFolder) -> Iterator[tuple[str, str, Path]]:

@@ -1,4 +1,4 @@
-"""The folder that the data set `emoji` reads, made from the npm packages that drawings and names are published in."""
+"""The folder that the data set `emoji` reads, made from the npm packages of its images and names."""
 
 import json
 import tempfile
@@ -13,23 +13,23 @@ from vlm_jax.failures import os_failure
 from vlm_jax.types import Json
 
 NAMES = "emojibase-data/en/data.json"
-# The folder of a hand's drawings here, where its package has them, and the ending of their files.
+# The folder of a designer's images, where its package has them, and the ending of their files.
 RENDERINGS = {
     "google": ("emoji-datasource-google/img/google/64", ".png"),
     "fluent3d": ("@lobehub/fluent-emoji-3d/assets", ".webp"),
 }
 PACKAGES = ("emojibase-data", "emoji-datasource-google", "@lobehub/fluent-emoji-3d")
 SIDE = 64  # pixels
-_MOST_PIXELS = 2**20  # of a drawing
-_PRESENTATION = "fe0f"  # "drawn in colour": packages differ in where they write it
+_MOST_PIXELS = 2**20  # of an image
+_PRESENTATION = "fe0f"  # "rendered in colour": packages differ in where they write it
 
 
 def prepare_emoji(packages: Path, output: Path) -> dict[str, int]:
-    """Write every drawing that has a name, 64 x 64 on white, and `captions.json`; return how many each hand drew.
+    """Write every image that has a name, 64 x 64 on white, and `captions.json`; return the images of each designer.
 
-    `packages` is a `node_modules`. An emoji is named as its first hand's file is (`1f600`, with the parts that say "in
-    colour" where that has them), its label is in lower case. What the first hand did not draw is left out, and so are
-    skin tones. Raises `InputError` where a package is missing, a drawing damaged or `output` there already, and then
+    `packages` is a `node_modules`. An emoji is named as the first designer's file (`1f600`, with the parts that say "in
+    colour" where they are there). Its label is in lower case. What the first designer lacks, and skin tones, are left
+    out. Raises `InputError` where a package is missing, an image damaged or `output` there already, and then
     leaves no `output` behind.
     """
     if output.exists():
@@ -48,24 +48,24 @@ def prepare_emoji(packages: Path, output: Path) -> dict[str, int]:
 
 
 def _write(packages: Path, output: Path) -> dict[str, int]:
-    renderings = {hand: _by_code(packages / folder, ending) for hand, (folder, ending) in RENDERINGS.items()}
+    renderings = {name: _by_code(packages / folder, ending) for name, (folder, ending) in RENDERINGS.items()}
     first = next(iter(renderings.values()))
     entries, counts = [], dict.fromkeys(renderings, 0)
-    for hand in renderings:
-        (output / hand).mkdir(parents=True, exist_ok=True)
+    for name in renderings:
+        (output / name).mkdir(parents=True, exist_ok=True)
     for names in _named(packages / NAMES):
         code = _bare(names["hexcode"])
         if code not in first:
             continue
-        hands = [hand for hand, files in renderings.items() if code in files]
-        for hand in hands:
-            _write_image(renderings[hand][code], output / hand / f"{first[code].stem}.png")
-            counts[hand] += 1
+        designers = [name for name, files in renderings.items() if code in files]
+        for name in designers:
+            _write_image(renderings[name][code], output / name / f"{first[code].stem}.png")
+            counts[name] += 1
         label, tags = names["label"].lower(), names.get("tags", [])
-        entries.append({"code": first[code].stem, "label": label, "tags": tags, "renderings": hands})
-    for hand, count in counts.items():
+        entries.append({"code": first[code].stem, "label": label, "tags": tags, "renderings": designers})
+    for name, count in counts.items():
         if not count:
-            raise InputError(f"{packages / RENDERINGS[hand][0]} has no drawing of what {packages / NAMES} names")
+            raise InputError(f"{packages / RENDERINGS[name][0]} has no image of what {packages / NAMES} names")
     (output / CAPTIONS).write_text(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return counts
 

@@ -45,7 +45,9 @@ def read_karpathy(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
                 rows.splits[image_id] = split
                 for position, sentence in enumerate(sentences, 1):
                     with rows.row(path, f"{place}, sentence {position}"):
-                        rows.add(image_id, file, _caption(checked_object(sentence, "the sentence")))
+                        caption_id = checked_id(checked_object(sentence, "the sentence").get("sentid"), "sentid")
+                        text = checked_text(sentence.get("raw"), "raw")
+                        rows.add(image_id, file, Text(caption_id, text, (), "caption"))
     return rows.reading()
 
 
@@ -70,10 +72,6 @@ def _checked_image(fields: dict[str, Json], image_folder: ImageFolder) -> tuple[
     if image_file is None:
         raise UnusableError(f"no image {shown(name)}")
     return image_file[0] if number is None else str(number), image_file[1], SPLIT_OF[split]
-
-
-def _caption(fields: dict[str, Json]) -> Text:
-    return Text(checked_id(fields.get("sentid"), "sentid"), checked_text(fields.get("raw"), "raw"), (), "caption")
 
 
 class KarpathyImages(UserDataset):
