@@ -135,7 +135,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
 
 
 def test_rows_of_no_token_are_never_generated(task):
-    never = task.decoder(Greedy()).special.never
+    never = task.decoder(Greedy()).constraints.special.never
     tokenizer = task.encode.tokenizer
     assert set(range(tokenizer.vocab_size, 128)) | {tokenizer.pad_id, tokenizer.cls_id} <= set(never)
     assert tokenizer.sep_id not in never and len(never) < 128 - 20
