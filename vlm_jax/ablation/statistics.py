@@ -196,13 +196,8 @@ def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level
     df = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(base) - 1))
     error = math.sqrt(sum(parts))
     margin = student_margin(error, df, level)
-    return nothing._replace(
-        low=gap - margin,
-        high=gap + margin,
-        df=df,
-        p=student_p(gap / error, df),
-        permutation_p=permutation_p(values, base),
-    )
+    p, permuted = student_p(gap / error, df), permutation_p(values, base)
+    return nothing._replace(low=gap - margin, high=gap + margin, df=df, p=p, permutation_p=permuted)
 
 
 def _paired(seeds: Values, base_seeds: Values, level: float) -> Difference:

@@ -80,14 +80,9 @@ class Trainer:
         self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
         step = make_step(config, self.task.loss_sums, optimizer, params, axis_name=self.parallel.axis_name)
         self.step = self.parallel.compile(step)
-        self.loader = TrainLoader(
-            self.train,
-            self.task.encode,
-            seed=config.seed,
-            batch_images=config.training.batch_images,
-            shard=Shard(jax.process_index(), jax.process_count()),
-            read_ahead=ReadAhead(config.data.threads),
-        )
+        shard, ahead = Shard(jax.process_index(), jax.process_count()), ReadAhead(config.data.threads)
+        order = {"seed": config.seed, "batch_images": config.training.batch_images}
+        self.loader = TrainLoader(self.train, self.task.encode, **order, shard=shard, read_ahead=ahead)
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}
         self.interval, self.selection = Interval(), Selection(self.task.metric)
