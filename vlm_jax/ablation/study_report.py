@@ -34,9 +34,8 @@ def write_report(
         for variant in table.variants:
             configs = [seeded(variant, seed).config for seed in study.seeds]
             records = _finished([(config, folder.path / "runs" / names[config]) for config in configs], faults)
-            rows.append(
-                Row(variant.label, records, len(configs), _cost(variant.config), variant.chosen, variant.overrides)
-            )
+            cost_of_variant = _cost(variant.config)
+            rows.append(Row(variant.label, records, len(configs), cost_of_variant, variant.chosen, variant.overrides))
         comparisons.append(Findings(table.title, rows, table.base, table.match, metrics_of(table), table.common))
     left = (run.name for run in runs if run.name in faults or not folder.run(run).finished)
     reasons = {run.name: faults.get(run.name) or folder.error(run) or "not finished" for run in runs}

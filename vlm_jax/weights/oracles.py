@@ -70,10 +70,8 @@ def encoder_outputs(
 ) -> dict[str, np.ndarray]:
     """The layers, the pooler and the converted heads of the class, under the names of `converted_outputs`."""
     parts = converted.architecture.parts
-    arguments = {
-        "input_ids": torch.tensor(inputs["input_ids"]).long(),
-        "attention_mask": torch.tensor(inputs["text_mask"]).long(),
-    }
+    ids, mask = (torch.tensor(inputs[name]).long() for name in ("input_ids", "text_mask"))
+    arguments = {"input_ids": ids, "attention_mask": mask}
     if "segments" in inputs:
         arguments["token_type_ids"] = torch.tensor(inputs["segments"]).long()
     if "image" in inputs:
