@@ -14,13 +14,12 @@ from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.study import Run, Study, Table, seeded, short_name
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError, one_of
+from vlm_jax.metrics.student import LEVEL
 from vlm_jax.run_folder import CONFIG, RunFolder, open_run
 from vlm_jax.settings.groups import flat, json_tree
 from vlm_jax.tasks import task_class
 from vlm_jax.text_lines import read_lines
 from vlm_jax.types import Json
-
-LEVEL = 0.95
 
 
 def write_report(
