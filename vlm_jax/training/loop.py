@@ -8,13 +8,14 @@ from typing import NamedTuple, SupportsFloat
 import jax
 
 from vlm_jax.config.run import Config
+from vlm_jax.data.digests import from_row
 from vlm_jax.data.loader import ReadAhead, Shard, TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
-from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data, shown_digests
+from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data
 from vlm_jax.training.evaluation import SplitExamples, code, commit, evaluate_run, write_contact_sheet
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.interval import Interval
@@ -253,7 +254,8 @@ class Trainer:
         scored = SplitExamples("test", self.task.prepare(test), self.train)
         self.write_line(f"scoring the test split with the best checkpoint, step {step}")
         metadata = {**self._times(), "weights": self.weights, **self._made}
-        metadata |= {"data": shown_digests(self.folder.data()), "history": self.folder.history()}
+        digests = {split: from_row(row).sha256 for split, row in self.folder.data().items()}
+        metadata |= {"data": digests, "history": self.folder.history()}
         model, warnings = Trained(self.task, params, step), self.selection.warnings()
         result = evaluate_run(model, scored, folder=self.folder, metadata=metadata, warnings=warnings)
         self.folder.seal(*RESULTS)
