@@ -8,7 +8,7 @@ missing.
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.failures import check_writable_name
@@ -27,6 +27,7 @@ TRAIN = (sys.executable, "-m", "vlm_jax", "train")
 class Ablate(Group):
     """Train the variants of a study over seeds, then write report.md and report.html."""
 
+    examples: ClassVar[tuple[str, ...]] = ("tiny --jobs 2", "fusion --dry-run")
     study: Annotated[Path, POSITIONAL]
     """The name of a study, or its file."""
     workdir: Path | None = None

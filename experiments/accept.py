@@ -5,7 +5,7 @@ what differs; with `--yes` the manifests say afterwards what is there. `--data` 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.invocation import command_name
@@ -16,6 +16,7 @@ from vlm_jax.settings.groups import POSITIONAL, Group
 class Accept(Group):
     """Show which files of a run are not as they were written, and with --yes take them as they are."""
 
+    examples: ClassVar[tuple[str, ...]] = ("runs/quickstart", "runs/quickstart --yes")
     run: Annotated[Path, POSITIONAL]
     """Folder of a run."""
     data: bool = False

@@ -6,7 +6,7 @@ SOURCE is a CNN with its classifier, as `port_weights` takes it. The five likeli
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
@@ -21,6 +21,10 @@ TOP, BATCH = 5, 16
 class Classify(Group):
     """Name what is in images, with the five likeliest classes of a converted CNN."""
 
+    examples: ClassVar[tuple[str, ...]] = (
+        "imports/resnet50 --image cat.jpg",
+        "microsoft/resnet-50 --image photos/ --output sheet.png",
+    )
     source: Annotated[str, POSITIONAL]
     """The CNN: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
     image: tuple[Path, ...]

@@ -5,7 +5,7 @@ about these two checkpoints. Whether a way to train is better needs several seed
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.invocation import command_name
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Compare(Group):
     """Compare two finished runs on the items of the test split that both predicted."""
 
+    examples: ClassVar[tuple[str, ...]] = ("runs/concat runs/cross", "runs/quickstart other/quickstart")
     run_a: Annotated[Path, POSITIONAL]
     """Folder of a finished run."""
     run_b: Annotated[Path, POSITIONAL]

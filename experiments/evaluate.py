@@ -7,7 +7,7 @@ any time, with any checkpoint: choose by them, not by the test.
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.config.use import ImageScoring, scoring_of
@@ -29,6 +29,7 @@ LEARNED = ("generation.mask_schedule",)  # of what is learned with: images may b
 class Evaluate(ImageScoring):
     """Score a trained model on a split, with baselines; write predictions, a contact sheet and the result."""
 
+    examples: ClassVar[tuple[str, ...]] = ("runs/quickstart", "runs/quickstart --split validation --checkpoint latest")
     run: Annotated[Path, POSITIONAL]
     """Folder of a run."""
     split: str = "test"

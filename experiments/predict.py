@@ -9,25 +9,25 @@ import os
 from pathlib import Path
 
 from vlm_jax.command_line import run_command
-from vlm_jax.config.use import scoring_of
+from vlm_jax.config.use import Predict, scoring_of
 from vlm_jax.errors import InputError
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.command_line import first_path, parse_for_run
 from vlm_jax.settings.effects import Effect
 
-PROG = command_name("predict")
 DESCRIPTION = "Answer questions about images, write captions of images, or generate images, as the run's task is."
 
 
 def main(argv: list[str]) -> int:
     from vlm_jax.run_folder import open_run
 
-    folder = open_run(first_path(argv, prog=PROG, description=DESCRIPTION))
+    prog = command_name("predict")
+    folder = open_run(first_path(argv, Predict, prog=prog, description=DESCRIPTION))
     config = folder.config()
     if config.predict_options is None:
         raise InputError(f"{folder.path} is a run of the task {config.task!r}, which has nothing to predict")
-    options, config = parse_for_run(argv, config.predict_options, config, (Effect.DECODING,), prog=PROG)
+    options, config = parse_for_run(argv, config.predict_options, config, (Effect.DECODING,), prog=prog)
     if options.output is not None:
         _check_output(options.output)
     if (seed := getattr(options, "seed", None)) is not None:

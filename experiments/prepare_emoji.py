@@ -1,7 +1,7 @@
 """Emoji from npm's packages: `python -m experiments.prepare_emoji node_modules --output emoji`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.invocation import command_name
@@ -15,6 +15,7 @@ class PrepareEmoji(Group):
     First: npm install emojibase-data emoji-datasource-google @lobehub/fluent-emoji-3d
     """
 
+    examples: ClassVar[tuple[str, ...]] = ("node_modules", "node_modules --output data/emoji")
     packages: Annotated[Path, POSITIONAL]
     """The `node_modules` that the three packages are in."""
     output: Path = Path("emoji")

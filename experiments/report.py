@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.errors import InputError
@@ -14,6 +14,7 @@ from vlm_jax.settings.groups import POSITIONAL, Group
 class Report(Group):
     """Compare finished runs; those that differ in their seed alone are one variant, the first is the base."""
 
+    examples: ClassVar[tuple[str, ...]] = ("runs/concat runs/cross", "runs/*-seed-* --output report --metrics accuracy")
     runs: Annotated[tuple[Path, ...], POSITIONAL]
     """Folders of runs of one task."""
     output: Path = Path("runs/report")

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.config.run import Config
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class TrainOptions(Group):
     """What this command takes besides settings."""
 
+    examples: ClassVar[tuple[str, ...]] = ("quickstart", "easy_vqa --model.image.kind resnet --workdir runs/resnet")
     workdir: Path | None = None
     """Folder of the run (default: runs/NAME)."""
 

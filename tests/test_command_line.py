@@ -202,6 +202,15 @@ def test_a_bug_in_a_command_keeps_its_traceback():
         run_command(raising(ValueError("a bug")), [])
 
 
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("lr", "optimizer.learning_rate"), ("epochs", "training.steps"), ("batch-size", "training.batch_images")],
+)
+def test_a_name_of_other_codebases_is_answered_with_the_setting(name, setting):
+    with pytest.raises(InputError, match=f"{setting}\\?$"):
+        parse_train([TINY, f"--{name}", "3"])
+
+
 def test_a_real_command_prints_one_line_and_no_traceback():
     answer = train("tinny")
     assert (answer.returncode, answer.stderr) == (2, "error: no config 'tinny'; did you mean 'tiny'?\n")

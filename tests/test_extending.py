@@ -61,34 +61,55 @@ def patch(path, hunks):
 @pytest.fixture
 def tree(tmp_path):
     for name in ("vlm_jax", "experiments", "configs"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
 
-def command(tree, module, *arguments):
-    line = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
+RUNNER = """
+import contextlib, importlib, io, json, sys
+from vlm_jax.command_line import run_command
+for module, *arguments in json.loads(sys.argv[1]):
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        try:
+            run_command(importlib.import_module(f"experiments.{module}").main, arguments)
+        except SystemExit as end:
+            code = end.code
+    print(json.dumps([code, *(stream.buffer.getvalue().decode() for stream in streams)]))
+"""
+
+
+def commands(tree, *lines):
+    """Exit code, output and errors of each command, run in one process, which imports the copy."""
+    line = [sys.executable, "-c", RUNNER, json.dumps([[str(word) for word in line] for line in lines])]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
-    return subprocess.run(line, cwd=tree, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def train(tree, *arguments):
-    """The result of two steps."""
-    done = command(tree, "train", *arguments, "--name", "new", *SMALL)
+    done = subprocess.run(line, cwd=tree, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    return [json.loads(answer) for answer in done.stdout.splitlines()]
+
+
+def training(*arguments):
+    """The command that trains two steps."""
+    return ("train", *arguments, "--name", "new", *SMALL)
+
+
+def result(tree):
     return json.loads((tree / "runs" / "new" / "result.json").read_text(encoding="utf-8"))
 
 
 def test_a_fusion_takes_two_places(tree, data_directory):
     assert apply(tree, "A fusion") == ([], ["vlm_jax/config/vqa.py", "vlm_jax/models/fusion.py"])
     options = ("--model.fusion.kind", "pooled")
-    shown = command(tree, "inspect_model", "configs/tiny.py", *options, "--depth", "3")
-    assert "tiny: pooled, image_to_text, cls" in shown.stdout, shown.stderr
-    assert "trunk/concat/layer_1" in shown.stdout
-    refused = command(tree, "train", "configs/tiny.py", *options, "--model.fusion.join", "product")
-    assert refused.returncode == 2
-    assert "model.fusion.join belongs to model.fusion.kind=late" in refused.stderr
-    result = train(tree, "vqa", *options, "--data.limit", "2", "--data.directory", data_directory)
-    assert result["config"]["model"]["fusion"]["kind"] == "pooled"
+    (_, shown, errors), (code, _, refused), trained = commands(
+        tree,
+        ("inspect_model", "configs/tiny.py", *options, "--depth", "3"),
+        ("train", "configs/tiny.py", *options, "--model.fusion.join", "product"),
+        training("vqa", *options, "--data.limit", "2", "--data.directory", data_directory),
+    )
+    assert "tiny: pooled, image_to_text, cls" in shown and "trunk/concat/layer_1" in shown, errors
+    assert code == 2 and "model.fusion.join belongs to model.fusion.kind=late" in refused
+    assert trained[0] == 0, trained
+    assert result(tree)["config"]["model"]["fusion"]["kind"] == "pooled"
 
 
 def test_a_task_takes_a_file_its_config_and_a_line(tree):
@@ -99,13 +120,17 @@ def test_a_task_takes_a_file_its_config_and_a_line(tree):
     rows = [{"image": f"{number}.png", "captions": [f"level {number % 3}"]} for number in range(12)]
     (tree / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     data = ("--data.kind", "jsonl", "--data.images", tree, "--data.train", tree / "rows.jsonl")
-    result = train(tree, "matching", *data)
-    assert 0 <= result["metrics"]["accuracy"] <= 1
-    assert result["metrics"]["baseline/chance"] == 0.5
-    shown = command(tree, "inspect_model", "matching", *data, *SMALL)
-    assert "captions: 1 of" in shown.stdout, shown.stderr
-    compared = command(tree, "compare", "runs/new", "runs/new")
-    assert compared.returncode == 0, compared.stderr
+    trained, (_, shown, errors), compared = commands(
+        tree,
+        training("matching", *data),
+        ("inspect_model", "matching", *data, *SMALL),
+        ("compare", "runs/new", "runs/new"),
+    )
+    assert trained[0] == 0, trained
+    metrics = result(tree)["metrics"]
+    assert 0 <= metrics["accuracy"] <= 1 and metrics["baseline/chance"] == 0.5
+    assert "captions: 1 of" in shown, errors
+    assert compared[0] == 0, compared
 
 
 def test_a_data_set_takes_a_file_and_a_line(tree):
@@ -113,7 +138,9 @@ def test_a_data_set_takes_a_file_and_a_line(tree):
     (line,) = [line for line in re.findall(r"^\+(?!\+)(.*)", recipe("A data set")[1][1], re.MULTILINE)]
     assert line == '    "datasets.brightness",'
     data = ("--data.kind", "brightness", "--data.directory", tree / "prepared")
-    assert set(train(tree, "vqa", *data)["metrics"]) >= {"accuracy", "accuracy/open", "baseline/majority"}
+    (trained,) = commands(tree, training("vqa", *data))
+    assert trained[0] == 0, trained
+    assert set(result(tree)["metrics"]) >= {"accuracy", "accuracy/open", "baseline/majority"}
 
 
 def identifiers(path):

@@ -180,6 +180,7 @@ def test_training_saves_first_and_a_second_one_leaves_at_once(start, tmp_path):
     assert (folder / "checkpoints" / str(step)).is_dir()
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_saves_first(start, tmp_path):
     folder, (master, terminal) = tmp_path / "run", pty.openpty()
     ends = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)

@@ -1,5 +1,9 @@
 """Commands under every name: from sources, and as installed."""
 
+import contextlib
+import importlib
+import io
+import shlex
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -66,6 +70,37 @@ def test_presets_data_sets_and_runs_are_listed(tmp_path, capsys):
     assert {"quickstart", "fusion", "easy_vqa", "first"} <= rows.keys()
     assert "vqa, easy_vqa" in rows["first"] and "not finished" in rows["first"] and "not readable" in rows["older"]
     assert all(len(line.split(maxsplit=1)) == 2 for line in rows.values())  # each says what it is
+
+
+COMMANDS = sorted(path.stem for path in (ROOT / "experiments").glob("[a-z]*.py") if "benchmark" not in path.stem)
+STARTS = [(name,) for name in COMMANDS] + [("port_weights", part) for part in ("import", "verify", "export", "convert")]
+
+
+@pytest.mark.parametrize("start", STARTS, ids=" ".join)
+def test_help_fits_the_screen_and_its_examples_are_understood(start, monkeypatch, trained):
+    name, *words = start
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/vlm-jax"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None, raising=False)
+    module = importlib.import_module(f"experiments.{name}")
+    text = page(module.main, *words)
+    assert max(map(len, text.splitlines())) <= 80
+    examples = [line.split("vlm-jax ", 1)[1] for line in text.splitlines() if line.startswith("  vlm-jax ")]
+    if start != ("port_weights",):
+        assert len(examples) >= 2
+    for example in map(shlex.split, examples):
+        if name == "predict":
+            example[1] = str(trained)
+            example = [word for word in example if not word.startswith("--decoding") and word != "beam"]
+        assert page(module.main, *example[1:]).startswith(f"usage: vlm-jax {name.replace('_', '-')} ")
+
+
+def page(main, *arguments):
+    """The help of a command."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), pytest.raises(SystemExit) as stop:
+        main([*arguments, "--help"])
+    assert stop.value.code == 0
+    return output.getvalue()
 
 
 def test_the_version_is_printed():

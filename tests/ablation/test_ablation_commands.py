@@ -48,6 +48,7 @@ def get_study():
                 variants=vary({{"model.num_layers": {layers}}}),
                 common={{"data.directory": Path("{data}"), "data.limit": 8, "training.steps": 6,
                         "training.evaluate_every": 2,
+                        "model.image.widths": (16,), "model.image.blocks": (0,), "model.image.stem_width": 4,
                         "training.batch_images": 2, "training.evaluation_batch_images": 4, "training.log_every": 1}},
                 metrics=("accuracy", "accuracy/open"),
             ),
@@ -90,6 +91,8 @@ def copies(trained, tmp_path):
 def test_a_study_trains_reports_and_is_not_done_twice(study, tmp_path, capsys, monkeypatch, pytestconfig):
     monkeypatch.chdir(pytestconfig.rootpath)
     options = [str(study()), "--workdir", str(tmp_path / "study")]
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "cache").symlink_to(os.environ["JAX_COMPILATION_CACHE_DIR"])
     assert ablate.main([*options, "--seeds", "0"]) == 0
     output = capsys.readouterr().out
     assert output.count("finished, ") == 2 and "report.html" in output

@@ -147,12 +147,12 @@ def test_equal_captions_match_whatever_follows_them():
 
 @pytest.mark.parametrize("unit", ["B.", "B. <!a", "no.", "<a b='", "www.-;", "a%", "", "  ", "The", "<!a >x B."])
 def test_many_captions_take_linear_time(unit):
-    """A hundred thousand characters, twice: what looks over a line's end does not look on for ever."""
-    count = 100_000 // max(1, len(unit))
+    """Fifty thousand characters, twice: what looks over a line's end does not look on for ever."""
+    count = 50_000 // max(1, len(unit))
     begin = time.process_time()
     assert len(ptb_tokenize_all([unit] * count)) == count
     assert len(ptb_tokenize_all([" ".join([unit] * count)])) == 1
-    assert time.process_time() - begin < 4
+    assert time.process_time() - begin < 2
 
 
 def test_a_million_characters_in_captions():

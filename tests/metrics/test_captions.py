@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from vlm_jax.errors import InputError
 from vlm_jax.metrics import captions
 from vlm_jax.metrics.captions import (
-    bleu_per_item,
     caption_statistics,
     cider_d,
     cider_d_per_item,
@@ -21,7 +20,6 @@ from vlm_jax.metrics.captions import (
     distinct_n,
     exact_match,
     rouge_l,
-    rouge_l_per_item,
     score_captions,
 )
 
@@ -56,8 +54,9 @@ def test_an_exact_match_is_one_with_any_reference_in_one_spelling():
 
 def test_every_official_score_of_an_item_is_met(official):
     both = official["hypotheses_ptb"], official["references_ptb"]
-    ours = dict(zip(NAMES, bleu_per_item(*both).T, strict=False))
-    ours |= {"rouge_l": rouge_l_per_item(*both), "cider_d": cider_d_per_item(*both)}
+    items = [([hypothesis], [references]) for hypothesis, references in zip(*both, strict=True)]
+    ours = dict(zip(NAMES, np.array([corpus_bleu(*item) for item in items]).T, strict=False))
+    ours |= {"rouge_l": np.array([rouge_l(*item) for item in items]), "cider_d": cider_d_per_item(*both)}
     for name, official_name in NAMES.items():
         np.testing.assert_allclose(ours[name], official["per_item"][official_name], rtol=0, atol=1e-12, err_msg=name)
 
@@ -81,11 +80,10 @@ def test_bleu_compares_with_the_closest_length_and_of_two_with_the_shorter():
 def test_bleu_sums_before_it_divides_and_clips_by_the_best_reference():
     hypotheses, references = ["a a a a", "b c"], [["a x a x", "a y y y"], ["b c"]]
     assert corpus_bleu(hypotheses, references)[0] == pytest.approx((2 + 2) / (4 + 2))
-    np.testing.assert_allclose(bleu_per_item(hypotheses, references)[:, 0], [0.5, 1], atol=1e-8)
 
 
 def test_bleu_of_few_words_is_tiny_and_not_zero():
-    (scores,) = bleu_per_item(["a b"], [["a b"]])
+    scores = corpus_bleu(["a b"], [["a b"]])
     assert scores[1] == pytest.approx(1, abs=1e-8)
     assert scores[3] == pytest.approx((1e-15 / 1e-9) ** (2 / 4), rel=1e-6)
     assert corpus_bleu([""], [["a"]]) == [0, 0, 0, 0]
@@ -158,7 +156,7 @@ def test_statistics_by_hand():
     assert distinct_n(texts, 4) == distinct_n([], 1) == 0
 
 
-SCORES = [corpus_bleu, bleu_per_item, rouge_l, rouge_l_per_item, cider_d, cider_d_per_item, exact_match, score_captions]
+SCORES = [corpus_bleu, rouge_l, cider_d, cider_d_per_item, exact_match, score_captions]
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -180,8 +178,6 @@ def test_bad_input_is_one_line(score, hypotheses, references, line):
 def test_bad_input_of_statistics():
     with pytest.raises(InputError, match="no captions to describe"):
         caption_statistics([])
-    with pytest.raises(InputError, match="n-grams of 0 words"):
-        distinct_n(["a"], 0)
 
 
 def test_speed(official):

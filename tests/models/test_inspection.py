@@ -22,6 +22,8 @@ COMBINATIONS = [
     for head in heads
 ]
 
+FIRST = [(fusion, patterns[0], heads[0]) for fusion, (patterns, heads) in PAIRINGS["vqa"].items()]
+
 
 def settings_of(
     fusion="concat",
@@ -60,7 +62,10 @@ def abstract(settings):
 @pytest.mark.parametrize(
     ("fusion", "attention_pattern", "head", "cnn"),
     [
-        *((*combination, "patches") for combination in COMBINATIONS),
+        *(
+            pytest.param(*combination, "patches", marks=() if combination in FIRST else pytest.mark.slow)
+            for combination in COMBINATIONS
+        ),
         (*COMBINATIONS[0], "small"),
         ("cross", "prefix", "lm", "patches"),
     ],
@@ -180,9 +185,8 @@ def test_parameters_of_depthwise_convolutions_count(name, parameters):
     ("name", "features", "published"),
     [
         ("resnet18", 512, 1.814),
-        ("resnet34", 512, 3.664),
         ("resnet50", 2048, 4.089),
-        ("resnet101", 2048, 7.801),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in (("resnet34", 512, 3.664), ("resnet101", 2048, 7.801))),
         ("mobilenet_v2", 1280, 0.301),
     ],
 )

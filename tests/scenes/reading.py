@@ -1,11 +1,20 @@
-"""What can be read off an image of a scene, without the code that drew it."""
+"""What can be read off an image of a scene, without the code that renders it."""
 
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from scipy import ndimage
 
+from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.scene import COLOURS
+
+
+def render_clean(scene):
+    """The image of a scene without its noise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vlm_jax.scenes.rendering.NOISE", 0.0)
+        return render(scene)
 
 
 class Seen(NamedTuple):

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from tests.scenes.reading import render_clean
 from vlm_jax.errors import InputError
 from vlm_jax.scenes.detector import DetectedScene, detect_scene
 from vlm_jax.scenes.image_check import ImageCheck, check_image
 from vlm_jax.scenes.language import caption, free_captions
-from vlm_jax.scenes.rendering import render, render_clean
+from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.sampling import ALL_PAIRS, HELD_OUT_PAIRS, Sampling, sample_scene
 from vlm_jax.scenes.scene import COLOURS, SHAPES, SIZES, Scene, SceneObject

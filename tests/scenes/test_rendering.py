@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.scenes.reading import read_off
-from vlm_jax.scenes.rendering import coverage, render, render_clean
+from tests.scenes.reading import read_off, render_clean
+from vlm_jax.scenes.rendering import coverage, render
 from vlm_jax.scenes.scene import COLOURS, SHAPES, SIZES, Scene, SceneObject
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 from vlm_jax.tasks.baselines import baseline_warnings, distinct_images, shuffled_difference
 from vlm_jax.types import Example
 
-Item = namedtuple("Item", "image_id")
+Item = namedtuple("Item", "image_id right as_dict card", defaults=(None, dict, dict))  # what a prediction has
 NAMES = [f"baseline/shuffled_images/{row}/accuracy" for row in ("difference", "difference_low", "difference_high")]
 
 

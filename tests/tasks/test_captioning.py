@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 import vlm_jax.figures
-import vlm_jax.tasks.nearest_image
 from experiments import evaluate, inspect_model, predict, train
 from vlm_jax.config import captioning
 from vlm_jax.config.captioning import Beam, Greedy, Sample
@@ -135,7 +134,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
 
 
 def test_rows_of_no_token_are_never_generated(task):
-    never = task.decoder(Greedy()).special.never
+    never = task.decoder(Greedy()).constraints.special.never
     tokenizer = task.encode.tokenizer
     assert set(range(tokenizer.vocab_size, 128)) | {tokenizer.pad_id, tokenizer.cls_id} <= set(never)
     assert tokenizer.sep_id not in never and len(never) < 128 - 20
@@ -267,7 +266,7 @@ def test_an_image_vector_is_its_mean_grid_feature(task, params):
     np.testing.assert_allclose(vectors, mean / np.linalg.norm(mean, axis=1, keepdims=True), rtol=1e-5)
 
 
-def test_the_nearest_is_among_the_searched_images(monkeypatch):
+def test_the_nearest_is_among_the_searched_images():
     random = np.random.default_rng(0)
     among = random.normal(size=(40, 8)).astype(np.float32)
     among /= np.linalg.norm(among, axis=1, keepdims=True)
@@ -280,9 +279,8 @@ def test_the_nearest_is_among_the_searched_images(monkeypatch):
     assert few[1].tolist()[:2] == [1, 41], "of equal ones the first"
     assert nearest_few(among, among[:3], 5).shape == (40, 3)
     train = examples(7)
-    assert spread(train) == train
-    monkeypatch.setattr(vlm_jax.tasks.nearest_image, "MOST", 3)
-    assert spread(train) == [train[0], train[3], train[6]]
+    assert spread(train, 8) == spread(train, 7) == train
+    assert spread(train, 3) == [train[0], train[3], train[6]]
 
 
 def test_results_have_the_format_of_coco(task, params):

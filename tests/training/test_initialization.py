@@ -265,7 +265,10 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_source_again(r
     assert losses(folder) == losses(run) != []
 
 
-@pytest.mark.parametrize("fusion", ["concat", "cross", "late", "co_attention"])
+@pytest.mark.parametrize(
+    "fusion",
+    ["concat", "co_attention", *(pytest.param(fusion, marks=pytest.mark.slow) for fusion in ("cross", "late"))],
+)
 def test_a_run_of_every_fusion_is_a_source(fusion, tmp_path):
     """Its text layers for another fusion; for its own, every parameter, the image's layers too."""
     settings = config(changes={"model.fusion.kind": fusion})

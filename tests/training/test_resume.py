@@ -3,12 +3,14 @@
 And what a finished, another's, an impossible or a broken run says and leaves.
 """
 
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import jax
@@ -59,22 +61,22 @@ def start(data_directory):
 
 
 def arguments(folder, data_directory, *options):
-    words = ("configs/tiny.py", *SMALL, "--workdir", folder, "--data.directory", data_directory, *options)
+    words = (ROOT / "configs" / "tiny.py", *SMALL, "--workdir", folder, "--data.directory", data_directory, *options)
     return [str(word) for word in words]
 
 
 @pytest.fixture
-def begin(data_directory, monkeypatch, capfd):
-    """Run the command in this process; exit code, output and errors. For what ends without a signal."""
-    monkeypatch.chdir(ROOT)
+def begin(data_directory):
+    """Run the command in this process."""
+    return lambda folder, *options: ended(arguments(folder, data_directory, *options))
 
-    def begin(folder, *options):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            run_command(train.main, arguments(folder, data_directory, *options))
-        return exit.value.code, *capfd.readouterr()
 
-    return begin
+def ended(argv):
+    """Exit code, output and errors of the command in this process."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]), pytest.raises(SystemExit) as caught:
+        run_command(train.main, argv)
+    return caught.value.code, *(stream.buffer.getvalue().decode() for stream in streams)
 
 
 def end(process):
@@ -92,10 +94,10 @@ def reach(process, step):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(start, tmp_path_factory):
+def uninterrupted(data_directory, tmp_path_factory):
     """A run that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    code, output, errors = end(start(folder, *DROPOUT))
+    code, output, errors = ended(arguments(folder, data_directory, *DROPOUT))
     assert (code, errors) == (0, "")
     assert "resuming" not in output
     return folder
@@ -153,7 +155,7 @@ def test_a_whole_run_logs_every_step_once_and_learns(uninterrupted):
     )  # so its scores and predictions tell the ends apart
 
 
-def test_killed_and_started_again_it_ends_as_if_it_never_was(start, uninterrupted, tmp_path):
+def test_killed_and_started_again_it_ends_as_if_it_never_was(start, begin, uninterrupted, tmp_path):
     folder = tmp_path / "run"
     process = start(folder, *DROPOUT)
     reach(process, HALF + 2)
@@ -161,7 +163,7 @@ def test_killed_and_started_again_it_ends_as_if_it_never_was(start, uninterrupte
     assert end(process)[0] == -signal.SIGKILL
     assert HALF + 2 <= logged(folder)[-1]["step"] < STEPS
     assert names(folder / "checkpoints") == [str(HALF)]
-    code, output, errors = end(start(folder, *DROPOUT))
+    code, output, errors = begin(folder, *DROPOUT)
     assert (code, errors) == (0, "")
     assert f"resuming after optimizer step {HALF} of {STEPS}\n" in output
     assert_same_end(folder, uninterrupted)

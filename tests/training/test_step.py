@@ -58,11 +58,15 @@ def loss_sums(params, batch, keys):
 
 
 @functools.cache
+def fresh():
+    batch = make_batch()
+    return jax.jit(MODEL.init)(jax.random.key(0), batch.image, batch.input_ids, batch.text_mask)["params"]
+
+
+@functools.cache
 def start(config):
     """A state and the compiled step, shared by the tests of one config."""
-    batch = make_batch()
-    inputs = (batch.image, batch.input_ids, batch.text_mask)
-    params = jax.jit(MODEL.init)(jax.random.key(0), *inputs)["params"]
+    params = fresh()
     optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
     state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
     return state, jax.jit(make_step(config, loss_sums, optimizer, params))

@@ -59,7 +59,11 @@ def test_the_goldens_are_those_of_the_cases():
         assert names == expected | ({"pooled"} if fixture.case.parts == ("pooler",) else set())
 
 
-@pytest.mark.parametrize("fixture", FIXTURES, ids=str)
+@pytest.mark.parametrize(
+    "fixture",
+    [pytest.param(x, marks=() if x == x.case.fixtures[-1] else pytest.mark.slow) for x in FIXTURES],
+    ids=str,
+)
 def test_a_port_gives_the_published_outputs(fixture, tmp_path):
     fingerprint = fixtures.fingerprint(fixtures.tensors(fixture))
     assert fingerprint == fixtures.goldens()[f"{fixture}/fingerprint"], "numpy draws other weights: make them anew"

@@ -90,13 +90,3 @@ class TrunkCompute(Compute):
     layers: Literal["unrolled", "remat", "scan", "scan_remat"] = "unrolled"
     """`remat` recomputes each layer in the backward pass: less memory, a third more work. `scan` compiles one layer
     and loops over it: faster to compile, slower to run."""
-
-    @property
-    def remat(self) -> bool:
-        """Whether each layer is computed again in the backward pass."""
-        return self.layers in ("remat", "scan_remat")
-
-    @property
-    def scan_layers(self) -> bool:
-        """Whether one layer is compiled and looped over."""
-        return self.layers in ("scan", "scan_remat")

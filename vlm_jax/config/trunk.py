@@ -77,9 +77,12 @@ class Trunk(Layers):
         """What the model of a task is made of."""
         layers = {name: getattr(self, name) for name in Layers.model_fields}
         layout = {name: getattr(self._layout, name) for name in Layout.model_fields}
-        steps = {name: getattr(compute, name) for name in ("convolution", "dtype", "remat", "scan_layers")}
         return Architecture(
-            **layers | layout | steps,
+            **layers | layout,
+            convolution=compute.convolution,
+            dtype=compute.dtype,
+            remat="remat" in compute.layers,
+            scan_layers="scan" in compute.layers,
             vocab_size=self.text.vocab_size,
             text_feature_size=getattr(self.layout, "text_feature_size", None) or self.hidden_size,
             image=image,

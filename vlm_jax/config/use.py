@@ -1,7 +1,7 @@
 """Options of the commands that use a trained model; validation takes the defaults."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import MinLen
 from pydantic import model_validator
@@ -12,6 +12,11 @@ from vlm_jax.settings.rules import Count, Seed
 
 class Predict(Group):
     """What every task takes."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        'runs/quickstart --image cat.png --question "is it red?"',
+        "runs/captioning --image photos/ --decoding.kind beam",
+    )
 
     run: Annotated[Path, POSITIONAL]
     """Directory of a run."""
@@ -26,6 +31,11 @@ class Predict(Group):
 class Answer(Predict):
     """Answer every question about every image, with the five most probable answers and their probabilities."""
 
+    examples: ClassVar[tuple[str, ...]] = (
+        'runs/quickstart --image cat.png --question "is it red?"',
+        'runs/quickstart --image photos/ --question "is it red?" --json',
+    )
+
     image: Annotated[tuple[Path, ...], MinLen(1)]
     """Image files, or folders of them."""
     question: Annotated[tuple[str, ...], MinLen(1)]
@@ -34,6 +44,11 @@ class Answer(Predict):
 
 class Caption(Predict):
     """Write captions of images, with their log-probabilities. The run's settings `--decoding.*` can be changed."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "runs/captioning --image photos/",
+        "runs/captioning --image photos/ --decoding.kind beam",
+    )
 
     image: Annotated[tuple[Path, ...], MinLen(1)]
     """Image files, or folders of them."""
@@ -63,6 +78,11 @@ class Candidates(Group):
 
 class Generate(Predict, Candidates):
     """Generate images of prompts. The run's settings `--generation.*` of decoding can be changed."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        'RUN --prompt "a red circle" --output sheet.png',
+        'RUN --prompt "a red circle" --output sheet.png --num-images 4 --seed 1',
+    )
 
     prompt: Annotated[tuple[str, ...], MinLen(1)]
     """Prompts."""

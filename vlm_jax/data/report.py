@@ -26,19 +26,15 @@ def report(
     columns, texts = list(splits.values()), {name: split.texts for name, split in splits.items()}
     captions = isinstance(columns[0], CaptionStatistics)
     what = "caption" if captions else "question"
-    parts = [
-        _counts(what, splits, _caption_rows(columns) if captions else _question_rows(columns)),
-        _shared(shared(ids), shared(files)),
-        _known({what: texts}, groups),
-    ]
+    rows = _caption_rows(columns) if captions else _question_rows(columns)
+    parts = [_counts(what, splits, rows), _shared(shared(ids), shared(files)), _known({what: texts}, groups)]
+    words = _lengths(f"words of a {what}", [split.text_words for split in columns])
     if captions:
-        parts += [_repeated(texts), _common("word", {name: split.words for name, split in splits.items()})]
-    else:
-        parts += [_common("answer", {name: split.answers for name, split in splits.items()})]
-    parts += [_lengths(f"words of a {what}", [split.text_words for split in columns])]
-    if captions:
+        common = _common("word", {name: split.words for name, split in splits.items()})
+        parts += [_repeated(texts), common, words]
         parts += [_lengths("captions of an image", [split.texts_per_image for split in columns])]
     else:
+        parts += [_common("answer", {name: split.answers for name, split in splits.items()}), words]
         parts += [_lengths("words of an answer", [split.answer_words for split in columns])]
     return "\n\n".join(parts)
 

@@ -48,7 +48,7 @@ class Decoder:
         if trie is not None:
             trie.after(prefix)
         self.settings, self._prefill = settings, partial(PrefilledImages.prefill, model)
-        self._constraints = Constraints(
+        self.constraints = Constraints(
             special, max_tokens, tuple(prefix), trie, settings.min_length, settings.no_repeat_ngram_size
         )
         self._decode = jax.jit(self._generate)
@@ -69,4 +69,4 @@ class Decoder:
     def _generate(
         self, variables: Parameters, image: Array, image_mask: Array | None, keys: Key[Array, " I"] | None
     ) -> Decoded:
-        return generate(self._prefill(variables, image, image_mask), self._constraints, self.settings, keys)
+        return generate(self._prefill(variables, image, image_mask), self.constraints, self.settings, keys)

@@ -50,26 +50,21 @@ def official_tokens(
 
 def corpus_bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """BLEU-1 to BLEU-4 of the corpus, 0 to 1: matches and lengths are summed over items before anything is divided."""
-    return _bleu(_bleu_sums(hypotheses, references).sum(axis=0, keepdims=True))[0].tolist()
-
-
-def bleu_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 4"]:
-    """BLEU-1 to BLEU-4 of each item, as if it were the corpus."""
-    return _bleu(_bleu_sums(hypotheses, references))
+    _check(hypotheses, references)
+    sums = np.sum([_bleu_sums(*item) for item in zip(hypotheses, references, strict=True)], axis=0, dtype=float)
+    precisions = (sums[:4] + _TINY) / (sums[4:8] + _SMALL)
+    means = np.cumprod(precisions) ** (1 / np.array(_ORDERS))
+    ratio = (sums[8] + _TINY) / (sums[9] + _SMALL)
+    return (means * np.exp(np.minimum(0, 1 - 1 / ratio))).tolist()
 
 
 def rouge_l(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean ROUGE-L, 0 to 1."""
-    return float(rouge_l_per_item(hypotheses, references).mean())
-
-
-def rouge_l_per_item(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, " N"]:
-    """F-measure (beta 1.2) of the best precision and the best recall, which may come from different references.
+    """Mean ROUGE-L, 0 to 1: F-measure (beta 1.2) of the best precision and the best recall, each of any reference.
 
     Split at every single space, so no words are one empty word: an empty hypothesis matches an empty reference.
     """
     _check(hypotheses, references)
-    return np.array([_rouge(hypothesis, item) for hypothesis, item in zip(hypotheses, references, strict=True)])
+    return float(np.mean([_rouge(*item) for item in zip(hypotheses, references, strict=True)]))
 
 
 def cider_d(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -115,8 +110,6 @@ def caption_statistics(hypotheses: Sequence[str]) -> dict[str, float]:
 
 def distinct_n(hypotheses: Sequence[str], n: int) -> float:
     """Different n-grams per n-gram of all captions (Li et al., arXiv:1510.03055), 0 to 1; 0 where there are none."""
-    if n < 1:
-        raise InputError(f"n-grams of {n} words do not exist: expected n of at least 1")
     words = [hypothesis.split() for hypothesis in hypotheses]
     ngrams = [ngram for caption in words for ngram in _ngrams_of(caption, n)]
     return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
@@ -144,15 +137,8 @@ def _ngrams(caption: str) -> Ngrams:
     return Counter(ngram for order in _ORDERS for ngram in _ngrams_of(words, order))
 
 
-def _bleu_sums(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 10"]:
-    """Of each item: four counts of matching n-grams, four of n-grams, its length, the length to compare with."""
-    _check(hypotheses, references)
-    return np.array(
-        [_bleu_sum(hypothesis, item) for hypothesis, item in zip(hypotheses, references, strict=True)], float
-    )
-
-
-def _bleu_sum(hypothesis: str, references: Sequence[str]) -> list[int]:
+def _bleu_sums(hypothesis: str, references: Sequence[str]) -> list[int]:
+    """Of an item: four counts of matching n-grams, four of n-grams, its length, the length to compare with."""
     most: dict[tuple[str, ...], int] = {}  # an n-gram matches as often as the reference that has it most often
     for reference in references:
         for ngram, count in _ngrams(reference).items():
@@ -163,13 +149,6 @@ def _bleu_sum(hypothesis: str, references: Sequence[str]) -> list[int]:
     lengths = [len(reference.split()) for reference in references]
     closest = min(lengths, key=lambda other: (abs(other - length), other))
     return [*matches, *(max(0, length - order + 1) for order in _ORDERS), length, closest]
-
-
-def _bleu(sums: Float[np.ndarray, "N 10"]) -> Float[np.ndarray, "N 4"]:
-    precisions = (sums[:, :4] + _TINY) / (sums[:, 4:8] + _SMALL)
-    means = np.cumprod(precisions, axis=1) ** (1 / np.array(_ORDERS))
-    ratio = (sums[:, 8:9] + _TINY) / (sums[:, 9:10] + _SMALL)
-    return means * np.exp(np.minimum(0, 1 - 1 / ratio))
 
 
 def _rouge(hypothesis: str, references: Sequence[str]) -> float:

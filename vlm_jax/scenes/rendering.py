@@ -16,12 +16,7 @@ SQUARE, TRIANGLE, ARM, STAR, NOTCH = 0.88, 0.87, 0.34, 1.05, 0.46
 def render(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
     """The image of a scene; the same bits each time."""
     noise = np.random.default_rng(scene.noise).normal(0, NOISE, (scene.size, scene.size, 3))
-    return _levels(_paint(scene) + noise)
-
-
-def render_clean(scene: Scene) -> UInt8[np.ndarray, "s s 3"]:
-    """The image without its noise."""
-    return _levels(_paint(scene))
+    return (_paint(scene) + noise).round().clip(0, 255).astype(np.uint8)
 
 
 def coverage(obj: SceneObject, size: int) -> Float[np.ndarray, "s s"]:
@@ -39,10 +34,6 @@ def _paint(scene: Scene) -> Float[np.ndarray, "s s 3"]:
         box = _box(obj, scene.size)
         image[box] += covered * (np.array(COLOURS[obj.color]) - image[box])
     return image
-
-
-def _levels(image: Float[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "s s 3"]:
-    return image.round().clip(0, 255).astype(np.uint8)
 
 
 def _box(obj: SceneObject, size: int) -> tuple[slice, slice]:

@@ -40,7 +40,7 @@ def parse_config(
     if shows_help:
         title = f"The task {tree.get('task')}: {help.summary(type(config))}"
         sections = (help.Section("This command", type(options), own), help.Section(title, type(config), tree))
-        _exit_with_help(f"{prog} {start} [--SETTING VALUE ...]", description, *sections)
+        _exit_with_help(prog, f"{start} [--SETTING VALUE ...]", description, *sections)
     return checked(type(config), tree, strict=False), checked(type(options), own, strict=False)
 
 
@@ -62,8 +62,8 @@ def _no_preset(argv: list[str], options: Group, tasks: Iterable[str], *, prog: s
     start = f"start from one of: {', '.join([*tasks, *presets_in(folder_of_presets())])}"
     if {"-h", "--help"} & {*argv}:
         section = help.Section("This command", type(options), tree_of(options))
-        usage = f"{prog} CONFIG [--SETTING VALUE ...]"
-        _exit_with_help(usage, f"{description} CONFIG --help shows its settings; {start}", section)
+        text = f"{description} CONFIG --help shows its settings; {start}"
+        _exit_with_help(prog, "CONFIG [--SETTING VALUE ...]", text, section)
     raise InputError(f"no config; {start}")
 
 
@@ -82,19 +82,19 @@ def parse_options(argv: list[str], options: type[Options], *, prog: str, descrip
     change(options, tree, _by_place(positional, options) | words)
     if shows_help:
         places = [name.upper() for name, field in options.model_fields.items() if POSITIONAL in field.metadata]
-        usage = " ".join([prog, *places, "[--OPTION VALUE ...]"])
-        _exit_with_help(
-            usage, description or inspect.cleandoc(options.__doc__ or ""), help.Section("Options", options, tree)
-        )
+        text = description or inspect.cleandoc(options.__doc__ or "")
+        _exit_with_help(prog, " ".join([*places, "[--OPTION VALUE ...]"]), text, help.Section("Options", options, tree))
     return checked(options, tree, strict=False)
 
 
-def first_path(argv: list[str], *, prog: str, description: str) -> Path:
-    """The path that a command line begins with, which decides the other options."""
+def first_path(argv: list[str], options: type[Group], *, prog: str, description: str) -> Path:
+    """The path that a command line begins with, which decides the other options: `options` are those of all."""
     if argv and not argv[0].startswith("-"):
         return Path(argv[0])
     if {"-h", "--help"} & {*argv}:
-        _exit_with_help(f"{prog} RUN [--OPTION VALUE ...]", f"{description} RUN --help shows its options.")
+        section = help.Section("Options", options, tree_of(options.model_construct()))
+        text = f"{description} RUN --help shows the options of its task."
+        _exit_with_help(prog, "RUN [--OPTION VALUE ...]", text, section)
     raise InputError("no run; its directory comes first, then options")
 
 
@@ -125,9 +125,8 @@ def parse_for_run(
             help.Section(f"The run's {name}", type(getattr(changed, name)), tree[name], f"{name}.", field, texts[name])
             for name, field in inner
         ]
-        _exit_with_help(
-            f"{prog} RUN [--OPTION VALUE ...]", help.summary(options), help.Section("Options", options, own), *sections
-        )
+        first = help.Section("Options", options, own)
+        _exit_with_help(prog, "RUN [--OPTION VALUE ...]", help.summary(options), first, *sections)
     return checked(options, own, strict=False), changed
 
 
@@ -149,13 +148,14 @@ def parse_subcommand(argv: list[str], commands: Mapping[str, type[Options]], *, 
         return parse_options(argv[1:], commands[argv[0]], prog=f"{prog} {argv[0]}")
     if {"-h", "--help"} & {*argv[:1]}:
         lines = "; ".join(f"{name}: {help.summary(options)}" for name, options in commands.items())
-        _exit_with_help(f"{prog} COMMAND ...", f"{description} {lines}. COMMAND --help shows its options.")
+        _exit_with_help(prog, "COMMAND ...", f"{description} {lines}. COMMAND --help shows its options.")
     name = f"no command {argv[0]!r}" if argv else "no command"
     raise InputError(f"{name}; {one_of(commands)}")
 
 
-def _exit_with_help(usage: str, description: str, *sections: help.Section) -> NoReturn:
-    print(help.page(usage, description, *sections), end="")
+def _exit_with_help(prog: str, arguments: str, description: str, *sections: help.Section) -> NoReturn:
+    examples = [f"{prog} {example}" for section in sections[:1] for example in section.group.examples]
+    print(help.page(f"{prog} {arguments}", description, *sections, examples=examples), end="")
     raise SystemExit(0)
 
 

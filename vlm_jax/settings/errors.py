@@ -8,6 +8,12 @@ from pydantic import ValidationError
 from vlm_jax.settings.groups import Group, Tree, choices, flat, group_in, names
 
 SEPARATOR = "; also: "
+ELSEWHERE = {
+    **dict.fromkeys(("lr", "base_lr"), "learning_rate"),
+    **dict.fromkeys(("bs", "batch_size", "train_batch_size", "per_device_train_batch_size"), "batch_images"),
+    **dict.fromkeys(("epochs", "num_epochs", "num_train_epochs", "max_steps"), "steps"),
+}
+"""Names that other codebases give to a setting, and the last part of its name here."""
 
 
 def explained(error: ValidationError, root: type[Group], tree: Tree) -> str:
@@ -54,7 +60,7 @@ def unknown(name: str, root: type[Group], tree: Tree) -> str:
         return f"{name} belongs to {_missing_choice(name, root, tree)}"
     if others := " or ".join(task for task, group in _other_tasks(root, tree) if name in names(group)):
         return f"{name} belongs to the task {others}; this run is of the task {tree['task']}"
-    last = name.rpartition(".")[2]
+    last = ELSEWHERE.get(name, name.rpartition(".")[2])
     near = difflib.get_close_matches(name, possible, n=1, cutoff=0.8) or [
         candidate for candidate in possible if candidate.rpartition(".")[2] == last
     ]

@@ -6,7 +6,7 @@ A *tree* is a group as nested dicts. Settings are changed in a tree, and pydanti
 """
 
 from types import NoneType, UnionType
-from typing import Annotated, Union, get_args, get_origin
+from typing import Annotated, ClassVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -31,6 +31,8 @@ class Group(BaseModel):
         revalidate_instances="subclass-instances",  # a subclass would pass, and JSON would lose its own fields
         allow_inf_nan=False,
     )
+    examples: ClassVar[tuple[str, ...]] = ()
+    """Of a command's options: arguments that its help shows."""
 
 
 def tree_of(group: Group) -> Tree:

@@ -6,7 +6,8 @@ import functools
 import itertools
 import shlex
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Literal, NamedTuple, get_args, get_origin
@@ -15,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from vlm_jax.settings.groups import POSITIONAL, Group, Tree, choices, group_in
 
+WIDTH = 79
 SHORT = {int: "INT", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH", NoneType: "none"}
 
 
@@ -32,18 +34,21 @@ class Section(NamedTuple):
     """The documentation of that field."""
 
 
-def page(usage: str, description: str, *sections: Section) -> str:
-    """The page, which argparse lays out."""
-    formatter = functools.partial(argparse.HelpFormatter, max_help_position=42)
-    parser = argparse.ArgumentParser(usage=usage, description=description, add_help=False, formatter_class=formatter)
+def page(usage: str, description: str, *sections: Section, examples: Sequence[str] = ()) -> str:
+    """The page, which argparse lays out; `examples` are whole command lines."""
+    formatter = functools.partial(argparse.HelpFormatter, max_help_position=42, width=WIDTH)
+    parser = functools.partial(argparse.ArgumentParser, add_help=False, formatter_class=formatter)
+    body = parser(usage=argparse.SUPPRESS)
     for section in sections:
-        _add(parser, section)
-    return parser.format_help()
+        _add(body, section)
+    head, lines = parser(usage=usage, description=description).format_help(), [f"  {line}" for line in examples]
+    return "\n".join([head, *(["examples:", *lines, ""] if lines else []), body.format_help()]).rstrip("\n") + "\n"
 
 
 def _add(parser: argparse.ArgumentParser, section: Section) -> None:
     title, group, tree, prefix, field, text = section
-    lines, inner, texts = parser.add_argument_group(title), [], documentation(group)
+    heading = textwrap.fill(title, WIDTH - 1, subsequent_indent="  ")
+    lines, inner, texts = parser.add_argument_group(heading), [], documentation(group)
     if field and (kinds := choices(field)):
         others = [kind for kind, member in kinds.items() if member is not group and len(member.model_fields) > 1]
         more = f" Settings of another: --help --{prefix}kind {'|'.join(others)}" if others else ""

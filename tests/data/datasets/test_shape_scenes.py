@@ -112,7 +112,7 @@ def test_scenes_of_one_object_do_not_repeat(tmp_path, monkeypatch):
 
 
 def test_unseen_prompts_are_of_no_training_image(tmp_path):
-    splits = prepared(tmp_path, dict(zip(FEW, (2_000, 2, 2, 2, 40), strict=True)), objects=(1, 2))
+    splits = prepared(tmp_path, dict(zip(FEW, (600, 2, 2, 2, 40), strict=True)), objects=(1, 2))
     known = {texts(record)[0] for record in splits["train"].values()}
     assert len(splits["unseen_prompts"]) == 40
     assert not known & {texts(record)[0] for record in splits["unseen_prompts"].values()}
