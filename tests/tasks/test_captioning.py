@@ -437,15 +437,16 @@ def test_the_log_likelihood_of_any_text(task, params):
     """Every word and the end of the text, from its logits alone; whatever else is in the batch."""
     images = examples(6)
     texts = [example.texts[place % 2].text for place, example in enumerate(images)]
+    apply = jax.jit(task.model.apply, static_argnames="method")
     wanted = []
     for example, text in zip(images, texts, strict=True):
         ids, mask = task.encode.encode_texts([text])
-        text = jnp.asarray(ids[:, mask[0]])[None]
-        image = jnp.asarray(make_batch([Row(task.encode(example), range(1))], task.encode, size=1).batch.image)
-        logits = task.model.apply({"params": params}, image, text, jnp.ones(text.shape, bool), method="task_logits")
-        log_p = np.asarray(jax.nn.log_softmax(logits))[0, 0, :-1]
-        wanted.append(log_p[np.arange(len(log_p)), text[0, 0, 1:]].sum())
-        assert text[0, 0, -1] == task.encode.tokenizer.sep_id
+        length = mask[0].sum()  # what follows is padding
+        image = make_batch([Row(task.encode(example), range(1))], task.encode, size=1).batch.image
+        logits = apply({"params": params}, image, ids[None], mask[None], method="task_logits")
+        log_p = np.asarray(jax.nn.log_softmax(logits))[0, 0, : length - 1]
+        wanted.append(log_p[np.arange(length - 1), ids[0, 1:length]].sum())
+        assert mask[0, :length].all() and ids[0, length - 1] == task.encode.tokenizer.sep_id
     np.testing.assert_allclose(task.log_likelihoods(params, images, texts), wanted, rtol=2e-5)
     alone = [task.log_likelihoods(params, [example], [text])[0] for example, text in zip(images, texts, strict=True)]
     np.testing.assert_allclose(alone, wanted, rtol=2e-5)
