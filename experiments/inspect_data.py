@@ -35,8 +35,7 @@ class Options(Group):
 
 def main(argv: list[str]) -> int:
     if argv and argv[0] in DATA_SETS:
-        name = argv[0]
-        argv = [DATA_SETS[name], "--data.kind", name, "--name", name, *argv[1:]]
+        argv = [DATA_SETS[argv[0]], "--data.kind", argv[0], "--name", argv[0], *argv[1:]]
     description = f"Show what is in a data set, of a config or one of: {', '.join(DATA_SETS)}."
     config, options = parse_config(argv, Options(), TASKS, prog=command_name("inspect_data"), description=description)
     contact_sheet = (options.contact_sheet or Path("runs") / f"{config.name}-data.png").expanduser()
