@@ -35,18 +35,18 @@ class Options(Group):
 
 def main(argv: list[str]) -> int:
     if argv and argv[0] in DATA_SETS:
-        name = argv[0]
-        argv = [DATA_SETS[name], "--data.kind", name, "--name", name, *argv[1:]]
+        argv = [DATA_SETS[argv[0]], "--data.kind", argv[0], "--name", argv[0], *argv[1:]]
     description = f"Show what is in a data set, of a config or one of: {', '.join(DATA_SETS)}."
     config, options = parse_config(argv, Options(), TASKS, prog=command_name("inspect_data"), description=description)
-    contact_sheet = options.contact_sheet or Path("runs") / f"{config.name}-data.png"
-    _inspect(config.data, contact_sheet.expanduser(), name=config.name, listed=None if options.all else LISTED)
+    contact_sheet = (options.contact_sheet or Path("runs") / f"{config.name}-data.png").expanduser()
+    _inspect(config.data, contact_sheet, name=config.name, listed=None if options.all else LISTED)
     return 0
 
 
 def _inspect(data, contact_sheet, *, name, listed):
+    from vlm_jax.data.image_inspection import inspect_images
     from vlm_jax.data.report import listing, report
-    from vlm_jax.data.statistics import answers_of, describe, describe_captions, inspect_images
+    from vlm_jax.data.statistics import answers_of, describe, describe_captions
 
     splits, bad_rows, groups = _open(data)
     if (count := sum(map(len, splits.values()))) > SLOW:
@@ -55,19 +55,16 @@ def _inspect(data, contact_sheet, *, name, listed):
     inspections = {split: inspect_images(examples, **limits) for split, examples in splits.items()}
     ids = {split: [example.image_id for example in examples] for split, examples in splits.items()}
     files = {split: inspection.digests.values() for split, inspection in inspections.items()}
-    unreadable = dict.fromkeys(
-        reason for inspection in inspections.values() for reason in inspection.unreadable.values()
-    )
+    unreadable = dict.fromkeys(why for split in inspections for why in inspections[split].unreadable.values())
     if data.texts == "questions":
         seen = answers_of(splits["train"])
         statistics = {split: describe(examples, seen) for split, examples in splits.items()}
     else:
-        train = describe_captions(splits["train"], None)
-        held_out = {split: describe_captions(splits[split], train.words) for split in list(splits)[1:]}
-        statistics = {"train": train, **held_out}
+        statistics = {"train": (train := describe_captions(splits["train"], None))}
+        statistics |= {split: describe_captions(splits[split], train.words) for split in list(splits)[1:]}
     print(report(statistics, ids, files, groups), end="\n\n")
-    print(listing("unreadable images", list(unreadable), listed), end="\n\n")
-    print(listing("bad rows", bad_rows, listed), end="\n\n")
+    print(listing("unreadable images", list(unreadable), listed), listing("bad rows", bad_rows, listed), sep="\n\n")
+    print()
     for split, examples in splits.items():
         if readable := [example for example in examples if example.image_id not in inspections[split].unreadable]:
             title = f"{name}: {min(NUM_CARDS, len(readable))} of {len(examples):,} images, {split} split"

@@ -1,8 +1,4 @@
-"""Bring published weights in, prove them, hand them back: `python -m experiments.port_weights verify SOURCE`.
-
-A SOURCE is a folder with model.safetensors (or shards and their index) and config.json, a .safetensors file, a hub id
-(owner/name@revision) or package:NAME/folder inside an installed Python package.
-"""
+"""Bring published weights in, prove them, hand them back: `python -m experiments.port_weights verify SOURCE`."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -29,10 +25,7 @@ class Names(Group):
 class Import(Names):
     """Port published weights into a folder: parameters (Orbax), tokenizer and port_report.md."""
 
-    examples: ClassVar[tuple[str, ...]] = (
-        "google-bert/bert-base-uncased --output bert",
-        "./all-MiniLM-L6-v2 --output imports/minilm",
-    )
+    examples: ClassVar[tuple[str, ...]] = ("google-bert/bert-base-uncased --output bert", "./MiniLM --output minilm")
     output: Path
     """Folder that is written; it must not be there yet."""
 
@@ -47,7 +40,7 @@ class Export(Group):
     """Write a folder that the matching transformers class loads."""
 
     examples: ClassVar[tuple[str, ...]] = ("imports/bert --output exported", "runs/easy_vqa --output exported")
-    source: Annotated[str, POSITIONAL]
+    source: Annotated[Path, POSITIONAL]
     """Folder of an import, or of a run, whose text side is taken."""
     output: Path
     """Folder that is written; it must not be there yet."""
@@ -56,10 +49,7 @@ class Export(Group):
 class Convert(Group):
     """Take the tensors out of a pickled PyTorch checkpoint; nothing else in it is run. Needs torch."""
 
-    examples: ClassVar[tuple[str, ...]] = (
-        "pytorch_model.bin --output model.safetensors",
-        "resnet50.pth --output resnet50.safetensors",
-    )
+    examples: ClassVar[tuple[str, ...]] = ("bert.bin --output model.safetensors", "a.pth --output a.safetensors")
     source: Annotated[Path, POSITIONAL]
     """A .bin, .pt, .pth or .ckpt file."""
     output: Path
@@ -109,8 +99,7 @@ def _export(options: Export) -> None:
     from vlm_jax.training.pretrained import open_converted
     from vlm_jax.weights.export import export
 
-    converted = open_converted(Path(options.source))
-    export(converted, options.output)
+    export(converted := open_converted(options.source), options.output)
     print(f"saved in {options.output}: {converted.family.loaded_by(converted.architecture)}")
 
 

@@ -244,9 +244,7 @@ def test_the_step_is_compiled_once(data_directory, tmp_path):
             for name, changes in (
                 ("sort_of_clevr", ()),
                 ("tiny", ("--model.fusion.kind", "co_attention", "--compute.parallelism", "pmap")),
-                ("quickstart", ("--compute.parallelism", "pmap")),
                 ("easy_vqa", ()),
-                ("tiny", ("--model.fusion.kind", "cross")),
                 ("tiny", ("--model.fusion.kind", "late", "--model.fusion.join", "concatenation")),
             )
         ),

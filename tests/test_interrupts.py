@@ -126,8 +126,8 @@ def seconds_until_trained(start, folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_twenty_random_moments_of_set_up_and_compilation_end_alike(start, tmp_path):
-    tries(start, tmp_path / "run", 20, seed=0, most=seconds_until_trained(start, tmp_path / "run"))
+def test_random_moments_of_set_up_and_compilation_end_alike(start, tmp_path):
+    tries(start, tmp_path / "run", 10, seed=0, most=seconds_until_trained(start, tmp_path / "run"))
 
 
 def test_random_moments_of_set_up_end_with_one_line_and_an_untouched_folder(start, tmp_path):

@@ -15,8 +15,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TRAIN = (
     "--data.limit", "2", "--training.steps", "2", "--training.batch-images", "2",
-    "--training.evaluation-batch-images", "2", "--model.num-layers", "1", "--model.image.stem-width", "8",
-    "--model.image.widths", "8", "8", "16", "--model.image.blocks", "0", "0", "0",
+    "--training.evaluation-batch-images", "2",
+)  # fmt: skip
+SHALLOW = (
+    "--model.num-layers", "1", "--model.image.stem-width", "8", "--model.image.widths", "8", "8", "16",
+    "--model.image.blocks", "0", "0", "0",
 )  # fmt: skip
 LATER = "minilm|shape_scenes|benchmark|ablat|compare|cross"  # what takes minutes, even at a tiny size
 INSTALL = (r"python3 -m venv \.venv", r"\. \.venv/bin/activate", r'pip install -e (\.|"\.\[test\]")')
@@ -49,6 +52,8 @@ def run(command, folder, data_directory):
     arguments = [re.sub(written, f"{folder}/", argument) for argument in arguments]
     if module == "experiments.train":
         arguments += ["--data.directory", str(data_directory), *TRAIN]
+        if Path(arguments[0]).stem in ("quickstart", "vqa_jsonl"):  # others start from weights of a given size
+            arguments += SHALLOW
         if "--workdir" not in arguments:
             arguments += ["--workdir", f"{folder}/{Path(arguments[0]).stem}"]
     if module == "experiments.ablate":

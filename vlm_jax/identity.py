@@ -30,11 +30,8 @@ def changes(old: Config, new: Config) -> list[Change]:
     Where a choice is another one, its `kind` differs, which stands for the settings that only one config has.
     """
     before, after, marks = flat(json_tree(old)), flat(json_tree(new)), effects(old)
-    return [
-        Change(name, before[name], after[name], marks[name])
-        for name in before
-        if name in after and before[name] != after[name]
-    ]
+    differing = (name for name in before if name in after and before[name] != after[name])
+    return [Change(name, before[name], after[name], marks[name]) for name in differing]
 
 
 def forbidden(old: Config, new: Config) -> list[Change]:

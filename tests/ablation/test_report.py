@@ -146,7 +146,7 @@ def test_numbers_are_spelled_with_their_digits():
 )
 def test_verdicts(difference, n, base_n, adjusted_p, words):
     p = adjusted_p
-    assert verdict(Difference(difference, None, None, None, p, p, None, n, base_n, 0.95)) == words
+    assert verdict(Difference(difference, n, base_n, p=p, adjusted_p=p)) == words
 
 
 def test_the_text_reports_the_finding():

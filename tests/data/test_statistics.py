@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 from PIL import Image
 
+from vlm_jax.data.image_inspection import inspect_images
 from vlm_jax.data.report import listing, plain, report
-from vlm_jax.data.statistics import answers_of, describe, describe_captions, histogram, inspect_images, shared
+from vlm_jax.data.statistics import answers_of, describe, describe_captions, histogram, shared
 from vlm_jax.types import Example, Text
 
 

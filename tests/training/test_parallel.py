@@ -76,11 +76,8 @@ FAST = (ONE[0], ("vqa", "jit", 4, 2), ("vqa", "pmap", 4, 1))
 SLOW = (
     *ONE,
     ("vqa", "jit", 1, 2),
-    ("vqa", "jit", 4, 1),
     ("vqa", "pmap", 4, 2),
     ("captioning", "jit", 4, 2),
-    ("captioning", "pmap", 4, 2),
-    ("image_tokenizer", "jit", 4, 2),
     ("image_tokenizer", "pmap", 4, 2),
     ("image_generation", "jit", 4, 2),
     ("image_generation", "pmap", 4, 2),

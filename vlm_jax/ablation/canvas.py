@@ -76,17 +76,12 @@ def _legend_shape(labels: Sequence[str]) -> tuple[int, int]:
     return columns, -(-len(entries) // columns) * max(map(len, entries))
 
 
-def legend(
-    figure: "matplotlib.figure.Figure", handles: Sequence["matplotlib.artist.Artist"], labels: Sequence[str]
-) -> None:
-    """One below the axes, in columns as wide as its labels need."""
-    columns, _ = _legend_shape(labels)
-    shown = [short(label, LEGEND_CHARACTERS) for label in labels]
-    figure.legend(handles, shown, loc="outside lower left", ncols=columns, frameon=False, borderaxespad=0.2, fontsize=8)
+Handles = list["matplotlib.artist.Artist"]
+"""What a legend shows, in the order of its labels."""
 
 
-def svg(paint: Callable[["matplotlib.figure.Figure"], None], height: float, *, labels: Sequence[str] = ()) -> str:
-    """What `paint` draws, as an SVG document `height` inches high and a legend of these labels."""
+def svg(paint: Callable[["matplotlib.axes.Axes"], Handles | None], height: float, labels: Sequence[str] = ()) -> str:
+    """What `paint` plots, as an SVG document `height` inches high and a legend of these labels below it."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -103,12 +98,15 @@ def svg(paint: Callable[["matplotlib.figure.Figure"], None], height: float, *, l
         "axes.labelcolor": INK,
         "hatch.linewidth": 0.6,
     }
-    lines = _legend_shape(labels)[1] if labels else 0
+    columns, lines = _legend_shape(labels) if labels else (0, 0)
     file = io.StringIO()
     with warnings.catch_warnings(), matplotlib.rc_context(settings):
         warnings.filterwarnings("ignore", "Glyph .* missing")  # it is drawn as a box
         figure = Figure(figsize=(WIDTH, height + LEGEND_LINE * lines), layout="constrained", facecolor="white")
         figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
-        paint(figure)
+        handles = paint(figure.add_subplot())
+        if labels:
+            shown, looks = [short(label, LEGEND_CHARACTERS) for label in labels], {"frameon": False, "fontsize": 8}
+            figure.legend(handles, shown, loc="outside lower left", ncols=columns, borderaxespad=0.2, **looks)
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlm_jax.ablation.canvas import DASHES, FAINT, GRID, INK, cost_axis, legend, marked, short, style, svg, whiskers
+from vlm_jax.ablation.canvas import DASHES, FAINT, GRID, INK, Handles, cost_axis, marked, short, style, svg, whiskers
 from vlm_jax.ablation.records import Findings, Row
-from vlm_jax.ablation.statistics import Summary, summary
 from vlm_jax.ablation.wording import heading, is_share
 from vlm_jax.figures import visible
 from vlm_jax.tasks import task_class
@@ -36,8 +35,8 @@ def effects(findings: Findings, metric: str) -> Plot | None:
     if not numbered:
         return None
 
-    def paint(figure: "matplotlib.figure.Figure") -> None:
-        axes, scale = figure.add_subplot(), _scale(metric)
+    def paint(axes: "matplotlib.axes.Axes") -> None:
+        scale = _scale(metric)
         axes.axvline(0, color=FAINT, linewidth=1)
         for place, (number, label) in enumerate(numbered):
             difference = differences[label]
@@ -65,8 +64,8 @@ def curves(findings: Findings) -> Plot | None:
     labels, config = [findings.rows[number].label for number, _ in lines], findings.rows[lines[0][0]].records[0].config
     metric = task_class(config.task).metric_of(config)
 
-    def paint(figure: "matplotlib.figure.Figure") -> None:
-        axes, handles = figure.add_subplot(), []
+    def paint(axes: "matplotlib.axes.Axes") -> Handles:
+        handles = []
         for number, points in lines:
             looks, steps = style(number), list(points)
             values = np.array(list(points.values())) * _scale(metric)
@@ -77,7 +76,7 @@ def curves(findings: Findings) -> Plot | None:
         axes.set_xlabel("optimizer steps")
         axes.set_ylabel(f"validation {heading(metric)}")
         axes.grid(color=GRID)
-        legend(figure, handles, labels)
+        return handles
 
     caption = "Validation score by which the best checkpoint is chosen. Line: mean over seeds; band: lowest to highest."
     return Plot(caption, svg(paint, 3.4, labels=labels))
@@ -102,8 +101,8 @@ def score_by_cost(findings: Findings, metric: str) -> Plot | None:
 
     labels = [row.label for _, row in scored]
 
-    def paint(figure: "matplotlib.figure.Figure") -> None:
-        axes, scale, handles = figure.add_subplot(), _scale(metric), []
+    def paint(axes: "matplotlib.axes.Axes") -> Handles:
+        scale, handles = _scale(metric), []
         for (number, row), cost in zip(scored, costs, strict=True):
             score = row.summary(metric)
             ends = whiskers(score.mean, score.low, score.high, scale)
@@ -112,7 +111,7 @@ def score_by_cost(findings: Findings, metric: str) -> Plot | None:
         axes.set_xlabel(what)
         axes.set_ylabel(heading(metric))
         axes.grid(color=GRID)
-        legend(figure, handles, labels)
+        return handles
 
     caption = f"{metric} on the test split against {what}. Point: mean over seeds; line: Student's interval."
     return Plot(caption, svg(paint, 3.2, labels=labels))
@@ -120,51 +119,36 @@ def score_by_cost(findings: Findings, metric: str) -> Plot | None:
 
 def by_kind(findings: Findings) -> Plot | None:
     """Bars of `accuracy/KIND`, a group for each kind of question."""
-    bars = [(number, row, _kinds(row)) for number, row in enumerate(findings.rows)]
-    bars = [bar for bar in bars if bar[2]]
+    bars = [
+        (number, row, {name.partition("/")[2]: row.summary(name) for name in names})
+        for number, row in enumerate(findings.rows)
+        if (names := row.names("accuracy/"))
+    ]
     kinds = sorted({kind for *_, summaries in bars for kind in summaries})
     if not kinds:
         return None
     group = len(bars) + 1.5  # bars, and the room between groups
 
-    def paint(figure: "matplotlib.figure.Figure") -> None:
-        axes, handles = figure.add_subplot(), []
+    def paint(axes: "matplotlib.axes.Axes") -> Handles:
+        handles = []
         for place, (number, _, summaries) in enumerate(bars):
-            variant_style, container = style(number), None
-            for at, kind in enumerate(kinds):
-                if kind not in summaries:
-                    continue
-                score = summaries[kind]
-                container = axes.barh(
-                    at * group + place,
-                    100 * score.mean,
-                    0.82,
-                    xerr=whiskers(score.mean, score.low, score.high, 100.0),
-                    color=variant_style.colour,
-                    hatch=("", "///", "...")[DASHES.index(variant_style.dash)],
-                    edgecolor="white",
-                    linewidth=0,
-                    error_kw={"ecolor": INK, "elinewidth": 0.9, "capsize": 0},
-                )
-            handles.append(container)
+            hatch = ("", "///", "...")[DASHES.index(style(number).dash)]
+            looks = {"color": style(number).colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+            looks["error_kw"] = {"ecolor": INK, "elinewidth": 0.9, "capsize": 0}
+            for kind, score in summaries.items():
+                ends = whiskers(score.mean, score.low, score.high, 100.0)
+                bar = axes.barh(kinds.index(kind) * group + place, 100 * score.mean, 0.82, xerr=ends, **looks)
+            handles.append(bar)
         axes.set_yticks([at * group + (len(bars) - 1) / 2 for at in range(len(kinds))], [short(k, 24) for k in kinds])
         axes.set_ylim(len(kinds) * group - 1.6, -1)
         axes.set_xlim(0, 100)
         axes.set_xlabel("accuracy, %")
         axes.set_axisbelow(True)
         axes.grid(axis="x", color=GRID)
-        legend(figure, handles, [row.label for _, row, _ in bars])
+        return handles
 
     caption = "Accuracy by kind of question on the test split. Bar: mean over seeds; line: Student's interval."
     return Plot(caption, svg(paint, 0.7 + max(0.3, BAR * group) * len(kinds), labels=[row.label for _, row, _ in bars]))
-
-
-def _kinds(row: Row) -> dict[str, Summary]:
-    """By kind of question, where all seeds have it."""
-    runs = [record.result["metrics"] for record in row.records]
-    names = [name for name in (runs[0] if runs else ()) if name.startswith("accuracy/")]
-    complete = [name for name in names if all(run.get(name) is not None for run in runs)]
-    return {name.removeprefix("accuracy/"): summary([run[name] for run in runs]) for name in complete}
 
 
 def _scale(metric: str) -> float:

@@ -131,10 +131,9 @@ class Row:
         """Mean and interval of a metric; None where the runs do not have it."""
         return summary(values) if (values := self.values(metric)) else None
 
-    @property
-    def baselines(self) -> list[str]:
-        """The baselines that all finished runs have."""
-        names = {name for record in self.records for name in record.result["metrics"] if name.startswith("baseline/")}
+    def names(self, beginning: str) -> list[str]:
+        """The metrics that all finished runs have and whose names begin so."""
+        names = {name for record in self.records for name in record.result["metrics"] if name.startswith(beginning)}
         return sorted(name for name in names if self.values(name))
 
 

@@ -127,10 +127,9 @@ def _disagreements(examples: Sequence[Disagreement]) -> str:
     rows = []
     for example in examples:
         hypotheses = (f"{MARKS[right]} {text}".strip() for text, right in example.hypotheses.values())
-        rows.append(
-            (*((example.question,) if has_questions else ()), " / ".join(example.references) or MISSING, *hypotheses)
-        )
-    return _table((*(("question",) if has_questions else ()), "reference", *labels), rows)
+        question = (example.question,) * has_questions
+        rows.append((*question, " / ".join(example.references) or MISSING, *hypotheses))
+    return _table((*("question",) * has_questions, "reference", *labels), rows)
 
 
 def _cut(text: str) -> str:

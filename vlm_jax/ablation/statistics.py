@@ -16,11 +16,12 @@ from jaxtyping import Float, Int
 from scipy import special
 
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.metrics.student import Values, check_level, checked_values, student_margin, student_p
+from vlm_jax.metrics.student import LEVEL, Values, checked_values, student_margin, student_p
 
 _PERMUTED_SEEDS = 6  # a side: the least p is 2 / 924; of four and four seeds it would be 2 / 70
 _SPLITS = 10_000  # up to so many are all looked at; of more, so many are drawn
 _MOST_SEEDS = 10_000
+_POWER = 0.8
 
 
 class Summary(NamedTuple):
@@ -46,41 +47,35 @@ class Difference(NamedTuple):
     """
 
     difference: float
-    low: float | None
-    high: float | None
-    df: float | None
-    p: float | None
-    adjusted_p: float | None
-    permutation_p: float | None
     n: int
     base_n: int
-    level: float
+    low: float | None = None
+    high: float | None = None
+    df: float | None = None
+    p: float | None = None
+    adjusted_p: float | None = None
+    permutation_p: float | None = None
     paired: bool = False
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the test calls it: where no variant differs, at most 1 - level of comparisons call one."""
-        return self.adjusted_p is not None and self.adjusted_p <= 1 - self.level
+        """Whether the test calls it: where no variant differs, at most 1 - LEVEL of comparisons call one."""
+        return self.adjusted_p is not None and self.adjusted_p <= 1 - LEVEL
 
 
-def summary(values: Values, level: float = 0.95) -> Summary:
+def summary(values: Values) -> Summary:
     """Mean of one variant's seeds and its t interval (Student, Biometrika 6, 1908)."""
-    check_level(level)
     values = checked_values(values, "the seeds of a variant")
     n, mean, variance = len(values), _mean(values), _variance(values)
     if variance is None:
         return Summary(n, mean, None, None, None, None)
     df = float(n - 1)
-    margin = student_margin(math.sqrt(variance / n), df, level)
+    margin = student_margin(math.sqrt(variance / n), df)
     return Summary(n, mean, math.sqrt(variance), mean - margin, mean + margin, df)
 
 
 def differences(
-    variants: Mapping[str, Values],
-    base: str,
-    level: float = 0.95,
-    *,
-    paired: Mapping[str, tuple[Values, Values]] | None = None,
+    variants: Mapping[str, Values], base: str, *, paired: Mapping[str, tuple[Values, Values]] | None = None
 ) -> dict[str, Difference]:
     """Each variant but the base against it, by Welch's t test of unequal variances (Biometrika 29, 1938, section 5).
 
@@ -92,12 +87,11 @@ def differences(
     equal means, and None for different ones: seeds that agree to the last bit say that the seed did nothing, so that
     they are one run, not several. A spread on one side is enough. Holm adjusts over those that have a p.
     """
-    check_level(level)
     if base not in variants:
         raise InputError(f"the base {base!r} is none of the variants: {one_of(variants)}")
     seeds = {name: checked_values(values, f"the seeds of variant {name!r}") for name, values in variants.items()}
-    results = {name: _welch(values, seeds[base], level) for name, values in seeds.items() if name != base}
-    results |= {name: _paired(*both, level) for name, both in (paired or {}).items()}
+    results = {name: _welch(values, seeds[base]) for name, values in seeds.items() if name != base}
+    results |= {name: _paired(*both) for name, both in (paired or {}).items()}
     tested = {name: result.p for name, result in results.items() if result.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {name: result._replace(adjusted_p=adjusted.get(name)) for name, result in results.items()}
@@ -142,41 +136,37 @@ def pooled_std(groups: Iterable[Values]) -> float | None:
     return math.sqrt(squares / freedom) if freedom else None
 
 
-def power(seeds: int, std: float, difference: float, *, level: float = 0.95, comparisons: int = 1) -> float:
+def power(seeds: int, std: float, difference: float, *, comparisons: int = 1) -> float:
     """Chance that `seeds` seeds a variant call a true `difference` of means, with `std` between seeds of either.
 
     Of the two-sided t test with equal variances, by the noncentral t distribution (Cohen, Statistical Power Analysis
     for the Behavioral Sciences, 1988, chapter 2). Alpha is divided by `comparisons`, as Bonferroni does: a lower bound
     for Holm's. For a difference of 0 it is that alpha.
     """
-    _check_plan(std, difference, level, comparisons)
+    _check_plan(std, difference, comparisons)
     if seeds < 2:
         raise InputError(f"{seeds} seeds a variant have no spread to test by: expected at least 2")
     from scipy import stats  # a second to import; only planning needs it
 
     df, shift = 2 * (seeds - 1), abs(difference / std) * math.sqrt(seeds / 2)
-    least = special.stdtrit(df, 1 - (1 - level) / comparisons / 2)
+    least = special.stdtrit(df, 1 - (1 - LEVEL) / comparisons / 2)
     with np.errstate(invalid="ignore"):
         wrong_way = np.nan_to_num(stats.nct.cdf(-least, df, shift))  # NaN where it is 1e-13 or less
     return float(np.clip(stats.nct.sf(least, df, shift) + wrong_way, 0, 1))
 
 
-def seeds_needed(
-    std: float, difference: float, *, chance: float = 0.8, level: float = 0.95, comparisons: int = 1
-) -> int:
-    """Fewest seeds a variant, 2 or more, that call a true `difference` with at least this chance, as `power` has it."""
-    _check_plan(std, difference, level, comparisons)
-    if not 1 - level < chance < 1:
-        raise InputError(f"a power of {chance}: expected between {1 - level:.6g}, what no difference has, and 1")
+def seeds_needed(std: float, difference: float, *, comparisons: int = 1) -> int:
+    """Fewest seeds a variant, 2 or more, that call a true `difference` 8 times in 10 (`power`)."""
+    _check_plan(std, difference, comparisons)
     if difference == 0:
         raise InputError("a difference of 0 is found by no number of seeds: expected the smallest that matters")
 
     def enough(seeds: int) -> bool:
-        return power(seeds, std, difference, level=level, comparisons=comparisons) >= chance
+        return power(seeds, std, difference, comparisons=comparisons) >= _POWER
 
     if not enough(_MOST_SEEDS):
-        alpha = (1 - level) / comparisons
-        detectable = std * math.sqrt(2 / _MOST_SEEDS) * float(special.ndtri(1 - alpha / 2) + special.ndtri(chance))
+        alpha = (1 - LEVEL) / comparisons
+        detectable = std * math.sqrt(2 / _MOST_SEEDS) * float(special.ndtri(1 - alpha / 2) + special.ndtri(_POWER))
         raise InputError(
             f"a difference of {difference:g} with a deviation of {std:g} needs more than {_MOST_SEEDS:,} seeds a "
             f"variant: expected a difference of {detectable * 1.001:.3g} or more"
@@ -184,9 +174,9 @@ def seeds_needed(
     return 2 + bisect.bisect_left(range(2, _MOST_SEEDS), True, key=enough)
 
 
-def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level: float) -> Difference:
+def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"]) -> Difference:
     gap, variance, base_variance = _mean(values) - _mean(base), _variance(values), _variance(base)
-    nothing = Difference(gap, None, None, None, None, None, None, len(values), len(base), level)
+    nothing = Difference(gap, len(values), len(base))
     if variance is None or base_variance is None:
         return nothing
     parts = variance / len(values), base_variance / len(base)
@@ -195,17 +185,12 @@ def _welch(values: Float[np.ndarray, " n"], base: Float[np.ndarray, " m"], level
     share = parts[0] / sum(parts)
     df = 1 / (share**2 / (len(values) - 1) + (1 - share) ** 2 / (len(base) - 1))
     error = math.sqrt(sum(parts))
-    margin = student_margin(error, df, level)
-    return nothing._replace(
-        low=gap - margin,
-        high=gap + margin,
-        df=df,
-        p=student_p(gap / error, df),
-        permutation_p=permutation_p(values, base),
-    )
+    margin = student_margin(error, df)
+    p, permuted = student_p(gap / error, df), permutation_p(values, base)
+    return nothing._replace(low=gap - margin, high=gap + margin, df=df, p=p, permutation_p=permuted)
 
 
-def _paired(seeds: Values, base_seeds: Values, level: float) -> Difference:
+def _paired(seeds: Values, base_seeds: Values) -> Difference:
     values, base = checked_values(seeds, "the seeds of a variant"), checked_values(base_seeds, "the seeds of the base")
     if len(values) != len(base):
         raise InputError(f"{len(values)} and {len(base)} seeds do not pair: expected a value of the base for each")
@@ -213,8 +198,8 @@ def _paired(seeds: Values, base_seeds: Values, level: float) -> Difference:
     # Equal differences differ by their rounding, which is no spread.
     if np.ptp(gaps) <= 1e-9 * max(np.abs(values).max(), np.abs(base).max()):
         gaps = np.full_like(gaps, np.median(gaps))
-    gap = summary(gaps, level)
-    nothing = Difference(gap.mean, None, None, None, None, None, None, gap.n, gap.n, level, paired=True)
+    gap = summary(gaps)
+    nothing = Difference(gap.mean, gap.n, gap.n, paired=True)
     if gap.std is None:
         return nothing
     if not gap.std:
@@ -240,8 +225,7 @@ def _splits(count: int, total: int) -> Int[np.ndarray, "S count"]:
     return np.concatenate([np.arange(count)[None], sampled])
 
 
-def _check_plan(std: float, difference: float, level: float, comparisons: int) -> None:
-    check_level(level)
+def _check_plan(std: float, difference: float, comparisons: int) -> None:
     if not 0 < std < math.inf:
         raise InputError(f"a deviation between seeds of {std}: expected a finite number above 0")
     if not math.isfinite(difference):

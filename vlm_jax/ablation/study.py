@@ -61,9 +61,8 @@ def variant(overrides: Mapping[str, object], name: str = "") -> tuple[Variant]:
 
 def grid(values: Mapping[str, Sequence[object]]) -> tuple[Variant, ...]:
     """Every combination of the values; the first of each together are what the others are compared with."""
-    return tuple(
-        Variant(tuple(zip(values, combination, strict=True))) for combination in itertools.product(*values.values())
-    )
+    combinations = itertools.product(*values.values())
+    return tuple(Variant(tuple(zip(values, combination, strict=True))) for combination in combinations)
 
 
 def vary(values: Mapping[str, Sequence[object]]) -> tuple[Variant, ...]:

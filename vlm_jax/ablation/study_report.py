@@ -14,13 +14,12 @@ from vlm_jax.ablation.running import StudyFolder
 from vlm_jax.ablation.study import Run, Study, Table, seeded, short_name
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError, one_of
+from vlm_jax.metrics.student import LEVEL
 from vlm_jax.run_folder import CONFIG, RunFolder, open_run
 from vlm_jax.settings.groups import flat, json_tree
 from vlm_jax.tasks import task_class
 from vlm_jax.text_lines import read_lines
 from vlm_jax.types import Json
-
-LEVEL = 0.95
 
 
 def write_report(
@@ -34,9 +33,8 @@ def write_report(
         for variant in table.variants:
             configs = [seeded(variant, seed).config for seed in study.seeds]
             records = _finished([(config, folder.path / "runs" / names[config]) for config in configs], faults)
-            rows.append(
-                Row(variant.label, records, len(configs), _cost(variant.config), variant.chosen, variant.overrides)
-            )
+            cost_of_variant = _cost(variant.config)
+            rows.append(Row(variant.label, records, len(configs), cost_of_variant, variant.chosen, variant.overrides))
         comparisons.append(Findings(table.title, rows, table.base, table.match, metrics_of(table), table.common))
     left = (run.name for run in runs if run.name in faults or not folder.run(run).finished)
     reasons = {run.name: faults.get(run.name) or folder.error(run) or "not finished" for run in runs}

@@ -139,7 +139,7 @@ def _differences(findings: Findings) -> Grid:
 
 
 def _baselines(findings: Findings) -> Grid:
-    every = sorted({name for row in findings.rows for name in row.baselines})
+    every = sorted({name for row in findings.rows for name in row.names("baseline/")})
     compared = [name for name in every if name.count("/") == 1 or name.split("/", 2)[2] in findings.metrics]
     names = compared or every  # of the scores that are compared, or it would be a very wide table
     if not names:

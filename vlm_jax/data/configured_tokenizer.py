@@ -54,7 +54,7 @@ def configured(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -
                 f"{settings.file} says {role} = {token.content!r}, which is not supported beside this vocabulary; "
                 f"expected {name!r}"
             )
-    _add(packed, tokenizer, _tokens(settings, tokenizer))
+    _add(packed, _tokens(settings, tokenizer))
     made = tokenizer if json.dumps(packed) == before else Tokenizer.from_str(json.dumps(packed))
     for token in settings.added:
         if token.id is not None and made.token_to_id(token.content) != token.id:
@@ -96,7 +96,7 @@ def _tokens(settings: TokenizerSettings, tokenizer: "tokenizers.Tokenizer") -> l
     return placed
 
 
-def _add(packed: dict[str, Json], tokenizer: "tokenizers.Tokenizer", tokens: list[AddedToken]) -> None:
+def _add(packed: dict[str, Json], tokens: list[AddedToken]) -> None:
     """Into the list of added tokens, with the flags that a file says."""
     listed = {entry["content"]: entry for entry in packed["added_tokens"]}
     for token in tokens:

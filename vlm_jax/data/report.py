@@ -31,7 +31,10 @@ def report(
     words = _lengths(f"words of a {what}", [split.text_words for split in columns])
     if captions:
         common = _common("word", {name: split.words for name, split in splits.items()})
-        parts += [_repeated(texts), common, words]
+        train = next(iter(texts.values()))
+        most = [caption for caption, count in train.most_common(COMMON) if count > 1]  # photographs seldom share one
+        repeated = _counted(most, texts) or ["  none is given twice"]
+        parts += ["\n".join([_header("most common captions", texts), *repeated]), common, words]
         parts += [_lengths("captions of an image", [split.texts_per_image for split in columns])]
     else:
         parts += [_common("answer", {name: split.answers for name, split in splits.items()}), words]
@@ -110,12 +113,6 @@ def _common(what: str, splits: Mapping[str, Counter[str]]) -> str:
             first = ", ".join(f"{plain(value)} ({count:,})" for value, count in unseen[:LACKING])
             lines.append(f"{counted(len(unseen), what)} of {name} that training lacks: {first}")
     return "\n".join(lines)
-
-
-def _repeated(splits: Mapping[str, Counter[str]]) -> str:
-    """The captions that training has most of, which may be none: photographs seldom share one."""
-    most = [caption for caption, count in next(iter(splits.values())).most_common(COMMON) if count > 1]
-    return "\n".join([_header("most common captions", splits), *(_counted(most, splits) or ["  none is given twice"])])
 
 
 def _counted(values: Sequence[str], splits: Mapping[str, Counter[str]]) -> list[str]:

@@ -1,15 +1,10 @@
-"""What is in a data set: counts of a split, images that splits share, images that cannot be read."""
+"""What is in a data set: counts of a split, and images that splits share."""
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from vlm_jax.data.images import decode_image, read_image_file
-from vlm_jax.errors import InputError
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.metrics.vqa_accuracy import canonical
 from vlm_jax.types import Example, Text
@@ -100,46 +95,6 @@ def shared(names: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], list[str
     """What two splits have in common, in alphabetical order, for every pair of splits."""
     sets = {split: set(values) for split, values in names.items()}
     return {(a, b): sorted(sets[a] & sets[b]) for a, b in itertools.combinations(sets, 2)}
-
-
-class ImageInspection(NamedTuple):
-    """What a look into every image file found."""
-
-    digests: dict[str, str]
-    """SHA-256 of the file, by image id; of all that could be read as files."""
-    unreadable: dict[str, str]
-    """Why an image cannot be decoded, by image id."""
-
-
-def inspect_images(examples: Sequence[Example], *, max_pixels: int, threads: int = 2) -> ImageInspection:
-    """Read and decode every image, in threads."""
-
-    def inspect(position: int) -> tuple[str, str | None, str | None]:
-        example, digest = examples[position], None
-        try:
-            data = example.image if isinstance(example.image, bytes) else read_image_file(example.image)
-            digest = hashlib.sha256(data).hexdigest()
-            decode_image(data, name=name_of(example), max_pixels=max_pixels)
-        except InputError as error:
-            return example.image_id, digest, str(error)
-        return example.image_id, digest, None
-
-    inspection = ImageInspection({}, {})
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for image_id, digest, reason in pool.map(inspect, range(len(examples))):
-            if digest is not None:
-                inspection.digests[image_id] = digest
-            if reason is not None:
-                inspection.unreadable[image_id] = reason
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupted look ends at once
-    return inspection
-
-
-def name_of(example: Example) -> str:
-    """What a message calls an image: its file, or its id where it has none of its own."""
-    return f"image {example.image_id}" if isinstance(example.image, bytes) else str(example.image)
 
 
 def histogram(counts: Sequence[Mapping[int, int]], most: int = 10) -> list[tuple[str, list[int]]]:

@@ -107,7 +107,10 @@ def read_settings(folder: Path) -> TokenizerSettings:
             raise InputError(f"{file} says {key} = {config[key]!r}, which is not supported; expected {choices[0]!r}")
     tokens = config | special  # as transformers: the map of special tokens counts before the settings
     roles = {role: _token(tokens[role], file, role) for role in ROLES if tokens.get(role) is not None}
-    _check_never_split(config.get("never_split"), {token.content for token in roles.values()}, file)
+    never_split, special_texts = config.get("never_split"), {token.content for token in roles.values()}
+    if never_split and not (isinstance(never_split, list) and set(map(str, never_split)) <= special_texts):
+        # Special tokens are never split anyway.
+        raise InputError(f"{file} says never_split = {never_split!r}, which is not supported; expected null")
     return TokenizerSettings(
         file, bool(config), _kind(config, file), _switches(config, file), roles,
         _by_id(config, extra, folder) + _listed(config, special, file), _longest(config, file),
@@ -186,9 +189,3 @@ def _longest(config: dict[str, Json], file: Path) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 3:
         raise InputError(f"{file} says model_max_length = {value!r}; expected a number of tokens from 3")
     return None if value > _NO_LIMIT else int(value)
-
-
-def _check_never_split(value: Json, special: set[str], file: Path) -> None:
-    """Special tokens are never split anyway."""
-    if value and not (isinstance(value, list) and set(map(str, value)) <= special):
-        raise InputError(f"{file} says never_split = {value!r}, which is not supported; expected null")

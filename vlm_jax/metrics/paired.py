@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlm_jax.errors import InputError
-from vlm_jax.metrics.student import Values, check_level, checked_values, student_margin, student_p
+from vlm_jax.metrics.student import Values, checked_values, student_margin, student_p
 
 
 class Paired(NamedTuple):
@@ -34,7 +34,7 @@ class Paired(NamedTuple):
     losses: int
 
 
-def paired_difference(a: Values, b: Values, clusters: Sequence[Hashable] | np.ndarray, level: float = 0.95) -> Paired:
+def paired_difference(a: Values, b: Values, clusters: Sequence[Hashable] | np.ndarray) -> Paired:
     """Mean difference of paired scores with its cluster-robust t interval: one score a question, same order in all.
 
     Standard error, of Q questions in G images: sqrt(G / (G - 1) sum_g (sum of residuals of image g)^2) / Q, the
@@ -46,7 +46,6 @@ def paired_difference(a: Values, b: Values, clusters: Sequence[Hashable] | np.nd
     With one image: no interval, no p. Equal scores everywhere: p 1 and the interval [0, 0]. Another difference that
     has no spread at all between images has no interval and no p.
     """
-    check_level(level)
     a, b = checked_values(a, "the scores of checkpoint a"), checked_values(b, "the scores of checkpoint b")
     if not len(a) == len(b) == len(clusters):
         raise InputError(
@@ -65,7 +64,7 @@ def paired_difference(a: Values, b: Values, clusters: Sequence[Hashable] | np.nd
         if not largest:
             low, high, p = 0.0, 0.0, 1.0
         elif error > 1e-12 * largest:  # below is the rounding of equal sums
-            margin = student_margin(error, df, level)
+            margin = student_margin(error, df)
             low, high, p = difference - margin, difference + margin, student_p(difference / error, df)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     means = float(a.mean()), float(b.mean())

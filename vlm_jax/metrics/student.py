@@ -8,6 +8,7 @@ from scipy import special
 
 from vlm_jax.errors import InputError
 
+LEVEL = 0.95  # of confidence, of every interval and every verdict
 Values = Sequence[float] | np.ndarray
 
 
@@ -25,15 +26,9 @@ def checked_values(values: Values, what: str) -> Float[np.ndarray, " n"]:
     return array
 
 
-def check_level(level: float) -> None:
-    """InputError unless the level of confidence is a fraction."""
-    if not 0 < level < 1:
-        raise InputError(f"a level of {level}: expected between 0 and 1, such as 0.95")
-
-
-def student_margin(error: float, df: float, level: float) -> float:
+def student_margin(error: float, df: float) -> float:
     """Half the width of a t interval, for a standard error with `df` degrees of freedom."""
-    return float(special.stdtrit(df, (1 + level) / 2)) * error
+    return float(special.stdtrit(df, (1 + LEVEL) / 2)) * error
 
 
 def student_p(ratio: float, df: float) -> float:

@@ -74,7 +74,7 @@ def _check_spelling(words: Mapping[str, Words], options: type[Group], config: ty
             raise InputError(f"no setting {name!r}; did you mean {close[0]}?")
 
 
-def parse_options(argv: list[str], options: type[Options], *, prog: str, description: str = "") -> Options:
+def parse_options(argv: list[str], options: type[Options], *, prog: str) -> Options:
     """A command's options: `POSITIONAL` ones by their place, the others by name. `--help` prints a page and exits."""
     positional, words = split(argv, options)
     shows_help = words.pop("help", None) is not None
@@ -82,7 +82,7 @@ def parse_options(argv: list[str], options: type[Options], *, prog: str, descrip
     change(options, tree, _by_place(positional, options) | words)
     if shows_help:
         places = [name.upper() for name, field in options.model_fields.items() if POSITIONAL in field.metadata]
-        text = description or inspect.cleandoc(options.__doc__ or "")
+        text = inspect.cleandoc(options.__doc__ or "")
         _exit_with_help(prog, " ".join([*places, "[--OPTION VALUE ...]"]), text, help.Section("Options", options, tree))
     return checked(options, tree, strict=False)
 

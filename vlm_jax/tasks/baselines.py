@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from vlm_jax.metrics.paired import paired_difference
+from vlm_jax.metrics.student import LEVEL
 from vlm_jax.tasks.base import Prediction
 from vlm_jax.types import Example
-
-LEVEL = 0.95  # of the interval of a paired difference
 
 
 def distinct_images(examples: Sequence[Example]) -> int:
@@ -27,7 +26,7 @@ def shuffled_difference(
     """
     values = (math.nan, math.nan, math.nan)
     if np.isfinite([*scores, *shuffled]).all():
-        pair = paired_difference(shuffled, scores, [prediction.image_id for prediction in predictions], LEVEL)
+        pair = paired_difference(shuffled, scores, [prediction.image_id for prediction in predictions])
         ends = (pair.low, pair.high)
         values = (pair.difference, *(math.nan if end is None else end for end in ends))
     names = ("difference", "difference_low", "difference_high")

@@ -19,7 +19,7 @@ from jaxtyping import PyTree
 
 from vlm_jax.config.run import Config
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.files import unused
+from vlm_jax.files import sha256, unused
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.groups import json_tree
@@ -127,7 +127,7 @@ class Checkpoints:
 
     def digest(self, step: int) -> str:
         """The SHA-256 of everything that a checkpoint holds."""
-        return manifests.digest(self._folder / str(step))
+        return sha256(self._folder / str(step) / MANIFEST)  # which has those of all its files
 
     def _steps(self) -> list[int]:
         """The steps that are there, in order. Orbax counts any folder named as a number, such as an empty one, too."""

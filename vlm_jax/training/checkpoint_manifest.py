@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vlm_jax.errors import InputError
-from vlm_jax.files import sha256
 from vlm_jax.integrity import MANIFEST, changes_below, entries_below, read_manifest, write_manifest
 from vlm_jax.types import Json
 
@@ -92,8 +91,3 @@ def accept(folder: Path, made_with: Mapping[str, Json]) -> list[str]:
             write_manifest(place / MANIFEST, manifest | {"made_with": dict(made_with)})
             lines.append(f"checkpoint {step} was trained with another {', '.join(differing)}")
     return lines
-
-
-def digest(folder: Path) -> str:
-    """The SHA-256 of a step's manifest, and so of all its files."""
-    return sha256(folder / MANIFEST)

@@ -18,7 +18,7 @@ from vlm_jax.settings.effects import Effect
 from vlm_jax.tasks.trained_tokenizer import save_tokenizer, tokenizer_run
 from vlm_jax.training.pretrained import open_pretrained
 from vlm_jax.training.setup import load_best
-from vlm_jax.types import Example, Json
+from vlm_jax.types import Example
 
 # What a change means, by its effect, where there is more to say than that it is one.
 MEANS = {
@@ -59,11 +59,6 @@ def record_data(folder: RunFolder, digests: Mapping[str, SplitDigest]) -> None:
     new = known | {split: digest._asdict() for split, digest in digests.items()}
     if new != known:
         folder.write_json(DATA, new)
-
-
-def shown_digests(rows: Mapping[str, Json]) -> dict[str, str]:
-    """The digest of each split's content, as a result says it."""
-    return {split: from_row(row).sha256 for split, row in rows.items()}
 
 
 def adopt(config: Config, folder: RunFolder, step: int, *, devices: tuple[str | None, str]) -> list[str]:

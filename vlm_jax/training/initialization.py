@@ -69,10 +69,8 @@ def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start
         sources.append(
             {
                 "setting": setting,
-                "source": source.origin.source,
                 "family": source.family,
-                "revision": source.origin.revision,
-                "sha256": source.origin.sha256,
+                **source.origin._asdict(),
                 "tensors": len(chosen),
                 "taken": groups(chosen),
                 "left_behind": groups({path for path in source.leaves if path not in used}),

@@ -8,13 +8,14 @@ from typing import NamedTuple, SupportsFloat
 import jax
 
 from vlm_jax.config.run import Config
+from vlm_jax.data.digests import from_row
 from vlm_jax.data.loader import ReadAhead, Shard, TrainLoader
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
-from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data, shown_digests
+from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data
 from vlm_jax.training.evaluation import SplitExamples, code, commit, evaluate_run, write_contact_sheet
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.interval import Interval
@@ -80,14 +81,9 @@ class Trainer:
         self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
         step = make_step(config, self.task.loss_sums, optimizer, params, axis_name=self.parallel.axis_name)
         self.step = self.parallel.compile(step)
-        self.loader = TrainLoader(
-            self.train,
-            self.task.encode,
-            seed=config.seed,
-            batch_images=config.training.batch_images,
-            shard=Shard(jax.process_index(), jax.process_count()),
-            read_ahead=ReadAhead(config.data.threads),
-        )
+        shard, ahead = Shard(jax.process_index(), jax.process_count()), ReadAhead(config.data.threads)
+        order = {"seed": config.seed, "batch_images": config.training.batch_images}
+        self.loader = TrainLoader(self.train, self.task.encode, **order, shard=shard, read_ahead=ahead)
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}
         self.interval, self.selection = Interval(), Selection(self.task.metric)
@@ -269,7 +265,8 @@ class Trainer:
         scored = SplitExamples("test", self.task.prepare(test), self.train)
         self.write_line(f"scoring the test split with the best checkpoint, step {step}")
         metadata = {**self._times(), "weights": self.weights, **self._made}
-        metadata |= {"data": shown_digests(self.folder.data()), "history": self.folder.history()}
+        digests = {split: from_row(row).sha256 for split, row in self.folder.data().items()}
+        metadata |= {"data": digests, "history": self.folder.history()}
         model, warnings = Trained(self.task, params, step), self.selection.warnings()
         result = evaluate_run(model, scored, folder=self.folder, metadata=metadata, warnings=warnings)
         self.folder.seal(*RESULTS)

@@ -51,21 +51,19 @@ def match_paths(params: Parameters, pattern: str, *, setting: str, needed: bool 
 
 def frozen_mask(params: Parameters, settings: Optimizer) -> Parameters:
     """A tree of bools, True where a parameter is not trained."""
-    mask = jax.tree.map(lambda _: False, params)
-    for pattern in settings.frozen:
-        matched = match_paths(params, pattern, setting="optimizer.frozen")
-        mask = jax.tree.map(lambda a, b: a or b, mask, matched)
-    return mask
+    masks = [match_paths(params, pattern, setting="optimizer.frozen") for pattern in settings.frozen]
+    return jax.tree.map(lambda _, *frozen: any(frozen), params, *masks)
 
 
 def make_optimizer(settings: Optimizer, params: Parameters, *, steps: int) -> optax.GradientTransformation:
     """Clipping, AdamW, Muon or gradient descent, decay, schedule and per-path factors; what is frozen has no state."""
-    decayed = jax.tree.map(lambda _: True, params)
-    for pattern in settings.no_decay:
-        # What is spared by default need not be there: an image tokenizer embeds nothing.
-        chosen = pattern not in Optimizer().no_decay
-        matched = match_paths(params, pattern, setting="optimizer.no_decay", needed=chosen)
-        decayed = jax.tree.map(lambda a, b: a and not b, decayed, matched)
+    # What is spared by default need not be there: an image tokenizer embeds nothing.
+    default = Optimizer().no_decay
+    spared = [
+        match_paths(params, pattern, setting="optimizer.no_decay", needed=pattern not in default)
+        for pattern in settings.no_decay
+    ]
+    decayed = jax.tree.map(lambda _, *matched: not any(matched), params, *spared)
     factors = jax.tree.map(lambda _: 1.0, params)
     for pattern, factor in settings.multipliers:
         matched = match_paths(params, pattern, setting="optimizer.multipliers")

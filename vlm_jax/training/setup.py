@@ -44,7 +44,7 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
             raise InputError(f"{folder.path} has no tokenizer or no answers: the run never started; train it first")
         _save_vocabularies(config, folder, train)
     text, tokenizer = config.model.text, Tokenizer.load(folder.file(TEXT_TOKENIZER))
-    tokenizer.check_fits(text.vocab_size, "model.text.vocab_size has changed")
+    tokenizer.check_fits(text.vocab_size, "put back the tokenizer that the run was trained with")
     return ExampleEncoder(
         tokenizer=tokenizer,
         answers=AnswerVocabulary.load(folder.file(ANSWERS)) if task_class(config.task).classifies else None,

@@ -97,10 +97,8 @@ def _torchvision_unit(stage: int, block: int, number: int | None) -> Unit:
 
 
 def _torchvision_resnet_settings(file: PublishedFile) -> ConvertedArchitecture:
-    counts = [
-        sum(name.startswith(f"layer{stage}.") and name.endswith(".conv1.weight") for name in file.names)
-        for stage in range(1, 5)
-    ]
+    firsts = [name for name in file.names if name.endswith(".conv1.weight")]
+    counts = [sum(name.startswith(f"layer{stage}.") for name in firsts) for stage in range(1, 5)]
     cnn = _resnet_of(tuple(counts), 3 if "layer1.0.conv3.weight" in file.names else 2)
     if cnn != file.class_name:
         raise InputError(f"the file is said to hold a {file.class_name!r}, and its tensors are those of a {cnn!r}")

@@ -131,29 +131,16 @@ def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     rows = family.rows(architecture)
     params, source_tensors = convert_tensors(source.tensors, names, rows, shapes(architecture), what=source.name)
     source_tensors |= {name: source.tensors.read(file_name) for name, file_name in (counters | unused).items()}
-    dtypes = {
-        table_name: source.tensors[name].dtype
-        for table_name, name in names.items()
-        if source.tensors[name].dtype != "F32"
-    }
+    dtypes = {table_name: source.tensors[name].dtype for table_name, name in names.items()}
+    dtypes = {table_name: dtype for table_name, dtype in dtypes.items() if dtype != "F32"}
     origin = Origin(source.name, source.revision, source.sha256)
     files = tuple(source.tokenizer_files())
     warnings = drop_warnings(source.changes.dropped, trunk_names(rows), family.prefix)
     changes = source.changes._replace(warnings=warnings)
-    settings_files = read_settings_files(source.folder)
+    settings = read_settings_files(source.folder)
     labels_of(source.config, architecture.classes)  # refused where they do not fit
     if architecture.input is not None:
-        architecture = architecture._replace(input=read_preprocessor(settings_files) or architecture.input)
+        architecture = architecture._replace(input=read_preprocessor(settings) or architecture.input)
     return ConvertedModel(
-        family,
-        architecture,
-        params,
-        source_tensors,
-        dtypes,
-        source.config,
-        files,
-        origin,
-        published,
-        changes,
-        settings_files,
+        family, architecture, params, source_tensors, dtypes, source.config, files, origin, published, changes, settings
     )

@@ -101,18 +101,12 @@ def text_side(
     wanted = {path: leaf for path, leaf in leaves.items() if TEXT_SIDE.match(path)}
     parts: tuple[Part, ...] = ("pooler",) if "head/pooler/kernel" in wanted else ()
     kernel, bias = wanted.pop("embed/text_fc/kernel"), wanted.pop("embed/text_fc/bias")
-    type_vocab_size = max(settings.type_vocab_size, 1)
-    wanted |= folded_text(wanted, kernel, bias, segments=type_vocab_size)
-    changes = {
-        "text_feature_size": settings.hidden_size,
-        "type_vocab_size": type_vocab_size,
-        "attention_pattern": "bidirectional",
-    }
-    model = with_changes(settings, changes)
-    config = {"pad_token_id": pad_id}
-    return ConvertedModel(
-        BERT, ConvertedArchitecture(model, parts, pad_id=pad_id), unflatten(wanted), {}, {}, config, tokenizer, origin
-    )
+    segments = max(settings.type_vocab_size, 1)
+    wanted |= folded_text(wanted, kernel, bias, segments=segments)
+    changes = {"text_feature_size": settings.hidden_size, "type_vocab_size": segments}
+    model = with_changes(settings, changes | {"attention_pattern": "bidirectional"})
+    architecture, config = ConvertedArchitecture(model, parts, pad_id=pad_id), {"pad_token_id": pad_id}
+    return ConvertedModel(BERT, architecture, unflatten(wanted), {}, {}, config, tokenizer, origin)
 
 
 def folded_text(

@@ -115,18 +115,9 @@ def read_import(folder: Path) -> ConvertedModel:
         raise InputError(f"{error}; {again}") from None
     source_tensors = load_file(folder / SOURCE_TENSORS) if SOURCE_TENSORS in listed else {}
     files = tuple(folder / name for name in about["tokenizer"])
+    dtypes, config, settings = about["dtypes"], about["config"], read_settings_files(folder)
     return ConvertedModel(
-        family,
-        architecture,
-        params,
-        source_tensors,
-        about["dtypes"],
-        about["config"],
-        files,
-        origin,
-        published,
-        changes,
-        read_settings_files(folder),
+        family, architecture, params, source_tensors, dtypes, config, files, origin, published, changes, settings
     )
 
 

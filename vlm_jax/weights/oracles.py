@@ -30,17 +30,11 @@ def load_oracle(
     for file in source.folder.glob("*.json"):
         if file.name == CONFIG or file.name.endswith("index.json"):
             shutil.copyfile(file, folder / file.name)
-    options = family.load_options(converted.architecture) if name == family.trunk else {}
+    options = {"dtype": torch.float64, "attn_implementation": "eager", "local_files_only": True}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    options |= family.load_options(converted.architecture) if name == family.trunk else {}
     try:
-        model, info = getattr(transformers, name).from_pretrained(
-            folder,
-            dtype=torch.float64,
-            attn_implementation="eager",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            **options,
-        )
+        model, info = getattr(transformers, name).from_pretrained(folder, **options)
     except Exception as error:  # settings that the class refuses end in a dozen kinds of errors
         return None, f"cannot load the file: {first_line(error)}"
     missing = set(info["missing_keys"])
@@ -76,10 +70,8 @@ def encoder_outputs(
 ) -> dict[str, np.ndarray]:
     """The layers, the pooler and the converted heads of the class, under the names of `converted_outputs`."""
     parts = converted.architecture.parts
-    arguments = {
-        "input_ids": torch.tensor(inputs["input_ids"]).long(),
-        "attention_mask": torch.tensor(inputs["text_mask"]).long(),
-    }
+    ids, mask = (torch.tensor(inputs[name]).long() for name in ("input_ids", "text_mask"))
+    arguments = {"input_ids": ids, "attention_mask": mask}
     if "segments" in inputs:
         arguments["token_type_ids"] = torch.tensor(inputs["segments"]).long()
     if "image" in inputs:

@@ -142,11 +142,9 @@ def _check_names(tensors: Tensors, names: Mapping[str, str], rows: list[Row], wh
     problems = [f"unexpected {name} {list(tensors[name].shape)}" for name in unexpected.values()]
     missing = [name for name in sorted(listed) if name not in names]
     problems += [f"missing {name}" for name in missing]
-    for name in sorted(listed & names.keys()):
-        if tensors[names[name]].dtype in INTEGERS:
-            problems.append(
-                f"{names[name]} is of type {tensors[names[name]].dtype}, weights are of {', '.join(FLOATS)}"
-            )
+    for file_name in (names[name] for name in sorted(listed & names.keys())):
+        if (dtype := tensors[file_name].dtype) in INTEGERS:
+            problems.append(f"{file_name} is of type {dtype}, weights are of {', '.join(FLOATS)}")
     if problems:
         only_unexpected = len(problems) == len(unexpected)
         more = ways_out(unexpected, head_names(rows), trunk_names(rows)) if only_unexpected else ""

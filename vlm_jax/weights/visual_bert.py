@@ -23,11 +23,7 @@ def _settings(file: PublishedFile) -> ConvertedArchitecture:
     image = Features(feature_size=number(file.config, "visual_embedding_dim", 512), positions="shared")
     if model.type_vocab_size != 2:
         raise InputError(f"config.json says type_vocab_size = {model.type_vocab_size}; VisualBERT has 2")
-    changes = {
-        "image": image,
-        "max_image_positions": model.max_position_embeddings,
-        "modality_type_vocab_size": model.type_vocab_size,
-    }
+    changes = {"image": image, "max_image_positions": model.max_position_embeddings, "modality_type_vocab_size": 2}
     classes = file.rows_of("cls.weight") if "answers" in file.parts else 0
     return ConvertedArchitecture(with_changes(model, changes), file.parts, classes, pad_id=pad_id(file.config, 1))
 

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vlm_jax.data import image_inspection
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.splits import divide
 from vlm_jax.data.tokenizer import Tokenizer
-from vlm_jax.data.user_files import dataset, image_validation
+from vlm_jax.data.user_files import dataset
 from vlm_jax.data.user_files.dataset import read_split
 from vlm_jax.data.user_files.jsonl import JsonLinesCaptions, JsonLinesQuestions
 from vlm_jax.errors import InputError
+from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
 
 GOOD = {"image": "a.png", "question": "what is it?", "answers": ["a cat"]}
@@ -248,7 +250,7 @@ def test_bad_rows_are_refused_in_one_line(place):
     data = data_of(place, validation="rows.jsonl", test="more.jsonl")
     message = (
         f"3 bad rows, the first {place}/rows.jsonl:2: the question is empty; "
-        "run python -m vlm_jax inspect_data to see all, or set data.bad_rows skip"
+        f"run {command_name('inspect_data')} to see all, or set data.bad_rows skip"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):  # a training should not end with the test's
         open_split(data, "train")
@@ -292,9 +294,9 @@ def test_a_damaged_image_is_a_bad_row_of_every_question_about_it(place, capfd):
 
 def test_images_are_checked_once_until_they_change(place, monkeypatch):
     decoded = []
-    decode = image_validation.decode_image
+    read = image_inspection.read_image_file
     monkeypatch.setattr(
-        image_validation, "decode_image", lambda path, **options: decoded.append(path.name) or decode(path, **options)
+        image_inspection, "read_image_file", lambda path, **options: decoded.append(path.name) or read(path, **options)
     )
     write(place / "rows.jsonl", row(image="a.png"), row(image="b.png"))
     data = data_of(place, validation="rows.jsonl", test="rows.jsonl")

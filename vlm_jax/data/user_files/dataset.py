@@ -4,19 +4,28 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from vlm_jax.data.settings import SPLITS, Reader, UserDataset
 from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.image_validation import without_unreadable
 from vlm_jax.data.user_files.rows import BadRow, Reading
-from vlm_jax.data.user_files.split_files import Files, checked_files
-from vlm_jax.errors import InputError, counted, one_of
+from vlm_jax.errors import InputError, counted, nearest, one_of
 from vlm_jax.invocation import command_name
 from vlm_jax.types import Example
 
 NAMED = 5  # bad rows named in a note
 FEW = 30  # images; scores on a tenth of fewer say little
+
+
+class Files(NamedTuple):
+    """The folder and the files of a data set, `~` expanded."""
+
+    images: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
 
 
 def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
@@ -52,10 +61,48 @@ def read_split(data: UserDataset, split: str) -> Reading:
     """
     if split not in data.splits:
         raise InputError(f"the data set {data.kind} has no split {split!r}; {one_of(data.splits)}")
-    reading = _of_split(data, checked_files(data), split)
+    reading = _of_split(data, _checked_files(data), split)
     if data.texts != "first_caption" or split != "train":
         return reading
     return reading._replace(examples=tuple(example._replace(texts=example.texts[:1]) for example in reading.examples))
+
+
+def _checked_files(data: UserDataset) -> Files:
+    """The files with `~` expanded, after a look whether all of them are there."""
+    images = _expanded(data.images)
+    split_paths = {split: tuple(map(_expanded, getattr(data, split, ()))) for split in SPLITS}
+    try:
+        if not Path(images).is_dir():
+            what = "is no folder" if Path(images).exists() else "does not exist"
+            raise InputError(f"data.images {str(data.images)!r} {what}; give the folder of the images")
+        for split, paths in split_paths.items():
+            setting = f"data.{split}" if split in type(data).model_fields else "data.images"
+            for path in paths:
+                _check_file(Path(path), setting)
+            if len(set(paths)) < len(paths):
+                raise InputError(f"data.{split} gives a file twice: {', '.join(paths)}")
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+    return Files(images, **split_paths)
+
+
+def _check_file(path: Path, setting: str) -> None:
+    if path.is_file():
+        return
+    if path.exists():
+        raise InputError(f"{setting}: {path} is no regular file")
+    if not path.parent.is_dir():
+        raise InputError(f"{setting}: no file {str(path)!r}, and no folder {str(path.parent)!r}")
+    names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".json", ".jsonl")]
+    hint = nearest(path.name, names[:1000]) if names else "its folder holds no .json or .jsonl file"
+    raise InputError(f"{setting}: no file {str(path)!r}; {hint}")
+
+
+def _expanded(path: Path) -> str:
+    try:
+        return str(path.expanduser())
+    except RuntimeError:  # the home of nobody
+        return str(path)
 
 
 def _of_split(data: UserDataset, files: Files, split: str) -> Reading:

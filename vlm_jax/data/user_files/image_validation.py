@@ -1,15 +1,13 @@
 """Which images of your own can be decoded: looked into once, then remembered until a file changes."""
 
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
-from vlm_jax.data.images import decode_image
+from vlm_jax.data.image_inspection import inspect_images
 from vlm_jax.data.settings import UserDataset
 from vlm_jax.data.user_files.rows import BadRow, Reading
-from vlm_jax.errors import InputError, counted
+from vlm_jax.errors import counted
 from vlm_jax.types import Example
 
 ANNOUNCED = 2000  # images; fewer take a few seconds
@@ -29,29 +27,12 @@ def without_unreadable(reading: Reading, data: UserDataset) -> Reading:
         return reading
     if len(new) > ANNOUNCED:
         print(f"looking into {len(new):,} images (once)", file=sys.stderr, flush=True)
-    reasons = _decode_errors(new, data)
+    inspection = inspect_images(new, max_pixels=data.max_pixels, threads=data.threads, name="the image")
+    reasons = inspection.unreadable
     write_cache(cache_file, known | {fingerprint(_file(example)) for example in new if example.image_id not in reasons})
     good = tuple(example for example in reading.examples if example.image_id not in reasons)
     bad = [_bad_row(example, reasons[example.image_id]) for example in new if example.image_id in reasons]
     return Reading(good, (*reading.bad_rows, *bad))
-
-
-def _decode_errors(examples: Sequence[Example], data: UserDataset) -> dict[str, str]:
-    """Why an image cannot be decoded, by its id."""
-
-    def reason(example: Example) -> str | None:
-        try:
-            decode_image(example.image, name="the image", max_pixels=data.max_pixels)
-        except InputError as error:
-            return str(error)
-        return None
-
-    pool = ThreadPoolExecutor(data.threads)
-    try:
-        results = zip(examples, pool.map(reason, examples), strict=True)
-        return {example.image_id: why for example, why in results if why is not None}
-    finally:
-        pool.shutdown(cancel_futures=True)  # an interrupted look ends at once
 
 
 def _bad_row(example: Example, reason: str) -> BadRow:
