@@ -118,7 +118,7 @@ def diversity(generated: Sequence[GeneratedImages]) -> dict[str, float]:
         return {}
     pairs = [difference_per_pair(many[:, a], many[:, b]) for a, b in itertools.combinations(range(many.shape[1]), 2)]
     scores = {"sample_diversity": float(np.mean(pairs))}
-    first, differs = many[:, 0], [one.prompt != other.prompt for one, other in itertools.pairwise(generated)]
+    first, differs = many[:, 0], [row.prompt != following.prompt for row, following in itertools.pairwise(generated)]
     if any(differs):
         scores["prompt_diversity"] = float(np.mean(difference_per_pair(first[:-1][differs], first[1:][differs])))
     return scores

@@ -71,9 +71,9 @@ def parsed_line(line: str, keys: Sequence[str]) -> dict[str, Json]:
     for key in keys:
         if key in row:
             continue
-        one = key.removesuffix("s")
-        if one != key and one in row:
-            raise UnusableError(f"{key} must be a list: write {key!r}: [...] instead of {one!r}")
+        singular = key.removesuffix("s")
+        if singular != key and singular in row:
+            raise UnusableError(f"{key} must be a list: write {key!r}: [...] instead of {singular!r}")
         raise UnusableError(f"the key {key!r} is missing; {_hint(key, keys, row)}")
     return row
 
