@@ -85,10 +85,10 @@ def test_masked_image_is_invisible(fusion, attention_pattern):
 @pytest.mark.parametrize("head", ["product", "concatenation"])
 def test_a_masked_position_is_not_in_the_mean(head):
     apply, params = build("late", "dual_encoder", head=head)
-    some = jnp.array([[True, True, False, True, False]] * 2)
-    before = apply(params, IMAGE, IDS, MASK, image_mask=some).logits
-    assert jnp.array_equal(before, apply(params, IMAGE.at[:, 2].add(1.0), IDS, MASK, image_mask=some).logits)
-    assert not jnp.array_equal(before, apply(params, IMAGE.at[:, 1].add(1.0), IDS, MASK, image_mask=some).logits)
+    partly_seen = jnp.array([[True, True, False, True, False]] * 2)
+    before = apply(params, IMAGE, IDS, MASK, image_mask=partly_seen).logits
+    assert jnp.array_equal(before, apply(params, IMAGE.at[:, 2].add(1.0), IDS, MASK, image_mask=partly_seen).logits)
+    assert not jnp.array_equal(before, apply(params, IMAGE.at[:, 1].add(1.0), IDS, MASK, image_mask=partly_seen).logits)
     few = apply(params, IMAGE[:, jnp.array([0, 1])], IDS, MASK).logits  # fewer cells, the same positions
     seen = jnp.array([[True, True, False, False, False]] * 2)
     np.testing.assert_allclose(apply(params, IMAGE, IDS, MASK, image_mask=seen).logits, few, atol=2e-5)
@@ -240,6 +240,6 @@ def test_dropout_is_one_mask_an_example(fusion, attention_pattern):
     )
     keys = jax.random.split(jax.random.key(3), 2)
     both = apply(params, IMAGE, IDS, MASK, keys=keys).logits
-    one = apply(params, IMAGE[1:], IDS[1:], MASK[1:], keys=keys[1:]).logits
-    np.testing.assert_allclose(both[1:], one, atol=1e-5)
+    second = apply(params, IMAGE[1:], IDS[1:], MASK[1:], keys=keys[1:]).logits
+    np.testing.assert_allclose(both[1:], second, atol=1e-5)
     assert not jnp.allclose(both, apply(params, IMAGE, IDS, MASK).logits)

@@ -32,11 +32,11 @@ def scalar(features, levels):
 @settings(max_examples=8, deadline=None)
 def test_the_decoder_reads_the_dequantized_tokens(levels, seed):
     features = np.random.default_rng(seed).normal(0, 3, (2, 3, 2, len(levels))).astype(np.float32)
-    found = scalar(features, levels)
-    looked_up = FiniteScalarQuantizer(FSQ(levels=levels)).apply({}, found.tokens, method="dequantize")
-    np.testing.assert_allclose(found.features, looked_up, atol=1e-6)
-    assert found.tokens.min() >= 0 and found.tokens.max() < np.prod(levels)
-    assert np.abs(found.features).max() <= 1
+    quantized = scalar(features, levels)
+    looked_up = FiniteScalarQuantizer(FSQ(levels=levels)).apply({}, quantized.tokens, method="dequantize")
+    np.testing.assert_allclose(quantized.features, looked_up, atol=1e-6)
+    assert quantized.tokens.min() >= 0 and quantized.tokens.max() < np.prod(levels)
+    assert np.abs(quantized.features).max() <= 1
 
 
 @pytest.mark.parametrize("levels", [(3,), (4,), (8, 5, 5, 5)])
@@ -116,19 +116,19 @@ def test_a_codebook_takes_the_nearest_and_its_loss_is_the_papers():
     random = np.random.default_rng(0)
     features, book = random.normal(size=(2, 2, 3, 3)).astype(np.float32), random.normal(size=(12, 3)).astype(np.float32)
     features, book = jnp.asarray(features), jnp.asarray(book)
-    found = codebook().apply({"params": {"codebook": book}}, features)
+    rounded = codebook().apply({"params": {"codebook": book}}, features)
     distances = np.square(np.asarray(features)[..., None, :] - np.asarray(book)).sum(-1)
-    np.testing.assert_array_equal(found.tokens, distances.argmin(-1))
-    np.testing.assert_allclose(found.features, book[found.tokens], atol=1e-6)
+    np.testing.assert_array_equal(rounded.tokens, distances.argmin(-1))
+    np.testing.assert_allclose(rounded.features, book[rounded.tokens], atol=1e-6)
     # Equation 3: both terms have the same value, and push different sides.
-    np.testing.assert_allclose(found.loss, 1.25 * distances.min(-1).mean((1, 2)) / 3, rtol=1e-5)
+    np.testing.assert_allclose(rounded.loss, 1.25 * distances.min(-1).mean((1, 2)) / 3, rtol=1e-5)
 
     def loss(book, features):
         return codebook().apply({"params": {"codebook": book}}, features).loss.sum()
 
     to_book, to_features = jax.grad(loss, (0, 1))(book, features)
-    np.testing.assert_allclose(to_features, 0.25 * 2 * (features - book[found.tokens]) / 18, rtol=1e-4, atol=1e-6)
-    assert np.abs(np.asarray(to_book)).sum(-1).astype(bool).tolist() == np.isin(np.arange(12), found.tokens).tolist()
+    np.testing.assert_allclose(to_features, 0.25 * 2 * (features - book[rounded.tokens]) / 18, rtol=1e-4, atol=1e-6)
+    assert np.abs(np.asarray(to_book)).sum(-1).astype(bool).tolist() == np.isin(np.arange(12), rounded.tokens).tolist()
 
 
 @pytest.mark.parametrize(("revive", "far"), [(True, 30), (True, 3), (False, 30)])
@@ -142,12 +142,12 @@ def test_dead_codes_return(revive, far):
     book = jnp.asarray(book)
     quantizer, optimizer = codebook(), optax.adam(far / 100)
 
-    def loss(book, some):
-        return quantizer.apply({"params": {"codebook": book}}, some, revive=revive).loss.mean()
+    def loss(book, batch):
+        return quantizer.apply({"params": {"codebook": book}}, batch, revive=revive).loss.mean()
 
     @jax.jit
-    def step(book, state, some):
-        updates, state = optimizer.update(jax.grad(loss)(book, some), state)
+    def step(book, state, batch):
+        updates, state = optimizer.update(jax.grad(loss)(book, batch), state)
         return optax.apply_updates(book, updates), state
 
     state = optimizer.init(book)

@@ -152,11 +152,11 @@ def test_every_image_gets_its_caption_in_order(task, params):
     questions = examples(7)
     together = task.predict(params, questions)
     assert [c.image_id for c in together] == [e.image_id for e in questions]
-    for one, example in zip(together, questions, strict=True):
+    for predicted, example in zip(together, questions, strict=True):
         (alone,) = task.predict(params, [example], batch_images=1)
-        assert alone.text == one.text
-        assert one.references == tuple(text.text for text in example.texts)
-        assert one.check == check_caption(one.text, scenes(int(one.image_id) + 1)[-1])
+        assert alone.text == predicted.text
+        assert predicted.references == tuple(text.text for text in example.texts)
+        assert predicted.check == check_caption(predicted.text, scenes(int(predicted.image_id) + 1)[-1])
     blind = task.predict(params, questions, see_image=False)
     assert len({c.text for c in blind}) == 1  # nothing tells the images apart
 
@@ -239,8 +239,8 @@ def test_right_images_are_compared_with_shuffled_ones_caption_by_caption(task, p
     shuffled = baselines[f"baseline/shuffled_images/{metric}"]
     assert rows["difference"] == pytest.approx(task.score(captions)[metric] - shuffled)
     assert rows["difference_low"] <= rows["difference"]
-    one = task.baselines(params, questions[:1], examples(3), captions[:1])
-    assert not any("shuffled_images" in name for name in one) and f"baseline/constant/{metric}" in one
+    of_one_image = task.baselines(params, questions[:1], examples(3), captions[:1])
+    assert not any("shuffled_images" in name for name in of_one_image) and f"baseline/constant/{metric}" in of_one_image
 
 
 def test_the_five_nearest_training_images_agree_on_a_caption(task, params):
@@ -295,8 +295,8 @@ def test_results_have_the_format_of_coco(task, params):
 def test_a_choice_returns_as_it_was_given(task, params):
     choices = ("A Image With  number 1", "a large image")
     settings = Beam(num_beams=5, num_return_sequences=5, min_length=10)  # which the choices overrule
-    (one,) = task.predict(params, examples(1), decoding=settings, choices=choices)
-    assert {predicted.text for predicted in one.hypotheses} == set(choices) and len(one.hypotheses) == 2
+    (chosen,) = task.predict(params, examples(1), decoding=settings, choices=choices)
+    assert {predicted.text for predicted in chosen.hypotheses} == set(choices) and len(chosen.hypotheses) == 2
     with pytest.raises(InputError, match="none of the texts to choose from has the forced beginning"):
         task.predict(params, examples(1), decoding=Greedy(prefix="number"), choices=choices)
 
@@ -435,19 +435,20 @@ def test_predict_captions_files_and_folders(run, images, monkeypatch, capsys):
 
 def test_the_log_likelihood_of_any_text(task, params):
     """Every word and the end of the text, from its logits alone; whatever else is in the batch."""
-    some = examples(6)
-    texts = [each.texts[place % 2].text for place, each in enumerate(some)]
+    images = examples(6)
+    texts = [example.texts[place % 2].text for place, example in enumerate(images)]
+    apply = jax.jit(task.model.apply, static_argnames="method")
     wanted = []
-    for each, text in zip(some, texts, strict=True):
+    for example, text in zip(images, texts, strict=True):
         ids, mask = task.encode.encode_texts([text])
-        text = jnp.asarray(ids[:, mask[0]])[None]
-        image = jnp.asarray(make_batch([Row(task.encode(each), range(1))], task.encode, size=1).batch.image)
-        logits = task.model.apply({"params": params}, image, text, jnp.ones(text.shape, bool), method="task_logits")
-        log_p = np.asarray(jax.nn.log_softmax(logits))[0, 0, :-1]
-        wanted.append(log_p[np.arange(len(log_p)), text[0, 0, 1:]].sum())
-        assert text[0, 0, -1] == task.encode.tokenizer.sep_id
-    np.testing.assert_allclose(task.log_likelihoods(params, some, texts), wanted, rtol=2e-5)
-    alone = [task.log_likelihoods(params, [one], [text])[0] for one, text in zip(some, texts, strict=True)]
+        length = mask[0].sum()  # what follows is padding
+        image = make_batch([Row(task.encode(example), range(1))], task.encode, size=1).batch.image
+        logits = apply({"params": params}, image, ids[None], mask[None], method="task_logits")
+        log_p = np.asarray(jax.nn.log_softmax(logits))[0, 0, : length - 1]
+        wanted.append(log_p[np.arange(length - 1), ids[0, 1:length]].sum())
+        assert mask[0, :length].all() and ids[0, length - 1] == task.encode.tokenizer.sep_id
+    np.testing.assert_allclose(task.log_likelihoods(params, images, texts), wanted, rtol=2e-5)
+    alone = [task.log_likelihoods(params, [example], [text])[0] for example, text in zip(images, texts, strict=True)]
     np.testing.assert_allclose(alone, wanted, rtol=2e-5)
 
 

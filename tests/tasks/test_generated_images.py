@@ -72,12 +72,10 @@ def test_images_are_generated_from_the_command_line(generation_run, tmp_path, ca
     assert "objects_right" in capsys.readouterr().out
     changes = ["generation.num_decoding_steps=1", "generation.guidance_scale=1.0"]
     assert evaluate.main([str(generation_run.path), "--split", "held_out", "--change", *changes]) == 0
-    one, other = (
-        "result-held_out.json",
-        "result-held_out,generation.num_decoding_steps=1,generation.guidance_scale=1.0.json",
-    )
-    one, other = (json.loads((generation_run.path / name).read_text())["config"]["generation"] for name in (one, other))
-    assert (one["num_decoding_steps"], other["num_decoding_steps"], other["guidance_scale"]) == (3, 1, 1.0)
+    names = ("", ",generation.num_decoding_steps=1,generation.guidance_scale=1.0")
+    results = (json.loads((generation_run.path / f"result-held_out{name}.json").read_text()) for name in names)
+    as_trained, changed = (result["config"]["generation"] for result in results)
+    assert (as_trained["num_decoding_steps"], changed["num_decoding_steps"], changed["guidance_scale"]) == (3, 1, 1.0)
     capsys.readouterr()
     changes = ["--num-images", "2", "--change", "generation.temperature=0.0001", "generation.choice_temperature=0.0"]
     assert evaluate.main([str(generation_run.path), "--split", "held_out", *changes]) == 0
@@ -108,7 +106,7 @@ def test_a_reranker_keeps_its_best_candidate(generation_run):
     assert repeated == [prompt for prompt in prompts for _ in range(6)]
     assert not (kept == generated[:, :, 0]).all()
     two = Candidates(num_images=2)
-    alone = [each.generate_images(params, prompts, candidates=two) for each in (reranked, task)]
+    alone = [generating.generate_images(params, prompts, candidates=two) for generating in (reranked, task)]
     np.testing.assert_array_equal(*alone)
 
 
@@ -139,10 +137,10 @@ def test_a_reranker_reads_images_as_a_captioner_reads_files(captioning_run, caps
     config = captioning_run.config()
     task, params, _ = load_trained(config, captioning_run, make_encoder(config, captioning_run), which="best")
     examples = [open_split(config.data, "validation")[place] for place in range(3)]
-    pixels = np.stack([decode_image(each.image, max_pixels=10_000) for each in examples])
-    texts = [each.texts[0].text for each in examples]
+    pixels = np.stack([decode_image(example.image, max_pixels=10_000) for example in examples])
+    texts = [example.texts[0].text for example in examples]
     reranker = Reranker(task, params, {})
-    found = reranker(pixels, texts)
+    likelihoods = reranker(pixels, texts)
     assert not capsys.readouterr().err
     for _ in range(2):
         reranker(pixels, ["a large ☃", "a red circle " * 9, "a red circle"])
@@ -151,7 +149,7 @@ def test_a_reranker_reads_images_as_a_captioner_reads_files(captioning_run, caps
         "note: the reranker does not know every word of",
         "note: the reranker reads only the first 22 tokens of",
     ]
-    np.testing.assert_allclose(found, task.log_likelihoods(params, examples, texts), rtol=1e-6)
+    np.testing.assert_allclose(likelihoods, task.log_likelihoods(params, examples, texts), rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -170,17 +168,17 @@ def test_generated_images_have_a_distance_to_real_images(generation_run, tmp_pat
     assert (result["features"]["cnn"], len(result["features"]["sha256"])) == ("resnet18", 64)
     with pytest.raises(InputError, match=r"has the SHA-256 [0-9a-f]{64}, not abc$"):
         evaluate.main([*command, "--features-sha256", "abc"])
-    given = {}
-    monkeypatch.setattr(image_generation, "distances", lambda features, **rows: given.update(rows) or {})
+    passed = {}
+    monkeypatch.setattr(image_generation, "distances", lambda features, **rows: passed.update(rows) or {})
     assert evaluate.main(command) == 0
     config = generation_run.config()
     tokenizer, encode = TrainedTokenizer(generation_run.path / TOKENIZER), make_encoder(config, generation_run)
     for name, split in (("real", "validation"), ("train", "train")):
         wanted = [encode(example).image for example in open_split(config.data, split)]
-        np.testing.assert_array_equal(given[name], wanted)
+        np.testing.assert_array_equal(passed[name], wanted)
     tokens = tokenizer.encode(open_split(config.data, "validation"), dataclasses.replace(encode, texts_per_image=1))
-    np.testing.assert_array_equal(given["decoded"], tokenizer.decode(tokens))
-    assert np.shape(given["generated"]) == np.shape(given["real"])
+    np.testing.assert_array_equal(passed["decoded"], tokenizer.decode(tokens))
+    assert np.shape(passed["generated"]) == np.shape(passed["real"])
 
 
 def test_no_distance_where_images_are_the_same(tmp_path, monkeypatch):
@@ -275,8 +273,10 @@ def test_failures_of_generation_are_warned_of(generation_run, images, likelihood
     rows = [generated(picture, HALVES, likelihood, gain) for picture, gain in zip(images, gains, strict=True)]
     assert task.score(rows)["prompt_gain"] == pytest.approx(np.mean(gains))
     assert set(task.score(rows)) <= set(task.scores)
-    found = task.warnings(rows, task.score(rows))
-    assert len(found) == len(warnings) and all(part in message for part, message in zip(warnings, found, strict=True))
+    messages = task.warnings(rows, task.score(rows))
+    assert len(messages) == len(warnings) and all(
+        part in message for part, message in zip(warnings, messages, strict=True)
+    )
 
 
 def test_samples_of_a_prompt_are_held_against_each_other_and_against_other_prompts():
@@ -284,15 +284,15 @@ def test_samples_of_a_prompt_are_held_against_each_other_and_against_other_promp
     prompts = ("a circle", "a circle", "a square")
     pairs = ((0, 1), (1, 2), (3, 3))
     rows = [
-        generated(grey[0], HALVES, -0.1, 0.3)._replace(prompt=prompt, images=np.stack([grey[one] for one in pair]))
+        generated(grey[0], HALVES, -0.1, 0.3)._replace(prompt=prompt, images=np.stack([grey[level] for level in pair]))
         for prompt, pair in zip(prompts, pairs, strict=True)
     ]
-    found = score_generated(rows)
-    assert found["sample_diversity"] == pytest.approx((10 + 20 + 0) / 3)
-    assert found["prompt_diversity"] == pytest.approx(90 - 20), "the first two have the same prompt"
+    metrics = score_generated(rows)
+    assert metrics["sample_diversity"] == pytest.approx((10 + 20 + 0) / 3)
+    assert metrics["prompt_diversity"] == pytest.approx(90 - 20), "the first two have the same prompt"
     assert "sample_diversity" not in score_generated([row._replace(images=row.images[:1]) for row in rows])
     assert "prompt_diversity" not in score_generated(rows[:2])
-    assert not any("left to chance" in warning for warning in warnings_about(rows, found))
+    assert not any("left to chance" in warning for warning in warnings_about(rows, metrics))
     alike = [row._replace(images=np.stack([row.images[0]] * 2)) for row in rows]
     assert any("left to chance" in warning for warning in warnings_about(alike, score_generated(alike)))
 
@@ -302,8 +302,8 @@ def test_a_single_image_or_prompt_has_no_other_prompt(generation_run):
     config = generation_run.config()
     task, params, _ = load_trained(config, generation_run, make_encoder(config, generation_run), which="best")
     examples, train = (task.prepare(open_split(config.data, name)) for name in ("test", "train"))
-    some = examples[0]
-    for rows in ([some], [some, some]):
+    example = examples[0]
+    for rows in ([example], [example, example]):
         generated = task.predict(params, rows)
         assert (
             "prompt_gain" not in task.score(generated)

@@ -223,8 +223,8 @@ def test_the_loss_is_the_cross_entropy_of_masked_tokens(generation_run, slots, s
             share = 64 / np.sum(is_masked[image]) if even else 1
             loss -= share * weights[code] * ((1 - smoothing) * row[code] + smoothing * row.mean())
             weight, right = weight + share, right + share * (logits[image, 0, position].argmax() == code)
-    found = (float(sums.weight), float(sums.correct), float(sums.examples), float(sums.loss))
-    np.testing.assert_allclose(found, (weight, right, 3, loss), rtol=1e-5)
+    counted = (float(sums.weight), float(sums.correct), float(sums.examples), float(sums.loss))
+    np.testing.assert_allclose(counted, (weight, right, 3, loss), rtol=1e-5)
 
 
 def test_token_frequency_power_weights_the_loss_and_keeps_probabilities(generation_run):
@@ -291,14 +291,14 @@ def test_decoding_settings_need_no_training_of_their_own(tokenizer_run, director
     guided = with_changes(config, {"generation.guidance_scale": 4.0, "generation.num_decoding_steps": 2})
     other = with_changes(config, {"image_tokenizer.run": Path("other")})
     assert training(config) == training(guided) != training(other)
-    found = {}
+    metrics = {}
     for name, its in (("base", config), ("alone", guided), ("shared", guided)):
         if name == "shared":
             begin_trained(RunFolder(tmp_path / name), its, RunFolder(tmp_path / "base"), tmp_path / ".part")
         with claim(tmp_path / name, its) as folder:
-            found[name] = Trainer(folder.config(), folder).run()["metrics"]
-    assert found["shared"] == found["alone"]
-    contact_sheets = {name: (tmp_path / name / "predictions.png").read_bytes() for name in found}
+            metrics[name] = Trainer(folder.config(), folder).run()["metrics"]
+    assert metrics["shared"] == metrics["alone"]
+    contact_sheets = {name: (tmp_path / name / "predictions.png").read_bytes() for name in metrics}
     assert contact_sheets["shared"] == contact_sheets["alone"] != contact_sheets["base"]
 
 

@@ -173,17 +173,17 @@ def test_many_questions_per_image_have_the_loss_of_one_per_image(params, attenti
             return sums.loss, sums
 
         results.append(jax.device_get(jax.jit(jax.grad(objective, has_aux=True))(smaller, batch)))
-    (gradient, sums), (expected, one) = results
-    assert one.weight == 10 and one.loss > 1
-    np.testing.assert_allclose(sums, one, rtol=1e-5)
+    (gradient, sums), (expected, of_single_questions) = results
+    assert of_single_questions.weight == 10 and of_single_questions.loss > 1
+    np.testing.assert_allclose(sums, of_single_questions, rtol=1e-5)
     assert furthest(gradient, expected) < 1e-5
 
 
 def expected_probabilities(task, params):
     """Of the 7 known answers to each question asked alone."""
     alone = encoder(1)
-    each = [Row(alone(item), [place]) for item in EXAMPLES for place in range(len(item.texts))]
-    batch = make_batch(each, alone, size=len(each)).batch
+    question_rows = [Row(alone(item), [place]) for item in EXAMPLES for place in range(len(item.texts))]
+    batch = make_batch(question_rows, alone, size=len(question_rows)).batch
     inputs = (batch.image, batch.input_ids, batch.text_mask)
     logits = jax.jit(task.model.apply, static_argnames="method")({"params": params}, *inputs, method="task_logits")
     return np.asarray(jax.nn.softmax(logits[:, 0, :7]))
@@ -279,12 +279,12 @@ def test_a_split_may_have_more_answers_a_question_than_training(task, params):
 
 def test_one_image_is_not_shuffled(task, params):
     """Its baseline would be the image itself: it is left out, and a warning says so."""
-    one = EXAMPLES[:1] * 2
-    predictions = task.predict(params, one)
-    baselines = task.baselines(params, one, TRAIN, predictions)
+    twice = EXAMPLES[:1] * 2
+    predictions = task.predict(params, twice)
+    baselines = task.baselines(params, twice, TRAIN, predictions)
     assert set(baselines) == {"baseline/question_only", "baseline/answer_prior", "baseline/majority"}
-    found = baseline_warnings(task.score(predictions) | baselines, task.metric, task.shuffled)
-    assert any("shuffled_images is left out" in text for text in found)
+    messages = baseline_warnings(task.score(predictions) | baselines, task.metric, task.shuffled)
+    assert any("shuffled_images is left out" in text for text in messages)
 
 
 def test_accuracy_overall_and_by_kind():
