@@ -1,4 +1,4 @@
-"""Train a model: `python -m experiments.train configs/quickstart.py --optimizer.learning-rate 3e-4`."""
+"""Train a model: `python -m experiments.train quickstart --optimizer.learning-rate 3e-4`."""
 
 import os
 import sys
