@@ -45,13 +45,11 @@ def main(argv: list[str]) -> int:
     arguments = parse_options(argv, Evaluate, prog=command_name("evaluate"))
 
     from vlm_jax.run_folder import open_run
+    from vlm_jax.training.evaluation import score_lines
 
     folder = open_run(arguments.run)
     result = (_test_result if arguments.split == "test" else _evaluate)(folder, arguments)
-    for name, value in result["metrics"].items():
-        print(f"{name:28s} {'missing' if value is None else f'{value:.4f}'}")
-    for warning in result.get("warnings", ()):
-        print(f"warning: {warning}")
+    print("\n".join(score_lines(result)))
     return 0
 
 

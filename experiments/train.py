@@ -1,4 +1,4 @@
-"""Train a model: `python -m experiments.train configs/quickstart.py --optimizer.learning-rate 3e-4`."""
+"""Train a model: `python -m experiments.train quickstart --optimizer.learning-rate 3e-4`."""
 
 import os
 import sys
@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.identity import changes
     from vlm_jax.interrupts import on_interrupt, print_line
     from vlm_jax.run_claim import claim
+    from vlm_jax.training.evaluation import score_lines
     from vlm_jax.training.loop import Interrupted, NotFinite, Trainer
     from vlm_jax.training.parallel import choose_devices
 
@@ -68,10 +69,7 @@ def main(argv: list[str]) -> int:
         except NotFinite as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-    for name, value in result["metrics"].items():
-        print(f"{name:28s} {value:.4f}")
-    for warning in result["warnings"]:
-        print(f"warning: {warning}")
+    print("\n".join(score_lines(result)))
     print(f"saved in {folder.path}: result.json, predictions.jsonl, predictions.png")
     return 0
 

@@ -17,6 +17,7 @@ from vlm_jax.ablation.study import (
     resolve,
     runs,
     seeded,
+    study_file,
     variant,
     vary,
 )
@@ -220,9 +221,10 @@ def test_a_study_that_is_none_is_named(tmp_path, text, message):
 def test_a_missing_study_names_the_nearest(configs):
     (configs / "ablations" / "fusion.py").write_text("")
     with pytest.raises(InputError, match=r"did you mean '.*fusion.py'\?"):
-        load_study(configs / "ablations" / "fuson.py")
-    with pytest.raises(InputError, match=r"no study 'fusion'; did you mean 'configs/ablations/fusion.py'\?"):
-        load_study(Path("fusion"))
+        study_file(configs / "ablations" / "fuson.py")
+    with pytest.raises(InputError, match=r"no study 'fuson'; did you mean 'fusion'\?"):
+        study_file(Path("fuson"))
+    assert study_file(Path("fusion")).name == "fusion.py"
 
 
 def test_every_study_that_ships_resolves(pytestconfig, monkeypatch):

@@ -7,7 +7,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -121,6 +121,14 @@ def write_contact_sheet(
     items = [p.card(shown(p.image_id)) for p in [*right[: CONTACT_SHEET_ITEMS - len(wrong)], *wrong]]
     title = f"{title}; mistakes shown more often than they occur" if right and wrong else title
     plot_contact_sheet(items, path, title=title)
+
+
+def score_lines(result: Mapping[str, Json]) -> list[str]:
+    """The scores and warnings of a result, a line each."""
+    scores = result["metrics"]
+    width = max(map(len, scores), default=0)
+    lines = [f"{name:{width}s}  {'missing' if score is None else f'{score:.4f}'}" for name, score in scores.items()]
+    return [*lines, *(f"warning: {warning}" for warning in result.get("warnings", ()))]
 
 
 def versions() -> dict[str, str | None]:

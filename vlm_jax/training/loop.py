@@ -163,6 +163,17 @@ class Trainer:
             write_line(line)
         self.folder.unseal(*RESULTS)
 
+    def _header(self) -> list[str]:
+        """What is trained on what, for how long and where, before anything is compiled."""
+        settings, images = self.config.training, len(self.train)
+        passes = settings.steps * settings.batch_images / images
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        return [
+            f"data: {self.config.data.kind}, {images:,} training and {len(self.validation):,} validation images",
+            f"model: {count:,} parameters, {settings.steps:,} steps of {settings.batch_images} images "
+            f"({passes:.3g} passes over the data), in {self.folder.path}",
+        ]
+
     def _devices(self) -> str:
         return f"{self.parallel.count} x {jax.devices()[0].device_kind}"
 
@@ -176,7 +187,7 @@ class Trainer:
         if start == settings.steps:
             self._go_on(start, self.write_line)
             return
-        for line in self.task.reach(self.train, self.validation):
+        for line in (*self._header(), *self.task.reach(self.train, self.validation)):
             self.write_line(line)
         upcoming = self._take()
         with Progress(settings.steps, start_step=start) as progress, ExitStack() as training:
