@@ -51,11 +51,11 @@ def start(data_directory):
     """Start `experiments.train` on a folder; the pipe of its output holds a page, some 55 lines."""
 
     def start(folder, *options):
-        # Tests share the cache: a process may read an entry that another is writing, and then compiles for itself.
-        warnings = ("-W", "error", "-W", "ignore:Error reading persistent compilation cache entry")
-        command = [sys.executable, *warnings, "-m", "experiments.train", *arguments(folder, data_directory, *options)]
+        command = [sys.executable, "-m", "experiments.train", *arguments(folder, data_directory, *options)]
+        # Not by -W: Python drops an option that the variable has already, and the order counts.
+        warnings = {"PYTHONWARNINGS": f"error,{os.environ['PYTHONWARNINGS']}"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "pipesize": 4096}
-        return subprocess.Popen(command, cwd=ROOT, **pipes)
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | warnings, **pipes)
 
     return start
 
