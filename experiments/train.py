@@ -27,7 +27,7 @@ class TrainOptions(Group):
 
 def parse_train(argv: list[str]) -> tuple[Config, Path]:
     """`configs/NAME.py --setting value ... --workdir DIR` to a checked config and the run's folder."""
-    description = "Train, evaluate and save. The first argument is a config file; every setting in it is an option."
+    description = "Train, evaluate and save. CONFIG is a preset's name or a file; every setting in it is an option."
     config, options = parse_config(argv, TrainOptions(), TASKS, prog=command_name("train"), description=description)
     workdir = (options.workdir or Path("runs") / config.name).expanduser()
     check_writable_name(workdir, "--workdir")

@@ -28,9 +28,10 @@ def main(argv: list[str]) -> int:
             print(f"  {name:15s} {import_module(module).__doc__.partition('`')[0].strip(' :')}")
         print(f"\n{command_name('COMMAND')} --help shows its options; {command_name('list')} shows presets and runs.")
         return 0
-    if argv[0] not in commands:
-        raise InputError(f"no command {argv[0]!r}; {nearest(argv[0], commands)}")
-    return import_module(commands[argv[0]]).main(argv[1:])
+    name = argv[0].replace("_", "-")
+    if name not in commands:
+        raise InputError(f"no command {argv[0]!r}; {nearest(name, commands)}")
+    return import_module(commands[name]).main(argv[1:])
 
 
 def console() -> NoReturn:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,7 +233,7 @@ def _finite(value: object) -> object:
 def runs_in(folder: Path) -> list[RunFolder]:
     """Every run directly in a folder, by name."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [RunFolder(entry) for entry in entries if (entry / CONFIG).is_file()]
+    return [RunFolder(entry) for entry in entries if os.access(entry, os.X_OK) and (entry / CONFIG).is_file()]
 
 
 def open_run(path: Path) -> RunFolder:

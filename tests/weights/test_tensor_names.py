@@ -35,7 +35,7 @@ def refusal(source, **options):
 
 def options_of(line):
     """The options that a message tells the user to give, as the command line has them."""
-    words = shlex.split(re.search(r"(--(?:strip-prefix|drop-tensors) .*?) \(port_weights", line).group(1))
+    words = shlex.split(re.search(r"(--(?:strip-prefix|drop-tensors) .*?) \(port-weights", line).group(1))
     pairs = list(zip(words[::2], words[1::2], strict=True))
     return {name.removeprefix("--").replace("-", "_"): value for name, value in pairs}
 

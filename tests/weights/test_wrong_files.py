@@ -309,7 +309,7 @@ def test_the_command_of_a_refusal_works(case, settings, right, tmp_path, capsys)
     """The class that it asks for is given, and the folder it writes is read without a question."""
     folder = write(Wrong("", case, settings), tmp_path / "file")
     _, message = outcome(["import", str(folder), "--output", str(tmp_path / "port")], capsys)
-    command = message.split("`port_weights ")[1].split("`")[0].split()
+    command = message.split("port-weights ")[1].split("`")[0].split()
     command = [{"CLASS": right, "FOLDER": str(tmp_path / "port")}.get(word, word) for word in command]
     assert right in message.rpartition("choose one of: ")[2].split(", ")
     code, output = outcome(command, capsys)

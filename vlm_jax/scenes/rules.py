@@ -66,7 +66,8 @@ def _named(statements: Statements) -> list[int]:
 
 def _matched(mentions: list[Mention], objects: tuple[SceneObject, ...]) -> int:
     """How many mentions can have a fitting object of their own at once."""
-    fits = np.array([[mention.fits(obj) for obj in objects] for mention in mentions]).reshape(-1, len(objects))
+    shape = len(mentions), len(objects)
+    fits = np.array([mention.fits(obj) for mention in mentions for obj in objects], bool).reshape(shape)
     return int(fits[linear_sum_assignment(fits, maximize=True)].sum())
 
 

@@ -155,7 +155,7 @@ def from_json(text: str) -> Scene:
         first = error.errors()[0]
         if first["type"] == "value_error":  # from the checks of the two classes
             raise InputError(str(first["ctx"]["error"])) from None
-        place, value = ".".join(map(str, first["loc"])), reprlib.repr(first["input"])
+        place, value = ".".join(map(str, first["loc"])) or "the whole", reprlib.repr(first["input"])
         raise InputError(f"no scene in JSON: {place} {value}: {first['msg']}") from None
 
 

@@ -90,11 +90,13 @@ def _refuse_keyword(path: Path, error: TypeError, kinds: tuple[type, ...]) -> No
 
 def preset_file(path: Path, folder: Path, *, what: str) -> Path:
     """The file that a path means, or the name of a preset in `folder`; `InputError` names the nearest."""
-    named = folder / path.with_suffix(".py")
-    if path.is_file() or (path.suffix == "" and named.is_file()):
-        return path if path.is_file() else named
-    if path.parent == Path() and path.suffix == "":
-        raise InputError(f"no {what} {str(path)!r}; {nearest(str(path), presets_in(folder))}")
+    if path.is_file():
+        return path
+    if path.parent == Path():
+        named = folder / f"{path.name}.py"
+        if path.name and named.is_file():
+            return named
+        raise InputError(f"no {what} {str(path)!r}; {nearest(path.stem, presets_in(folder))}")
     beside = [str(path.parent / f"{name}.py") for name in presets_in(path.parent)]
     hint = nearest(str(path), beside) if beside else f"give a file or {one_of(presets_in(folder))}"
     raise InputError(f"no {what} file {str(path)!r}; {hint}")

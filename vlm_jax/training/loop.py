@@ -167,7 +167,7 @@ class Trainer:
         """What is trained on what, for how long and where, before anything is compiled."""
         settings, images = self.config.training, len(self.train)
         passes = settings.steps * settings.batch_images / images
-        count = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.parallel.take(self.state).params))
         return [
             f"data: {self.config.data.kind}, {images:,} training and {len(self.validation):,} validation images",
             f"model: {count:,} parameters, {settings.steps:,} steps of {settings.batch_images} images "

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from vlm_jax.errors import InputError, one_of
+from vlm_jax.invocation import command_name
 from vlm_jax.models.pretrained import Part
 from vlm_jax.weights.families import CLASSES, FAMILIES
 from vlm_jax.weights.family import Family, Names, PublishedClass, PublishedFile, table_names
@@ -152,9 +153,10 @@ def _by_names(source: Source, family: Family | None) -> Named:
         shown = ", ".join(sorted(source.tensors)[:3])
         raise InputError(f"{source.name} is of no known family (its tensors begin {shown}); {one_of(FAMILIES)}")
     choices = [named.name for named in fitting] or [name for candidate in families for name in candidate.classes]
+    command = f"{command_name('port_weights')} import {source.name} {OPTION} CLASS --output FOLDER"
     raise InputError(
         f"{source.name}: config.json names no class, and its tensors do not tell which of several it is; name it with "
-        f"`port_weights import {source.name} {OPTION} CLASS --output FOLDER`, then use FOLDER; {one_of(choices)}"
+        f"`{command}`, then use FOLDER; {one_of(choices)}"
     )
 
 

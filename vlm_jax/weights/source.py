@@ -5,7 +5,6 @@ are those of the file and not what a header claims, and pickles are refused befo
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -226,8 +225,12 @@ def _shards(folder: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(f"{index} names the shard {name!r}; expected .safetensors files in the same folder")
-        if not os.access(folder / name, os.F_OK):  # also where the name is too long
-            raise InputError(f"{index} names {name}, which is not there")
+        try:
+            exists = (folder / name).is_file()
+        except OSError:  # the name is too long
+            exists = False
+        if not exists:
+            raise InputError(f"{index} names {name!r}, which is not there")
     return [folder / name for name in names]
 
 

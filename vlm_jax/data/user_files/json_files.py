@@ -81,7 +81,7 @@ def parsed_line(line: str, keys: Sequence[str]) -> dict[str, Json]:
 def _hint(missing: str, keys: Sequence[str], row: dict[str, Json]) -> str:
     """The key of the row that may have been meant."""
     if "question" in keys and "captions" in row:
-        return "rows with captions are for the task captioning"
+        return "rows with captions are for the task captioning, or for --data.rows captions"
     names = [name for name in row if name not in keys and name.isprintable()]
     hint = nearest(missing, names)
     expected = f"{', '.join(map(repr, keys[:-1]))} and {keys[-1]!r}"
