@@ -118,7 +118,7 @@ def test_convert(bert, tmp_path, capsys):
     torch.save({name: torch.tensor(x) for name, x in own.tensors().items()}, folder / "pytorch_model.bin")
     with pytest.raises(InputError) as refusal:
         read(str(folder))
-    command = str(refusal.value).split("python -m vlm_jax port_weights ")[1].split()
+    command = str(refusal.value).split("python -m vlm_jax port-weights ")[1].split()
     assert port_weights.main(command) == 0  # what the refusal says to do
     assert f"{len(own.tensors())} tensors saved" in capsys.readouterr().out
     first, second = flatten(read(str(bert)).params), flatten(read(str(folder)).params)
