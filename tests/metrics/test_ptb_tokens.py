@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import time
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlm_jax.metrics import ptb_tokens
 from vlm_jax.metrics.ptb_tokens import _DROPPED, ptb_tokenize
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "ptb_pairs.json.gz"
@@ -30,6 +32,11 @@ def wrong(pairs):
 def test_every_answer_of_the_original_is_met(kind, count):
     pairs = read(GOLDENS)[kind]
     assert len(pairs) == count and not wrong(pairs), wrong(pairs)[:5]
+
+
+def test_no_group_is_possessive():
+    """Python before 3.11.5 matches a possessive group wrongly; the goldens cannot show it on a later one."""
+    assert not re.findall(r"\)(?:[*+?]|\{+[\d,]+\}+)\+", Path(ptb_tokens.__file__).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("place, text", [("before a word", "q {}. x"), ("before a number", "q {}. 5")])

@@ -138,32 +138,33 @@ _spaces_inside = _replace({" ": "\xa0"})
 _one_word = _replace({" ": "\xa0", "(": "-lrb-", ")": "-rrb-"})
 
 # What words are made of. Everything is possessive (`++`) that may be, or else long text would take quadratic time.
+# Groups are atomic instead (`(?>(?:ab)*)`): Python before 3.11.5 matches a possessive group wrongly (CPython 106052).
 _SPACE = r"[ \t\xa0\u2000-\u200a\u3000]"
-_SPACES = rf"(?:{_SPACE}|\n)++"
+_SPACES = rf"(?>(?:{_SPACE}|\n)+)"
 _A, _D, _W = _ranges(str.isalpha), _ranges(str.isdecimal), _ranges(_in_word)
 _AD = _A + _D
 _LETTER = rf"(?:[{_W}]|&[aeiouAEIOU](?i:acute|grave|uml);)"
-_WORD = rf"{_LETTER}(?:{_LETTER}|[{_D}])*+(?:[.!?]{_LETTER}(?:{_LETTER}|[{_D}])*+)*+"
+_WORD = rf"{_LETTER}(?>(?:{_LETTER}|[{_D}])*)(?>(?:[.!?]{_LETTER}(?>(?:{_LETTER}|[{_D}])*))*)"
 _APOS = r"(?:['\x92’]|(?i:&apos;))"
 _APOS_INSIDE = r"(?:['\x92’`\x91‘‛]|(?i:&apos;))"
 _AUXILIARY = rf"{_APOS}(?:[msdMSD]|(?i:re|ve|ll))"
 _MARK = r"[,;:\u3001]"
 _PART = r"[.:,\xad\u066b\u066c]"
-_NUMBER = rf"[-+]?(?:[{_D}]++(?:{_PART}[{_D}]++)*+|(?:{_PART}[{_D}]++)++)"
+_NUMBER = rf"[-+]?(?:[{_D}]++(?>(?:{_PART}[{_D}]++)*)|(?>(?:{_PART}[{_D}]++)+))"
 _FRACTION = rf"(?:[{_D}]{{1,4}}[- \xa0])?[{_D}]{{1,4}}(?:\\?/|⁄)[{_D}]{{1,4}}"
 _PHONE = (
     r"(?:\([0-9]{2,3}\)[ \xa0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
     r"|(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
 )
 _COUNTRIES = r"(?i:(?:Canada|Sino|Korean|EU|Japan|non)-U\.S|U\.S\.-(?:U\.S\.S\.R|U\.K))"
-_ACRONYM = rf"(?:[A-Za-z](?:\.[A-Za-z])*+|{_COUNTRIES})"
-_LONG_ACRONYM = rf"(?:[A-Za-z](?:\.[A-Za-z])++|{_COUNTRIES})"
+_ACRONYM = rf"(?:[A-Za-z](?>(?:\.[A-Za-z])*)|{_COUNTRIES})"
+_LONG_ACRONYM = rf"(?:[A-Za-z](?>(?:\.[A-Za-z])+)|{_COUNTRIES})"
 _PIECE = rf"(?:[dDoOlL]{_APOS_INSIDE}[{_AD}])?[{_AD}]++"
-_HYPHENATED = rf"{_PIECE}(?:[-_\u058a\u2010\u2011]{_PIECE})*+"
+_HYPHENATED = rf"{_PIECE}(?>(?:[-_\u058a\u2010\u2011]{_PIECE})*)"
 _LIST = r"[A-Za-z0-9][A-Za-z0-9.,\xad]*+"
-_LIST_HYPHENATED = rf"{_LIST}(?:-(?:{_LONG_ACRONYM}\.|[A-Za-z0-9\xad]++))++"
+_LIST_HYPHENATED = rf"{_LIST}(?>(?:-(?:{_LONG_ACRONYM}\.|[A-Za-z0-9\xad]++))+)"
 _SLASHED = r"[A-Za-z0-9]++(?:-[A-Za-z]++){0,2}"
-_CAPITALS = r"[A-Z]++(?:(?:[+&]|(?i:&amp;))[A-Z]++)++"
+_CAPITALS = r"[A-Z]++(?>(?:(?:[+&]|(?i:&amp;))[A-Z]++)+)"
 _FILE_KINDS = """
     bat bmp c cgi class cpp dll docx? exe gif gz h html? jar java jpe?g mov mp3 pdf php pl png ppt ps py sql tar txt wav
     x xml zip
@@ -171,14 +172,14 @@ _FILE_KINDS = """
 _TAG_NAME = r"[A-Za-z][A-Za-z0-9_:.\-]*+"
 # As every quote opens or closes one value, no more than three tags can try the same text: time stays linear.
 _TAG_VALUE = r"(?:'[^']*+'|\"[^\"]*+\")"
-_TAG = rf"<(?:{_TAG_NAME}(?: ++{_TAG_NAME}(?: *+= *+{_TAG_VALUE})?+)*+ *+/?|/{_TAG_NAME}) *+>"
+_TAG = rf"<(?:{_TAG_NAME}(?>(?: ++{_TAG_NAME}(?>(?: *+= *+{_TAG_VALUE})?))*) *+/?|/{_TAG_NAME}) *+>"
 _DECLARATION = r"<[!?][A-Za-z\-][^>\n]*+"  # before its ">"
 _URL_END = r"[^ \t\n\"<>|.!?(){},\-]"
 _PATH = rf"(?:/[^ \t\n\"<>|()]+{_URL_END})?"
 _HOST = r"[^ \t\n\"`'<>|.!?(){},-_$]"  # without all from the comma to the underscore, digits and capitals too
 _WWW = r"[^ \t\n\"<>|.!?(){},"
 _MAIL = r"[^ \t\n\"<>|(){}\xa0"
-_DOMAIN = rf"{_MAIL}.]++(?:\.{_MAIL}.]++)*+"
+_DOMAIN = rf"{_MAIL}.]++(?>(?:\.{_MAIL}.]++)*)"
 _OPEN = r"(?:<|(?i:&lt;))"
 
 # Abbreviations keep their full stop, the first before any two signs. Letters in brackets are capitals only.
@@ -239,9 +240,9 @@ _TABLE: tuple[tuple[str, str, Callable[[str], str] | None, str | None], ...] = (
     (rf"[{_A}'\x92’&]", rf"({_APOSTROPHES})", None, None),
     ("[yY]", rf"([yY]{_APOS})[{_A}]", None, None),
     ("[hH]", rf"((?i:https?)://[^ \t\n\"<>|(){{}}]+{_URL_END})", None, None),
-    ("[wW]", rf"((?i:www)\.(?:{_WWW}]+\.)+[a-zA-Z]{{2,4}}{_PATH})", None, rf"(?i:www)\.(?:{_WWW}]++\.)*+"),
-    ("[wW]", rf"((?i:www)\.(?:{_WWW}/]+\.)+[a-zA-Z]{{2,4}}{_PATH})", None, rf"(?i:www)\.(?:{_WWW}/]++\.)*+"),
-    (_HOST, rf"((?:{_HOST}+\.)+(?i:com|net|org|edu){_PATH})", None, rf"{_HOST}++(?:\.{_HOST}++)*+"),
+    ("[wW]", rf"((?i:www)\.(?:{_WWW}]+\.)+[a-zA-Z]{{2,4}}{_PATH})", None, rf"(?i:www)\.(?>(?:{_WWW}]++\.)*)"),
+    ("[wW]", rf"((?i:www)\.(?:{_WWW}/]+\.)+[a-zA-Z]{{2,4}}{_PATH})", None, rf"(?i:www)\.(?>(?:{_WWW}/]++\.)*)"),
+    (_HOST, rf"((?:{_HOST}+\.)+(?i:com|net|org|edu){_PATH})", None, rf"{_HOST}++(?>(?:\.{_HOST}++)*)"),
     ("[<&A-Za-z0-9]", rf"({_OPEN}?[a-zA-Z0-9]{_MAIL}]*@{_DOMAIN}>?)", None, rf"{_OPEN}?[a-zA-Z0-9]{_MAIL}]*+"),
     ("[@#]", rf"(@[a-zA-Z_][a-zA-Z_0-9]*+|#{_LETTER}++)", None, None),
     (_Q, rf"({_AUXILIARY})[^A-Za-z]", _quotes, None),
@@ -258,7 +259,7 @@ _TABLE: tuple[tuple[str, str, Callable[[str], str] | None, str | None], ...] = (
     ("[A-Za-z]", rf"([A-Za-z])\.{_SPACES}{_START}(?:{_SPACE}|\n)", None, None),
     ("[A-Za-z]", rf"([A-Za-z])\.{_SPACES}{_DECLARATION}>(?:{_SPACE}|\n)", None, rf"[A-Za-z]\.{_SPACES}{_DECLARATION}"),
     ("[A-Za-z]", rf"({_any(_BEFORE_NUMBERS)}\.)(?:{_SPACE}|\n)?[{_D}]", None, None),
-    ("[A-Za-z]", rf"({_any(_ABBREVIATIONS)}\.)(?s:..)?+", None, None),
+    ("[A-Za-z]", rf"({_any(_ABBREVIATIONS)}\.)(?>(?s:..)?)", None, None),
     ("[A-Za-z]", rf"((?:{_any(_TITLES)}|{_ACRONYM})\.)", None, None),
     ("[A-Za-z]", rf"({_ACRONYM})(?:{_SPACE}|\n)", None, None),
     (_Q, rf"({_APOS}[0-9][0-9])(?:{_SPACE}|\n)", None, None),
@@ -266,7 +267,7 @@ _TABLE: tuple[tuple[str, str, Callable[[str], str] | None, str | None], ...] = (
         "[A-Za-z0-9]",
         rf"([A-Za-z0-9]++(?:\.[A-Za-z0-9]++)*\.{_any(_FILE_KINDS)})(?:{_SPACE}|[\n.?!,])",
         None,
-        r"[A-Za-z0-9]++(?:\.[A-Za-z0-9]++)*+",
+        r"[A-Za-z0-9]++(?>(?:\.[A-Za-z0-9]++)*)",
     ),
     (_L, rf"({_WORD}\.){_MARK}", _without_soft_hyphens, None),
     ("[(+0-9]", rf"({_PHONE})", _one_word, None),

@@ -428,7 +428,7 @@ def test_real_photographs(tmp_path):
     if not PHOTOS.exists():
         pytest.skip("the photographs are not beside this checkout")
     with tarfile.open(PHOTOS) as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     listed = json.loads((tmp_path / "captions.json").read_text(encoding="utf-8"))
     write(tmp_path / "rows.jsonl", [{"image": record["file"], "captions": record["captions"]} for record in listed])
     numbered = [
