@@ -101,10 +101,6 @@ def test_one_file_of_lines_serves_questions_and_captions_in_one_process(place):
 
 
 BAD_LINES = {
-    "caption": (
-        row(captions=..., caption="a"),
-        r"captions must be a list: write 'captions': \[\.\.\.\] instead of 'ca",
-    ),
     "no captions": (
         row(captions=..., question="?"),
         r"the key 'captions' is missing; expected 'image' and 'captions'$",

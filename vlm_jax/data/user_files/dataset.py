@@ -11,6 +11,7 @@ from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.image_validation import without_unreadable
 from vlm_jax.data.user_files.rows import BadRow, Reading
+from vlm_jax.data.user_files.tables import ENDINGS
 from vlm_jax.errors import InputError, counted, nearest, one_of
 from vlm_jax.invocation import command_name
 from vlm_jax.types import Example
@@ -93,8 +94,8 @@ def _check_file(path: Path, setting: str) -> None:
         raise InputError(f"{setting}: {path} is no regular file")
     if not path.parent.is_dir():
         raise InputError(f"{setting}: no file {str(path)!r}, and no folder {str(path.parent)!r}")
-    names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".json", ".jsonl")]
-    hint = nearest(path.name, names[:1000]) if names else "its folder holds no .json or .jsonl file"
+    names = [entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in ENDINGS]
+    hint = nearest(path.name, names[:1000]) if names else f"its folder holds no {', '.join(ENDINGS)} file"
     raise InputError(f"{setting}: no file {str(path)!r}; {hint}")
 
 

@@ -2,11 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vlm_jax.data.user_files.rows import UnusableError
-from vlm_jax.errors import InputError, nearest, shown
+from vlm_jax.errors import InputError, shown
 from vlm_jax.types import Json
 
 LONGEST_LINE = 10_000_000  # bytes
@@ -56,8 +56,8 @@ def lines(path: Path) -> Iterator[tuple[int, str | UnusableError]]:
                     yield number, UnusableError(f"the line is not UTF-8: byte {line[error.start]:#04x}")
 
 
-def parsed_line(line: str, keys: Sequence[str]) -> dict[str, Json]:
-    """The object on a line, which holds all of `keys`; `UnusableError` otherwise."""
+def parsed_line(line: str) -> dict[str, Json]:
+    """The object on a line; `UnusableError` where there is none."""
     try:
         row = _DECODER.decode(line)
     except json.JSONDecodeError as error:
@@ -68,24 +68,7 @@ def parsed_line(line: str, keys: Sequence[str]) -> dict[str, Json]:
         raise UnusableError("the line is nested too deeply") from None
     if not isinstance(row, dict):
         raise UnusableError(f"the line is {shown(row)}; expected one object a line")
-    for key in keys:
-        if key in row:
-            continue
-        singular = key.removesuffix("s")
-        if singular != key and singular in row:
-            raise UnusableError(f"{key} must be a list: write {key!r}: [...] instead of {singular!r}")
-        raise UnusableError(f"the key {key!r} is missing; {_hint(key, keys, row)}")
     return row
-
-
-def _hint(missing: str, keys: Sequence[str], row: dict[str, Json]) -> str:
-    """The key of the row that may have been meant."""
-    if "question" in keys and "captions" in row:
-        return "rows with captions are for the task captioning, or for --data.rows captions"
-    names = [name for name in row if name not in keys and name.isprintable()]
-    hint = nearest(missing, names)
-    expected = f"{', '.join(map(repr, keys[:-1]))} and {keys[-1]!r}"
-    return hint if hint.startswith("did") else f"expected {expected}"
 
 
 def load_json(path: Path, *, expected: str, object_hook: ObjectHook = plain_object) -> Json:

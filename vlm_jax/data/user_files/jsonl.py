@@ -1,11 +1,12 @@
-"""JSON Lines: a question a line, or the captions of an image.
+"""Your own tables: a question a row, or the captions of an image; JSON Lines, a JSON list, CSV or TSV.
 
     {"image": "cat.png", "question": "what colour?", "answers": ["black"]}
     {"image": "cat.png", "captions": ["a cat", "a black cat"]}
 
-Optional are `group`, such as a patient: automatic splits keep its images together; and of questions `question_id` (by
-default FILE NAME:LINE) and `answer_type` (by default `yes_no` or `open`). Other keys are left alone. Several lines
-about one image add up.
+`tables.ALIASES` has other names of these keys, such as `answer` for one answer; a row of CSV or TSV has one. Optional
+are `group`, such as a patient: automatic splits keep its images together; and of questions `question_id` (by default
+FILE NAME:LINE) and `answer_type` (by default `yes_no` or `open`). Other keys are left alone. Several rows about one
+image add up.
 """
 
 import os
@@ -15,7 +16,6 @@ from typing import ClassVar, Literal
 
 from vlm_jax.data.settings import CaptionFiles, OwnFiles, QuestionFiles, Reader, Texts
 from vlm_jax.data.user_files.image_folder import ImageFolder
-from vlm_jax.data.user_files.json_files import lines, parsed_line
 from vlm_jax.data.user_files.rows import (
     Reading,
     Rows,
@@ -25,6 +25,7 @@ from vlm_jax.data.user_files.rows import (
     checked_text,
     checked_texts,
 )
+from vlm_jax.data.user_files.tables import table_rows, with_columns
 from vlm_jax.metrics.vqa_accuracy import canonical
 from vlm_jax.types import Json, Text
 
@@ -49,11 +50,11 @@ def _read_lines(
     """What lines with `keys`, `image` among them, say about images; `texts_of` reads a row and its FILE NAME:LINE."""
     rows = Rows()
     for path, file in zip(paths, _file_names(paths), strict=True):
-        for number, line in lines(path):
+        for number, row in table_rows(path):
             with rows.row(path, number):
-                if isinstance(line, UnusableError):
-                    raise line
-                fields = parsed_line(line, keys)
+                if isinstance(row, UnusableError):
+                    raise row
+                fields = with_columns(row, keys)
                 texts = texts_of(fields, f"{file}:{number}")
                 image_id, image = image_folder.existing(checked_text(fields["image"], "the image path"))
                 group = None if fields.get("group") is None else checked_id(fields["group"], "group")
@@ -94,21 +95,21 @@ def _captions(row: dict[str, Json], line_id: str) -> tuple[Text, ...]:
 
 
 class JsonLinesQuestions(QuestionFiles):
-    """Your own images and questions: one JSON object a line."""
+    """Your own images and questions: JSON Lines, a JSON list, CSV or TSV."""
 
     kind: Literal["jsonl"] = "jsonl"
     reader: ClassVar[Reader] = staticmethod(read_question_lines)
 
 
 class JsonLinesCaptions(CaptionFiles):
-    """Your own images and captions: one JSON object a line."""
+    """Your own images and captions: JSON Lines, a JSON list, CSV or TSV."""
 
     kind: Literal["jsonl"] = "jsonl"
     reader: ClassVar[Reader] = staticmethod(read_caption_lines)
 
 
 class JsonLinesImages(OwnFiles):
-    """Your own images: one JSON object a line."""
+    """Your own images: JSON Lines, a JSON list, CSV or TSV."""
 
     kind: Literal["jsonl"] = "jsonl"
     rows: Literal["questions", "captions"] = "captions"
