@@ -26,7 +26,7 @@ MIB = 2**20
 
 
 class Benchmark(Group):
-    """Measure `port_weights import` on a random BERT of base size."""
+    """Measure `port import` on a random BERT of base size."""
 
     runs: int = 3
     """Imports, of which the median counts."""
@@ -72,7 +72,7 @@ def _write_model(folder):
 
 def _import(source, output):
     """Seconds and peak resident bytes of the command."""
-    command = [sys.executable, "-m", "vlm_jax", "port_weights", "import", str(source), "--output", str(output)]
+    command = [sys.executable, "-m", "vlm_jax", "port", "import", str(source), "--output", str(output)]
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

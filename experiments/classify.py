@@ -1,6 +1,6 @@
 """Name what is in images: `python -m experiments.classify SOURCE --image cat.jpg --classes names.json`.
 
-SOURCE is a CNN with its classifier, as `port_weights` takes it. The five likeliest classes of each image are printed;
+SOURCE is a CNN with its classifier, as `port` takes it. The five likeliest classes of each image are printed;
 `--output contact_sheet.png` shows them beside the images.
 """
 
@@ -54,9 +54,7 @@ def main(argv: list[str]) -> int:
     converted = read(options.source)
     architecture = converted.architecture
     if not isinstance(architecture.model, PublishedCNN) or not architecture.classes:
-        raise InputError(
-            f"{options.source} is no CNN with a classifier; {command_name('port_weights')} list names some"
-        )
+        raise InputError(f"{options.source} is no CNN with a classifier; {command_name('port')} list names some")
     names = names if names is not None else converted.labels or None
     if names is not None and len(names) != architecture.classes:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")

@@ -146,7 +146,7 @@ def test_a_type_that_is_no_weight(dtype, tmp_path):
 def test_a_pickle_is_refused_with_the_command_that_converts_it(name, tmp_path):
     (tmp_path / name).write_bytes(b"\x80\x04.")
     for source in (tmp_path, tmp_path / name):
-        refused(source, f"port-weights convert {tmp_path / name} --output {tmp_path / 'model.safetensors'}")
+        refused(source, f"port convert {tmp_path / name} --output {tmp_path / 'model.safetensors'}")
 
 
 def test_a_folder_without_weights(tmp_path):

@@ -7,7 +7,7 @@ import shlex
 import numpy as np
 import pytest
 
-from experiments import port_weights
+from experiments import port
 from tests.weights import fixtures, own
 from tests.weights.test_goldens import scores
 from vlm_jax.errors import InputError
@@ -35,7 +35,7 @@ def refusal(source, **options):
 
 def options_of(line):
     """The options that a message tells the user to give, as the command line has them."""
-    words = shlex.split(re.search(r"(--(?:strip-prefix|drop-tensors) .*?) \(port-weights", line).group(1))
+    words = shlex.split(re.search(r"(--(?:strip-prefix|drop-tensors) .*?) \(port", line).group(1))
     pairs = list(zip(words[::2], words[1::2], strict=True))
     return {name.removeprefix("--").replace("-", "_"): value for name, value in pairs}
 
@@ -120,7 +120,7 @@ def test_both_options_and_the_records(plain, tmp_path, capsys):
     second = options_of(refusal(folder, **first))
     options = first | second
     arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
-    assert port_weights.main(["import", str(folder), "--output", str(tmp_path / "out"), *arguments]) == 0
+    assert port.main(["import", str(folder), "--output", str(tmp_path / "out"), *arguments]) == 0
     printed = capsys.readouterr().out
     report = (tmp_path / "out" / "port_report.md").read_text(encoding="utf-8")
     about = json.loads((tmp_path / "out" / "port.json").read_text(encoding="utf-8"))
@@ -183,11 +183,11 @@ def test_messages_that_drop_one_after_the_other_are_followed(plain, tmp_path, ca
     arguments, out = ["--architecture", "BertModel"], tmp_path / "out"
     for _ in range(3):
         with pytest.raises(InputError) as caught:
-            port_weights.main(["import", str(folder), "--output", str(out), *arguments])
+            port.main(["import", str(folder), "--output", str(out), *arguments])
         arguments += [word for name, value in options_of(str(caught.value)).items()
                   for word in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
     assert arguments.count("--drop-tensors") == 2
-    assert port_weights.main(["import", str(folder), "--output", str(out), *arguments]) == 0
+    assert port.main(["import", str(folder), "--output", str(out), *arguments]) == 0
     assert same_numbers(read_import(out), plain)
     assert "rank.weight" in capsys.readouterr().out
 
@@ -264,7 +264,7 @@ def test_what_is_left_is_verified(tmp_path, capsys):
     assert verdict(checks) == ("PASS", 0) and "sentence pairs" in [check.name for check in checks]
     assert [check.status for check in checks if check.name == "tensor names"] == ["note", "note"]
     arguments = ["--strip-prefix", "module.", "--drop-tensors", r"classifier\..*"]
-    assert port_weights.main(["verify", str(folder), *arguments]) == 0
+    assert port.main(["verify", str(folder), *arguments]) == 0
     assert "prefix module. stripped" in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from experiments import port_weights
+from experiments import port
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.weights.families import CLASSES, FAMILIES
@@ -259,7 +259,7 @@ def outcome(arguments, capsys):
     """The exit code of a command and all that it says."""
     capsys.readouterr()
     try:
-        code = port_weights.main(arguments)
+        code = port.main(arguments)
     except InputError as error:  # what `run_command` prints, before it exits with 2
         assert "\n" not in str(error)
         return 2, str(error)
@@ -309,7 +309,7 @@ def test_the_command_of_a_refusal_works(case, settings, right, tmp_path, capsys)
     """The class that it asks for is given, and the folder it writes is read without a question."""
     folder = write(Wrong("", case, settings), tmp_path / "file")
     _, message = outcome(["import", str(folder), "--output", str(tmp_path / "port")], capsys)
-    command = message.split("port-weights ")[1].split("`")[0].split()
+    command = message.split("vlm_jax port ")[1].split("`")[0].split()
     command = [{"CLASS": right, "FOLDER": str(tmp_path / "port")}.get(word, word) for word in command]
     assert right in message.rpartition("choose one of: ")[2].split(", ")
     code, output = outcome(command, capsys)

@@ -153,7 +153,7 @@ def _by_names(source: Source, family: Family | None) -> Named:
         shown = ", ".join(sorted(source.tensors)[:3])
         raise InputError(f"{source.name} is of no known family (its tensors begin {shown}); {one_of(FAMILIES)}")
     choices = [named.name for named in fitting] or [name for candidate in families for name in candidate.classes]
-    command = f"{command_name('port_weights')} import {source.name} {OPTION} CLASS --output FOLDER"
+    command = f"{command_name('port')} import {source.name} {OPTION} CLASS --output FOLDER"
     raise InputError(
         f"{source.name}: config.json names no class, and its tensors do not tell which of several it is; name it with "
         f"`{command}`, then use FOLDER; {one_of(choices)}"

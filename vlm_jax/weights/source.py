@@ -212,7 +212,7 @@ def _weight_files(path: Path) -> list[Path]:
 def _refused(path: Path) -> str:
     return (
         f"{path} is a pickle, which can run anything when it is opened; convert it first: "
-        f"{command_name('port_weights')} convert {path} --output {path.with_name(WEIGHTS)}"
+        f"{command_name('port')} convert {path} --output {path.with_name(WEIGHTS)}"
     )
 
 

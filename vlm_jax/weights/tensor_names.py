@@ -27,7 +27,7 @@ ANCHORS = (
 # and the layer below an adapter.
 ADAPTER = re.compile(r"\.(lora_|ia3_|hada_|lokr_|boft_|oft_|vera_|modules_to_save\.|original_module\.)")
 BASE = ".base_layer."
-COMMANDS = "(port-weights import and verify)"
+COMMANDS = "(port import and verify)"
 
 
 def renamed(source: Source, *, strip_prefix: str = "", drop_tensors: str = "") -> Source:

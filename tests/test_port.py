@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import classify, port_weights
+from experiments import classify, export, port
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
@@ -30,14 +30,14 @@ def bert(tmp_path_factory):
 
 def test_import_and_export(bert, tmp_path, capsys):
     imported, exported = tmp_path / "import", tmp_path / "export"
-    assert port_weights.main(["import", str(bert), "--output", str(imported)]) == 0
+    assert port.main(["import", str(bert), "--output", str(imported)]) == 0
     output = capsys.readouterr().out
     numbers = sum(x.size for x in own.tensors().values())
     assert f"bert: {numbers:,} parameters" in output and read(str(bert)).origin.sha256 in output
     assert {"port.json", "port_report.md", "vocab.txt", "params", "digests.json"} <= {
         e.name for e in imported.iterdir()
     }
-    assert port_weights.main(["export", str(imported), "--output", str(exported)]) == 0
+    assert export.main([str(imported), "--output", str(exported)]) == 0
     assert "transformers.BertModel.from_pretrained loads it" in capsys.readouterr().out
     assert (exported / "model.safetensors").read_bytes() == (bert / "model.safetensors").read_bytes()
     assert (exported / "vocab.txt").read_bytes() == (bert / "vocab.txt").read_bytes()
@@ -49,7 +49,7 @@ def test_import_and_export(bert, tmp_path, capsys):
 def test_verify_passes_and_fails(bert, capsys, monkeypatch):
     """A mistake in the conversion is a FAIL and exit code 1."""
     pytest.importorskip("torch", reason="torch is the oracle")
-    assert port_weights.main(["verify", str(bert)]) == 0
+    assert port.main(["verify", str(bert)]) == 0
     output = capsys.readouterr().out
     assert output.endswith("PASS\n") and "layer 2" in output and "pooled" in output and "exported again" in output
     convert = proofs.convert
@@ -62,7 +62,7 @@ def test_verify_passes_and_fails(bert, capsys, monkeypatch):
         return dataclasses.replace(converted, params=unflatten(leaves))
 
     monkeypatch.setattr(proofs, "convert", mistaken)
-    assert port_weights.main(["verify", str(bert)]) == 1
+    assert port.main(["verify", str(bert)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "FAIL"
     failed = {line.split("  ")[0] for line in lines if line.endswith("FAIL")}
@@ -89,22 +89,23 @@ def test_not_a_number_is_a_mistake(bert, monkeypatch):
 def test_verify_an_import(bert, tmp_path, capsys):
     """Its reference is what it exports; one that was damaged is refused."""
     imported = tmp_path / "import"
-    assert port_weights.main(["import", str(bert), "--output", str(imported)]) == 0
-    assert port_weights.main(["verify", str(imported)]) == 0
+    assert port.main(["import", str(bert), "--output", str(imported)]) == 0
+    assert port.main(["verify", str(imported)]) == 0
     assert capsys.readouterr().out.endswith("PASS\n")
     (imported / "vocab.txt").write_text("[PAD]\n")
     with pytest.raises(InputError, match="is damaged"):
-        port_weights.main(["verify", str(imported)])
+        port.main(["verify", str(imported)])
 
 
-@pytest.mark.parametrize("command", ["import", "export"])
+@pytest.mark.parametrize("command", [("port", "import"), ("export",)], ids=" ".join)
 def test_a_full_folder_is_left_as_it_is(command, bert, tmp_path):
     imported = tmp_path / "import"
-    assert port_weights.main(["import", str(bert), "--output", str(imported)]) == 0
+    assert port.main(["import", str(bert), "--output", str(imported)]) == 0
     before = {path: path.read_bytes() for path in imported.rglob("*") if path.is_file()}
-    source = str(bert if command == "import" else imported)
+    name, *words = command
+    source = str(bert if words else imported)
     with pytest.raises(InputError, match="is there already"):
-        port_weights.main([command, source, "--output", str(imported)])
+        {"port": port, "export": export}[name].main([*words, source, "--output", str(imported)])
     assert before == {path: path.read_bytes() for path in imported.rglob("*") if path.is_file()}
 
 
@@ -118,8 +119,8 @@ def test_convert(bert, tmp_path, capsys):
     torch.save({name: torch.tensor(x) for name, x in own.tensors().items()}, folder / "pytorch_model.bin")
     with pytest.raises(InputError) as refusal:
         read(str(folder))
-    command = str(refusal.value).split("python -m vlm_jax port-weights ")[1].split()
-    assert port_weights.main(command) == 0  # what the refusal says to do
+    command = str(refusal.value).split("python -m vlm_jax port ")[1].split()
+    assert port.main(command) == 0  # what the refusal says to do
     assert f"{len(own.tensors())} tensors saved" in capsys.readouterr().out
     first, second = flatten(read(str(bert)).params), flatten(read(str(folder)).params)
     assert first.keys() == second.keys() and all(np.array_equal(first[path], second[path]) for path in first)
@@ -131,7 +132,7 @@ def test_verify_without_its_oracle_is_no_pass(lacking, left_out, bert, capsys, m
     pytest.importorskip("transformers", reason="it reads the tokenizer")
     find = proofs.importlib.util.find_spec
     monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == lacking else find(name))
-    assert port_weights.main(["verify", str(bert)]) == 3
+    assert port.main(["verify", str(bert)]) == 3
     output = capsys.readouterr().out
     assert (
         f"{lacking} not installed" in output and output.endswith(f"NOT COMPARED: {left_out}\n") and "PASS" not in output
@@ -142,7 +143,7 @@ def test_a_cnn_without_torch_is_not_compared(tmp_path, capsys, monkeypatch):
     source = fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet")
     find = proofs.importlib.util.find_spec
     monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
-    assert port_weights.main(["verify", str(source)]) == 3
+    assert port.main(["verify", str(source)]) == 3
     assert capsys.readouterr().out.endswith("NOT COMPARED: outputs\n")
 
 
@@ -155,7 +156,7 @@ def test_the_text_side_of_a_run_is_a_bert(trained, tmp_path, capsys):
     from vlm_jax.run_folder import RunFolder
     from vlm_jax.training.setup import load_trained, make_encoder
 
-    assert port_weights.main(["export", str(trained), "--output", str(tmp_path / "out")]) == 0
+    assert export.main([str(trained), "--output", str(tmp_path / "out")]) == 0
     assert "transformers.BertModel" in capsys.readouterr().out
     model, info = BertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert {name: keys for name, keys in info.items() if keys} == {}
@@ -180,7 +181,7 @@ def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys
 
     settings = own.config(changes={"model.fusion.kind": fusion, "model.layout.text_feature_size": width})
     saved = own.save_run(tmp_path / "run", settings)
-    assert port_weights.main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 0
+    assert export.main([str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 0
     pooler = fusion != "late"
     assert ("add_pooling_layer=False" in capsys.readouterr().out) == (not pooler)
     reference, info = BertModel.from_pretrained(
@@ -213,7 +214,7 @@ def layer_norm(x):
 
 
 def test_list_names_every_family(capsys):
-    assert port_weights.main(["list"]) == 0
+    assert port.main(["list"]) == 0
     output = capsys.readouterr().out
     assert all(
         name in output for name in ("bert", "roberta", "distilbert", "visual_bert", "resnet", "efficientnet_lite0")
@@ -221,16 +222,21 @@ def test_list_names_every_family(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["verify", "nowhere"], ["import", "nowhere", "--output", "x"], ["export", "nowhere", "--output", "x"]]
+    "arguments",
+    [
+        ["port", "verify", "nowhere"],
+        ["port", "import", "nowhere", "--output", "x"],
+        ["export", "nowhere", "--output", "x"],
+    ],
 )
 def test_wrong_places_are_one_line_and_exit_code_2(arguments, tmp_path):
-    command = [sys.executable, "-m", "experiments.port_weights", *arguments]
+    command = [sys.executable, "-m", f"experiments.{arguments[0]}", *arguments[1:]]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert answer.returncode == 2 and answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
     assert not (ROOT / "x").exists()
 
 
-@pytest.mark.parametrize("command", ["experiments.port_weights", "experiments.classify"])
+@pytest.mark.parametrize("command", ["experiments.port", "experiments.export", "experiments.classify"])
 def test_help_is_quick(command):
     """Nothing heavy is imported for it."""
     code = f"import sys, runpy; sys.argv[1:] = ['--help']\ntry: runpy.run_module({command!r}, run_name='__main__')\n"
