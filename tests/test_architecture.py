@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -149,6 +150,12 @@ def test_the_top_level_holds_nothing_else():
     folders = {"vlm_jax", "experiments", "configs", "tests", "docs", ".ci"}
     files = {"README.md", "setup.py", "pyproject.toml", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".gitignore"}
     assert {line.split("/")[0] for line in tracked.splitlines()} <= folders | files
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports a file by its bare name where its folder is no package: of two alike, one is not collected."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 HEAVY = ("transformers", "tensorflow", "tensorflow_datasets", "matplotlib", "torch", "grain")
