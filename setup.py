@@ -25,6 +25,7 @@ setup(
     package_data={"vlm_jax": ["py.typed"], "vlm_jax.ablation": ["page.css"]},
     install_requires=[
         "array-record>=0.8,<0.9",
+        "filelock>=3.15,<5",
         "flax>=0.12.8,<0.13",
         "grain>=0.2.18,<0.3",
         "importlib_resources>=6",  # tensorflow-datasets needs it and does not say so

@@ -91,6 +91,7 @@ def _spelled(split, changes):
 
 
 def _evaluate(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
+    from vlm_jax.compilation_cache import keep_programs
     from vlm_jax.data.sources import open_split
     from vlm_jax.training.continuation import check_data
     from vlm_jax.training.evaluation import SplitExamples, commit, evaluate_run, result_files
@@ -101,6 +102,8 @@ def _evaluate(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
     changes += [f"{name}={value}" for name, value in scoring if value != ImageScoring.model_fields[name].default]
     if scoring != ImageScoring() and not config.generates_images:
         raise InputError(f"{changes[-1]} is for a task that generates images; {folder.path} is a run of {config.task}")
+    if config.compute.compilation_cache:
+        keep_programs(config.data.directory)
     encode = make_encoder(config, folder)
     model = load_trained(config, folder, encode, which=checkpoint, scoring=scoring)
     splits = {name: open_split(config.data, name) for name in dict.fromkeys((split, "train"))}

@@ -33,9 +33,12 @@ def main(argv: list[str]) -> int:
     if (seed := getattr(options, "seed", None)) is not None:
         config = with_changes(config, {"seed": seed})
 
+    from vlm_jax.compilation_cache import keep_programs
     from vlm_jax.tasks.user_input import AT_ONCE
     from vlm_jax.training.setup import load_trained, make_encoder
 
+    if config.compute.compilation_cache:
+        keep_programs(config.data.directory)
     at_once = max(AT_ONCE, config.training.evaluation_batch_images)
     config = with_changes(config, {"training.evaluation_batch_images": at_once})
     encode, scoring = make_encoder(config, folder), scoring_of(options)

@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     config, workdir = parse_train(argv)
 
     from vlm_jax.allocator import tune_malloc
+    from vlm_jax.compilation_cache import keep_programs
     from vlm_jax.identity import changes
     from vlm_jax.interrupts import on_interrupt, print_line
     from vlm_jax.run_claim import claim
@@ -47,6 +48,8 @@ def main(argv: list[str]) -> int:
     from vlm_jax.training.parallel import choose_devices
 
     tune_malloc()
+    if config.compute.compilation_cache:
+        keep_programs(config.data.directory)
     devices = choose_devices(config)  # refuses before anything is written
     with claim(workdir, config) as folder:
         before = folder.config()

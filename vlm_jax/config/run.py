@@ -80,6 +80,8 @@ class Compute(Group):
     """Use only this many devices."""
     convolution: Literal["auto", "direct", "products"] = "auto"
     """How convolutions are computed: `products` is fast on a CPU, `direct` on a GPU, `auto` chooses."""
+    compilation_cache: Speed[bool] = True
+    """Keep compiled programs below `data.directory`, at most 2 GiB, and read them there the next time."""
 
 
 class TrunkCompute(Compute):
