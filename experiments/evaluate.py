@@ -93,6 +93,7 @@ def _spelled(split, changes):
 def _evaluate(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
     from vlm_jax.compilation_cache import keep_programs
     from vlm_jax.data.sources import open_split
+    from vlm_jax.training.caching import cache
     from vlm_jax.training.continuation import check_data
     from vlm_jax.training.evaluation import SplitExamples, commit, evaluate_run, result_files
     from vlm_jax.training.setup import load_trained, make_encoder
@@ -108,6 +109,7 @@ def _evaluate(folder: "RunFolder", options: Evaluate) -> dict[str, Any]:
     model = load_trained(config, folder, encode, which=checkpoint, scoring=scoring)
     splits = {name: open_split(config.data, name) for name in dict.fromkeys((split, "train"))}
     digests = check_data(config, folder, splits)
+    cache(model.task, config, [splits[split]])
     scored = SplitExamples(split, *(model.task.prepare(splits[name]) for name in (split, "train")))
     metadata = {"wall_seconds": 0.0, "commit": commit()}
     metadata |= {"data": {name: digest.sha256 for name, digest in digests.items()}, "history": folder.history()}
