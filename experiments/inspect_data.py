@@ -1,4 +1,4 @@
-"""Look at a data set before training on it: `python -m experiments.inspect_data configs/vqa_jsonl.py`.
+"""Look at a data set before training on it: `python -m experiments.inspect_data configs/vqa_table.py`.
 
 Counts, answers or captions, lengths, what splits share, images and rows that cannot be used, and a contact sheet of
 images. The exit code is 0 whatever it finds.
@@ -26,7 +26,7 @@ LISTED, NUM_CARDS, SLOW = 50, 24, 2000
 class Options(Group):
     """What this command takes besides settings."""
 
-    examples: ClassVar[tuple[str, ...]] = ("quickstart", "jsonl --data.images photos/ --data.train train.jsonl")
+    examples: ClassVar[tuple[str, ...]] = ("quickstart", "table --data.images photos/ --data.train train.jsonl")
     contact_sheet: Path | None = None
     """Contact sheet of images (default: runs/NAME-data.png)."""
     all: bool = False

@@ -277,7 +277,7 @@ def train_own(folder, lines, *options):
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     files = ["--data.images", str(folder / "images"), "--data.train", str(folder / "rows.jsonl")]
     where = ["--workdir", str(folder / "run"), "--data.directory", str(folder / "kept")]
-    return train.main([str(ROOT / "configs" / "vqa_jsonl.py"), *files, *where, *SMALL[2:], *SHALLOW, *options])
+    return train.main([str(ROOT / "configs" / "vqa_table.py"), *files, *where, *SMALL[2:], *SHALLOW, *options])
 
 
 def test_your_own_files_train_and_are_scored(own):

@@ -119,7 +119,7 @@ def test_a_task_takes_a_file_its_config_and_a_line(tree):
         Image.fromarray(np.full((16, 16, 3), 20 * number, np.uint8)).save(tree / f"{number}.png")
     rows = [{"image": f"{number}.png", "captions": [f"level {number % 3}"]} for number in range(12)]
     (tree / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    data = ("--data.kind", "jsonl", "--data.images", tree, "--data.train", tree / "rows.jsonl")
+    data = ("--data.kind", "table", "--data.images", tree, "--data.train", tree / "rows.jsonl")
     trained, (_, shown, errors), compared = commands(
         tree,
         training("matching", *data),

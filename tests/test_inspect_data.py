@@ -18,7 +18,7 @@ from vlm_jax.data import data_sets, datasets
 from vlm_jax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-PRESET = str(ROOT / "configs" / "vqa_jsonl.py")
+PRESET = str(ROOT / "configs" / "vqa_table.py")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def captions(own, tmp_path):
     tests = [rows[2], {"image": "copy.png", "captions": ["a zebra"]}]
     for name, content in (("train", rows), ("test", tests)):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, content)), encoding="utf-8")
-    return ["captioning", "--data.kind", "jsonl", *own]
+    return ["captioning", "--data.kind", "table", *own]
 
 
 def test_captions_are_shown_with_all_that_is_wrong(captions, tmp_path, capsys):
@@ -199,8 +199,8 @@ def test_every_data_set_has_a_name():
             [],
             r"no config; start from one of: vqa, captioning",
         ),
-        (["configs/vqa_jsonk.py"], r"no config file 'configs/vqa_jsonk.py'; did you mean 'configs/vqa_jsonl.py'\?"),
-        (["jsonl"], r"data.images is not given.*data.train is not given"),
+        (["configs/vqa_tabel.py"], r"no config file 'configs/vqa_tabel.py'; did you mean 'configs/vqa_table.py'\?"),
+        (["table"], r"data.train is not given"),
         (["easy_vqa", "--data.limit", "0"], r"data.limit is '0'"),
         (
             [PRESET, "--data.images", "/nowhere", "--data.train", "x.jsonl"],

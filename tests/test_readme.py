@@ -52,7 +52,7 @@ def run(command, folder, data_directory):
     arguments = [re.sub(written, f"{folder}/", argument) for argument in arguments]
     if module == "experiments.train":
         arguments += ["--data.directory", str(data_directory), *TRAIN]
-        if Path(arguments[0]).stem in ("quickstart", "vqa_jsonl"):  # others start from weights of a given size
+        if Path(arguments[0]).stem in ("quickstart", "vqa_table"):  # others start from weights of a given size
             arguments += SHALLOW
         if "--workdir" not in arguments:
             arguments += ["--workdir", f"{folder}/{Path(arguments[0]).stem}"]

@@ -25,7 +25,7 @@ from vlm_jax.config.encoders import SmallCNN
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.config.run import TextTraining
 from vlm_jax.data.image_settings import AugmentedImages
-from vlm_jax.data.user_files.jsonl import JsonLinesCaptions
+from vlm_jax.data.user_files.table import TableCaptions
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder
@@ -201,7 +201,7 @@ def test_a_probe_takes_two_steps(study, tmp_path):
     assert (
         0 < estimate.step_seconds < estimate.compile_seconds < estimate.total_seconds and estimate.peak_memory > 2**26
     )
-    gone = {"data.kind": "jsonl", "data.images": tmp_path / "gone", "data.train": (tmp_path / "gone.jsonl",)}
+    gone = {"data.kind": "table", "data.images": tmp_path / "gone", "data.train": (tmp_path / "gone.jsonl",)}
     broken = with_changes(table.variants[0].config, gone)
     with pytest.raises(InputError, match="two steps of it failed: "):
         probe(broken)
@@ -238,7 +238,7 @@ def test_two_checkpoints_are_compared_item_by_item(trained, copies, tmp_path, ca
         compare.main([str(trained), str(copies[1])])
     config = RunFolder(copies[0]).config()
     files = {
-        "data.kind": "jsonl",
+        "data.kind": "table",
         "data.images": tmp_path,
         "data.train": (tmp_path / "rows.jsonl",),
         "data.accuracy": "vqa",
@@ -258,7 +258,7 @@ def test_a_run_that_begins_with_the_training_of_another_is_scored_as_if_it_had_t
     (tmp_path / "captions.jsonl").write_text("\n".join(lines), encoding="utf-8")
     splits = dict.fromkeys(("train", "validation", "test"), (tmp_path / "captions.jsonl",))
     config = Captioning(
-        data=JsonLinesCaptions(images=tmp_path, directory=tmp_path / "prepared", **splits),
+        data=TableCaptions(images=tmp_path, directory=tmp_path / "prepared", **splits),
         image=AugmentedImages(size=(16, 16)),
         model=Model(
             hidden_size=16,

@@ -33,7 +33,7 @@ from vlm_jax.config.captioning import Captioning
 from vlm_jax.config.image_generation import ImageGeneration, TrainedImageTokenizer
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.vqa import VQA
-from vlm_jax.data.user_files.jsonl import JsonLinesCaptions, JsonLinesQuestions
+from vlm_jax.data.user_files.table import TableCaptions, TableQuestions
 from vlm_jax.settings.changes import with_changes
 
 NASTY = "<script>alert('x')</script> | `b` $x_{ \\"
@@ -425,7 +425,7 @@ def predicted(tmp_path):
     file = tmp_path / "all.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)))
     splits = dict.fromkeys(("train", "validation", "test"), (file,))
-    config = VQA(data=JsonLinesQuestions(images=tmp_path, directory=tmp_path / "cache", **splits))
+    config = VQA(data=TableQuestions(images=tmp_path, directory=tmp_path / "cache", **splits))
 
     def make(label, right, seed=0):
         folder = tmp_path / f"{label}-{seed}"
@@ -490,7 +490,7 @@ def test_captions_and_tasks_that_generate_images(predicted, tmp_path):
     file = tmp_path / "captions.jsonl"
     file.write_text("\n".join(json.dumps({"image": f"{n}.png", "captions": ["a thing"]}) for n in range(2)))
     splits = dict.fromkeys(("train", "validation", "test"), (file,))
-    data = JsonLinesCaptions(images=tmp_path, directory=tmp_path / "cache", **splits)
+    data = TableCaptions(images=tmp_path, directory=tmp_path / "cache", **splits)
     generation = ImageGeneration(image_tokenizer=TrainedImageTokenizer(run=Path("tokenizer")))
     rows = [{"image_id": f"{n}.png", "references": ["a thing"]} for n in range(2)]
     for run_record, words in ((a, ("one", "same")), (b, ("two", "same"))):

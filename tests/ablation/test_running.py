@@ -21,7 +21,7 @@ from vlm_jax.config.vqa import VQA
 from vlm_jax.data.datasets.shape_scenes import SceneCaptions
 from vlm_jax.data.digests import digest_split
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.user_files.jsonl import JsonLinesQuestions
+from vlm_jax.data.user_files.table import TableQuestions
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import to_json, with_changes
@@ -158,7 +158,7 @@ def own(tmp_path):
             (place / f"{split}.jsonl").write_text(json.dumps(row), encoding="utf-8")
         Image.new("RGB", (8, 8), "red").save(place / "a.png")
         files = {split: (place / f"{split}.jsonl",) for split in ("train", "validation", "test")}
-        data = JsonLinesQuestions(images=place, directory=tmp_path / "kept", **files, **changes)
+        data = TableQuestions(images=place, directory=tmp_path / "kept", **files, **changes)
         return VQA(data=data, training=TextTraining(steps=2))
 
     return make

@@ -216,7 +216,7 @@ def test_a_wrong_value_is_refused_by_name_and_value(tasks, name, value):
     ("task", "changes", "named"),
     [
         ("vqa", {"image.resize.kind": "center_crop", "image.resize.short_side": 63}, ("short_side", "63", "64")),
-        ("vqa", {"data.kind": "jsonl"}, ("data.images", "data.train")),
+        ("vqa", {"data.kind": "table"}, ("data.train",)),
         ("vqa", {"data.kind": "shape_scenes", "data.objects": (3, 2)}, ("objects", "(3, 2)")),
         ("vqa", {"data.kind": "shape_scenes", "data.size": 0}, ("data.size", "0")),
         ("vqa", {"model.layout.kind": "custom", "model.layout.first_position": 497}, ("max_position_embeddings",)),

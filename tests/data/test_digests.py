@@ -12,7 +12,7 @@ from PIL import Image
 from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.digests import DIGITS, digest_split, image_digests, what_differs
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.user_files.jsonl import JsonLinesQuestions
+from vlm_jax.data.user_files.table import TableQuestions
 
 OPENED = None  # while a list, gets every path that this process opens: an audit hook cannot be taken away
 
@@ -51,7 +51,7 @@ def place(tmp_path):
 
 def data_of(place, **settings):
     splits = dict.fromkeys(("train", "validation", "test"), (place / "rows.jsonl",))
-    return JsonLinesQuestions(images=place / "images", directory=place.parent / "kept", **splits, **settings)
+    return TableQuestions(images=place / "images", directory=place.parent / "kept", **splits, **settings)
 
 
 def digest_of(place, split="train", **settings):

@@ -17,7 +17,7 @@ from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
 from vlm_jax.data.image_settings import AugmentedImages
-from vlm_jax.data.user_files.jsonl import JsonLinesQuestions
+from vlm_jax.data.user_files.table import TableQuestions
 from vlm_jax.errors import InputError
 from vlm_jax.run_claim import claim
 from vlm_jax.run_folder import RunFolder
@@ -70,7 +70,7 @@ def places(place):
 def config_of(place, *, steps=STEPS, **changes):
     config = VQA(
         name="small",
-        data=JsonLinesQuestions(images=Path("images"), train=(Path("train"),), directory=place.parent / "kept"),
+        data=TableQuestions(images=Path("images"), train=(Path("train"),), directory=place.parent / "kept"),
         image=AugmentedImages(size=(16, 16), flip=True, shift=2),
         model=Model(
             hidden_size=8,

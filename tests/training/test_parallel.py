@@ -30,7 +30,7 @@ from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.image_settings import AugmentedImages, ImageInput
 from vlm_jax.data.tokenizer import Tokenizer
-from vlm_jax.data.user_files.jsonl import JsonLinesCaptions
+from vlm_jax.data.user_files.table import TableCaptions
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks import task_class
@@ -53,7 +53,7 @@ COMMON = {
     "training": TextTraining(steps=3, batch_images=8, label_smoothing=0.1),
 }
 PLAIN = COMMON | {"training": Training(steps=3, batch_images=8)}
-FILES = JsonLinesCaptions(images=Path("images"), train=(Path("rows.jsonl"),))
+FILES = TableCaptions(images=Path("images"), train=(Path("rows.jsonl"),))
 CONFIGS = {
     "vqa": VQA(image=AugmentedImages(size=SIZE), model=VQAModel(image=CNN, **TRUNK), **COMMON),
     "captioning": Captioning(image=AugmentedImages(size=SIZE), model=CaptioningModel(image=CNN, **TRUNK), **COMMON),

@@ -43,7 +43,7 @@ def options(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, split_rows)), encoding="utf-8")
     files = {name: f"{name}.jsonl" for name in ("train", "validation", "test")} | {"images": "images"}
     file_options = [part for name, file in files.items() for part in (f"--data.{name}", str(tmp_path / file))]
-    return [TINY, *SMALL, "--data.kind", "jsonl", "--data.directory", str(tmp_path / "kept"), *file_options]
+    return [TINY, *SMALL, "--data.kind", "table", "--data.directory", str(tmp_path / "kept"), *file_options]
 
 
 def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_path, monkeypatch, capsys):

@@ -9,7 +9,7 @@ DATA_SETS = (
     "datasets.easy_vqa",
     "datasets.sort_of_clevr",
     "datasets.shape_scenes",
-    "user_files.jsonl",
+    "user_files.table",
     "user_files.vqa_v2",
     "user_files.coco_captions",
     "user_files.karpathy",

@@ -69,7 +69,7 @@ class UserDataset(DataSet):
     """Your own images."""
 
     images: Place[Path]
-    """Folder of the images; paths in the files are relative to it and may not leave it."""
+    """Folder of the images (short: --images); paths in the files are relative to it and may not leave it."""
     bad_rows: Place[Literal["refuse", "skip"]] = "refuse"
     """What happens with a row that cannot be used: stop and name it, or leave it out, counted and named."""
     max_pixels: Place[Count] = MAX_PIXELS
@@ -86,7 +86,7 @@ class OwnFiles(UserDataset):
     """Your own images and texts."""
 
     train: Place[Annotated[tuple[Path, ...], MinLen(1)]]
-    """Files of the training split."""
+    """Files of the training split (short: --data)."""
     validation: Place[tuple[Path, ...]] = ()
     """Files of the validation split; without them a tenth of the training images, by hash."""
     test: Place[tuple[Path, ...]] = ()

@@ -13,6 +13,7 @@ from vlm_jax.settings.changes import Words, change, checked
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group, fields_of, members, names, tree_of
 from vlm_jax.settings.presets import load_preset, presets_in
+from vlm_jax.settings.short_names import long_names
 
 Config = TypeVar("Config", bound=Group)
 Options = TypeVar("Options", bound=Group)
@@ -33,6 +34,7 @@ def parse_config(
     start, shows_help = argv[place], words.pop("help", None) is not None
     config = tasks[start].model_construct() if start in tasks else load_preset(Path(start), tasks)
     own, tree = tree_of(options), tree_of(config)
+    words = long_names(words, type(config), tree)
     _check_spelling(words, type(options), type(config))
     fields = type(options).model_fields
     change(type(options), own, {name: value for name, value in words.items() if name.split(".")[0] in fields})

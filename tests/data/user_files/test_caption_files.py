@@ -14,8 +14,8 @@ from vlm_jax.data.splits import tenth
 from vlm_jax.data.user_files import dataset
 from vlm_jax.data.user_files.coco_captions import CocoCaptions
 from vlm_jax.data.user_files.dataset import read_split
-from vlm_jax.data.user_files.jsonl import JsonLinesCaptions, JsonLinesQuestions
 from vlm_jax.data.user_files.karpathy import Karpathy
+from vlm_jax.data.user_files.table import TableCaptions, TableQuestions
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 
@@ -39,10 +39,10 @@ def write(path, content):
     return str(path)
 
 
-KINDS = {"jsonl": JsonLinesCaptions, "coco_captions": CocoCaptions, "karpathy": Karpathy}
+KINDS = {"table": TableCaptions, "coco_captions": CocoCaptions, "karpathy": Karpathy}
 
 
-def data_of(place, *names, name="jsonl", **settings):
+def data_of(place, *names, name="table", **settings):
     """Settings for files in `place`, of one split in all three places where a data set has one file a split."""
     paths = tuple(place / record for record in names)
     others = {"validation": paths, "test": paths} if issubclass(KINDS[name], CaptionFiles) else {}
@@ -94,7 +94,7 @@ def test_the_first_caption_of_an_image_alone(place):
 def test_one_file_of_lines_serves_questions_and_captions_in_one_process(place):
     write(place / "rows.jsonl", [{**row(captions=["a cat"]), "question": "what?", "answers": ["cat"]}])
     captions = data_of(place, "rows.jsonl")
-    questions = JsonLinesQuestions(**{name: value for name, value in captions if name not in ("captions", "kind")})
+    questions = TableQuestions(**{name: value for name, value in captions if name not in ("captions", "kind")})
     for data, expected in ((captions, "a cat"), (questions, "what?"), (captions, "a cat")):
         (example,) = read_split(data, "train").examples
         assert example.texts[0].text == expected
@@ -435,7 +435,7 @@ def test_real_photographs(tmp_path):
     images = [entry(record["id"], record["file"], "restval", texts=record["captions"]) for record in listed]
     write(tmp_path / "karpathy.json", {"images": images})
     texts_by_layout = []
-    for name, file in (("jsonl", "rows.jsonl"), ("coco_captions", "coco.json"), ("karpathy", "karpathy.json")):
+    for name, file in (("table", "rows.jsonl"), ("coco_captions", "coco.json"), ("karpathy", "karpathy.json")):
         data = data_of(tmp_path, file, name=name)
         reading = read_split(data, "train")
         assert reading.bad_rows == ()

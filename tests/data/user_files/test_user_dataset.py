@@ -18,7 +18,7 @@ from vlm_jax.data.splits import divide
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.user_files import dataset
 from vlm_jax.data.user_files.dataset import read_split
-from vlm_jax.data.user_files.jsonl import JsonLinesCaptions, JsonLinesQuestions
+from vlm_jax.data.user_files.table import TableCaptions, TableQuestions
 from vlm_jax.errors import InputError
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.changes import with_changes
@@ -44,7 +44,7 @@ def write(path, *rows):
     return str(path)
 
 
-def data_of(place, train="rows.jsonl", *, kind=JsonLinesQuestions, bad_rows="refuse", **splits):
+def data_of(place, train="rows.jsonl", *, kind=TableQuestions, bad_rows="refuse", **splits):
     """Settings for files in `place`; images in its folder `images`."""
     names = {"train": train, **splits}
     paths = {split: tuple(place / file for file in str(file_names).split()) for split, file_names in names.items()}
@@ -177,7 +177,7 @@ def test_a_home_in_a_path_is_never_expanded(place, monkeypatch):
     (place / "images" / "~").mkdir()
     Image.new("RGB", (1, 1)).save(place / "images" / "~" / "secret.png")
     rows = write(place / "rows.jsonl", row(image="~/secret.png"))
-    data = JsonLinesQuestions(images=Path(), **dict.fromkeys(("train", "validation", "test"), (Path(rows),)))
+    data = TableQuestions(images=Path(), **dict.fromkeys(("train", "validation", "test"), (Path(rows),)))
     (example,) = open_split(data, "train")
     assert example.image == place / "images" / "~" / "secret.png"
 
@@ -188,7 +188,7 @@ def test_links_inside_the_folder_are_fine(place):
     (place / "elsewhere").symlink_to("images")
     rows = write(place / "rows.jsonl", row(image="link.png"), row(image="folder/c.png"), row(image="größe 猫.png"))
     splits = dict.fromkeys(("train", "validation", "test"), (Path(rows),))
-    examples = open_split(JsonLinesQuestions(images=place / "elsewhere", **splits), "train")
+    examples = open_split(TableQuestions(images=place / "elsewhere", **splits), "train")
     assert [example.image_id for example in examples] == ["link.png", "folder/c.png", "größe 猫.png"]
     assert all(example.image.read_bytes() for example in examples)
 
@@ -381,7 +381,7 @@ def test_images_of_a_group_are_in_one_split(many):
     assert len(patients["validation"]) == len(patients["test"]) == 2
     assert any({0, 19} <= those for those in patients.values())
     write(many / "captions.jsonl", *({"image": "1.png", "captions": ["one"], "group": "x"} for _ in range(2)))
-    captions = data_of(many, "captions.jsonl", validation="rows.jsonl", kind=JsonLinesCaptions)
+    captions = data_of(many, "captions.jsonl", validation="rows.jsonl", kind=TableCaptions)
     write(many / "rows.jsonl", {"image": "2.png", "captions": ["one"]})
     assert read_split(captions, "test").groups + read_split(captions, "train").groups == (("x",),)
 
@@ -435,7 +435,7 @@ def test_mistakes_are_named(many, changes, message, monkeypatch):
         write(many / name, *rows)
     paths = {name: tuple(map(Path, value)) for name, value in changes.items() if isinstance(value, tuple)}
     paths |= {"images": Path(changes["images"])} if "images" in changes else {}
-    data = with_changes(JsonLinesQuestions(images=Path("images"), train=(Path("many.jsonl"),)), changes | paths)
+    data = with_changes(TableQuestions(images=Path("images"), train=(Path("many.jsonl"),)), changes | paths)
     with pytest.raises(InputError, match=message) as error:
         open_split(data, "train")
     assert "\n" not in str(error.value)
@@ -443,7 +443,7 @@ def test_mistakes_are_named(many, changes, message, monkeypatch):
 
 def test_a_home_is_expanded_in_settings_and_other_splits_are_named(many, monkeypatch):
     monkeypatch.setenv("HOME", str(many))
-    data = JsonLinesQuestions(images=Path("~/images"), train=(Path("~/many.jsonl"),))
+    data = TableQuestions(images=Path("~/images"), train=(Path("~/many.jsonl"),))
     assert len(open_split(data, "train")) > 100
-    with pytest.raises(InputError, match=r"jsonl has no split 'tests'; choose one of: .*test"):
+    with pytest.raises(InputError, match=r"table has no split 'tests'; choose one of: .*test"):
         open_split(data, "tests")

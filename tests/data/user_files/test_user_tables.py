@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlm_jax.data.user_files.dataset import read_split
-from vlm_jax.data.user_files.jsonl import JsonLinesCaptions, JsonLinesQuestions
+from vlm_jax.data.user_files.table import TableCaptions, TableQuestions
 from vlm_jax.errors import InputError
 
 ROWS = [
@@ -26,7 +26,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def read(place, name, content, kind=JsonLinesQuestions, bad_rows="refuse"):
+def read(place, name, content, kind=TableQuestions, bad_rows="refuse"):
     """The train split of one file that is every split."""
     (place / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     paths = dict.fromkeys(("train", "validation", "test"), (place / name,))
@@ -66,9 +66,25 @@ def test_a_table_of_any_layout_gives_the_rows_of_json_lines(place, name, content
 def test_captions_under_the_names_of_a_metadata_file(place):
     lines = "".join(json.dumps({"file_name": name, "text": f"image {name}"}) + "\n" for name in ("a.png", "b.png"))
     table = "file_name,text\na.png,image a.png\nb.png,image b.png\n"
-    readings = (read(place, name, content, JsonLinesCaptions)
+    readings = (read(place, name, content, TableCaptions)
                 for name, content in (("metadata.jsonl", lines), ("metadata.csv", table)))  # fmt: skip
     assert [texts(reading) for reading in readings] == [{n: [(f"image {n}", ())] for n in ("a.png", "b.png")}] * 2
+
+
+def test_images_are_beside_their_files_where_no_folder_is_given(place):
+    (place / "more").mkdir()
+    for folder, names in (("images", ("a.png", "b.png")), ("more", ("a.png",))):
+        Image.new("RGB", (4, 4), "blue").save(place / folder / "a.png")
+        lines = "".join(f"{name},image of {folder}\n" for name in names)
+        (place / folder / "metadata.csv").write_text(f"file_name,text\n{lines}", encoding="utf-8")
+    first, more = place / "images" / "metadata.csv", place / "more" / "metadata.csv"
+    data = TableCaptions(train=(first, more), validation=(more,), test=(more,))
+    examples = read_split(data, "train").examples
+    assert {example.image_id: example.image for example in examples} == {
+        name: place / name for name in ("images/a.png", "images/b.png", "more/a.png")
+    }
+    (example,) = read_split(data, "test").examples
+    assert (example.image_id, example.image) == ("a.png", place / "more" / "a.png")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Your own texts and images: which files make up a split, and what happens to rows that cannot be used."""
 
 import functools
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.image_validation import without_unreadable
 from vlm_jax.data.user_files.rows import BadRow, Reading
-from vlm_jax.data.user_files.tables import ENDINGS
+from vlm_jax.data.user_files.text_tables import ENDINGS
 from vlm_jax.errors import InputError, counted, nearest, one_of
 from vlm_jax.invocation import command_name
 from vlm_jax.types import Example
@@ -23,10 +24,15 @@ FEW = 30  # images; scores on a tenth of fewer say little
 class Files(NamedTuple):
     """The folder and the files of a data set, `~` expanded."""
 
-    images: str
+    images: str | None
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+
+    def image_folder(self, split: str) -> str:
+        """The folder of a split's images: without one of its own, that which its files lie in."""
+        folders = [str(Path(path).absolute().parent) for path in getattr(self, split)]
+        return self.images or os.path.commonpath(folders)
 
 
 def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
@@ -70,10 +76,10 @@ def read_split(data: UserDataset, split: str) -> Reading:
 
 def _checked_files(data: UserDataset) -> Files:
     """The files with `~` expanded, after a look whether all of them are there."""
-    images = _expanded(data.images)
+    images = None if data.images is None else _expanded(data.images)
     split_paths = {split: tuple(map(_expanded, getattr(data, split, ()))) for split in SPLITS}
     try:
-        if not Path(images).is_dir():
+        if images is not None and not Path(images).is_dir():
             what = "is no folder" if Path(images).exists() else "does not exist"
             raise InputError(f"data.images {str(data.images)!r} {what}; give the folder of the images")
         for split, paths in split_paths.items():
@@ -109,12 +115,12 @@ def _expanded(path: Path) -> str:
 def _of_split(data: UserDataset, files: Files, split: str) -> Reading:
     """A split as its files say, or in part by hash."""
     if data.divided:
-        full_reading = _read(data.reader, files.images, files.train, _state(files, "train"))
+        full_reading = _read(data.reader, files.image_folder("train"), files.train, _state(files, "train"))
         divided = zip(full_reading.examples, full_reading.splits, strict=True)
         return Reading(tuple(example for example, its in divided if its == split), full_reading.bad_rows)
     taken = [name for name in HELD_OUT if not getattr(files, name)]
     source = "train" if split in taken else split
-    reading = _read(data.reader, files.images, getattr(files, source), _state(files, source))
+    reading = _read(data.reader, files.image_folder(source), getattr(files, source), _state(files, source))
     if source != "train" or not taken:
         return reading
     splits = divide([example.image_id for example in reading.examples], reading.groups)
@@ -153,7 +159,7 @@ def _read(reader: Reader, images: str, paths: tuple[str, ...], state: tuple[tupl
 
 
 def _state(files: Files, source: str) -> tuple[tuple[int, int], ...]:
-    entries = [Path(path).stat() for path in (files.images, *getattr(files, source))]
+    entries = [Path(path).stat() for path in (files.image_folder(source), *getattr(files, source))]
     return tuple((entry.st_size, entry.st_mtime_ns) for entry in entries)
 
 

@@ -22,8 +22,8 @@ class ImageFolder:
         self._real_root = self._root.resolve()
         self._listings: dict[str, dict[str, bool]] = {}
 
-    def find(self, path: str) -> tuple[str, Path] | None:
-        """The normalised relative path and the file; None where there is none.
+    def find(self, path: str, *, prefix: str = "") -> tuple[str, Path] | None:
+        """The normalised relative path and the file; None where there is none. The path is relative to `prefix`.
 
         Raises `UnusableError` for a path that leaves the folder and for what is no regular file.
         """
@@ -33,7 +33,7 @@ class ImageFolder:
             raise UnusableError(f"the image path {shown(path)} is absolute; it must be relative to the folder")
         if ".." in path.split("/"):
             raise UnusableError(f"the image path {shown(path)} holds '..'; it may not leave the folder")
-        normal = posixpath.normpath(path)
+        normal = posixpath.normpath(posixpath.join(prefix, path))
         folder, name = posixpath.split(normal)
         file = self._root / normal
         try:
@@ -50,11 +50,15 @@ class ImageFolder:
         """The first of several paths that is there."""
         return next((image_file for path in paths if (image_file := self.find(path))), None)
 
-    def existing(self, path: str) -> tuple[str, Path]:
-        """As `find`; `UnusableError` where there is none."""
-        if (image_file := self.find(path)) is None:
+    def existing(self, path: str, *, prefix: str = "") -> tuple[str, Path]:
+        """As `find` below `prefix`; `UnusableError` where there is none."""
+        if (image_file := self.find(path, prefix=prefix)) is None:
             raise UnusableError(f"no image {shown(path)}")
         return image_file
+
+    def relative(self, folder: Path) -> str:
+        """The path of a folder below this one, as `prefix` takes it."""
+        return folder.absolute().relative_to(self._root).as_posix()
 
     def _listing(self, folder: str) -> dict[str, bool]:
         """Names in a folder: True for a regular file, False for what has to be looked at; empty without a folder."""

@@ -79,7 +79,7 @@ class KarpathyImages(UserDataset):
 
     kind: Literal["karpathy"] = "karpathy"
     train: Place[tuple[Path]]
-    """The one file, which holds every split."""
+    """The one file, which holds every split (short: --data)."""
     holds: ClassVar[Texts] = "captions"
     divided: ClassVar[bool] = True
     reader: ClassVar[Reader] = staticmethod(read_karpathy)
