@@ -1,12 +1,10 @@
 """The columns of your own tables, and the names that files give them."""
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from vlm_jax.data.user_files.rows import UnusableError
+from vlm_jax.data.user_files.rows import Row, UnusableError
 from vlm_jax.errors import InputError, nearest, one_of, shown
-from vlm_jax.types import Json
 
 # Other names of a column, most of them Hugging Face's. Under the singular stands one text instead of a list.
 ALIASES = {
@@ -33,7 +31,7 @@ class Columns(NamedTuple):
         name = dict(self.renamed).get(column)
         return (column, *ALIASES.get(column, ())) if name is None else (name,)
 
-    def fields(self, row: Mapping[str, Json]) -> dict[str, Json]:
+    def fields(self, row: Row) -> Row:
         """The columns of a row; a text stands for a list of one. `UnusableError` names a column that is missing."""
         fields = {column: row[name] for column, name in self.sources(tuple(row)).items()}
         for column in LISTS:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from vlm_jax.data.user_files.columns import LISTS, Columns
 from vlm_jax.data.user_files.rows import Row, UnusableError
@@ -37,7 +38,7 @@ def parquet_rows(path: Path, columns: Columns, directory: Path) -> TableRows:
     if not _holds_bytes(schema.field(name).type):
         return _rows(path, file, lists, BATCH)
 
-    def rows(path: Path, copied: BinaryIO) -> TableRows:
+    def rows(path: Path, copied: BufferedIOBase) -> TableRows:
         return _with_stored_images(_rows(path, file, lists, BATCH_IMAGES), path, name, copied)
 
     return stored_rows(path, directory, rows, copies=True)
@@ -128,7 +129,7 @@ def _class_name(names: list[str], value: Json) -> Json:
     return names[value]
 
 
-def _with_stored_images(rows: TableRows, path: Path, name: str, copied: BinaryIO) -> TableRows:
+def _with_stored_images(rows: TableRows, path: Path, name: str, copied: BufferedIOBase) -> TableRows:
     """The rows with the bytes of images written to `copied`, equal ones once, and with their places instead."""
     places: dict[bytes, int] = {}
     for place, row in rows:

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from vlm_jax.data.file_cache import digest, fingerprint
 from vlm_jax.data.user_files.rows import UnusableError
@@ -19,7 +18,7 @@ from vlm_jax.types import StoredImage
 
 FORMAT = 1
 ANNOUNCED = 100_000_000  # bytes; less takes seconds
-Maker = Callable[[Path, BinaryIO], TableRows]
+Maker = Callable[[Path, io.BufferedIOBase], TableRows]
 """Reads a file; where images cannot be read from it by their place, it writes them to the second file."""
 
 

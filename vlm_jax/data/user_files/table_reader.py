@@ -18,6 +18,7 @@ from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.image_lists import ImageLists, is_image_list
 from vlm_jax.data.user_files.rows import (
     Reading,
+    Row,
     Rows,
     UnusableError,
     checked_id,
@@ -91,7 +92,7 @@ def _file_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _question(row: dict[str, Json], default_id: str) -> tuple[Text, ...]:
+def _question(row: Row, default_id: str) -> tuple[Text, ...]:
     text = checked_text(row["question"], "the question")
     answers = checked_texts(row["answers"], "answers")
     question_id, kind = row.get("question_id"), row.get("answer_type")
@@ -105,6 +106,6 @@ def _question(row: dict[str, Json], default_id: str) -> tuple[Text, ...]:
     return (question,)
 
 
-def _captions(row: dict[str, Json], line_id: str) -> tuple[Text, ...]:
+def _captions(row: Row, line_id: str) -> tuple[Text, ...]:
     texts = enumerate(checked_texts(row["captions"], "captions"), 1)
     return tuple(Text(f"{line_id}#{number}", text, (), "caption") for number, text in texts)

@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,7 @@ def tar_rows(path: Path, name: str, directory: Path) -> TableRows:
         yield key, row
 
 
-def _rows(path: Path, copied: BinaryIO) -> TableRows:
+def _rows(path: Path, copied: BufferedIOBase) -> TableRows:
     with path.open("rb") as file:
         for key, members in _samples(path):
             try:
