@@ -26,7 +26,10 @@ MAY_CHANGE = {
         *("name", "data.directory", "data.max_pixels", "data.images", "data.train", "data.validation", "data.test"),
         "data.bad_rows",
     },
-    Effect.SPEED: {"data.threads", "training.log_every", "training.evaluation_batch_images"},
+    Effect.SPEED: {
+        *("data.threads", "data.cache_gigabytes", "compute.compilation_cache"),
+        *("training.log_every", "training.evaluation_batch_images"),
+    },
     Effect.ROUNDING: {"compute.parallelism", "compute.devices"},
     Effect.USE: {"data.accuracy", "data.evaluation_limit", "training.evaluate_every"},
     Effect.DECODING: {

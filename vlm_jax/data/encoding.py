@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -83,7 +82,7 @@ class ExampleEncoder:
             return example.image
         if self.cached is not None and (pixels := self.cached.get(example.image)) is not None:
             return pixels
-        name = str(example.image) if isinstance(example.image, Path) else f"image {example.image_id}"
+        name = f"image {example.image_id}" if isinstance(example.image, bytes) else str(example.image)
         return resize_image(decode_image(example.image, name=name, max_pixels=self.max_pixels), self.image)
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
