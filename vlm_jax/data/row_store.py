@@ -163,6 +163,20 @@ class _Appending:
                 raise
 
 
+def remove_rows(directory: Path) -> None:
+    """Remove the files of a store, whatever version wrote them; raises `OSError` where a process is filling it.
+
+    Its lock stays, since another process may wait for it. Who reads the rows reads on.
+    """
+    with (directory / LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(error.errno, "another process is filling it") from None
+        for name in (INDEX, ROWS, SPECIFICATION):
+            (directory / name).unlink(missing_ok=True)
+
+
 def _write(file: BinaryIO, content: memoryview) -> None:
     """All of it: the system may write a part, and say why at the next call."""
     while content:
