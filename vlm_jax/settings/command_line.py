@@ -13,7 +13,7 @@ from vlm_jax.settings.changes import Words, change, checked
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group, fields_of, members, names, tree_of
 from vlm_jax.settings.presets import load_preset, presets_in
-from vlm_jax.settings.short_names import long_names
+from vlm_jax.settings.short_names import group_of, long_names
 
 Config = TypeVar("Config", bound=Group)
 Options = TypeVar("Options", bound=Group)
@@ -78,7 +78,20 @@ def _check_spelling(words: Mapping[str, Words], options: type[Group], config: ty
 
 def parse_options(argv: list[str], options: type[Options], *, prog: str) -> Options:
     """A command's options: `POSITIONAL` ones by their place, the others by name. `--help` prints a page and exits."""
+    return _parsed_options(*split(argv, options), options, prog)
+
+
+def parse_with_settings(
+    argv: list[str], options: type[Options], group: str, *, prog: str
+) -> tuple[Options, dict[str, Words]]:
+    """A command's options, and the words of those settings of a run that are in one group, by either name."""
     positional, words = split(argv, options)
+    settings = {name: value for name, value in words.items() if name.startswith(f"{group}.") or group_of(name) == group}
+    own = {name: value for name, value in words.items() if name not in settings}
+    return _parsed_options(positional, own, options, prog), settings
+
+
+def _parsed_options(positional: list[str], words: dict[str, Words], options: type[Options], prog: str) -> Options:
     shows_help = words.pop("help", None) is not None
     tree = tree_of(options.model_construct())
     change(options, tree, _by_place(positional, options) | words)

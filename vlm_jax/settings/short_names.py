@@ -20,6 +20,11 @@ class Short(NamedTuple):
 SHORT = {"data": Short("data", "train", "table"), "images": Short("data", "images", "table")}
 
 
+def group_of(name: str) -> str | None:
+    """The group of the setting that a short name stands for; None for any other name."""
+    return SHORT[name].group if name in SHORT else None
+
+
 def long_names(words: Mapping[str, Words], config: type[Group], tree: Tree) -> dict[str, Words]:
     """The words with long names, and with the kind of the group where only another kind has the setting.
 

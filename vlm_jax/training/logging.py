@@ -130,6 +130,11 @@ class Progress:
         else:
             self._bar.update(self._task, completed=step, description=line)
 
+    def show(self, activity: str) -> None:
+        """Say on the bar what goes on between steps, such as `validating`; plain lines do not say it."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=activity)
+
     def write_line(self, text: str) -> None:
         """A line of its own, above the bar where there is one."""
         if self._bar is None:

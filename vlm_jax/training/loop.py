@@ -235,6 +235,7 @@ class Trainer:
 
     def _validate(self, step: int, log: MetricsLog, progress: Progress) -> dict[str, float]:
         began = time.perf_counter()
+        progress.show(f"step {step}/{self.config.training.steps}  validating")
         state = self.parallel.take(self.state)
         predictions = self.task.predict(state.params if state.ema is None else state.ema, self.validation)
         scores = self.task.score(predictions)
