@@ -16,6 +16,8 @@ from vlm_jax.types import StoredImage
 # Only raster formats that Pillow decodes by itself: its EPS reader, for one, starts another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
+_HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cmsx]|mif1|msf1)", re.DOTALL)  # brands of ISO/IEC 23008-12
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 _ORIENTATION = 0x0112  # the EXIF tag, values from EXIF 2.32, section 4.6.4
@@ -65,10 +67,32 @@ def decode_image(
 
 
 def _decode(data: bytes, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        _check_size(image.size, name, max_pixels)
+    formats = (*_FORMATS, "HEIF") if _HEIC.match(data) and _reads_heic(name) else _FORMATS
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+        check_size(image.size, name, max_pixels)
         image.load()
         return np.asarray(_rgb(_turn_upright(image)))
+
+
+def _reads_heic(name: str) -> bool:
+    """Let Pillow read HEIC images, as phones write them; `InputError` where the package that can is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise InputError(f"{name} is a HEIC image; pip install pillow-heif to read it, or save it as JPEG") from None
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def opened_image(image: Image.Image, *, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of an image that Pillow has opened, as `decode_image` gives them."""
+    _silence_pillow()
+    check_size(image.size, "the image", max_pixels)
+    try:
+        image.load()
+        return np.asarray(_rgb(_turn_upright(image)))
+    except Exception as error:  # Pillow answers a damaged file with nearly any exception
+        raise InputError(f"the image is damaged: {error or type(error).__name__}") from None
 
 
 def _without_texts(data: bytes) -> bytes:
@@ -131,7 +155,8 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW)
 
 
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise `InputError` for an image of too many pixels, or of none; the size is width and height."""
     width, height = size
     if width * height > max_pixels:
         raise InputError(

@@ -1,6 +1,7 @@
 """Visual question answering: classify [CLS] over the answer vocabulary, soft targets where people disagree."""
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config.use import Answer
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.input_images import input_images
 from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import open_split
@@ -23,12 +22,11 @@ from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind
 from vlm_jax.metrics.vqa_accuracy import lenient_vqa_accuracy
 from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.tasks.base import Answers, Item, Sums
+from vlm_jax.tasks.base import Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
 from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.tasks.reach import answer_reach
 from vlm_jax.tasks.text_task import TextTask, init_params
-from vlm_jax.tasks.user_input import AT_ONCE, cards, notes_on
 from vlm_jax.types import Batch, Example, Json, Parameters, Text
 
 TOP = 5  # answers of a prediction that are kept
@@ -154,7 +152,19 @@ class VisualQuestionAnswering(TextTask[Prediction]):
     def _predict_batch(
         self, params: Parameters, batch: Batch, see_image: Bool[Array, "I 1"]
     ) -> tuple[Float[Array, "I K top"], Int[Array, "I K top"]]:
-        inputs = (normalise_pixels(batch.image, self.encode.image), batch.input_ids, batch.text_mask)
+        image = normalise_pixels(batch.image, self.encode.image)
+        return self.top_answers(params, image, batch.input_ids, batch.text_mask, see_image)
+
+    def top_answers(
+        self,
+        params: Parameters,
+        image: Float[Array, "I h w 3"],
+        input_ids: Int[Array, "I K T"],
+        text_mask: Bool[Array, "I K T"],
+        see_image: Bool[Array, "I 1"] | None = None,
+    ) -> tuple[Float[Array, "I K top"], Int[Array, "I K top"]]:
+        """The probabilities of the most probable answers, and their classes."""
+        inputs = (image, input_ids, text_mask)
         logits = self.model.bind({"params": params}).task_logits(*inputs, image_mask=see_image)
         known = logits[..., : len(self.encode.answers)]  # a head may have more classes than there are answers
         probabilities, classes = jax.lax.top_k(jax.nn.softmax(known), min(TOP, len(self.encode.answers)))
@@ -198,6 +208,22 @@ class VisualQuestionAnswering(TextTask[Prediction]):
             metrics["accuracy_lenient"] = float(np.mean(forgiven))
         return metrics
 
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """Whether questions have answers: all of a split have, or none."""
+        return any(question.answers for example in examples for question in example.texts)
+
+    def files(self, predictions: Sequence[Prediction]) -> dict[str, Json]:
+        """Answers to questions without references, in the format of VQA's evaluation server."""
+        if any(prediction.question.answers for prediction in predictions):
+            return {}
+        rows = [(prediction.question.text_id, prediction.top[0][0]) for prediction in predictions]
+        return {
+            "vqa_results.json": [
+                {"question_id": int(name) if re.fullmatch(r"0|[1-9]\d{0,17}", name) else name, "answer": answer}
+                for name, answer in rows
+            ]
+        }
+
     def reach(self, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
         """How many answers questions have, and the best accuracy of any answer."""
         return answer_reach(train, validation, self.encode.answers, accuracy=self.config.data.accuracy)
@@ -236,24 +262,6 @@ class VisualQuestionAnswering(TextTask[Prediction]):
         scores = [[prediction.score for prediction in rows] for rows in (predictions, shuffled)]
         difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         return {f"baseline/{self.shuffled}": self.score(shuffled)["accuracy"], **difference}
-
-    def show(self, params: Parameters, options: Answer) -> Answers:
-        """The most probable answers to every question about every image."""
-        limit = self.config.data.max_pixels
-        questions = tuple(Text(text, text) for text in options.question)
-        examples = [Example(name, image, questions) for name, image in input_images(options.image, max_pixels=limit)]
-        notes = notes_on(options.question, self.encode, own_vocabulary=self.config.model.text.tokenizer is None)
-        rows = len(examples) * -(-len(questions) // self.encode.texts_per_image)
-        predictions = self.predict(params, examples, batch_images=min(AT_ONCE, rows))
-        lines, text = [], []
-        for prediction in predictions:
-            question, top = prediction.question.text, prediction.top
-            answers = [{"answer": answer, "probability": probability} for answer, probability in top]
-            line = {"image": prediction.image_id, "question": question, "answers": answers}
-            lines.append(line | {"notes": notes[question]})
-            text.append(f"{prediction.image_id}: {question}")
-            text += [f"  {probability:6.1%}  {answer}" for answer, probability in top]
-        return Answers(lines, "\n".join(text), cards(predictions, examples, options.output, max_pixels=limit))
 
 
 TASK = VisualQuestionAnswering
