@@ -35,12 +35,26 @@ class Text(NamedTuple):
     """The question type that scores are reported by, such as `yes_no` or `open`; `caption` for a caption."""
 
 
+class StoredImage(NamedTuple):
+    """An encoded image that is a part of a file, such as a member of a tar archive: read when it is decoded."""
+
+    file: Path
+    offset: int
+    size: int
+    """Both in bytes."""
+    name: str
+    """What messages call it."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Example(NamedTuple):
     """One image and all texts about it: what a data set yields, still undecoded."""
 
     image_id: str
-    image: bytes | Path | UInt8[np.ndarray, "h w 3"]
-    """The encoded image file (PNG, JPEG, ...), or its path: read when it is decoded; or pixels at the model's size."""
+    image: bytes | Path | StoredImage | UInt8[np.ndarray, "h w 3"]
+    """The encoded image file (PNG, JPEG, ...), or its place: read when it is decoded; or pixels at the model's size."""
     texts: tuple[Text, ...] = ()
     scene: str | None = None
     """The rendered scene as JSON (`scenes.scene.from_json`); None where it is unknown."""

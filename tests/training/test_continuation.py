@@ -39,6 +39,7 @@ CHANGED = {
     "name": "another",
     "data.max_pixels": 10_000,
     "data.bad_rows": "skip",
+    "data.columns": ("image=image",),
     "data.threads": 1,
     "data.accuracy": "vqa",
     "data.evaluation_limit": 3,

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
+from vlm_jax.data.images import read_image_file
 from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import Examples
 from vlm_jax.errors import InputError, counted
 from vlm_jax.files import sha256, text_sha256
-from vlm_jax.types import Example, Json
+from vlm_jax.types import Example, Json, StoredImage
 
 FORMAT = 1  # of what is remembered of prepared splits
 DIGITS = 16  # of an item's digest: enough to tell items of one split apart
@@ -58,10 +59,10 @@ def digest_split(examples: Sequence[Example], data: DataSet, split: str) -> Spli
 def image_digests(examples: Sequence[Example], data: DataSet) -> list[str]:
     """The SHA-256 of each image's file, in order; a file that has not changed since it was read is not opened."""
     images = [
-        example.image if isinstance(example.image, Path) else hashlib.sha256(example.image).hexdigest()
+        hashlib.sha256(example.image).hexdigest() if isinstance(example.image, bytes) else example.image
         for example in examples
     ]
-    files = {image for image in images if isinstance(image, Path)}
+    files = {image for image in images if not isinstance(image, str)}
     cache_file = _folder(data) / "image_digests" / f"{digest(str(getattr(data, 'images', '')))}.txt"
     lines = read_cache(cache_file) if files else set()
     known = {its: value for its, _, value in (line.rpartition(" ") for line in lines)}
@@ -72,7 +73,7 @@ def image_digests(examples: Sequence[Example], data: DataSet) -> list[str]:
             fresh = dict(zip((fingerprints[file] for file in new), pool.map(_sha256, new), strict=True))
         known |= fresh
         write_cache(cache_file, lines | {f"{its} {value}" for its, value in fresh.items()})
-    return [known[fingerprints[image]] if isinstance(image, Path) else image for image in images]
+    return [image if isinstance(image, str) else known[fingerprints[image]] for image in images]
 
 
 def what_differs(before: SplitDigest, now: SplitDigest) -> str | None:
@@ -106,9 +107,9 @@ def _of(digests: Iterable[str]) -> str:
     return text_sha256("\n".join(digests))
 
 
-def _sha256(file: Path) -> str:
+def _sha256(file: Path | StoredImage) -> str:
     try:
-        return sha256(file)
+        return hashlib.sha256(read_image_file(file)).hexdigest() if isinstance(file, StoredImage) else sha256(file)
     except OSError as error:
         raise InputError(f"cannot read the image {file}: {error.strerror}") from None
 

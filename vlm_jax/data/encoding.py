@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +64,7 @@ class ExampleEncoder:
     def _load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"]:
         if isinstance(example.image, np.ndarray):
             return example.image
-        name = str(example.image) if isinstance(example.image, Path) else f"image {example.image_id}"
+        name = f"image {example.image_id}" if isinstance(example.image, bytes) else str(example.image)
         return resize_image(decode_image(example.image, name=name, max_pixels=self.max_pixels), self.image)
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:

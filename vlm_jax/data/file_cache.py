@@ -6,15 +6,19 @@ from pathlib import Path
 
 from vlm_jax.files import text_sha256, write_text
 from vlm_jax.text_lines import read_lines
+from vlm_jax.types import StoredImage
 
 
-def fingerprint(file: Path) -> str:
-    """A file as it is now, in one word a fact: another one of the same name has another mark."""
+def fingerprint(file: Path | StoredImage) -> str:
+    """A file, or a part of it, as it is now, in one word a fact: another one of the same name has another mark."""
+    path, name = file, str(file)
+    if isinstance(file, StoredImage):
+        path, name = file.file, f"{file.file}:{file.offset}+{file.size}"
     try:
-        state = file.stat()
+        state = path.stat()
     except OSError as error:
-        return f"gone {error.errno} {digest(str(file))}"
-    return f"{state.st_size} {state.st_mtime_ns} {digest(str(file))}"
+        return f"gone {error.errno} {digest(name)}"
+    return f"{state.st_size} {state.st_mtime_ns} {digest(name)}"
 
 
 def digest(text: str) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from vlm_jax.data.image_settings import AugmentedImages, CenterCrop, Crop, ImageInput, Pad
 from vlm_jax.errors import InputError
+from vlm_jax.types import StoredImage
 
 # Only raster formats that Pillow decodes by itself: its EPS reader, for one, starts another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -32,15 +33,17 @@ _PILLOW = r"PIL(\.|$)"
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(_PILLOW), 0)  # as `warnings.filters` lists it
 
 
-def decode_image(source: bytes | str | Path, *, name: str | None = None, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+def decode_image(
+    source: bytes | str | Path | StoredImage, *, name: str | None = None, max_pixels: int
+) -> UInt8[np.ndarray, "h w 3"]:
     """The image as a person sees it: upright, in colour, transparency on white, 16 bits scaled to 8.
 
-    `source` is an encoded image or its path; of an animation the first frame counts. Raises
+    `source` is an encoded image or its place; of an animation the first frame counts. Raises
     `InputError` with `name` (by default the path) for anything that is not a whole image, and for one of
     more than `max_pixels` pixels, before its pixels take memory.
     """
     name = _one_line(name or ("image" if isinstance(source, bytes) else str(source)))
-    data = source if isinstance(source, bytes) else read_image_file(Path(source), name=name)
+    data = source if isinstance(source, bytes) else read_image_file(source, name=name)
     if not data:
         raise InputError(f"{name} is empty (0 bytes); expected an image file")
     _silence_pillow()
@@ -83,11 +86,13 @@ def _without_texts(data: bytes) -> bytes:
     return b"".join(chunks)
 
 
-def read_image_file(path: Path, *, name: str | None = None) -> bytes:
+def read_image_file(source: str | Path | StoredImage, *, name: str | None = None) -> bytes:
     """The bytes of an image file; `InputError` with `name` (by default the path) where there are none to read."""
-    name = _one_line(name or str(path))
+    name = _one_line(name or str(source))
+    if isinstance(source, StoredImage):
+        return _read_part(source, name)
     try:
-        path = path.expanduser()
+        path = Path(source).expanduser()
         if path.is_file() or path.is_dir() or not path.exists():
             return path.read_bytes()
     except FileNotFoundError:
@@ -97,6 +102,18 @@ def read_image_file(path: Path, *, name: str | None = None) -> bytes:
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the path; RuntimeError: ~stranger
         raise InputError(f"cannot read the image {name}: {getattr(error, 'strerror', None) or error}") from None
     raise InputError(f"{name} is a pipe or a device, which may never end; expected an image file")
+
+
+def _read_part(image: StoredImage, name: str) -> bytes:
+    try:
+        with image.file.open("rb") as file:
+            file.seek(image.offset)
+            data = file.read(image.size)
+    except OSError as error:
+        raise InputError(f"cannot read {name} in {image.file}: {error.strerror}") from None
+    if len(data) < image.size:
+        raise InputError(f"{image.file} is cut short: {name} is not in it any more")
+    return data
 
 
 def _one_line(name: str) -> str:

@@ -78,8 +78,15 @@ class UserDataset(DataSet):
     """The splits of the data set, `train` first."""
     divided: ClassVar[bool] = False
     """Whether one file holds all splits, and tells which one each image is in."""
+    takes_folders: ClassVar[bool] = False
+    """Whether a folder may stand where a file does."""
     reader: ClassVar[Reader]
     """Reads files of the layout."""
+
+    @staticmethod
+    def files_of(splits: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, ...]]:
+        """The files of the splits, of what is given for them."""
+        return {split: tuple(paths) for split, paths in splits.items()}
 
 
 class OwnFiles(UserDataset):

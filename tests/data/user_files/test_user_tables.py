@@ -120,10 +120,14 @@ def test_what_is_no_table_is_refused(place, name, content, part):
         read(place, name, content)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HEADS = [b"", b"image,question,answers\n", b"image\tquestion\tanswers\n", b"[", b"{", b"a.png#0\t", b"PAR1", b"a.png\n"]
+ENDINGS = ["csv", "tsv", "json", "jsonl", "txt", "parquet", "tar", "anything"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    ending=st.sampled_from(["csv", "tsv", "json", "jsonl"]),
-    head=st.sampled_from([b"", b"image,question,answers\n", b"image\tquestion\tanswers\n", b"[", b"{"]),
+    ending=st.sampled_from(ENDINGS),
+    head=st.sampled_from(HEADS),
     body=st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode(errors="surrogatepass")),
 )
 def test_no_bytes_give_a_traceback(place, ending, head, body):

@@ -14,6 +14,7 @@ from vlm_jax.data.settings import CaptionFiles, OwnFiles, Reader, Texts
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.json_files import load_lists
 from vlm_jax.data.user_files.rows import (
+    MissingImageError,
     Reading,
     Rows,
     UnusableError,
@@ -84,7 +85,8 @@ def _image_file(name: str, captions: int, image_folder: ImageFolder) -> Path:
     except UnusableError as error:
         raise UnusableError(f"{error}{lost}") from None
     if image_file is None:
-        raise UnusableError(f"no image {shown(name)}{lost}")
+        missing = image_folder.missing(name)
+        raise MissingImageError(f"{missing}{lost}", missing.folder)
     return image_file[1]
 
 

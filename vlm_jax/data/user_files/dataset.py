@@ -12,8 +12,8 @@ from vlm_jax.data.splits import HELD_OUT, divide
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.image_validation import without_unreadable
 from vlm_jax.data.user_files.rows import BadRow, Reading
-from vlm_jax.data.user_files.text_tables import ENDINGS
-from vlm_jax.errors import InputError, counted, nearest, one_of
+from vlm_jax.data.user_files.table_formats import ENDINGS
+from vlm_jax.errors import InputError, counted, nearest, one_of, shown
 from vlm_jax.invocation import command_name
 from vlm_jax.types import Example
 
@@ -31,7 +31,8 @@ class Files(NamedTuple):
 
     def image_folder(self, split: str) -> str:
         """The folder of a split's images: without one of its own, that which its files lie in."""
-        folders = [str(Path(path).absolute().parent) for path in getattr(self, split)]
+        paths = [Path(path).absolute() for path in getattr(self, split)]
+        folders = [str(path if path.is_dir() else path.parent) for path in paths]
         return self.images or os.path.commonpath(folders)
 
 
@@ -77,7 +78,7 @@ def read_split(data: UserDataset, split: str) -> Reading:
 def _checked_files(data: UserDataset) -> Files:
     """The files with `~` expanded, after a look whether all of them are there."""
     images = None if data.images is None else _expanded(data.images)
-    split_paths = {split: tuple(map(_expanded, getattr(data, split, ()))) for split in SPLITS}
+    split_paths = {split: [Path(_expanded(path)) for path in getattr(data, split, ())] for split in SPLITS}
     try:
         if images is not None and not Path(images).is_dir():
             what = "is no folder" if Path(images).exists() else "does not exist"
@@ -85,16 +86,17 @@ def _checked_files(data: UserDataset) -> Files:
         for split, paths in split_paths.items():
             setting = f"data.{split}" if split in type(data).model_fields else "data.images"
             for path in paths:
-                _check_file(Path(path), setting)
+                _check_file(path, setting, folders=data.takes_folders)
             if len(set(paths)) < len(paths):
-                raise InputError(f"data.{split} gives a file twice: {', '.join(paths)}")
+                raise InputError(f"data.{split} gives a file twice: {', '.join(map(str, paths))}")
+        files = data.files_of(split_paths)
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
-    return Files(images, **split_paths)
+    return Files(images, **{split: tuple(map(str, paths)) for split, paths in files.items()})
 
 
-def _check_file(path: Path, setting: str) -> None:
-    if path.is_file():
+def _check_file(path: Path, setting: str, *, folders: bool) -> None:
+    if path.is_file() or (folders and path.is_dir()):
         return
     if path.exists():
         raise InputError(f"{setting}: {path} is no regular file")
@@ -115,12 +117,12 @@ def _expanded(path: Path) -> str:
 def _of_split(data: UserDataset, files: Files, split: str) -> Reading:
     """A split as its files say, or in part by hash."""
     if data.divided:
-        full_reading = _read(data.reader, files.image_folder("train"), files.train, _state(files, "train"))
+        full_reading = _read_files(data, files, "train")
         divided = zip(full_reading.examples, full_reading.splits, strict=True)
         return Reading(tuple(example for example, its in divided if its == split), full_reading.bad_rows)
     taken = [name for name in HELD_OUT if not getattr(files, name)]
     source = "train" if split in taken else split
-    reading = _read(data.reader, files.image_folder(source), getattr(files, source), _state(files, source))
+    reading = _read_files(data, files, source)
     if source != "train" or not taken:
         return reading
     splits = divide([example.image_id for example in reading.examples], reading.groups)
@@ -137,7 +139,6 @@ def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
     if reading.examples:
         return
     files = ", ".join(map(str, getattr(data, split, ()) or data.train))
-    bad = f"; {counted(len(reading.bad_rows), 'bad row')}, the first {reading.bad_rows[0]}" if reading.bad_rows else ""
     taken = [] if data.divided else [name for name in HELD_OUT if not getattr(data, name)]
     remedy = ""
     if taken and (split == "train" or split in taken):
@@ -146,7 +147,20 @@ def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
             f"; {shares} share the images of data.train: give at least {len(taken) + 1} images "
             f"(or groups of images), or --data.{taken[0]} FILE"
         )
-    raise InputError(f"the {split} split is empty: no image for it in {files}{remedy}{bad}")
+    empty = f"the {split} split is empty: no image for it in {files}{remedy}"
+    if bad_rows := reading.bad_rows:
+        raise InputError(f"{bad_rows[0]}; with {counted(len(bad_rows), 'bad row')} like this, {empty}")
+    raise InputError(empty)
+
+
+def _read_files(data: UserDataset, files: Files, source: str) -> Reading:
+    """What the files of a split hold; what they were read as is printed once."""
+    paths = getattr(files, source)
+    reading = _read(data.reader, files.image_folder(source), paths, _state(files, source))
+    text = "question" if data.texts == "questions" else "caption"
+    counts = len(reading.examples), sum(len(example.texts) for example in reading.examples)
+    _report_reading(paths, reading.layout or data.kind, reading.columns, counts, text)
+    return reading
 
 
 @functools.lru_cache(maxsize=len(SPLITS))
@@ -159,8 +173,25 @@ def _read(reader: Reader, images: str, paths: tuple[str, ...], state: tuple[tupl
 
 
 def _state(files: Files, source: str) -> tuple[tuple[int, int], ...]:
-    entries = [Path(path).stat() for path in (files.image_folder(source), *getattr(files, source))]
+    paths = [Path(path) for path in getattr(files, source)]
+    below = [place for path in paths if path.is_dir() for place, _, _ in os.walk(path)]
+    entries = [Path(path).stat() for path in (files.image_folder(source), *paths, *below)]
     return tuple((entry.st_size, entry.st_mtime_ns) for entry in entries)
+
+
+@functools.cache
+def _report_reading(
+    paths: tuple[str, ...], layout: str, columns: tuple[str, ...], counts: tuple[int, int], text: str
+) -> None:
+    """Once for the same files: what they were read as, and how much they hold."""
+    files = paths[0] if len(paths) == 1 else counted(len(paths), "file")
+    named = f"; columns {', '.join(map(_printable, columns))}" if columns else ""
+    images, texts = counted(counts[0], "image"), counted(counts[1], text)
+    print(f"read {files} as {layout}: {images}, {texts}{named}", file=sys.stderr)
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else shown(name)
 
 
 @functools.cache

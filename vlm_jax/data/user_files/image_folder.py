@@ -5,8 +5,12 @@ import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 
-from vlm_jax.data.user_files.rows import UnusableError
+from vlm_jax.data.user_files.rows import MissingImageError, UnusableError
 from vlm_jax.errors import shown
+
+IMAGE_ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".heic", ".heif",
+)  # fmt: skip
 
 
 class ImageFolder:
@@ -53,8 +57,12 @@ class ImageFolder:
     def existing(self, path: str, *, prefix: str = "") -> tuple[str, Path]:
         """As `find` below `prefix`; `UnusableError` where there is none."""
         if (image_file := self.find(path, prefix=prefix)) is None:
-            raise UnusableError(f"no image {shown(path)}")
+            raise self.missing(path, prefix=prefix)
         return image_file
+
+    def missing(self, path: str, *, prefix: str = "") -> MissingImageError:
+        """The error that names an image which is not there."""
+        return MissingImageError(f"no image {shown(path)}", (self._root / prefix / path).parent)
 
     def relative(self, folder: Path) -> str:
         """The path of a folder below this one, as `prefix` takes it."""

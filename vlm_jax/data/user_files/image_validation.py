@@ -8,7 +8,7 @@ from vlm_jax.data.image_inspection import inspect_images
 from vlm_jax.data.settings import UserDataset
 from vlm_jax.data.user_files.rows import BadRow, Reading
 from vlm_jax.errors import counted
-from vlm_jax.types import Example
+from vlm_jax.types import Example, StoredImage
 
 ANNOUNCED = 2000  # images; fewer take a few seconds
 
@@ -43,6 +43,6 @@ def _bad_row(example: Example, reason: str) -> BadRow:
     return BadRow(str(example.image), f"{what} {first}{more}", reason)
 
 
-def _file(example: Example) -> Path:
-    assert isinstance(example.image, Path)
+def _file(example: Example) -> Path | StoredImage:
+    assert isinstance(example.image, Path | StoredImage)
     return example.image

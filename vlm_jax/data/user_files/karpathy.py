@@ -70,7 +70,7 @@ def _checked_image(fields: dict[str, Json], image_folder: ImageFolder) -> tuple[
     number = None if fields.get("cocoid") is None else checked_coco_id(fields["cocoid"], "cocoid")
     image_file = find_coco_image(name, image_folder) or find_coco_image(fields["filename"], image_folder)
     if image_file is None:
-        raise UnusableError(f"no image {shown(name)}")
+        raise image_folder.missing(name)
     return image_file[0] if number is None else str(number), image_file[1], SPLIT_OF[split]
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from vlm_jax.errors import shown
-from vlm_jax.types import Example, Json, Text
+from vlm_jax.types import Example, Json, StoredImage, Text
 
+MANY = 10  # missing images of one folder that are one bad row
 LONGEST_KIND = 100  # characters; a kind names a score
 
 Value = TypeVar("Value", bound=Hashable)
+Row = dict[str, Json | tuple[str, StoredImage]]
+"""A row of a table by its keys; an image is a path, or an id with its place in a file."""
 
 
 class BadRow(NamedTuple):
@@ -22,8 +25,9 @@ class BadRow(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        separator = ":" if isinstance(self.place, int) else ", "
-        return f"{self.file}{separator}{self.place}: {self.reason}"
+        if isinstance(self.place, int):
+            return f"{self.file}:{self.place}: {self.reason}"
+        return f"{self.file}, {self.place if self.place.isprintable() else shown(self.place)}: {self.reason}"
 
 
 class Reading(NamedTuple):
@@ -35,10 +39,23 @@ class Reading(NamedTuple):
     """The split of each example, from files that say so."""
     groups: tuple[tuple[str, ...], ...] = ()
     """The groups of each example, from files with a `group` in any row: what automatic splits keep together."""
+    layout: str = ""
+    """What the files were read as, such as `CSV`; empty where the kind of the data set says it."""
+    columns: tuple[str, ...] = ()
+    """The names of the columns that were used."""
 
 
 class UnusableError(Exception):
     """Why one row cannot be used; the other rows of its file can."""
+
+
+class MissingImageError(UnusableError):
+    """A row names an image that is not there."""
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
+        """Where the image should be."""
 
 
 class Rows:
@@ -52,7 +69,8 @@ class Rows:
         """The split of each image, in files that say so."""
         self._bad: list[BadRow] = []
         self._id_name = id_name
-        self._images: dict[str, tuple[Path, list[Text]]] = {}
+        self._missing: dict[tuple[str, Path], list[int]] = {}
+        self._images: dict[str, tuple[Path | StoredImage, list[Text]]] = {}
         self._groups: dict[str, dict[str, None]] = {}
         self._ids: set[str] = set()
         self._known: dict[Hashable, Hashable] = {}
@@ -63,9 +81,12 @@ class Rows:
         try:
             yield
         except UnusableError as error:
-            self._bad.append(BadRow(str(file), place, str(error)))
+            bad_row = BadRow(str(file), place, str(error))
+            if isinstance(error, MissingImageError):
+                self._missing.setdefault((str(file), error.folder), []).append(len(self._bad))
+            self._bad.append(bad_row)
 
-    def add(self, image_id: str, image: Path, text: Text, *, group: str | None = None) -> None:
+    def add(self, image_id: str, image: Path | StoredImage, text: Text, *, group: str | None = None) -> None:
         """Keep one text, perhaps of a group; `UnusableError` where its id is taken."""
         if text.text_id in self._ids:
             raise UnusableError(f"the {self._id_name} {shown(text.text_id)} belongs to an earlier row")
@@ -82,7 +103,20 @@ class Rows:
         examples = tuple(Example(image_id, image, tuple(texts)) for image_id, (image, texts) in images)
         splits = tuple(self.splits[image_id] for image_id in self._images) if self.splits else ()
         groups = tuple(tuple(self._groups.get(image_id, ())) for image_id in self._images) if self._groups else ()
-        return Reading(examples, tuple(self._bad), splits, groups)
+        return Reading(examples, self._bad_rows(), splits, groups)
+
+    def _bad_rows(self) -> tuple[BadRow, ...]:
+        """The bad rows; those whose images are all missing from a folder are one, with their number."""
+        parents = {image.parent for image, _ in self._images.values() if isinstance(image, Path)}
+        used = {folder for parent in parents for folder in (parent, *parent.parents)}
+        bad_rows: dict[int, BadRow] = dict(enumerate(self._bad))
+        for (_, folder), (first, *others) in self._missing.items():
+            if len(others) + 1 >= MANY and folder not in used:
+                missing = f"all {len(others) + 1:,} images that rows name in {folder} are missing"
+                bad_rows[first] = bad_rows[first]._replace(reason=f"{bad_rows[first].reason}; {missing}")
+                for place in others:
+                    del bad_rows[place]
+        return tuple(bad_rows.values())
 
     def _once(self, value: Value) -> Value:
         return self._known.setdefault(value, value)

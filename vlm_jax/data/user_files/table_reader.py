@@ -1,9 +1,9 @@
-"""Your own tables: a question a row, or the captions of an image; JSON Lines, a JSON list, CSV or TSV.
+"""Your own tables: a question a row, or the captions of an image, in any format of `table_formats.py`.
 
     {"image": "cat.png", "question": "what colour?", "answers": ["black"]}
     {"image": "cat.png", "captions": ["a cat", "a black cat"]}
 
-`tables.ALIASES` has other names of these keys, such as `answer` for one answer; a row of CSV or TSV has one. Optional
+`columns.ALIASES` has other names of these keys, such as `answer` for one answer; a row of CSV or TSV has one. Optional
 are `group`, such as a patient: automatic splits keep its images together; and of questions `question_id` (by default
 FILE NAME:LINE) and `answer_type` (by default `yes_no` or `open`). Other keys are left alone. Several rows about one
 image add up.
@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from vlm_jax.data.user_files.image_folder import ImageFolder
+from vlm_jax.data.user_files.image_lists import ImageLists, is_image_list
 from vlm_jax.data.user_files.rows import (
     Reading,
+    Row,
     Rows,
     UnusableError,
     checked_id,
@@ -24,11 +26,10 @@ from vlm_jax.data.user_files.rows import (
     checked_text,
     checked_texts,
 )
-from vlm_jax.data.user_files.text_tables import table_rows, with_columns
+from vlm_jax.data.user_files.table_formats import Source, open_table
+from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa_accuracy import canonical
-from vlm_jax.types import Json, Text
-
-COLUMNS = {"questions": ("image", "question", "answers"), "captions": ("image", "captions")}
+from vlm_jax.types import Json, StoredImage, Text
 
 
 class TableReader(NamedTuple):
@@ -38,26 +39,45 @@ class TableReader(NamedTuple):
     """
 
     texts: Literal["questions", "captions"]
+    source: Source
     beside: bool = False
     """Image paths are relative to the folder of their file, and not to the folder of all images."""
 
     def __call__(self, paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
-        """What all rows say about images."""
-        rows = Rows()
-        for path, file in zip(paths, _file_names(paths), strict=True):
-            prefix = image_folder.relative(path.parent) if self.beside else ""
-            for number, row in table_rows(path):
-                with rows.row(path, number):
+        """What all rows say about images; lists of images among the files choose the images that are read."""
+        rows, layouts, used = Rows(), {}, {}
+        lists = ImageLists([path for path in paths if is_image_list(path)])
+        tables = [path for path in paths if path not in lists.paths]
+        if not tables:
+            raise InputError(f"{paths[0]} only lists images; give the file of their texts, too")
+        for path, file in zip(tables, _file_names(tables), strict=True):
+            if path.is_dir() and not self.beside:
+                raise InputError(f"{path} has its images in it; give no data.images")
+            prefix = image_folder.relative(path if path.is_dir() else path.parent) if self.beside else ""
+            table = open_table(path, file, self.source)
+            layouts[table.layout] = None
+            for place, row in table.rows:
+                with rows.row(path, place):
                     if isinstance(row, UnusableError):
                         raise row
-                    fields = with_columns(row, COLUMNS[self.texts])
-                    texts = (_question if self.texts == "questions" else _captions)(fields, f"{file}:{number}")
-                    image_path = checked_text(fields["image"], "the image path")
-                    image_id, image = image_folder.existing(image_path, prefix=prefix)
+                    used |= dict.fromkeys(self.source.columns.sources(tuple(row)).values())
+                    fields = self.source.columns.fields(row)
+                    if lists.paths and fields["image"] not in lists:
+                        continue
+                    texts = (_question if self.texts == "questions" else _captions)(fields, f"{file}:{place}")
+                    image_id, image = _image(fields["image"], image_folder, prefix)
                     group = None if fields.get("group") is None else checked_id(fields["group"], "group")
                     for text in texts:
                         rows.add(image_id, image, text, group=group)
-        return rows.reading()
+        lists.check_used(rows)
+        return rows.reading()._replace(layout=" and ".join(layouts), columns=tuple(used))
+
+
+def _image(value: Json | tuple[str, StoredImage], folder: ImageFolder, prefix: str) -> tuple[str, Path | StoredImage]:
+    """The id of an image and where it is."""
+    if isinstance(value, tuple):
+        return value
+    return folder.existing(checked_text(value, "the image path"), prefix=prefix)
 
 
 def _file_names(paths: Sequence[Path]) -> list[str]:
@@ -72,7 +92,7 @@ def _file_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _question(row: dict[str, Json], default_id: str) -> tuple[Text, ...]:
+def _question(row: Row, default_id: str) -> tuple[Text, ...]:
     text = checked_text(row["question"], "the question")
     answers = checked_texts(row["answers"], "answers")
     question_id, kind = row.get("question_id"), row.get("answer_type")
@@ -86,6 +106,6 @@ def _question(row: dict[str, Json], default_id: str) -> tuple[Text, ...]:
     return (question,)
 
 
-def _captions(row: dict[str, Json], line_id: str) -> tuple[Text, ...]:
+def _captions(row: Row, line_id: str) -> tuple[Text, ...]:
     texts = enumerate(checked_texts(row["captions"], "captions"), 1)
     return tuple(Text(f"{line_id}#{number}", text, (), "caption") for number, text in texts)

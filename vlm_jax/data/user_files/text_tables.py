@@ -1,88 +1,90 @@
-"""Rows of your own tables: JSON Lines, a JSON list of objects, CSV and TSV, by the ending of the file."""
+"""Tables of text: CSV, TSV and their relatives, JSON Lines and JSON lists, each row with its line."""
 
 import csv
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from vlm_jax.data.user_files.columns import LISTS, Columns
 from vlm_jax.data.user_files.json_files import LONGEST_LINE, lines, load_json, parsed_line
-from vlm_jax.data.user_files.rows import UnusableError, checked_object
-from vlm_jax.errors import InputError, nearest, one_of, shown
+from vlm_jax.data.user_files.rows import Row, UnusableError, checked_object
+from vlm_jax.errors import InputError
 from vlm_jax.types import Json
 
-# Other names of a column, most of them Hugging Face's. Under the singular stands one text instead of a list.
-ALIASES = {
-    "image": ("file_name", "image_path", "img", "path"),
-    "answers": ("answer", "label"),
-    "captions": ("caption", "text"),
-}
-ENDINGS = (".jsonl", ".json", ".csv", ".tsv")
-Row = dict[str, Json]
+TableRows = Iterator[tuple[int | str, Row | UnusableError]]
+"""Each row with its line, or what else a message calls it; or why it cannot be used."""
 
 
-def table_rows(path: Path) -> Iterator[tuple[int | str, Row | UnusableError]]:
-    """Each row of a file with its line (of a JSON list, its entry), or why it cannot be used.
-
-    `InputError` where the file as a whole is none: what is not JSON, a table without a header, a column twice.
-    """
-    match path.suffix.lower():
-        case ".csv" | ".tsv":
-            yield from _separated(path)
-        case ".json" if not _is_lines(path):
-            entries = load_json(path, expected="a list of objects")
-            if not isinstance(entries, list):
-                raise InputError(f"{path}: expected a list of objects, or one object a line")
-            for number, entry in enumerate(entries, 1):
-                try:
-                    yield f"entry {number}", checked_object(entry)
-                except UnusableError as error:
-                    yield f"entry {number}", error
-        case _:
-            for number, line in lines(path):
-                try:
-                    yield number, line if isinstance(line, UnusableError) else parsed_line(line)
-                except UnusableError as error:
-                    yield number, error
+def json_lines(path: Path) -> TableRows:
+    """The objects of a file, one a line."""
+    for number, line in lines(path):
+        try:
+            yield number, line if isinstance(line, UnusableError) else parsed_line(line)
+        except UnusableError as error:
+            yield number, error
 
 
-def with_columns(row: Row, columns: Sequence[str]) -> Row:
-    """The row with all of `columns`, taken from another name of theirs where they are missing."""
-    named = dict(row)
-    for column in columns:
-        other = next((alias for alias in ALIASES.get(column, ()) if alias in row), None)
-        if column not in row and other is None:
-            raise UnusableError(f"the key {column!r} is missing; {_hint(column, columns, row)}")
-        if column not in row:
-            value = row[other]
-            named[column] = [value] if column.endswith("s") and not isinstance(value, list) else value
-    return named
+def json_list(path: Path) -> TableRows:
+    """The objects of a list; `InputError` where the file is none, with the kind of data set that it may be of."""
+    entries = load_json(path, expected="a list of objects")
+    if not isinstance(entries, list):
+        if kind := _other_kind(entries):
+            raise InputError(f"{path} is a file of {kind}, not a table; give --data.kind {kind} and --images FOLDER")
+        raise InputError(f"{path}: expected a list of objects, or one object a line")
+    for number, entry in enumerate(entries, 1):
+        try:
+            yield f"entry {number}", checked_object(entry)
+        except UnusableError as error:
+            yield f"entry {number}", error
 
 
-def _hint(missing: str, columns: Sequence[str], row: Row) -> str:
-    """The key of the row that may have been meant."""
-    if "question" in columns and "captions" in row:
-        return "rows with captions are for the task captioning, or for --data.rows captions"
-    names = [name for name in row if name not in columns and name.isprintable()]
-    hint = nearest(missing, names)
-    expected = f"{', '.join(map(repr, columns[:-1]))} and {columns[-1]!r}"
-    return hint if hint.startswith("did") else f"expected {expected}"
-
-
-def _is_lines(path: Path) -> bool:
-    """Whether a `.json` file holds one object a line."""
+def is_json_lines(path: Path) -> bool:
+    """Whether a `.json` file holds one object a line, and is not one object in all."""
     with path.open("rb") as file:
-        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+        line = file.readline(LONGEST_LINE).removeprefix(b"\xef\xbb\xbf").strip()
+        while not line and (line := file.readline(LONGEST_LINE)):
+            line = line.strip()
+    if not line.startswith(b"{"):
+        return False
+    try:
+        return _other_kind(parsed_line(line.decode())) is None
+    except (UnusableError, UnicodeDecodeError):
+        return not _is_one_object(path)
 
 
-def _separated(path: Path) -> Iterator[tuple[int, Row | UnusableError]]:
-    """The rows of a table whose first line names the columns; `,` or `;` separates them, in `.tsv` a tab."""
+def _is_one_object(path: Path) -> bool:
+    with suppress(InputError):
+        return isinstance(load_json(path, expected="an object"), dict)
+    return False
+
+
+def _other_kind(content: Json) -> str | None:
+    """The kind of data set whose published files have such an object."""
+    if not isinstance(content, dict):
+        return None
+    firsts = {name: value[0] for name, value in content.items() if isinstance(value, list) and value}
+    keys = {name: {*first} for name, first in firsts.items() if isinstance(first, dict)}
+    if "question_id" in keys.get("questions", ()) or "question_id" in keys.get("annotations", ()):
+        return "vqa_v2"
+    if "sentences" in keys.get("images", ()):
+        return "karpathy"
+    return "coco_captions" if {"images", "annotations"} <= content.keys() else None
+
+
+def separated(path: Path, columns: Columns) -> TableRows:
+    """The rows of a table whose first line names the columns; `,`, `;`, `|` or a tab separates them."""
     # Surrogates stand for what is not UTF-8: it spoils its row and not the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = file.readline(LONGEST_LINE)
         file.seek(0)
-        separator = "\t" if path.suffix.lower() == ".tsv" else max(",;", key=first.count)
-        reader = csv.reader(file, delimiter=separator, strict=True)
-        names = _header(path, reader)
+        separator = "\t" if path.suffix.lower() == ".tsv" else max(",;|\t", key=first.count)
+        pieces = iter(lambda: file.readline(LONGEST_LINE), "")
+        reader = csv.reader(pieces, delimiter=separator, strict=True, skipinitialspace=separator == "|")
+        names: tuple[str, ...] = ()
+        with suppress(StopIteration, csv.Error):
+            names = tuple(name.strip() for name in next(reader))
+        columns.check_header(path, names)
+        lists = {name for column in LISTS for name in columns.names(column)}
         while True:
             line = reader.line_num + 1
             try:
@@ -90,32 +92,24 @@ def _separated(path: Path) -> Iterator[tuple[int, Row | UnusableError]]:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, UnusableError(f"the row is no {path.suffix[1:].upper()}: {error}")
+                yield line, UnusableError(f"the row is no CSV: {error}{_extent(line, reader.line_num)}")
                 continue
             if values:
-                yield line, _fields(names, values)
+                yield line, _fields(names, values, lists)
 
 
-def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
-    names: list[str] = []
-    with suppress(StopIteration, csv.Error):
-        names = [name.strip() for name in next(reader)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{path} has the column {shown(twice)} twice")
-    known = {"question", *ALIASES, *(alias for aliases in ALIASES.values() for alias in aliases)}
-    if not known & {*names}:
-        raise InputError(f"{path} has no header: its first line names none of the columns; {one_of(sorted(known))}")
-    return names
+def _extent(first: int, last: int) -> str:
+    """What of the file a damaged row has swallowed."""
+    return f"; lines {first} to {last:,} are lost, perhaps by a quote that never closes" if last > first else ""
 
 
-def _fields(names: Sequence[str], values: Sequence[str]) -> Row | UnusableError:
+def _fields(names: Sequence[str], values: Sequence[str], lists: set[str]) -> Row | UnusableError:
     """A row by its columns; empty cells are left out, and a column of lists holds one text."""
     if len(values) != len(names):
         return UnusableError(f"the row has {len(values)} values, and the header names {len(names)}")
     try:
         "".join(values).encode()
     except UnicodeEncodeError:
-        return UnusableError("the row is not UTF-8")
+        return UnusableError("the row is not UTF-8; save the table as UTF-8")
     row = {name: value for name, value in zip(names, values, strict=True) if value.strip()}
-    return {name: [value] if name in ("answers", "captions") else value for name, value in row.items()}
+    return {name: [value] if name in lists else value for name, value in row.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from vlm_jax.data.settings import Accuracy, OwnFiles, QuestionFiles, Reader
+from vlm_jax.data.user_files.coco_captions import FOLDERS
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.json_files import load_json, plain_object
 from vlm_jax.data.user_files.rows import (
@@ -129,13 +130,13 @@ def _add(entry: Entry, annotation: Entry | None, question_id: str, image_folder:
 
 
 def _find_image(image: int, subtype: str, image_folder: ImageFolder) -> Path:
-    """The file of an image, named as in COCO 2014 or as in COCO 2017, in the folder or the subtype's folder in it."""
+    """The file of an image, named as in COCO 2014 or as in COCO 2017, in the folder or an archive's folder in it."""
     plain = f"{image:012d}.jpg"
     names = [f"COCO_{subtype}_{plain}", plain] if subtype else [plain]
-    folders = ["", f"{subtype}/"] if subtype else [""]
+    folders = list(dict.fromkeys(["", *([f"{subtype}/"] if subtype else []), *FOLDERS]))
     image_file = image_folder.find_first(folder + name for name in names for folder in folders)
     if image_file is None:
-        raise UnusableError(f"no image {names[0]!r}")
+        raise image_folder.missing(names[0])
     return image_file[1]
 
 

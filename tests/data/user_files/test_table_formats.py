@@ -1,0 +1,280 @@
+"""Each format of a table: counts and rows equal what another reader says of the same file."""
+
+import csv
+import io
+import json
+import pickle
+import tarfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from vlm_jax.data.digests import image_digests
+from vlm_jax.data.images import decode_image, read_image_file
+from vlm_jax.data.sources import open_split
+from vlm_jax.data.user_files import dataset
+from vlm_jax.data.user_files.dataset import read_split
+from vlm_jax.data.user_files.table import TableCaptions, TableQuestions
+from vlm_jax.errors import InputError
+from vlm_jax.files import sha256
+
+COLOURS = {f"{number}.png": (number * 20, 50, 200 - number) for number in range(12)}
+
+
+def png(name):
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4), COLOURS[name]).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve images in a folder of their own."""
+    (tmp_path / "photos").mkdir()
+    for name in COLOURS:
+        (tmp_path / "photos" / name).write_bytes(png(name))
+    return tmp_path / "photos"
+
+
+def captions_of(path, **settings):
+    data = TableCaptions(train=(path,), directory=path.parent / "kept", **settings)
+    reading = read_split(data.model_copy(update={"validation": (path,), "test": (path,)}), "train")
+    assert reading.bad_rows == ()
+    return reading
+
+
+def rows_in(reading):
+    """Image and caption of each text."""
+    return [(example.image, text.text) for example in reading.examples for text in example.texts]
+
+
+def metadata_csv(photos):
+    path = photos / "metadata.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file_name", "text"), *((name, f"a “{name}”, wide") for name in COLOURS)])
+    with path.open(newline="", encoding="utf-8") as file:
+        return path, [(row["file_name"], row["text"]) for row in csv.DictReader(file)]
+
+
+def metadata_jsonl(photos):
+    path = photos / "metadata.jsonl"
+    path.write_text("".join(json.dumps({"file_name": name, "text": f"a {name}"}) + "\n" for name in COLOURS))
+    return path, [(name, f"a {name}") for name in COLOURS]
+
+
+def parquet_paths(photos):
+    path = photos / "metadata.parquet"
+    pq.write_table(pa.table({"file_name": list(COLOURS), "text": [f"a {name}" for name in COLOURS]}), path)
+    columns = pq.read_table(path).to_pydict()
+    return path, list(zip(columns["file_name"], columns["text"], strict=True))
+
+
+@pytest.mark.parametrize("write", [metadata_csv, metadata_jsonl, parquet_paths])
+def test_a_folder_as_hugging_face_has_it(photos, write, capsys):
+    path, expected = write(photos)
+    for place in (path, photos):
+        rows = rows_in(captions_of(place))
+        assert rows == [(photos / name, text) for name, text in expected] and len(rows) == 12
+    assert ": 12 images, 12 captions; columns file_name, text\n" in capsys.readouterr().err
+
+
+def test_splits_in_folders_are_the_splits(photos):
+    for split, names in (("train", ("0.png", "1.png")), ("val", ("2.png",)), ("test", ("3.png",))):
+        folder = photos.parent / "splits" / split
+        folder.mkdir(parents=True)
+        lines = "".join(f"{name},a {name}\n" for name in names)
+        for name in names:
+            (folder / name).write_bytes(png(name))
+        (folder / "metadata.csv").write_text(f"file_name,text\n{lines}", encoding="utf-8")
+    data = TableCaptions(train=(photos.parent / "splits",), directory=photos.parent / "kept")
+    sizes = {split: len(open_split(data, split)) for split in ("train", "validation", "test")}
+    assert sizes == {"train": 2, "validation": 1, "test": 1}
+
+
+def test_a_folder_per_class_answers_one_question(photos, capsys):
+    classes = {"cat": ("0.png", "deep/er/1.png"), "dog, wet": ("2.JPG",), ".hidden": ("3.png",)}
+    for name, files in classes.items():
+        for file in files:
+            path = photos.parent / "classes" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(path)
+            (path.parent / "notes.txt").write_text("no image")
+    folder = photos.parent / "classes"
+    data = TableQuestions(train=(folder,), validation=(folder,), test=(folder,), question="which animal?")
+    reading = read_split(data, "train")
+    rows = {(e.image_id, t.text, t.answers) for e in reading.examples for t in e.texts}
+    expected = {
+        (path.relative_to(folder).as_posix(), "which animal?", (path.relative_to(folder).parts[0],))
+        for path in folder.rglob("*") if path.suffix in (".png", ".JPG") and ".hidden" not in path.parts
+    }  # fmt: skip
+    assert rows == expected and len(rows) == 3 and reading.bad_rows == ()
+    assert "as a folder per class: 3 images, 3 questions" in capsys.readouterr().err
+    assert TableQuestions(train=(folder,)).question == "what is this?"
+    (folder / "5.png").write_bytes(png("5.png"))
+    (bad_row,) = read_split(data, "train").bad_rows
+    assert bad_row.place == "5.png"
+
+
+HF_FEATURES = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+
+
+@pytest.mark.parametrize("struct", [False, True])
+def test_images_inside_parquet(photos, struct):
+    """The same image in several rows is one image; a label of a ClassLabel is its name."""
+    names = [*COLOURS, "0.png"]
+    images = [{"bytes": png(name), "path": name} if struct else png(name) for name in names]
+    labels, questions = [number % 2 for number in range(13)], [f"what is {number}?" for number in range(13)]
+    table = pa.table({"image": images, "question": questions, "label": labels, "embedding": [[0.5]] * 13})
+    path = photos.parent / "rows.parquet"
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(HF_FEATURES)}), path, row_group_size=5)
+    data = TableQuestions(train=(path,), validation=(path,), test=(path,), directory=photos.parent / "kept")
+    for _ in range(2):  # from the file, and from its index
+        examples = open_split(data, "train")
+        assert [len(example.texts) for example in examples] == [2, *[1] * 11]
+        rows = [
+            (read_image_file(pickle.loads(pickle.dumps(e.image))), t.text, t.answers)
+            for e in examples for t in e.texts
+        ]  # fmt: skip
+        expected = [(png(name), q, (("cat", "dog")[n],)) for name, q, n in zip(names, questions, labels, strict=True)]
+        assert sorted(rows) == sorted(expected)
+        dataset._read.cache_clear()
+    assert len({example.image_id for example in examples}) == 12
+
+
+def shard(path, members, **options):
+    with tarfile.open(path, "w", **options) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples(names, *, start=0):
+    for number, name in enumerate(names, start):
+        key = f"{number:09d}"
+        yield f"{key}.png", png(name)
+        yield f"{key}.txt", f"a {name}\n".encode()
+        yield f"{key}.json", json.dumps({"key": key, "caption": f"a {name}", "status": "success"}).encode()
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_shards_as_img2dataset_writes_them(photos, form):
+    folder = photos.parent / "shards"
+    folder.mkdir()
+    names, long_name = list(COLOURS), "ö" * 70 + "/" + "x" * 90
+    members = [*samples(names[7:], start=7), (f"{long_name}.png", png("0.png")), (f"{long_name}.txt", b"long")]
+    paths = [shard(folder / "00000.tar", samples(names[:7]), format=form)]
+    paths.append(shard(folder / "00001.tar", members[: None if form != tarfile.USTAR_FORMAT else -2], format=form))
+    expected = []
+    for path in paths:
+        with tarfile.open(path) as archive:
+            content = {member.name: archive.extractfile(member).read() for member in archive}
+        for name in content:
+            if name.endswith(".png"):
+                text = content[name.replace(".png", ".txt")].decode().strip()
+                expected.append((f"{path.name}/{name}", content[name], text))
+    data = TableCaptions(train=(folder,), validation=(folder,), test=(folder,), directory=photos.parent / "kept")
+    for _ in range(2):
+        reading = read_split(data, "train")
+        assert reading.bad_rows == ()
+        examples = pickle.loads(pickle.dumps(reading.examples))
+        assert [(e.image_id, read_image_file(e.image), e.texts[0].text) for e in examples] == expected
+        dataset._read.cache_clear()
+    assert decode_image(examples[1].image, max_pixels=100)[0, 0].tolist() == list(COLOURS["1.png"])
+    assert len(expected) == (12 if form == tarfile.USTAR_FORMAT else 13)
+
+
+def test_the_digest_of_a_stored_image_is_that_of_its_file(photos):
+    path = shard(photos.parent / "a.tar", samples(COLOURS))
+    data = TableCaptions(train=(path,), validation=(path,), test=(path,), directory=photos.parent / "kept")
+    digests = image_digests(open_split(data, "train"), data)
+    assert digests == [sha256(photos / name) for name in COLOURS]
+    assert image_digests(open_split(data, "train"), data) == digests
+
+
+def test_an_index_that_is_damaged_is_made_again(photos):
+    path = shard(photos.parent / "a.tar", samples(COLOURS))
+    expected = rows_in(captions_of(path))
+    (index,) = (photos.parent / "kept" / "table_indexes").iterdir()
+    for damaged in (index.read_bytes()[:-90], index.read_bytes().replace(b"a 3.png", b"a 4.png"), b"", b"\xff\n[]"):
+        index.write_bytes(damaged)
+        dataset._read.cache_clear()
+        assert rows_in(captions_of(path)) == expected
+        assert index.read_bytes() != damaged
+
+
+def test_a_folder_that_cannot_be_written_to(photos, capsys):
+    (photos.parent / "kept").write_text("a file")
+    path = shard(photos.parent / "a.tar", samples(COLOURS))
+    assert len(rows_in(captions_of(path))) == 12
+    assert capsys.readouterr().err.count("cannot keep the index") == 1
+    rows = pa.table({"image": [png("0.png")], "text": ["a"]})
+    pq.write_table(rows, photos.parent / "rows.parquet")
+    with pytest.raises(InputError, match=r"cannot write the images of .*rows\.parquet to data\.directory"):
+        captions_of(photos.parent / "rows.parquet")
+
+
+def test_flickr8k_with_its_lists_of_splits(photos):
+    tokens = "".join(f"{name}#{n}\tA “{name}” , number {n} .\n" for name in COLOURS for n in range(2))
+    place = photos.parent
+    (place / "Flickr8k.token.txt").write_text(tokens, encoding="utf-8")
+    names = list(COLOURS)
+    lists = {"train": names[:8], "validation": names[8:10], "test": names[10:]}
+    for split, listed in lists.items():
+        (place / f"Flickr_8k.{split}Images.txt").write_text("\n".join(listed), encoding="utf-8")
+    files = {split: (place / "Flickr8k.token.txt", place / f"Flickr_8k.{split}Images.txt") for split in lists}
+    data = TableCaptions(images=photos, directory=place / "kept", **files)
+    for split, listed in lists.items():
+        rows = rows_in(read_split(data, split))
+        assert rows == [(photos / name, f"A “{name}” , number {n} .") for name in listed for n in range(2)]
+    (place / "Flickr_8k.testImages.txt").write_text("gone.jpg\n11.png\n", encoding="utf-8")
+    (bad_row,) = read_split(data, "test").bad_rows
+    assert bad_row.place == 1 and "gone.jpg" in bad_row.reason
+    with pytest.raises(InputError, match="only lists images"):
+        read_split(data.model_copy(update={"test": files["test"][1:]}), "test")
+
+
+def test_captions_txt_and_bars_as_kaggle_has_them(photos):
+    for name, text in (
+        ("captions.txt", "image,caption\n0.png,a cat , red\n".replace("a cat , red", '"a cat , red"')),
+        ("results.csv", "image_name| comment_number| comment\n0.png| 0| a cat , red\n"),
+    ):
+        (photos.parent / name).write_text(text, encoding="utf-8")
+        columns = ("image=image_name", "caption=comment") if name == "results.csv" else ()
+        assert rows_in(captions_of(photos.parent / name, images=photos, columns=columns)) == [
+            (photos / "0.png", "a cat , red")
+        ]
+
+
+def test_columns_by_the_names_that_files_give_them(photos):
+    (photos.parent / "a.csv").write_text("path of image,q,a\n0.png,what?,cat\n", encoding="utf-8")
+    columns = ("image=path of image", "question=q", "answer=a")
+    data = TableQuestions(images=photos, train=(photos.parent / "a.csv",), columns=columns)
+    (example,) = read_split(data.model_copy(update={"validation": data.train, "test": data.train}), "train").examples
+    assert (example.image_id, example.texts[0].text, example.texts[0].answers) == ("0.png", "what?", ("cat",))
+    (photos.parent / "b.csv").write_text("image,question,a\n0.png,what?,cat\n", encoding="utf-8")
+    other = data.model_copy(update={"train": (photos.parent / "b.csv",)})
+    with pytest.raises(InputError, match=r"b\.csv has no column 'path of image'; it has 'image', 'question', 'a'"):
+        read_split(other, "train")
+    with pytest.raises(InputError, match=r"no column 'answers' or 'answer' or 'label'.*--data.columns answers=NAME"):
+        read_split(other.model_copy(update={"columns": ()}), "train")
+    for wrong in ("image", "=x", "imag=x", "image="):
+        with pytest.raises(ValueError, match="choose one of: image, question"):
+            TableQuestions(train=(photos,), columns=(wrong,))
+
+
+def test_a_file_of_another_kind_is_named(photos):
+    shapes = {
+        "coco_captions": {"info": {}, "images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a"}]},
+        "karpathy": {"images": [{"sentences": [], "split": "train"}], "dataset": "coco"},
+        "vqa_v2": {"info": {}, "questions": [{"question_id": 1, "image_id": 2, "question": "a"}]},
+    }
+    for kind, content in shapes.items():
+        for indent in (None, 1):
+            path = photos.parent / f"{kind}.json"
+            path.write_text(json.dumps(content, indent=indent), encoding="utf-8")
+            with pytest.raises(InputError, match=rf"{kind}.json is a file of {kind}.* --data.kind {kind} "):
+                captions_of(path)
