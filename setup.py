@@ -22,7 +22,7 @@ setup(
     packages=[*find_packages(include=["vlm_jax", "vlm_jax.*"]), *FOLDERS],
     package_dir=FOLDERS,
     entry_points={"console_scripts": ["vlm-jax = vlm_jax.__main__:console"]},
-    package_data={"vlm_jax": ["py.typed"], "vlm_jax.ablation": ["page.css"]},
+    package_data={"vlm_jax": ["py.typed", "quickstart/*"], "vlm_jax.ablation": ["page.css"]},
     install_requires=[
         "array-record>=0.8,<0.9",
         "filelock>=3.15,<5",
@@ -49,6 +49,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
+        "pandas": ["pandas>=2.2,<4"],
         "test": [
             "beartype>=0.23,<0.24",
             "hypothesis>=6",

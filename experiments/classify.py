@@ -15,7 +15,7 @@ from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import POSITIONAL, Group
 from vlm_jax.text_lines import split_lines
 
-TOP, BATCH = 5, 16
+TOP = 5
 
 
 class Classify(Group):
@@ -41,44 +41,33 @@ def main(argv: list[str]) -> int:
         raise InputError("--image is empty; give at least one image file")
     names = _names(options.classes) if options.classes else None
 
-    import jax
-    import numpy as np
-
     from vlm_jax.config.encoders import PublishedCNN
-    from vlm_jax.data.images import decode_image, normalise, resize_image
-    from vlm_jax.data.input_images import input_images
     from vlm_jax.data.settings import MAX_PIXELS
     from vlm_jax.figures import Card, plot_contact_sheet
+    from vlm_jax.inference.images import named_images, thumbnails
+    from vlm_jax.inference.ported import ClassifierModel
     from vlm_jax.weights.import_folder import read
 
     converted = read(options.source)
     architecture = converted.architecture
     if not isinstance(architecture.model, PublishedCNN) or not architecture.classes:
         raise InputError(f"{options.source} is no CNN with a classifier; {command_name('port')} list names some")
-    names = names if names is not None else converted.labels or None
     if names is not None and len(names) != architecture.classes:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")
-    settings, module = architecture.input, converted.module
-    run = jax.jit(lambda params, x: jax.lax.top_k(jax.nn.softmax(module.apply({"params": params}, x)[1]), TOP))
-    inputs, items = list(input_images(options.image, max_pixels=MAX_PIXELS)), []
-    for begin in range(0, len(inputs), BATCH):
-        paths = [name for name, _ in inputs[begin : begin + BATCH]]
-        images = [
-            decode_image(image, name=name, max_pixels=MAX_PIXELS) for name, image in inputs[begin : begin + BATCH]
-        ]
-        batch = np.zeros((BATCH, *settings.size, 3), np.float32)
-        for row, image in enumerate(images):
-            batch[row] = normalise(resize_image(image, settings), settings)
-        for path, image, probabilities, classes in zip(
-            paths, images, *jax.device_get(run(converted.params, batch)), strict=False
-        ):
-            labels = [names[c] if names else f"class {c}" for c in classes]
-            guesses = [f"{label} {p:.0%}" for label, p in zip(labels, probabilities, strict=True)]
-            print(f"{path}: {', '.join(guesses)}")
-            items.append(Card(image, ", ".join(guesses[1:]), labels[0], float(probabilities[0]), (), None))
+    model = ClassifierModel(converted, tuple(names or ()))
+    paths, images = named_images(options.image, max_pixels=MAX_PIXELS)
+    results = model.classify(images, min(TOP, architecture.classes))
+    guesses = [[f"{label} {probability:.0%}" for label, probability in result.top] for result in results]
+    for path, row in zip(paths, guesses, strict=True):
+        print(f"{path}: {', '.join(row)}")
     if options.output:
+        small = thumbnails(images, model.processor, options.output)
+        cards = [
+            Card(image, ", ".join(row[1:]), result.label, result.probability, (), None)
+            for image, row, result in zip(small, guesses, results, strict=True)
+        ]
         title = f"{architecture.model.name}, converted from {Path(options.source).name}: likeliest class and runners-up"
-        plot_contact_sheet(items, options.output, title=title)
+        plot_contact_sheet(cards, options.output, title=title)
     return 0
 
 

@@ -6,6 +6,7 @@ An image generation run takes prompts: `--prompt "a small red circle left of a b
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from vlm_jax.command_line import run_command
@@ -34,25 +35,23 @@ def main(argv: list[str]) -> int:
         config = with_changes(config, {"seed": seed})
 
     from vlm_jax.compilation_cache import keep_programs
-    from vlm_jax.tasks.user_input import AT_ONCE
-    from vlm_jax.training.setup import load_trained, make_encoder
+    from vlm_jax.inference.runs import load_run
 
     if config.compute.compilation_cache:
         keep_programs(config.data.directory)
-    at_once = max(AT_ONCE, config.training.evaluation_batch_images)
-    config = with_changes(config, {"training.evaluation_batch_images": at_once})
-    encode, scoring = make_encoder(config, folder), scoring_of(options)
-    task, params, _ = load_trained(config, folder, encode, which=options.checkpoint, scoring=scoring)
-    answers = task.show(params, options)
+    model = load_run(folder, checkpoint=options.checkpoint, config=config, scoring=scoring_of(options))
+    shown = model.show(options)
+    for note in dict.fromkeys(note for line in shown.lines for note in line["notes"]):
+        print(f"note: {note}", file=sys.stderr)
     if options.output is not None:
         from vlm_jax.figures import plot_contact_sheet
 
-        plot_contact_sheet(answers.cards, options.output, title=config.name)
+        plot_contact_sheet(shown.cards, options.output, title=config.name)
     if options.json_:
-        for line in answers.lines:
+        for line in shown.lines:
             print(json.dumps(line, ensure_ascii=False))
     else:
-        print(answers.text)
+        print(shown.text)
     return 0
 
 

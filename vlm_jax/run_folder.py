@@ -24,6 +24,7 @@ CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "weights.json"
 TRAINED_AS = "trained_as.json"
 DATA, HISTORY = "data.json", "history.json"
 TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER = "tokenizer.json", "answers.json", "image_tokenizer.safetensors"
+MODEL = "model.safetensors"  # of a model directory, which has no checkpoints
 PREDICTIONS, CONTACT_SHEET, METRICS = "predictions.jsonl", "predictions.png", "metrics.jsonl"
 # Without these the numbers of a checkpoint mean something else, and they never change.
 VOCABULARIES = (TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER)

@@ -108,7 +108,7 @@ def test_classify_preprocesses_by_the_recipe(tmp_path, capsys, monkeypatch):
     from PIL import Image
 
     from experiments import classify
-    from vlm_jax.data import images
+    from vlm_jax.inference import images
 
     folder = fixtures.publish(BY_NAME["mobilenet_v2"].fixtures[0], tmp_path / "published")
     labels = {str(index): f"kind {index}" for index in range(fixtures.CLASSES)}

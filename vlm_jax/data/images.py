@@ -66,9 +66,20 @@ def decode_image(
 
 def _decode(data: bytes, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        _check_size(image.size, name, max_pixels)
+        check_size(image.size, name, max_pixels)
         image.load()
         return np.asarray(_rgb(_turn_upright(image)))
+
+
+def opened_image(image: Image.Image, *, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels of an image that Pillow has opened, as `decode_image` gives them."""
+    _silence_pillow()
+    check_size(image.size, "the image", max_pixels)
+    try:
+        image.load()
+        return np.asarray(_rgb(_turn_upright(image)))
+    except Exception as error:  # Pillow answers a damaged file with nearly any exception
+        raise InputError(f"the image is damaged: {error or type(error).__name__}") from None
 
 
 def _without_texts(data: bytes) -> bytes:
@@ -131,7 +142,8 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW)
 
 
-def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
+    """Raise `InputError` for an image of too many pixels, or of none; the size is width and height."""
     width, height = size
     if width * height > max_pixels:
         raise InputError(

@@ -8,8 +8,8 @@ of sparse matrices.
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import sparse
 
 from vlm_jax.errors import InputError
 
@@ -61,7 +61,7 @@ class CiderPairs:
 
     def _matrices(
         self, hypotheses: Int[np.ndarray, " H"], references: Int[np.ndarray, " R"]
-    ) -> tuple[sparse.csr_array, sparse.csr_array]:
+    ) -> "tuple[scipy.sparse.csr_array, scipy.sparse.csr_array]":
         columns = _distinct(self._column[self._entries(hypotheses)])
         return (
             self._matrix(hypotheses, self._as_hypothesis, columns),
@@ -76,7 +76,7 @@ class CiderPairs:
 
     def _matrix(
         self, places: Int[np.ndarray, " P"], values: Float[np.ndarray, " A"], columns: Int[np.ndarray, " C"]
-    ) -> sparse.csr_array:
+    ) -> "scipy.sparse.csr_array":
         """Some captions as rows, of these columns alone: memory is that of what can match."""
         entries = self._entries(places)
         column = np.searchsorted(columns, self._column[entries])
@@ -84,7 +84,7 @@ class CiderPairs:
         ends = np.append(0, np.cumsum(self._starts[places + 1] - self._starts[places]))
         starts = np.append(0, np.cumsum(known))[ends]
         shape = len(places), len(columns)
-        return sparse.csr_array((values[entries[known]], column[known], starts), shape=shape)
+        return scipy.sparse.csr_array((values[entries[known]], column[known], starts), shape=shape)
 
 
 def _ngrams(

@@ -4,8 +4,8 @@ Images are uint8 [N, H, W, C]: N images of C channels with levels 0 to 255.
 """
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Shaped
-from scipy import ndimage
 
 from vlm_jax.errors import InputError
 
@@ -124,7 +124,7 @@ def _ssim_map(image: Shaped[np.ndarray, "h w c"], reference: Shaped[np.ndarray, 
 
 def _weighted(values: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "y x c"]:
     """The weighted mean over every window inside an image."""
-    means = ndimage.gaussian_filter(values, _SIGMA, axes=(0, 1), radius=_RADIUS)
+    means = scipy.ndimage.gaussian_filter(values, _SIGMA, axes=(0, 1), radius=_RADIUS)
     return means[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS]
 
 

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 # The official list holds -LRB-, -RRB-, -LCB- and -RCB- too, which text in lower case never meets: "(" stays as "-lrb-".
 _DROPPED = frozenset(("''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", ""))
@@ -79,9 +79,18 @@ class _Rule:
     reach: re.Pattern[str] | None
 
 
+@cache
+def _rules() -> tuple[_Rule, ...]:
+    """The table, compiled when it is first needed: that takes as long as a third of an import of JAX."""
+    return tuple(
+        _Rule(re.compile(first), re.compile(pattern), write, re.compile(reach) if reach else None)
+        for first, pattern, write, reach in _TABLE
+    )
+
+
 @lru_cache(maxsize=2**13)
 def _rules_at(char: str) -> tuple[_Rule, ...]:
-    return tuple(rule for rule in _RULES if rule.first.match(char))
+    return tuple(rule for rule in _rules() if rule.first.match(char))
 
 
 def _ranges(belongs: Callable[[str], bool]) -> str:
@@ -293,8 +302,4 @@ _TABLE: tuple[tuple[str, str, Callable[[str], str] | None, str | None], ...] = (
     ("[<>]", r"(<<|>>)", None, None),
     (_SYMBOLS, rf"({_SYMBOLS})", None, None),
     ("&", r"(&nbsp;)", _constant("-"), None),
-)
-_RULES = tuple(
-    _Rule(re.compile(first), re.compile(pattern), write, re.compile(reach) if reach else None)
-    for first, pattern, write, reach in _TABLE
 )

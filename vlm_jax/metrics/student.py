@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import special
 
 from vlm_jax.errors import InputError
 
@@ -28,9 +28,9 @@ def checked_values(values: Values, what: str) -> Float[np.ndarray, " n"]:
 
 def student_margin(error: float, df: float) -> float:
     """Half the width of a t interval, for a standard error with `df` degrees of freedom."""
-    return float(special.stdtrit(df, (1 + LEVEL) / 2)) * error
+    return float(scipy.special.stdtrit(df, (1 + LEVEL) / 2)) * error
 
 
 def student_p(ratio: float, df: float) -> float:
     """Two-sided p value of a t statistic."""
-    return 2 * float(special.stdtr(df, -abs(ratio)))
+    return 2 * float(scipy.special.stdtr(df, -abs(ratio)))

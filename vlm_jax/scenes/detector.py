@@ -12,8 +12,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Shaped, UInt8
-from scipy import ndimage
 
 from vlm_jax.errors import InputError
 from vlm_jax.scenes.rendering import coverage
@@ -102,11 +102,11 @@ class _Spot(NamedTuple):
 
 def _spots(image: UInt8[np.ndarray, "s s 3"], darkness: Float[np.ndarray, "s s"]) -> Iterator[_Spot]:
     """What stands out clearly, is connected and no speck, each in a frame that leaves room for its rim."""
-    labels, _ = ndimage.label(darkness > INSIDE)
+    labels, _ = scipy.ndimage.label(darkness > INSIDE)
     areas = np.bincount(labels.ravel())
     least = SPECK * min(map(_area, SHAPES)) * pixels(min(SIZES.values()), len(image)) ** 2
     rim = pixels(RIM, len(image))
-    for number, (down, across) in enumerate(ndimage.find_objects(labels), start=1):
+    for number, (down, across) in enumerate(scipy.ndimage.find_objects(labels), start=1):
         if areas[number] >= least:
             y, x = max(0, down.start - rim), max(0, across.start - rim)
             frame = slice(y, down.stop + rim), slice(x, across.stop + rim)
@@ -120,7 +120,7 @@ def _detect_object(spot: _Spot, background: Float[np.ndarray, " 3"], size: int) 
     color = min(COLOURS, key=lambda name: float(np.linalg.norm(COLOURS[name] - ink)))
     contrast = COLOURS[color] - background
     share = (spot.image - background) @ contrast / (contrast @ contrast)
-    near = ndimage.binary_dilation(spot.inside, iterations=pixels(RIM, size))
+    near = scipy.ndimage.binary_dilation(spot.inside, iterations=pixels(RIM, size))
     covered = np.where(near, share.clip(0, 1), 0).astype(np.float32)
     best = min(_fits(covered, size), key=lambda fit: fit.error, default=None)
     if best is None or _overlap(best, float(covered.sum())) < LEAST_OVERLAP:
@@ -194,7 +194,7 @@ def _stamps(shape: str, reach: int, size: int) -> _Stamps:
     places = tuple((x + across, y + down) for down, across in itertools.product((-1, 0, 1), repeat=2))
     moved = (dataclasses.replace(obj, x=middle + across, y=middle + down) for across, down in places)
     sharp = [coverage(shifted, side)[frame, frame] for shifted in moved]
-    soft = [ndimage.gaussian_filter(covered_area, SOFT * size / BASE) for covered_area in sharp]
+    soft = [scipy.ndimage.gaussian_filter(covered_area, SOFT * size / BASE) for covered_area in sharp]
     covered = np.array([*sharp, *soft], np.float32).reshape(18, -1)
     return _Stamps(half, places * 2, covered, (covered**2).sum(1))
 
@@ -208,5 +208,5 @@ def _area(shape: str) -> float:
 
 def _middle(covered: Float[np.ndarray, "h w"]) -> tuple[float, float]:
     """The centre of mass, x and y in pixels from the upper left corner."""
-    y, x = ndimage.center_of_mass(covered)
+    y, x = scipy.ndimage.center_of_mass(covered)
     return float(x) + 0.5, float(y) + 0.5

@@ -7,7 +7,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from vlm_jax.scenes.language import ATTRIBUTES, Mention
 from vlm_jax.scenes.parsing import Relation, Statements, parse_caption
@@ -68,7 +68,7 @@ def _matched(mentions: list[Mention], objects: tuple[SceneObject, ...]) -> int:
     """How many mentions can have a fitting object of their own at once."""
     shape = len(mentions), len(objects)
     fits = np.array([mention.fits(obj) for mention in mentions for obj in objects], bool).reshape(shape)
-    return int(fits[linear_sum_assignment(fits, maximize=True)].sum())
+    return int(fits[scipy.optimize.linear_sum_assignment(fits, maximize=True)].sum())
 
 
 def _possible(relation: Relation, statements: Statements, scene: Scene) -> bool:

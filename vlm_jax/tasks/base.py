@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from vlm_jax.config.run import Config
-from vlm_jax.config.use import ImageScoring, Predict
+from vlm_jax.config.use import ImageScoring
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.figures import Card
 from vlm_jax.models.inspection import ModuleRow
@@ -80,16 +80,6 @@ class Inspection(NamedTuple):
     before: list[str]
     rows: list[ModuleRow]
     after: list[str]
-
-
-class Answers(NamedTuple):
-    """What `experiments.predict` prints and shows."""
-
-    lines: list[dict[str, Json]]
-    """One JSON object for each prediction."""
-    text: str
-    cards: list[Card]
-    """Empty without an output file."""
 
 
 LoadTask = Callable[[RunFolder], tuple["Task", Parameters, int]]
@@ -221,7 +211,3 @@ class Task(ABC, Generic[Predicted]):
     def files(self, predictions: Sequence[Predicted]) -> dict[str, Json]:
         """Further files of a scored split, by name, as JSON."""
         return {}
-
-    def show(self, params: Parameters, options: Predict) -> Answers:
-        """The predictions of what a user gives on the command line, where `config.predict_options` has options."""
-        raise NotImplementedError

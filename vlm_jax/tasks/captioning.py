@@ -1,8 +1,7 @@
 """Captioning: after each word the next one, from the image and the words before."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config.captioning import Captioning as Config
 from vlm_jax.config.captioning import DecodingMethod, Sample
-from vlm_jax.config.use import Caption as Options
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.input_images import input_images
 from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
@@ -22,7 +19,7 @@ from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
-from vlm_jax.tasks.base import Answers, Item, Sums
+from vlm_jax.tasks.base import Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
 from vlm_jax.tasks.caption import Caption, Hypothesis, rule_scores
 from vlm_jax.tasks.caption_baselines import NEIGHBOURS, constant_captions, nearest_captions
@@ -30,7 +27,6 @@ from vlm_jax.tasks.examples import place_keys, shuffled_images, spread, without_
 from vlm_jax.tasks.nearest_image import MOST, nearest_few
 from vlm_jax.tasks.reach import caption_reach
 from vlm_jax.tasks.text_task import TextTask, init_params
-from vlm_jax.tasks.user_input import AT_ONCE, cards
 from vlm_jax.types import Batch, Example, Json, Parameters, Text
 
 SAME = 0.99  # share of images with the same caption from which on the model ignores the image
@@ -169,18 +165,31 @@ class Captioning(TextTask):
 
         With `choices` it is one of those texts.
         """
-        size = batch_images or self.config.training.evaluation_batch_images
-        decode = self.decoder(decoding or self.config.decoding, choices)
+        images = self._images(examples, batch_images or self.config.training.evaluation_batch_images)
+        options = {"see_image": see_image, "decoding": decoding, "choices": choices}
+        captions = self.generate(params, images, **options)[: len(examples)]  # the last batch is filled up
+        return [self._caption(example, row) for example, row in zip(examples, captions, strict=True)]
+
+    def generate(
+        self,
+        params: Parameters,
+        images: Iterable[Float[Array, "I h w 3"]],
+        *,
+        see_image: bool = True,
+        decoding: DecodingMethod | None = None,
+        choices: tuple[str, ...] = (),
+    ) -> list[tuple[Hypothesis, ...]]:
+        """The captions of each image of batches of one size, best first; see `predict`."""
+        decode, waiting, first = self.decoder(decoding or self.config.decoding, choices), [], 0
         is_sampled = isinstance(decode.settings, Sample)
-        visible, waiting = np.full((size, 1), see_image), []
-        for first, image in zip(itertools.count(0, size), self._images(examples, size), strict=False):
-            keys = place_keys(self.config.seed, first, size) if is_sampled else None
-            shown, keys = jax.device_put((visible, keys))
-            waiting.append(decode({"params": params}, image, image_mask=shown, keys=keys))
+        for image in images:
+            keys = place_keys(self.config.seed, first, len(image)) if is_sampled else None
+            image, visible, keys = jax.device_put((image, np.full((len(image), 1), see_image), keys))
+            waiting.append(decode({"params": params}, image, image_mask=visible, keys=keys))
+            first += len(image)
         rows = [row for decoded in jax.device_get(waiting) for row in zip(*decoded, strict=True)]
-        rows = rows[: len(examples)]  # the last batch is filled up
         spelled = dict(zip(map(tuple, self.encode.tokenizer.tokens(choices)), choices, strict=True))
-        return [self._caption(example, row, spelled) for example, row in zip(examples, rows, strict=True)]
+        return [self._hypotheses(row, spelled) for row in rows]
 
     def _images(self, examples: Sequence[Example], size: int) -> Iterator[Float[Array, "I h w 3"]]:
         """The images on the devices, `size` at a time; the last batch is filled up."""
@@ -189,7 +198,7 @@ class Captioning(TextTask):
         for loaded in EvaluationBatches(images, encode, batch_images=size, threads=threads):
             yield jax.device_put(loaded.batch.image)
 
-    def _caption(self, example: Example, row: Sequence[np.ndarray], spelled: dict[tuple[int, ...], str]) -> Caption:
+    def _hypotheses(self, row: Sequence[np.ndarray], spelled: dict[tuple[int, ...], str]) -> tuple[Hypothesis, ...]:
         """`spelled` are choices by their tokens: what is chosen returns as it was given."""
         hypotheses = []
         for ids, length, tokens, log_probability, score in zip(*row, strict=True):
@@ -200,10 +209,14 @@ class Captioning(TextTask):
             hypotheses.append(
                 Hypothesis(text, float(log_probability), float(score), tuple(map(float, tokens[:length])))
             )
+        return tuple(hypotheses)
+
+    def _caption(self, example: Example, hypotheses: tuple[Hypothesis, ...]) -> Caption:
+        """The captions of an example, the best one compared with its scene."""
         scene = None if example.scene is None else from_json(example.scene)
         check = None if scene is None else check_caption(hypotheses[0].text, scene)
         references = tuple(text.text for text in example.texts)
-        return Caption(example.image_id, tuple(hypotheses), references, check)
+        return Caption(example.image_id, hypotheses, references, check)
 
     def score(self, captions: Sequence[Caption]) -> dict[str, float]:
         """The official scores and, where the scene is known, how much of a caption is true of it."""
@@ -294,23 +307,6 @@ class Captioning(TextTask):
         """`caption` with a text that the model did not say."""
         check = None if example.scene is None else check_caption(text, from_json(example.scene))
         return caption._replace(hypotheses=(Hypothesis(text, 0.0, 0.0, ()),), check=check)
-
-    def show(self, params: Parameters, options: Options) -> Answers:
-        """The captions of every image."""
-        if options.seed is not None and self.config.decoding.kind != "sample":
-            raise InputError("--seed is for sampled captions; give --decoding.kind sample, or leave it out")
-        limit = self.config.data.max_pixels
-        examples = [Example(name, image) for name, image in input_images(options.image, max_pixels=limit)]
-        # A power of two, so that few batch sizes are ever compiled.
-        size = min(AT_ONCE, 1 << (len(examples) - 1).bit_length())
-        captions = self.predict(params, examples, choices=options.choices or (), batch_images=size)
-        lines, text = [], []
-        for caption in captions:
-            hypotheses = [hypothesis.as_dict() for hypothesis in caption.hypotheses]
-            lines.append({"image": caption.image_id, "captions": hypotheses, "notes": []})
-            text.append(caption.image_id)
-            text += [f"  {hypothesis.log_probability:8.2f}  {hypothesis.text}" for hypothesis in caption.hypotheses]
-        return Answers(lines, "\n".join(text), cards(captions, examples, options.output, max_pixels=limit))
 
 
 TASK = Captioning

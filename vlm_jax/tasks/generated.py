@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ from vlm_jax.metrics.images import PLAIN, difference_per_pair
 from vlm_jax.scenes.detector import detect_scene
 from vlm_jax.scenes.image_check import ImageCheck, check_image
 from vlm_jax.scenes.scene import from_json
-from vlm_jax.tasks.base import Answers
 from vlm_jax.types import Example, Json
 
 SAME = 0.5  # levels; nobody sees less
@@ -65,19 +63,6 @@ def check_generated(example: Example, images: UInt8[np.ndarray, "S h w 3"]) -> t
         return ()
     scene = from_json(example.scene)
     return tuple(check_image(detect_scene(image), scene) for image in images)
-
-
-def answers_of(
-    prompts: Sequence[str], images: UInt8[np.ndarray, "P S h w 3"], notes: dict[str, list[str]], contact_sheet: Path
-) -> Answers:
-    """What `experiments.predict` prints of the images of prompts, which it writes to one contact sheet."""
-    rows = [(prompt, image) for prompt, row in zip(prompts, images, strict=True) for image in row]
-    lines = [
-        {"contact_sheet": str(contact_sheet), "place": place, "prompt": prompt, "notes": notes[prompt]}
-        for place, (prompt, _) in enumerate(rows, 1)
-    ]
-    cards = [Card(image, "", prompt, None, (), None) for prompt, image in rows]
-    return Answers(lines, f"{len(rows)} images in {contact_sheet}", cards)
 
 
 def score_generated(generated: Sequence[GeneratedImages]) -> dict[str, float]:

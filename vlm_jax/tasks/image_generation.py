@@ -11,17 +11,17 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from vlm_jax.config.image_generation import Autoregressive, Masked
 from vlm_jax.config.image_generation import ImageGeneration as Config
-from vlm_jax.config.use import Candidates, Generate, ImageScoring
+from vlm_jax.config.use import Candidates, ImageScoring
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.decoding import ImageTokenDecoder, shift_right, token_log_probabilities
 from vlm_jax.errors import InputError
 from vlm_jax.models.image_token_vectors import start_alike
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.run_folder import IMAGE_TOKENIZER, RunFolder
-from vlm_jax.tasks.base import Answers, Item, LoadTask, Sums
+from vlm_jax.tasks.base import Item, LoadTask, Sums
 from vlm_jax.tasks.baselines import shuffled_difference
 from vlm_jax.tasks.examples import ChangedExamples, derangement, place_keys, spread
-from vlm_jax.tasks.generated import GeneratedImages, answers_of, check_generated, score_generated, warnings_about
+from vlm_jax.tasks.generated import GeneratedImages, check_generated, score_generated, warnings_about
 from vlm_jax.tasks.image_distance import ImageFeatures, distances
 from vlm_jax.tasks.image_token_loss import masked_inputs, token_losses, token_weights
 from vlm_jax.tasks.nearest_image import MOST
@@ -29,7 +29,6 @@ from vlm_jax.tasks.reach import image_token_reach
 from vlm_jax.tasks.reranker import Reranker, load_reranker
 from vlm_jax.tasks.text_task import TextTask
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, differing, save_tokenizer, tokenizer_run
-from vlm_jax.tasks.user_input import AT_ONCE, notes_on
 from vlm_jax.types import Batch, Example, Json, Parameters
 
 Generation = Masked | Autoregressive
@@ -335,14 +334,6 @@ class ImageGeneration(TextTask):
         decoded = list(self.tokenizer.decode(np.stack([row.tokens for row in predictions])))
         rows = {"generated": generated, "decoded": decoded, "real": real, "train": known}
         return distances(self._features, **rows, seed=self.config.seed)
-
-    def show(self, params: Parameters, options: Generate) -> Answers:
-        """The images of every prompt, on one contact sheet."""
-        notes = notes_on(options.prompt, self.encode, own_vocabulary=self.config.model.text.tokenizer is None)
-        many = len(options.prompt) * options.num_images * options.num_candidates
-        size = max(min(AT_ONCE, 1 << (many - 1).bit_length()), 1 if options.reranker else options.num_candidates)
-        images = self.generate_images(params, options.prompt, batch=size)
-        return answers_of(options.prompt, images, notes, options.output)
 
 
 TASK = ImageGeneration

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config.use import Answer
 from vlm_jax.config.vqa import VQA
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.input_images import input_images
 from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import open_split
@@ -22,12 +20,11 @@ from vlm_jax.figures import Card
 from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind
 from vlm_jax.metrics.vqa_accuracy import lenient_vqa_accuracy
 from vlm_jax.models.vlm import VisualLanguageModel
-from vlm_jax.tasks.base import Answers, Item, Sums
+from vlm_jax.tasks.base import Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
 from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.tasks.reach import answer_reach
 from vlm_jax.tasks.text_task import TextTask, init_params
-from vlm_jax.tasks.user_input import AT_ONCE, cards, notes_on
 from vlm_jax.types import Batch, Example, Json, Parameters, Text
 
 TOP = 5  # answers of a prediction that are kept
@@ -153,7 +150,18 @@ class VisualQuestionAnswering(TextTask[Prediction]):
     def _predict_batch(
         self, params: Parameters, batch: Batch, see_image: Bool[Array, "I 1"]
     ) -> tuple[Float[Array, "I K top"], Int[Array, "I K top"]]:
-        inputs = (batch.image, batch.input_ids, batch.text_mask)
+        return self.top_answers(params, batch.image, batch.input_ids, batch.text_mask, see_image)
+
+    def top_answers(
+        self,
+        params: Parameters,
+        image: Float[Array, "I h w 3"],
+        input_ids: Int[Array, "I K T"],
+        text_mask: Bool[Array, "I K T"],
+        see_image: Bool[Array, "I 1"] | None = None,
+    ) -> tuple[Float[Array, "I K top"], Int[Array, "I K top"]]:
+        """The probabilities of the most probable answers, and their classes."""
+        inputs = (image, input_ids, text_mask)
         logits = self.model.bind({"params": params}).task_logits(*inputs, image_mask=see_image)
         known = logits[..., : len(self.encode.answers)]  # a head may have more classes than there are answers
         probabilities, classes = jax.lax.top_k(jax.nn.softmax(known), min(TOP, len(self.encode.answers)))
@@ -235,24 +243,6 @@ class VisualQuestionAnswering(TextTask[Prediction]):
         scores = [[prediction.score for prediction in rows] for rows in (predictions, shuffled)]
         difference = shuffled_difference(self.shuffled, self.metric, predictions, *scores)
         return {f"baseline/{self.shuffled}": self.score(shuffled)["accuracy"], **difference}
-
-    def show(self, params: Parameters, options: Answer) -> Answers:
-        """The most probable answers to every question about every image."""
-        limit = self.config.data.max_pixels
-        questions = tuple(Text(text, text) for text in options.question)
-        examples = [Example(name, image, questions) for name, image in input_images(options.image, max_pixels=limit)]
-        notes = notes_on(options.question, self.encode, own_vocabulary=self.config.model.text.tokenizer is None)
-        rows = len(examples) * -(-len(questions) // self.encode.texts_per_image)
-        predictions = self.predict(params, examples, batch_images=min(AT_ONCE, rows))
-        lines, text = [], []
-        for prediction in predictions:
-            question, top = prediction.question.text, prediction.top
-            answers = [{"answer": answer, "probability": probability} for answer, probability in top]
-            line = {"image": prediction.image_id, "question": question, "answers": answers}
-            lines.append(line | {"notes": notes[question]})
-            text.append(f"{prediction.image_id}: {question}")
-            text += [f"  {probability:6.1%}  {answer}" for answer, probability in top]
-        return Answers(lines, "\n".join(text), cards(predictions, examples, options.output, max_pixels=limit))
 
 
 TASK = VisualQuestionAnswering

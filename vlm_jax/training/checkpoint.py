@@ -18,10 +18,9 @@ from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
 from vlm_jax.config.run import Config
-from vlm_jax.errors import InputError, one_of
+from vlm_jax.errors import InputError
 from vlm_jax.files import sha256, unused
 from vlm_jax.integrity import MANIFEST
-from vlm_jax.invocation import command_name
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.training import checkpoint_manifest as manifests
 from vlm_jax.training.step import TrainState
@@ -47,12 +46,11 @@ class Checkpoints:
         """
         self._folder, self._config, self._made_with = folder.absolute(), config, made_with
         if config is None and not folder.is_dir():
-            raise InputError(self._nothing())
+            raise InputError(manifests.no_checkpoint(folder))
         if config is not None:
             self._clear()
         else:
-            for place in filter(manifests.committed, manifests.unsealed(folder)):
-                _logger.warning("checkpoint %s in %s has no %s: it is left out", place.name, folder, MANIFEST)
+            manifests.warn_unsealed(folder)
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -78,7 +76,7 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step with the best validation score; the newest where none was validated."""
-        return next(iter(self._by_score()), None)
+        return next(iter(manifests.by_score(self._folder)), None)
 
     def save(self, state: TrainState, position: dict[str, Json], metrics: dict[str, float] | None) -> None:
         """Write the state at its step, newer than those there; a step that exists already is left as it is.
@@ -118,7 +116,7 @@ class Checkpoints:
         In the shapes and places of `target`; without one as they were saved, for a model that has only a part of them.
         Where that checkpoint is damaged, those of the next best or the newest intact one, with a warning.
         """
-        step = self._first_intact(self._choose(which))
+        step = self._first_intact(manifests.choices(self._folder, which))
         name = "ema" if ema else "params"
         if target is None:
             target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._saved(step, name))
@@ -132,14 +130,6 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         """The steps that are there, in order. Orbax counts any folder named as a number, such as an empty one, too."""
         return manifests.steps(self._folder)
-
-    def _by_score(self) -> list[int]:
-        """The steps, best first; those without a score last, the newest first."""
-        scores = {step: score for step, score in self._scores().items() if not math.isnan(score)}
-        return sorted(scores, key=lambda step: (scores[step], step), reverse=True)
-
-    def _scores(self) -> dict[int, float]:
-        return {step: manifests.score(self._folder / str(step)) for step in self._steps()}
 
     def _clear(self) -> None:
         """Take what is no checkpoint out of the way: Orbax would count it as a step."""
@@ -162,7 +152,7 @@ class Checkpoints:
 
     def _remove_old(self) -> None:
         """Leave the newest ones and the best. Each goes as a whole: a kill leaves no half of it in its place."""
-        scores = self._scores()
+        scores = manifests.scores(self._folder)
         known = [step for step, score in scores.items() if not math.isnan(score)]  # of others nobody knows
         old = set(known) - {*known[-NEWEST:], self.best()}
         for step in old:
@@ -175,25 +165,6 @@ class Checkpoints:
         """Orbax remembers which steps there are."""
         self._manager.close()
         self._manager = self._open()
-
-    def _choose(self, which: str) -> list[int]:
-        """The step that is asked for, and then those to use in its place."""
-        steps = self._steps()
-        if not steps:
-            raise InputError(self._nothing())
-        names = [*map(str, steps), "best", "latest"]
-        if which not in names:
-            raise InputError(f"no checkpoint {which!r} in {self._folder.parent}; {one_of(names)}")
-        newest = steps[::-1]
-        if which == "latest":
-            return newest
-        if which == "best":  # one whose score is damaged may have been it, and is named
-            best = self._by_score()
-            return [*(step for step in newest if step not in best), *best]
-        return sorted(newest, key=lambda step: step != int(which))
-
-    def _nothing(self) -> str:
-        return f"{self._folder.parent} has no checkpoint yet; train it first"
 
     def _abstract(self, step: int, name: str, target: PyTree) -> PyTree:
         """`target` as shapes with places, after comparing it with what was saved."""
@@ -209,25 +180,12 @@ class Checkpoints:
 
     def _first_intact(self, steps: list[int]) -> int:
         """The first of these steps that can be used; those before it are named, and set aside where we write."""
-        faults: dict[int, str] = {}
-        for step in steps:
-            why = manifests.fault(self._folder / str(step), self._made_with)
-            if why is None:
-                for bad, reason in faults.items():
-                    _logger.warning("checkpoint %d in %s is damaged (%s); using %d", bad, self._folder, reason, step)
-                if self._config is not None and faults:  # so that their steps can be written again
-                    for bad in faults:
-                        (self._folder / str(bad)).rename(unused(self._folder.parent / f"damaged-{bad}"))
-                    self._reopen()
-                return step
-            faults[step] = why
-        if not steps:
-            raise InputError(self._nothing())
-        reasons = "; ".join(f"checkpoint {step}: {why}" for step, why in faults.items())
-        raise InputError(
-            f"all {len(steps)} checkpoints in {self._folder} are damaged ({reasons}); put back what was there, take "
-            f"the run as it is with {command_name('accept')} {self._folder.parent} --yes, or give another --workdir"
-        )
+        step, faults = manifests.first_intact(self._folder, steps, self._made_with)
+        if self._config is not None and faults:  # so that their steps can be written again
+            for bad in faults:
+                (self._folder / str(bad)).rename(unused(self._folder.parent / f"damaged-{bad}"))
+            self._reopen()
+        return step
 
 
 def _trees(state: TrainState) -> dict[str, PyTree]:

@@ -3,13 +3,17 @@
 It lies in the checkpoint's own folder, and is copied, moved and removed with it.
 """
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.integrity import MANIFEST, changes_below, entries_below, read_manifest, write_manifest
+from vlm_jax.invocation import command_name
 from vlm_jax.types import Json
+
+_logger = logging.getLogger(__name__)
 
 
 def seal(folder: Path, score: float | None, made_with: Mapping[str, Json] | None) -> None:
@@ -33,6 +37,12 @@ def unsealed(folder: Path) -> list[Path]:
     return sorted(path for path in folders if not (path / MANIFEST).is_file())
 
 
+def warn_unsealed(folder: Path) -> None:
+    """Name the checkpoints that were written and have no manifest, which no reader uses."""
+    for place in filter(committed, unsealed(folder)):
+        _logger.warning("checkpoint %s in %s has no %s: it is left out", place.name, folder, MANIFEST)
+
+
 def committed(folder: Path) -> bool:
     """Whether Orbax wrote the folder of a step to the end."""
     return (folder / "_CHECKPOINT_METADATA").is_file()
@@ -45,6 +55,62 @@ def score(folder: Path) -> float:
     except InputError:
         return math.nan
     return -math.inf if value is None else value
+
+
+def scores(folder: Path) -> dict[int, float]:
+    """The `score` of each step."""
+    return {step: score(folder / str(step)) for step in steps(folder)}
+
+
+def by_score(folder: Path) -> list[int]:
+    """The steps, best first; those without a score last, the newest first."""
+    known = {step: value for step, value in scores(folder).items() if not math.isnan(value)}
+    return sorted(known, key=lambda step: (known[step], step), reverse=True)
+
+
+def choices(folder: Path, which: str) -> list[int]:
+    """The step of `best`, `latest` or a number, and then those to use in its place."""
+    newest = steps(folder)[::-1]
+    if not newest:
+        raise InputError(no_checkpoint(folder))
+    names = [*map(str, newest[::-1]), "best", "latest"]
+    if which not in names:
+        raise InputError(f"no checkpoint {which!r} in {folder.parent}; {one_of(names)}")
+    if which == "latest":
+        return newest
+    if which == "best":  # one whose score is damaged may have been it, and is named
+        best = by_score(folder)
+        return [*(step for step in newest if step not in best), *best]
+    return sorted(newest, key=lambda step: step != int(which))
+
+
+def no_checkpoint(folder: Path) -> str:
+    """What is wrong with a run without a checkpoint."""
+    return f"{folder.parent} has no checkpoint yet; train it first"
+
+
+def first_intact(
+    folder: Path, wanted: Sequence[int], made_with: Mapping[str, Json] | None
+) -> tuple[int, dict[int, str]]:
+    """The first of some steps that can be used, and why those before it cannot; a warning names them.
+
+    Raises `InputError` where none can be used.
+    """
+    faults: dict[int, str] = {}
+    for step in wanted:
+        why = fault(folder / str(step), made_with)
+        if why is None:
+            for bad, reason in faults.items():
+                _logger.warning("checkpoint %d in %s is damaged (%s); using %d", bad, folder, reason, step)
+            return step, faults
+        faults[step] = why
+    if not wanted:
+        raise InputError(no_checkpoint(folder))
+    reasons = "; ".join(f"checkpoint {step}: {why}" for step, why in faults.items())
+    raise InputError(
+        f"all {len(wanted)} checkpoints in {folder} are damaged ({reasons}); put back what was there, take "
+        f"the run as it is with {command_name('accept')} {folder.parent} --yes, or give another --workdir"
+    )
 
 
 def fault(folder: Path, made_with: Mapping[str, Json] | None) -> str | None:

@@ -16,9 +16,9 @@ from vlm_jax.errors import InputError
 from vlm_jax.run_folder import ANSWERS, TEXT_TOKENIZER, RunFolder
 from vlm_jax.tasks import task_class
 from vlm_jax.tasks.base import Task
-from vlm_jax.training.checkpoint import Checkpoints
-from vlm_jax.training.checkpoint_manifest import steps
-from vlm_jax.training.pretrained import check_tokenizer, tokenizer_source
+from vlm_jax.training import checkpoint_manifest as manifests
+from vlm_jax.training.saved_params import read_params
+from vlm_jax.trees import compare_trees
 from vlm_jax.types import Example, Parameters
 
 COUNTED_IMAGES = 1_000  # images whose texts are counted before training
@@ -58,6 +58,8 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
 
 def _save_vocabularies(config: TextConfig, folder: RunFolder, train: Sequence[Example]) -> None:
     """Write the tokenizer and, for questions, the answers of the training set."""
+    from vlm_jax.training.pretrained import check_tokenizer, tokenizer_source  # brings what reads published weights
+
     text, source = config.model.text, tokenizer_source(config)
     if source is None:
         texts = (text.text for example in train for text in example.texts)
@@ -97,15 +99,19 @@ def load_best(folder: RunFolder) -> Trained:
 
 def saved_steps(folder: RunFolder) -> int:
     """The optimizer step of the newest checkpoint, 0 where there is none."""
-    return max(steps(folder.checkpoints), default=0)
+    return max(manifests.steps(folder.checkpoints), default=0)
 
 
 def load_trained(
     config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str, scoring: ImageScoring | None = None
 ) -> Trained:
-    """The model of the `best` or `latest` checkpoint of a run, or of a step."""
+    """The model of the `best` or `latest` checkpoint of a run, or of a step; of the next best where it is damaged."""
     task = make_task(config, encode, folder, scoring)
+    manifests.warn_unsealed(folder.checkpoints)
+    step, _ = manifests.first_intact(
+        folder.checkpoints, manifests.choices(folder.checkpoints, which), folder.made_with()
+    )
+    params = read_params(folder.checkpoints / str(step), ema=config.optimizer.ema is not None)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))
-    with Checkpoints(folder.checkpoints, made_with=folder.made_with()) as checkpoints:
-        params, step = checkpoints.restore_params(shapes, which=which, ema=config.optimizer.ema is not None)
-    return Trained(task, params, step)
+    compare_trees(params, shapes, what=f"parameters of checkpoint {step}")
+    return Trained(task, jax.device_put(params), step)

@@ -1,0 +1,48 @@
+"""A model from wherever it lies: a run, a model directory, an import, published weights."""
+
+import json
+from pathlib import Path
+
+from vlm_jax.config.tasks import TASKS
+from vlm_jax.errors import InputError
+from vlm_jax.inference.model import Model
+from vlm_jax.inference.ported import ported_model
+from vlm_jax.inference.runs import load_run
+from vlm_jax.integrity import MANIFEST
+from vlm_jax.packages import PREFIX
+from vlm_jax.run_folder import CONFIG, RunFolder
+from vlm_jax.weights.import_folder import ABOUT, read
+from vlm_jax.weights.source import locate
+
+
+def from_pretrained(source: str | Path, *, checkpoint: str = "best") -> Model:
+    """The model at a source, ready for use.
+
+    `source` is a run directory, a directory that `save_pretrained` wrote, the directory of an import, published weights
+    (a directory or a .safetensors file), `package:NAME/folder`, or a hub id such as `owner/name@revision`. `checkpoint`
+    of a run is `best` by the validation score, `latest`, or an optimizer step. Raises `InputError` where there is no
+    model, and where a file is damaged.
+    """
+    path, _ = locate(str(source))
+    if _is_run(path):
+        model = load_run(RunFolder(path), checkpoint=checkpoint)
+    else:
+        if checkpoint != "best":
+            raise InputError(f"checkpoint is {checkpoint!r}, and {source} is no run; leave it out")
+        is_import = (path / ABOUT).is_file()  # also inside a package, where `read` looks for published weights
+        model = ported_model(read(str(path) if is_import or str(source).startswith(PREFIX) else str(source)))
+    model.source = str(source)
+    return model
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a directory is that of a run, or a model directory, damaged or not."""
+    if (path / ABOUT).is_file():
+        return False
+    if (path / MANIFEST).is_file() or (path / "checkpoints").is_dir():
+        return True
+    try:
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and config.get("task") in TASKS
