@@ -86,6 +86,14 @@ def test_commands_run(which, data_directory, tmp_path, monkeypatch):
     assert (tmp_path / "quickstart" / "result.json").exists()
 
 
+def test_the_lines_of_python_run(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(lines, {})
+    text, probability = capsys.readouterr().out.splitlines()[0].split()
+    assert text == "blue" and float(probability) > 0.9  # the colour of docs/triangle.png
+
+
 def test_the_test_command_is_the_one_that_ci_calls():
     tests = [command for command in commands() if command.startswith("pytest ")]
     assert len(tests) == 1
