@@ -295,6 +295,20 @@ def test_your_own_files_train_and_are_scored(own):
     assert all(json.loads(line)["image_id"].endswith(".jpg") for line in predictions)
 
 
+def test_test_questions_without_answers_are_answered_for_an_evaluation_server(own, capsys):
+    folder, lines = own
+    rows = [f"{number}.jpg,{question},{900 + number}" for number, question in enumerate(("is it red?", "what is it?"))]
+    (folder / "test.csv").write_text("image,question,question_id\n" + "\n".join(rows), encoding="utf-8")
+    assert train_own(folder, lines, "--data.test", str(folder / "test.csv")) == 0
+    result = json.loads((folder / "run" / "result.json").read_text(encoding="utf-8"))
+    assert result["metrics"] == {} and any("no answers" in warning for warning in result["warnings"])
+    assert capsys.readouterr().out.count("no answers") == 1
+    written = json.loads((folder / "run" / "vqa_results.json").read_text(encoding="utf-8"))
+    assert [set(row) for row in written] == [{"question_id", "answer"}] * 2
+    assert [row["question_id"] for row in written] == [900, 901]
+    assert {row["answer"] for row in written} <= {"yes", "no", "red", "blue"}
+
+
 def test_bad_rows_stop_a_training_before_it_starts_or_are_left_out(own, capfd):
     folder, lines = own
     (folder / "images" / "39.jpg").write_text("no image", encoding="utf-8")

@@ -1,10 +1,13 @@
 """Images named on a command line: files as they are, folders by what their files are called."""
 
 import os
+import sys
+import types
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from vlm_jax.data.images import decode_image
 from vlm_jax.data.input_images import input_images
 from vlm_jax.errors import InputError
 
@@ -40,6 +43,48 @@ def test_what_cannot_be_decoded_of_a_folder_is_named_and_the_others_live(tmp_pat
     (tmp_path / "good.png").unlink()
     with pytest.raises(InputError, match=r"none of the 2 images in .* can be decoded"):
         list(input_images([tmp_path], max_pixels=16))
+
+
+def test_folders_in_a_folder_are_looked_into(tmp_path):
+    names = [tmp_path / name for name in ("b.png", "a/deep/2.png", "a/1.png", "c/.hidden.png", ".hidden/3.png")]
+    for name in names:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(name)
+    images = list(input_images([tmp_path], max_pixels=16))
+    assert images == [(str(name), name) for name in (names[0], names[2], names[1])]
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
+
+
+def test_heic_names_the_package_that_reads_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.HEIC").write_bytes(HEIC)
+    assert len(list(input_images([tmp_path], max_pixels=16))) == 1
+    (message,) = capsys.readouterr().err.splitlines()
+    assert "b.HEIC" in message and "pip install pillow-heif" in message
+
+
+def test_heic_is_read_where_the_package_is_installed(tmp_path, monkeypatch):
+    """A stand-in for the package, which registers its format with Pillow."""
+
+    class Heif(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._size, self._mode, self.tile = (2, 3), "RGB", []
+
+        def load(self):
+            self.im = Image.new("RGB", (2, 3), "red").im
+
+    opener = types.SimpleNamespace(register_heif_opener=lambda: Image.register_open("HEIF", Heif, lambda head: True))
+    monkeypatch.setitem(sys.modules, "pillow_heif", opener)
+    try:
+        pixels = decode_image(HEIC, max_pixels=16)
+    finally:
+        Image.OPEN.pop("HEIF", None)
+    assert pixels.shape == (3, 2, 3) and (pixels == (255, 0, 0)).all()
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):

@@ -16,6 +16,8 @@ from vlm_jax.types import StoredImage
 # Only raster formats that Pillow decodes by itself: its EPS reader, for one, starts another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
+_HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cmsx]|mif1|msf1)", re.DOTALL)  # brands of ISO/IEC 23008-12
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 _ORIENTATION = 0x0112  # the EXIF tag, values from EXIF 2.32, section 4.6.4
@@ -65,10 +67,21 @@ def decode_image(
 
 
 def _decode(data: bytes, name: str, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    formats = (*_FORMATS, "HEIF") if _HEIC.match(data) and _reads_heic(name) else _FORMATS
+    with Image.open(io.BytesIO(data), formats=formats) as image:
         check_size(image.size, name, max_pixels)
         image.load()
         return np.asarray(_rgb(_turn_upright(image)))
+
+
+def _reads_heic(name: str) -> bool:
+    """Let Pillow read HEIC images, as phones write them; `InputError` where the package that can is not installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        raise InputError(f"{name} is a HEIC image; pip install pillow-heif to read it, or save it as JPEG") from None
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def opened_image(image: Image.Image, *, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vlm_jax.data.images import decode_image, read_image_file
+from vlm_jax.data.user_files.class_folders import images_below
+from vlm_jax.data.user_files.image_folder import IMAGE_ENDINGS
 from vlm_jax.errors import InputError
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 
 
 def input_images(paths: Sequence[Path], *, max_pixels: int) -> Iterator[tuple[str, bytes | Path]]:
-    """Every image with its name; of a folder, those of its files that are named as images are, by their paths.
+    """Every image with its name; of a folder, the files at any depth that are named as images are, by their paths.
 
     An image of a folder that cannot be decoded is left out, with a note that says why: the others are worth having.
     `InputError` for a file that cannot be read and for a folder without images.
@@ -23,7 +23,7 @@ def input_images(paths: Sequence[Path], *, max_pixels: int) -> Iterator[tuple[st
         elif names:
             yield from _decodable(path, names, max_pixels)
         else:
-            raise InputError(f"{path} is a folder without an image ({', '.join(ENDINGS)})")
+            raise InputError(f"{path} is a folder without an image ({', '.join(IMAGE_ENDINGS)})")
 
 
 def _decodable(folder: Path, names: Sequence[str], max_pixels: int) -> Iterator[tuple[str, Path]]:
@@ -47,8 +47,7 @@ def _names_in(path: Path) -> list[str] | None:
         folder = path.expanduser()
         if not folder.is_dir():
             return None
-        files = (entry.name for entry in folder.iterdir() if entry.is_file())
-        return sorted(name for name in files if name.lower().endswith(ENDINGS))
+        return list(images_below(folder))
     except OSError as error:
         raise InputError(f"cannot read the folder {path}: {error.strerror}") from None
     except (RuntimeError, ValueError):  # the home of nobody, a NUL: reading it says so

@@ -83,6 +83,10 @@ class UserDataset(DataSet):
     reader: ClassVar[Reader]
     """Reads files of the layout."""
 
+    def reader_of(self, split: str) -> Reader:
+        """Reads the files of a split; those of a test split may lack what only scores need."""
+        return self.reader
+
     @staticmethod
     def files_of(splits: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, ...]]:
         """The files of the splits, of what is given for them."""

@@ -204,6 +204,10 @@ class Task(ABC, Generic[Predicted]):
         """Warnings about the scores."""
         return []
 
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """Whether examples have what predictions are scored by; without it they are only predicted."""
+        return True
+
     def metadata(self) -> dict[str, Json]:
         """Further entries of a result, beside its scores."""
         return {}

@@ -1,6 +1,7 @@
 """Visual question answering: classify [CLS] over the answer vocabulary, soft targets where people disagree."""
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -204,6 +205,22 @@ class VisualQuestionAnswering(TextTask[Prediction]):
             forgiven = [lenient_vqa_accuracy(p.top[0][0], p.question.answers) for p in predictions]
             metrics["accuracy_lenient"] = float(np.mean(forgiven))
         return metrics
+
+    def can_score(self, examples: Sequence[Example]) -> bool:
+        """Whether questions have answers: all of a split have, or none."""
+        return any(question.answers for example in examples for question in example.texts)
+
+    def files(self, predictions: Sequence[Prediction]) -> dict[str, Json]:
+        """Answers to questions without references, in the format of VQA's evaluation server."""
+        if any(prediction.question.answers for prediction in predictions):
+            return {}
+        rows = [(prediction.question.text_id, prediction.top[0][0]) for prediction in predictions]
+        return {
+            "vqa_results.json": [
+                {"question_id": int(name) if re.fullmatch(r"0|[1-9]\d{0,17}", name) else name, "answer": answer}
+                for name, answer in rows
+            ]
+        }
 
     def reach(self, train: Sequence[Example], validation: Sequence[Example]) -> list[str]:
         """How many answers questions have, and the best accuracy of any answer."""

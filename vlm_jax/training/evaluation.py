@@ -59,19 +59,24 @@ def evaluate_run(
     config, began, named = task.config, time.perf_counter(), name or split
     predictions_file, contact_sheet_file, result_file = result_files(named)
     predictions = task.predict(params, examples)
-    metrics = task.score(predictions) | task.baselines(params, examples, train, predictions)
-    baselines = baseline_warnings(metrics, task.metric, task.shuffled)
+    if task.can_score(examples):
+        metrics = task.score(predictions) | task.baselines(params, examples, train, predictions)
+        score_warnings = [*task.warnings(predictions, metrics), *baseline_warnings(metrics, task.metric, task.shuffled)]
+        title = task.title(metrics)
+    else:
+        metrics, title = {}, "not scored"
+        score_warnings = [f"the {split} split has no answers: they are predicted, and nothing is scored"]
     lines = [json.dumps(prediction.as_dict(), ensure_ascii=False) for prediction in predictions]
     folder.write_text(predictions_file, "\n".join(lines) + "\n")
     for file, content in task.files(predictions).items():
         folder.write_json(_named(file, named), content)
-    title = f"{config.name}, {split} split: {task.title(metrics)}"
+    title = f"{config.name}, {split} split: {title}"
     write_contact_sheet(config, predictions, examples, folder.path / contact_sheet_file, title=title)
     result = {
         "task": config.task,
         "split": split,
         "metrics": metrics,
-        "warnings": [*warnings, *task.warnings(predictions, metrics), *baselines],
+        "warnings": [*warnings, *score_warnings],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "checkpoint_step": step,
         **metadata,

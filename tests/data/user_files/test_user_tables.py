@@ -87,6 +87,25 @@ def test_images_are_beside_their_files_where_no_folder_is_given(place):
     assert (example.image_id, example.image) == ("a.png", place / "more" / "a.png")
 
 
+def test_only_questions_of_a_test_split_may_lack_answers(place):
+    (place / "rows.csv").write_text("image,question,answers\na.png,what?,red\n", encoding="utf-8")
+    train = place / "rows.csv"
+    for content, questions, bad_rows in (
+        ("image,question\na.png,what?\nb.png,how?\n", 2, 0),
+        ("image,question,answers\na.png,what?,\nb.png,how?,\n", 2, 0),
+        ("image,question,answers\na.png,what?,\nb.png,how?,so\n", 1, 1),
+    ):
+        (place / "test.csv").write_text(content, encoding="utf-8")
+        data = TableQuestions(images=place / "images", train=(train,), test=(place / "test.csv",))
+        reading = read_split(data, "test")
+        texts_of = [text for example in reading.examples for text in example.texts]
+        assert (len(texts_of), len(reading.bad_rows)) == (questions, bad_rows)
+        assert {text.kind for text in texts_of} == ({"open"} if bad_rows else {"unanswered"})
+    for split in ({"train": (place / "test.csv",)}, {"validation": (place / "test.csv",)}):
+        reading = read_split(data.model_copy(update=split), next(iter(split)))
+        assert len(reading.bad_rows) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "row", "place_of", "reason"),
     [

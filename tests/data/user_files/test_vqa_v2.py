@@ -93,6 +93,25 @@ def test_images_under_every_name_of_coco(folder, name):
     assert [example.image for example in examples][1] == images / name
 
 
+@pytest.mark.parametrize("archive", ["train2017", "val2017", "val2014"])
+def test_images_in_the_folder_of_another_archive(folder, archive):
+    """COCO 2017 has the images of 2014 in other archives."""
+    for number in (9, 458752):
+        (folder / "coco17" / archive).mkdir(parents=True, exist_ok=True)
+        image(folder / "coco17" / archive / f"{number:012d}.jpg")
+    examples = open_split(data_of(folder, write(folder, *published()), images="coco17"), "train")
+    assert {example.image.parent.name for example in examples} == {archive}
+
+
+def test_test_questions_need_no_annotations(folder):
+    pair, (questions, _) = write(folder, *published()), write(folder, *published("val2014"), prefix="test_")
+    data = data_of(folder, pair).model_copy(update={"test": (Path(questions),)})
+    texts = [(q.text_id, q.answers, q.kind) for e in open_split(data, "test") for q in e.texts]
+    assert texts == [(number, (), "unanswered") for number in ("458752000", "458752001", "9001")]
+    with pytest.raises(InputError, match="no annotations in"):
+        open_split(data.model_copy(update={"train": (Path(questions),)}), "train")
+
+
 def test_several_pairs_are_one_split(folder):
     train, val = published(), published("val2014")
     for entry in val[0]["questions"] + val[1]["annotations"]:

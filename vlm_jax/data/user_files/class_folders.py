@@ -21,10 +21,17 @@ def class_rows(folder: Path, question: str) -> TableRows:
 
 
 def images_below(folder: Path) -> Iterator[str]:
-    """The paths of all files below a folder that are named as images are, sorted; hidden folders are left alone."""
-    for place, folders, names in os.walk(folder):
+    """The paths of all files below a folder that are named as images are, sorted; hidden ones are left alone.
+
+    `OSError` where a folder cannot be read.
+    """
+    for place, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(place).relative_to(folder)
         for name in sorted(names):
             if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith("."):
                 yield (relative / name).as_posix()
+
+
+def _raise(error: OSError) -> None:
+    raise error

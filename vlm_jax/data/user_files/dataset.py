@@ -156,7 +156,7 @@ def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
 def _read_files(data: UserDataset, files: Files, source: str) -> Reading:
     """What the files of a split hold; what they were read as is printed once."""
     paths = getattr(files, source)
-    reading = _read(data.reader, files.image_folder(source), paths, _state(files, source))
+    reading = _read(data.reader_of(source), files.image_folder(source), paths, _state(files, source))
     text = "question" if data.texts == "questions" else "caption"
     counts = len(reading.examples), sum(len(example.texts) for example in reading.examples)
     _report_reading(paths, reading.layout or data.kind, reading.columns, counts, text)

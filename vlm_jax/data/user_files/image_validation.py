@@ -31,14 +31,14 @@ def without_unreadable(reading: Reading, data: UserDataset) -> Reading:
     reasons = inspection.unreadable
     write_cache(cache_file, known | {fingerprint(_file(example)) for example in new if example.image_id not in reasons})
     good = tuple(example for example in reading.examples if example.image_id not in reasons)
-    bad = [_bad_row(example, reasons[example.image_id]) for example in new if example.image_id in reasons]
+    text = "question" if data.texts == "questions" else "caption"
+    bad = [_bad_row(example, text, reasons[example.image_id]) for example in new if example.image_id in reasons]
     return Reading(good, (*reading.bad_rows, *bad))
 
 
-def _bad_row(example: Example, reason: str) -> BadRow:
+def _bad_row(example: Example, text: str, reason: str) -> BadRow:
     first = ", ".join(text.text_id for text in example.texts[:3])
     more = f" and {len(example.texts) - 3:,} more" if len(example.texts) > 3 else ""
-    text = "question" if example.texts[0].answers else "caption"
     what = text if len(example.texts) == 1 else f"{counted(len(example.texts), text)}:"
     return BadRow(str(example.image), f"{what} {first}{more}", reason)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 from vlm_jax.errors import shown
 from vlm_jax.types import Example, Json, StoredImage, Text
 
+UNANSWERED = "unanswered"  # the kind of a question without answers that says no other
 MANY = 10  # missing images of one folder that are one bad row
 LONGEST_KIND = 100  # characters; a kind names a score
 

@@ -32,8 +32,12 @@ class Table(OwnFiles):
     @property
     def reader(self) -> TableReader:
         """Reads questions or captions, as the task wants them."""
+        return self.reader_of("train")
+
+    def reader_of(self, split: str) -> TableReader:
+        """Reads the files of a split; questions of a test split need no answers."""
         texts = "questions" if self.texts == "questions" else "captions"
-        columns = Columns(texts, renamed_columns(self.columns))
+        columns = Columns(texts, renamed_columns(self.columns), needs_answers=split != "test" or texts == "captions")
         source = Source(columns, getattr(self, "question", ""), self.directory)
         return TableReader(texts, source, beside=self.images is None)
 

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.image_lists import ImageLists, is_image_list
 from vlm_jax.data.user_files.rows import (
+    UNANSWERED,
     Reading,
     Row,
     Rows,
@@ -44,7 +45,18 @@ class TableReader(NamedTuple):
     """Image paths are relative to the folder of their file, and not to the folder of all images."""
 
     def __call__(self, paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
-        """What all rows say about images; lists of images among the files choose the images that are read."""
+        """What all rows say about images; lists of images among the files choose the images that are read.
+
+        Where answers are not needed, all questions have some, or none has: others would be scored without some.
+        """
+        reading = self._read(paths, image_folder)
+        answered = {bool(text.answers) for example in reading.examples for text in example.texts}
+        if len(answered) < 2:
+            return reading
+        columns = self.source.columns._replace(needs_answers=True)
+        return self._replace(source=self.source._replace(columns=columns))(paths, image_folder)
+
+    def _read(self, paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
         rows, layouts, used = Rows(), {}, {}
         lists = ImageLists([path for path in paths if is_image_list(path)])
         tables = [path for path in paths if path not in lists.paths]
@@ -64,13 +76,20 @@ class TableReader(NamedTuple):
                     fields = self.source.columns.fields(row)
                     if lists.paths and fields["image"] not in lists:
                         continue
-                    texts = (_question if self.texts == "questions" else _captions)(fields, f"{file}:{place}")
+                    texts = self._texts(fields, f"{file}:{place}")
                     image_id, image = _image(fields["image"], image_folder, prefix)
                     group = None if fields.get("group") is None else checked_id(fields["group"], "group")
                     for text in texts:
                         rows.add(image_id, image, text, group=group)
         lists.check_used(rows)
         return rows.reading()._replace(layout=" and ".join(layouts), columns=tuple(used))
+
+    def _texts(self, fields: Row, default_id: str) -> tuple[Text, ...]:
+        if self.texts == "captions":
+            return _captions(fields, default_id)
+        if not self.source.columns.needs_answers and not fields.get("answers"):
+            return (_question(fields, (), default_id),)
+        return (_question(fields, checked_texts(fields["answers"], "answers"), default_id),)
 
 
 def _image(value: Json | tuple[str, StoredImage], folder: ImageFolder, prefix: str) -> tuple[str, Path | StoredImage]:
@@ -92,18 +111,21 @@ def _file_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _question(row: Row, default_id: str) -> tuple[Text, ...]:
+def _question(row: Row, answers: tuple[str, ...], default_id: str) -> Text:
     text = checked_text(row["question"], "the question")
-    answers = checked_texts(row["answers"], "answers")
     question_id, kind = row.get("question_id"), row.get("answer_type")
-    yes_no = all(canonical(answer) in ("yes", "no") for answer in answers)
-    question = Text(
+    return Text(
         text_id=default_id if question_id is None else checked_id(question_id, "question_id"),
         text=text,
         answers=answers,
-        kind=("yes_no" if yes_no else "open") if kind is None else checked_kind(kind, "answer_type"),
+        kind=_default_kind(answers) if kind is None else checked_kind(kind, "answer_type"),
     )
-    return (question,)
+
+
+def _default_kind(answers: Sequence[str]) -> str:
+    if not answers:
+        return UNANSWERED
+    return "yes_no" if all(canonical(answer) in ("yes", "no") for answer in answers) else "open"
 
 
 def _captions(row: Row, line_id: str) -> tuple[Text, ...]:

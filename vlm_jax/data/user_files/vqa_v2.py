@@ -6,6 +6,7 @@ not matter, and several pairs are read as one split.
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from vlm_jax.data.user_files.coco_captions import FOLDERS
 from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.json_files import load_json, plain_object
 from vlm_jax.data.user_files.rows import (
+    UNANSWERED,
     Reading,
     Rows,
     UnusableError,
@@ -54,10 +56,13 @@ class Entry(NamedTuple):
         return checked_coco_id(self.fields.get("image_id"), "image_id")
 
 
-def read_vqa_v2(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
-    """The questions by image, with all their answers as people gave them; an image's id is its COCO number."""
+def read_vqa_v2(paths: Sequence[Path], image_folder: ImageFolder, *, needs_answers: bool = True) -> Reading:
+    """The questions by image, with all their answers as people gave them; an image's id is its COCO number.
+
+    Where answers are not needed, the annotations may be left out, as of VQA's own test questions.
+    """
     contents = {path: _content(path) for path in paths}
-    for name in ("questions", "annotations"):
+    for name in ("questions", "annotations") if needs_answers else ("questions",):
         if not any(name in content for content in contents.values()):
             file_names = ", ".join(map(str, paths))
             raise InputError(
@@ -76,7 +81,10 @@ def read_vqa_v2(paths: Sequence[Path], image_folder: ImageFolder) -> Reading:
         with rows.row(entry.file, entry.place):
             question_id = entry.question_id()
             matched.add(question_id)
-            _add(entry, annotations.get(question_id), question_id, image_folder, rows)
+            if any("annotations" in content for content in contents.values()):
+                _add(entry, annotations.get(question_id), question_id, image_folder, rows)
+            else:
+                _add_unanswered(entry, question_id, image_folder, rows)
     for question_id, entry in annotations.items():
         with rows.row(entry.file, entry.place):
             if question_id not in matched:
@@ -129,6 +137,14 @@ def _add(entry: Entry, annotation: Entry | None, question_id: str, image_folder:
     rows.add(str(image), file, Text(question_id, text, tuple(answers), kind))
 
 
+def _add_unanswered(entry: Entry, question_id: str, image_folder: ImageFolder, rows: Rows) -> None:
+    text, image = checked_text(entry.fields.get("question"), "the question"), entry.image_id()
+    rows.add(str(image), _find_image(image, entry.subtype, image_folder), Text(question_id, text, (), UNANSWERED))
+
+
+_read_test = partial(read_vqa_v2, needs_answers=False)
+
+
 def _find_image(image: int, subtype: str, image_folder: ImageFolder) -> Path:
     """The file of an image, named as in COCO 2014 or as in COCO 2017, in the folder or an archive's folder in it."""
     plain = f"{image:012d}.jpg"
@@ -147,6 +163,10 @@ class VQAv2(QuestionFiles):
     accuracy: Use[Accuracy] = "vqa"
     """`soft`: the share of people who gave the answer; `vqa`: the official VQA accuracy."""
     reader: ClassVar[Reader] = staticmethod(read_vqa_v2)
+
+    def reader_of(self, split: str) -> Reader:
+        """Reads the files of a split; the test questions need no annotations."""
+        return _read_test if split == "test" else read_vqa_v2
 
 
 class VQAv2Images(OwnFiles):
