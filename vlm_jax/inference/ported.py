@@ -8,10 +8,11 @@ from jaxtyping import Float
 
 from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.settings import MAX_PIXELS
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, shown
 from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled
 from vlm_jax.inference.model import Model
-from vlm_jax.inference.results import Classes
+from vlm_jax.inference.results import Classes, Features
+from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.import_folder import write_import
 from vlm_jax.weights.text_encoder import TextEncoder
@@ -22,25 +23,64 @@ AT_ONCE = 16
 class PortedModel(Model):
     """Published weights as they are."""
 
-    def __init__(self, converted: ConvertedModel) -> None:
+    def __init__(self, converted: ConvertedModel, params: Parameters | None = None) -> None:
+        """`params` are those of `converted` where they are on the device already."""
         self.converted, self.source, self.module = converted, converted.origin.source, converted.module
-        self.config, self.params = converted.architecture, jax.device_put(converted.params)
+        self.config = converted.architecture
+        self.params = jax.device_put(converted.params) if params is None else params
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the directory of an import; one that is there already and not empty is refused."""
         write_import(self.converted, Path(folder).expanduser())
 
 
-class TextModel(PortedModel):
-    """A text encoder with its tokenizer."""
+class TokenizedModel(PortedModel):
+    """An encoder with its tokenizer."""
+
+    def __init__(self, converted: ConvertedModel) -> None:
+        self.encoder = TextEncoder(converted)
+        super().__init__(converted, self.encoder.params)
+        self.tokenizer = self.encoder.tokenizer
+
+    def _check_lengths(self, texts: list[str]) -> None:
+        for text, ids in zip(texts, self.tokenizer.tokens(texts), strict=True):
+            if len(ids) + 2 > self.encoder.longest:
+                raise InputError(
+                    f"the text {shown(text)} has {len(ids)} tokens; this encoder has positions for "
+                    f"{self.encoder.longest - 2}"
+                )
+
+
+class TextModel(TokenizedModel):
+    """A text encoder."""
+
+    def _embed_texts(self, texts: list[str]) -> Float[np.ndarray, "N D"]:
+        self._check_lengths(texts)
+        return self.encoder.embed(texts)
+
+
+class GridFeatureModel(TokenizedModel):
+    """VisualBERT: an image is its grid features, float32 [G, C], as the detector of its training gives them."""
 
     def __init__(self, converted: ConvertedModel) -> None:
         super().__init__(converted)
-        self.encoder = TextEncoder(converted)
-        self.tokenizer = self.encoder.tokenizer
+        self._streams = jax.jit(
+            lambda params, ids, mask, image: self.module.apply({"params": params}, ids, mask, image=image)[:2]
+        )
 
-    def _embed_texts(self, texts: list[str]) -> Float[np.ndarray, "N D"]:
-        return self.encoder.embed(texts)
+    def _features(self, images: list[np.ndarray], texts: list[str]) -> list[Features]:
+        self._check_lengths(texts)
+        ids, mask = self.encoder.encode(texts)
+        size, rows = self.config.model.image.feature_size, []
+        for image in images:
+            if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.shape[1:] != (size,):
+                came = f"{image.dtype}{list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+                raise InputError(f"an image is {came}; expected grid features, float32 [G, {size}]")
+            many = np.broadcast_to(image, (len(texts), *image.shape))
+            text, fused = jax.device_get(self._streams(self.params, ids, mask, many))
+            every = np.ones(len(image), bool)
+            rows += [Features(fused[row], text[row], every, mask[row]) for row in range(len(texts))]
+        return rows
 
 
 class ClassifierModel(PortedModel):
@@ -74,4 +114,6 @@ def ported_model(converted: ConvertedModel) -> PortedModel:
     architecture = converted.architecture
     if isinstance(architecture.model, PublishedCNN):
         return ClassifierModel(converted) if architecture.classes else PortedModel(converted)
-    return TextModel(converted) if converted.tokenizer and not architecture.sees else PortedModel(converted)
+    if not converted.tokenizer:
+        return PortedModel(converted)
+    return GridFeatureModel(converted) if architecture.sees else TextModel(converted)

@@ -22,12 +22,12 @@ Config = TypeVar("Config", bound=Group)
 Made = TypeVar("Made")
 
 
-def load_preset(path: Path, tasks: Mapping[str, type[Config]]) -> Config:
+def load_preset(path: str | Path, tasks: Mapping[str, type[Config]]) -> Config:
     """The config that `get_config()` of a Python file returns, or a run's `config.json` holds.
 
     `path` may be the name of a preset. A group of it that comes from `model_construct()` may lack required settings.
     """
-    path = preset_file(path, folder_of_presets(), what="config")
+    path = preset_file(Path(path), folder_of_presets(), what="config")
     if path.suffix == ".json":
         try:
             return from_json(path.read_text(encoding="utf-8"), tasks)

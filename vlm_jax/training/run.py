@@ -29,7 +29,7 @@ def train(config: Config | str | Path, run_dir: str | Path | None = None) -> dic
     `NotFinite` where the loss is not finite.
     """
     if not isinstance(config, Config):
-        config = load_preset(Path(config), TASKS)
+        config = load_preset(config, TASKS)
     path = Path("runs") / config.name if run_dir is None else Path(run_dir).expanduser()
     check_writable_name(path, "the run directory")
     tune_malloc()

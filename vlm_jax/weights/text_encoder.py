@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.tokenizer import Tokenizer, lower_cased
@@ -45,10 +45,11 @@ class TextEncoder:
             settings.vocab_size, f"the tokenizer beside {converted.origin.source} is not that of these weights"
         )
         self._unused = self.tokenizer.unused(settings.vocab_size)
-        self._longest = settings.max_position_embeddings - settings.first_position
+        self.longest = settings.max_position_embeddings - settings.first_position
+        """Tokens of the longest text, [CLS] and [SEP] included."""
         self._settings_files = converted.settings_files
         self._limit = read_settings(converted.tokenizer[0].parent).longest
-        self._params = jax.tree.map(jnp.asarray, converted.params)
+        self.params = jax.tree.map(jnp.asarray, converted.params)
         module = converted.module
         self._run = jax.jit(lambda params, ids, mask: module.apply({"params": params}, ids, mask))
 
@@ -58,8 +59,11 @@ class TextEncoder:
         settings = sentence_settings(self._settings_files, self._settings.hidden_size)
         return settings if settings.longest is not None else settings._replace(longest=self._limit)
 
-    def _encode(self, texts: Sequence[str], max_length: int | None) -> tuple[np.ndarray, np.ndarray]:
-        longest = min(max_length or self._longest, self._longest)
+    def encode(
+        self, texts: Sequence[str], max_length: int | None = None
+    ) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
+        """Token ids and mask of each text, T being one of a few lengths; longer texts lose their end."""
+        longest = min(max_length or self.longest, self.longest)
         needed = max(len(ids) for ids in self.tokenizer.tokens(texts)) + 2
         length = min(longest, next((size for size in BUCKETS if size >= needed), needed))
         ids, mask = self.tokenizer.encode(texts, length)
@@ -70,11 +74,11 @@ class TextEncoder:
         """The likeliest words for each mask of a text, best first: `fill_mask("paris is the [MASK] of france")`."""
         if "words" not in self._parts:
             raise InputError("this encoder was ported without its masked-word head; port BertForMaskedLM or its like")
-        ids, mask = self._encode([text], None)
+        ids, mask = self.encode([text], None)
         places = np.flatnonzero(ids[0] == self.tokenizer.mask_id).tolist()
         if not places:
             raise InputError(f"the text holds no {self.tokenizer.mask_token}; put one where the word is wanted")
-        logits = self._run(self._params, ids, mask).words[0, np.array(places)]
+        logits = self._run(self.params, ids, mask).words[0, np.array(places)]
         rows = logits.shape[-1]
         if not 1 <= top <= rows - len(self._unused):
             raise InputError(f"top is {top}; expected 1 to {rows - len(self._unused)}, the tokens that there are")
@@ -104,8 +108,8 @@ class TextEncoder:
             batch = [settings.prompt + text for text in texts[begin : begin + BATCH]]
             batch = [lower_cased(text) for text in batch] if settings.lower_case else batch
             filled = batch + [""] * (BATCH - len(batch) if len(texts) > BATCH else 0)
-            ids, mask = self._encode(filled, longest)
-            states = np.asarray(self._run(self._params, ids, mask).text)
+            ids, mask = self.encode(filled, longest)
+            states = np.asarray(self._run(self.params, ids, mask).text)
             rows.append(pooled(states, mask, settings.pooling)[: len(batch)])
         vectors = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
         length_one = settings.normalize if normalize is None else normalize
