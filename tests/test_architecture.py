@@ -20,7 +20,7 @@ RANKS = (
     ("integrity",),
     ("data",),
     ("config",),
-    ("identity",),
+    ("cache_contents", "identity"),
     ("command_line", "run_folder", "figures"),
     ("models", "run_claim"),
     ("decoding", "weights"),

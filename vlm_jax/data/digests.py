@@ -58,6 +58,19 @@ def digest_split(examples: Sequence[Example], data: DataSet, split: str) -> Spli
 
 def image_digests(examples: Sequence[Example], data: DataSet) -> list[str]:
     """The SHA-256 of each image's file, in order; a file that has not changed since it was read is not opened."""
+    if not isinstance(examples, Examples):
+        return _digest_images(examples, data)
+    fingerprints = [FORMAT, len(examples), *map(fingerprint, examples.files)]
+    cache_file = _folder(data) / "image_digests" / f"{digest(json.dumps(fingerprints))}.json"
+    try:
+        digests = json.loads("".join(read_cache(cache_file)))
+    except ValueError:
+        digests = _digest_images(examples, data)
+        write_cache(cache_file, [json.dumps(digests)])
+    return digests
+
+
+def _digest_images(examples: Sequence[Example], data: DataSet) -> list[str]:
     images = [
         hashlib.sha256(example.image).hexdigest() if isinstance(example.image, bytes) else example.image
         for example in examples
