@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from vlm_jax.data.datasets.tfds_sets import TfdsSet
+from vlm_jax.data.datasets.tfds import TfdsSet
 from vlm_jax.data.preparation import prepare
 from vlm_jax.data.records import Examples
 from vlm_jax.data.settings import DataSet, Prepared, UserDataset

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlm_jax.data.datasets.tfds_sets import TfdsSet
+from vlm_jax.data.datasets.tfds import TfdsSet
 from vlm_jax.data.records import Examples
 from vlm_jax.data.user_files.columns import LISTS, Columns, renamed_columns
 from vlm_jax.data.user_files.rows import Row, UnusableError, checked_texts
@@ -35,6 +35,8 @@ class TfdsExamples(Examples):
         records = builder.as_data_source(split=self._part, decoders={self._image: tfds.decode.SkipDecoding()})
         files = [Path(file) for file in builder.info.splits[self._part.partition("[")[0]].filepaths]
         super().__init__(records, data.limit_of(split), texts=data.texts, files=files)
+        if len(self):
+            _ = self[0]  # a feature that is missing is missing from the first record on
 
     @property
     def depends_on(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from experiments.train import parse_train
 from vlm_jax.data.datasets.builder import png
-from vlm_jax.data.datasets.tfds_sets import TfdsCaptions, TfdsQuestions
+from vlm_jax.data.datasets.tfds import TfdsCaptions, TfdsQuestions
 from vlm_jax.data.digests import digest_split
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
