@@ -15,6 +15,7 @@ DATA_SETS = (
     "user_files.coco_captions",
     "user_files.karpathy",
     "user_files.emoji",
+    "datasets.tfds",
 )
 _SETTINGS = [import_module(f"vlm_jax.data.{name}").SETTINGS for name in DATA_SETS]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -25,6 +25,7 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 Features = Float[np.ndarray, "*grid C"]
 
 
+@runtime_checkable
 class ImageRows(Protocol):
     """Pixels or features of images that were made before."""
 
