@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -21,6 +21,7 @@ CACHED_BYTES = 2**10
 """Of an encoded example whose image is cached: its texts, and where the image is."""
 
 
+@runtime_checkable
 class ImageRows(Protocol):
     """Images that were made arrays before."""
 

@@ -9,8 +9,8 @@ from vlm_jax.data.images import normalise
 
 
 def normalise_pixels(
-    image: UInt8[Array, "*batch h w 3"] | Float[Array, "*batch"], settings: ImageInput
-) -> Float[Array, "*batch"]:
+    image: UInt8[Array, "*batch h w 3"] | Float[Array, "*features"], settings: ImageInput
+) -> Float[Array, "*values"]:
     """(pixel / 255 - mean) / std as float32, bit for bit what `data.images.normalise` computes; floats stay.
 
     Each channel's 256 values are looked up: a product and a sum, which a compiler may fuse into one operation with one
