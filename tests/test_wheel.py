@@ -84,7 +84,12 @@ def test_an_installed_wheel_trains_predicts_and_compares(install, run, tmp_path,
 
 @pytest.mark.slow
 def test_the_code_of_the_python_page_runs_elsewhere(
-    run, tmp_path, data_directory, captioning_run, generation_run, install
+    install,
+    run,
+    tmp_path,
+    data_directory,
+    captioning_run,  # noqa: F811
+    generation_run,  # noqa: F811
 ):
     prepare(tmp_path, captioning_run.path, generation_run.path)
     (tmp_path / "home" / ".cache").mkdir(parents=True)
