@@ -6,7 +6,7 @@ Two splits have training labels in another style (test_style) and new labels (te
 Command: python -m experiments.train configs/emoji_captioning.py --data.images EMOJI
 Time: 25 minutes of one busy core, 16 passes over the images. Three seeds: of test_style 8 % are named exactly, 0.2 %
 with a fresh text side, 41 % by the nearest training image; CIDEr-D of the test 0.19, 0.11 and 0.24.
-docs/captioning.md says how to get the images, both sets of weights, and the commands of the other rows.
+docs/tasks.md says how to get the images, both sets of weights, and the commands of the other rows.
 """
 
 from vlm_jax.config.captioning import Captioning, Model

@@ -4,7 +4,7 @@ Question: what does a model generate for names that it learned, and for names th
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI
     then python -m experiments.train configs/emoji_generation.py --data.images EMOJI
 Time: 24 minutes on one busy core, both together. Colours and kinds follow the name; docs/results.md has sheets.
-docs/captioning.md says how to get the images; with --features ports/efficientnet_lite0.safetensors
+docs/tasks.md says how to get the images; with --features ports/efficientnet_lite0.safetensors
 (converted as it says there, --features-sha256
 00f3dca275c189aaeb4da221cf3e1cd484ce20596a3c4b1f2db56f7b2140ae01) the result has the distance to real emoji.
 """

@@ -2,7 +2,7 @@
 
 Question: how much of a new emoji do 8 x 8 image tokens of 1,000 keep, learned from 1,523 images?
 Command: python -m experiments.train configs/emoji_tokenizer.py --data.images EMOJI
-docs/captioning.md says how to get the images.
+docs/tasks.md says how to get the images.
 """
 
 from vlm_jax.config.image_tokenizer import ImageTokenizer, NoisyImageTokenizer

@@ -24,9 +24,12 @@ DECODING |= {"kind", "num_beams", "length_penalty", "early_stopping"}
 MAY_CHANGE = {
     Effect.PLACE: {
         *("name", "data.directory", "data.max_pixels", "data.images", "data.train", "data.validation", "data.test"),
-        "data.bad_rows",
+        *("data.bad_rows", "data.columns"),
     },
-    Effect.SPEED: {"data.threads", "training.log_every", "training.evaluation_batch_images"},
+    Effect.SPEED: {
+        *("data.threads", "data.cache_gigabytes", "compute.compilation_cache"),
+        *("training.log_every", "training.evaluation_batch_images"),
+    },
     Effect.ROUNDING: {"compute.parallelism", "compute.devices"},
     Effect.USE: {"data.accuracy", "data.evaluation_limit", "training.evaluate_every"},
     Effect.DECODING: {

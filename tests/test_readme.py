@@ -1,18 +1,17 @@
-"""Every command of the README runs, installation apart: at a tiny size, through overrides."""
+"""Every command of the README and of the pages it leads to runs, installation apart: at a tiny size."""
 
 import importlib
 import importlib.util
-import json
 import re
 import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES_WITH_COMMANDS = ("README.md", *(f"docs/{name}.md" for name in ("start", "tasks", "fusions", "models")))
 TRAIN = (
     "--data.limit", "2", "--training.steps", "2", "--training.batch-images", "2",
     "--training.evaluation-batch-images", "2",
@@ -26,36 +25,29 @@ INSTALL = (r"python3 -m venv \.venv", r"\. \.venv/bin/activate", r'pip install -
 
 
 def commands():
-    """What stands in the README's shell blocks, in order, `&&` taken apart, installation left out."""
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
-        for command in re.split(r"&&|\n", block.strip()):
-            if not any(re.fullmatch(pattern, command.strip()) for pattern in INSTALL):
-                yield command.strip()
-
-
-def write_own(folder):
-    """Images and questions of one's own, as the README describes them."""
-    (folder / "images").mkdir()
-    lines = []
-    for number in range(30):
-        name, colour = f"{number}.png", ("red", "blue")[number % 2]
-        Image.new("RGB", (20, 16), colour).save(folder / "images" / name)
-        lines.append(json.dumps({"image": name, "question": "what colour is it?", "answers": [colour]}))
-    (folder / "questions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    """What stands in the pages' shell blocks, in order and each once, `&&` taken apart, installation left out."""
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES_WITH_COMMANDS]
+    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
+    lines = [command.strip() for block in blocks for command in re.split(r"&&|\n", block.strip())]
+    return [
+        command for command in dict.fromkeys(lines) if not any(re.fullmatch(pattern, command) for pattern in INSTALL)
+    ]
 
 
 def run(command, folder, data_directory):
     """The command's exit code; its run folders lie below `folder`, and so do one's own images."""
-    python, module_flag, module, *arguments = shlex.split(command)
-    assert (python, module_flag) == ("python", "-m"), command
-    written = r"^runs/|^(?=images$|questions\.jsonl$|ports/|handed-back$)"
+    program, *words = shlex.split(command)
+    assert program == "vlm-jax" or words[0] == "-m", command
+    name, *arguments = words if program == "vlm-jax" else [words[1].removeprefix("experiments."), *words[2:]]
+    module = f"experiments.{name.replace('-', '_')}"
+    written = r"^runs/|^(?=ports/|handed-back$)"
     arguments = [re.sub(written, f"{folder}/", argument) for argument in arguments]
     if module == "experiments.train":
         arguments += ["--data.directory", str(data_directory), *TRAIN]
-        if Path(arguments[0]).stem in ("quickstart", "vqa_table"):  # others start from weights of a given size
+        if arguments[0] == "quickstart":
             arguments += SHALLOW
         if "--workdir" not in arguments:
-            arguments += ["--workdir", f"{folder}/{Path(arguments[0]).stem}"]
+            arguments += ["--workdir", f"{folder}/{arguments[0]}"]
     if module == "experiments.ablate":
         arguments += ["--seeds", "0", "--only", "fusion=concat", "--workdir", f"{folder}/study"]
     if module == "experiments.inspect_data":
@@ -72,7 +64,6 @@ def run(command, folder, data_directory):
 def test_commands_run(which, data_directory, tmp_path, monkeypatch):
     """Those that a newcomer runs first, about the quickstart and images of one's own; or, slowly, all."""
     monkeypatch.chdir(ROOT)
-    write_own(tmp_path)
     # The runs of a study find their data where a person's are.
     (tmp_path / "home" / ".cache").mkdir(parents=True)
     (tmp_path / "home" / ".cache" / "vlm_jax").symlink_to(data_directory)
@@ -88,11 +79,19 @@ def test_commands_run(which, data_directory, tmp_path, monkeypatch):
         if "benchmark" in command and importlib.util.find_spec("torch") is None:
             continue
         assert run(command, tmp_path, data_directory) == 0, command
-        ran.append(command.split()[2])
-    first = ("train", "evaluate", "predict", "inspect_data")
-    later = ("ablate", "compare", "inspect_model") if which == "all" else ()
-    assert {f"experiments.{name}" for name in (*first, *later)} <= set(ran)
+        ran.append(command.split()[1])
+    first = ("list", "train", "evaluate", "predict", "inspect-model")
+    later = ("ablate", "compare") if which == "all" else ()
+    assert {*first, *later} <= set(ran)
     assert (tmp_path / "quickstart" / "result.json").exists()
+
+
+def test_the_lines_of_python_run(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(lines, {})
+    text, probability = capsys.readouterr().out.splitlines()[0].split()
+    assert text == "blue" and float(probability) > 0.9  # the colour of docs/triangle.png
 
 
 def test_the_test_command_is_the_one_that_ci_calls():
@@ -104,16 +103,17 @@ def test_the_test_command_is_the_one_that_ci_calls():
 def test_every_file_and_command_it_names_exists():
     for path in re.findall(r"(?<![\w/.])(?:configs|experiments|docs|vlm_jax|tests)/[\w./]*\w\.\w+", README):
         assert (ROOT / path).exists(), path
-    for name in re.findall(r"experiments\.(\w+)", README):
-        assert importlib.util.find_spec(f"experiments.{name}"), name
+    pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES if "CHANGELOG" not in page)
+    for name in re.findall(r"experiments\.(\w+)|(?<=[`\n ]vlm-jax )([a-z][a-z-]+)", pages):
+        assert importlib.util.find_spec(f"experiments.{''.join(name).replace('-', '_')}"), name
     presets = {path.stem for path in (ROOT / "configs").glob("[!_]*.py")}
-    assert presets <= set(re.findall(r"`(\w+)`", README.split("## Configs")[1].split("\n## ")[0])), (
-        "a preset is missing from the table"
-    )
+    table = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").split("\n## ")[1]
+    assert presets <= set(re.findall(r"`(\w+)`", table)), "a preset is missing from the table"
 
 
 def test_the_extras_it_names_exist():
-    named = set(re.findall(r"\.\[([\w,]+)\]", README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
+    named = set(re.findall(r"\.\[([\w,]+)\]", "".join(pages)))
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     for extra in {extra for group in named for extra in group.split(",")}:
         assert f'"{extra}": [' in setup, extra

@@ -65,8 +65,8 @@ class Example(NamedTuple):
 class Batch(NamedTuple):
     """What a model sees: `I` images with `K` question slots each. One question an image is K = 1."""
 
-    image: Float[Array, "I h w 3"] | Float[Array, "I G C"] | None
-    """Normalised pixels, or precomputed grid features; None where there are image tokens."""
+    image: UInt8[Array, "I h w 3"] | Float[Array, "I h w 3"] | Float[Array, "I G C"] | None
+    """Pixels, which the device normalises, or precomputed grid features; None where there are image tokens."""
     input_ids: Int[Array, "I K T"]
     text_mask: Bool[Array, "I K T"]
     """True at real tokens."""

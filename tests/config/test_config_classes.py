@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "configs").glob("[!_]*.py"))
 # What a choice needs beside its kind.
 REQUIRED = {
-    "data": {"images": Path("images"), "train": (Path("rows.json"),)},
+    "data": {"images": Path("images"), "train": (Path("rows.json"),), "dataset": "name"},
     "init": {"text": "weights", "model": "run"},
     "image_tokenizer": {"run": Path("run")},
 }

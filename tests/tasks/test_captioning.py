@@ -22,6 +22,7 @@ from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.datasets.shape_scenes import SceneCaptions
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.image_settings import AugmentedImages
+from vlm_jax.data.images import normalise
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import score_captions
@@ -115,6 +116,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
     rows = [Row(encoded[0], range(2)), Row(encoded[1], range(1)), Row(encoded[2], range(2))]
     batch = make_batch(rows, task.encode, size=4).batch
     sums = jax.jit(task.loss_sums)(params, batch, None)
+    pixels = normalise(batch.image, task.encode.image)
     apply = jax.jit(task.model.apply, static_argnames="method")
     loss = words = right = 0.0
     for image, row in enumerate(rows):
@@ -122,7 +124,7 @@ def test_the_loss_is_that_of_each_next_word(task, params):
             ids = row.example.input_ids[slot][row.example.text_mask[slot]]
             text = np.zeros((1, 1, 12), np.int32)
             text[..., : len(ids)] = ids  # padded, so that one program serves all; after the last token nothing counts
-            inputs = (batch.image[image : image + 1], text, np.arange(12)[None, None] < len(ids))
+            inputs = (pixels[image : image + 1], text, np.arange(12)[None, None] < len(ids))
             logits = np.asarray(apply({"params": params}, *inputs, method="task_logits"))[0, 0, : len(ids) - 1]
             log_p = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
             nll = -log_p[np.arange(len(ids) - 1), ids[1:]]
@@ -443,7 +445,8 @@ def test_the_log_likelihood_of_any_text(task, params):
         ids, mask = task.encode.encode_texts([text])
         length = mask[0].sum()  # what follows is padding
         image = make_batch([Row(task.encode(example), range(1))], task.encode, size=1).batch.image
-        logits = apply({"params": params}, image, ids[None], mask[None], method="task_logits")
+        pixels = normalise(image, task.encode.image)
+        logits = apply({"params": params}, pixels, ids[None], mask[None], method="task_logits")
         log_p = np.asarray(jax.nn.log_softmax(logits))[0, 0, : length - 1]
         wanted.append(log_p[np.arange(length - 1), ids[0, 1:length]].sum())
         assert mask[0, :length].all() and ids[0, length - 1] == task.encode.tokenizer.sep_id

@@ -21,6 +21,7 @@ from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.image_settings import ImageInput
+from vlm_jax.data.images import normalise
 from vlm_jax.data.sources import open_split
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.decoding import mask_tokens
@@ -60,13 +61,14 @@ def test_the_encoder_learns_from_noise_and_what_it_is_held_against_has_none(toke
     plain, task = (ImageTokenization(settings, encode) for settings in (config, noisy))
     params, examples = plain.init_params(jax.random.key(0)), plain.prepare(open_split(config.data, "test"))
     batch = make_batch([Row(plain.encode(examples[i]), range(1)) for i in range(4)], plain.encode, size=4).batch
+    image = normalise(batch.image, config.image)
     batch, keys = jax.device_put(batch), jax.random.split(jax.random.key(1), 4)
     own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
     noise = task._noise(own, batch.image.shape[1:], 20.0)
     assert float(noise.std()) == pytest.approx(20 / 255 / config.image.std[0], rel=0.02)
     assert len({float(each.sum()) for each in noise}) == 4
-    seen = task.model.apply({"params": params}, batch.image + noise)
-    wanted = float(jnp.square(seen.image - batch.image).mean((1, 2, 3)).sum())
+    seen = task.model.apply({"params": params}, image + noise)
+    wanted = float(jnp.square(seen.image - image).mean((1, 2, 3)).sum())
     assert float(task.loss_sums(params, batch, keys).loss) == pytest.approx(wanted, rel=1e-5)
     assert float(plain.loss_sums(params, batch, keys).loss) != pytest.approx(wanted, rel=1e-5)
 

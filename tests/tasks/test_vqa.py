@@ -19,6 +19,7 @@ from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.datasets.easy_vqa import EasyVQA
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.image_settings import AugmentedImages
+from vlm_jax.data.images import normalise
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa import BlindPrior, accuracy_by_kind, soft_accuracy
@@ -184,7 +185,7 @@ def expected_probabilities(task, params):
     alone = encoder(1)
     question_rows = [Row(alone(item), [place]) for item in EXAMPLES for place in range(len(item.texts))]
     batch = make_batch(question_rows, alone, size=len(question_rows)).batch
-    inputs = (batch.image, batch.input_ids, batch.text_mask)
+    inputs = (normalise(batch.image, alone.image), batch.input_ids, batch.text_mask)
     logits = jax.jit(task.model.apply, static_argnames="method")({"params": params}, *inputs, method="task_logits")
     return np.asarray(jax.nn.softmax(logits[:, 0, :7]))
 

@@ -26,6 +26,9 @@ class AnswerVocabulary:
         self.shares = lru_cache(REMEMBERED)(self._shares)
         """(class, share of people) of every answer that is in the vocabulary, from all that people gave."""
 
+    def __reduce__(self) -> tuple[type["AnswerVocabulary"], tuple[tuple[str, ...]]]:
+        return AnswerVocabulary, (self.answers,)
+
     @classmethod
     def build(cls, examples: Iterable[Example], *, min_count: int = 1) -> "AnswerVocabulary":
         """The answers given `min_count` times in training, the most common first, ties in alphabetical order."""

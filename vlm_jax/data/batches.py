@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlm_jax.data.encoding import EncodedExample, ExampleEncoder
-from vlm_jax.data.images import augment_image, normalise
+from vlm_jax.data.images import augment_image
 from vlm_jax.types import Batch, LoadedBatch
 
 
@@ -50,6 +50,5 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
         weight[place, :count] = 1
         text_ids[place][:count] = [example.text_ids[question] for question in chosen]
     index = np.arange(start, start + size, dtype=np.int32)
-    image = None if images is None else normalise(images, encode.image)
-    batch = Batch(image, input_ids, text_mask, answers, answer_weights, weight, index, image_tokens)
+    batch = Batch(images, input_ids, text_mask, answers, answer_weights, weight, index, image_tokens)
     return LoadedBatch(batch, text_ids)

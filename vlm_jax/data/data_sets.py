@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Union
 
+from vlm_jax.data.settings import Prepared
 from vlm_jax.settings.help import summary
 
 DATA_SETS = (
@@ -14,6 +15,7 @@ DATA_SETS = (
     "user_files.coco_captions",
     "user_files.karpathy",
     "user_files.emoji",
+    "datasets.tfds",
 )
 _SETTINGS = [import_module(f"vlm_jax.data.{name}").SETTINGS for name in DATA_SETS]
 
@@ -27,3 +29,9 @@ def summaries() -> dict[str, str]:
     """The first line of each data set's documentation, by its `kind`."""
     groups = [next(iter(settings.values())) for settings in _SETTINGS]
     return {group.model_fields["kind"].default: summary(group) for group in groups}
+
+
+def prepared_names() -> list[str]:
+    """Data sets that are prepared below `data.directory`, by their directories there."""
+    groups = [next(iter(settings.values())) for settings in _SETTINGS]
+    return [group.model_fields["kind"].default for group in groups if issubclass(group, Prepared)]

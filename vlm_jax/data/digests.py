@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.images import read_image_file
+from vlm_jax.data.records import Examples
 from vlm_jax.data.settings import DataSet
-from vlm_jax.data.sources import Examples
 from vlm_jax.errors import InputError, counted
 from vlm_jax.files import sha256, text_sha256
 from vlm_jax.types import Example, Json, StoredImage
@@ -46,7 +46,7 @@ def digest_split(examples: Sequence[Example], data: DataSet, split: str) -> Spli
     limit = data.limit_of(split)
     if not isinstance(examples, Examples):
         return _digest_items(examples, image_digests(examples, data), limit)
-    fingerprints = [FORMAT, limit, data.texts, *map(fingerprint, examples.files)]
+    fingerprints = [FORMAT, limit, *examples.depends_on, *map(fingerprint, examples.files)]
     cache_file = _folder(data) / "split_digests" / f"{digest(json.dumps(fingerprints))}.json"
     try:
         return SplitDigest(**json.loads("".join(read_cache(cache_file))))
@@ -58,6 +58,19 @@ def digest_split(examples: Sequence[Example], data: DataSet, split: str) -> Spli
 
 def image_digests(examples: Sequence[Example], data: DataSet) -> list[str]:
     """The SHA-256 of each image's file, in order; a file that has not changed since it was read is not opened."""
+    if not isinstance(examples, Examples):
+        return _digest_images(examples, data)
+    fingerprints = [FORMAT, len(examples), *map(fingerprint, examples.files)]
+    cache_file = _folder(data) / "image_digests" / f"{digest(json.dumps(fingerprints))}.json"
+    try:
+        digests = json.loads("".join(read_cache(cache_file)))
+    except ValueError:
+        digests = _digest_images(examples, data)
+        write_cache(cache_file, [json.dumps(digests)])
+    return digests
+
+
+def _digest_images(examples: Sequence[Example], data: DataSet) -> list[str]:
     images = [
         hashlib.sha256(example.image).hexdigest() if isinstance(example.image, bytes) else example.image
         for example in examples

@@ -1,8 +1,8 @@
-"""One example to arrays: pixels, token ids, soft targets; kept in memory where all of them fit."""
+"""One example to arrays: pixels, token ids, soft targets; pixels are read from a cache where there is one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -16,7 +16,21 @@ from vlm_jax.errors import InputError
 from vlm_jax.types import Example, Text
 
 KEEP_BYTES = 2**30
-"""Data sets whose resized images take less than this are decoded once and stay in memory."""
+"""Data sets whose encoded examples take less than this are encoded once and stay in memory."""
+CACHED_BYTES = 2**10
+"""Of an encoded example whose image is cached: its texts, and where the image is."""
+
+
+@runtime_checkable
+class ImageRows(Protocol):
+    """Images that were made arrays before."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all images of a run are there."""
+
+    def get(self, image: object) -> UInt8[np.ndarray, "h w 3"] | None:
+        """The pixels of what an `Example` has as its image; None where they are not there."""
 
 
 class EncodedExample(NamedTuple):
@@ -48,6 +62,8 @@ class ExampleEncoder:
     """Distinct answers that a question can have (R)."""
     max_pixels: int = MAX_PIXELS
     """Pixels over which an image is refused."""
+    cached: ImageRows | None = field(default=None, compare=False)
+    """Where images are read that were decoded before; None where all are decoded."""
 
     def __call__(self, example: Example) -> EncodedExample:
         """The arrays of one example; `InputError` names the image that cannot be read."""
@@ -58,12 +74,15 @@ class ExampleEncoder:
                 answers[row, column], weights[row, column] = answer, share
         input_ids, text_mask = self.encode_texts([text.text for text in example.texts])
         ids = tuple(text.text_id for text in example.texts)
-        image = self._load_image(example) if example.image_tokens is None else None
+        image = self.load_image(example) if example.image_tokens is None else None
         return EncodedExample(image, example.image_tokens, input_ids, text_mask, answers, weights, ids)
 
-    def _load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"]:
+    def load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of an image, read or decoded; `InputError` names the image that cannot be read."""
         if isinstance(example.image, np.ndarray):
             return example.image
+        if self.cached is not None and (pixels := self.cached.get(example.image)) is not None:
+            return pixels
         name = f"image {example.image_id}" if isinstance(example.image, bytes) else str(example.image)
         return resize_image(decode_image(example.image, name=name, max_pixels=self.max_pixels), self.image)
 
@@ -84,13 +103,18 @@ class ExampleEncoder:
 
 
 class EncodedExamples:
-    """A data set through an encoder; kept in memory after first use if it is small (`KEEP_BYTES`)."""
+    """A data set through an encoder; kept in memory after first use if it is small (`KEEP_BYTES`).
+
+    Images that are cached stay on the disk, and take no memory but the system's file cache.
+    """
 
     def __init__(self, examples: Sequence[Example], encode: ExampleEncoder):
         self._examples, self._encode = examples, encode
         height, width = encode.image.size
+        is_cached = encode.cached is not None and encode.cached.complete
+        example_bytes = CACHED_BYTES if is_cached else height * width * 3
         self._encoded: list[EncodedExample | None] | None = None
-        if len(examples) * height * width * 3 < KEEP_BYTES:
+        if len(examples) * example_bytes < KEEP_BYTES:
             self._encoded = [None] * len(examples)
 
     def __len__(self) -> int:

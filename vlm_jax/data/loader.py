@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,11 +32,34 @@ class ReadAhead(NamedTuple):
 WHOLE, TRAINING = Shard(), ReadAhead()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Loading:
+    """From the places of a global batch, and a seed for each, to this process's share of it."""
+
+    examples: EncodedExamples
+    encode: ExampleEncoder
+    start: int
+    size: int
+
+    def __call__(self, order: tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]) -> LoadedBatch:
+        mine = slice(self.start, self.start + self.size)
+        rows = []
+        for position, seed in zip(*(column[mine].tolist() for column in order), strict=True):
+            example, random = self.examples[position], np.random.Generator(np.random.PCG64(seed))
+            rows.append(Row(example, self._choose(len(example.text_ids), random), random))
+        return make_batch(rows, self.encode, size=self.size, start=self.start)
+
+    def _choose(self, questions: int, random: np.random.Generator) -> Sequence[int]:
+        """All questions where they fit, else a new sample of them without replacement."""
+        slots = self.encode.texts_per_image
+        return range(questions) if questions <= slots else random.permutation(questions)[:slots].tolist()
+
+
 class TrainLoader(Iterator[LoadedBatch]):
     """Shuffled training batches without end; their content is a function of seed and step alone.
 
     Every process computes the same order and prepares its own contiguous slice of each global batch of
-    `batch_images` images.
+    `batch_images` images. Pickled, it goes on elsewhere after the last batch taken.
     """
 
     def __init__(
@@ -56,9 +79,10 @@ class TrainLoader(Iterator[LoadedBatch]):
                 f"training.batch_images {batch_images} does not divide into {shard.count} processes; the nearest "
                 f"batch is {max(1, round(batch_images / shard.count)) * shard.count}"
             )
-        self._examples, self._encode = EncodedExamples(examples, encode), encode
-        self._size = batch_images // shard.count
-        self._start = shard.index * self._size
+        size = batch_images // shard.count
+        self._load = _Loading(EncodedExamples(examples, encode), encode, shard.index * size, size)
+        options = {"seed": seed, "batch_images": batch_images, "shard": shard, "read_ahead": read_ahead}
+        self._made_of = examples, encode, options
         self._identity = {"seed": seed, "batch_images": batch_images, "images": len(examples)}
         self._step = 0
         self.seconds_waited = 0.0
@@ -68,26 +92,13 @@ class TrainLoader(Iterator[LoadedBatch]):
     def _pipeline(self, seed: int, batch_images: int, read_ahead: ReadAhead) -> Iterable[LoadedBatch]:
         import grain
 
-        order = grain.MapDataset.range(len(self._examples)).seed(seed).shuffle().repeat()
+        order = grain.MapDataset.range(len(self._load.examples)).seed(seed).shuffle().repeat()
         return (
             order.batch(batch_images, drop_remainder=True)  # endless: no remainder, but its length overflows without
             .random_map(_with_seeds)
             .map(self._load)
             .to_iter_dataset(grain.ReadOptions(*read_ahead))
         )
-
-    def _load(self, order: tuple[Int[np.ndarray, " B"], Int[np.ndarray, " B"]]) -> LoadedBatch:
-        mine = slice(self._start, self._start + self._size)
-        rows = []
-        for position, seed in zip(*(column[mine].tolist() for column in order), strict=True):
-            example, random = self._examples[position], np.random.Generator(np.random.PCG64(seed))
-            rows.append(Row(example, self._choose(len(example.text_ids), random), random))
-        return make_batch(rows, self._encode, size=self._size, start=self._start)
-
-    def _choose(self, questions: int, random: np.random.Generator) -> Sequence[int]:
-        """All questions where they fit, else a new sample of them without replacement."""
-        slots = self._encode.texts_per_image
-        return range(questions) if questions <= slots else random.permutation(questions)[:slots].tolist()
 
     def __next__(self) -> LoadedBatch:
         began = time.perf_counter()
@@ -111,6 +122,17 @@ class TrainLoader(Iterator[LoadedBatch]):
     def close(self) -> None:
         """Stop the threads."""
         self._batches.close()
+
+    def __reduce__(self) -> tuple[Callable[..., "TrainLoader"], tuple]:
+        return _restored, (*self._made_of, self.state())
+
+
+def _restored(
+    examples: Sequence[Example], encode: ExampleEncoder, options: dict[str, object], state: dict[str, int]
+) -> TrainLoader:
+    loader = TrainLoader(examples, encode, **options)
+    loader.restore(state)
+    return loader
 
 
 def _with_seeds(

@@ -10,7 +10,7 @@ from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.rows import Reading
 from vlm_jax.settings.effects import Place, Speed, Use
 from vlm_jax.settings.groups import Group
-from vlm_jax.settings.rules import Count
+from vlm_jax.settings.rules import Count, NotNegative
 
 Texts = Literal["questions", "captions", "first_caption"]
 Accuracy = Literal["soft", "vqa"]
@@ -34,6 +34,8 @@ class DataSet(Group):
     """Use only this many images of every split but `train`: the first ones, so that scoring takes less time."""
     threads: Speed[Count] = 2
     """Threads that decode images."""
+    cache_gigabytes: Speed[NotNegative] = 50.0
+    """Images at the model's size are kept below `directory`, at most this much of them; 0 keeps none."""
     holds: ClassVar[Texts] = "questions"
     scenes: ClassVar[bool] = False
     """Whether each example has its scene, by which captions and generated images are checked."""

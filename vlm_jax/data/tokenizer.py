@@ -50,6 +50,9 @@ class Tokenizer:
         self.mask_token = names[-1]
         self._row = lru_cache(REMEMBERED)(self._framed)
 
+    def __reduce__(self) -> tuple[type["Tokenizer"], tuple["tokenizers.Tokenizer", str]]:
+        return Tokenizer, (self._inner, self._name)
+
     @classmethod
     def build(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         """A lower-casing WordPiece of at most `vocab_size` tokens, learned from `texts`; [PAD] is 0."""

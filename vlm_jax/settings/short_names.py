@@ -1,4 +1,7 @@
-"""The two short names of settings: `--data FILE` for `--data.train FILE`, `--images DIR` for `--data.images DIR`."""
+"""The two short names of settings: `--data FILE` for `--data.train FILE`, `--images DIR` for `--data.images DIR`.
+
+`--data tfds:NAME` is `--data.kind tfds --data.dataset NAME`.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,6 +21,8 @@ class Short(NamedTuple):
 
 
 SHORT = {"data": Short("data", "train", "table"), "images": Short("data", "images", "table")}
+PREFIXES = {"tfds:": Short("data", "dataset", "tfds")}
+"""What a value means that begins so."""
 
 
 def group_of(name: str) -> str | None:
@@ -36,6 +41,9 @@ def long_names(words: Mapping[str, Words], config: type[Group], tree: Tree) -> d
         if short is None:
             named[name] = value
             continue
+        for prefix, other in PREFIXES.items():
+            if name == other.group and len(value.words) == 1 and value.words[0].startswith(prefix):
+                short, value = other, Words((value.words[0].removeprefix(prefix),))
         setting, kind = f"{short.group}.{short.setting}", f"{short.group}.kind"
         if setting in words:
             raise InputError(f"--{name} is short for --{setting}; give one of the two")

@@ -147,6 +147,8 @@ class Task(ABC, Generic[Predicted]):
     """The scores that are also computed for each kind of text."""
     shuffled: ClassVar[str] = ""
     """The baseline with exchanged inputs, such as `shuffled_images`; empty where there is none."""
+    reads_images: ClassVar[bool] = True
+    """Whether batches of its prepared examples hold images, and not image tokens."""
     contact_sheets: ClassVar[bool] = False
     """Whether each validation writes a contact sheet."""
     classifies: ClassVar[bool] = False

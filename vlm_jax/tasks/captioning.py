@@ -16,6 +16,7 @@ from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.captions import cider_d_per_item, official_tokens, score_captions
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize
+from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
@@ -85,6 +86,7 @@ class Captioning(TextTask):
         self.metric = self.metric_of(config)
         self._decoders: dict[tuple[DecodingMethod, tuple[str, ...]], Decoder] = {}
         self._vector = jax.jit(lambda variables, image: self.model.bind(variables).image_vector(image))
+        self._normalise = jax.jit(lambda image: normalise_pixels(image, encode.image))
         self._likelihood = jax.jit(self._log_likelihood)
         self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained
 
@@ -96,11 +98,13 @@ class Captioning(TextTask):
         """What a train step differentiates; `keys`, one an image, switch dropout on."""
         # After the last word nothing comes: it is no input.
         ids, mask = batch.input_ids[..., :-1], batch.text_mask[..., :-1]
-        logits = self.model.bind({"params": params}).task_logits(batch.image, ids, mask, keys=keys)
+        image = normalise_pixels(batch.image, self.encode.image)
+        logits = self.model.bind({"params": params}).task_logits(image, ids, mask, keys=keys)
         real = batch.text_mask & (batch.weight > 0)[..., None]
         return batch_sums(logits, batch.input_ids, real, label_smoothing=self.config.training.label_smoothing)
 
     def _log_likelihood(self, params, image, ids, mask) -> Float[Array, " I"]:
+        image = normalise_pixels(image, self.encode.image)
         logits = self.model.bind({"params": params}).task_logits(image, ids[..., :-1], mask[..., :-1])[:, 0]
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[:, 0, 1:, None], axis=-1)[..., 0]
         return jnp.sum(log_p * mask[:, 0, 1:], axis=-1)
@@ -196,7 +200,7 @@ class Captioning(TextTask):
         encode = dataclasses.replace(self.encode, texts_per_image=1)
         images, threads = without_texts(examples), self.config.data.threads
         for loaded in EvaluationBatches(images, encode, batch_images=size, threads=threads):
-            yield jax.device_put(loaded.batch.image)
+            yield self._normalise(jax.device_put(loaded.batch.image))
 
     def _hypotheses(self, row: Sequence[np.ndarray], spelled: dict[tuple[int, ...], str]) -> tuple[Hypothesis, ...]:
         """`spelled` are choices by their tokens: what is chosen returns as it was given."""

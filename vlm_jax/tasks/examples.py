@@ -30,7 +30,11 @@ class ChangedExamples(Sequence[Example]):
 
 def without_texts(examples: Sequence[Example]) -> ChangedExamples:
     """The same images with one empty text each, whatever texts they have."""
-    return ChangedExamples(examples, lambda _, example: example._replace(texts=(Text(example.image_id, ""),)))
+    return ChangedExamples(examples, _without_text)
+
+
+def _without_text(_: int, example: Example) -> Example:
+    return example._replace(texts=(Text(example.image_id, ""),))
 
 
 def spread(items: Sequence[Value], most: int) -> list[Value]:

@@ -47,6 +47,7 @@ class ImageGeneration(TextTask):
     shares = ("objects_right", "objects_and_sizes_right", "count_right", "relation_right", "all_right")
     unit = "objects right, or log-likelihood"
     text_name = "prompt"
+    reads_images = False
     shuffled = "shuffled_prompts"
     contact_sheets = True
 

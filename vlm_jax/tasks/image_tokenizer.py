@@ -18,6 +18,7 @@ from vlm_jax.figures import Card, side_by_side
 from vlm_jax.metrics.images import PLAIN, codebook_use, psnr, ssim
 from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction
 from vlm_jax.models.inspection import inspect_image_tokenizer
+from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.tasks.base import ImageSums, Inspection, Item, Task
 from vlm_jax.tasks.examples import without_texts
 from vlm_jax.types import Batch, Example, Json, Parameters
@@ -102,18 +103,20 @@ class ImageTokenization(Task[Reconstructed]):
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"]) -> ImageSums:
         """Mean squared error of each image, however noisy the encoder's input was, and the quantizer's loss."""
-        real, shown = batch.weight[:, 0], batch.image
+        image = normalise_pixels(batch.image, self.encode.image)
+        real, shown = batch.weight[:, 0], image
         if self.config.image_tokenizer.noise:
             own = jax.vmap(lambda key: jax.random.fold_in(key, ENCODE))(keys)
             shown = shown + self._noise(own, shown.shape[1:], self.config.image_tokenizer.noise)
         seen = self.model.apply({"params": params}, shown, revive=True)
-        loss = jnp.square(seen.image - batch.image).mean((1, 2, 3)) + seen.loss
+        loss = jnp.square(seen.image - image).mean((1, 2, 3)) + seen.loss
         return ImageSums(jnp.sum(loss * real), jnp.sum(real), jnp.sum(real))
 
     def _reconstruct_batch(
-        self, params: Parameters, image: Float[Array, "I h w 3"]
+        self, params: Parameters, image: UInt8[Array, "I h w 3"]
     ) -> tuple[Reconstruction, Float[Array, " I"]]:
         """The reconstructions, and of each image the share of image tokens that a little noise leaves alone."""
+        image = normalise_pixels(image, self.encode.image)
         seen = self.model.apply({"params": params}, image)
         noise = self._noise(jax.random.key(self.config.seed)[None], image.shape[1:], NOISE)
         again = self.model.bind({"params": params}).encode(image + noise)
@@ -131,7 +134,7 @@ class ImageTokenization(Task[Reconstructed]):
         rows: list[Reconstructed] = []
         for loaded in batches:
             seen, stable = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))
-            originals = denormalise(loaded.batch.image, self.encode.image)
+            originals = loaded.batch.image
             images = denormalise(seen.image, self.encode.image)
             alike = _psnr(images, originals), ssim(images, originals).tolist()
             names = [ids[0] for ids in loaded.text_ids]

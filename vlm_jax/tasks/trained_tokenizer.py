@@ -22,6 +22,7 @@ from vlm_jax.files import replaced, sha256, text_sha256
 from vlm_jax.integrity import change, file_entry, read_manifest, write_manifest
 from vlm_jax.invocation import command_name
 from vlm_jax.models.image_tokenizer import ImageTokenizer
+from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.settings.changes import group_from_json, to_json
 from vlm_jax.settings.groups import Group, Tree, flat, tree_of
@@ -56,7 +57,9 @@ class TrainedTokenizer:
         """Rows and columns of an image's image tokens."""
         self._params = jax.device_put({"params": unflatten(params)})  # once, not with every batch
         model = ImageTokenizer(self.settings, config.compute.convolution)
-        self._encode = jax.jit(lambda variables, image: model.bind(variables).encode(image))
+        self._encode = jax.jit(
+            lambda variables, image: model.bind(variables).encode(normalise_pixels(image, self.image))
+        )
         self._decode = jax.jit(lambda variables, tokens: model.bind(variables).decode(tokens))
 
     def encode(self, examples: Sequence[Example], encode: ExampleEncoder) -> Int[np.ndarray, "N gh gw"]:

@@ -20,6 +20,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.figures import Card
 from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind
 from vlm_jax.metrics.vqa_accuracy import lenient_vqa_accuracy
+from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.base import Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
@@ -144,14 +145,15 @@ class VisualQuestionAnswering(TextTask[Prediction]):
         return init_params(self.model, self.encode, key)
 
     def loss_sums(self, params: Parameters, batch: Batch, keys: Key[Array, " I"] | None) -> Sums:
-        inputs = (batch.image, batch.input_ids, batch.text_mask)
+        inputs = (normalise_pixels(batch.image, self.encode.image), batch.input_ids, batch.text_mask)
         logits = self.model.bind({"params": params}).task_logits(*inputs, keys=keys)
         return batch_sums(logits, batch, label_smoothing=self.config.training.label_smoothing)
 
     def _predict_batch(
         self, params: Parameters, batch: Batch, see_image: Bool[Array, "I 1"]
     ) -> tuple[Float[Array, "I K top"], Int[Array, "I K top"]]:
-        return self.top_answers(params, batch.image, batch.input_ids, batch.text_mask, see_image)
+        image = normalise_pixels(batch.image, self.encode.image)
+        return self.top_answers(params, image, batch.input_ids, batch.text_mask, see_image)
 
     def top_answers(
         self,

@@ -14,6 +14,7 @@ from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
+from vlm_jax.training.caching import cache
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data
 from vlm_jax.training.evaluation import SplitExamples, code, commit, evaluate_run, write_contact_sheet
@@ -77,6 +78,8 @@ class Trainer:
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
         self.task.learn_from(self.train)
         params = self._initial_params()
+        self._cached_splits = [validation, train] if self._reads_all(train) else [validation]
+        cache(self.task, config, self._cached_splits)
         optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
         self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
         step = make_step(config, self.task.loss_sums, optimizer, params, axis_name=self.parallel.axis_name)
@@ -95,6 +98,10 @@ class Trainer:
     def _record_data(self, splits: dict[str, Sequence[Example]]) -> None:
         """Refuse data that is not what the run began with; what is new of it is kept."""
         record_data(self.folder, check_data(self.config, self.folder, splits))
+
+    def _reads_all(self, train: Sequence[Example]) -> bool:
+        """Whether the run passes over the training images at least once: fewer are decoded sooner than cached."""
+        return self.config.training.steps * self.config.training.batch_images >= len(train)
 
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
@@ -263,6 +270,7 @@ class Trainer:
         params, step = checkpoints.restore_params(state.params, which="best", ema=state.ema is not None)
         test = open_split(self.config.data, "test")
         self._record_data({"test": test})
+        cache(self.task, self.config, [*self._cached_splits, test])
         scored = SplitExamples("test", self.task.prepare(test), self.train)
         self.write_line(f"scoring the test split with the best checkpoint, step {step}")
         metadata = {**self._times(), "weights": self.weights, **self._made}

@@ -17,6 +17,7 @@ from vlm_jax.settings.changes import Words, change, checked, with_changes
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import tree_of
 from vlm_jax.settings.short_names import long_names
+from vlm_jax.training.caching import cache
 from vlm_jax.training.continuation import check_data
 from vlm_jax.training.evaluation import SplitExamples, commit, evaluate_run, result_files
 from vlm_jax.training.setup import load_trained, make_encoder, saved_steps
@@ -93,6 +94,7 @@ def rescore(
         digests = {name: digest_split(examples, config.data, name) for name, examples in splits.items()}
     else:
         digests = check_data(config, folder, splits)
+    cache(model.task, config, [splits[split]])
     examples = SplitExamples(split, *(model.task.prepare(splits[name]) for name in (split, "train")))
     if scored.elsewhere:
         print("\n".join(model.task.reach(examples.train, examples.examples)))

@@ -17,7 +17,8 @@ from vlm_jax.data.datasets import shape_scenes
 from vlm_jax.data.datasets.builder import RecordBuilder
 from vlm_jax.data.datasets.shape_scenes import SceneCaptions, ShapeScenes
 from vlm_jax.data.preparation import prepare
-from vlm_jax.data.sources import Examples, open_split
+from vlm_jax.data.records import Examples
+from vlm_jax.data.sources import open_split
 from vlm_jax.scenes.language import caption
 from vlm_jax.scenes.rendering import render
 from vlm_jax.scenes.rules import check_caption

@@ -51,6 +51,11 @@ class Columns(NamedTuple):
         return sources
 
     @property
+    def lists(self) -> set[str]:
+        """The names of columns that hold lists of texts."""
+        return {name for column in LISTS for name in self.names(column)}
+
+    @property
     def required(self) -> tuple[str, ...]:
         """The columns that each row must have."""
         return tuple(column for column in WANTED[self.texts] if column != "answers" or self.needs_answers)

@@ -14,6 +14,7 @@ import numpy as np
 
 from vlm_jax.data.user_files.json_files import load_json
 from vlm_jax.data.user_files.rows import (
+    Row,
     UnusableError,
     checked_id,
     checked_kind,
@@ -22,7 +23,7 @@ from vlm_jax.data.user_files.rows import (
     checked_texts,
     without_surrogates,
 )
-from vlm_jax.data.user_files.text_tables import Row, table_rows
+from vlm_jax.data.user_files.text_tables import TableRows, is_json_lines, json_lines, json_list, separated
 from vlm_jax.errors import InputError, counted, shown
 from vlm_jax.metrics.captions import score_captions
 from vlm_jax.metrics.vqa import ACCURACIES, accuracy_by_kind
@@ -184,13 +185,32 @@ def _annotations(file: Path) -> list[tuple[str, Row]] | None:
 
 def _rows(file: Path) -> Iterator[tuple[int | str, Row]]:
     try:
-        for place, row in table_rows(file):
+        for place, row in _table(file):
             with _named(file, place):
                 if isinstance(row, UnusableError):
                     raise row
                 yield place, checked_object(row)
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from None
+
+
+def _table(file: Path) -> TableRows:
+    match file.suffix.lower():
+        case ".csv" | ".tsv":
+            return separated(file, _check_header, ())
+        case ".json" if not is_json_lines(file):
+            return json_list(file)
+        case _:
+            return json_lines(file)
+
+
+def _check_header(file: Path, names: tuple[str, ...]) -> None:
+    """Raise `InputError` where the columns are no predictions and no references."""
+    if not any({*IDS[texts]} & {*names} and {*PREDICTIONS[texts], *REFERENCES[texts]} & {*names} for texts in IDS):
+        raise InputError(
+            f"{file} has the columns {', '.join(map(shown, names[:20]))}; expected image_id and caption, or "
+            "question_id and answer"
+        )
 
 
 @contextmanager

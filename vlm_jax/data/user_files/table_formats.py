@@ -67,7 +67,9 @@ def open_table(path: Path, name: str, source: Source) -> Table:
         return Table("Flickr8k's tokens", token_rows(path))
     if ending not in (".csv", ".tsv") and head.lstrip(b"\xef\xbb\xbf \r\n").startswith((b"{", b"[")):
         return Table("JSON Lines", json_lines(path)) if is_json_lines(path) else Table("a JSON list", json_list(path))
-    return Table("TSV" if ending == ".tsv" else "CSV", separated(path, source.columns))
+    return Table(
+        "TSV" if ending == ".tsv" else "CSV", separated(path, source.columns.check_header, source.columns.lists)
+    )
 
 
 def table_files(splits: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, ...]]:

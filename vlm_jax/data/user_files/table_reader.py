@@ -86,10 +86,10 @@ class TableReader(NamedTuple):
 
     def _texts(self, fields: Row, default_id: str) -> tuple[Text, ...]:
         if self.texts == "captions":
-            return _captions(fields, default_id)
+            return caption_texts(fields, default_id)
         if not self.source.columns.needs_answers and not fields.get("answers"):
-            return (_question(fields, (), default_id),)
-        return (_question(fields, checked_texts(fields["answers"], "answers"), default_id),)
+            return (question_text(fields, (), default_id),)
+        return (question_text(fields, checked_texts(fields["answers"], "answers"), default_id),)
 
 
 def _image(value: Json | tuple[str, StoredImage], folder: ImageFolder, prefix: str) -> tuple[str, Path | StoredImage]:
@@ -111,7 +111,8 @@ def _file_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _question(row: Row, answers: tuple[str, ...], default_id: str) -> Text:
+def question_text(row: Row, answers: tuple[str, ...], default_id: str) -> Text:
+    """The question of a row; `default_id` is its id where the row has none."""
     text = checked_text(row["question"], "the question")
     question_id, kind = row.get("question_id"), row.get("answer_type")
     return Text(
@@ -128,6 +129,7 @@ def _default_kind(answers: Sequence[str]) -> str:
     return "yes_no" if all(canonical(answer) in ("yes", "no") for answer in answers) else "open"
 
 
-def _captions(row: Row, line_id: str) -> tuple[Text, ...]:
+def caption_texts(row: Row, line_id: str) -> tuple[Text, ...]:
+    """The captions of a row, with ids that begin with that of its line."""
     texts = enumerate(checked_texts(row["captions"], "captions"), 1)
     return tuple(Text(f"{line_id}#{number}", text, (), "caption") for number, text in texts)

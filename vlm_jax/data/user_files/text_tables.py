@@ -1,16 +1,16 @@
 """Tables of text: CSV, TSV and their relatives, JSON Lines and JSON lists, each row with its line."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from vlm_jax.data.user_files.columns import LISTS, Columns
 from vlm_jax.data.user_files.json_files import LONGEST_LINE, lines, load_json, parsed_line
 from vlm_jax.data.user_files.rows import Row, UnusableError, checked_object
 from vlm_jax.errors import InputError
 from vlm_jax.types import Json
 
+CheckHeader = Callable[[Path, tuple[str, ...]], None]
 TableRows = Iterator[tuple[int | str, Row | UnusableError]]
 """Each row with its line, or what else a message calls it; or why it cannot be used."""
 
@@ -71,8 +71,11 @@ def _other_kind(content: Json) -> str | None:
     return "coco_captions" if {"images", "annotations"} <= content.keys() else None
 
 
-def separated(path: Path, columns: Columns) -> TableRows:
-    """The rows of a table whose first line names the columns; `,`, `;`, `|` or a tab separates them."""
+def separated(path: Path, check_header: CheckHeader, lists: Collection[str]) -> TableRows:
+    """The rows of a table whose first line names the columns; `,`, `;`, `|` or a tab separates them.
+
+    `check_header` refuses columns that are no use; those of `lists` hold one text.
+    """
     # Surrogates stand for what is not UTF-8: it spoils its row and not the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = file.readline(LONGEST_LINE)
@@ -83,8 +86,7 @@ def separated(path: Path, columns: Columns) -> TableRows:
         names: tuple[str, ...] = ()
         with suppress(StopIteration, csv.Error):
             names = tuple(name.strip() for name in next(reader))
-        columns.check_header(path, names)
-        lists = {name for column in LISTS for name in columns.names(column)}
+        check_header(path, names)
         while True:
             line = reader.line_num + 1
             try:
@@ -103,7 +105,7 @@ def _extent(first: int, last: int) -> str:
     return f"; lines {first} to {last:,} are lost, perhaps by a quote that never closes" if last > first else ""
 
 
-def _fields(names: Sequence[str], values: Sequence[str], lists: set[str]) -> Row | UnusableError:
+def _fields(names: Sequence[str], values: Sequence[str], lists: Collection[str]) -> Row | UnusableError:
     """A row by its columns; empty cells are left out, and a column of lists holds one text."""
     if len(values) != len(names):
         return UnusableError(f"the row has {len(values)} values, and the header names {len(names)}")
