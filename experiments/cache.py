@@ -17,7 +17,7 @@ class Where(Group):
 
     directory: Path = Path("~/.cache/vlm_jax")
     """The `data.directory` of runs."""
-    what: Literal["images", "features", "image_tokens", "compiled", "prepared", "all"] | None = None
+    what: Literal["images", "features", "image_tokens", "tables", "compiled", "prepared", "all"] | None = None
     """Of one kind alone. By default all but prepared data sets, which `all` includes."""
 
 

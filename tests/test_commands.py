@@ -307,6 +307,11 @@ def test_test_questions_without_answers_are_answered_for_an_evaluation_server(ow
     assert [set(row) for row in written] == [{"question_id", "answer"}] * 2
     assert [row["question_id"] for row in written] == [900, 901]
     assert {row["answer"] for row in written} <= {"yes", "no", "red", "blue"}
+    elsewhere = ["--data", str(folder / "test.csv"), "--images", str(folder / "images")]
+    assert evaluate.main([str(folder / "run"), *elsewhere, "--data.directory", str(folder / "kept")]) == 0
+    assert capsys.readouterr().out.count("no answers") == 1
+    (other,) = (folder / "run").glob("vqa_results-test,*.json")
+    assert json.loads(other.read_text(encoding="utf-8")) == written
 
 
 def test_bad_rows_stop_a_training_before_it_starts_or_are_left_out(own, capfd):

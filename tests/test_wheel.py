@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.inference.test_python_page import blocks, prepare
+from tests.tasks.conftest import captioning_run, directory, generation_run, tokenizer_run  # noqa: F401  fixtures
 
 ROOT = Path(__file__).parent.parent
 STUDY = """
@@ -23,24 +27,36 @@ def get_study():
 """
 
 
-@pytest.mark.slow
-def test_an_installed_wheel_trains_predicts_and_compares(tmp_path, data_directory):
-    install, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
-    elsewhere.mkdir()
+@pytest.fixture(scope="module")
+def install(tmp_path_factory):
+    """The folder of a wheel that was built and installed."""
+    folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    source = tmp_path / "source"  # a build leaves files behind
+    source = folder / "source"  # a build leaves files behind
     subprocess.run(["git", "clone", "--quiet", "--shared", ROOT, source], check=True)
-    wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source]
+    wheel = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source]
     subprocess.run([*pip, *wheel], check=True)
-    subprocess.run([*pip, "install", "--no-deps", "--target", install, *tmp_path.glob("*.whl")], check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "installed", *folder.glob("*.whl")], check=True)
+    return folder / "installed"
+
+
+@pytest.fixture
+def run(install, tmp_path):
+    """Runs a program of the wheel in `tmp_path`; its output."""
     environment = os.environ | {"PYTHONPATH": str(install)}
 
-    def run(*arguments, program=(sys.executable, "-m", "vlm_jax")):
-        command = [*program, *map(str, arguments)]
-        result = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=600)
+    def run_program(*arguments, program=(sys.executable, "-m", "vlm_jax"), **variables):
+        command, environ = [*program, *map(str, arguments)], environment | variables
+        result = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=600)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
+    return run_program
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_predicts_and_compares(install, run, tmp_path, data_directory):
+    elsewhere = tmp_path
     short = (
         "--training.steps",
         2,
@@ -64,3 +80,22 @@ def test_an_installed_wheel_trains_predicts_and_compares(tmp_path, data_director
     run("ablate", study, "--workdir", "study")
     assert len(list((elsewhere / "study").rglob("result.json"))) == 2
     assert (elsewhere / "study" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_code_of_the_python_page_runs_elsewhere(
+    install,
+    run,
+    tmp_path,
+    data_directory,
+    captioning_run,  # noqa: F811
+    generation_run,  # noqa: F811
+):
+    prepare(tmp_path, captioning_run.path, generation_run.path)
+    (tmp_path / "home" / ".cache").mkdir(parents=True)
+    (tmp_path / "home" / ".cache" / "vlm_jax").symlink_to(data_directory)
+    code = [block for block in blocks() if "vlm_jax.results(" not in block or find_spec("pandas")]
+    (tmp_path / "page.py").write_text("\n".join([*code, "print(vlm_jax.__file__)"]), encoding="utf-8")
+    output = run("page.py", program=(sys.executable,), HOME=str(tmp_path / "home"))
+    assert output.startswith("blue ") and Path(output.splitlines()[-1]).is_relative_to(install)
+    assert (tmp_path / "my_model" / "model.safetensors").is_file()

@@ -1,5 +1,6 @@
 """What models of other tasks and published weights can do from Python."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,7 +68,7 @@ def test_images_are_generated_from_a_seed(generation_run, tmp_path):
 def test_a_tokenizer_run_has_its_parts_alone(tokenizer_run):
     model = vlm_jax.from_pretrained(tokenizer_run.path)
     assert model.methods == () and model.tokenizer is None
-    output = model.module.apply({"params": model.params}, model.processor(noise())[None])
+    output = jax.jit(model.module.apply)({"params": model.params}, model.processor(noise())[None])
     assert output.image.shape == (1, *model.config.image.size, 3)
     with pytest.raises(InputError, match="no method classify; it has module and params alone"):
         model.classify(noise())
@@ -108,7 +109,7 @@ def test_images_are_classified(tmp_path):
     images = [noise(seed=seed) for seed in range(3)]
     results = model.classify(images, top=4)
     pixels = np.stack([model.processor(image) for image in images])
-    logits = np.asarray(model.module.apply({"params": model.params}, pixels)[1])
+    logits = np.asarray(jax.jit(model.module.apply)({"params": model.params}, pixels)[1])
     shares = np.exp(logits - logits.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)
     for result, row in zip(results, shares, strict=True):
@@ -136,7 +137,7 @@ def test_grid_features_are_fused_with_texts(tmp_path):
     results = model.features(images, TEXTS[:2])
     assert [len(result.image) for result in results] == [3, 3, 5, 5] and results[0].text_mask.sum() == 4
     ids, mask = model.tokenizer.encode(TEXTS[1:2], results[1].text.shape[0])
-    output = model.module.apply({"params": model.params}, ids, mask, image=images[0][None])
+    output = jax.jit(model.module.apply)({"params": model.params}, ids, mask, image=images[0][None])
     np.testing.assert_allclose(results[1].text, output.text[0], atol=2e-5)
     np.testing.assert_allclose(results[1].image, output.image[0], atol=2e-5)
     with pytest.raises(InputError, match=r"an image is uint8\[40, 30, 3\]; expected grid features"):

@@ -22,7 +22,7 @@ def runs(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "a")
     folder = RunFolder(Path(shutil.copytree(trained, tmp_path / "b")))
     (folder.path / RESULT).unlink()
-    changed = with_changes(folder.config(), {"seed": 3, "name": "other", "optimizer.learning_rate": 1e-4})
+    changed = with_changes(folder.config(), {"seed": 3, "name": "other", "optimizer.betas": (0.8, 0.9)})
     (folder.path / CONFIG).write_text(to_json(changed))
     folder.seal(CONFIG)
     (tmp_path / "c").mkdir()
@@ -34,10 +34,10 @@ def test_a_row_has_seed_step_what_differs_and_scores(runs, trained):
     first, second = (rows[str(runs / name)] for name in "ab")
     metrics = RunFolder(trained).result()["metrics"]
     assert len(rows) == 2 and {name: first[name] for name in metrics} == metrics
-    assert first.keys() - metrics.keys() == {"seed", "finished", "step", "optimizer.learning_rate"} == second.keys()
-    assert (first["seed"], first["finished"], first["optimizer.learning_rate"]) == (0, True, 3e-3)
+    assert first.keys() - metrics.keys() == {"seed", "finished", "step", "optimizer.betas"} == second.keys()
+    assert (first["seed"], first["finished"], first["optimizer.betas"]) == (0, True, (0.9, 0.98))
     assert (second["seed"], second["finished"], second["step"]) == (3, False, 40)
-    assert "optimizer.learning_rate" not in run_rows(runs / "a")[str(runs / "a")]
+    assert "optimizer.betas" not in run_rows(runs / "a")[str(runs / "a")]
 
 
 def test_paths_may_be_relative(runs, monkeypatch):

@@ -30,7 +30,7 @@ def results(pattern: str | Path) -> "pandas.DataFrame":
     return pandas.DataFrame(list(rows.values()), index=pandas.Index(list(rows), name="run"))
 
 
-def run_rows(pattern: str | Path) -> dict[str, dict[str, Json]]:
+def run_rows(pattern: str | Path) -> dict[str, dict[str, Json | tuple[Json, ...]]]:
     """The rows of `results` by the path of the run."""
     path = Path(pattern).expanduser()
     paths = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
@@ -46,5 +46,10 @@ def run_rows(pattern: str | Path) -> dict[str, dict[str, Json]]:
         result = folder.result() if folder.finished else {}
         step = result.get("checkpoint_step", max(steps(folder.checkpoints), default=None))
         row = {"seed": run["seed"], "finished": folder.finished, "step": step}
-        rows[path] = row | {name: run.get(name) for name in shown} | result.get("metrics", {})
+        rows[path] = row | {name: _cell(run.get(name)) for name in shown} | result.get("metrics", {})
     return rows
+
+
+def _cell(value: Json) -> Json | tuple[Json, ...]:
+    """A value that pandas can group rows by."""
+    return tuple(map(_cell, value)) if isinstance(value, list) else value

@@ -20,6 +20,8 @@ class Examples(Sequence[Example]):
         self._records, self._texts = records, texts
         self.files = tuple(files)
         """Where the records are."""
+        self.part = ""
+        """Which of the records in the files these are; empty where they are all of a split."""
         self._length = len(records) if limit is None else min(limit, len(records))
 
     def __len__(self) -> int:
@@ -34,7 +36,7 @@ class Examples(Sequence[Example]):
     @property
     def depends_on(self) -> tuple[str, ...]:
         """What the examples depend on beside their files."""
-        return (self._texts,)
+        return (self._texts, *([self.part] if self.part else []))
 
     def _example(self, record: Mapping[str, object], position: int) -> Example:
         return _example(record, self._texts)

@@ -27,14 +27,15 @@ class TfdsExamples(Examples):
     def __init__(self, data: TfdsSet, builder: "tfds.core.DatasetBuilder", split: str) -> None:
         import tensorflow_datasets as tfds
 
-        self._split, self._part = split, _part(set(builder.info.splits), split)
+        self._split, part = split, _part(set(builder.info.splits), split)
         self._features = dict(builder.info.features)
         self._question = getattr(data, "question", "")
         self._columns = Columns("questions" if data.texts == "questions" else "captions", renamed_columns(data.columns))
         self._image = self._image_feature()
-        records = builder.as_data_source(split=self._part, decoders={self._image: tfds.decode.SkipDecoding()})
-        files = [Path(file) for file in builder.info.splits[self._part.partition("[")[0]].filepaths]
+        records = builder.as_data_source(split=part, decoders={self._image: tfds.decode.SkipDecoding()})
+        files = [Path(file) for file in builder.info.splits[part.partition("[")[0]].filepaths]
         super().__init__(records, data.limit_of(split), texts=data.texts, files=files)
+        self.part = part
         if len(self):
             _ = self[0]  # a feature that is missing is missing from the first record on
 
@@ -42,7 +43,7 @@ class TfdsExamples(Examples):
     def depends_on(self) -> tuple[str, ...]:
         """What the examples depend on beside their files."""
         renamed = (f"{column}={name}" for column, name in self._columns.renamed)
-        return (self._texts, self._part, self._question, *renamed)
+        return (*super().depends_on, self._question, *renamed)
 
     def _image_feature(self) -> str:
         """The feature that an alias names, or the only one that is an image."""

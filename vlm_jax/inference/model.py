@@ -88,7 +88,8 @@ class Model:
 
     def embed_texts(self, texts: str | Sequence[str]) -> Float[np.ndarray, "N D"] | Float[np.ndarray, " D"]:
         """The vector of a text; of a list, one row a text."""
-        return _same_form(self._embed_texts(as_texts(texts, "text")), texts)
+        vectors = self._embed_texts(as_texts(texts, "text"))
+        return vectors[0] if isinstance(texts, str) else vectors
 
     @overload
     def classify(self, images: ImageLike, top: int = 5) -> Classes: ...
@@ -125,6 +126,6 @@ class Model:
         raise InputError(f"the model {self.source} has no method {method}; {others}")
 
 
-def _same_form(results: Sequence[Result], *inputs: object) -> Result | Sequence[Result]:
+def _same_form(results: list[Result], *inputs: object) -> Result | list[Result]:
     """The one result where no input is a list."""
     return results if any(isinstance(value, (list, tuple)) for value in inputs) else results[0]

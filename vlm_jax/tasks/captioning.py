@@ -177,7 +177,7 @@ class Captioning(TextTask):
     def generate(
         self,
         params: Parameters,
-        images: Iterable[Float[Array, "I h w 3"]],
+        images: Iterable[Float[Array | np.ndarray, "I h w 3"]],
         *,
         see_image: bool = True,
         decoding: DecodingMethod | None = None,

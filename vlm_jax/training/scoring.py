@@ -89,15 +89,17 @@ def rescore(
         keep_programs(config.data.directory)
     encode = make_encoder(config, folder)
     model = load_trained(config, folder, encode, which=checkpoint, scoring=scoring)
-    splits = {name: open_split(config.data, name) for name in dict.fromkeys((split, "train"))}
+    splits = {split: open_split(config.data, split)}
+    if model.task.can_score(splits[split]):
+        splits["train"] = splits.get("train") or open_split(config.data, "train")
     if scored.elsewhere:
         digests = {name: digest_split(examples, config.data, name) for name, examples in splits.items()}
     else:
         digests = check_data(config, folder, splits)
     read = splits if config.data.stored_views else {split: splits[split]}
     cache(model.task, model.params, config, read)
-    examples = SplitExamples(split, *(model.task.prepare(splits[name]) for name in (split, "train")))
-    if scored.elsewhere:
+    examples = SplitExamples(split, *(model.task.prepare(splits.get(name, ())) for name in (split, "train")))
+    if scored.elsewhere and "train" in splits:
         print("\n".join(model.task.reach(examples.train, examples.examples)))
     metadata = {"wall_seconds": 0.0, "commit": commit()}
     metadata |= {"data": {name: digest.sha256 for name, digest in digests.items()}, "history": folder.history()}

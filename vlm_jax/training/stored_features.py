@@ -93,7 +93,7 @@ def wanted_views(config: Config, splits: Mapping[str, Sequence[Example]]) -> Wan
     num_views = config.data.stored_views if augmentation else 0
     places, keys = key_images(list(splits.values()), config.data)
     views = {key: View(examples, place, 0) for key, (examples, place) in places.items()}
-    trained = key_images([splits["train"]], config.data).places if num_views else {}
+    trained = key_images([splits.get("train", ())], config.data).places if num_views else {}
     for key, (examples, place) in trained.items():
         for number in range(1, num_views + 1):
             views[view_key(key, number, augmentation)] = View(examples, place, number)

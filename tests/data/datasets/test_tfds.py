@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from experiments.train import parse_train
 from vlm_jax.data.datasets.builder import png
 from vlm_jax.data.datasets.tfds import TfdsCaptions, TfdsQuestions
-from vlm_jax.data.digests import digest_split
+from vlm_jax.data.digests import digest_split, image_digests
 from vlm_jax.data.images import decode_image
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
@@ -94,6 +94,8 @@ def test_splits_that_are_missing_are_parts_of_training(tmp_path):
     }
     assert (len(values["train"]), len(values["validation"]), len(values["test"])) == (36, 4, 10)
     assert values["train"] | values["validation"] == {*range(40)} and values["test"] == {*range(40, 50)}
+    parts = [image_digests(open_split(data, split), data) for split in ("train", "validation", "test", "validation")]
+    assert parts[1] == parts[3] and not {*parts[1]} & {*parts[0], *parts[2]} and [*map(len, parts)] == [36, 4, 10, 4]
     digests = [digest_split(open_split(data, split), data, split) for split in ("train", "validation", "train")]
     assert digests[0] == digests[2] != digests[1] and digests[0].images == 36
     other = data.model_copy(update={"question": "which animal?"})

@@ -249,6 +249,34 @@ def test_captions_txt_and_bars_as_kaggle_has_them(photos):
         ]
 
 
+def test_a_line_that_names_the_separator_is_no_header(photos):
+    (photos.parent / "rows.csv").write_text("sep=;\r\nimage;caption\r\n0.png;a, b\r\nx.png;c\r\n", encoding="utf-8")
+    data = TableCaptions(images=photos, train=(photos.parent / "rows.csv",))
+    reading = read_split(data.model_copy(update={"validation": data.train, "test": data.train}), "train")
+    assert rows_in(reading) == [(photos / "0.png", "a, b")] and [row.place for row in reading.bad_rows] == [4]
+
+
+def test_a_folder_with_a_table_of_another_name_is_no_folder_of_classes(photos):
+    (photos.parent / "captions.csv").write_text("image,caption\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"give the file: .*captions\.csv"):
+        captions_of(photos.parent)
+
+
+def test_linked_folders_of_classes_are_named_or_read(photos):
+    folder = photos.parent / "classes"
+    folder.mkdir()
+    photos.rename(folder / "cat")
+    (folder / "again").symlink_to("cat")
+    (folder / "cat" / "circle").symlink_to("..")
+    (photos.parent / "outside").mkdir()
+    (photos.parent / "outside" / "a.png").write_bytes(png("0.png"))
+    (folder / "out").symlink_to(photos.parent / "outside")
+    data = TableQuestions(train=(folder,), validation=(folder,), test=(folder,))
+    reading = read_split(data, "train")
+    assert len(reading.examples) == 12 and {len(e.texts) for e in reading.examples} == {1}
+    assert [row.place for row in reading.bad_rows] == ["out/a.png"]
+
+
 def test_columns_by_the_names_that_files_give_them(photos):
     (photos.parent / "a.csv").write_text("path of image,q,a\n0.png,what?,cat\n", encoding="utf-8")
     columns = ("image=path of image", "question=q", "answer=a")

@@ -23,9 +23,14 @@ def class_rows(folder: Path, question: str) -> TableRows:
 def images_below(folder: Path) -> Iterator[str]:
     """The paths of all files below a folder that are named as images are, sorted; hidden ones are left alone.
 
-    `OSError` where a folder cannot be read.
+    Links to folders are followed, each folder once. `OSError` where a folder cannot be read.
     """
-    for place, folders, names in os.walk(folder, onerror=_raise):
+    known = set()
+    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        if (real := os.path.realpath(place)) in known:
+            folders.clear()
+            continue
+        known.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(place).relative_to(folder)
         for name in sorted(names):

@@ -16,6 +16,7 @@ from vlm_jax.files import replaced
 from vlm_jax.interrupts import on_interrupt
 from vlm_jax.types import StoredImage
 
+FOLDER = "table_indexes"
 FORMAT = 1
 ANNOUNCED = 100_000_000  # bytes; less takes seconds
 Maker = Callable[[Path, io.BufferedIOBase], TableRows]
@@ -29,7 +30,7 @@ def stored_rows(path: Path, directory: Path, make: Maker, *, copies: bool) -> Ta
     with `copies` an error is raised.
     """
     path = path.absolute()
-    index = directory.expanduser() / "table_indexes" / f"{digest(fingerprint(path))}-{FORMAT}.jsonl"
+    index = directory.expanduser() / FOLDER / f"{digest(fingerprint(path))}-{FORMAT}.jsonl"
     images = index.with_suffix(".images")
     if not _intact(index, images if copies else None):
         if path.stat().st_size > ANNOUNCED:

@@ -98,6 +98,8 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if tables := _tables(path):
         return tables
+    if others := sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in (".csv", ".tsv", ".jsonl")):
+        raise InputError(f"{path} is a folder with the table {others[0]}; give the file: {path / others[0]}")
     if any("/" in name for name in images_below(path)):
         return [path]
     names = ", ".join(METADATA)

@@ -1,6 +1,7 @@
 """Tables of text: CSV, TSV and their relatives, JSON Lines and JSON lists, each row with its line."""
 
 import csv
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -79,8 +80,11 @@ def separated(path: Path, check_header: CheckHeader, lists: Collection[str]) -> 
     # Surrogates stand for what is not UTF-8: it spoils its row and not the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = file.readline(LONGEST_LINE)
-        file.seek(0)
-        separator = "\t" if path.suffix.lower() == ".tsv" else max(",;|\t", key=first.count)
+        skipped = re.fullmatch(r'"?sep=(.)"?\r?\n', first)  # as Excel writes it above the header
+        if not skipped:
+            file.seek(0)
+        likely = skipped[1] if skipped else max(",;|\t", key=first.count)
+        separator = "\t" if path.suffix.lower() == ".tsv" else likely
         pieces = iter(lambda: file.readline(LONGEST_LINE), "")
         reader = csv.reader(pieces, delimiter=separator, strict=True, skipinitialspace=separator == "|")
         names: tuple[str, ...] = ()
@@ -88,13 +92,13 @@ def separated(path: Path, check_header: CheckHeader, lists: Collection[str]) -> 
             names = tuple(name.strip() for name in next(reader))
         check_header(path, names)
         while True:
-            line = reader.line_num + 1
+            line = reader.line_num + 1 + bool(skipped)
             try:
                 values = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield line, UnusableError(f"the row is no CSV: {error}{_extent(line, reader.line_num)}")
+                yield line, UnusableError(f"the row is no CSV: {error}{_extent(line, reader.line_num + bool(skipped))}")
                 continue
             if values:
                 yield line, _fields(names, values, lists)
