@@ -115,7 +115,7 @@ class VisualLanguageModel(nn.Module):
         fused = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=first_only)
         return self.head.task_logits(fused, self.text.scores, fold_keys(keys, 3))
 
-    def grid_features(self, image: Image) -> Float[Array, "I *grid C"]:
+    def grid_features(self, image: Image) -> Float[Array, "I *grid F"]:
         """The outputs of the image encoder; stored ones, and features in the place of an image, as they are."""
         if image.dtype == jnp.uint8:
             raise InputError("an image is uint8; normalise it first (models.pixels.normalise_pixels)")
