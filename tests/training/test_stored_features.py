@@ -6,6 +6,7 @@ import pickle
 from contextlib import nullcontext
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -97,7 +98,7 @@ def test_features_are_the_encoders_outputs_in_float16(config, start):
     trainer = start(config)
     image = COMMON["image"]
     for example in trainer.validation:
-        pixels = normalise(resize_image(decode_image(example.image, max_pixels=10**6), image), image)
+        pixels = jnp.asarray(normalise(resize_image(decode_image(example.image, max_pixels=10**6), image), image))
         grid = trainer.task.model.apply(
             {"params": trainer.state.params}, pixels[None], method=lambda model, image: model.image(image)
         )
