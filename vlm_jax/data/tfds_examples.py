@@ -79,7 +79,9 @@ def open_tfds(data: TfdsSet, split: str) -> TfdsExamples:
     builder = _builder(data.dataset, data.folder.expanduser())
     try:
         return TfdsExamples(data, builder, split)
-    except NotImplementedError as error:
+    except InputError:
+        raise
+    except Exception as error:  # TFDS answers damaged files, and those that are no array_record, with several ones
         why = first_line(error)
         raise InputError(f"{builder.name} cannot be read by record: {why}; prepare it as array_record") from None
 

@@ -143,6 +143,14 @@ def test_images_inside_parquet(photos, struct):
     assert len({example.image_id for example in examples}) == 12
 
 
+def test_shards_that_are_named_for_splits(photos):
+    for name, image in (("train-00000-of-00002", "0.png"), ("train-00001-of-00002", "1.png"), ("test-00000", "2.png")):
+        pq.write_table(pa.table({"image": [png(image)], "text": ["a"]}), photos.parent / f"{name}.parquet")
+    data = TableCaptions(train=(photos.parent,), directory=photos.parent / "kept")
+    assert [len(read_split(data, split).examples) for split in ("train", "validation", "test")] == [1, 1, 1]
+    assert read_split(data, "test").examples[0].image.name.startswith(str(photos.parent / "test-00000.parquet"))
+
+
 def shard(path, members, **options):
     with tarfile.open(path, "w", **options) as archive:
         for name, content in members:
@@ -182,7 +190,9 @@ def test_shards_as_img2dataset_writes_them(photos, form):
         assert reading.bad_rows == ()
         examples = pickle.loads(pickle.dumps(reading.examples))
         assert [(e.image_id, read_image_file(e.image), e.texts[0].text) for e in examples] == expected
+        indexes = {path: path.stat().st_mtime_ns for path in (photos.parent / "kept").rglob("*.jsonl")}
         dataset._read.cache_clear()
+    assert len(indexes) == 2 and indexes == {path: path.stat().st_mtime_ns for path in indexes}
     assert decode_image(examples[1].image, max_pixels=100)[0, 0].tolist() == list(COLOURS["1.png"])
     assert len(expected) == (12 if form == tarfile.USTAR_FORMAT else 13)
 

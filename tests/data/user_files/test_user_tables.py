@@ -139,7 +139,17 @@ def test_what_is_no_table_is_refused(place, name, content, part):
         read(place, name, content)
 
 
-HEADS = [b"", b"image,question,answers\n", b"image\tquestion\tanswers\n", b"[", b"{", b"a.png#0\t", b"PAR1", b"a.png\n"]
+HEADS = [
+    b"",
+    b"image,question,answers\n",
+    b"image\tquestion\tanswers\n",
+    b"[",
+    b"{",
+    b"a.png#0\t",
+    b"PAR1",
+    b"a.png\n",
+    b"sep=",
+]
 ENDINGS = ["csv", "tsv", "json", "jsonl", "txt", "parquet", "tar", "anything"]
 
 

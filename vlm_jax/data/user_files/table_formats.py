@@ -1,5 +1,6 @@
 """Which format a table has, by what the file is: its ending, and what it begins with."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -79,11 +80,11 @@ def table_files(splits: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, .
     """
     train = splits["train"]
     if len(train) == 1 and not splits["validation"] and not splits["test"] and train[0].is_dir():
-        splits = _splits_in(train[0]) or splits
+        splits = _folders_of_splits(train[0]) or _shards_of_splits(train[0]) or splits
     return {split: tuple(file for path in paths for file in _files(path)) for split, paths in splits.items()}
 
 
-def _splits_in(folder: Path) -> dict[str, tuple[Path, ...]]:
+def _folders_of_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The folders of the splits in a folder that has no other ones; empty where it has."""
     folders = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."}
     splits = {
@@ -91,6 +92,17 @@ def _splits_in(folder: Path) -> dict[str, tuple[Path, ...]]:
     }
     fits = splits["train"] and sum(map(len, splits.values())) == len(folders) and not _tables(folder)
     return splits if fits else {}
+
+
+def _shards_of_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The shards of each split, such as `train-00000-of-00002.parquet`; empty where not every shard has a split."""
+    shards = _tables(folder)
+    names = [re.split(r"[-_.]", shard.name.lower())[0] for shard in shards]
+    splits = {
+        split: tuple(shard for shard, name in zip(shards, names, strict=True) if name in aliases)
+        for split, aliases in SPLIT_FOLDERS.items()
+    }
+    return splits if splits["train"] and sum(map(len, splits.values())) == len(shards) else {}
 
 
 def _files(path: Path) -> list[Path]:

@@ -80,7 +80,7 @@ def separated(path: Path, check_header: CheckHeader, lists: Collection[str]) -> 
     # Surrogates stand for what is not UTF-8: it spoils its row and not the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         first = file.readline(LONGEST_LINE)
-        skipped = re.fullmatch(r'"?sep=(.)"?\r?\n', first)  # as Excel writes it above the header
+        skipped = re.fullmatch(r'"?sep=([,;|\t])"?\r?\n', first)  # as Excel writes it above the header
         if not skipped:
             file.seek(0)
         likely = skipped[1] if skipped else max(",;|\t", key=first.count)
