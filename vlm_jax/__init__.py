@@ -7,7 +7,7 @@ are imported when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a type checker finds the names here, and reports those that are not there
     from vlm_jax.ablation.run_table import results
     from vlm_jax.inference.catalog import list_models, list_presets
     from vlm_jax.inference.model import Model
@@ -26,11 +26,13 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """A name of `__all__`, from the module that has it (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'vlm_jax' has no attribute {name!r}")
-    return getattr(import_module(f"vlm_jax.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A name of `__all__`, from the module that has it (PEP 562)."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'vlm_jax' has no attribute {name!r}")
+        return getattr(import_module(f"vlm_jax.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

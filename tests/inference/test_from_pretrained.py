@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import jax
@@ -210,6 +211,25 @@ def test_a_model_directory_is_the_run(run_model, tmp_path):
         with pytest.raises(InputError):
             vlm_jax.from_pretrained(damaged)
         shutil.rmtree(damaged)
+
+
+def test_a_model_on_the_hub_is_read(run_model, tmp_path, monkeypatch):
+    """Every file of a model directory is among those that are downloaded."""
+    run_model.save_pretrained(tmp_path / "model")
+    commit = tmp_path / "snapshots" / "0123"
+
+    def download(repository, *, allow_patterns, **options):
+        assert (repository, options["revision"]) == ("somebody/model", "main")
+        commit.mkdir(parents=True)
+        for file in (tmp_path / "model").iterdir():
+            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
+                shutil.copy(file, commit)
+        return str(commit)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    model = vlm_jax.from_pretrained("somebody/model@main")
+    assert model.source == "somebody/model@main"
+    assert model.answer(TRIANGLE, QUESTION) == run_model.answer(TRIANGLE, QUESTION)
 
 
 def test_an_unfinished_run_gives_its_best_checkpoint_and_a_warning(run, run_model, caplog):

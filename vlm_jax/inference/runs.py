@@ -174,8 +174,8 @@ def load_run(
 def _read_saved(folder: RunFolder, config: Config, checkpoint: str) -> tuple[Parameters, int]:
     """The parameters of a checkpoint of a run, or those of a model directory, and their optimizer step."""
     place = folder.checkpoints
-    if not place.is_dir() and folder.file(MODEL).is_file():
-        return _read_model(folder.file(MODEL), checkpoint)
+    if not place.is_dir() and (file := folder.file(MODEL)).is_file():
+        return _read_model(file, checkpoint)
     step, *others = manifests.choices(place, checkpoint)
     why = manifests.fault(place / str(step), folder.made_with())
     if why is not None:

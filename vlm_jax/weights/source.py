@@ -17,8 +17,10 @@ from safetensors import SafetensorError, safe_open
 
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.files import read_settings_file, sha256, text_sha256
+from vlm_jax.integrity import MANIFEST
 from vlm_jax.invocation import command_name
 from vlm_jax.packages import PREFIX, in_package
+from vlm_jax.run_folder import VOCABULARIES
 from vlm_jax.text_lines import first_line
 from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import PATTERNS as SETTINGS_PATTERNS
@@ -240,6 +242,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
 
     repository, _, revision = name.partition("@")
     patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES, *SETTINGS_PATTERNS]
+    patterns += [MANIFEST, *VOCABULARIES]  # of a model that `save_pretrained` wrote
     wanted = {"revision": revision or None, "allow_patterns": patterns}
     try:
         path = snapshot_download(repository, local_files_only=True, **wanted)
