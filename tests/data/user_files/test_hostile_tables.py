@@ -214,5 +214,5 @@ def test_a_quote_that_never_closes_names_what_is_lost(tmp_path):
 def test_nothing_usable_says_the_reason_first(tmp_path):
     (tmp_path / "rows.csv").write_text("image,caption\nb.png,one\n", encoding="utf-8")
     data = TableCaptions(train=(tmp_path / "rows.csv",), directory=tmp_path / "kept", bad_rows="skip")
-    with pytest.raises(InputError, match=r"^\S*rows\.csv:2: no image 'b\.png'; with 1 bad row like this, the train"):
+    with pytest.raises(InputError, match=r"^\S*rows\.csv:2: no image 'b\.png'; that is 1 of 1 bad row, and the train"):
         open_split(data, "train")

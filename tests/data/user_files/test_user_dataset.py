@@ -428,7 +428,7 @@ def test_a_file_is_read_once_until_it_changes(many):
         ({"train": ("empty.jsonl",)}, r"the train split is empty: no image for it in .*empty.jsonl; .* at least 3 "),
         ({"train": ("few.jsonl",)}, r"the train split is empty: .*few.jsonl; .* 3 images .*data.validation FILE$"),
         ({"train": ("few.jsonl",), "validation": ("few.jsonl",)}, r"the test split is .* 2 .*--data.test FILE$"),
-        ({"test": ("bad.jsonl",), "bad_rows": "skip"}, r"bad.jsonl:1: .* 1 bad row .* the test split is .*"),
+        ({"test": ("bad.jsonl",), "bad_rows": "skip"}, r"bad.jsonl:1: .* 1 bad row, and the test split is empty: .*"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(many, changes, message, monkeypatch):

@@ -8,7 +8,7 @@ from vlm_jax.errors import InputError, nearest, one_of, shown
 
 # Other names of a column, most of them Hugging Face's. Under the singular stands one text instead of a list.
 ALIASES = {
-    "image": ("file_name", "image_path", "img", "path"),
+    "image": ("file_name", "filename", "image_path", "img", "path"),
     "answers": ("answer", "label"),
     "captions": ("caption", "text"),
 }

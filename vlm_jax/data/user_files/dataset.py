@@ -49,7 +49,7 @@ def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
         limited = reading._replace(examples=reading.examples[: data.limit_of(name)], groups=())
         readings[name] = without_unreadable(limited, data)
     bad_rows = tuple(dict.fromkeys(row for reading in readings.values() for row in reading.bad_rows))
-    if bad_rows and data.bad_rows == "refuse":
+    if bad_rows and data.bad_rows == "refuse" and any(reading.examples for reading in readings.values()):
         raise InputError(
             f"{counted(len(bad_rows), 'bad row')}, the first {bad_rows[0]}; "
             f"run {command_name('inspect_data')} to see all, or set data.bad_rows skip"
@@ -147,10 +147,10 @@ def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
             f"; {shares} share the images of data.train: give at least {len(taken) + 1} images "
             f"(or groups of images), or --data.{taken[0]} FILE"
         )
-    empty = f"the {split} split is empty: no image for it in {files}{remedy}"
     if bad_rows := reading.bad_rows:
-        raise InputError(f"{bad_rows[0]}; with {counted(len(bad_rows), 'bad row')} like this, {empty}")
-    raise InputError(empty)
+        count = counted(len(bad_rows), "bad row")
+        raise InputError(f"{bad_rows[0]}; that is 1 of {count}, and the {split} split is empty: {files}{remedy}")
+    raise InputError(f"the {split} split is empty: no image for it in {files}{remedy}")
 
 
 def _read_files(data: UserDataset, files: Files, source: str) -> Reading:

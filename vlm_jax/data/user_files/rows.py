@@ -113,7 +113,7 @@ class Rows:
         bad_rows: dict[int, BadRow] = dict(enumerate(self._bad))
         for (_, folder), (first, *others) in self._missing.items():
             if len(others) + 1 >= MANY and folder not in used:
-                missing = f"all {len(others) + 1:,} images that rows name in {folder} are missing"
+                missing = f"all {len(others) + 1:,} images that rows name in {folder} are missing; give --data.images"
                 bad_rows[first] = bad_rows[first]._replace(reason=f"{bad_rows[first].reason}; {missing}")
                 for place in others:
                     del bad_rows[place]
