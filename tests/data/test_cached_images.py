@@ -282,14 +282,16 @@ def test_prepared_records_are_not_read_to_find_their_rows(data_directory, monkey
     from vlm_jax.data.datasets.easy_vqa import EasyVQA
     from vlm_jax.data.sources import Examples
 
-    data = EasyVQA(directory=data_directory, limit=9)
+    data = EasyVQA(directory=data_directory, limit=50)
     examples = open_split(data, "validation")
     encode = encoder(list(examples))
     cached = cache_images([examples], encode, data)
     digests = image_digests(examples, data)
-    monkeypatch.setattr(Examples, "__getitem__", lambda *_: pytest.fail("read again"))
+    reads, real = [], Examples.__getitem__
+    monkeypatch.setattr(Examples, "__getitem__", lambda *place: (reads.append(place), real(*place))[1])
     assert image_digests(open_split(data, "validation"), data) == digests
     assert cache_images([open_split(data, "validation")], encode, data).complete
+    assert len(reads) < 20, "more than a checker of types reads"
     monkeypatch.undo()
     encode = dataclasses.replace(encode, cached=cached)
     monkeypatch.setattr(encoding, "decode_image", lambda *_, **__: pytest.fail("decoded again"))

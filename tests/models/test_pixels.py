@@ -24,5 +24,5 @@ def test_every_level_of_every_channel_is_bit_equal(settings, leading):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_floats_stay(dtype):
-    features = np.random.default_rng(0).normal(size=(2, 3, 3, 5)).astype(dtype)
+    features = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 3, 5)), dtype)
     assert normalise_pixels(features, IMAGENET) is features

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlm_jax.data.encoding import EncodedExample, ExampleEncoder
+from vlm_jax.data.encoding import EncodedExample, ExampleEncoder, Features, Pixels
 from vlm_jax.data.images import augment_image
 from vlm_jax.types import Batch, LoadedBatch
 
@@ -29,7 +29,8 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     slots = encode.texts_per_image
     empty_ids, empty_mask = encode.encode_texts([""])
     tokens = rows[0].example.image_tokens
-    images = np.zeros((size, *encode.image.size, 3), np.uint8) if tokens is None else None
+    first = rows[0].example.image
+    images = np.zeros((size, *first.shape), first.dtype) if tokens is None else None
     image_tokens = None if tokens is None else np.zeros((size, *tokens.shape), np.int32)
     input_ids = np.tile(empty_ids, (size, slots, 1))
     text_mask = np.tile(empty_mask, (size, slots, 1))
@@ -41,7 +42,7 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
         if image_tokens is not None:
             image_tokens[place] = example.image_tokens
         else:
-            images[place] = augment_image(example.image, encode.image, random) if random else example.image
+            images[place] = _seen(example, encode, random) if random else example.image
         count, chosen = len(questions), list(questions)
         input_ids[place, :count] = example.input_ids[chosen]
         text_mask[place, :count] = example.text_mask[chosen]
@@ -52,3 +53,10 @@ def make_batch(rows: Sequence[Row], encode: ExampleEncoder, *, size: int, start:
     index = np.arange(start, start + size, dtype=np.int32)
     batch = Batch(images, input_ids, text_mask, answers, answer_weights, weight, index, image_tokens)
     return LoadedBatch(batch, text_ids)
+
+
+def _seen(example: EncodedExample, encode: ExampleEncoder, random: np.random.Generator) -> Pixels | Features:
+    """The image as a training batch shows it: one of its stored views, or a new one; features have no others."""
+    if example.views:
+        return example.views[random.integers(len(example.views))]
+    return augment_image(example.image, encode.image, random) if example.image.dtype == np.uint8 else example.image

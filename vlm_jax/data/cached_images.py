@@ -39,6 +39,10 @@ class CachedImages:
         key = content_key(image) if isinstance(image, bytes) else self.keys.get(image)
         return None if key is None else self.store.get(key)
 
+    def views(self, image: object) -> tuple[()]:
+        """None: augmentation makes a new view each time."""
+        return ()
+
 
 class Keyed(NamedTuple):
     """The images of splits by their content."""

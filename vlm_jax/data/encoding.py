@@ -21,22 +21,29 @@ CACHED_BYTES = 2**10
 """Of an encoded example whose image is cached: its texts, and where the image is."""
 
 
+Pixels = UInt8[np.ndarray, "h w 3"]
+Features = Float[np.ndarray, "*grid C"]
+
+
 @runtime_checkable
 class ImageRows(Protocol):
-    """Images that were made arrays before."""
+    """Pixels or features of images that were made before."""
 
     @property
     def complete(self) -> bool:
         """Whether all images of a run are there."""
 
-    def get(self, image: object) -> UInt8[np.ndarray, "h w 3"] | None:
-        """The pixels of what an `Example` has as its image; None where they are not there."""
+    def get(self, image: object) -> Pixels | Features | None:
+        """Those of what an `Example` has as its image; None where they are not there and it is decoded instead."""
+
+    def views(self, image: object) -> tuple[Features, ...]:
+        """Those of its augmented views; empty where views are made when a batch is."""
 
 
 class EncodedExample(NamedTuple):
-    """An image at the model's size, not yet augmented, with all its `Q` texts."""
+    """An image at the model's size, not yet augmented, or its features, with all its `Q` texts."""
 
-    image: UInt8[np.ndarray, "h w 3"] | None
+    image: Pixels | Features | None
     image_tokens: Int[np.ndarray, "gh gw"] | None
     """One of the two is None."""
     input_ids: Int[np.ndarray, "Q T"]
@@ -44,6 +51,8 @@ class EncodedExample(NamedTuple):
     answers: Int[np.ndarray, "Q R"]
     answer_weights: Float[np.ndarray, "Q R"]
     text_ids: tuple[str, ...]
+    views: tuple[Features, ...] = ()
+    """Those of the image's augmented views, for training, where they are stored."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class ExampleEncoder:
     """Pixels over which an image is refused."""
     cached: ImageRows | None = field(default=None, compare=False)
     """Where images are read that were decoded before; None where all are decoded."""
+    augmented: bool = False
+    """Whether examples come with the stored views of their images."""
 
     def __call__(self, example: Example) -> EncodedExample:
         """The arrays of one example; `InputError` names the image that cannot be read."""
@@ -75,14 +86,15 @@ class ExampleEncoder:
         input_ids, text_mask = self.encode_texts([text.text for text in example.texts])
         ids = tuple(text.text_id for text in example.texts)
         image = self.load_image(example) if example.image_tokens is None else None
-        return EncodedExample(image, example.image_tokens, input_ids, text_mask, answers, weights, ids)
+        views = self.cached.views(example.image) if self.augmented and self.cached is not None else ()
+        return EncodedExample(image, example.image_tokens, input_ids, text_mask, answers, weights, ids, views)
 
-    def load_image(self, example: Example) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels of an image, read or decoded; `InputError` names the image that cannot be read."""
+    def load_image(self, example: Example) -> Pixels | Features:
+        """The pixels of an image, read or decoded, or its features; `InputError` names one that cannot be read."""
         if isinstance(example.image, np.ndarray):
             return example.image
-        if self.cached is not None and (pixels := self.cached.get(example.image)) is not None:
-            return pixels
+        if self.cached is not None and (row := self.cached.get(example.image)) is not None:
+            return row
         name = f"image {example.image_id}" if isinstance(example.image, bytes) else str(example.image)
         return resize_image(decode_image(example.image, name=name, max_pixels=self.max_pixels), self.image)
 

@@ -80,6 +80,7 @@ class TrainLoader(Iterator[LoadedBatch]):
                 f"batch is {max(1, round(batch_images / shard.count)) * shard.count}"
             )
         size = batch_images // shard.count
+        encode = dataclasses.replace(encode, augmented=True)
         self._load = _Loading(EncodedExamples(examples, encode), encode, shard.index * size, size)
         options = {"seed": seed, "batch_images": batch_images, "shard": shard, "read_ahead": read_ahead}
         self._made_of = examples, encode, options

@@ -10,7 +10,7 @@ from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.rows import Reading
 from vlm_jax.settings.effects import Place, Speed, Use
 from vlm_jax.settings.groups import Group
-from vlm_jax.settings.rules import Count, NotNegative
+from vlm_jax.settings.rules import Count, NotNegative, Whole
 
 Texts = Literal["questions", "captions", "first_caption"]
 Accuracy = Literal["soft", "vqa"]
@@ -35,7 +35,10 @@ class DataSet(Group):
     threads: Speed[Count] = 2
     """Threads that decode images."""
     cache_gigabytes: Speed[NotNegative] = 50.0
-    """Images at the model's size are kept below `directory`, at most this much of them; 0 keeps none."""
+    """Decoded images and stored views are kept below `directory`, at most this much of them; 0 keeps none."""
+    stored_views: Whole = 0
+    """Views of a training image whose outputs of a frozen image encoder are computed once and kept in float16. One is
+    all that there is without augmentation. With 0 the encoder runs in every step."""
     holds: ClassVar[Texts] = "questions"
     scenes: ClassVar[bool] = False
     """Whether each example has its scene, by which captions and generated images are checked."""

@@ -5,6 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config.architecture import Architecture
+from vlm_jax.errors import InputError
 from vlm_jax.models.attention import IMAGE, TEXT, fold_keys, stream_mask
 from vlm_jax.models.bert import TextEmbeddings
 from vlm_jax.models.cnn import ImageTokenEmbedding, make_cnn
@@ -23,9 +24,10 @@ class VisualLanguageModel(nn.Module):
     """Images and K texts each -> logits.
 
     `image` is normalised pixels, grid features [I, gh, gw, C] or [I, G, C] where `image.kind` is `features`, or the
-    image tokens of an image tokenizer where it is `image_tokens`: a masked one is the codebook size. `text` is token
-    ids, or text features that already hold positions. `image_mask` [I, G] is False at grid positions that nothing
-    attends to; [I, 1] serves all of them: the question alone. `keys`, one an example, switch dropout on.
+    image tokens of an image tokenizer where it is `image_tokens`: a masked one is the codebook size. In the place of
+    pixels it may be float16: stored outputs of the image encoder. `text` is token ids, or text features that already
+    hold positions. `image_mask` [I, G] is False at grid positions that nothing attends to; [I, 1] serves all of them:
+    the question alone. `keys`, one an example, switch dropout on.
     """
 
     settings: Architecture
@@ -64,8 +66,8 @@ class VisualLanguageModel(nn.Module):
 
         With `first_only` the text stream is its first position, and the image stream what the fusion computed of it.
         """
-        if image is not None and self.settings.image.kind != "features":
-            image = self.image(image)
+        if image is not None:
+            image = self.grid_features(image)
         if jnp.issubdtype(text.dtype, jnp.integer):
             text = self.text(text, segments)
         if image_mask is None:
@@ -113,10 +115,17 @@ class VisualLanguageModel(nn.Module):
         fused = self.streams(*inputs, image_mask=image_mask, keys=keys, first_only=first_only)
         return self.head.task_logits(fused, self.text.scores, fold_keys(keys, 3))
 
+    def grid_features(self, image: Image) -> Float[Array, "I *grid F"]:
+        """The outputs of the image encoder; stored ones, and features in the place of an image, as they are."""
+        if image.dtype == jnp.uint8:
+            raise InputError("an image is uint8; normalise it first (models.pixels.normalise_pixels)")
+        if self.settings.image.kind == "features" or image.dtype == jnp.float16:
+            return image
+        return self.image(image)
+
     def image_vector(self, image: Image) -> Float[Array, "I F"]:
         """The mean of each image's grid features, scaled to length 1: products of two images are cosines."""
-        if self.settings.image.kind != "features":
-            image = self.image(image)
+        image = self.grid_features(image)
         features = image.reshape(len(image), -1, image.shape[-1]).astype(jnp.float32)
         mean = jnp.mean(features, axis=1)
         # Features that are 0 everywhere stay so: their cosine with any others is 0.
@@ -124,8 +133,7 @@ class VisualLanguageModel(nn.Module):
 
     def prefill_image(self, image: Image, *, image_mask: Bool[Array, "I g"] | None = None) -> Prefix:
         """What the tokens of texts attend to, computed once; the pattern must mask the text from the image."""
-        if self.settings.image.kind != "features":
-            image = self.image(image)
+        image = self.grid_features(image)
         stream, _ = self.embed(image, self._no_text(len(image)))
         mask = jnp.ones((1, 1), bool) if image_mask is None else image_mask
         mask = jnp.broadcast_to(mask, (len(image), stream.shape[2]))

@@ -195,7 +195,7 @@ class Captioning(TextTask):
         spelled = dict(zip(map(tuple, self.encode.tokenizer.tokens(choices)), choices, strict=True))
         return [self._hypotheses(row, spelled) for row in rows]
 
-    def _images(self, examples: Sequence[Example], size: int) -> Iterator[Float[Array, "I h w 3"]]:
+    def _images(self, examples: Sequence[Example], size: int) -> Iterator[Float[Array, "I *grid C"]]:
         """The images on the devices, `size` at a time; the last batch is filled up."""
         encode = dataclasses.replace(self.encode, texts_per_image=1)
         images, threads = without_texts(examples), self.config.data.threads

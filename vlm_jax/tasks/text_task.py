@@ -3,11 +3,12 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key, UInt8
 
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.models.inspection import inspect, parameter_shapes
+from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.tasks.base import Inspection, Predicted, Task
 from vlm_jax.types import Parameters
@@ -16,6 +17,7 @@ from vlm_jax.types import Parameters
 class TextTask(Task[Predicted]):
     """A task with a vision-language model."""
 
+    model: VisualLanguageModel
     text_name: ClassVar[str]
     """What a text is, such as `question`."""
 
@@ -52,6 +54,11 @@ class TextTask(Task[Predicted]):
             f"{config.model.text.max_length} tokens, {outputs}",
         ]
         return Inspection(before, rows, [f"{f'FLOPs of a {cls.text_name}':21s}{round(rows[0].flops / texts):,}"])
+
+    def image_features(self, params: Parameters, pixels: UInt8[Array, "I h w 3"]) -> Float[Array, "I *grid C"]:
+        """The outputs of the image encoder, of whose parameters alone they are."""
+        image = normalise_pixels(pixels, self.encode.image)
+        return self.model.bind({"params": params}).grid_features(image)
 
     @classmethod
     def _sizes(cls, config: TextConfig, classes: int) -> dict[str, int | tuple[int, int]]:

@@ -158,7 +158,7 @@ class VisualQuestionAnswering(TextTask[Prediction]):
     def top_answers(
         self,
         params: Parameters,
-        image: Float[Array, "I h w 3"],
+        image: Float[Array, "I *grid C"],
         input_ids: Int[Array, "I K T"],
         text_mask: Bool[Array, "I K T"],
         see_image: Bool[Array, "I 1"] | None = None,

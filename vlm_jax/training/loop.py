@@ -78,8 +78,8 @@ class Trainer:
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
         self.task.learn_from(self.train)
         params = self._initial_params()
-        self._cached_splits = [validation, train] if self._reads_all(train) else [validation]
-        cache(self.task, config, self._cached_splits)
+        self._splits = {"train": train, "validation": validation}
+        cache(self.task, params, config, self._cached_splits())
         optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
         self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
         step = make_step(config, self.task.loss_sums, optimizer, params, axis_name=self.parallel.axis_name)
@@ -99,9 +99,12 @@ class Trainer:
         """Refuse data that is not what the run began with; what is new of it is kept."""
         record_data(self.folder, check_data(self.config, self.folder, splits))
 
-    def _reads_all(self, train: Sequence[Example]) -> bool:
-        """Whether the run passes over the training images at least once: fewer are decoded sooner than cached."""
-        return self.config.training.steps * self.config.training.batch_images >= len(train)
+    def _cached_splits(self) -> dict[str, Sequence[Example]]:
+        """The splits whose images are cached: training images that are read less than once are decoded sooner."""
+        settings, splits = self.config.training, dict(self._splits)
+        if settings.steps * settings.batch_images < len(splits["train"]) and not self.config.data.stored_views:
+            del splits["train"]
+        return splits
 
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
@@ -270,7 +273,8 @@ class Trainer:
         params, step = checkpoints.restore_params(state.params, which="best", ema=state.ema is not None)
         test = open_split(self.config.data, "test")
         self._record_data({"test": test})
-        cache(self.task, self.config, [*self._cached_splits, test])
+        self._splits["test"] = test
+        cache(self.task, params, self.config, self._cached_splits())
         scored = SplitExamples("test", self.task.prepare(test), self.train)
         self.write_line(f"scoring the test split with the best checkpoint, step {step}")
         metadata = {**self._times(), "weights": self.weights, **self._made}

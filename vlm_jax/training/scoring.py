@@ -96,7 +96,8 @@ def rescore(
         digests = {name: digest_split(examples, config.data, name) for name, examples in splits.items()}
     else:
         digests = check_data(config, folder, splits)
-    cache(model.task, config, [splits[split]])
+    read = splits if config.data.stored_views else {split: splits[split]}
+    cache(model.task, model.params, config, read)
     examples = SplitExamples(split, *(model.task.prepare(splits.get(name, ())) for name in (split, "train")))
     if scored.elsewhere and "train" in splits:
         print("\n".join(model.task.reach(examples.train, examples.examples)))

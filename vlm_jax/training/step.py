@@ -82,7 +82,7 @@ def make_step(
         gradients = jax.tree.map(lambda g: g / weight, gradients)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
-        updated = _update(state, gradients, transformation, config.optimizer.ema)
+        updated = _update(state, gradients, transformation, config.optimizer.ema, frozen)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         metrics = {**sums._asdict(), "gradient_norm": norm, "learning_rate": schedule(updated.step - 1)}
         return state, {**metrics, "finite": finite}
@@ -100,12 +100,14 @@ def _accumulate(gradient, state, batches):
     return jax.lax.scan(add, zeros, batches)[0]
 
 
-def _update(state, gradients, transformation, decay):
+def _update(state, gradients, transformation, decay, frozen):
     updates, opt_state = transformation.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
         # Early on the average follows the parameters: it never remembers the initial weights.
         rate = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda average, p: rate * average + (1.0 - rate) * p, ema, params)
+        ema = jax.tree.map(  # of what never changes it is that, without rounding
+            lambda average, p, held: p if held else rate * average + (1.0 - rate) * p, ema, params, frozen
+        )
     return TrainState(state.step + 1, params, opt_state, ema)
