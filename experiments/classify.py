@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.data.settings import MAX_PIXELS
     from vlm_jax.figures import Card, plot_contact_sheet
     from vlm_jax.inference.images import named_images, thumbnails
-    from vlm_jax.inference.ported import ClassifierModel
+    from vlm_jax.inference.published import ClassifierModel
     from vlm_jax.weights.import_folder import read
 
     converted = read(options.source)

@@ -93,8 +93,26 @@ def test_lists_give_lists_image_by_image(run_model):
     for answer, single in zip(answers, alone, strict=True):
         assert answer.text == single.text and abs(answer.probability - single.probability) < 1e-5
     assert len(run_model.answer(images[:1], QUESTION)) == 1 and len(run_model.answer(images[0], [QUESTION])) == 1
-    many = run_model.answer([images[0]] * (AT_ONCE + 1), [f"{word}?" for word in range(TEXTS_AT_ONCE + 1)])
-    assert len(many) == (AT_ONCE + 1) * (TEXTS_AT_ONCE + 1)
+
+
+def test_more_images_and_texts_than_a_batch_holds_keep_their_places(quickstart):
+    """Shapes and colours that are there or not: answers that differ, in an order that repeats nowhere."""
+    nouns = ("circle", "triangle", "rectangle")
+    colors = ("blue", "red", "green", "yellow", "teal", "gray", "black", "brown")
+    questions = [f"is there a {color} {noun}?" for noun in nouns for color in colors][: TEXTS_AT_ONCE + 5]
+    alone = [quickstart.answer(TRIANGLE, question) for question in questions]
+    white = quickstart.answer(np.full((9, 9, 3), 255, np.uint8), questions[0])
+    images = [*[np.full((9, 9, 3), 255, np.uint8)] * (AT_ONCE + 1), TRIANGLE]
+    answers = quickstart.answer(images, questions)
+    assert len(answers) == len(images) * len(questions)
+    assert abs(answers[0].probability - white.probability) < 1e-5
+    for answer, single in zip(answers[-len(questions) :], alone, strict=True):
+        assert answer.question == single.question and answer.text == single.text
+        assert abs(answer.probability - single.probability) < 1e-5
+    features = quickstart.features(TRIANGLE, questions)
+    last = quickstart.features(TRIANGLE, questions[-1])
+    np.testing.assert_allclose(features[-1].text, last.text, atol=1e-4)
+    assert abs(features[-2].text - last.text).max() > 1e-2
 
 
 def test_what_is_not_read_is_a_warning(run_model):

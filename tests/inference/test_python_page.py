@@ -19,11 +19,11 @@ def blocks():
     return re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
-def prepare(folder, captions, drawings):
+def prepare(folder, captions, generation):
     """The files that the page names: an image, runs, an import and published weights."""
     shutil.copyfile(DOCS / "triangle.png", folder / "triangle.png")
     shutil.copytree(captions, folder / "runs" / "captions")
-    shutil.copytree(drawings, folder / "runs" / "drawings")
+    shutil.copytree(generation, folder / "runs" / "generation")
     (folder / "imports").mkdir()
     write_import(read(str(own.write(folder / "downloads" / "bert"))), folder / "imports" / "bert")
     fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], folder / "downloads" / "resnet18")

@@ -46,10 +46,10 @@ def run_rows(pattern: str | Path) -> dict[str, dict[str, Json | tuple[Json, ...]
         result = folder.result() if folder.finished else {}
         step = result.get("checkpoint_step", max(steps(folder.checkpoints), default=None))
         row = {"seed": run["seed"], "finished": folder.finished, "step": step}
-        rows[path] = row | {name: _cell(run.get(name)) for name in shown} | result.get("metrics", {})
+        rows[path] = row | {name: _hashable(run.get(name)) for name in shown} | result.get("metrics", {})
     return rows
 
 
-def _cell(value: Json) -> Json | tuple[Json, ...]:
+def _hashable(value: Json) -> Json | tuple[Json, ...]:
     """A value that pandas can group rows by."""
-    return tuple(map(_cell, value)) if isinstance(value, list) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value

@@ -133,11 +133,10 @@ class FusedModel(RunModel):
                 parts.append(self._call(function, image, *inputs))
             rows.append((parts, count))
         return [
-            [jax.tree.map(lambda leaf, i=i, k=k: leaf[i, min(k, leaf.shape[1] - 1)], parts[k // TEXTS_AT_ONCE])
-             for k in range(len(texts))]
+            [_row(parts[place // TEXTS_AT_ONCE], image, place % TEXTS_AT_ONCE) for place in range(len(texts))]
             for parts, count in jax.device_get(rows)
-            for i in range(count)
-        ]  # fmt: skip
+            for image in range(count)
+        ]
 
     def _features(self, images: list[ImageLike], texts: list[str]) -> list[Features]:
         rows = self._over_texts(self._fused, images, texts)
@@ -147,6 +146,11 @@ class FusedModel(RunModel):
         """Each with an axis of images and one of texts, which may have length 1 where texts do not differ."""
         fused = self._streams(params, *inputs)
         return fused.image, fused.text, fused.image_mask[:, None], fused.text_mask
+
+
+def _row(outputs: Output, image: int, text: int) -> Output:
+    """Those of one image and one text; arrays that do not depend on texts have one entry for all of them."""
+    return jax.tree.map(lambda leaf: leaf[image, min(text, leaf.shape[1] - 1)], outputs)
 
 
 def load_run(

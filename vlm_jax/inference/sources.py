@@ -6,7 +6,7 @@ from pathlib import Path
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
 from vlm_jax.inference.model import Model
-from vlm_jax.inference.ported import ported_model
+from vlm_jax.inference.published import published_model
 from vlm_jax.inference.runs import load_run
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.packages import PREFIX
@@ -30,7 +30,7 @@ def from_pretrained(source: str | Path, *, checkpoint: str = "best") -> Model:
         if checkpoint != "best":
             raise InputError(f"checkpoint is {checkpoint!r}, and {source} is no run; leave it out")
         is_import = (path / ABOUT).is_file()  # also inside a package, where `read` looks for published weights
-        model = ported_model(read(str(path) if is_import or str(source).startswith(PREFIX) else str(source)))
+        model = published_model(read(str(path) if is_import or str(source).startswith(PREFIX) else str(source)))
     model.source = str(source)
     return model
 

@@ -20,7 +20,7 @@ from vlm_jax.weights.text_encoder import TextEncoder
 AT_ONCE = 16
 
 
-class PortedModel(Model):
+class PublishedModel(Model):
     """Published weights as they are."""
 
     def __init__(self, converted: ConvertedModel, params: Parameters | None = None) -> None:
@@ -34,7 +34,7 @@ class PortedModel(Model):
         write_import(self.converted, Path(folder).expanduser())
 
 
-class TokenizedModel(PortedModel):
+class TokenizedModel(PublishedModel):
     """An encoder with its tokenizer."""
 
     def __init__(self, converted: ConvertedModel) -> None:
@@ -83,7 +83,7 @@ class GridFeatureModel(TokenizedModel):
         return rows
 
 
-class ClassifierModel(PortedModel):
+class ClassifierModel(PublishedModel):
     """A CNN with its classifier."""
 
     def __init__(self, converted: ConvertedModel, labels: tuple[str, ...] = ()) -> None:
@@ -109,11 +109,11 @@ class ClassifierModel(PortedModel):
         return results
 
 
-def ported_model(converted: ConvertedModel) -> PortedModel:
+def published_model(converted: ConvertedModel) -> PublishedModel:
     """The model of published weights, with the methods that its parts allow."""
     architecture = converted.architecture
     if isinstance(architecture.model, PublishedCNN):
-        return ClassifierModel(converted) if architecture.classes else PortedModel(converted)
+        return ClassifierModel(converted) if architecture.classes else PublishedModel(converted)
     if not converted.tokenizer:
-        return PortedModel(converted)
+        return PublishedModel(converted)
     return GridFeatureModel(converted) if architecture.sees else TextModel(converted)
