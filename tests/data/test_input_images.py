@@ -54,6 +54,13 @@ def test_folders_in_a_folder_are_looked_into(tmp_path):
     assert images == [(str(name), name) for name in (names[0], names[2], names[1])]
 
 
+def test_an_image_of_another_format_is_named(tmp_path, capsys):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jfif", "JPEG")
+    (tmp_path / "b.svg").write_text("<svg/>")
+    assert len(list(input_images([tmp_path], max_pixels=16))) == 1
+    assert "b.svg is not an image" in capsys.readouterr().err
+
+
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40)
 
 

@@ -176,6 +176,8 @@ def test_shards_as_img2dataset_writes_them(photos, form):
     members = [*samples(names[7:], start=7), (f"{long_name}.png", png("0.png")), (f"{long_name}.txt", b"long")]
     paths = [shard(folder / "00000.tar", samples(names[:7]), format=form)]
     paths.append(shard(folder / "00001.tar", members[: None if form != tarfile.USTAR_FORMAT else -2], format=form))
+    pq.write_table(pa.table({"url": ["x"], "caption": ["a 0.png"], "key": ["000000000"]}), folder / "00000.parquet")
+    (folder / "00000_stats.json").write_text("{}")
     expected = []
     for path in paths:
         with tarfile.open(path) as archive:

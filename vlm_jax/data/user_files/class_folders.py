@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from vlm_jax.data.user_files.image_folder import IMAGE_ENDINGS
+from vlm_jax.data.user_files.image_folder import IMAGE_ENDINGS, UNREADABLE_ENDINGS
 from vlm_jax.data.user_files.rows import UnusableError
 from vlm_jax.data.user_files.text_tables import TableRows
 from vlm_jax.errors import shown
@@ -34,7 +34,7 @@ def images_below(folder: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(place).relative_to(folder)
         for name in sorted(names):
-            if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith("."):
+            if name.lower().endswith((*IMAGE_ENDINGS, *UNREADABLE_ENDINGS)) and not name.startswith("."):
                 yield (relative / name).as_posix()
 
 

@@ -9,8 +9,11 @@ from vlm_jax.data.user_files.rows import MissingImageError, UnusableError
 from vlm_jax.errors import shown
 
 IMAGE_ENDINGS = (
-    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".heic", ".heif",
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".heic",
+    ".heif",
 )  # fmt: skip
+UNREADABLE_ENDINGS = (".svg", ".jp2", ".jxl", ".psd", ".ico", ".raw", ".dng", ".cr2", ".nef", ".arw")
+"""Images as well, of formats that nothing here decodes: named instead of left out."""
 
 
 class ImageFolder:
@@ -33,17 +36,17 @@ class ImageFolder:
         """
         if "\0" in path:
             raise UnusableError(f"the image path {shown(path)} holds a NUL")
-        if posixpath.isabs(path) or Path(path).is_absolute():
+        if posixpath.isabs(path):
             raise UnusableError(f"the image path {shown(path)} is absolute; it must be relative to the folder")
         if ".." in path.split("/"):
             raise UnusableError(f"the image path {shown(path)} holds '..'; it may not leave the folder")
         normal = posixpath.normpath(posixpath.join(prefix, path))
         folder, name = posixpath.split(normal)
-        file = self._root / normal
         try:
             plain = self._listing(folder).get(name) if normal != "." else False
             if plain is None:
                 return None
+            file = self._root / normal
             if not plain and not self._real(file, path).is_file():
                 raise UnusableError(f"{shown(path)} is no regular file")
         except OSError as error:

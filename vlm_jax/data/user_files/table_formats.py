@@ -119,7 +119,6 @@ def _files(path: Path) -> list[Path]:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The table of a folder, as Hugging Face names it, or else its shards."""
+    """The table of a folder, as Hugging Face names it, or else its shards; img2dataset puts parquet beside its own."""
     metadata = [folder / name for name in METADATA if (folder / name).is_file()]
-    shards = [entry for ending in (".parquet", ".tar") for entry in sorted(folder.glob(f"*{ending}"))]
-    return metadata[:1] or shards
+    return metadata[:1] or sorted(folder.glob("*.tar")) or sorted(folder.glob("*.parquet"))
