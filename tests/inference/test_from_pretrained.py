@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,16 @@ def test_predict_answers_as_the_model_does(trained, run_model, capsys):
     for line, answer in zip(lines, run_model.answer(TRIANGLE, [QUESTION, "xylophone?"]), strict=True):
         assert [(row["answer"], row["probability"]) for row in line["answers"]] == list(answer.top)
         assert line["notes"] == list(answer.warnings)
+
+
+def test_compiled_programs_are_kept(tmp_path):
+    code = f"import vlm_jax; print(vlm_jax.from_pretrained({QUICKSTART!r}).answer({str(TRIANGLE)!r}, 'red?').text)"
+    environment = {name: value for name, value in os.environ.items() if "CACHE" not in name} | {"HOME": str(tmp_path)}
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 120}
+    answer = subprocess.run([sys.executable, "-c", code], **options)
+    assert answer.returncode == 0, answer.stderr
+    programs = [file.name for file in (tmp_path / ".cache" / "vlm_jax" / "compiled").iterdir()]
+    assert any("top_answers" in name for name in programs)
 
 
 def test_predict_imports_nothing_that_it_does_not_need(trained):

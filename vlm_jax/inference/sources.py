@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from vlm_jax.compilation_cache import keep_programs
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
 from vlm_jax.inference.model import Model
@@ -20,12 +21,16 @@ def from_pretrained(source: str | Path, *, checkpoint: str = "best") -> Model:
 
     `source` is a run directory, a directory that `save_pretrained` wrote, the directory of an import, published weights
     (a directory or a .safetensors file), `package:NAME/folder`, or a hub id such as `owner/name@revision`. `checkpoint`
-    of a run is `best` by the validation score, `latest`, or an optimizer step. Raises `InputError` where there is no
-    model, and where a file is damaged.
+    of a run is `best` by the validation score, `latest`, or an optimizer step. Compiled programs are kept where the
+    run's commands keep them. Raises `InputError` where there is no model, and where a file is damaged.
     """
     path, _ = locate(str(source))
     if _is_run(path):
-        model = load_run(RunFolder(path), checkpoint=checkpoint)
+        folder = RunFolder(path)
+        config = folder.config()
+        if config.compute.compilation_cache:
+            keep_programs(config.data.directory)
+        model = load_run(folder, checkpoint=checkpoint)
     else:
         if checkpoint != "best":
             raise InputError(f"checkpoint is {checkpoint!r}, and {source} is no run; leave it out")
