@@ -110,7 +110,7 @@ def test_a_folder_per_class_answers_one_question(photos, capsys):
         for path in folder.rglob("*") if path.suffix in (".png", ".JPG") and ".hidden" not in path.parts
     }  # fmt: skip
     assert rows == expected and len(rows) == 3 and reading.bad_rows == ()
-    assert "as a folder per class: 3 images, 3 questions" in capsys.readouterr().err
+    assert "as a folder per class: 3 images, 3 questions\n" in capsys.readouterr().err
     assert TableQuestions(train=(folder,)).question == "what is this?"
     (folder / "5.png").write_bytes(png("5.png"))
     (bad_row,) = read_split(data, "train").bad_rows
