@@ -9,6 +9,7 @@ from vlm_jax.errors import shown
 from vlm_jax.types import Example, Json, StoredImage, Text
 
 UNANSWERED = "unanswered"  # the kind of a question without answers that says no other
+REMEMBERED = 2**17  # texts and lists of answers that are kept once
 MANY = 10  # missing images of one folder that are one bad row
 LONGEST_KIND = 100  # characters; a kind names a score
 
@@ -60,7 +61,7 @@ class MissingImageError(UnusableError):
 
 
 class Rows:
-    """Texts gathered by image, both in the order in which they first appeared; equal values are kept once.
+    """Texts gathered by image, both in the order in which they first appeared; common values are kept once.
 
     `id_name` is what the files call a text's id.
     """
@@ -120,7 +121,9 @@ class Rows:
         return tuple(bad_rows.values())
 
     def _once(self, value: Value) -> Value:
-        return self._known.setdefault(value, value)
+        if len(self._known) < REMEMBERED:
+            return self._known.setdefault(value, value)
+        return self._known.get(value, value)
 
 
 def checked_object(value: Json, name: str = "the entry") -> dict[str, Json]:
