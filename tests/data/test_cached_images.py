@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlm_jax.data import cached_images, encoding, row_store
+from vlm_jax.data import cached_images, caches, encoding, row_store
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.cached_images import cache_images
 from vlm_jax.data.digests import image_digests
@@ -121,6 +121,13 @@ def test_another_run_decodes_nothing(data, decoded, capsys):
     examples, encode = cached_encoder(with_changes(data, {"bad_rows": "skip", "threads": 1}))
     train_batches(examples, encode)
     assert decoded == [] and told(capsys) == []
+
+
+def test_a_long_filling_tells_how_far_it_is(data, monkeypatch, capsys):
+    monkeypatch.setattr(caches, "PROGRESS_SECONDS", 0)
+    cached_encoder(data)
+    lines = told(capsys)
+    assert len(lines) == 2 + COUNT and f"cached 3 of {COUNT}" in lines[3]
 
 
 def test_a_changed_file_is_decoded_again_and_no_other(data, decoded):

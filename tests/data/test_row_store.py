@@ -10,6 +10,8 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -102,6 +104,22 @@ def test_a_damaged_line_costs_its_row(store):
     content[42 + 35] = ord("?")
     index.write_bytes(content)
     assert_holds(RowStore(store.directory, SPEC), [1, 3])
+
+
+@hypothesis.given(st.sampled_from([INDEX, ROWS, SPECIFICATION]), st.binary(max_size=200))
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_random_bytes_are_no_rows_and_no_traceback(tmp_path_factory, name, content):
+    store = RowStore(tmp_path_factory.mktemp("random") / "rows", SPEC)
+    write(store, [1, 2])
+    (store.directory / name).write_bytes(content)
+    try:
+        again = RowStore(store.directory, SPEC)
+    except InputError:
+        assert name == SPECIFICATION
+        return
+    for number in (1, 2):
+        found = again.get(key(number))
+        assert found is None or np.array_equal(found, row(number))
 
 
 def test_another_version_is_named(store):

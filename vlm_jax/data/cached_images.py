@@ -34,6 +34,11 @@ class CachedImages:
     complete: bool
     """Whether every image of the splits was there when they were opened."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image's pixels."""
+        return self.store.shape
+
     def get(self, image: object) -> UInt8[np.ndarray, "h w 3"] | None:
         """The pixels of an image; None where they are not cached."""
         key = content_key(image) if isinstance(image, bytes) else self.keys.get(image)

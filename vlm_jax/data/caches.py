@@ -1,5 +1,6 @@
 """What is computed of images once and kept below `data.directory`: where it lies, how large it may be, who fills it."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -15,6 +16,7 @@ from vlm_jax.types import Json
 
 FOLDER = "cache"
 GIGABYTE = 10**9
+PROGRESS_SECONDS = 30
 
 Append = Callable[[str, Row], None]
 Write = Callable[[Append, list[str]], None]
@@ -59,10 +61,24 @@ def _write(store: RowStore, keys: Collection[str], data: DataSet, *, what: str, 
         size = shown_size(len(missing) * store.row_bytes)
         print(f"caching {len(missing):,} {what}, {size}, in {store.directory} (once)", file=sys.stderr, flush=True)
         began = time.perf_counter()
-        write(append, missing)
+        write(_telling(append, len(missing), what), missing)
     total = shown_size(cache_bytes(_folder(data)))
     took = f"cached in {time.perf_counter() - began:.1f} s"
     print(f"{took}: {_folder(data)} holds {total} of {data.cache_gigabytes:g} GB", file=sys.stderr, flush=True)
+
+
+def _telling(append: Append, total: int, what: str) -> Append:
+    """`append` that prints how far it is, every `PROGRESS_SECONDS`."""
+    written, due = itertools.count(1), [time.monotonic() + PROGRESS_SECONDS]
+
+    def append_and_tell(key: str, row: Row) -> None:
+        append(key, row)
+        number = next(written)
+        if time.monotonic() > due[0]:
+            due[0] = time.monotonic() + PROGRESS_SECONDS
+            print(f"cached {number:,} of {total:,} {what}", file=sys.stderr, flush=True)
+
+    return append_and_tell
 
 
 def _no_room(data: DataSet, needed: int) -> str | None:

@@ -33,6 +33,10 @@ class ImageRows(Protocol):
     def complete(self) -> bool:
         """Whether all images of a run are there."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image's pixels or features."""
+
     def get(self, image: object) -> Pixels | Features | None:
         """Those of what an `Example` has as its image; None where they are not there and it is decoded instead."""
 

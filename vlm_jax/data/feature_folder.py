@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +23,15 @@ from vlm_jax.types import Example, Json, StoredImage
 TENSORS = ".safetensors"
 EXPECTED = f"what extract-features wrote, a directory with ID.npy for each image, or a {TENSORS} file"
 Grid = Float[np.ndarray, "*grid C"]
+
+
+@runtime_checkable
+class _Tensors(Protocol):
+    """A .safetensors file that is open."""
+
+    def keys(self) -> list[str]: ...
+
+    def get_tensor(self, name: str) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,7 @@ def _file(path: Path, image_id: str) -> Path:
 
 
 @functools.lru_cache(maxsize=4)
-def _opened(path: Path):
+def _opened(path: Path) -> _Tensors:
     """Tensors by name, read from the file when they are asked for."""
     from safetensors import safe_open
 

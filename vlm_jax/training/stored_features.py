@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -169,7 +169,7 @@ def _pixels(key: str, view: View, encode: ExampleEncoder) -> UInt8[np.ndarray, "
     return augment_image(pixels, encode.image, view_random(key)) if view.number else pixels
 
 
-def _compute(task: TextTask):
+def _compute(task: TextTask) -> Callable[[Parameters, Array], Array]:
     """From the parameters of the image encoder and pixels to features."""
 
     def compute(params: Parameters, pixels: UInt8[Array, "I h w 3"]) -> Float16[Array, "I *grid C"]:
