@@ -127,7 +127,7 @@ def test_a_missing_preset_suggests_the_nearest(monkeypatch):
         load_preset(Path("tinny"), TASKS)
     with pytest.raises(InputError, match=r"'configs/quikstart.py'; did you mean 'configs/quickstart.py'"):
         load_preset(Path("configs/quikstart.py"), TASKS)
-    with pytest.raises(InputError, match=r"give a file or choose one of: easy_vqa, "):
+    with pytest.raises(InputError, match=r"give a file or choose one of: caption_table, easy_vqa, "):
         load_preset(Path("nowhere/at/all.py"), TASKS)
     with pytest.raises(InputError, match=r"no config; start from one of: vqa, .*, tiny, "):
         parse_train([])

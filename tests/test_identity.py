@@ -24,7 +24,7 @@ DECODING |= {"kind", "num_beams", "length_penalty", "early_stopping"}
 MAY_CHANGE = {
     Effect.PLACE: {
         *("name", "data.directory", "data.max_pixels", "data.images", "data.train", "data.validation", "data.test"),
-        *("data.bad_rows", "data.columns", "data.folder", "data.dataset"),
+        *("data.bad_rows", "data.columns", "data.folder", "data.dataset", "model.image.folder"),
     },
     Effect.SPEED: {
         *("data.threads", "data.cache_gigabytes", "compute.compilation_cache"),

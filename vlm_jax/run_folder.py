@@ -21,7 +21,7 @@ from vlm_jax.settings.groups import flat, json_tree
 from vlm_jax.types import Json
 
 CONFIG, RESULT, WEIGHTS = "config.json", "result.json", "weights.json"
-TRAINED_AS = "trained_as.json"
+TRAINED_AS, IMAGE_FEATURES = "trained_as.json", "image_features.json"
 DATA, HISTORY = "data.json", "history.json"
 TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER = "tokenizer.json", "answers.json", "image_tokenizer.safetensors"
 MODEL = "model.safetensors"  # of a model directory, which has no checkpoints
@@ -29,7 +29,7 @@ PREDICTIONS, CONTACT_SHEET, METRICS = "predictions.jsonl", "predictions.png", "m
 # Without these the numbers of a checkpoint mean something else, and they never change.
 VOCABULARIES = (TEXT_TOKENIZER, ANSWERS, IMAGE_TOKENIZER)
 # What the manifest lists before the first step and while the run goes on, and what it lists when it has ended.
-SETUP = (CONFIG, *VOCABULARIES, DATA, WEIGHTS, TRAINED_AS, HISTORY)
+SETUP = (CONFIG, *VOCABULARIES, DATA, WEIGHTS, IMAGE_FEATURES, TRAINED_AS, HISTORY)
 RESULTS = (RESULT, PREDICTIONS, METRICS)
 # Groups of settings by which the numbers of a checkpoint mean something.
 _GROUPS = ("task", "image", "image_tokenizer", "model", "compute", "generation")

@@ -1,7 +1,6 @@
 """Outputs of a frozen image encoder are computed once: what a run learns from them, and when they are made again."""
 
 import itertools
-import json
 import pickle
 from contextlib import nullcontext
 
@@ -9,93 +8,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.training.feature_data import COMMON, COUNT, TRUNK, save_image
 from vlm_jax.config.captioning import Captioning
 from vlm_jax.config.captioning import Model as CaptioningModel
-from vlm_jax.config.encoders import Patches, SmallCNN
+from vlm_jax.config.encoders import Patches
 from vlm_jax.config.image_tokenizer import ImageTokenizer
 from vlm_jax.config.optimizers import SGD, AdamW
-from vlm_jax.config.run import TextTraining, Training
-from vlm_jax.config.trunk import TextInput
+from vlm_jax.config.run import Training
 from vlm_jax.config.use import ImageScoring
-from vlm_jax.config.vqa import VQA, Model
 from vlm_jax.data.feature_rows import StoredFeatures
 from vlm_jax.data.image_settings import AugmentedImages
 from vlm_jax.data.images import decode_image, normalise, resize_image
 from vlm_jax.data.row_store import ROWS, RowStore
-from vlm_jax.data.user_files.table import TableCaptions, TableImages, TableQuestions
+from vlm_jax.data.user_files.table import TableCaptions, TableImages
 from vlm_jax.errors import InputError
-from vlm_jax.run_claim import claim
 from vlm_jax.settings.changes import with_changes
-from vlm_jax.training import loop, stored_features
-from vlm_jax.training.loop import Trainer
+from vlm_jax.training import loop
 from vlm_jax.training.scoring import rescore, with_settings
 from vlm_jax.trees import flatten
 
-COUNT = 6
-TRUNK = {
-    "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "num_layers": 1,
-    "text": TextInput(vocab_size=64, max_length=8), "image": SmallCNN(stem_width=4, widths=(6,), blocks=(0,)),
-}  # fmt: skip
-COMMON = {
-    "image": AugmentedImages(size=(8, 8)),
-    "optimizer": AdamW(learning_rate=1e-2, warmup_steps=1, frozen=("^image/",)),
-    "training": TextTraining(steps=2, batch_images=4, evaluate_every=1, evaluation_batch_images=4, texts_per_image=1),
-}
 VIEWS = {"image.flip": True, "image.shift": 2, "data.stored_views": 3}
 
 
-def save_image(file, number):
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (11, 9, 3), np.uint8)).save(file)
-
-
-@pytest.fixture
-def files(tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    settings = {"images": images, "directory": tmp_path / "directory", "stored_views": 1}
-    for place, split in enumerate(("train", "validation", "test")):
-        rows = []
-        for number in range(place * COUNT, (place + 1) * COUNT):
-            save_image(images / f"{number}.png", number)
-            rows.append({"image": f"{number}.png", "question": "what?", "answer": str(number % 2), "caption": "a dot"})
-        file = tmp_path / f"{split}.jsonl"
-        file.write_text("\n".join(map(json.dumps, rows)))
-        settings[split] = (file,)
-    return settings
-
-
-@pytest.fixture
-def config(files):
-    return VQA(data=TableQuestions(**files), model=Model(**TRUNK), **COMMON)
-
-
-@pytest.fixture
-def start(tmp_path):
-    """A run that is set up."""
-    numbers, trainers = itertools.count(), []
-
-    def make(config, name=None):
-        with claim(tmp_path / "runs" / (name or str(next(numbers))), config) as folder:
-            trainers.append(Trainer(config, folder, write_line=lambda _: None))
-            return trainers[-1]
-
-    yield make
-    for trainer in trainers:
-        trainer.loader.close()
-
-
-@pytest.fixture
-def computed(monkeypatch):
-    """Keys of the views that were computed."""
-    keys, real = [], stored_features._pixels
-    monkeypatch.setattr(stored_features, "_pixels", lambda key, *rest: (keys.append(key), real(key, *rest))[1])
-    return keys
-
-
-def test_features_are_the_encoders_outputs_in_float16(config, start):
-    trainer = start(config)
+def test_features_are_the_encoders_outputs_in_float16(feature_config, start_run):
+    trainer = start_run(feature_config)
     image = COMMON["image"]
     for example in trainer.validation:
         pixels = jnp.asarray(normalise(resize_image(decode_image(example.image, max_pixels=10**6), image), image))
@@ -108,11 +45,13 @@ def test_features_are_the_encoders_outputs_in_float16(config, start):
 
 
 @pytest.mark.parametrize("task", ["vqa", "captioning"])
-def test_a_run_on_features_equals_one_end_to_end_within_rounding(config, files, start, task):
+def test_a_run_on_features_equals_one_end_to_end_within_rounding(feature_config, feature_files, start_run, task):
     if task == "captioning":
-        config = Captioning(data=TableCaptions(**files), model=CaptioningModel(**TRUNK), **COMMON)
-    config = config.model_copy(update={"optimizer": SGD(learning_rate=0.1, warmup_steps=0, frozen=("^image/",))})
-    trainers = start(config), start(with_changes(config, {"data.stored_views": 0}))
+        feature_config = Captioning(data=TableCaptions(**feature_files), model=CaptioningModel(**TRUNK), **COMMON)
+    feature_config = feature_config.model_copy(
+        update={"optimizer": SGD(learning_rate=0.1, warmup_steps=0, frozen=("^image/",))}
+    )
+    trainers = start_run(feature_config), start_run(with_changes(feature_config, {"data.stored_views": 0}))
     assert [isinstance(trainer.task.encode.cached, StoredFeatures) for trainer in trainers] == [True, False]
     before = flatten(jax.device_get(trainers[0].state.params))
     results = [trainer.run() for trainer in trainers]
@@ -129,8 +68,8 @@ def test_a_run_on_features_equals_one_end_to_end_within_rounding(config, files, 
     assert results[0]["metrics"].keys() == results[1]["metrics"].keys()
 
 
-def test_the_loss_is_that_of_pixels_within_rounding(config, start):
-    trainers = start(config), start(with_changes(config, {"data.stored_views": 0}))
+def test_the_loss_is_that_of_pixels_within_rounding(feature_config, start_run):
+    trainers = start_run(feature_config), start_run(with_changes(feature_config, {"data.stored_views": 0}))
     losses = []
     for trainer in trainers:
         batch = next(trainer.loader).batch
@@ -138,12 +77,12 @@ def test_the_loss_is_that_of_pixels_within_rounding(config, start):
     assert losses[0] == pytest.approx(losses[1], rel=2**-11) and losses[0] != losses[1]
 
 
-def test_another_run_computes_nothing(config, start, computed, capsys):
-    start(config)
-    assert len(computed) == 2 * COUNT and "12 views" in capsys.readouterr().err
-    other = with_changes(config, {"model.image.projection": "mlp", "model.num_layers": 2, "optimizer.ema": 0.9})
-    start(other)
-    assert len(computed) == 2 * COUNT and "views" not in capsys.readouterr().err
+def test_another_run_computes_nothing(feature_config, start_run, computed_views, capsys):
+    start_run(feature_config)
+    assert len(computed_views) == 2 * COUNT and "12 views" in capsys.readouterr().err
+    other = with_changes(feature_config, {"model.image.projection": "mlp", "model.num_layers": 2, "optimizer.ema": 0.9})
+    start_run(other)
+    assert len(computed_views) == 2 * COUNT and "views" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -159,38 +98,38 @@ def test_another_run_computes_nothing(config, start, computed, capsys):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_changes_features_computes_them_again(config, start, computed, change, count):
-    start(config)
-    computed.clear()
-    start(with_changes(config, change))
-    assert len(computed) == count
+def test_what_changes_features_computes_them_again(feature_config, start_run, computed_views, change, count):
+    start_run(feature_config)
+    computed_views.clear()
+    start_run(with_changes(feature_config, change))
+    assert len(computed_views) == count
 
 
-def test_a_changed_file_is_computed_again_and_no_other(config, start, computed):
-    start(config)
-    computed.clear()
-    save_image(config.data.images / "3.png", 99)
-    start(config)
-    assert len(computed) == 1
+def test_a_changed_file_is_computed_again_and_no_other(feature_config, start_run, computed_views):
+    start_run(feature_config)
+    computed_views.clear()
+    save_image(feature_config.data.images / "3.png", 99)
+    start_run(feature_config)
+    assert len(computed_views) == 1
 
 
-def test_a_damaged_row_is_named_and_computed_again(config, start, computed):
-    trainer = start(config)
+def test_a_damaged_row_is_named_and_computed_again(feature_config, start_run, computed_views):
+    trainer = start_run(feature_config)
     with (trainer.task.encode.cached.store.directory / ROWS).open("r+b") as rows:
         rows.seek(2 * 4 * 4 * 6 * 2)
         rows.write(b"damage")
-    computed.clear()
-    again = start(config)
-    with pytest.raises(InputError, match=str(config.data.directory)):
+    computed_views.clear()
+    again = start_run(feature_config)
+    with pytest.raises(InputError, match=str(feature_config.data.directory)):
         for examples in (again.train, again.validation):
             list(map(again.task.encode, examples))
-    start(config)
-    assert len(computed) == 1
+    start_run(feature_config)
+    assert len(computed_views) == 1
 
 
-def test_training_takes_stored_views_and_scoring_the_image(config, start):
-    config = with_changes(config, VIEWS | {"training.batch_images": 2})
-    trainer = start(config)
+def test_training_takes_stored_views_and_scoring_the_image(feature_config, start_run):
+    feature_config = with_changes(feature_config, VIEWS | {"training.batch_images": 2})
+    trainer = start_run(feature_config)
     features = trainer.task.encode.cached
     assert len(features.store) == 2 * COUNT + 3 * COUNT
     views = {example.image_id: [row.tobytes() for row in features.views(example.image)] for example in trainer.train}
@@ -204,10 +143,10 @@ def test_training_takes_stored_views_and_scoring_the_image(config, start):
         assert encoded.views == () and encoded.image.tobytes() == features.get(example.image).tobytes()
 
 
-def test_views_are_the_same_in_every_run_and_a_loader_goes_on_with_them(config, start):
-    config = with_changes(config, VIEWS)
-    batches = list(itertools.islice(start(config).loader, 6))
-    again = start(config).loader
+def test_views_are_the_same_in_every_run_and_a_loader_goes_on_with_them(feature_config, start_run):
+    feature_config = with_changes(feature_config, VIEWS)
+    batches = list(itertools.islice(start_run(feature_config).loader, 6))
+    again = start_run(feature_config).loader
     list(itertools.islice(again, 2))
     restored = pickle.loads(pickle.dumps(again))
     for batch, other in zip(batches[2:], restored, strict=False):
@@ -215,56 +154,56 @@ def test_views_are_the_same_in_every_run_and_a_loader_goes_on_with_them(config, 
     restored.close()
 
 
-def test_a_stopped_run_on_features_ends_as_if_it_never_was(config, start, monkeypatch):
-    config = with_changes(config, VIEWS | {"optimizer.ema": 0.9})
-    whole = start(config)
+def test_a_stopped_run_on_features_ends_as_if_it_never_was(feature_config, start_run, monkeypatch):
+    feature_config = with_changes(feature_config, VIEWS | {"optimizer.ema": 0.9})
+    whole = start_run(feature_config)
     whole.run()
     with monkeypatch.context() as patch:
         patch.setattr(loop, "stop_requests", lambda: nullcontext(lambda: 15))
         with pytest.raises(loop.Interrupted):
-            start(config, "stopped").run()
-    resumed = start(config, "stopped")
+            start_run(feature_config, "stopped").run()
+    resumed = start_run(feature_config, "stopped")
     resumed.run()
     for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(resumed.state), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_run_is_scored_on_the_same_features_later(config, start, computed):
-    config = with_changes(config, {"optimizer.ema": 0.9})
-    trainer = start(config)
+def test_a_run_is_scored_on_the_same_features_later(feature_config, start_run, computed_views):
+    feature_config = with_changes(feature_config, {"optimizer.ema": 0.9})
+    trainer = start_run(feature_config)
     trainer.run()
-    computed.clear()
+    computed_views.clear()
     scored = with_settings(trainer.folder.config(), {})
     result = rescore(trainer.folder, scored, split="validation", checkpoint="best", scoring=ImageScoring())
-    assert computed == [] and result["metrics"]["accuracy"] is not None
+    assert computed_views == [] and result["metrics"]["accuracy"] is not None
 
 
-def test_without_room_the_encoder_runs(config, start, computed, capsys):
-    trainer = start(with_changes(config, {"data.cache_gigabytes": 1e-6}))
-    assert computed == [] and "data.cache_gigabytes" in capsys.readouterr().err
+def test_without_room_the_encoder_runs(feature_config, start_run, computed_views, capsys):
+    trainer = start_run(with_changes(feature_config, {"data.cache_gigabytes": 1e-6}))
+    assert computed_views == [] and "data.cache_gigabytes" in capsys.readouterr().err
     assert next(trainer.loader).batch.image.dtype == np.uint8
-    assert start(with_changes(config, {"data.cache_gigabytes": 0})).task.encode.cached is None
+    assert start_run(with_changes(feature_config, {"data.cache_gigabytes": 0})).task.encode.cached is None
 
 
-def test_stored_views_of_an_encoder_that_is_trained_or_missing_are_refused(config, files, start):
+def test_stored_views_of_an_encoder_that_is_trained_or_missing_are_refused(feature_config, feature_files, start_run):
     with pytest.raises(InputError, match=r"optimizer\.frozen"):
-        start(with_changes(config, {"optimizer.frozen": ()}))
+        start_run(with_changes(feature_config, {"optimizer.frozen": ()}))
     with pytest.raises(InputError, match=r"optimizer\.frozen"):
-        start(with_changes(config, {"optimizer.frozen": ("image/stem",)}))
-    patches = config.model.model_copy(update={"image": Patches(patch_size=4)})
+        start_run(with_changes(feature_config, {"optimizer.frozen": ("image/stem",)}))
+    patches = feature_config.model.model_copy(update={"image": Patches(patch_size=4)})
     with pytest.raises(InputError, match="stored_views"):
-        start(config.model_copy(update={"model": patches, "optimizer": AdamW()}))
+        start_run(feature_config.model_copy(update={"model": patches, "optimizer": AdamW()}))
     tokenizer = ImageTokenizer(
-        data=TableImages(**files),
+        data=TableImages(**feature_files),
         image=AugmentedImages(size=(16, 16)),
         image_tokenizer={"patch_size": 4, "widths": (8, 8), "depths": (1, 0)},
         training=Training(steps=2, batch_images=4),
     )
     with pytest.raises(InputError, match="stored_views"):
-        start(tokenizer)
+        start_run(tokenizer)
 
 
-def test_a_store_is_found_by_its_specification(config, start):
-    store = start(config).task.encode.cached.store
+def test_a_store_is_found_by_its_specification(feature_config, start_run):
+    store = start_run(feature_config).task.encode.cached.store
     known = RowStore.open(store.directory).specification
     assert known["encoder"]["kind"] == "small" and known["layer"] == "grid" and len(known["weights"]) == 64

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.encoders import PixelEncoder, SmallCNN
+from vlm_jax.config.encoders import ImageSide, SmallCNN
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.run import TextTraining, TrunkCompute
@@ -102,8 +102,8 @@ class Model(Trunk):
 
     fusion: Annotated[Concat | Cross, CHOICE] = Concat()
     """Where image and caption meet."""
-    image: PixelEncoder = SmallCNN()
-    """The image encoder."""
+    image: ImageSide = SmallCNN()
+    """The image encoder, or features in its place."""
 
 
 class Captioning(TextConfig):

@@ -1,10 +1,12 @@
 """Image encoders: from an image to a grid of features. Each has the settings of its own."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import model_validator
 
 from vlm_jax.config.quantizers import Quantizer
+from vlm_jax.settings.effects import Place
 from vlm_jax.settings.groups import CHOICE, Group
 from vlm_jax.settings.rules import Count, Counts, Whole, check_stages
 
@@ -96,6 +98,15 @@ class Features(GridEncoder):
     """Channels of the features."""
 
 
+class FeatureFolder(GridEncoder):
+    """Grid features in the place of images, computed before."""
+
+    kind: Literal["features"] = "features"
+    folder: Place[Path]
+    """What `extract-features` wrote, a directory with ID.npy for each image, or a .safetensors file with a tensor for
+    each image id. The images stay where they are: the features are theirs."""
+
+
 class ImageTokens(GridEncoder):
     """Image tokens in the place of an image."""
 
@@ -105,4 +116,5 @@ class ImageTokens(GridEncoder):
 
 
 PixelEncoder = Annotated[SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches, CHOICE]
+ImageSide = Annotated[SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | FeatureFolder, CHOICE]
 ImageEncoder = Annotated[SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | Features | ImageTokens, CHOICE]

@@ -7,7 +7,7 @@ from annotated_types import Ge
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head, Layers, Layout
-from vlm_jax.config.encoders import ImageEncoder
+from vlm_jax.config.encoders import FeatureFolder, Features, ImageEncoder
 from vlm_jax.config.run import Config, TextTraining, TrunkCompute
 from vlm_jax.settings.effects import Source
 from vlm_jax.settings.groups import CHOICE, Group
@@ -68,13 +68,15 @@ class Trunk(Layers):
     def architecture(
         self,
         compute: TrunkCompute,
-        image: ImageEncoder,
+        image: ImageEncoder | FeatureFolder,
         *,
         fusion: str,
         attention_pattern: AttentionPattern,
         head: Head,
     ) -> Architecture:
         """What the model of a task is made of."""
+        if isinstance(image, FeatureFolder):
+            image = Features(positions=image.positions, projection=image.projection)
         layers = {name: getattr(self, name) for name in Layers.model_fields}
         layout = {name: getattr(self._layout, name) for name in Layout.model_fields}
         return Architecture(

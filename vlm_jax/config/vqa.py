@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head
-from vlm_jax.config.encoders import PixelEncoder, SmallCNN
+from vlm_jax.config.encoders import ImageSide, SmallCNN
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.run import TextTraining, TrunkCompute
@@ -81,8 +81,8 @@ class Model(Trunk):
 
     fusion: Annotated[Concat | Cross | CoAttention | Late, CHOICE] = Concat()
     """Where image and question meet."""
-    image: PixelEncoder = SmallCNN()
-    """The image encoder."""
+    image: ImageSide = SmallCNN()
+    """The image encoder, or features in its place."""
 
 
 class VQA(TextConfig):

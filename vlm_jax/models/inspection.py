@@ -41,7 +41,7 @@ class ModuleRow(NamedTuple):
 
 
 def inspect(
-    settings: Architecture, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+    settings: Architecture, *, image_size: tuple[int, ...], questions: int, classes: int, text_length: int
 ) -> list[ModuleRow]:
     """Every module of the model as a train step calls it, in order of calls, each before what is below it.
 
@@ -71,7 +71,7 @@ def _rows(model: nn.Module, method: str, inputs: tuple[jax.ShapeDtypeStruct, ...
 
 
 def parameter_shapes(
-    settings: Architecture, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+    settings: Architecture, *, image_size: tuple[int, ...], questions: int, classes: int, text_length: int
 ) -> Parameters:
     """The model's parameters as shapes; arguments are those of `inspect`."""
     model, method, inputs = _call(
@@ -81,7 +81,7 @@ def parameter_shapes(
 
 
 def _call(
-    settings: Architecture, *, image_size: tuple[int, int], questions: int, classes: int, text_length: int
+    settings: Architecture, *, image_size: tuple[int, ...], questions: int, classes: int, text_length: int
 ) -> tuple[VisualLanguageModel, str, tuple[jax.ShapeDtypeStruct, ...]]:
     """The model, the method that a train step calls and shapes of what it is called with."""
     model = VisualLanguageModel(with_changes(settings, {"scan_layers": False, "remat": False}), classes)

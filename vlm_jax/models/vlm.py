@@ -119,7 +119,10 @@ class VisualLanguageModel(nn.Module):
         """The outputs of the image encoder; stored ones, and features in the place of an image, as they are."""
         if image.dtype == jnp.uint8:
             raise InputError("an image is uint8; normalise it first (models.pixels.normalise_pixels)")
-        if self.settings.image.kind == "features" or image.dtype == jnp.float16:
+        is_features = self.settings.image.kind == "features"
+        if is_features and image.ndim == 4 and image.shape[-1] == 3:
+            raise InputError("the model reads stored grid features and has no image encoder, and pixels came")
+        if is_features or image.dtype == jnp.float16:
             return image
         return self.image(image)
 

@@ -5,11 +5,15 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
+from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.encoders import FeatureFolder
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.feature_folder import open_features
 from vlm_jax.models.inspection import inspect, parameter_shapes
 from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.base import Inspection, Predicted, Task
 from vlm_jax.types import Parameters
 
@@ -39,14 +43,16 @@ class TextTask(Task[Predicted]):
     @classmethod
     def parameter_shapes(cls, config: TextConfig) -> Parameters:
         """The parameters of the model."""
-        return parameter_shapes(config.architecture, **cls._sizes(config, cls.num_classes(config)))
+        model, sizes = cls._sizes(config, cls.num_classes(config))
+        return parameter_shapes(model, **sizes)
 
     @classmethod
     def inspect(cls, config: TextConfig, classes: int | None) -> Inspection:
         """The model of a config; `classes` answers are assumed where the config leaves them to the data."""
-        model, texts, (height, width) = config.architecture, config.training.texts_per_image, config.image.size
+        texts, (height, width) = config.training.texts_per_image, config.image.size
         classes, outputs = cls.outputs(config, classes)
-        rows = inspect(model, **cls._sizes(config, classes))
+        model, sizes = cls._sizes(config, classes)
+        rows = inspect(model, **sizes)
         encoder = getattr(model.image, "name", model.image.kind)
         before = [
             f"{config.name}: {model.fusion}, {model.attention_pattern}, {model.head}, images by {encoder}",
@@ -61,9 +67,14 @@ class TextTask(Task[Predicted]):
         return self.model.bind({"params": params}).grid_features(image)
 
     @classmethod
-    def _sizes(cls, config: TextConfig, classes: int) -> dict[str, int | tuple[int, int]]:
-        return {
-            "image_size": cls.input_size(config),
+    def _sizes(cls, config: TextConfig, classes: int) -> tuple[Architecture, dict[str, int | tuple[int, ...]]]:
+        """The model, and the sizes of what it is called with."""
+        model, image_size = config.architecture, cls.input_size(config)
+        if isinstance(config.model.image, FeatureFolder):
+            *image_size, channels = open_features(config.model.image.folder, config.image).shape
+            model = with_changes(model, {"image.feature_size": channels})
+        return model, {
+            "image_size": tuple(image_size),
             "questions": config.training.texts_per_image,
             "classes": classes,
             "text_length": config.model.text.max_length,
@@ -72,6 +83,7 @@ class TextTask(Task[Predicted]):
 
 def init_params(model: VisualLanguageModel, encode: ExampleEncoder, key: Key[Array, ""]) -> Parameters:
     """Fresh float32 parameters of the model of one image and one text."""
-    image = jnp.zeros((1, *encode.image.size, 3))
+    shape = encode.cached.shape if model.settings.image.kind == "features" else (*encode.image.size, 3)
+    image = jnp.zeros((1, *shape))
     ids = jnp.zeros((1, 1, encode.max_length), jnp.int32)
     return model.init(key, image, ids, jnp.ones(ids.shape, bool))["params"]

@@ -14,7 +14,7 @@ from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
-from vlm_jax.training.caching import cache
+from vlm_jax.training.caching import cache, check_features, reads_features
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data
 from vlm_jax.training.evaluation import SplitExamples, code, commit, evaluate_run, write_contact_sheet
@@ -73,6 +73,7 @@ class Trainer:
         self.parallel = METHODS[config.compute.parallelism](choose_devices(config))
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
         check_sources(config, folder)
+        check_features(config, folder)
         self._record_data({"train": train, "validation": validation})
         self.task = make_task(config, make_encoder(config, folder, train), folder)
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
@@ -102,7 +103,7 @@ class Trainer:
     def _cached_splits(self) -> dict[str, Sequence[Example]]:
         """The splits whose images are cached: training images that are read less than once are decoded sooner."""
         settings, splits = self.config.training, dict(self._splits)
-        if settings.steps * settings.batch_images < len(splits["train"]) and not self.config.data.stored_views:
+        if settings.steps * settings.batch_images < len(splits["train"]) and not reads_features(self.config):
             del splits["train"]
         return splits
 

@@ -17,7 +17,7 @@ from vlm_jax.settings.changes import Words, change, checked, with_changes
 from vlm_jax.settings.effects import Effect, effects
 from vlm_jax.settings.groups import tree_of
 from vlm_jax.settings.short_names import long_names
-from vlm_jax.training.caching import cache
+from vlm_jax.training.caching import cache, check_features, reads_features
 from vlm_jax.training.continuation import check_data
 from vlm_jax.training.evaluation import SplitExamples, commit, evaluate_run, result_files
 from vlm_jax.training.setup import load_trained, make_encoder, saved_steps
@@ -95,8 +95,9 @@ def rescore(
     if scored.elsewhere:
         digests = {name: digest_split(examples, config.data, name) for name, examples in splits.items()}
     else:
+        check_features(config, folder)
         digests = check_data(config, folder, splits)
-    read = splits if config.data.stored_views else {split: splits[split]}
+    read = splits if reads_features(config) else {split: splits[split]}
     cache(model.task, model.params, config, read)
     examples = SplitExamples(split, *(model.task.prepare(splits.get(name, ())) for name in (split, "train")))
     if scored.elsewhere and "train" in splits:

@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import jax
 
+from vlm_jax.config.encoders import FeatureFolder
 from vlm_jax.config.run import Config
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.config.use import ImageScoring
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.feature_folder import FeatureSource, open_features
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.run_folder import ANSWERS, TEXT_TOKENIZER, RunFolder
@@ -53,7 +55,14 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         texts_per_image=config.training.texts_per_image,
         accepted_answers=most_answers(train) if train is not None else 1,
         max_pixels=config.data.max_pixels,
+        cached=given_features(config),
     )
+
+
+def given_features(config: Config) -> FeatureSource | None:
+    """The features that a model reads in the place of images, where the config names some."""
+    image = config.model.image if isinstance(config, TextConfig) else None
+    return open_features(image.folder, config.image) if isinstance(image, FeatureFolder) else None
 
 
 def _save_vocabularies(config: TextConfig, folder: RunFolder, train: Sequence[Example]) -> None:

@@ -54,11 +54,7 @@ class Wanted(NamedTuple):
 def cache_features(
     task: Task, params: Parameters, config: Config, splits: Mapping[str, Sequence[Example]]
 ) -> StoredFeatures | None:
-    """The features of the images of splits, after those that no run has computed before are; None without a cache.
-
-    `InputError` where the image encoder is not frozen.
-    """
-    check_frozen(task, params, config)
+    """The features of the images of splits, after those that no run has computed before are; None without a cache."""
     store = open_cache(config.data, "features", feature_specification(task, params))
     if store is None:
         return None
@@ -75,7 +71,7 @@ def stored(store: RowStore, wanted: Wanted) -> StoredFeatures:
 
 def check_frozen(task: Task, params: Parameters, config: Config) -> None:
     """Raise `InputError` where the outputs of the image encoder change in training, or there is none."""
-    if not isinstance(task, TextTask) or not task.reads_images or not jax.tree.leaves(params.get("image", {})):
+    if not has_image_encoder(task, params):
         raise InputError(
             f"data.stored_views is {config.data.stored_views}, and the model has no image encoder with parameters; "
             "leave it out"
@@ -85,6 +81,11 @@ def check_frozen(task: Task, params: Parameters, config: Config) -> None:
             f"data.stored_views is {config.data.stored_views}, and the image encoder is trained; freeze it "
             "(--optimizer.frozen ^image/), or leave data.stored_views out"
         )
+
+
+def has_image_encoder(task: Task, params: Parameters) -> bool:
+    """Whether a model turns pixels into grid features by parameters."""
+    return isinstance(task, TextTask) and task.reads_images and bool(jax.tree.leaves(params.get("image", {})))
 
 
 def wanted_views(config: Config, splits: Mapping[str, Sequence[Example]]) -> Wanted:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from vlm_jax.cache_contents import contents
 from vlm_jax.data.digests import image_digests
 from vlm_jax.data.images import decode_image, read_image_file
 from vlm_jax.data.sources import open_split
@@ -110,7 +111,7 @@ def test_a_folder_per_class_answers_one_question(photos, capsys):
         for path in folder.rglob("*") if path.suffix in (".png", ".JPG") and ".hidden" not in path.parts
     }  # fmt: skip
     assert rows == expected and len(rows) == 3 and reading.bad_rows == ()
-    assert "as a folder per class: 3 images, 3 questions" in capsys.readouterr().err
+    assert "as a folder per class: 3 images, 3 questions\n" in capsys.readouterr().err
     assert TableQuestions(train=(folder,)).question == "what is this?"
     (folder / "5.png").write_bytes(png("5.png"))
     (bad_row,) = read_split(data, "train").bad_rows
@@ -211,6 +212,8 @@ def test_an_index_that_is_damaged_is_made_again(photos):
     path = shard(photos.parent / "a.tar", samples(COLOURS))
     expected = rows_in(captions_of(path))
     (index,) = (photos.parent / "kept" / "table_indexes").iterdir()
+    (content,) = contents(photos.parent / "kept")
+    assert (content.kind, content.size) == ("tables", index.stat().st_size)
     for damaged in (index.read_bytes()[:-90], index.read_bytes().replace(b"a 3.png", b"a 4.png"), b"", b"\xff\n[]"):
         index.write_bytes(damaged)
         dataset._read.cache_clear()

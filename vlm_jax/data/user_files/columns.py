@@ -75,10 +75,9 @@ class Columns(NamedTuple):
             if not {*self.names(column)} & {*names}:
                 expected = " or ".join(map(repr, self.names(column)))
                 has = ", ".join(map(shown, names[:20]))
-                raise InputError(
-                    f"{path} has no column {expected}; it has {has}; {self._hint(column, names)}"
-                    f"{'' if column in dict(self.renamed) else f', or give --data.columns {column}=NAME'}"
-                )
+                more = "" if column in dict(self.renamed) else f", or give --data.columns {column}=NAME"
+                more += "; questions without answers are for --data.test" if column == "answers" else ""
+                raise InputError(f"{path} has no column {expected}; it has {has}; {self._hint(column, names)}{more}")
 
     def _hint(self, missing: str, keys: tuple[str, ...]) -> str:
         """The key of the row that may have been meant."""

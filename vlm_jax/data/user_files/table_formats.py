@@ -34,6 +34,8 @@ class Table(NamedTuple):
     layout: str
     """What it is read as, such as `CSV`."""
     rows: TableRows
+    names_columns: bool = True
+    """Whether the file says what its columns are."""
 
 
 class Source(NamedTuple):
@@ -49,7 +51,7 @@ class Source(NamedTuple):
 def open_table(path: Path, name: str, source: Source) -> Table:
     """The table in a file or a folder; `name` is what ids call it. `InputError` where it is none."""
     if path.is_dir():
-        return Table("a folder per class", class_rows(path, source.question))
+        return Table("a folder per class", class_rows(path, source.question), names_columns=False)
     with path.open("rb") as file:
         head = file.read(4096)
     for magic, problem in PACKED.items():
@@ -65,7 +67,7 @@ def open_table(path: Path, name: str, source: Source) -> Table:
     if ending == ".json":
         return Table("a JSON list", json_list(path))
     if is_token_file(head):
-        return Table("Flickr8k's tokens", token_rows(path))
+        return Table("Flickr8k's tokens", token_rows(path), names_columns=False)
     if ending not in (".csv", ".tsv") and head.lstrip(b"\xef\xbb\xbf \r\n").startswith((b"{", b"[")):
         return Table("JSON Lines", json_lines(path)) if is_json_lines(path) else Table("a JSON list", json_list(path))
     return Table(

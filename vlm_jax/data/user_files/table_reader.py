@@ -72,7 +72,8 @@ class TableReader(NamedTuple):
                 with rows.row(path, place):
                     if isinstance(row, UnusableError):
                         raise row
-                    used |= dict.fromkeys(self.source.columns.sources(tuple(row)).values())
+                    if table.names_columns:
+                        used |= dict.fromkeys(self.source.columns.sources(tuple(row)).values())
                     fields = self.source.columns.fields(row)
                     if lists.paths and fields["image"] not in lists:
                         continue
