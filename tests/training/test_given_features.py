@@ -1,13 +1,14 @@
 """Features that a user gives in the place of images: written by extract-features, or the user's own files."""
 
 import itertools
+import json
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from experiments import extract_features, inspect_model, train
+from experiments import extract_features, inspect_model, predict, train
 from tests.training.feature_data import COMMON, COUNT, TRUNK, save_image
 from vlm_jax.config.captioning import Captioning
 from vlm_jax.config.captioning import Model as CaptioningModel
@@ -16,6 +17,7 @@ from vlm_jax.config.use import ImageScoring
 from vlm_jax.data.row_store import INDEX, RowStore
 from vlm_jax.data.user_files.table import TableCaptions
 from vlm_jax.errors import InputError
+from vlm_jax.inference.sources import from_pretrained
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.training.feature_extraction import extract_features as extract
@@ -84,6 +86,29 @@ def test_the_command_writes_and_train_and_inspect_read(plain, tmp_path, capsys):
     assert "features" in capsys.readouterr().out
     steps = ["--training.steps", "2", "--training.batch-images", "2", "--workdir", str(tmp_path / "run")]
     assert train.main([*given, *steps]) == 0
+
+
+def test_a_loaded_model_reads_features_in_the_place_of_images(plain, start_run, tmp_path, capsys):
+    extract(plain, tmp_path / "features")
+    trainer = start_run(reading(plain, tmp_path / "features"))
+    trainer.run()
+    model = from_pretrained(trainer.folder.path)
+    example = trainer.train[0]
+    features, question = trainer.task.encode.cached.get(example.image), example.texts[0].text
+    answer = model.answer([features, features.astype(np.float32)], question)[1]
+    (predicted,) = trainer.task.predict(model.params, [example._replace(texts=example.texts[:1])])
+    np.testing.assert_allclose([p for _, p in answer.top], [p for _, p in predicted.top], rtol=1e-5)
+    assert model.processor is None and model.features(features, question).image.shape[0] == 16
+    np.save(tmp_path / "one.npy", features)
+    arguments = [str(trainer.folder.path), "--image", str(tmp_path / "one.npy"), "--question", question]
+    assert predict.main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["answers"][0]["answer"] == answer.text
+    with pytest.raises(InputError, match="--output"):
+        predict.main([*arguments, "--output", str(tmp_path / "sheet.png")])
+    (tmp_path / "no.npy").write_bytes(b"no")
+    for image in (np.zeros((8, 8, 3), np.uint8), features[:2], tmp_path / "no.npy", "photo.jpg"):
+        with pytest.raises(InputError, match=r"expected grid features, float \[4, 4, 6\]"):
+            model.answer(image, question)
 
 
 def test_the_command_refuses_what_it_cannot_write(plain, tmp_path):

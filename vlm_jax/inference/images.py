@@ -48,6 +48,22 @@ class ImageProcessor:
         return image
 
 
+def grid_features(image: ImageLike, shape: tuple[int | None, ...]) -> Float[np.ndarray, "*grid C"]:
+    """The features of an image, an array or a .npy file, as float32; None in `shape` stands for any length."""
+    expected = f"grid features, float [{', '.join('G' if size is None else str(size) for size in shape)}]"
+    if isinstance(image, (str, Path)) and str(image).endswith(".npy"):
+        try:
+            image = np.load(Path(image).expanduser(), allow_pickle=False)
+        except Exception as error:  # NumPy answers a damaged file with nearly any exception
+            raise InputError(f"{image} cannot be read ({type(error).__name__}); expected {expected}") from None
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"an image is of type {type(image).__name__}; expected {expected}")
+    fits = len(shape) == image.ndim and all(size in (None, own) for size, own in zip(shape, image.shape, strict=True))
+    if image.dtype.kind != "f" or not fits:
+        raise InputError(f"an image is {image.dtype}{list(image.shape)}; expected {expected}")
+    return image.astype(np.float32, copy=False)
+
+
 def named_images(paths: Sequence[Path], *, max_pixels: int) -> tuple[list[str], list[Path]]:
     """The names and files of the images that a command line names; see `input_images`."""
     names = [name for name, _ in input_images(paths, max_pixels=max_pixels)]
@@ -55,9 +71,11 @@ def named_images(paths: Sequence[Path], *, max_pixels: int) -> tuple[list[str], 
 
 
 def thumbnails(
-    images: Sequence[ImageLike], processor: ImageProcessor, output: Path | None
+    images: Sequence[ImageLike], processor: ImageProcessor | None, output: Path | None
 ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """The images as small as a contact sheet shows them; none without an output file."""
+    if output is not None and processor is None:
+        raise InputError(f"--output {output} shows images, and this model reads features; leave it out")
     return [] if output is None else [thumbnail(processor.decode(image)) for image in images]
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.errors import InputError, shown
-from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled
+from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled, grid_features
 from vlm_jax.inference.model import Model
 from vlm_jax.inference.results import Classes, Features
 from vlm_jax.types import Parameters
@@ -60,7 +60,7 @@ class TextModel(TokenizedModel):
 
 
 class GridFeatureModel(TokenizedModel):
-    """VisualBERT: an image is its grid features, float32 [G, C], as the detector of its training gives them."""
+    """VisualBERT: an image is its grid features, float [G, C], as the detector of its training gives them."""
 
     def __init__(self, converted: ConvertedModel) -> None:
         super().__init__(converted)
@@ -68,14 +68,12 @@ class GridFeatureModel(TokenizedModel):
             lambda params, ids, mask, image: self.module.apply({"params": params}, ids, mask, image=image)[:2]
         )
 
-    def _features(self, images: list[np.ndarray], texts: list[str]) -> list[Features]:
+    def _features(self, images: list[ImageLike], texts: list[str]) -> list[Features]:
         self._check_lengths(texts)
         ids, mask = self.encoder.encode(texts)
         size, rows = self.config.model.image.feature_size, []
         for image in images:
-            if not isinstance(image, np.ndarray) or image.dtype != np.float32 or image.shape[1:] != (size,):
-                came = f"{image.dtype}{list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-                raise InputError(f"an image is {came}; expected grid features, float32 [G, {size}]")
+            image = grid_features(image, (None, size))
             many = np.broadcast_to(image, (len(texts), *image.shape))
             text, fused = jax.device_get(self._streams(self.params, ids, mask, many))
             every = np.ones(len(image), bool)

@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -23,7 +23,7 @@ from vlm_jax.config.trunk import TextConfig
 from vlm_jax.config.use import ImageScoring, Predict
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.figures import Card
-from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled
+from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled, grid_features
 from vlm_jax.inference.model import Model
 from vlm_jax.inference.results import Features
 from vlm_jax.run_folder import CONFIG, MODEL, VOCABULARIES, RunFolder
@@ -98,20 +98,22 @@ class RunModel(Model):
 
 
 class FusedModel(RunModel):
-    """A model that fuses images with texts."""
+    """A model that fuses images with texts; an image is its grid features where the run was trained with features."""
 
     def __init__(self, folder: RunFolder, config: Config, task: Task, params: Parameters, step: int) -> None:
         super().__init__(folder, config, task, params, step)
+        self._input: Callable[[ImageLike], np.ndarray] = self.processor
+        if task.model.settings.image.kind == "features":
+            self.processor = None
+            self._input = partial(grid_features, shape=task.encode.cached.shape)
         self._streams = jax.jit(lambda params, *inputs: self.module.bind({"params": params}).streams(*inputs))
 
     def _batches(self, images: list[ImageLike]) -> Iterator[tuple[np.ndarray, int]]:
-        """The normalised images in batches of a few sizes, and how many of each batch are real."""
+        """What the model reads of the images in batches of a few sizes, and how many of each batch are real."""
         with ThreadPoolExecutor(self.config.data.threads) as threads:
             for first in range(0, len(images), AT_ONCE):
                 chunk = images[first : first + AT_ONCE]
-                rows = np.stack(
-                    list(threads.map(self.processor, chunk)) if len(chunk) > 1 else [self.processor(*chunk)]
-                )
+                rows = np.stack(list(threads.map(self._input, chunk)) if len(chunk) > 1 else [self._input(*chunk)])
                 yield filled(rows, bucket(len(rows), AT_ONCE)), len(rows)
 
     def _over_texts(

@@ -9,12 +9,14 @@ from vlm_jax.errors import shown
 from vlm_jax.types import Example, Json, StoredImage, Text
 
 UNANSWERED = "unanswered"  # the kind of a question without answers that says no other
+REMEMBERED = 2**17  # texts and lists of answers that are kept once
 MANY = 10  # missing images of one folder that are one bad row
 LONGEST_KIND = 100  # characters; a kind names a score
 
 Value = TypeVar("Value", bound=Hashable)
-Row = dict[str, Json | tuple[str, StoredImage]]
-"""A row of a table by its keys; an image is a path, or an id with its place in a file."""
+ImageSource = Path | StoredImage | bytes
+Row = dict[str, Json | tuple[str, StoredImage | bytes]]
+"""A row of a table by its keys; an image is a path, or an id with its place in a file or its bytes."""
 
 
 class BadRow(NamedTuple):
@@ -60,7 +62,7 @@ class MissingImageError(UnusableError):
 
 
 class Rows:
-    """Texts gathered by image, both in the order in which they first appeared; equal values are kept once.
+    """Texts gathered by image, both in the order in which they first appeared; common values are kept once.
 
     `id_name` is what the files call a text's id.
     """
@@ -71,7 +73,7 @@ class Rows:
         self._bad: list[BadRow] = []
         self._id_name = id_name
         self._missing: dict[tuple[str, Path], list[int]] = {}
-        self._images: dict[str, tuple[Path | StoredImage, list[Text]]] = {}
+        self._images: dict[str, tuple[ImageSource, list[Text]]] = {}
         self._groups: dict[str, dict[str, None]] = {}
         self._ids: set[str] = set()
         self._known: dict[Hashable, Hashable] = {}
@@ -87,7 +89,7 @@ class Rows:
                 self._missing.setdefault((str(file), error.folder), []).append(len(self._bad))
             self._bad.append(bad_row)
 
-    def add(self, image_id: str, image: Path | StoredImage, text: Text, *, group: str | None = None) -> None:
+    def add(self, image_id: str, image: ImageSource, text: Text, *, group: str | None = None) -> None:
         """Keep one text, perhaps of a group; `UnusableError` where its id is taken."""
         if text.text_id in self._ids:
             raise UnusableError(f"the {self._id_name} {shown(text.text_id)} belongs to an earlier row")
@@ -120,7 +122,9 @@ class Rows:
         return tuple(bad_rows.values())
 
     def _once(self, value: Value) -> Value:
-        return self._known.setdefault(value, value)
+        if len(self._known) < REMEMBERED:
+            return self._known.setdefault(value, value)
+        return self._known.get(value, value)
 
 
 def checked_object(value: Json, name: str = "the entry") -> dict[str, Json]:
