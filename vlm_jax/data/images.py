@@ -255,13 +255,21 @@ def augment_image(
     if not isinstance(settings, AugmentedImages):
         return image
     if settings.flip and random.random() < 0.5:
-        image = image[:, ::-1]
+        image = _mirrored(image)
     if settings.shift:
         down, right = random.integers(-settings.shift, settings.shift + 1, size=2).tolist()
         bordered = np.pad(image, ((settings.shift,) * 2, (settings.shift,) * 2, (0, 0)), "edge")
         top, left = settings.shift - down, settings.shift - right
         image = bordered[top : top + len(image), left : left + image.shape[1]]
     return image
+
+
+def _mirrored(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Left to right; channel by channel, since NumPy is five times slower on runs of three bytes."""
+    mirrored = np.empty_like(image)
+    for channel in range(3):
+        mirrored[..., channel] = image[:, ::-1, channel]
+    return mirrored
 
 
 def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -> Float[np.ndarray, "*batch h w 3"]:
