@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -134,6 +135,23 @@ def test_a_batch_of_another_size_in_the_bucket_compiles_nothing(run_model):
     assert run_model._top_answers._cache_size() == compiled
     run_model.answer(images[:2], [QUESTION] * 5)
     assert run_model._top_answers._cache_size() == compiled + 1
+
+
+def test_an_answer_takes_little_more_than_the_compiled_forward_pass(quickstart):
+    """The fastest of many calls each, in turn: another process slows some of them down."""
+    image, times = pixels(), {"answer": [], "forward": []}
+    ids, mask = quickstart.tokenizer.encode([QUESTION], quickstart.config.model.text.max_length)
+    inputs = jax.device_put((quickstart.processor(image)[None], ids[None], mask[None]))
+    calls = {
+        "answer": lambda: quickstart.answer(image, QUESTION),
+        "forward": lambda: jax.block_until_ready(quickstart._top_answers(quickstart.params, *inputs)),
+    }
+    for _ in range(30):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - began)
+    assert min(times["answer"]) < min(times["forward"]) + 0.003
 
 
 def test_features_are_the_fused_streams(run_model):

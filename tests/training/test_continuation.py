@@ -41,6 +41,8 @@ CHANGED = {
     "data.bad_rows": "skip",
     "data.columns": ("image=image",),
     "data.threads": 1,
+    "data.cache_gigabytes": 1.0,
+    "compute.compilation_cache": False,
     "data.accuracy": "vqa",
     "data.evaluation_limit": 3,
     "training.log_every": 1,

@@ -1,5 +1,6 @@
 """What has been found out about files, remembered until a file changes: by its path, size and time."""
 
+import hashlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,8 +10,10 @@ from vlm_jax.text_lines import read_lines
 from vlm_jax.types import StoredImage
 
 
-def fingerprint(file: Path | StoredImage) -> str:
+def fingerprint(file: Path | StoredImage | bytes) -> str:
     """A file, or a part of it, as it is now, in one word a fact: another one of the same name has another mark."""
+    if isinstance(file, bytes):
+        return f"{len(file)} 0 {hashlib.sha256(file).hexdigest()[:32]}"
     path, name = file, str(file)
     if isinstance(file, StoredImage):
         path, name = file.file, f"{file.file}:{file.offset}+{file.size}"

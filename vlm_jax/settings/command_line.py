@@ -169,7 +169,7 @@ def parse_subcommand(argv: list[str], commands: Mapping[str, type[Options]], *, 
 
 
 def _exit_with_help(prog: str, arguments: str, description: str, *sections: help.Section) -> NoReturn:
-    examples = [f"{prog} {example}" for section in sections[:1] for example in section.group.examples]
+    examples = [f"{prog} {example}".rstrip() for section in sections[:1] for example in section.group.examples]
     print(help.page(f"{prog} {arguments}", description, *sections, examples=examples), end="")
     raise SystemExit(0)
 

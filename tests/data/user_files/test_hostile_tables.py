@@ -175,7 +175,7 @@ def test_parquet_made_to_fill_the_memory(tmp_path):
     """A few kilobytes that are a million rows."""
     path = tmp_path / "bomb.parquet"
     pq.write_table(pa.table({"image": ["a.png"] * 1_000_000, "text": ["a"] * 1_000_000}), path)
-    with pytest.raises(InputError, match=r"bytes and says that it holds 1,000,000 rows"):
+    with pytest.raises(InputError, match=r"bytes and declares 1,000,000 rows"):
         read(path)
 
 

@@ -15,7 +15,7 @@ from vlm_jax.cache_contents import contents
 from vlm_jax.data.digests import image_digests
 from vlm_jax.data.images import decode_image, read_image_file
 from vlm_jax.data.sources import open_split
-from vlm_jax.data.user_files import dataset
+from vlm_jax.data.user_files import dataset, stored_rows
 from vlm_jax.data.user_files.dataset import read_split
 from vlm_jax.data.user_files.table import TableCaptions, TableQuestions
 from vlm_jax.errors import InputError
@@ -221,15 +221,23 @@ def test_an_index_that_is_damaged_is_made_again(photos):
         assert index.read_bytes() != damaged
 
 
-def test_a_folder_that_cannot_be_written_to(photos, capsys):
+def test_a_folder_that_cannot_be_written_to(photos, capsys, monkeypatch):
     (photos.parent / "kept").write_text("a file")
     path = shard(photos.parent / "a.tar", samples(COLOURS))
     assert len(rows_in(captions_of(path))) == 12
     assert capsys.readouterr().err.count("cannot keep the index") == 1
     rows = pa.table({"image": [png("0.png")], "text": ["a"]})
     pq.write_table(rows, photos.parent / "rows.parquet")
+    (example,) = captions_of(photos.parent / "rows.parquet").examples
+    assert example.image == png("0.png")
+    assert capsys.readouterr().err.count("cannot keep the index") == 1
+    path = photos.parent / "rows.parquet"
+    data = TableCaptions(train=(path,), validation=(path,), test=(path,), directory=photos.parent / "kept")
+    assert len(open_split(data, "train")) == 1
+    monkeypatch.setattr(stored_rows, "MOST_IN_MEMORY", 10)
+    dataset._read.cache_clear()
     with pytest.raises(InputError, match=r"cannot write the images of .*rows\.parquet to data\.directory"):
-        captions_of(photos.parent / "rows.parquet")
+        captions_of(path)
 
 
 def test_flickr8k_with_its_lists_of_splits(photos):

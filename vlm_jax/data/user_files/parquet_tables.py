@@ -60,9 +60,7 @@ def _opened(path: Path) -> "pq.ParquetFile":
     except Exception as error:  # pyarrow answers a damaged file with nearly any exception
         raise InputError(f"{path} is no whole parquet file: {first_line(error)}") from None
     if metadata.num_rows > MOST_ROWS * size or sum(groups) > max(MOST_BYTES * size, 2**30):
-        raise InputError(
-            f"{path} has {size:,} bytes and says that it holds {metadata.num_rows:,} rows of {sum(groups):,} bytes"
-        )
+        raise InputError(f"{path} has {size:,} bytes and declares {metadata.num_rows:,} rows of {sum(groups):,} bytes")
     return file
 
 

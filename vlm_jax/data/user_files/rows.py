@@ -14,8 +14,9 @@ MANY = 10  # missing images of one folder that are one bad row
 LONGEST_KIND = 100  # characters; a kind names a score
 
 Value = TypeVar("Value", bound=Hashable)
-Row = dict[str, Json | tuple[str, StoredImage]]
-"""A row of a table by its keys; an image is a path, or an id with its place in a file."""
+ImageSource = Path | StoredImage | bytes
+Row = dict[str, Json | tuple[str, StoredImage | bytes]]
+"""A row of a table by its keys; an image is a path, or an id with its place in a file or its bytes."""
 
 
 class BadRow(NamedTuple):
@@ -72,7 +73,7 @@ class Rows:
         self._bad: list[BadRow] = []
         self._id_name = id_name
         self._missing: dict[tuple[str, Path], list[int]] = {}
-        self._images: dict[str, tuple[Path | StoredImage, list[Text]]] = {}
+        self._images: dict[str, tuple[ImageSource, list[Text]]] = {}
         self._groups: dict[str, dict[str, None]] = {}
         self._ids: set[str] = set()
         self._known: dict[Hashable, Hashable] = {}
@@ -88,7 +89,7 @@ class Rows:
                 self._missing.setdefault((str(file), error.folder), []).append(len(self._bad))
             self._bad.append(bad_row)
 
-    def add(self, image_id: str, image: Path | StoredImage, text: Text, *, group: str | None = None) -> None:
+    def add(self, image_id: str, image: ImageSource, text: Text, *, group: str | None = None) -> None:
         """Keep one text, perhaps of a group; `UnusableError` where its id is taken."""
         if text.text_id in self._ids:
             raise UnusableError(f"the {self._id_name} {shown(text.text_id)} belongs to an earlier row")

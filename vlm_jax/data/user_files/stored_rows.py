@@ -18,6 +18,7 @@ from vlm_jax.types import StoredImage
 
 FOLDER = "table_indexes"
 FORMAT = 1
+MOST_IN_MEMORY = 2**30  # bytes of a file
 ANNOUNCED = 100_000_000  # bytes; less takes seconds
 Maker = Callable[[Path, io.BufferedIOBase], TableRows]
 """Reads a file; where images cannot be read from it by their place, it writes them to the second file."""
@@ -26,8 +27,8 @@ Maker = Callable[[Path, io.BufferedIOBase], TableRows]
 def stored_rows(path: Path, directory: Path, make: Maker, *, copies: bool) -> TableRows:
     """The rows of a file, from its index where that fits the file as it is now; otherwise the index is written.
 
-    `copies` says that `make` writes images. Where `directory` cannot be written to, the rows come without an index;
-    with `copies` an error is raised.
+    `copies` says that `make` writes images. Where `directory` cannot be written to, the rows come without an index, and
+    images that were to be copied stay in memory; of a file above `MOST_IN_MEMORY` an error is raised instead.
     """
     path = path.absolute()
     index = directory.expanduser() / FOLDER / f"{digest(fingerprint(path))}-{FORMAT}.jsonl"
@@ -40,12 +41,24 @@ def stored_rows(path: Path, directory: Path, make: Maker, *, copies: bool) -> Ta
             if not copies:
                 images.unlink()
         except OSError as error:
-            if copies:
+            if copies and path.stat().st_size > MOST_IN_MEMORY:
                 raise os_failure(error, f"cannot write the images of {path} to data.directory {directory}") from None
             print(f"note: cannot keep the index of {path} in {index}: {error.strerror}", file=sys.stderr)
-            yield from make(path, io.BytesIO())
+            yield from _in_memory(path, make) if copies else make(path, io.BytesIO())
             return
     yield from _read(index, images if copies else path)
+
+
+def _in_memory(path: Path, make: Maker) -> TableRows:
+    buffer = io.BytesIO()
+    rows = list(make(path, buffer))
+    content = buffer.getvalue()
+    for place, row in rows:
+        for name, value in [] if isinstance(row, UnusableError) else row.items():
+            if isinstance(value, tuple):
+                image_id, image = value
+                row[name] = (image_id, content[image.offset : image.offset + image.size])
+        yield place, row
 
 
 def _write(index: Path, images: Path, path: Path, make: Maker) -> None:

@@ -1,4 +1,4 @@
-"""Which format a table has, by what the file is: its ending, and what it begins with."""
+"""The format of a table, by the ending and the first bytes of its file."""
 
 import re
 from collections.abc import Mapping, Sequence

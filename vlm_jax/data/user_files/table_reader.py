@@ -18,6 +18,7 @@ from vlm_jax.data.user_files.image_folder import ImageFolder
 from vlm_jax.data.user_files.image_lists import ImageLists, is_image_list
 from vlm_jax.data.user_files.rows import (
     UNANSWERED,
+    ImageSource,
     Reading,
     Row,
     Rows,
@@ -30,7 +31,7 @@ from vlm_jax.data.user_files.rows import (
 from vlm_jax.data.user_files.table_formats import Source, open_table
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.vqa_accuracy import canonical
-from vlm_jax.types import Json, StoredImage, Text
+from vlm_jax.types import Json, Text
 
 
 class TableReader(NamedTuple):
@@ -93,7 +94,7 @@ class TableReader(NamedTuple):
         return (question_text(fields, checked_texts(fields["answers"], "answers"), default_id),)
 
 
-def _image(value: Json | tuple[str, StoredImage], folder: ImageFolder, prefix: str) -> tuple[str, Path | StoredImage]:
+def _image(value: Json | tuple[str, ImageSource], folder: ImageFolder, prefix: str) -> tuple[str, ImageSource]:
     """The id of an image and where it is."""
     if isinstance(value, tuple):
         return value
