@@ -15,6 +15,7 @@ from vlm_jax.config.captioning import Model as CaptioningModel
 from vlm_jax.config.encoders import FeatureFolder
 from vlm_jax.config.use import ImageScoring
 from vlm_jax.data.row_store import INDEX, RowStore
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.user_files.table import TableCaptions
 from vlm_jax.errors import InputError
 from vlm_jax.inference.sources import from_pretrained
@@ -23,6 +24,7 @@ from vlm_jax.tasks.examples import shuffled_images
 from vlm_jax.training.feature_extraction import extract_features as extract
 from vlm_jax.training.scoring import rescore, with_settings
 from vlm_jax.training.stored_features import weights_digest
+from vlm_jax.weights.import_folder import read
 
 
 @pytest.fixture
@@ -176,6 +178,37 @@ def test_own_features_are_read_by_image_id(plain, start_run, tmp_path, kind):
         first, second = trainer.task.encode(example).image, trainer.task.encode(other).image
         assert example.image_id == other.image_id and not np.array_equal(first, second)
     assert trainer.run()["metrics"]["accuracy"] is not None
+
+
+def test_visual_bert_is_trained_further_on_features(plain, start_run, tmp_path):
+    """A published model that has no image encoder: its projection of features starts from its weights."""
+    from tests.weights import fixtures
+
+    source = fixtures.publish(fixtures.BY_NAME["visual_bert_answers"].fixtures[-1], tmp_path / "visual_bert")
+    Tokenizer.build(["what 0 1"], fixtures.WORDS).save(source)
+    converted = read(str(source))
+    model = converted.architecture.model
+    rows = np.random.default_rng(0).normal(size=(3 * COUNT, 4, fixtures.FEATURES)).astype(np.float32)
+    save_file({f"{number}.png": row for number, row in enumerate(rows)}, tmp_path / "own.safetensors")
+    layout = ("max_position_embeddings", "max_image_positions", "modality_type_vocab_size")
+    trunk = ("hidden_size", "num_attention_heads", "num_layers", "intermediate_size")
+    changes = {
+        "model.text.vocab_size": fixtures.WORDS,
+        "model.image.positions": "shared",
+        "model.fusion.attention_pattern": "bidirectional",
+        "model.fusion.head.kind": "token_before_sep",
+        "init.kind": "model",
+        "init.model": str(source),
+        "model.layout.kind": "custom",
+        **{f"model.layout.{name}": getattr(model, name) for name in layout},
+        **{f"model.{name}": getattr(model, name) for name in trunk},
+    }
+    trainer = start_run(reading(plain, tmp_path / "own.safetensors", **changes))
+    np.testing.assert_array_equal(
+        trainer.state.params["embed"]["image_fc"]["kernel"], converted.params["embed"]["image_fc"]["kernel"]
+    )
+    batch = next(trainer.loader).batch
+    assert np.isfinite(jax.jit(trainer.task.loss_sums)(trainer.state.params, batch, None).loss)
 
 
 def test_own_features_that_are_missing_or_damaged_are_named(plain, start_run, tmp_path):
