@@ -24,8 +24,9 @@ def main(argv: list[str]) -> int:
         return 0
     if not argv or argv[0] in ("-h", "--help"):
         print(f"usage: {command_name('COMMAND')} [ARGUMENT ...]\n")
+        width = max(map(len, commands))
         for name, module in commands.items():
-            print(f"  {name:15s} {import_module(module).__doc__.partition('`')[0].strip(' :')}")
+            print(f"  {name:{width}s}  {import_module(module).__doc__.partition('`')[0].strip(' :')}")
         print(f"\n{command_name('COMMAND')} --help shows its options; {command_name('list')} shows presets and runs.")
         return 0
     name = argv[0].replace("_", "-")
