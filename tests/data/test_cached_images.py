@@ -210,7 +210,8 @@ def test_a_read_only_directory_is_read_with_one_note(data, decoded, monkeypatch,
     save_image(data.images / "3.png", 99)
     capsys.readouterr()
     before = {file: file.read_bytes() for file in stores(data)[0].iterdir()}
-    monkeypatch.setattr(row_store.Path, "mkdir", fail(errno.EROFS))
+    monkeypatch.setattr(Path, "mkdir", fail(errno.EROFS))
+    monkeypatch.setattr("vlm_jax.data.file_cache.write_text", fail(errno.EROFS))
     examples, encode = cached_encoder(data)
     batches = train_batches(examples, encode)
     assert set(decoded) == {"3.png"} and not encode.cached.complete

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from vlm_jax.data.file_cache import digest
+from vlm_jax.data.file_cache import digest, note_unwritable
 from vlm_jax.data.row_store import ROWS, Row, RowStore
 from vlm_jax.data.settings import DataSet
 from vlm_jax.errors import InputError
@@ -49,7 +49,7 @@ def fill(store: RowStore, keys: Collection[str], data: DataSet, *, what: str, wr
             _write(store, keys, data, what=what, write=write)
     except OSError as error:
         store.refresh()
-        print(f"note: {what} are not cached in {store.directory}: {error.strerror}", file=sys.stderr)
+        note_unwritable(data.directory.expanduser(), error, f"{what} are not cached in {store.directory}")
     return all(key in store for key in keys)
 
 

@@ -1,5 +1,7 @@
 """What has been found out about files, remembered until a file changes: by its path, size and time."""
 
+import errno
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable
@@ -48,4 +50,17 @@ def write_cache(cache_file: Path, lines: Iterable[str]) -> None:
         cache_file.parent.mkdir(parents=True, exist_ok=True)
         write_text(cache_file, f"{digest(text)}\n{text}\n")
     except OSError as error:
-        print(f"note: cannot keep what is known of images in {cache_file}: {error.strerror}", file=sys.stderr)
+        note_unwritable(cache_file.parents[1], error, f"what is known of images is not kept in {cache_file}")
+
+
+def note_unwritable(directory: Path, error: OSError, what: str) -> None:
+    """Print that something is not kept below `data.directory`; of one that is read-only once, whatever it is."""
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        _note_once(f"note: {directory} cannot be written ({error.strerror}): what is there is read, nothing is cached")
+    else:
+        print(f"note: {what}: {error.strerror}", file=sys.stderr)
+
+
+@functools.cache
+def _note_once(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -13,6 +13,7 @@ from vlm_jax.config.image_tokenizer import ImageTokenizer as Config
 from vlm_jax.config.quantizers import ImageTokenizerSettings
 from vlm_jax.data.digests import image_digests
 from vlm_jax.data.encoding import ExampleEncoder
+from vlm_jax.data.file_cache import note_unwritable
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.images import denormalise
 from vlm_jax.data.loader import EvaluationBatches
@@ -110,10 +111,13 @@ class TrainedTokenizer:
         except InputError:  # not there, or damaged
             pass
         tokens = self.encode(examples, encode)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(file) as part, part.open("wb") as stream:
-            np.save(stream, tokens)
-        write_manifest(manifest, file_entry(file))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(file) as part, part.open("wb") as stream:
+                np.save(stream, tokens)
+            write_manifest(manifest, file_entry(file))
+        except OSError as error:
+            note_unwritable(data.directory.expanduser(), error, f"image tokens are not cached in {file}")
         return tokens
 
 
