@@ -107,6 +107,10 @@ def test_a_loaded_model_reads_features_in_the_place_of_images(plain, start_run, 
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["answers"][0]["answer"] == answer.text
     with pytest.raises(InputError, match="--output"):
         predict.main([*arguments, "--output", str(tmp_path / "sheet.png")])
+    (tmp_path / "features").rename(tmp_path / "elsewhere")  # the features of the run's own images are not needed
+    model.save_pretrained(tmp_path / "saved")
+    for source in (trainer.folder.path, tmp_path / "saved"):
+        assert from_pretrained(source).answer(features, question) == answer
     (tmp_path / "no.npy").write_bytes(b"no")
     for image in (np.zeros((8, 8, 3), np.uint8), features[:2], tmp_path / "no.npy", "photo.jpg"):
         with pytest.raises(InputError, match=r"expected grid features, float \[4, 4, 6\]"):
@@ -126,6 +130,10 @@ def test_the_command_refuses_what_it_cannot_write(plain, tmp_path):
         extract(reading(plain, folder), tmp_path / "again")
     with pytest.raises(InputError, match="--output"):
         extract_features.main(["configs/tiny.py"])
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="file"):
+            extract(plain, place)
 
 
 def test_other_files_weights_and_preprocessing_are_refused(plain, start_run, tmp_path):

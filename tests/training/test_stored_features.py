@@ -168,6 +168,28 @@ def test_a_stopped_run_on_features_ends_as_if_it_never_was(feature_config, start
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_resumed_run_reads_the_features_of_its_weights(feature_config, start_run, computed_views, monkeypatch):
+    """Not those of fresh weights: what the run began with may come from a source that is there no more."""
+    real = loop.start
+
+    def from_elsewhere(config, params, answers):
+        params, weights = real(config, params, answers)
+        return params | {"image": jax.tree.map(lambda leaf: leaf * 2, params["image"])}, weights
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "start", from_elsewhere)
+        patch.setattr(loop, "stop_requests", lambda: nullcontext(lambda: 15))
+        first = start_run(feature_config, "stopped")
+        store = first.task.encode.cached.store
+        with pytest.raises(loop.Interrupted):
+            first.run()
+    computed_views.clear()
+    resumed = start_run(feature_config, "stopped")
+    assert resumed.task.encode.cached.store.directory == store.directory and computed_views == []
+    resumed.run()
+    assert resumed.task.encode.cached.store.directory == store.directory  # of the test split as well
+
+
 def test_a_run_is_scored_on_the_same_features_later(feature_config, start_run, computed_views):
     feature_config = with_changes(feature_config, {"optimizer.ema": 0.9})
     trainer = start_run(feature_config)
@@ -178,11 +200,12 @@ def test_a_run_is_scored_on_the_same_features_later(feature_config, start_run, c
     assert computed_views == [] and result["metrics"]["accuracy"] is not None
 
 
-def test_without_room_the_encoder_runs(feature_config, start_run, computed_views, capsys):
-    trainer = start_run(with_changes(feature_config, {"data.cache_gigabytes": 1e-6}))
-    assert computed_views == [] and "data.cache_gigabytes" in capsys.readouterr().err
-    assert next(trainer.loader).batch.image.dtype == np.uint8
-    assert start_run(with_changes(feature_config, {"data.cache_gigabytes": 0})).task.encode.cached is None
+@pytest.mark.parametrize("gigabytes", [0, 1e-6])
+def test_without_room_a_run_is_refused(feature_config, start_run, computed_views, gigabytes):
+    """Computed in every step, features would be others, and a run that goes on would not be the same run."""
+    with pytest.raises(InputError, match=r"data\.cache_gigabytes"):
+        start_run(with_changes(feature_config, {"data.cache_gigabytes": gigabytes}))
+    assert computed_views == []
 
 
 def test_stored_views_of_an_encoder_that_is_trained_or_missing_are_refused(feature_config, feature_files, start_run):

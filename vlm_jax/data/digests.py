@@ -60,8 +60,7 @@ def image_digests(examples: Sequence[Example], data: DataSet) -> list[str]:
     """The SHA-256 of each image's file, in order; a file that has not changed since it was read is not opened."""
     if not isinstance(examples, Examples):
         return _digest_images(examples, data)
-    part = [examples.part] if examples.part else []
-    fingerprints = [FORMAT, len(examples), *part, *map(fingerprint, examples.files)]
+    fingerprints = [FORMAT, len(examples), *examples.depends_on, *map(fingerprint, examples.files)]
     cache_file = _folder(data) / "image_digests" / f"{digest(json.dumps(fingerprints))}.json"
     try:
         digests = json.loads("".join(read_cache(cache_file)))

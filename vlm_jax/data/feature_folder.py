@@ -43,7 +43,8 @@ class OwnFeatures:
     """Of an image's features: the grid, and channels; all images have one."""
     ids: dict[object, str] = dataclasses.field(default_factory=dict)
     """The id of each image of the run; of an encoded image by its key."""
-    complete: bool = True
+    complete: bool = False
+    """Each read makes a new array: as with decoded images, a data set is kept in memory only where it is small."""
 
     def get(self, image: bytes | Path | StoredImage) -> Grid:
         """The features of an image; `InputError` where there are none."""
@@ -74,6 +75,22 @@ class OwnFeatures:
             names = set(_opened(self.path).keys())
             return [image_id for image_id in image_ids if image_id not in names]
         return [image_id for image_id in image_ids if not _file(self.path, image_id).is_file()]
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What a trained model knows of features whose files it does not need."""
+
+    shape: tuple[int, ...]
+    complete: bool = False
+
+    def get(self, image: object) -> Grid:
+        """Raise `InputError`: whoever asks a trained model brings the features."""
+        raise InputError(f"the model reads features of the shape {list(self.shape)} in the place of images; give those")
+
+    def views(self, image: object) -> tuple[()]:
+        """None."""
+        return ()
 
 
 FeatureSource = StoredFeatures | OwnFeatures

@@ -8,7 +8,7 @@ import numpy as np
 
 from vlm_jax.data.datasets.tfds import TfdsSet
 from vlm_jax.data.records import Examples
-from vlm_jax.data.user_files.columns import LISTS, Columns, renamed_columns
+from vlm_jax.data.user_files.columns import Columns, renamed_columns
 from vlm_jax.data.user_files.rows import Row, UnusableError, checked_texts
 from vlm_jax.data.user_files.table_reader import caption_texts, question_text
 from vlm_jax.errors import InputError, one_of
@@ -65,7 +65,7 @@ class TfdsExamples(Examples):
     def _texts_of(self, record: Mapping[str, object], image_id: str) -> Iterator[Text]:
         fields = {name: _plain(self._features[name], value) for name, value in record.items() if name != self._image}
         for number, row in enumerate(_rows(fields, self._columns), 1):
-            row["image"] = image_id
+            row[self._columns.names("image")[0]] = image_id
             if self._columns.texts == "captions":
                 yield from caption_texts(self._columns.fields(row), f"{image_id}#{number}")
                 continue
@@ -130,8 +130,7 @@ def _plain(feature: "tfds.features.FeatureConnector", value: object) -> Json:
 def _rows(fields: Mapping[str, Json], columns: Columns) -> Sequence[Row]:
     """A row, or as many as a feature has questions."""
     row = {name: value for name, value in fields.items() if value is not None and not isinstance(value, dict)}
-    for column in LISTS:
-        row |= {name: [row[name]] for name in columns.names(column) if isinstance(row.get(name), str)}
+    row |= {name: [row[name]] for name in columns.lists if isinstance(row.get(name), str)}
     (question, *_), captions = columns.names("question"), columns.names("captions")
     for name, inner in fields.items():
         if not isinstance(inner, dict):

@@ -26,7 +26,7 @@ from vlm_jax.figures import Card
 from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled, grid_features
 from vlm_jax.inference.model import Model
 from vlm_jax.inference.results import Features
-from vlm_jax.run_folder import CONFIG, MODEL, VOCABULARIES, RunFolder
+from vlm_jax.run_folder import CONFIG, IMAGE_FEATURES, MODEL, VOCABULARIES, RunFolder
 from vlm_jax.settings.changes import to_json, with_changes
 from vlm_jax.tasks.base import Task
 from vlm_jax.tasks.user_input import text_warnings
@@ -79,13 +79,13 @@ class RunModel(Model):
             raise InputError(f"{path} is there already; give a new folder")
         path.mkdir(parents=True, exist_ok=True)
         (path / CONFIG).write_text(to_json(self.config), encoding="utf-8")
-        for file in map(self._folder.file, VOCABULARIES):
+        for file in map(self._folder.file, (*VOCABULARIES, IMAGE_FEATURES)):
             if file.is_file():
                 shutil.copyfile(file, path / file.name)
         leaves = {name: np.asarray(leaf) for name, leaf in flatten(self.params).items()}
         # Not `save_file`, which makes a file that nobody else can read.
         (path / MODEL).write_bytes(save(leaves, {"checkpoint_step": str(self.step)}))
-        RunFolder(path).seal(CONFIG, *VOCABULARIES, MODEL)
+        RunFolder(path).seal(CONFIG, *VOCABULARIES, IMAGE_FEATURES, MODEL)
 
     def _call(self, function: Callable[..., Output], *inputs: object) -> Output:
         """A compiled function of the parameters; `InputError` where these are not those of the module."""

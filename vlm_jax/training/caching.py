@@ -29,6 +29,11 @@ def cache(task: Task, params: Parameters, config: Config, splits: Mapping[str, S
     cached = features_of(given, splits, config.data) if given is not None else None
     if config.data.stored_views:
         cached = cache_features(task, params, config, splits)
+        if cached is None:  # computed in every step they would differ by float16's rounding, or be of other views
+            raise InputError(
+                f"data.stored_views is {config.data.stored_views}, and the features cannot be kept below "
+                f"data.directory {config.data.directory}; make room, raise data.cache_gigabytes, or leave it out"
+            )
     if cached is None and task.reads_images:
         cached = cache_images(list(splits.values()), task.encode, config.data)
     task.encode = dataclasses.replace(task.encode, cached=cached)

@@ -13,6 +13,7 @@ from vlm_jax.data.row_store import SPECIFICATION, RowStore
 from vlm_jax.data.settings import SPLITS
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
+from vlm_jax.failures import os_failure
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.initialization import start
@@ -45,6 +46,10 @@ def extract_features(config: Config, output: Path) -> RowStore:
         print("note: the image encoder has fresh weights; init.image gives it pretrained ones", file=sys.stderr)
     if output.is_dir() and any(output.iterdir()) and not (output / SPECIFICATION).exists():
         raise InputError(f"--output {output} is not empty and holds no features; give another directory")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise os_failure(error, f"cannot write features to --output {output}") from None
     store, views = RowStore(output, feature_specification(task, params)), wanted_views(config, splits).views
     missing = [key for key in views if key not in store]
     size = shown_size(len(missing) * store.row_bytes)

@@ -24,7 +24,7 @@ from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS, choose_devices
 from vlm_jax.training.selection import Selection
-from vlm_jax.training.setup import Trained, make_encoder, make_task, saved_steps
+from vlm_jax.training.setup import Trained, load_trained, make_encoder, make_task, saved_steps
 from vlm_jax.training.step import create_state, make_step
 from vlm_jax.types import Batch, Example, Json, Parameters
 
@@ -80,7 +80,7 @@ class Trainer:
         self.task.learn_from(self.train)
         params = self._initial_params()
         self._splits = {"train": train, "validation": validation}
-        cache(self.task, params, config, self._cached_splits())
+        cache(self.task, self._frozen(params), config, self._cached_splits())
         optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
         self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
         step = make_step(config, self.task.loss_sums, optimizer, params, axis_name=self.parallel.axis_name)
@@ -106,6 +106,12 @@ class Trainer:
         if settings.steps * settings.batch_images < len(splits["train"]) and not reads_features(self.config):
             del splits["train"]
         return splits
+
+    def _frozen(self, params: Parameters) -> Parameters:
+        """Parameters whose frozen image encoder is the run's: those of a run that is resumed are not its first ones."""
+        if not self.config.data.stored_views or not saved_steps(self.folder):
+            return params
+        return load_trained(self.config, self.folder, self.task.encode, which="latest").params
 
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""

@@ -69,7 +69,7 @@ def with_data(config: Config, words: Mapping[str, Words]) -> Scored:
     named = long_names(words, type(config), tree)
     tree["data"] = {name: value for name, value in tree["data"].items() if f"data.{name}" not in OWN_FILES}
     tree["data"].pop("images", None)
-    tree["data"]["limit"] = None
+    tree["data"] |= {"limit": None, "evaluation_limit": None}
     if {*OWN_FILES} & named.keys() == {"data.train"}:
         named |= dict.fromkeys(OWN_FILES, named["data.train"])
     change(type(config), tree, named)

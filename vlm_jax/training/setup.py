@@ -12,10 +12,11 @@ from vlm_jax.config.trunk import TextConfig
 from vlm_jax.config.use import ImageScoring
 from vlm_jax.data.answers import AnswerVocabulary, most_answers
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.feature_folder import FeatureSource, open_features
+from vlm_jax.data.feature_folder import FeatureShape, FeatureSource, open_features
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.run_folder import ANSWERS, TEXT_TOKENIZER, RunFolder
+from vlm_jax.files import read_settings_file
+from vlm_jax.run_folder import ANSWERS, IMAGE_FEATURES, TEXT_TOKENIZER, RunFolder
 from vlm_jax.tasks import task_class
 from vlm_jax.tasks.base import Task
 from vlm_jax.training import checkpoint_manifest as manifests
@@ -55,8 +56,14 @@ def make_encoder(config: Config, folder: RunFolder, train: Sequence[Example] | N
         texts_per_image=config.training.texts_per_image,
         accepted_answers=most_answers(train) if train is not None else 1,
         max_pixels=config.data.max_pixels,
-        cached=given_features(config),
+        cached=given_features(config) if train is not None else _known_features(folder),
     )
+
+
+def _known_features(folder: RunFolder) -> FeatureShape | None:
+    """What a trained run says of the features that it reads in the place of images."""
+    file = folder.file(IMAGE_FEATURES)
+    return FeatureShape(tuple(read_settings_file(file)["shape"])) if file.is_file() else None
 
 
 def given_features(config: Config) -> FeatureSource | None:

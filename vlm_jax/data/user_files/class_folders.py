@@ -31,10 +31,10 @@ def images_below(folder: Path) -> Iterator[str]:
             folders.clear()
             continue
         known.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name[0] not in "._")
         relative = Path(place).relative_to(folder)
         for name in sorted(names):
-            if name.lower().endswith((*IMAGE_ENDINGS, *UNREADABLE_ENDINGS)) and not name.startswith("."):
+            if name.lower().endswith((*IMAGE_ENDINGS, *UNREADABLE_ENDINGS)) and name[0] not in "._":
                 yield (relative / name).as_posix()
 
 

@@ -53,7 +53,8 @@ class Columns(NamedTuple):
     @property
     def lists(self) -> set[str]:
         """The names of columns that hold lists of texts."""
-        return {name for column in LISTS for name in self.names(column)}
+        other = {name for column, name in self.renamed if column not in LISTS}
+        return {name for column in LISTS for name in self.names(column)} - other
 
     @property
     def required(self) -> tuple[str, ...]:

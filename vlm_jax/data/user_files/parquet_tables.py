@@ -7,7 +7,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_jax.data.user_files.columns import LISTS, Columns
+from vlm_jax.data.user_files.columns import Columns
 from vlm_jax.data.user_files.rows import Row, UnusableError
 from vlm_jax.data.user_files.stored_rows import stored_rows
 from vlm_jax.data.user_files.text_tables import TableRows
@@ -33,7 +33,7 @@ def parquet_rows(path: Path, columns: Columns, directory: Path) -> TableRows:
     schema = file.schema_arrow
     columns.check_header(path, tuple(schema.names))
     name = columns.sources(tuple(schema.names))["image"]
-    lists = {alias for column in LISTS for alias in columns.names(column)}
+    lists = columns.lists
 
     if not _holds_bytes(schema.field(name).type):
         return _rows(path, file, lists, BATCH)
@@ -41,7 +41,7 @@ def parquet_rows(path: Path, columns: Columns, directory: Path) -> TableRows:
     def rows(path: Path, copied: BufferedIOBase) -> TableRows:
         return _with_stored_images(_rows(path, file, lists, BATCH_IMAGES), path, name, copied)
 
-    return stored_rows(path, directory, rows, copies=True)
+    return stored_rows(path, directory, rows, copies=True, read_as=f"{name} {sorted(lists)}")
 
 
 def _opened(path: Path) -> "pq.ParquetFile":

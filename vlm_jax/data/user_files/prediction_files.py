@@ -170,6 +170,8 @@ def _annotations(file: Path) -> list[tuple[str, Row]] | None:
         return None
     try:
         content = load_json(file, expected="annotations")
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from None
     except InputError:  # JSON Lines, perhaps
         return None
     annotations = content.get("annotations") if isinstance(content, dict) else None

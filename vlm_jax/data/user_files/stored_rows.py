@@ -24,14 +24,15 @@ Maker = Callable[[Path, io.BufferedIOBase], TableRows]
 """Reads a file; where images cannot be read from it by their place, it writes them to the second file."""
 
 
-def stored_rows(path: Path, directory: Path, make: Maker, *, copies: bool) -> TableRows:
+def stored_rows(path: Path, directory: Path, make: Maker, *, copies: bool, read_as: str = "") -> TableRows:
     """The rows of a file, from its index where that fits the file as it is now; otherwise the index is written.
 
-    `copies` says that `make` writes images. Where `directory` cannot be written to, the rows come without an index, and
-    images that were to be copied stay in memory; of a file above `MOST_IN_MEMORY` an error is raised instead.
+    `copies` says that `make` writes images, and `read_as` what rows depend on beside the file. Where `directory` cannot
+    be written to, the rows come without an index, and images that were to be copied stay in memory; of a file above
+    `MOST_IN_MEMORY` an error is raised instead.
     """
     path = path.absolute()
-    index = directory.expanduser() / FOLDER / f"{digest(fingerprint(path))}-{FORMAT}.jsonl"
+    index = directory.expanduser() / FOLDER / f"{digest(fingerprint(path) + read_as)}-{FORMAT}.jsonl"
     images = index.with_suffix(".images")
     if not _intact(index, images if copies else None):
         if path.stat().st_size > ANNOUNCED:

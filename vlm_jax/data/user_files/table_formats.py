@@ -87,13 +87,23 @@ def table_files(splits: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, .
 
 
 def _folders_of_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The folders of the splits in a folder that has no other ones; empty where it has."""
-    folders = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."}
+    """The folders of the splits in a folder; empty where it has none. `InputError` where it has other ones as well.
+
+    What begins with `.` or `_` is none: macOS packs a folder `__MACOSX` beside the others.
+    """
+    folders = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "._"}
     splits = {
         split: tuple(folders[name] for name in names if name in folders) for split, names in SPLIT_FOLDERS.items()
     }
-    fits = splits["train"] and sum(map(len, splits.values())) == len(folders) and not _tables(folder)
-    return splits if fits else {}
+    named = {entry for entries in splits.values() for entry in entries}
+    if not splits["train"] or len(named) == 1 or _tables(folder):
+        return splits if named == {*folders.values()} and splits["train"] and not _tables(folder) else {}
+    if others := sorted(entry.name for entry in folders.values() if entry not in named):
+        raise InputError(
+            f"{folder} has folders of splits ({', '.join(sorted(entry.name for entry in named))}) and others, "
+            f"{', '.join(others[:5])}; give that of training as --data, others as --data.validation and --data.test"
+        )
+    return splits
 
 
 def _shards_of_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
