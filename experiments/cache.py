@@ -18,7 +18,7 @@ class Where(Group):
     directory: Path = Path("~/.cache/vlm_jax")
     """The `data.directory` of runs."""
     what: Literal["images", "features", "image_tokens", "tables", "compiled", "prepared", "all"] | None = None
-    """Of one kind alone. By default all but prepared data sets, which `all` includes."""
+    """Of one kind alone. By default what running commands go on without; `all` is all, also prepared data sets."""
 
 
 class List(Where):

@@ -128,6 +128,16 @@ def test_options_that_do_not_belong_together(options, trained):
         evaluate.main([str(trained) if word == "RUN" else word for word in options])
 
 
+def test_files_that_are_missing_and_captions_that_are_empty(tmp_path, capsys):
+    (tmp_path / "predictions.csv").write_text("image_id,caption\n1,\n")
+    predictions = str(tmp_path / "predictions.csv")
+    with pytest.raises(InputError, match="nowhere"):
+        evaluate.main(["--predictions", predictions, "--references", str(tmp_path / "nowhere.json")])
+    references = write(tmp_path / "references.json", [REFERENCE])
+    assert evaluate.main(["--predictions", predictions, "--references", references]) == 0
+    assert printed(capsys)["bleu_1"] == 0
+
+
 def test_missing_predictions_are_counted(tmp_path, capsys):
     references = [REFERENCE, {"image_id": 2, "captions": ["a dog"]}]
     files = write(tmp_path / "predictions.json", [CAPTION]), write(tmp_path / "references.json", references)
@@ -149,10 +159,11 @@ def photos(tmp_path):
 
 def test_a_run_is_scored_on_other_data(trained, photos, capsys):
     before = (trained / "result.json").read_bytes()
-    assert evaluate.main([str(trained), "--data", str(photos)]) == 0
+    run = trained / ".." / trained.name  # as a path from another directory
+    assert evaluate.main([str(run), "--data", str(photos), "--change", "data.evaluation_limit=1"]) == 0
     scores = printed(capsys)
     assert scores["baseline/majority"] == 0.5  # of this data: two of four are "no"
-    (result,) = (trained / name for name in map(str, trained.iterdir()) if "result-test,data" in name)
+    (result,) = (trained / name for name in map(str, trained.iterdir()) if "result-test,data." in name)
     content = json.loads(result.read_text())
     assert content["config"]["data"]["train"] == content["config"]["data"]["test"] == [str(photos)]
     assert content["metrics"]["accuracy"] == pytest.approx(scores["accuracy"], abs=6e-5)

@@ -16,8 +16,8 @@ IMAGE_TOKENS = "image_tokens"  # `tasks.trained_tokenizer` writes them
 
 Kind = Literal["images", "features", "image_tokens", "tables", "compiled", "prepared"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-MADE_AGAIN: tuple[Kind, ...] = ("images", "features", "image_tokens", "tables", "compiled")
-"""What the next run that needs it makes again, without a download."""
+MADE_AGAIN: tuple[Kind, ...] = ("images", "features", "image_tokens", "compiled")
+"""What the next run that needs it makes again, and a run that reads it goes on without."""
 
 
 class Content(NamedTuple):

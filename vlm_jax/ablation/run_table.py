@@ -33,7 +33,8 @@ def results(pattern: str | Path) -> "pandas.DataFrame":
 def run_rows(pattern: str | Path) -> dict[str, dict[str, Json | tuple[Json, ...]]]:
     """The rows of `results` by the path of the run."""
     path = Path(pattern).expanduser()
-    paths = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    below = str(path.relative_to(path.anchor))
+    paths = sorted(Path(path.anchor).glob(below)) if path.name else []
     folders = [RunFolder(path) for path in paths if (path / CONFIG).is_file()]
     if not folders:
         raise InputError(f"no run directory fits {str(pattern)!r}; expected a pattern such as 'runs/*'")

@@ -57,7 +57,8 @@ def grid_features(image: ImageLike, shape: tuple[int | None, ...]) -> Float[np.n
         except Exception as error:  # NumPy answers a damaged file with nearly any exception
             raise InputError(f"{image} cannot be read ({type(error).__name__}); expected {expected}") from None
     if not isinstance(image, np.ndarray):
-        raise InputError(f"an image is of type {type(image).__name__}; expected {expected}")
+        what = str(image) if isinstance(image, (str, Path)) else f"of type {type(image).__name__}"
+        raise InputError(f"an image is {what}; expected {expected}, an array or a .npy file")
     fits = len(shape) == image.ndim and all(size in (None, own) for size, own in zip(shape, image.shape, strict=True))
     if image.dtype.kind != "f" or not fits:
         raise InputError(f"an image is {image.dtype}{list(image.shape)}; expected {expected}")

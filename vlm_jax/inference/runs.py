@@ -22,6 +22,7 @@ from vlm_jax.config.run import Config
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.config.use import ImageScoring, Predict
 from vlm_jax.errors import InputError, one_of
+from vlm_jax.failures import os_failure
 from vlm_jax.figures import Card
 from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled, grid_features
 from vlm_jax.inference.model import Model
@@ -77,7 +78,10 @@ class RunModel(Model):
         path = Path(folder).expanduser()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path} is there already; give a new folder")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise os_failure(error, f"cannot write a model to {path}") from None
         (path / CONFIG).write_text(to_json(self.config), encoding="utf-8")
         for file in map(self._folder.file, (*VOCABULARIES, IMAGE_FEATURES)):
             if file.is_file():

@@ -16,7 +16,7 @@ from vlm_jax.weights.import_folder import ABOUT, read
 from vlm_jax.weights.source import locate
 
 
-def from_pretrained(source: str | Path, *, checkpoint: str = "best") -> Model:
+def from_pretrained(source: str | Path, *, checkpoint: str | int = "best") -> Model:
     """The model at a source, ready for use.
 
     `source` is a run directory, a directory that `save_pretrained` wrote, the directory of an import, published weights
@@ -30,7 +30,7 @@ def from_pretrained(source: str | Path, *, checkpoint: str = "best") -> Model:
         config = folder.config()
         if config.compute.compilation_cache:
             keep_programs(config.data.directory)
-        model = load_run(folder, checkpoint=checkpoint)
+        model = load_run(folder, checkpoint=str(checkpoint))
     else:
         if checkpoint != "best":
             raise InputError(f"checkpoint is {checkpoint!r}, and {source} is no run; leave it out")

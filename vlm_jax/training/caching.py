@@ -15,12 +15,14 @@ from vlm_jax.training.stored_features import cache_features, check_frozen
 from vlm_jax.types import Example, Parameters
 
 
-def cache(task: Task, params: Parameters, config: Config, splits: Mapping[str, Sequence[Example]]) -> None:
+def cache(
+    task: Task, params: Parameters, config: Config, splits: Mapping[str, Sequence[Example]], *, trains: bool = True
+) -> None:
     """Have a task read the images of splits, as `open_split` opened them, from a cache, which is filled first.
 
     With `data.stored_views` it reads the outputs of the image encoder in their place, and with `model.image.folder`
     the features that the user gives. A task whose examples are image tokens reads no image. Parameters are those that
-    the run begins with.
+    the run begins with. Only a run that `trains` reads augmented views.
     """
     given = given_features(config)
     task.encode = dataclasses.replace(task.encode, cached=None)  # what is not cached is decoded
@@ -28,7 +30,7 @@ def cache(task: Task, params: Parameters, config: Config, splits: Mapping[str, S
         check_frozen(task, params, config)
     cached = features_of(given, splits, config.data) if given is not None else None
     if config.data.stored_views:
-        cached = cache_features(task, params, config, splits)
+        cached = cache_features(task, params, config, splits, trains=trains)
         if cached is None:  # computed in every step they would differ by float16's rounding, or be of other views
             raise InputError(
                 f"data.stored_views is {config.data.stored_views}, and the features cannot be kept below "

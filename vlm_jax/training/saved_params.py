@@ -19,7 +19,7 @@ def read_params(checkpoint: Path, *, ema: bool) -> Parameters:
     import tensorstore
 
     item = "ema" if ema else "params"
-    folder = (checkpoint / item).absolute()
+    folder = (checkpoint / item).resolve()  # tensorstore takes no `..`
     try:
         listed = json.loads((folder / "_METADATA").read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -98,7 +98,7 @@ def rescore(
         check_features(config, folder)
         digests = check_data(config, folder, splits)
     read = splits if reads_features(config) else {split: splits[split]}
-    cache(model.task, model.params, config, read)
+    cache(model.task, model.params, config, read, trains=False)
     examples = SplitExamples(split, *(model.task.prepare(splits.get(name, ())) for name in (split, "train")))
     if scored.elsewhere and "train" in splits:
         print("\n".join(model.task.reach(examples.train, examples.examples)))

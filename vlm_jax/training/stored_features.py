@@ -52,13 +52,13 @@ class Wanted(NamedTuple):
 
 
 def cache_features(
-    task: Task, params: Parameters, config: Config, splits: Mapping[str, Sequence[Example]]
+    task: Task, params: Parameters, config: Config, splits: Mapping[str, Sequence[Example]], *, trains: bool
 ) -> StoredFeatures | None:
     """The features of the images of splits, after those that no run has computed before are; None without a cache."""
     store = open_cache(config.data, "features", feature_specification(task, params))
     if store is None:
         return None
-    wanted = wanted_views(config, splits)
+    wanted = wanted_views(config, splits, trains=trains)
     write = partial(write_features, task=task, params=params, views=wanted.views)
     complete = fill(store, wanted.views, config.data, what="views of images in float16", write=write)
     return stored(store, wanted) if complete else None
@@ -88,10 +88,10 @@ def has_image_encoder(task: Task, params: Parameters) -> bool:
     return isinstance(task, TextTask) and task.reads_images and bool(jax.tree.leaves(params.get("image", {})))
 
 
-def wanted_views(config: Config, splits: Mapping[str, Sequence[Example]]) -> Wanted:
+def wanted_views(config: Config, splits: Mapping[str, Sequence[Example]], *, trains: bool = True) -> Wanted:
     """Each image as it is and, of training images that are augmented, `data.stored_views` of their views."""
     augmentation = augmentation_of(config.image)
-    num_views = config.data.stored_views if augmentation else 0
+    num_views = config.data.stored_views if augmentation and trains else 0
     places, keys = key_images(list(splits.values()), config.data)
     views = {key: View(examples, place, 0) for key, (examples, place) in places.items()}
     trained = key_images([splits.get("train", ())], config.data).places if num_views else {}

@@ -329,3 +329,39 @@ def test_a_file_of_another_kind_is_named(photos):
             path.write_text(json.dumps(content, indent=indent), encoding="utf-8")
             with pytest.raises(InputError, match=rf"{kind}.json is a file of {kind}.* --data.kind {kind} "):
                 captions_of(path)
+
+
+def test_a_folder_beside_those_of_splits(photos, tmp_path):
+    """What macOS packs is none; another one may be a split, or a class, and is asked about."""
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            (photos / "1.png").replace(tmp_path / "pets" / split / name / "1.png")
+            (photos / "1.png").write_bytes(png("1.png"))
+    (tmp_path / "pets" / "__MACOSX").mkdir()
+    data = TableQuestions(train=(tmp_path / "pets",), directory=tmp_path / "kept")
+    answers = {text.answers for example in read_split(data, "validation").examples for text in example.texts}
+    assert answers == {("cat",), ("dog",)}
+    (tmp_path / "pets" / "annotations").mkdir()
+    with pytest.raises(InputError, match="annotations"):
+        read_split(data, "train")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_column_may_have_the_alias_of_another(photos, ending):
+    path, names = photos / f"rows.{ending}", list(COLOURS)
+    columns = {"image": names, "text": ["what?"] * 12, "answer": names, "mask": names[::-1]}
+    if ending == "csv":
+        lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values(), strict=True))]
+        path.write_text("\n".join(lines))
+    else:
+        images = [png(name) for name in names]
+        pq.write_table(pa.table(columns | {"image": images, "mask": images[::-1]}), path)
+    for image, first in (("image", "0.png"), ("mask", "11.png")):  # a file is read again under other names
+        renamed = ("question=text", f"image={image}")
+        data = TableQuestions(train=(path,), directory=photos.parent / "kept", columns=renamed)
+        data = data.model_copy(update={"validation": (path,), "test": (path,)})
+        reading = read_split(data, "train")
+        assert reading.bad_rows == () and len(reading.examples) == 12
+        pixels = decode_image(reading.examples[0].image, max_pixels=1000)
+        assert tuple(pixels[0, 0]) == COLOURS[first]

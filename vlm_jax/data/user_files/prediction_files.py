@@ -199,7 +199,7 @@ def _rows(file: Path) -> Iterator[tuple[int | str, Row]]:
 def _table(file: Path) -> TableRows:
     match file.suffix.lower():
         case ".csv" | ".tsv":
-            return separated(file, _check_header, ())
+            return separated(file, _check_header, (), keep_empty=True)
         case ".json" if not is_json_lines(file):
             return json_list(file)
         case _:

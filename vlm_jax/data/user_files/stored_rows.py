@@ -40,7 +40,7 @@ def stored_rows(path: Path, directory: Path, make: Maker, *, copies: bool, read_
         try:
             _write(index, images, path, make)
             if not copies:
-                images.unlink()
+                images.unlink(missing_ok=True)  # another process may have done so
         except OSError as error:
             if copies and path.stat().st_size > MOST_IN_MEMORY:
                 raise os_failure(error, f"cannot write the images of {path} to data.directory {directory}") from None

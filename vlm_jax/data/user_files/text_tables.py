@@ -72,10 +72,11 @@ def _other_kind(content: Json) -> str | None:
     return "coco_captions" if {"images", "annotations"} <= content.keys() else None
 
 
-def separated(path: Path, check_header: CheckHeader, lists: Collection[str]) -> TableRows:
+def separated(path: Path, check_header: CheckHeader, lists: Collection[str], *, keep_empty: bool = False) -> TableRows:
     """The rows of a table whose first line names the columns; `,`, `;`, `|` or a tab separates them.
 
-    `check_header` refuses columns that are no use; those of `lists` hold one text.
+    `check_header` refuses columns that are no use; those of `lists` hold one text. Empty cells are left out, unless
+    `keep_empty`.
     """
     # Surrogates stand for what is not UTF-8: it spoils its row and not the file.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -101,7 +102,7 @@ def separated(path: Path, check_header: CheckHeader, lists: Collection[str]) -> 
                 yield line, UnusableError(f"the row is no CSV: {error}{_extent(line, reader.line_num + bool(skipped))}")
                 continue
             if values:
-                yield line, _fields(names, values, lists)
+                yield line, _fields(names, values, lists, keep_empty)
 
 
 def _extent(first: int, last: int) -> str:
@@ -109,13 +110,15 @@ def _extent(first: int, last: int) -> str:
     return f"; lines {first} to {last:,} are lost, perhaps by a quote that never closes" if last > first else ""
 
 
-def _fields(names: Sequence[str], values: Sequence[str], lists: Collection[str]) -> Row | UnusableError:
-    """A row by its columns; empty cells are left out, and a column of lists holds one text."""
+def _fields(
+    names: Sequence[str], values: Sequence[str], lists: Collection[str], keep_empty: bool
+) -> Row | UnusableError:
+    """A row by its columns; a column of lists holds one text."""
     if len(values) != len(names):
         return UnusableError(f"the row has {len(values)} values, and the header names {len(names)}")
     try:
         "".join(values).encode()
     except UnicodeEncodeError:
         return UnusableError("the row is not UTF-8; save the table as UTF-8")
-    row = {name: value for name, value in zip(names, values, strict=True) if value.strip()}
+    row = {name: value for name, value in zip(names, values, strict=True) if keep_empty or value.strip()}
     return {name: [value] if name in lists else value for name, value in row.items()}
