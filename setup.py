@@ -53,6 +53,7 @@ setup(
         "test": [
             "beartype>=0.23,<0.24",
             "hypothesis>=6",
+            "pandas>=2.2,<4",
             "pytest>=9,<10",
             "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
