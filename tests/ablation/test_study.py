@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ from vlm_jax.ablation.study import (
 )
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
-from vlm_jax.settings.changes import with_changes
+from vlm_jax.settings.changes import from_json, with_changes
 from vlm_jax.settings.presets import load_preset
 
+ROOT = Path(__file__).parent.parent.parent
 GONE = {"init.kind": "parts", "init.text": "gone"}
 FUSIONS = {"model.fusion.kind": ["cross", "late"]}
 TINY = "../tiny.py"
@@ -247,3 +249,16 @@ def test_every_study_that_ships_resolves(pytestconfig, monkeypatch):
 def test_a_typing_mistake_in_the_only_varied_setting_is_named(configs, setting):
     with pytest.raises(InputError, match=setting):
         tables(configs, variants=vary({setting: ["cross", "late"]}))
+
+
+RECORDS = sorted((ROOT / "docs" / "studies").glob("*.tar.xz"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_the_records_of_studies_have_the_settings_of_today(path):
+    """Unpacked they count as finished runs: a setting that is new must be added to them."""
+    with tarfile.open(path) as archive:
+        configs = [archive.extractfile(entry).read() for entry in archive if entry.name.endswith("/config.json")]
+    assert configs
+    for config in configs:
+        from_json(config.decode(), TASKS)
