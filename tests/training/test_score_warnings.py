@@ -57,7 +57,7 @@ def test_a_score_that_cannot_move_is_told_from_beginning_to_end(options, tmp_pat
     output = capsys.readouterr().out
     assert "training questions have 1 answer" in output and "can reach 0.0000" in output
     header = output[: output.index("compiling the train step")]
-    assert "jsonl, 8 training and 3 validation images" in header and str(folder) in header
+    assert "table, 8 training and 3 validation images" in header and str(folder) in header
     assert "set data.accuracy soft" in output and "could not choose" not in output
     assert train.main(command) == 0
     output = capsys.readouterr().out
