@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from vlm_jax.data.user_files.columns import ALIASES
 from vlm_jax.data.user_files.json_files import load_json
 from vlm_jax.data.user_files.rows import (
     Row,
@@ -30,9 +31,9 @@ from vlm_jax.metrics.vqa import ACCURACIES, accuracy_by_kind
 from vlm_jax.metrics.vqa_accuracy import lenient_vqa_accuracy
 from vlm_jax.types import Json
 
-IDS = {"captions": ("image_id", "image", "file_name", "image_path"), "answers": ("question_id",)}
-PREDICTIONS = {"captions": ("caption", "captions", "text"), "answers": ("prediction", "answer")}
-REFERENCES = {"captions": ("captions", "caption", "references", "text"), "answers": ("answers", "answer", "label")}
+IDS = {"captions": ("image_id", "image", *ALIASES["image"]), "answers": ("question_id",)}
+PREDICTIONS = {"captions": ("captions", *ALIASES["captions"]), "answers": ("prediction", "answer")}
+REFERENCES = {name: (name, *ALIASES[name]) for name in IDS}
 Texts = Literal["captions", "answers"]
 
 

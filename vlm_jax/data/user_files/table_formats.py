@@ -96,9 +96,10 @@ def _folders_of_splits(folder: Path) -> dict[str, tuple[Path, ...]]:
         split: tuple(folders[name] for name in names if name in folders) for split, names in SPLIT_FOLDERS.items()
     }
     named = {entry for entries in splits.values() for entry in entries}
-    if not splits["train"] or len(named) == 1 or _tables(folder):
-        return splits if named == {*folders.values()} and splits["train"] and not _tables(folder) else {}
-    if others := sorted(entry.name for entry in folders.values() if entry not in named):
+    others = sorted(entry.name for entry in folders.values() if entry not in named)
+    if not splits["train"] or _tables(folder) or (others and len(named) == 1):  # a class may be called `train`
+        return {}
+    if others:
         raise InputError(
             f"{folder} has folders of splits ({', '.join(sorted(entry.name for entry in named))}) and others, "
             f"{', '.join(others[:5])}; give that of training as --data, others as --data.validation and --data.test"

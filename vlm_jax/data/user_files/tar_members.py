@@ -1,5 +1,6 @@
 """The members of a tar archive, one header at a time; nothing is unpacked, and no name becomes a path.
 
+Not by Python's `tarfile`: at a damaged header it ends as if the archive did, and images would be lost in silence.
 Format: POSIX.1-2001 (pax) and GNU tar, https://www.gnu.org/software/tar/manual/html_node/Standard.html.
 """
 
