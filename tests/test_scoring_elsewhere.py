@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import evaluate
+from vlm_jax.data.user_files.prediction_files import match
 from vlm_jax.errors import InputError
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -54,6 +55,15 @@ def test_captions_get_the_official_scores(coco, tmp_path, capsys):
     scores, official = printed(capsys), coco["corpus"]
     for name, key in (("bleu_1", "Bleu_1"), ("bleu_4", "Bleu_4"), ("rouge_l", "ROUGE_L"), ("cider_d", "CIDEr-D")):
         assert scores[name] == pytest.approx(official[key], abs=6e-5)
+
+
+def test_captions_are_scored_in_the_order_of_the_images(tmp_path):
+    """The official tokenizer looks over the end of a line: in another order these captions have other words."""
+    golden = json.loads(gzip.decompress((GOLDENS / "caption_order.json.gz").read_bytes()))["corpus"]
+    numbers = [7 * number % 1009 for number in range(1, len(golden["references"]) + 1)]
+    files = coco_files(golden | {"image_ids": numbers}, tmp_path)
+    scores = match(Path(files[0]), [Path(files[1])]).scores("vqa")
+    assert {name: scores[name] for name in golden["scores"]} == pytest.approx(golden["scores"], abs=1e-12)
 
 
 def test_answers_get_the_official_accuracy(tmp_path, capsys):
