@@ -67,8 +67,8 @@ def grid_features(image: ImageLike, shape: tuple[int | None, ...]) -> Float[np.n
 
 def named_images(paths: Sequence[Path], *, max_pixels: int) -> tuple[list[str], list[Path]]:
     """The names and files of the images that a command line names; see `input_images`."""
-    names = [name for name, _ in input_images(paths, max_pixels=max_pixels)]
-    return names, list(map(Path, names))
+    files = list(input_images(paths, max_pixels=max_pixels))
+    return list(map(str, files)), files
 
 
 def thumbnails(
