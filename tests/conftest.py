@@ -26,8 +26,13 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+import hypothesis
 import jax
 import pytest
+
+# The same examples in every run; `--hypothesis-profile default` searches for others.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 sys.dont_write_bytecode = False
 jax.config.update("jax_numpy_rank_promotion", "raise")

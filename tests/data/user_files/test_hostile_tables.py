@@ -171,6 +171,26 @@ def test_flipped_bytes_give_no_traceback(tmp_path, name, changes):
         assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"image": ["a.png"], "text": [b"a"]},
+        {"image": ["a.png"], "text": [{"bytes": b"a"}]},
+        {"image": [png()], "text": [b"a"]},
+        {"image": [{"bytes": "no bytes", "path": "a.png"}], "text": ["a"]},
+        {"image": [{"bytes": None, "path": b"a.png"}], "text": ["a"]},
+    ],
+)
+def test_bytes_where_text_should_be_and_text_where_bytes_should_be(tmp_path, columns):
+    path = parquet(tmp_path / "rows.parquet", **columns)
+    try:
+        reading = read(path)
+    except InputError as error:
+        assert "\n" not in str(error)
+    else:
+        assert reading.examples == () and len(reading.bad_rows) == 1
+
+
 def test_parquet_made_to_fill_the_memory(tmp_path):
     """A few kilobytes that are a million rows."""
     path = tmp_path / "bomb.parquet"

@@ -35,11 +35,12 @@ def parquet_rows(path: Path, columns: Columns, directory: Path) -> TableRows:
     name = columns.sources(tuple(schema.names))["image"]
     lists = columns.lists
 
-    if not _holds_bytes(schema.field(name).type):
-        return _rows(path, file, lists, BATCH)
+    readable = [field.name for field in schema if _readable(field.type)]
+    if not _holds_images(schema.field(name).type):
+        return _rows(path, file, readable, lists, BATCH)
 
     def rows(path: Path, copied: BufferedIOBase) -> TableRows:
-        return _with_stored_images(_rows(path, file, lists, BATCH_IMAGES), path, name, copied)
+        return _with_stored_images(_rows(path, file, [*readable, name], lists, BATCH_IMAGES), path, name, copied)
 
     return stored_rows(path, directory, rows, copies=True, read_as=f"{name} {sorted(lists)}")
 
@@ -64,18 +65,26 @@ def _opened(path: Path) -> "pq.ParquetFile":
     return file
 
 
-def _holds_bytes(kind: "pa.DataType") -> bool:
+def _holds_images(kind: "pa.DataType") -> bool:
+    """Whether a column holds the bytes of images: bare, or in Hugging Face's struct of `bytes` and `path`."""
     import pyarrow as pa
 
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
+        fields = {field.name: field.type for field in kind}
+        path_kind = fields.get("path", pa.string())
+        is_path = pa.types.is_string(path_kind) or pa.types.is_large_string(path_kind) or pa.types.is_null(path_kind)
+        return is_path and "bytes" in fields and _is_binary(fields["bytes"])
+    return _is_binary(kind)
+
+
+def _is_binary(kind: "pa.DataType") -> bool:
+    import pyarrow as pa
+
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _rows(path: Path, file: "pq.ParquetFile", lists: set[str], size: int) -> TableRows:
-    schema = file.schema_arrow
-    names = [field.name for field in schema if _readable(field.type)]
-    labels = {name: values for name, values in _class_names(schema).items() if name in names}
+def _rows(path: Path, file: "pq.ParquetFile", names: list[str], lists: set[str], size: int) -> TableRows:
+    labels = {name: values for name, values in _class_names(file.schema_arrow).items() if name in names}
     number = 0
     for batch in _batches(path, file, names, size):
         for row in batch:
@@ -103,13 +112,12 @@ def _batches(path: Path, file: "pq.ParquetFile", names: list[str], size: int) ->
 
 
 def _readable(kind: "pa.DataType") -> bool:
-    """Whether a column holds what a row can be made of; others, such as embeddings, are left alone."""
+    """Whether a column holds texts or whole numbers; others, such as embeddings, are left alone."""
     import pyarrow as pa
 
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     value = kind.value_type if is_list or pa.types.is_dictionary(kind) else kind
-    plain = pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_integer(value)
-    return plain or (not is_list and _holds_bytes(kind))
+    return pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_integer(value)
 
 
 def _class_names(schema: "pa.Schema") -> dict[str, list[str]]:
@@ -136,7 +144,7 @@ def _with_stored_images(rows: TableRows, path: Path, name: str, copied: Buffered
             continue
         value = row.get(name)
         data, image_path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-        plain: Row = {key: entry for key, entry in row.items() if not isinstance(entry, bytes | dict)}
+        plain: Row = {key: entry for key, entry in row.items() if key != name}
         if data:
             content = hashlib.sha256(data)
             if content.digest() not in places:
