@@ -10,7 +10,7 @@ import optax.contrib
 
 from vlm_jax.config.optimizers import Adam, Muon, Optimizer
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.trees import flatten, leaf_path, unflatten
+from vlm_jax.trees import Array, flatten, leaf_path, unflatten
 from vlm_jax.types import Parameters
 
 # Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): momentum, made orthogonal by five steps of
@@ -115,14 +115,14 @@ def _stacked(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     A convolution [k, k, in, out] is the matrix [k k in, out].
     """
 
-    def as_matrix(leaf: jax.Array) -> jax.Array:
+    def as_matrix(leaf: Array) -> Array:
         return leaf.reshape(-1, leaf.shape[-1])
 
-    def group(leaf: jax.Array) -> str:
+    def group(leaf: Array) -> str:
         return "x".join(map(str, leaf.shape))
 
     def stack(tree: Parameters) -> dict[str, jax.Array]:
-        together: dict[str, list[jax.Array]] = {}
+        together: dict[str, list[Array]] = {}
         for leaf in jax.tree.leaves(tree):
             matrix = as_matrix(leaf)
             together.setdefault(group(matrix), []).append(matrix)
