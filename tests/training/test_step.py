@@ -19,7 +19,8 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.vqa import batch_sums
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from vlm_jax.training.step import create_state, example_keys, make_step, micro_batches
+from vlm_jax.training.parallel import METHODS
+from vlm_jax.training.step import AccumulatedStep, create_state, example_keys, make_step, micro_batch
 from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
 
@@ -81,22 +82,33 @@ def furthest(a, b):
     return max(float(jnp.abs(x - y).max() / jnp.maximum(1.0, jnp.abs(x).max())) for x, y in pairs)
 
 
-@pytest.mark.parametrize("count", [4])
-def test_accumulation_changes_nothing(count):
+@pytest.mark.parametrize("way", ["jit", "pmap", "scanned"])
+def test_accumulation_changes_nothing(monkeypatch, way):
     """Promise 7, with dropout on and weights that differ between micro-batches."""
+    config = with_changes(CONFIG, {"training.accumulation": 4})
+    parallel = METHODS["jit" if way == "scanned" else way](jax.devices()[:1])
+    if way == "scanned":  # as elsewhere than on a CPU
+        monkeypatch.setattr("vlm_jax.training.step.jax.default_backend", lambda: "gpu")
     state, step = start(CONFIG)
-    _, split = start(with_changes(CONFIG, {"training.accumulation": count}))
-    (whole_batch, whole_metrics), (split_batch, split_metrics) = step(state, make_batch()), split(state, make_batch())
+    optimizer = make_optimizer(config.optimizer, state.params, steps=config.training.steps)
+    micro_step = make_step(config, loss_sums, optimizer, state.params, axis_name=parallel.axis_name)
+    monkeypatch.undo()
+    assert isinstance(micro_step, AccumulatedStep) == (way != "scanned")
+    compiled, put_state, put_batch = parallel.compile(micro_step), parallel.put(state), parallel.put_batch(make_batch())
+    whole_batch, whole_metrics = step(state, make_batch())
+    with jax.transfer_guard("disallow"):
+        split_batch, split_metrics = compiled(put_state, put_batch)
+    split_batch = parallel.take(split_batch)
     assert furthest(whole_batch.params, split_batch.params) < 1e-6
     assert abs(float(whole_metrics["loss"] - split_metrics["loss"])) < 1e-5 * float(whole_metrics["loss"])
     assert whole_metrics["weight"] == split_metrics["weight"] == make_batch().weight.sum()
 
 
 def test_micro_batches_hold_every_image_once():
-    split = micro_batches(make_batch(), 4)
-    assert split.image.shape == (4, 2, 4, 8)
-    np.testing.assert_array_equal(np.sort(np.ravel(split.index)), np.arange(8))
-    np.testing.assert_array_equal(split.index[1], [1, 5])
+    split = [micro_batch(make_batch(), index, 4) for index in range(4)]
+    assert split[0].image.shape == (2, 4, 8)
+    np.testing.assert_array_equal(np.sort(np.ravel([batch.index for batch in split])), np.arange(8))
+    np.testing.assert_array_equal(split[1].index, [1, 5])
 
 
 def test_one_text_per_image_has_the_same_loss():
