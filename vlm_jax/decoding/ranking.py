@@ -17,7 +17,7 @@ def top_tokens(logits: Float[Array, "*n V"], count: int) -> tuple[Float[Array, "
     size = logits.shape[-1]
     num_blocks = -(-size // BLOCK)
     if num_blocks <= count:
-        return jax.lax.top_k(logits, count)
+        return tuple(jax.lax.top_k(logits, count))
     rows = logits.reshape(-1, size)
     padding = ((0, 0), (0, num_blocks * BLOCK - size))
     blocks = jnp.pad(rows, padding, constant_values=-jnp.inf).reshape(-1, num_blocks, BLOCK)
