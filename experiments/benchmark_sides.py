@@ -66,8 +66,9 @@ class Own(Side):
         import flax
         import jax
 
+        from vlm_jax.training.devices import choose_devices
         from vlm_jax.training.optimizer import make_optimizer
-        from vlm_jax.training.parallel import METHODS, choose_devices
+        from vlm_jax.training.parallel import METHODS
         from vlm_jax.training.step import create_state, make_step
         from vlm_jax.types import Batch
 
