@@ -16,7 +16,7 @@ FILES = sorted((ROOT / "vlm_jax").rglob("*.py"))
 # Each row may import the rows above it, and its own package. The table stands in docs/architecture.md too.
 RANKS = (
     ("allocator", "compilation_cache", "errors", "interrupts", "invocation", "text_lines", "types"),
-    ("failures", "files", "metrics", "trees", "packages", "scenes", "settings"),
+    ("failures", "files", "metrics", "trees", "packages", "placement", "scenes", "settings"),
     ("integrity",),
     ("data",),
     ("config",),

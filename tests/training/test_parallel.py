@@ -39,6 +39,7 @@ from vlm_jax.training.devices import choose_devices
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS
 from vlm_jax.training.step import TrainState, create_state, make_step
+from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -185,6 +186,11 @@ def trained(tmp_path_factory):
     return ends
 
 
+def without_key_bias(gradient):
+    """Softmax does not see what the bias of keys adds to every logit of a query: its gradient is rounding alone."""
+    return {path: leaf for path, leaf in flatten(gradient).items() if not path.endswith("key/bias")}
+
+
 def furthest(a, b):
     """The largest difference of a leaf's entries, as a share of the leaf's largest entry."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -204,7 +210,7 @@ def test_devices_and_micro_batches_do_not_matter(trained, way):
         # Images that only went through codes are not right or wrong.
         assert (actual["weight"], actual.get("correct")) == (reference["weight"], reference.get("correct"))
     assert run.state.step == expected.state.step == 3
-    assert furthest(run.gradient, expected.gradient) < GRADIENT
+    assert furthest(*map(without_key_bias, (run.gradient, expected.gradient))) < GRADIENT
     assert furthest(run.state.params, expected.state.params) < ROUNDING
     assert furthest(run.state.params, run.before.params) > 0.01
     jax.tree.map(np.testing.assert_array_equal, (run.fresh, run.before), (expected.fresh, expected.before))

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 
-import jax
 from jaxtyping import Array, Bool, Float, Key
 
 from vlm_jax.config.captioning import Beam, DecodingMethod, Sample
@@ -16,6 +15,7 @@ from vlm_jax.decoding.sequences import Decoded
 from vlm_jax.decoding.trie import Trie
 from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.placement import split_over_devices
 from vlm_jax.types import Parameters
 
 
@@ -51,7 +51,7 @@ class Decoder:
         self.constraints = Constraints(
             special, max_tokens, tuple(prefix), trie, settings.min_length, settings.no_repeat_ngram_size
         )
-        self._decode = jax.jit(self._generate)
+        self._decode = split_over_devices(self._generate)
 
     def __call__(
         self,

@@ -18,6 +18,7 @@ import numpy as np
 from vlm_jax.config.run import Config
 from vlm_jax.data.images import decode_image
 from vlm_jax.figures import plot_contact_sheet
+from vlm_jax.placement import devices_of
 from vlm_jax.run_folder import RESULT, RunFolder
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.tasks.base import Prediction
@@ -184,7 +185,7 @@ def peak_memory() -> int | None:
 
 def machine(params: Parameters) -> dict[str, Json]:
     """Where it ran: the processor and how many of its cores it may use, and the devices that hold the parameters."""
-    devices = [device.device_kind for device in jax.tree.leaves(params)[0].sharding.device_set]
+    devices = [device.device_kind for device in devices_of(params)]
     return {"processor": processor(), "cpu_cores": len(os.sched_getaffinity(0)), "devices": devices}
 
 

@@ -28,6 +28,7 @@ from vlm_jax.training.parallel import METHODS
 from vlm_jax.training.selection import Selection
 from vlm_jax.training.setup import Trained, load_trained, make_encoder, make_task, saved_steps
 from vlm_jax.training.step import TrainState, create_state, make_step
+from vlm_jax.trees import num_bytes
 from vlm_jax.types import Batch, Example, Json, Parameters
 
 SHOWN = 20  # ids that a message names
@@ -82,12 +83,13 @@ class Trainer:
         optimizer = make_optimizer(config.optimizer, shapes, steps=config.training.steps)
         make_state = partial(create_state, transformation=optimizer, ema=config.optimizer.ema is not None)
         self.parallel = METHODS[config.compute.parallelism](self._with_memory(jax.eval_shape(make_state, shapes)))
+        self.task.place(self.parallel.replicated)
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
         self.task.learn_from(self.train)
         params = self._initial_params()
         self._splits = {"train": train, "validation": validation}
         cache(self.task, self._frozen(params), config, self._cached_splits())
-        self.state = jax.jit(make_state, out_shardings=self.parallel.replicated, donate_argnums=0)(params)
+        self.state = jax.jit(make_state, out_shardings=self.parallel.replicated)(params)
         step = make_step(config, self.task.loss_sums, optimizer, shapes, axis_name=self.parallel.axis_name)
         self.step = self.parallel.compile(step)
         shard, ahead = Shard(jax.process_index(), jax.process_count()), ReadAhead(config.data.threads)
@@ -103,7 +105,7 @@ class Trainer:
 
     def _with_memory(self, state: TrainState) -> list[jax.Device]:
         """The devices that have memory for a state of these shapes."""
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        size = num_bytes(state)
         devices = choose_devices(self.config, state_bytes=size)
         if len(devices) < len(choose_devices(self.config)):
             reason = f"there is no memory for more copies of the state, {size / 2**20:,.0f} MiB each"
@@ -125,7 +127,8 @@ class Trainer:
         """Parameters whose frozen image encoder is the run's: those of a run that is resumed are not its first ones."""
         if not self.config.data.stored_views or not saved_steps(self.folder):
             return params
-        return load_trained(self.config, self.folder, self.task.encode, which="latest").params
+        where = self.parallel.replicated
+        return load_trained(self.config, self.folder, self.task.encode, which="latest", where=where).params
 
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
