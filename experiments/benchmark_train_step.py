@@ -86,7 +86,7 @@ def _comparable(config: Config, arguments: Benchmark) -> VQA:
         ("model.image.kind", _encoder(config), ("small", "resnet50")),
         ("model.image.positions", model.image.positions, ("sequence",)),
         ("compute.dtype", model.dtype, ("float32",)),
-        ("optimizer.kind", optimizer.kind, ("adamw",)),
+        ("optimizer.kind", optimizer.kind, ("adamw", "muon")),
         ("optimizer.frozen", optimizer.frozen, ((),)),
         ("optimizer.multipliers", optimizer.multipliers, ((),)),
         ("training.accumulation", training.accumulation, (1,)),

@@ -11,7 +11,7 @@ import pytest
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import Features
-from vlm_jax.config.optimizers import SGD, AdamW
+from vlm_jax.config.optimizers import SGD, AdamW, Muon
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
@@ -19,7 +19,8 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.vqa import batch_sums
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from vlm_jax.training.step import create_state, example_keys, make_step, micro_batches
+from vlm_jax.training.parallel import METHODS
+from vlm_jax.training.step import AccumulatedStep, create_state, example_keys, make_step, micro_batch
 from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
 
@@ -81,22 +82,33 @@ def furthest(a, b):
     return max(float(jnp.abs(x - y).max() / jnp.maximum(1.0, jnp.abs(x).max())) for x, y in pairs)
 
 
-@pytest.mark.parametrize("count", [4])
-def test_accumulation_changes_nothing(count):
+@pytest.mark.parametrize("way", ["jit", "pmap", "scanned"])
+def test_accumulation_changes_nothing(monkeypatch, way):
     """Promise 7, with dropout on and weights that differ between micro-batches."""
+    config = with_changes(CONFIG, {"training.accumulation": 4})
+    parallel = METHODS["jit" if way == "scanned" else way](jax.devices()[:1])
+    if way == "scanned":  # as elsewhere than on a CPU
+        monkeypatch.setattr("vlm_jax.training.step.jax.default_backend", lambda: "gpu")
     state, step = start(CONFIG)
-    _, split = start(with_changes(CONFIG, {"training.accumulation": count}))
-    (whole_batch, whole_metrics), (split_batch, split_metrics) = step(state, make_batch()), split(state, make_batch())
+    optimizer = make_optimizer(config.optimizer, state.params, steps=config.training.steps)
+    micro_step = make_step(config, loss_sums, optimizer, state.params, axis_name=parallel.axis_name)
+    monkeypatch.undo()
+    assert isinstance(micro_step, AccumulatedStep) == (way != "scanned")
+    compiled, put_state, put_batch = parallel.compile(micro_step), parallel.put(state), parallel.put_batch(make_batch())
+    whole_batch, whole_metrics = step(state, make_batch())
+    with jax.transfer_guard("disallow"):
+        split_batch, split_metrics = compiled(put_state, put_batch)
+    split_batch = parallel.take(split_batch)
     assert furthest(whole_batch.params, split_batch.params) < 1e-6
     assert abs(float(whole_metrics["loss"] - split_metrics["loss"])) < 1e-5 * float(whole_metrics["loss"])
     assert whole_metrics["weight"] == split_metrics["weight"] == make_batch().weight.sum()
 
 
 def test_micro_batches_hold_every_image_once():
-    split = micro_batches(make_batch(), 4)
-    assert split.image.shape == (4, 2, 4, 8)
-    np.testing.assert_array_equal(np.sort(np.ravel(split.index)), np.arange(8))
-    np.testing.assert_array_equal(split.index[1], [1, 5])
+    split = [micro_batch(make_batch(), index, 4) for index in range(4)]
+    assert split[0].image.shape == (2, 4, 8)
+    np.testing.assert_array_equal(np.sort(np.ravel([batch.index for batch in split])), np.arange(8))
+    np.testing.assert_array_equal(split[1].index, [1, 5])
 
 
 def test_one_text_per_image_has_the_same_loss():
@@ -197,6 +209,26 @@ def test_muon_turns_the_matrices_of_the_trunk_and_adam_the_rest():
     assert turned == 6
 
 
+def test_muon_takes_a_convolution_as_its_matrix():
+    """A convolution [k, k, in, out] and the matrix [k k in, out] have the same updates; what is frozen has no state."""
+    random, shape = np.random.default_rng(0), (3, 3, 4, 8)
+    kernels = [random.normal(size=shape).astype(np.float32) for _ in range(4)]
+    settings = Muon(matrices=("^image/", "^head/"), frozen=("^head/",), no_decay=(), clip_norm=None)
+    updates = []
+    for image_shape in (shape, (36, 8)):
+        params, *gradients = (
+            {"image": {"kernel": kernel.reshape(image_shape)}, "head": {"kernel": kernel}} for kernel in kernels
+        )
+        optimizer = make_optimizer(settings, params, steps=10)
+        state = optimizer.init(params)
+        assert np.prod(shape) <= sum(leaf.size for leaf in jax.tree.leaves(state)) < np.prod(shape) + 10
+        for gradient in gradients:
+            update, state = optimizer.update(gradient, state, params)
+        updates.append(update["image"]["kernel"])
+    np.testing.assert_array_equal(updates[0].reshape(36, 8), updates[1])
+    assert np.abs(updates[1]).max() > 0
+
+
 def test_muon_uses_nesterov_momentum():
     """The second step by hand: momentum 0.95, and Nesterov's look ahead (bias-corrected, as optax's)."""
     settings = with_optimizer(kind="muon", weight_decay=0.0, learning_rate=1.0).optimizer
@@ -240,14 +272,14 @@ def test_learning_rate_factors_by_path():
     assert furthest(plain.params["trunk"], scaled.params["trunk"]) == 0
 
 
-@pytest.mark.parametrize("setting", ["frozen", "no_decay", "multipliers"])
+@pytest.mark.parametrize("setting", ["frozen", "no_decay", "multipliers", "matrices"])
 def test_a_pattern_that_matches_nothing_is_refused(setting):
     pattern = "hed/classifier/kernel"
     value = ((pattern, 2.0),) if setting == "multipliers" else (pattern,)
     with pytest.raises(
         InputError, match=rf"optimizer.{setting} '{pattern}' matches no parameter; choose one of: .*head/classifier, "
     ):
-        start(with_optimizer(kind="adamw", **{setting: value}))
+        start(with_optimizer(kind="muon", **{setting: value}))
     with pytest.raises(InputError, match="not a regular expression"):
         start(with_optimizer(kind="adamw", frozen=("(",)))
 

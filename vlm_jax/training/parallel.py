@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vlm_jax.training.step import Step, TrainState
+from vlm_jax.training.step import AccumulatedStep, Step, TrainState
 from vlm_jax.types import Batch
 
 BATCH_AXES = ("data", "fsdp")
@@ -43,6 +43,13 @@ class JitParallel:
 
     def compile(self, step: Step) -> Step:
         """The step, compiled at its first call; the state is donated where that saves memory (not on a CPU)."""
+        if isinstance(step, AccumulatedStep):
+            on_all = partial(jax.jit, out_shardings=self.replicated)
+            return step._replace(
+                start=on_all(step.start, in_shardings=(self.replicated, self.split)),
+                add=on_all(step.add, in_shardings=(self.replicated, self.replicated, self.split)),
+                finish=on_all(step.finish, in_shardings=(self.replicated, self.replicated)),
+            )
         donated = () if jax.default_backend() == "cpu" else (0,)
         return jax.jit(
             step,
@@ -86,8 +93,13 @@ class PmapParallel:
 
     def compile(self, step: Step) -> Step:
         """The step on every device; metrics come back once."""
-        donated = () if jax.default_backend() == "cpu" else (0,)
         axes = (0, None)  # of state and metrics
+        if isinstance(step, AccumulatedStep):
+            on_each = partial(jax.pmap, axis_name=self.axis_name, devices=self.devices)
+            return step._replace(
+                start=on_each(step.start), add=on_each(step.add), finish=on_each(step.finish, out_axes=axes)
+            )
+        donated = () if jax.default_backend() == "cpu" else (0,)
         return jax.pmap(step, self.axis_name, out_axes=axes, devices=self.devices, donate_argnums=donated)
 
 

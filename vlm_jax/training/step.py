@@ -43,9 +43,34 @@ def example_keys(seed: int, step: Int[Array, ""], index: Int[Array, " I"]) -> Ke
     return jax.vmap(lambda position: jax.random.fold_in(key, position))(index)
 
 
-def micro_batches(batch: Batch, count: int) -> Batch:
-    """`[I, ...]` to `[count, I / count, ...]`; strided, so that each device's images stay on it."""
-    return jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]).swapaxes(0, 1), batch)
+class Progress(NamedTuple):
+    """What a step has of its micro-batches so far."""
+
+    index: Int[Array, ""]
+    """The next micro-batch."""
+    totals: PyTree
+    """Gradients and sums, added up."""
+
+
+class AccumulatedStep(NamedTuple):
+    """A step of `count` micro-batches in parts: compiled each for itself, one program serves all micro-batches."""
+
+    count: int
+    start: Callable[[TrainState, Batch], Progress]
+    add: Callable[[Progress, TrainState, Batch], Progress]
+    finish: Callable[[TrainState, Progress], tuple[TrainState, dict[str, Array]]]
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+        progress = self.start(state, batch)
+        for _ in range(self.count):
+            progress = self.add(progress, state, batch)
+        return self.finish(state, progress)
+
+
+def micro_batch(batch: Batch, index: int | Int[Array, ""], count: int) -> Batch:
+    """`[I, ...]` to `[I / count, ...]`; strided, so that each device's images stay on it."""
+    rows = jax.tree.map(lambda x: x.reshape(x.shape[0] // count, count, *x.shape[1:]), batch)
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, axis=1, keepdims=False), rows)
 
 
 def make_step(
@@ -72,11 +97,7 @@ def make_step(
 
     gradient = jax.grad(objective, has_aux=True)
 
-    def step(state, batch):
-        if config.training.accumulation == 1:
-            totals = gradient(state.params, batch, state.step)
-        else:
-            totals = _accumulate(gradient, state, micro_batches(batch, config.training.accumulation))
+    def update(state, totals):
         gradients, sums = totals if axis_name is None else jax.lax.psum(totals, axis_name)
         weight = jnp.maximum(sums.weight, 1.0)
         gradients = jax.tree.map(lambda g: g / weight, gradients)
@@ -87,17 +108,30 @@ def make_step(
         metrics = {**sums._asdict(), "gradient_norm": norm, "learning_rate": schedule(updated.step - 1)}
         return state, {**metrics, "finite": finite}
 
-    return step
+    if config.training.accumulation > 1:
+        return _accumulated(gradient, update, config.training.accumulation)
+    return lambda state, batch: update(state, gradient(state.params, batch, state.step))
 
 
-def _accumulate(gradient, state, batches):
-    shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], batches), state.step)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+def _accumulated(gradient, update, count):
+    """In parts on a CPU, where XLA has slow kernels for the gradient of a convolution within a loop; else scanned."""
 
-    def add(totals, batch):
-        return jax.tree.map(jnp.add, totals, gradient(state.params, batch, state.step)), None
+    def start(state, batch):
+        shapes = jax.eval_shape(gradient, state.params, micro_batch(batch, 0, count), state.step)
+        return Progress(jnp.zeros((), jnp.int32), jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes))
 
-    return jax.lax.scan(add, zeros, batches)[0]
+    def add(progress, state, batch):
+        added = gradient(state.params, micro_batch(batch, progress.index, count), state.step)
+        return Progress(progress.index + 1, jax.tree.map(jnp.add, progress.totals, added))
+
+    def finish(state, progress):
+        return update(state, progress.totals)
+
+    def scanned(state, batch):
+        progress, _ = jax.lax.scan(lambda p, _: (add(p, state, batch), None), start(state, batch), length=count)
+        return finish(state, progress)
+
+    return AccumulatedStep(count, start, add, finish) if jax.default_backend() == "cpu" else scanned
 
 
 def _update(state, gradients, transformation, decay, frozen):
