@@ -12,7 +12,7 @@ from vlm_jax.data.answers import most_answers
 from vlm_jax.data.batches import Row, make_batch
 from vlm_jax.data.encoding import EncodedExamples, ExampleEncoder
 from vlm_jax.errors import InputError
-from vlm_jax.types import Example, LoadedBatch
+from vlm_jax.types import Batch, Example, LoadedBatch
 
 
 class Shard(NamedTuple):
@@ -107,6 +107,11 @@ class TrainLoader(Iterator[LoadedBatch]):
         self.seconds_waited += time.perf_counter() - began
         self._step += 1
         return loaded
+
+    def like(self) -> Batch:
+        """A batch of one image, again and again, which has the shapes and types of every batch."""
+        first = np.zeros(self._identity["batch_images"], np.int64)
+        return self._load((first, first)).batch
 
     def state(self) -> dict[str, int]:
         """The position: batches that the caller has taken (never those read ahead), and what they depend on."""

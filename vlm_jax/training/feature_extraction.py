@@ -19,7 +19,7 @@ from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.devices import evaluation_devices
 from vlm_jax.training.initialization import start
-from vlm_jax.training.setup import make_encoder, make_task
+from vlm_jax.training.setup import fresh_params, make_encoder, make_task
 from vlm_jax.training.stored_features import (
     feature_specification,
     has_image_encoder,
@@ -41,7 +41,7 @@ def extract_features(config: Config, output: Path) -> RowStore:
         folder = RunFolder(Path(place))
         task = make_task(config, make_encoder(config, folder, splits["train"]), folder)
     key = jax.random.key(config.seed)
-    params = jax.jit(task.init_params, out_shardings=where)(key)
+    params = fresh_params(task, key, where)
     if not has_image_encoder(task, params):
         raise InputError(f"{config.name} has no image encoder with parameters, whose outputs could be written")
     params, weights = start(config, task.start(params, key), task.answers)

@@ -42,6 +42,11 @@ class MetricsLog:
             self._board.add_scalar(name if "/" in name else f"train/{name}", values[name], step)
 
 
+def load_tensorboard() -> None:
+    """Import what `MetricsLog` needs, which takes a second where PyTorch is installed."""
+    import tensorboardX  # noqa: F401
+
+
 def _lines_up_to(path: Path, last: int) -> Iterator[str]:
     for line in read_lines(path, errors="replace"):
         try:

@@ -22,11 +22,11 @@ from vlm_jax.training.devices import choose_devices, describe_devices
 from vlm_jax.training.evaluation import SplitExamples, code, commit, evaluate_run, write_contact_sheet
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.interval import Interval
-from vlm_jax.training.logging import MetricsLog, Progress
+from vlm_jax.training.logging import MetricsLog, Progress, load_tensorboard
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.parallel import METHODS
 from vlm_jax.training.selection import Selection
-from vlm_jax.training.setup import Trained, load_trained, make_encoder, make_task, saved_steps
+from vlm_jax.training.setup import Trained, fresh_params, load_trained, make_encoder, make_task, saved_steps
 from vlm_jax.training.step import TrainState, create_state, make_step
 from vlm_jax.trees import num_bytes
 from vlm_jax.types import Batch, Example, Json, Parameters
@@ -82,19 +82,21 @@ class Trainer:
         shapes = jax.eval_shape(self.task.init_params, jax.random.key(config.seed))
         optimizer = make_optimizer(config.optimizer, shapes, steps=config.training.steps)
         make_state = partial(create_state, transformation=optimizer, ema=config.optimizer.ema is not None)
-        self.parallel = METHODS[config.compute.parallelism](self._with_memory(jax.eval_shape(make_state, shapes)))
+        state_shapes = jax.eval_shape(make_state, shapes)
+        self.parallel = METHODS[config.compute.parallelism](self._with_memory(state_shapes))
         self.task.place(self.parallel.replicated)
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
         self.task.learn_from(self.train)
-        params = self._initial_params()
         self._splits = {"train": train, "validation": validation}
+        step = make_step(config, self.task.loss_sums, optimizer, shapes, axis_name=self.parallel.axis_name)
+        if reads_features(config) or saved_steps(folder) >= config.training.steps:
+            self.step = self.parallel.compile(step)
+        else:  # a thread compiles from here on: the shapes of a batch are known
+            self.step = self.parallel.compile(step, (state_shapes, self._loader().like()))
+        params = self._initial_params()
         cache(self.task, self._frozen(params), config, self._cached_splits())
         self.state = jax.jit(make_state, out_shardings=self.parallel.replicated)(params)
-        step = make_step(config, self.task.loss_sums, optimizer, shapes, axis_name=self.parallel.axis_name)
-        self.step = self.parallel.compile(step)
-        shard, ahead = Shard(jax.process_index(), jax.process_count()), ReadAhead(config.data.threads)
-        order = {"seed": config.seed, "batch_images": config.training.batch_images}
-        self.loader = TrainLoader(self.train, self.task.encode, **order, shard=shard, read_ahead=ahead)
+        self.loader = self._loader()
         times = dict.fromkeys(("wall_seconds", "compile_seconds", "step_seconds", "waited_seconds"), 0.0)
         self.totals = {**times, "examples": 0.0}
         self.interval, self.selection = Interval(), Selection(self.task.metric)
@@ -102,6 +104,11 @@ class Trainer:
         """The optimizer step of the newest checkpoint."""
         self._devices_before: str | None = None
         self._setup_seconds = time.perf_counter() - began
+
+    def _loader(self) -> TrainLoader:
+        shard, ahead = Shard(jax.process_index(), jax.process_count()), ReadAhead(self.config.data.threads)
+        order = {"seed": self.config.seed, "batch_images": self.config.training.batch_images}
+        return TrainLoader(self.train, self.task.encode, **order, shard=shard, read_ahead=ahead)
 
     def _with_memory(self, state: TrainState) -> list[jax.Device]:
         """The devices that have memory for a state of these shapes."""
@@ -133,7 +140,7 @@ class Trainer:
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
         key = jax.random.key(self.config.seed)
-        params = jax.jit(self.task.init_params, out_shardings=self.parallel.replicated)(key)
+        params = fresh_params(self.task, key, self.parallel.replicated)
         if saved_steps(self.folder):
             self.weights = self.folder.weights()
             return params
@@ -224,6 +231,7 @@ class Trainer:
         for line in (*self._header(), *self.task.reach(self.train, self.validation)):
             self.write_line(line)
         upcoming = self._take()
+        load_tensorboard()  # here rather than after the first step, which is still being compiled
         with Progress(settings.steps, start_step=start) as progress, ExitStack() as training:
             for step in range(start + 1, settings.steps + 1):
                 taken = upcoming

@@ -1,6 +1,7 @@
 """Two ways to spread a step over devices, behind one interface: `jit` over a mesh, and `pmap`."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -11,6 +12,18 @@ from vlm_jax.training.step import AccumulatedStep, Step, TrainState
 from vlm_jax.types import Batch
 
 BATCH_AXES = ("data", "fsdp")
+
+
+class CompiledAhead:
+    """A step that a thread compiles for a state and batches like these, while the run is set up."""
+
+    def __init__(self, step: jax.stages.Wrapped, state: TrainState, batch: Batch) -> None:
+        pool = ThreadPoolExecutor(1, "compile")
+        self._compiled = pool.submit(lambda: step.lower(state, batch).compile())
+        pool.shutdown(wait=False)
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return self._compiled.result()(state, batch)
 
 
 class JitParallel:
@@ -41,8 +54,11 @@ class JitParallel:
         """This process's share of the global batch, on its devices."""
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.split, x), batch)
 
-    def compile(self, step: Step) -> Step:
-        """The step, compiled at its first call; the state is donated where that saves memory (not on a CPU)."""
+    def compile(self, step: Step, like: tuple[TrainState, Batch] | None = None) -> Step:
+        """The step, compiled at its first call or, for a state and batches `like` these, in a thread from now on.
+
+        The state is donated where that saves memory (not on a CPU).
+        """
         if isinstance(step, AccumulatedStep):
             on_all = partial(jax.jit, out_shardings=self.replicated)
             return step._replace(
@@ -51,12 +67,13 @@ class JitParallel:
                 finish=on_all(step.finish, in_shardings=(self.replicated, self.replicated)),
             )
         donated = () if jax.default_backend() == "cpu" else (0,)
-        return jax.jit(
+        compiled = jax.jit(
             step,
             donate_argnums=donated,
             in_shardings=(self.replicated, self.split),
             out_shardings=(self.replicated, self.replicated),
         )
+        return compiled if like is None else CompiledAhead(compiled, *like)
 
 
 class PmapParallel:
@@ -91,8 +108,8 @@ class PmapParallel:
         shares = jax.tree.map(lambda x: np.reshape(x, (self.count, -1, *x.shape[1:])), batch)
         return jax.device_put(shares, self.split)
 
-    def compile(self, step: Step) -> Step:
-        """The step on every device; metrics come back once."""
+    def compile(self, step: Step, like: tuple[TrainState, Batch] | None = None) -> Step:
+        """The step on every device, compiled at its first call; metrics come back once."""
         axes = (0, None)  # of state and metrics
         if isinstance(step, AccumulatedStep):
             on_each = partial(jax.pmap, axis_name=self.axis_name, devices=self.devices)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 from jax.sharding import Sharding
+from jaxtyping import Array, Key
 
 from vlm_jax.config.encoders import FeatureFolder
 from vlm_jax.config.run import Config
@@ -106,6 +107,13 @@ def _warn_truncated(tokenizer: Tokenizer, train: Sequence[Example], max_length: 
 def make_task(config: Config, encode: ExampleEncoder, folder: RunFolder, scoring: ImageScoring | None = None) -> Task:
     """The task of a run's config, with what it keeps in the run's folder."""
     return task_class(config.task).build(config, encode, folder, load_best, scoring or ImageScoring())
+
+
+def fresh_params(task: Task, key: Key[Array, ""], where: jax.sharding.Sharding) -> Parameters:
+    """Fresh parameters of a task, made where they are kept."""
+    # Run once: a CPU's machine code of full optimization takes twice as long to compile, and gives the same bits.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(task.init_params, out_shardings=where, compiler_options=options)(key)
 
 
 def load_best(folder: RunFolder) -> Trained:
