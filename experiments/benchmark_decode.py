@@ -98,6 +98,19 @@ class Case:
         )
 
     @property
+    def work(self) -> dict[str, int]:
+        """Arithmetic and bytes of weights of a word, and arithmetic of reading the images; attention left out."""
+        width, layers, _ = WIDTHS[self.size]
+        # Of the decoder: four products of attention to the words, two to the image, and eight of the feed-forward.
+        weights = layers * 14 * width**2 + width * (width + self.vocabulary)
+        image = self.batch * GRID_POSITIONS * layers * 14 * width**2  # 12 of the encoder, 2 for keys and values
+        return {
+            "word_flops": 2 * self.batch * self.beams * weights,
+            "word_bytes": 4 * weights,
+            "image_flops": 2 * image,
+        }
+
+    @property
     def image(self) -> np.ndarray:
         """Grid features of a batch."""
         return np.random.default_rng(0).normal(size=(self.batch, GRID_POSITIONS, FEATURES)).astype(np.float32)
@@ -148,7 +161,9 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         raise InputError("the two sides say different words: not one model")
     samples = [(jax_side.call("timed"), transformers_side.call("timed")) for _ in range(rounds)]
     jax_seconds, peer_seconds = (statistics.median(column) for column in zip(*samples, strict=True))
+    ratios = [own / other for own, other in samples]
     row = {"ours_seconds": jax_seconds, "transformers_seconds": peer_seconds, "ratio": jax_seconds / peer_seconds}
+    row |= {"ratios": ratios, **case.work}
     return dataclasses.asdict(case) | row | jax_side.metadata | transformers_side.metadata
 
 

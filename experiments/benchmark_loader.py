@@ -221,11 +221,11 @@ def _torch_ways(config: "VQA", examples: "Sequence[Example]", options: Benchmark
     return {name: lambda makers=makers: endless(makers) for name, makers in sources.items()}
 
 
-def _row(name: str, times: list[tuple[float, float]]) -> dict[str, str | float]:
+def _row(name: str, times: list[tuple[float, float]]) -> dict[str, str | float | list[float]]:
     cpu, wall = (sorted(column) for column in zip(*times, strict=True))
     return {
         "way": name, "cpu_ms": statistics.median(cpu), "least": cpu[0], "most": cpu[-1],
-        "wall_ms": statistics.median(wall),
+        "wall_ms": statistics.median(wall), "samples": [own for own, _ in times],
     }  # fmt: skip
 
 

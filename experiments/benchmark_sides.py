@@ -90,7 +90,9 @@ class Own(Side):
             "products": "TF32" if tf32 and backend != "cpu" else "float32",
             "versions": {"jax": jax.__version__, "flax": flax.__version__},
         }
-        self._step = parallel.compile(make_step(config, task.loss_sums, optimizer, params))
+        step = make_step(config, task.loss_sums, optimizer, params)
+        self.metadata["flops"] = jax.jit(step).lower(state, batch).cost_analysis()["flops"]
+        self._step = parallel.compile(step)
         self._state = parallel.put(state)
         self._batch = parallel.put_batch(batch)
         self._jax = jax

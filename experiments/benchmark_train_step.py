@@ -122,7 +122,9 @@ def measure(ours: "Child", peer: "Child", *, steps: int | None, rounds: int) -> 
     samples = [(ours.call("timed", steps), peer.call("timed", steps)) for _ in range(rounds)]
     figures = [_figures(side, times) for side, times in zip((ours, peer), zip(*samples, strict=True), strict=True)]
     ratio = figures[0]["seconds_a_step"] / figures[1]["seconds_a_step"]
-    return {"ours": figures[0], "torch": figures[1], "ratio": ratio, "rounds": rounds, "steps_a_sample": steps}
+    ratios = [own[0] / other[0] for own, other in samples]
+    sides = {"ours": figures[0], "torch": figures[1]}
+    return {**sides, "ratio": ratio, "ratios": ratios, "rounds": rounds, "steps_a_sample": steps}
 
 
 def _figures(side: "Child", times: tuple[tuple[float, float], ...]) -> dict[str, Any]:

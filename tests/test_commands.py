@@ -222,17 +222,23 @@ def test_a_folder_that_is_no_run_is_named(trained, images):
             command([str(trained.with_name("tinny"))])
 
 
-def test_the_step_is_compiled_once(data_directory, tmp_path):
+def test_the_step_is_compiled_once(data_directory, tmp_path, monkeypatch):
     from vlm_jax.run_claim import claim
+    from vlm_jax.tasks.vqa import VisualQuestionAnswering
     from vlm_jax.training.loop import Trainer
+    from vlm_jax.training.parallel import CompiledAhead
 
     preset = runpy.run_path(str(ROOT / "configs" / "tiny.py"))["get_config"]()
     config = with_changes(preset, {"data.directory": data_directory, "data.limit": 30, "training.steps": 8})
+    traced, predict_batch = [], VisualQuestionAnswering._predict_batch
+    monkeypatch.setattr(
+        VisualQuestionAnswering, "_predict_batch", lambda *inputs: traced.append(1) or predict_batch(*inputs)
+    )
     with claim(tmp_path / "run", config) as folder:
         trainer = Trainer(config, folder, write_line=lambda text: None)
         trainer.run()
-    assert trainer.step._cache_size() == 1
-    assert trainer.task._predict._cache_size() == 1
+    assert isinstance(trainer.step, CompiledAhead)  # it refuses other shapes, and never compiles again
+    assert len(traced) == 1
 
 
 @pytest.mark.parametrize(
