@@ -1,4 +1,4 @@
-"""The training of `benchmark_peers`' models in plain PyTorch: AdamW, schedule, clipping and moving average."""
+"""The training of `benchmark_peers`' models in plain PyTorch: AdamW, Muon, schedule, clipping and moving average."""
 
 import math
 import re
@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.optimizers import AdamW, Muon
 from vlm_jax.config.vqa import VQA
 
+from . import benchmark_peer_muon
 from .benchmark_peers import Peer, state_from, torch_name
 
 
-def rate_factor(settings: AdamW, steps: int) -> Callable[[int], float]:
+def rate_factor(settings: AdamW | Muon, steps: int) -> Callable[[int], float]:
     """Share of the peak learning rate at a step: linear warm-up, then the decay."""
     warmup = min(settings.warmup_steps, steps)
     decays = {"cosine": lambda p: (1 + math.cos(math.pi * p)) / 2, "linear": lambda p: 1 - p, "constant": lambda p: 1.0}
@@ -26,6 +27,30 @@ def rate_factor(settings: AdamW, steps: int) -> Callable[[int], float]:
         return decays[settings.schedule](min(1.0, (step - warmup) / max(1, steps - warmup)))
 
     return factor
+
+
+def make_optimizers(
+    settings: AdamW | Muon, model: Peer, parameters: Mapping[str, np.ndarray]
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for what the settings choose; `parameters` are ours, by path."""
+
+    def matching(patterns: tuple[str, ...]) -> set[str]:
+        return {torch_name(path) for path in parameters if any(re.search(pattern, path) for pattern in patterns)}
+
+    chosen = matching(settings.matrices) if isinstance(settings, Muon) else set()
+    optimizers, spared = [], matching(settings.no_decay)
+    for by_muon in (False, True):
+        named = {n: p for n, p in model.named_parameters() if (n in chosen and p.ndim in (2, 4)) == by_muon}
+        groups = [
+            {"params": [p for name, p in named.items() if name not in spared]},
+            {"params": [p for name, p in named.items() if name in spared], "weight_decay": 0.0},
+        ]
+        rate, decay = settings.learning_rate, settings.weight_decay
+        if by_muon and named:
+            optimizers.append(benchmark_peer_muon.Muon(groups, rate, decay))
+        elif named:
+            optimizers.append(torch.optim.AdamW(groups, rate, settings.betas, settings.epsilon, decay, fused=True))
+    return optimizers
 
 
 class PeerTraining:
@@ -39,16 +64,9 @@ class PeerTraining:
         self.model.load_state_dict(state_from(parameters))  # strict: the names and shapes are the same set
         self.model.to(self.device, memory_format=torch.channels_last)
         settings = config.optimizer
-        held = {torch_name(path) for path in parameters if any(re.search(p, path) for p in settings.no_decay)}
-        groups = [
-            {"params": [p for name, p in self.model.named_parameters() if name not in held]},
-            {"params": [p for name, p in self.model.named_parameters() if name in held], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            groups, settings.learning_rate, settings.betas, settings.epsilon, settings.weight_decay, fused=True
-        )
+        self.optimizers = make_optimizers(settings, self.model, parameters)
         factor = rate_factor(settings, config.training.steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in self.optimizers]
         self.clip_norm, self.decay, self.smoothing = settings.clip_norm, settings.ema, config.training.label_smoothing
         self.parameters = list(self.model.parameters())
         self.average = [p.detach().clone() for p in self.parameters] if self.decay is not None else []
@@ -78,14 +96,14 @@ class PeerTraining:
 
     def step(self) -> Tensor:
         """One optimizer step; the loss before it."""
-        done = self.schedule.last_epoch
-        self.optimizer.zero_grad()
+        done = self.schedules[0].last_epoch
+        self.model.zero_grad()
         loss = self.loss()
         loss.backward()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
-        self.optimizer.step()
-        self.schedule.step()
+        for part in (*self.optimizers, *self.schedules):
+            part.step()
         if self.decay is not None:
             rate = min(self.decay, (1 + done) / (10 + done))
             with torch.no_grad():

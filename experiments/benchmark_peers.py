@@ -60,7 +60,12 @@ class FrozenNorm(nn.Module):
         return torch.addcmul(self.bias.view(-1, 1, 1), x, self.weight.view(-1, 1, 1))
 
 
-NORMS = {"group": group_norm, "frozen": FrozenNorm}
+def instance_norm(channels: int) -> nn.InstanceNorm2d:
+    """Every channel by itself."""
+    return nn.InstanceNorm2d(channels, affine=True)
+
+
+NORMS = {"group": group_norm, "instance": instance_norm, "frozen": FrozenNorm}
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -181,17 +186,22 @@ class SelfAttention(nn.Module):
         self.count, self.rate = s.num_attention_heads, s.attention_probs_dropout_prob
         self.query, self.key = nn.Linear(s.hidden_size, s.hidden_size), nn.Linear(s.hidden_size, s.hidden_size)
         self.value, self.output = nn.Linear(s.hidden_size, s.hidden_size), nn.Linear(s.hidden_size, s.hidden_size)
+        self.query_norm, self.key_norm = self.norm(s), self.norm(s)
+
+    @staticmethod
+    def norm(s: Architecture) -> nn.Module:
+        return nn.RMSNorm(s.hidden_size // s.num_attention_heads, eps=1e-6) if s.use_qk_norm else nn.Identity()
 
     def heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.count, -1)).transpose(-2, -3)
 
     def keys_values(self, x: Tensor) -> KeysValues:
-        return self.heads(self.key(x)), self.heads(self.value(x))
+        return self.key_norm(self.heads(self.key(x))), self.heads(self.value(x))
 
     def forward(
         self, x: Tensor, mask: Tensor | None, keys_values: KeysValues | None, query_slice: slice
     ) -> tuple[Tensor, KeysValues]:
-        query, own = self.heads(self.query(x[..., query_slice, :])), self.keys_values(x)
+        query, own = self.query_norm(self.heads(self.query(x[..., query_slice, :]))), self.keys_values(x)
         rate = self.rate if self.training else 0.0
         if keys_values is None:
             mixed = F.scaled_dot_product_attention(query, *own, attn_mask=mask, dropout_p=rate)

@@ -10,7 +10,7 @@ from experiments import benchmark_decode
 from experiments.benchmark_sides import by_path, classes_of, furthest, logits_of, random_batch, shaken, task_of
 from experiments.benchmark_train_step import TOLERANCE
 from vlm_jax.config.encoders import ResNet, SmallCNN
-from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.optimizers import AdamW, Muon
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import CustomLayout, TextInput
 from vlm_jax.config.vqa import VQA, Model, PerToken
@@ -54,6 +54,7 @@ MODELS = {
     ),
     "resnet50": with_changes(CONFIG, REFERENCE),
     "frozen_norm": with_changes(CONFIG, {"model.image.norm": "frozen"}),
+    "norms": with_changes(CONFIG, {"model.image.norm": "instance", "model.use_qk_norm": True}),
 }
 
 
@@ -96,6 +97,7 @@ def shallow_resnet(monkeypatch):
     [
         "image_to_text",
         "resnet50",
+        "norms",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("bidirectional", "frozen_norm")),
     ],
 )
@@ -130,14 +132,17 @@ def test_another_model_would_show(mistake):
 
 
 @pytest.mark.parametrize(
-    "schedule", ["cosine", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linear", "constant"))]
+    ("kind", "schedule"),
+    [(AdamW, "cosine"), (Muon, "linear"), pytest.param(AdamW, "constant", marks=pytest.mark.slow)],
 )
-def test_optimizer_steps_agree(schedule):
-    """Clipping, AdamW, decay, schedule and moving average, through warm-up and beyond."""
+def test_optimizer_steps_agree(kind, schedule):
+    """Clipping, AdamW, Muon, decay, schedule and moving average, through warm-up and beyond."""
     # With the usual epsilon AdamW turns rounding in a gradient that is zero into whole steps.
-    settings = AdamW(
+    settings = kind(
         learning_rate=0.02, schedule=schedule, warmup_steps=2, weight_decay=0.5, epsilon=0.01, clip_norm=0.1, ema=0.9
     )
+    if kind is Muon:
+        settings = with_changes(settings, {"matrices": ("^image/", "^trunk/")})
     config = with_changes(CONFIG, {"optimizer": settings, "training.steps": 5})
     task, arrays, params = start(config)
     peer = peer_training.PeerTraining(config, classes_of(config), by_path(params), arrays)

@@ -22,7 +22,7 @@ def get_study() -> Study:
         comparisons=(
             Comparison(
                 title="easy-VQA, 400 steps",
-                base="../quickstart.py",
+                base="_easy_vqa.py",
                 variants=chain(
                     vary({"model.fusion.attention_pattern": ["bidirectional"]}),
                     variant({"model.fusion.kind": "cross"}, name="words ask the image's keys (cross)"),

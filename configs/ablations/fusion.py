@@ -17,7 +17,7 @@ HALF_AS_WIDE = {
 }
 easy_vqa = partial(
     Comparison,
-    base="../quickstart.py",
+    base="_easy_vqa.py",
     common={"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmup_steps": 50},
     metrics=("accuracy", "accuracy/open", "accuracy/yes_no"),
 )

@@ -43,7 +43,7 @@ def get_study() -> Study:
         comparisons=(
             Comparison(
                 title="Text: MiniLM's word vectors, easy-VQA, 400 steps",
-                base="../quickstart.py",
+                base="_easy_vqa.py",
                 variants=chain(
                     variant(TEXT, name="fresh, the same table"),
                     variant(CONVERTED, name="ported"),
@@ -54,7 +54,7 @@ def get_study() -> Study:
             ),
             Comparison(
                 title="Image: EfficientNet-Lite0, easy-VQA, 400 steps",
-                base="../quickstart.py",
+                base="_easy_vqa.py",
                 variants=chain(
                     variant(CNN, name="fresh, group norm"),
                     variant(PHOTOGRAPHS, name="ported"),

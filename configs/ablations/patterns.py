@@ -22,7 +22,7 @@ def get_study() -> Study:
         comparisons=(
             Comparison(
                 title="Answers, easy-VQA, 400 steps",
-                base="../quickstart.py",
+                base="_easy_vqa.py",
                 variants=vary({"model.fusion.attention_pattern": ["bidirectional"]}),
                 common={"training.steps": 400, "training.evaluate_every": 50, "optimizer.warmup_steps": 50},
                 metrics=("accuracy", "accuracy/open", "accuracy/yes_no"),

@@ -16,6 +16,7 @@ from vlm_jax.decoding import Decoder, Special, Trie
 from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.settings.changes import with_changes
+from vlm_jax.trees import flatten
 
 FUSIONS = ("concat", "cross")
 WORDS = 6
@@ -44,9 +45,9 @@ def decoding(method="greedy", **settings):
     return kind(**{name: value for name, value in settings.items() if name in kind.model_fields})
 
 
-def build(fusion, attention_pattern="prefix"):
+def build(fusion, attention_pattern="prefix", **changes):
     """A model with weights large enough that every part of it matters, and its parameters."""
-    changes = {"fusion": fusion, "attention_pattern": attention_pattern}
+    changes |= {"fusion": fusion, "attention_pattern": attention_pattern}
     module = VisualLanguageModel(with_changes(SETTINGS, changes), 1)
     ids = jnp.zeros((3, 1, 4), jnp.int32)
     params = random_parameters(module.init, IMAGE, ids, jnp.ones(ids.shape, bool), std=0.3)
@@ -126,6 +127,21 @@ def test_the_cache_changes_nothing(either, steps):
         pieces.append(jax.nn.log_softmax(logits))
     assert int(words[0].length) == 9
     np.testing.assert_allclose(jnp.concatenate(pieces, axis=2), whole(either, ids, image_mask=seen), atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_cache_holds_keys_after_their_norm(fusion):
+    module, params = model = build(fusion, use_qk_norm=True)
+    plain, _ = build(fusion)
+    ids = jax.random.randint(jax.random.key(3), (3, 2, 9), 0, WORDS)
+    prefix = compiled(module)(params, IMAGE, method="prefill_image")
+    logits, cache = compiled(module)(params, prefix, module.empty_cache(3, 2, 12), ids, method="next_token_logits")
+    np.testing.assert_allclose(jax.nn.log_softmax(logits), whole(model, ids), atol=1e-5)
+    without = compiled(plain)(params, IMAGE, ids, jnp.ones(ids.shape, bool), method="task_logits")
+    assert np.abs(logits - without).max() > 0.1
+    scales = [leaf for path, leaf in flatten(params).items() if "key_norm/scale" in path]
+    assert len(scales) == {"concat": 2, "cross": 6}[fusion]
+    assert cache[0].key.shape == (3, 2, 4, 12, 8)
 
 
 def greedily(model, image, max_tokens):

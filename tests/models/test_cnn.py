@@ -1,5 +1,7 @@
 """Patches are a strided convolution taken apart, and every way into the grid takes images of any shape."""
 
+from contextlib import nullcontext
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from tests.models.architectures import encoder
 from vlm_jax.config.architecture import Architecture
+from vlm_jax.errors import InputError
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.vlm import VisualLanguageModel
 
@@ -77,6 +80,14 @@ def test_images_need_not_be_square(name, size, grid):
     cnn = make_cnn(encoder(name, **SMALL), FLOAT32)
     output, _ = jax.eval_shape(lambda: cnn.init_with_output(jax.random.key(0), jnp.zeros((2, *size, 3))))
     assert output.shape == (2, *grid)
+
+
+def test_instance_norm_needs_more_than_one_grid_position():
+    for name in ("resnet18", "mobilenet_v2"):
+        cnn = make_cnn(encoder(name, norm="instance"), FLOAT32)
+        for side, refusal in ((64, nullcontext()), (32, pytest.raises(InputError, match="1 x 1"))):
+            with refusal:
+                jax.eval_shape(cnn.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
 
 
 @pytest.mark.parametrize(("name", "num_positions"), [("small", 3 * 5), ("patches", 2 * 3), ("resnet18", 1 * 1)])

@@ -9,7 +9,7 @@ import pytest
 
 from vlm_jax.config import encoders
 from vlm_jax.models.cnn import SmallCNN
-from vlm_jax.models.convolution import GroupNorm, convolve, convolve_depthwise, margins, max_pool
+from vlm_jax.models.convolution import NORMS, convolve, convolve_depthwise, margins, max_pool
 
 SIZES = [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)]  # kernel, stride
 DEPTHWISE_SIZES = [(3, 1), (3, 2), (5, 1), (5, 2)]
@@ -192,18 +192,25 @@ def test_pooling_is_that_of_torch(size):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("channels", "groups"), [(3, 1), (8, 2), (12, 3), (96, 24), (256, 32)])
-def test_group_norm_is_that_of_torch(channels, groups):
+@pytest.mark.parametrize(
+    ("name", "channels", "groups"),
+    [*(("group", *sizes) for sizes in ((3, 1), (8, 2), (12, 3), (96, 24), (256, 32))), ("instance", 12, None)],
+)
+def test_norms_are_those_of_torch(name, channels, groups):
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     x = 0.5 * normal(1, 2, 5, 4, channels) + normal(2, channels)[None, None, None]
     x = x.at[1].multiply(3e-3)  # so small that epsilon counts
     scale, bias = 1.0 + 0.2 * normal(3, channels), normal(4, channels)
 
-    def group_norm(x, scale, bias):
-        return GroupNorm().apply({"params": {"scale": scale, "bias": bias}}, x)
+    def apply(x, scale, bias):
+        return NORMS[name]().apply({"params": {"scale": scale, "bias": bias}}, x)
 
-    value, *ours = pull(group_norm, x, scale, bias)
-    norm = torch.nn.GroupNorm(groups, channels, eps=1e-5, dtype=torch.float64)
+    value, *ours = pull(apply, x, scale, bias)
+    options = {"eps": 1e-5, "dtype": torch.float64}
+    if name == "group":
+        norm = torch.nn.GroupNorm(groups, channels, **options)
+    else:
+        norm = torch.nn.InstanceNorm2d(channels, affine=True, **options)
     norm.load_state_dict({"weight": torch.tensor(np.asarray(scale)), "bias": torch.tensor(np.asarray(bias))})
     target = torch.tensor(np.asarray(x, np.float64).transpose(0, 3, 1, 2), requires_grad=True)
     expected = norm(target)
@@ -216,7 +223,7 @@ def test_group_norm_is_that_of_torch(channels, groups):
     assert furthest(ours[2], norm.bias.grad.numpy()) < 2e-5
 
 
-@pytest.mark.parametrize("norm", ["group", "frozen"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_a_whole_cnn_is_the_same_both_ways(norm):
     settings = encoders.SmallCNN(stem_width=4, stem_stride=2, widths=(8, 16), blocks=(1, 0), norm=norm)
     image = normal(1, 2, 19, 14, 3)

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.parameters import random_parameters
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import Features
+from vlm_jax.models.attention import CrossAttention, SelfAttention
 from vlm_jax.models.bert import CrossLayer
+from vlm_jax.settings.changes import with_changes
 
 SETTINGS = Architecture(hidden_size=32, num_attention_heads=4, intermediate_size=48, image=Features())
 NUM_IMAGES, SLOTS, WORDS, NUM_POSITIONS = 2, 3, 5, 7
@@ -95,3 +98,41 @@ def test_cross_layer_is_that_of_transformers(shared):
     expected = expected[0] if isinstance(expected, tuple) else expected
     expected = expected.numpy().reshape(ours.shape)
     assert np.abs(np.asarray(ours) - expected).max() / max(1, np.abs(expected).max()) < 2e-5
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", [SelfAttention, CrossAttention])
+def test_the_norm_of_queries_and_keys_is_that_of_torch(kind):
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    module = kind(with_changes(SETTINGS, {"use_qk_norm": True}))
+    x, source = (jax.random.normal(jax.random.key(n), (2, 1, 5, 32)) for n in range(2))
+    visible = jnp.ones((2, 1, 5), bool)
+    if kind is SelfAttention:
+        source, inputs = x, (x, jnp.ones((2, 1, 5, 5), bool))
+        params = random_parameters(module.init, *inputs)["params"]
+        ours, _ = module.apply({"params": params}, *inputs)
+    else:
+
+        def cross(module, x, source):
+            return module(x, module.keys_and_values(source), visible)
+
+        params = random_parameters(module.init, x, source, method=cross)["params"]
+        ours = module.apply({"params": params}, x, source, method=cross)
+
+    def project(name, stream):
+        leaves = {leaf: torch.tensor(np.asarray(value, np.float64)) for leaf, value in params[name].items()}
+        return torch.tensor(np.asarray(stream, np.float64)) @ leaves["kernel"] + leaves["bias"]
+
+    def heads(name, stream):
+        return project(name, stream).unflatten(-1, (4, 8)).transpose(-2, -3)
+
+    def norm(name, stream):
+        rms = torch.nn.RMSNorm(8, eps=1e-6, dtype=torch.float64)
+        rms.load_state_dict({"weight": torch.tensor(np.asarray(params[f"{name}_norm"]["scale"]))})
+        return rms(heads(name, stream))
+
+    mixed = torch.nn.functional.scaled_dot_product_attention(
+        norm("query", x), norm("key", source), heads("value", source)
+    )
+    expected = project("output", mixed.transpose(-2, -3).flatten(-2).detach()).numpy()
+    assert np.abs(ours - expected).max() < 2e-5 * np.abs(expected).max()

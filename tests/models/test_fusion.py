@@ -207,7 +207,8 @@ BOTH = {"remat": True, "scan_layers": True}
     ],
 )
 def test_remat_and_scan_change_nothing(fusion, attention_pattern, changes):
-    rates = {"hidden_dropout_prob": 0.1, "num_layers": 4}  # the first and the last are never scanned
+    # The first and the last are never scanned.
+    rates = {"hidden_dropout_prob": 0.1, "num_layers": 4, "use_qk_norm": True}
     plain, params = build(fusion, attention_pattern, **rates)
     other, _ = build(fusion, attention_pattern, **rates, **changes)
     params = jax.tree.map(jnp.asarray, params)

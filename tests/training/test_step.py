@@ -11,7 +11,7 @@ import pytest
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import Features
-from vlm_jax.config.optimizers import SGD, AdamW
+from vlm_jax.config.optimizers import SGD, AdamW, Muon
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
@@ -209,6 +209,26 @@ def test_muon_turns_the_matrices_of_the_trunk_and_adam_the_rest():
     assert turned == 6
 
 
+def test_muon_takes_a_convolution_as_its_matrix():
+    """A convolution [k, k, in, out] and the matrix [k k in, out] have the same updates; what is frozen has no state."""
+    random, shape = np.random.default_rng(0), (3, 3, 4, 8)
+    kernels = [random.normal(size=shape).astype(np.float32) for _ in range(4)]
+    settings = Muon(matrices=("^image/", "^head/"), frozen=("^head/",), no_decay=(), clip_norm=None)
+    updates = []
+    for image_shape in (shape, (36, 8)):
+        params, *gradients = (
+            {"image": {"kernel": kernel.reshape(image_shape)}, "head": {"kernel": kernel}} for kernel in kernels
+        )
+        optimizer = make_optimizer(settings, params, steps=10)
+        state = optimizer.init(params)
+        assert np.prod(shape) <= sum(leaf.size for leaf in jax.tree.leaves(state)) < np.prod(shape) + 10
+        for gradient in gradients:
+            update, state = optimizer.update(gradient, state, params)
+        updates.append(update["image"]["kernel"])
+    np.testing.assert_array_equal(updates[0].reshape(36, 8), updates[1])
+    assert np.abs(updates[1]).max() > 0
+
+
 def test_muon_uses_nesterov_momentum():
     """The second step by hand: momentum 0.95, and Nesterov's look ahead (bias-corrected, as optax's)."""
     settings = with_optimizer(kind="muon", weight_decay=0.0, learning_rate=1.0).optimizer
@@ -252,14 +272,14 @@ def test_learning_rate_factors_by_path():
     assert furthest(plain.params["trunk"], scaled.params["trunk"]) == 0
 
 
-@pytest.mark.parametrize("setting", ["frozen", "no_decay", "multipliers"])
+@pytest.mark.parametrize("setting", ["frozen", "no_decay", "multipliers", "matrices"])
 def test_a_pattern_that_matches_nothing_is_refused(setting):
     pattern = "hed/classifier/kernel"
     value = ((pattern, 2.0),) if setting == "multipliers" else (pattern,)
     with pytest.raises(
         InputError, match=rf"optimizer.{setting} '{pattern}' matches no parameter; choose one of: .*head/classifier, "
     ):
-        start(with_optimizer(kind="adamw", **{setting: value}))
+        start(with_optimizer(kind="muon", **{setting: value}))
     with pytest.raises(InputError, match="not a regular expression"):
         start(with_optimizer(kind="adamw", frozen=("(",)))
 

@@ -48,6 +48,8 @@ class Layers(Group):
     """Dropout after embeddings, attention and feed-forward layers."""
     attention_probs_dropout_prob: ShareBelowOne = 0.0
     """Dropout on attention weights."""
+    use_qk_norm: bool = False
+    """An RMS norm of each head's queries and keys (Henry et al. 2020, Dehghani et al. 2023)."""
 
     @model_validator(mode="after")
     def check_heads(self) -> "Layers":

@@ -11,7 +11,7 @@ from vlm_jax.settings.groups import CHOICE, Group
 from vlm_jax.settings.rules import Count, Counts, Whole, check_stages
 
 Positions = Literal["sequence", "grid", "shared"]
-Norm = Literal["group", "frozen"]
+Norm = Literal["group", "instance", "frozen"]
 
 
 class GridEncoder(Group):
@@ -36,7 +36,7 @@ class SmallCNN(GridEncoder):
     blocks: tuple[Whole, ...] = (0, 1, 1)
     """Residual blocks of each stage, after its strided convolution."""
     norm: Norm = "group"
-    """Group norm, or `frozen`: a scale and a bias that stay as they are initialised."""
+    """Group norm, `instance` norm of each channel, or `frozen`: a scale and a bias that stay as initialised."""
 
     @model_validator(mode="after")
     def check_blocks(self) -> "SmallCNN":
@@ -49,7 +49,7 @@ class PublishedCNN(GridEncoder):
     """A published CNN."""
 
     norm: Norm = "group"
-    """Group norm from scratch; `frozen` is a converted batch norm folded into a fixed scale and bias."""
+    """Group or `instance` norm from scratch; `frozen` is a converted batch norm folded into a scale and a bias."""
 
     @property
     def name(self) -> str:

@@ -45,9 +45,11 @@ class AdamW(Adam):
 
 
 class Muon(Adam):
-    """Muon for the trunk's matrices, AdamW for the rest: fewer steps."""
+    """Muon for chosen matrices and convolutions, AdamW for the rest: fewer steps."""
 
     kind: Literal["muon"] = "muon"
+    matrices: tuple[str, ...] = (r"^trunk/",)
+    """Muon takes matrices and convolutions whose path matches one of these regular expressions."""
 
 
 class SGD(Optimizer):

@@ -104,19 +104,38 @@ def _heads_first(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Ar
     return _split_heads(settings, x).swapaxes(2, 3)
 
 
-class SelfAttention(nn.Module):
+class _Attention(nn.Module):
+    """The four projections of multi-head attention, and with `use_qk_norm` the norms of queries and keys.
+
+    Each is an RMS norm (Zhang and Sennrich 2019) over the d entries of a head, with transformers' epsilon.
+    """
+
+    settings: Architecture
+
+    def setup(self) -> None:
+        s, dtype = self.settings, jnp.dtype(self.settings.dtype)
+        dense, norm = partial(nn.Dense, s.hidden_size, dtype=dtype), partial(nn.RMSNorm, epsilon=1e-6, dtype=dtype)
+        self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
+        self.query_norm, self.key_norm = (norm(), norm()) if s.use_qk_norm else (None, None)
+
+    def queries(self, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
+        """Queries of a stream."""
+        query = _split_heads(self.settings, self.query(x))
+        return query if self.query_norm is None else self.query_norm(query)
+
+    def keys_and_values(self, source: Float[Array, "I k M D"]) -> KeyValue:
+        """Keys and values of the stream to attend to."""
+        key, value = (_heads_first(self.settings, dense(source)) for dense in (self.key, self.value))
+        return key if self.key_norm is None else self.key_norm(key), value
+
+
+class SelfAttention(_Attention):
     """Multi-head attention of a stream to `key_values` and to itself: BERT's `BertSelfAttention` + output.
 
     Positions in `query_slice` are queries, all positions are keys. With a `cache` its earlier positions are keys too,
     and `mask` has a column for each of its L positions. Returns the stream with its keys and values, or the cache with
     them.
     """
-
-    settings: Architecture
-
-    def setup(self) -> None:
-        dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.dtype))
-        self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
 
     def __call__(
         self,
@@ -129,8 +148,7 @@ class SelfAttention(nn.Module):
     ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
         s = self.settings
         queried = x[:, :, query_slice]
-        query = _split_heads(s, self.query(queried))
-        own = _heads_first(s, self.key(x)), _heads_first(s, self.value(x))
+        query, own = self.queries(queried), self.keys_and_values(x)
         if cache is not None:
             own = cache.update(*own)
         mask = mask[:, :, query_slice]
@@ -139,22 +157,12 @@ class SelfAttention(nn.Module):
         return self.output(mixed.reshape(queried.shape)), own
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(_Attention):
     """Multi-head attention of every position of one stream to another stream: the cross-attention of `BertLayer`.
 
     It attends to the keys and values that `keys_and_values` computes of the other stream; those of one slot serve all
     slots.
     """
-
-    settings: Architecture
-
-    def setup(self) -> None:
-        dense = partial(nn.Dense, self.settings.hidden_size, dtype=jnp.dtype(self.settings.dtype))
-        self.query, self.key, self.value, self.output = dense(), dense(), dense(), dense()
-
-    def keys_and_values(self, source: Float[Array, "I k M D"]) -> KeyValue:
-        """Keys and values of the stream to attend to."""
-        return _heads_first(self.settings, self.key(source)), _heads_first(self.settings, self.value(source))
 
     def __call__(
         self,
@@ -164,7 +172,7 @@ class CrossAttention(nn.Module):
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K N D"]:
         s = self.settings
-        key, query = key_value[0], _split_heads(s, self.query(x))
+        key, query = key_value[0], self.queries(x)
         if key.shape[1] == 1:  # one product an image and head holds the queries of all slots
             query = query.reshape(len(x), 1, -1, *query.shape[3:])
         mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[3]))

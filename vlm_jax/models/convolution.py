@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from vlm_jax.errors import InputError
 from vlm_jax.models.products import product
 
 Padding = Literal["symmetric", "same"]
@@ -197,10 +198,15 @@ class DepthwiseConv(nn.Module):
 class GroupNorm(nn.Module):
     """Group norm (Wu and He 2018) over at most 32 groups of at least 4 channels; statistics in float32."""
 
+    def num_groups(self, x: Float[Array, "B h w C"]) -> int:
+        """How many groups the channels form."""
+        channels = x.shape[-1]
+        return max(g for g in range(1, 33) if channels % g == 0 and channels // g >= min(4, channels))
+
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
         channels = x.shape[-1]
-        groups = max(g for g in range(1, 33) if channels % g == 0 and channels // g >= min(4, channels))
+        groups = self.num_groups(x)
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         wide = x.astype(jnp.float32)
@@ -214,6 +220,16 @@ class GroupNorm(nn.Module):
         return (wide * factor[:, None, None] + offset[:, None, None]).astype(x.dtype)
 
 
+class InstanceNorm(GroupNorm):
+    """Instance norm (Ulyanov et al. 2016): every channel of an image is a group. Needs more than one position."""
+
+    def num_groups(self, x: Float[Array, "B h w C"]) -> int:
+        """How many groups the channels form."""
+        if x.shape[1] * x.shape[2] == 1:
+            raise InputError("model.image.norm 'instance' makes zeros of a 1 x 1 grid; choose 'group' or larger images")
+        return x.shape[-1]
+
+
 class FrozenNorm(nn.Module):
     """A batch norm folded into a scale and a bias: no statistics, no state."""
 
@@ -224,4 +240,4 @@ class FrozenNorm(nn.Module):
         return x * scale[None, None, None] + bias[None, None, None]
 
 
-NORMS = {"group": GroupNorm, "frozen": FrozenNorm}
+NORMS = {"group": GroupNorm, "instance": InstanceNorm, "frozen": FrozenNorm}

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.config.architecture import Architecture, Layout
@@ -27,6 +26,7 @@ from vlm_jax.weights.export import TEXT_SIDE
 TEXT_SETTINGS = ("vocab_size", "text_feature_size", "type_vocab_size", "first_position")
 TRUNK_SETTINGS = (
     "hidden_size", "num_attention_heads", "num_layers", "intermediate_size", "hidden_act", "layer_norm_eps",
+    "use_qk_norm",
 )  # fmt: skip
 IMAGE_SETTINGS = ("max_image_positions", "modality_type_vocab_size")
 
@@ -79,7 +79,7 @@ def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start
         )
     if not sources:
         return Start(params, None)
-    merged = {path: jnp.asarray(taken[path], leaf.dtype) if path in taken else leaf for path, leaf in fresh.items()}
+    merged = {path: np.asarray(taken[path], leaf.dtype) if path in taken else leaf for path, leaf in fresh.items()}
     record = {"sources": sources, "fresh": groups({path for path in fresh if path not in taken})}
     return Start(unflatten(merged), record)
 
@@ -225,5 +225,6 @@ def _spelled(settings: Mapping[str, object]) -> str:
     shown = []
     for name, value in settings.items():
         words = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words = words.lower() if isinstance(value, bool) else words
         shown.append(f"--{name.replace('_', '-')} {words}")
     return " ".join(shown)

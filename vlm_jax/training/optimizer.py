@@ -10,7 +10,7 @@ import optax.contrib
 
 from vlm_jax.config.optimizers import Adam, Muon, Optimizer
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.trees import flatten, leaf_path
+from vlm_jax.trees import Array, flatten, leaf_path, unflatten
 from vlm_jax.types import Parameters
 
 # Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): momentum, made orthogonal by five steps of
@@ -91,35 +91,48 @@ def _adam(settings: Adam) -> optax.GradientTransformation:
 
 
 def _muon_and_adam(settings: Muon, params: Parameters) -> optax.GradientTransformation:
-    """Muon for the matrices of the trunk, Adam for tables, vectors, convolutions, projections and heads."""
-    labels = jax.tree_util.tree_map_with_path(
-        lambda path, x: "muon" if leaf_path(path).startswith("trunk/") and x.ndim == 2 else "adam", params
-    )
-    frozen = frozen_mask(params, settings)
-    if not any(jax.tree.leaves(jax.tree.map(lambda label, fixed: label == "muon" and not fixed, labels, frozen))):
-        raise InputError("optimizer.kind 'muon' is for matrices of the trunk, and none is trained; choose 'adamw'")
-    matrices = partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2))
+    """Muon for the matrices and convolutions that the settings choose, Adam for everything else."""
+    matrices = unflatten({path: leaf for path, leaf in flatten(params).items() if leaf.ndim in (2, 4)})
+    chosen = [match_paths(matrices, pattern, setting="optimizer.matrices") for pattern in settings.matrices]
+    by_muon = {path for mask in chosen for path, matched in flatten(mask).items() if matched}
+    trained = [path for path, frozen in flatten(frozen_mask(params, settings)).items() if not frozen]
+    if not by_muon.intersection(trained):
+        raise InputError(
+            "optimizer.kind 'muon' is for matrices that optimizer.matrices chooses, and none is trained; choose 'adamw'"
+        )
+    labels = jax.tree_util.tree_map_with_path(lambda path, _: "muon" if leaf_path(path) in by_muon else "adam", params)
+    axes = partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2))
     muon = optax.chain(
-        optax.contrib.scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=matrices),
+        optax.contrib.scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=axes),
         optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * MUON_UPDATE * max(u.shape[1:]) ** 0.5, updates)),
     )
     return optax.partition({"muon": _stacked(muon), "adam": _adam(settings)}, lambda p: _like(labels, p))
 
 
 def _stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` of matrices [n, a, b], each of all those of one shape: few large products in the place of many small."""
+    """`inner` of matrices [n, a, b], each of all those of one shape: few large products in the place of many small.
+
+    A convolution [k, k, in, out] is the matrix [k k in, out].
+    """
+
+    def as_matrix(leaf: Array) -> Array:
+        return leaf.reshape(-1, leaf.shape[-1])
+
+    def group(leaf: Array) -> str:
+        return "x".join(map(str, leaf.shape))
 
     def stack(tree: Parameters) -> dict[str, jax.Array]:
-        together: dict[str, list[jax.Array]] = {}
+        together: dict[str, list[Array]] = {}
         for leaf in jax.tree.leaves(tree):
-            together.setdefault("x".join(map(str, leaf.shape)), []).append(leaf)
-        return {shape: jnp.stack(group) for shape, group in together.items()}
+            matrix = as_matrix(leaf)
+            together.setdefault(group(matrix), []).append(matrix)
+        return {shape: jnp.stack(matrices) for shape, matrices in together.items()}
 
     def update(updates: Parameters, state: optax.OptState, params: Parameters | None = None) -> tuple:
         leaves, structure = jax.tree.flatten(updates)
         outputs, state = inner.update(stack(updates), state, None if params is None else stack(params))
-        rest = {shape: iter(group) for shape, group in outputs.items()}
-        return structure.unflatten([next(rest["x".join(map(str, leaf.shape))]) for leaf in leaves]), state
+        rest = {shape: iter(matrices) for shape, matrices in outputs.items()}
+        return structure.unflatten([next(rest[group(as_matrix(leaf))]).reshape(leaf.shape) for leaf in leaves]), state
 
     return optax.GradientTransformation(lambda params: inner.init(stack(params)), update)
 

@@ -98,6 +98,8 @@ def text_side(
     """
     if settings.first_position:
         raise InputError(f"model.layout.first_position is {settings.first_position}; a BERT to be exported has 0")
+    if settings.use_qk_norm:
+        raise InputError("model.use_qk_norm is true; a BERT to be exported has no norm of queries and keys")
     wanted = {path: leaf for path, leaf in leaves.items() if TEXT_SIDE.match(path)}
     parts: tuple[Part, ...] = ("pooler",) if "head/pooler/kernel" in wanted else ()
     kernel, bias = wanted.pop("embed/text_fc/kernel"), wanted.pop("embed/text_fc/bias")
