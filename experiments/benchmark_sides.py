@@ -56,7 +56,7 @@ class Side:
 
 
 class Own(Side):
-    """The train step that `experiments.train` runs, on one device; its parameters go to `file`."""
+    """The train step that `experiments.train` runs, on its devices; its parameters go to `file`."""
 
     def __init__(self, config: VQA, file: Path, tf32: bool) -> None:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peer needs the same GPU's memory
@@ -66,12 +66,14 @@ class Own(Side):
         import flax
         import jax
 
+        from vlm_jax.training.devices import choose_devices
         from vlm_jax.training.optimizer import make_optimizer
-        from vlm_jax.training.parallel import METHODS, choose_devices
+        from vlm_jax.training.parallel import METHODS
         from vlm_jax.training.step import create_state, make_step
+        from vlm_jax.trees import num_bytes
         from vlm_jax.types import Batch
 
-        parallel = METHODS["jit"](choose_devices(config))
+        choose_devices(config)  # before a backend starts
         task, batch = task_of(config), Batch(**random_batch(config))
         params = shaken(jax.jit(task.init_params)(jax.random.key(config.seed)))
         np.savez(file, **by_path(params))
@@ -79,14 +81,17 @@ class Own(Side):
         if backend != "cpu":
             jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
         self._logits = logits_of(task, params, batch)
+        optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
+        state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
+        parallel = METHODS["jit"](choose_devices(config, state_bytes=num_bytes(state)))
         self.metadata = {
             "device": backend,
+            "devices": parallel.count,
             "products": "TF32" if tf32 and backend != "cpu" else "float32",
             "versions": {"jax": jax.__version__, "flax": flax.__version__},
         }
-        optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
         self._step = parallel.compile(make_step(config, task.loss_sums, optimizer, params))
-        self._state = parallel.put(create_state(params, optimizer, ema=config.optimizer.ema is not None))
+        self._state = parallel.put(state)
         self._batch = parallel.put_batch(batch)
         self._jax = jax
 

@@ -41,6 +41,8 @@ class Benchmark(Group):
     """Images of a step; without it the config's, or 2 with a ResNet-50."""
     rounds: int | None = None
     """Samples of each side; without it 9, or 5 with a ResNet-50."""
+    devices: int | None = None
+    """Devices of our side; without it as many as training takes."""
     tf32: bool = False
     """On a GPU, products in TF32 on both sides instead of float32."""
     compile: bool = False
@@ -51,7 +53,7 @@ class Benchmark(Group):
 
 def main(argv: list[str]) -> int:
     arguments = parse_options(argv, Benchmark, prog=command_name("benchmark_train_step"))
-    config = _comparable(load_preset(arguments.config, TASKS), arguments.batch_images)
+    config = _comparable(load_preset(arguments.config, TASKS), arguments)
     if importlib.util.find_spec("torch") is None:
         raise InputError("the peer needs PyTorch; install it with: pip install torch==2.13.0")
     ours, peer = start(config, tf32=arguments.tf32, compiled=arguments.compile)
@@ -74,8 +76,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _comparable(config: Config, batch_images: int | None) -> VQA:
-    """The config for one device, refused where the peer lacks what it asks for."""
+def _comparable(config: Config, arguments: Benchmark) -> VQA:
+    """The config with the options' sizes, refused where the peer lacks what it asks for."""
     if not isinstance(config, VQA):
         raise InputError(f"the PyTorch peer has no task {config.task!r}; set it to 'vqa'")
     model, optimizer, training = config.architecture, config.optimizer, config.training
@@ -91,8 +93,8 @@ def _comparable(config: Config, batch_images: int | None) -> VQA:
     ):
         if value not in known:
             raise InputError(f"the PyTorch peer has no {setting} {value!r}; set it to {' or '.join(map(repr, known))}")
-    size = batch_images or (2 if _encoder(config) == "resnet50" else training.batch_images)
-    return with_changes(config, {"training.batch_images": size, "compute.devices": 1})
+    size = arguments.batch_images or (2 if _encoder(config) == "resnet50" else training.batch_images)
+    return with_changes(config, {"training.batch_images": size, "compute.devices": arguments.devices})
 
 
 def _encoder(config: VQA) -> str:
@@ -166,8 +168,8 @@ def _text(result: dict[str, Any]) -> str:
         f"time of ours / torch: {result['ratio']:.3f} (below 1, ours is faster), medians of {result['rounds']} samples "
         f"of {result['steps_a_sample']} steps",
         f"{result['config']}, {result['batch_images']} images x {result['texts_per_image']} questions, on "
-        f"{ours['device']}: {result['cores']} cores, {peer['threads']} torch threads, products in {ours['products']}; "
-        + ", ".join(f"{name} {version}" for name, version in versions.items()),
+        f"{ours['device']}: {result['cores']} cores, {ours['devices']} JAX devices, {peer['threads']} torch threads, "
+        f"products in {ours['products']}; " + ", ".join(f"{name} {version}" for name, version in versions.items()),
     ]
     return "\n".join(lines + [f"{name}={value}" for name, value in result["environment"].items()])
 

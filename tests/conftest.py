@@ -18,6 +18,8 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 # Two threads that wait for each other's small matrices use two processors for the work of one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Workers share the cores, and programs for one device are those of every test and of the processes that it starts.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 # Variables, so that processes which tests start share the programs, and what Python compiles, too.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

@@ -37,6 +37,11 @@ def unflatten(leaves: Mapping[str, Leaf]) -> dict[str, PyTree[Leaf]]:
     return tree
 
 
+def num_bytes(tree: PyTree) -> int:
+    """The bytes of all leaves, which are arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def compare_trees(saved: PyTree, wanted: PyTree, *, what: str) -> None:
     """Raise `InputError` with the paths whose presence, shape or dtype differs between two trees of arrays."""
     saved_kinds, wanted_kinds = dict(_kinds(saved)), dict(_kinds(wanted))

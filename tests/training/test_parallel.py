@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -31,13 +32,14 @@ from vlm_jax.data.encoding import ExampleEncoder
 from vlm_jax.data.image_settings import AugmentedImages, ImageInput
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.user_files.table import TableCaptions
-from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks import task_class
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, save_tokenizer
+from vlm_jax.training.devices import choose_devices
 from vlm_jax.training.optimizer import make_optimizer
-from vlm_jax.training.parallel import METHODS, choose_devices
-from vlm_jax.training.step import create_state, make_step
+from vlm_jax.training.parallel import METHODS
+from vlm_jax.training.step import TrainState, create_state, make_step
+from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,8 +50,9 @@ TRUNK = {
 CNN = SmallCNN(stem_width=4, widths=(8,), blocks=(0,))
 TOKENIZER = {"quantizer": FSQ(levels=(3, 3)), "patch_size": 4, "widths": (8, 8), "depths": (1, 0)}
 SIZE = (16, 16)
+RATE = 0.5
 COMMON = {
-    "optimizer": SGD(learning_rate=0.5, warmup_steps=0, schedule="constant", clip_norm=None),
+    "optimizer": SGD(learning_rate=RATE, warmup_steps=0, schedule="constant", clip_norm=None),
     "training": TextTraining(steps=3, batch_images=8, label_smoothing=0.1),
 }
 PLAIN = COMMON | {"training": Training(steps=3, batch_images=8)}
@@ -71,8 +74,9 @@ CONFIGS = {
 QUESTIONS = np.array([3, 1, 0, 0, 1, 0, 3, 3])  # two images a device: means over devices would be far off
 # Sums in another order, in float32: 1.2e-6 was seen where codes share digits, whose gradients are the longest sums.
 ROUNDING = 2e-6
+GRADIENT = 1e-5
 ONE = tuple((task, "jit", 1, 1) for task in CONFIGS)
-FAST = (ONE[0], ("vqa", "jit", 4, 2), ("vqa", "pmap", 4, 1))
+FAST = (ONE[0], ("vqa", "jit", 2, 1), ("vqa", "jit", 4, 2), ("vqa", "pmap", 4, 1))
 SLOW = (
     *ONE,
     ("vqa", "jit", 1, 2),
@@ -122,13 +126,22 @@ def changed(*, images=8, accumulation=1, task="vqa", **compute):
     return with_changes(CONFIGS[task], changes | {f"compute.{name}": value for name, value in compute.items()})
 
 
+class Trained(NamedTuple):
+    metrics: list
+    gradient: dict
+    fresh: dict
+    before: TrainState
+    state: TrainState
+
+
 def train(name, method, devices, accumulation):
-    """Metrics of each step, and the states before and after them."""
+    """Metrics of each step, the gradient of the first one, and the states before and after them."""
     config = changed(parallelism=method, devices=devices, accumulation=accumulation, task=name)
     parallel = METHODS[method](choose_devices(config))
     task = make_task(name)
     shapes = jax.eval_shape(task.init_params, jax.random.key(0))
     random = np.random.default_rng(0)
+    fresh = jax.jit(task.init_params, out_shardings=parallel.replicated)(jax.random.key(0))
     params = jax.tree.map(lambda x: random.normal(scale=0.5, size=x.shape).astype(x.dtype), shapes)
     optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
     before = create_state(params, optimizer, ema=False)
@@ -137,7 +150,11 @@ def train(name, method, devices, accumulation):
     for number in range(config.training.steps):
         state, step_metrics = step(state, parallel.put_batch(make_batch(number, name)))
         metrics.append(step_metrics)
-    return jax.device_get((metrics, before, parallel.take(state)))
+        if number == 0:
+            gradient = jax.tree.map(
+                lambda old, new: (old - new) / RATE, params, jax.device_get(parallel.take(state).params)
+            )
+    return jax.device_get(Trained(metrics, gradient, fresh, before, parallel.take(state)))
 
 
 def train_ways(file, ways):
@@ -156,10 +173,7 @@ def trained(tmp_path_factory):
         file = place / f"{len(ways)}-{ways[0][0]}"
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         code += f"from test_parallel import train_ways; train_ways({str(file)!r}, {ways!r})"
-        environment = {
-            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
-            "JAX_PLATFORMS": "cpu",
-        }
+        environment = {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-c", code]
         answer = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stderr
@@ -172,10 +186,9 @@ def trained(tmp_path_factory):
     return ends
 
 
-@pytest.fixture
-def four_devices(monkeypatch):
-    device = jax.devices()[0]
-    monkeypatch.setattr(jax, "devices", lambda: [device] * 4)
+def without_key_bias(gradient):
+    """Softmax does not see what the bias of keys adds to every logit of a query: its gradient is rounding alone."""
+    return {path: leaf for path, leaf in flatten(gradient).items() if not path.endswith("key/bias")}
 
 
 def furthest(a, b):
@@ -190,15 +203,17 @@ def furthest(a, b):
     ids=lambda way: "-".join(map(str, way)),
 )
 def test_devices_and_micro_batches_do_not_matter(trained, way):
-    (metrics, before, state), (expected, expected_before, expected_state) = trained(way)
-    for actual, reference in zip(metrics, expected, strict=True):
+    run, expected = trained(way)
+    for actual, reference in zip(run.metrics, expected.metrics, strict=True):
         assert actual["finite"]
         assert actual["loss"] == pytest.approx(reference["loss"], rel=1e-6)
         # Images that only went through codes are not right or wrong.
         assert (actual["weight"], actual.get("correct")) == (reference["weight"], reference.get("correct"))
-    assert state.step == expected_state.step == 3
-    assert furthest(state.params, expected_state.params) < ROUNDING
-    assert furthest(before.params, expected_before.params) == 0 and furthest(state.params, before.params) > 0.01
+    assert run.state.step == expected.state.step == 3
+    assert furthest(*map(without_key_bias, (run.gradient, expected.gradient))) < GRADIENT
+    assert furthest(run.state.params, expected.state.params) < ROUNDING
+    assert furthest(run.state.params, run.before.params) > 0.01
+    jax.tree.map(np.testing.assert_array_equal, (run.fresh, run.before), (expected.fresh, expected.before))
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -208,21 +223,3 @@ def test_a_state_comes_back_as_it_was_put(method):
     back = parallel.take(parallel.put(state))
     assert jax.tree.structure(back) == jax.tree.structure(state)
     assert furthest(back.params, state.params) == furthest(back.ema, state.ema) == 0
-
-
-@pytest.mark.parametrize(
-    ("images", "accumulation", "nearest"), [(7, 1, 8), (9, 1, 8), (1, 1, 4), (12, 2, 16), (18, 2, 16), (2, 2, 8)]
-)
-def test_a_batch_that_does_not_divide_is_refused(four_devices, images, accumulation, nearest):
-    message = (
-        rf"batch_images {images} does not divide by 4 devices x {accumulation} micro-.*nearest batch is {nearest}$"
-    )
-    with pytest.raises(InputError, match=message):
-        choose_devices(changed(images=images, accumulation=accumulation))
-    assert len(choose_devices(changed(images=nearest, accumulation=accumulation))) == 4
-
-
-@pytest.mark.parametrize("devices", [0, -1, 5])
-def test_missing_devices_are_refused(four_devices, devices):
-    with pytest.raises(InputError, match=f"compute.devices is {devices}"):
-        choose_devices(changed(devices=devices))

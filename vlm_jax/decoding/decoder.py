@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import jax
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Bool, Float, Key
 
 from vlm_jax.config.captioning import Beam, DecodingMethod, Sample
 from vlm_jax.decoding.beam_search import beam_search
@@ -16,11 +16,13 @@ from vlm_jax.decoding.sequences import Decoded
 from vlm_jax.decoding.trie import Trie
 from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.placement import split_over_devices
+from vlm_jax.trees import Array
 from vlm_jax.types import Parameters
 
 
 def generate(
-    model: TextModel, constraints: Constraints, settings: DecodingMethod, keys: Key[Array, " I"] | None
+    model: TextModel, constraints: Constraints, settings: DecodingMethod, keys: Key[jax.Array, " I"] | None
 ) -> Decoded:
     """Texts about every image, by the strategy of `settings`."""
     if isinstance(settings, Beam):
@@ -51,7 +53,7 @@ class Decoder:
         self.constraints = Constraints(
             special, max_tokens, tuple(prefix), trie, settings.min_length, settings.no_repeat_ngram_size
         )
-        self._decode = jax.jit(self._generate)
+        self._decode = split_over_devices(self._generate)
 
     def __call__(
         self,
@@ -59,7 +61,7 @@ class Decoder:
         image: Float[Array, "I h w C"] | Float[Array, "I G C"],
         *,
         image_mask: Bool[Array, "I g"] | None = None,
-        keys: Key[Array, " I"] | None = None,
+        keys: Key[jax.Array, " I"] | None = None,
     ) -> Decoded:
         """The texts of a batch of images, best first; sampling needs `keys`, one an image."""
         if keys is None and isinstance(self.settings, Sample):
@@ -67,6 +69,6 @@ class Decoder:
         return self._decode(variables, image, image_mask, keys)
 
     def _generate(
-        self, variables: Parameters, image: Array, image_mask: Array | None, keys: Key[Array, " I"] | None
+        self, variables: Parameters, image: Array, image_mask: Array | None, keys: Key[jax.Array, " I"] | None
     ) -> Decoded:
         return generate(self._prefill(variables, image, image_mask), self.constraints, self.settings, keys)

@@ -13,6 +13,7 @@ from vlm_jax.decoding.masked import decode_masked, pseudo_likelihood_logits, ref
 from vlm_jax.decoding.prefilled import PrefilledPrompts
 from vlm_jax.decoding.protocol import ImageTokenModel
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.placement import split_over_devices
 from vlm_jax.trees import Array
 from vlm_jax.types import Parameters
 
@@ -67,7 +68,7 @@ class ImageTokenDecoder:
     ) -> None:
         self.settings, self.empty, self.num_candidates = settings, empty, num_candidates
         self._prefill = partial(PrefilledPrompts.prefill, model, grid=grid, mask_id=codebook_size)
-        self._generate = jax.jit(self._best)
+        self._generate = split_over_devices(self._best)
 
     def __call__(
         self, variables: Parameters, ids: Int[Array, "I T"], mask: Bool[Array, "I T"], keys: Key[jax.Array, " I"]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array, Float, Key
 
 from vlm_jax.config.run import Config
@@ -186,6 +187,9 @@ class Task(ABC, Generic[Predicted]):
     ) -> "Task":
         """The task of a run, with the files that it keeps in the run's folder."""
         return cls(config, encode)
+
+    def place(self, where: Sharding) -> None:
+        """Put the parameters of other models that the task uses on the devices that hold its own."""
 
     def prepare(self, examples: Sequence[Example]) -> Sequence[Example]:
         """The examples of a split as the task reads them."""

@@ -18,6 +18,7 @@ from vlm_jax.metrics.captions import cider_d_per_item, official_tokens, score_ca
 from vlm_jax.metrics.ptb_tokens import ptb_tokenize
 from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.placement import split_over_devices
 from vlm_jax.scenes.rules import check_caption
 from vlm_jax.scenes.scene import from_json
 from vlm_jax.tasks.base import Item, Sums
@@ -85,9 +86,9 @@ class Captioning(TextTask):
         self.model = VisualLanguageModel(config.architecture, 1)
         self.metric = self.metric_of(config)
         self._decoders: dict[tuple[DecodingMethod, tuple[str, ...]], Decoder] = {}
-        self._vector = jax.jit(lambda variables, image: self.model.bind(variables).image_vector(image))
-        self._normalise = jax.jit(lambda image: normalise_pixels(image, encode.image))
-        self._likelihood = jax.jit(self._log_likelihood)
+        self._vector = split_over_devices(lambda variables, image: self.model.bind(variables).image_vector(image))
+        self._normalise = split_over_devices(lambda params, image: normalise_pixels(image, encode.image))
+        self._likelihood = split_over_devices(self._log_likelihood)
         self.decoder(config.decoding)  # refuses what cannot be decoded before anything is trained
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
@@ -120,7 +121,7 @@ class Captioning(TextTask):
         size, threads = self.config.training.evaluation_batch_images, self.config.data.threads
         log_likelihoods = []
         for loaded in EvaluationBatches(captioned, encode, batch_images=size, threads=threads):
-            batch = jax.device_put(loaded.batch)
+            batch = loaded.batch
             log_likelihoods.append(self._likelihood(params, batch.image, batch.input_ids, batch.text_mask))
         return np.concatenate(jax.device_get(log_likelihoods))[: len(texts)].tolist()
 
@@ -169,7 +170,7 @@ class Captioning(TextTask):
 
         With `choices` it is one of those texts.
         """
-        images = self._images(examples, batch_images or self.config.training.evaluation_batch_images)
+        images = self._images(params, examples, batch_images or self.config.training.evaluation_batch_images)
         options = {"see_image": see_image, "decoding": decoding, "choices": choices}
         captions = self.generate(params, images, **options)[: len(examples)]  # the last batch is filled up
         return [self._caption(example, row) for example, row in zip(examples, captions, strict=True)]
@@ -188,19 +189,21 @@ class Captioning(TextTask):
         is_sampled = isinstance(decode.settings, Sample)
         for image in images:
             keys = place_keys(self.config.seed, first, len(image)) if is_sampled else None
-            image, visible, keys = jax.device_put((image, np.full((len(image), 1), see_image), keys))
+            visible = np.full((len(image), 1), see_image)
             waiting.append(decode({"params": params}, image, image_mask=visible, keys=keys))
             first += len(image)
         rows = [row for decoded in jax.device_get(waiting) for row in zip(*decoded, strict=True)]
         spelled = dict(zip(map(tuple, self.encode.tokenizer.tokens(choices)), choices, strict=True))
         return [self._hypotheses(row, spelled) for row in rows]
 
-    def _images(self, examples: Sequence[Example], size: int) -> Iterator[Float[Array, "I *grid C"]]:
+    def _images(
+        self, params: Parameters, examples: Sequence[Example], size: int
+    ) -> Iterator[Float[Array, "I *grid C"]]:
         """The images on the devices, `size` at a time; the last batch is filled up."""
         encode = dataclasses.replace(self.encode, texts_per_image=1)
         images, threads = without_texts(examples), self.config.data.threads
         for loaded in EvaluationBatches(images, encode, batch_images=size, threads=threads):
-            yield self._normalise(jax.device_put(loaded.batch.image))
+            yield self._normalise(params, loaded.batch.image)
 
     def _hypotheses(self, row: Sequence[np.ndarray], spelled: dict[tuple[int, ...], str]) -> tuple[Hypothesis, ...]:
         """`spelled` are choices by their tokens: what is chosen returns as it was given."""
@@ -303,7 +306,7 @@ class Captioning(TextTask):
         }
 
     def _vectors(self, params: Parameters, examples: Sequence[Example]) -> Float[np.ndarray, "N C"]:
-        images = self._images(examples, self.config.training.evaluation_batch_images)
+        images = self._images(params, examples, self.config.training.evaluation_batch_images)
         vectors = [self._vector({"params": params}, image) for image in images]
         return np.concatenate(jax.device_get(vectors))[: len(examples)]  # the last batch is filled up
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Float, UInt8
 
 from vlm_jax.config.encoders import PublishedCNN
@@ -11,6 +12,7 @@ from vlm_jax.data.image_settings import Crop, Stretch
 from vlm_jax.data.images import normalise, resize_image
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.images import frechet_distance
+from vlm_jax.placement import split_over_devices
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.nearest_image import nearest
 from vlm_jax.weights.import_folder import read
@@ -39,7 +41,11 @@ class ImageFeatures:
         self._input = with_changes(image, {"resize": resize})
         module = converted.module
         self._params = jax.device_put({"params": converted.params})  # once, not with every batch
-        self._run = jax.jit(lambda params, image: module.apply(params, image)[0])
+        self._run = split_over_devices(lambda params, image: module.apply(params, image)[0])
+
+    def place(self, where: Sharding) -> None:
+        """Put the parameters there."""
+        self._params = jax.device_put(self._params, where)
 
     def __call__(self, images: Images) -> Features:
         """The features of images, in order."""
@@ -49,7 +55,7 @@ class ImageFeatures:
             chunk = images[first : first + BATCH]
             for row, image in enumerate(chunk):
                 batch[row] = normalise(resize_image(image, self._input), self._input)
-            features.append(jax.device_get(self._run(self._params, jax.device_put(batch)))[: len(chunk)])
+            features.append(jax.device_get(self._run(self._params, batch))[: len(chunk)])
         return np.concatenate(features)
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from vlm_jax.config.image_generation import Autoregressive, Masked
@@ -17,6 +18,7 @@ from vlm_jax.decoding import ImageTokenDecoder, shift_right, token_log_probabili
 from vlm_jax.errors import InputError
 from vlm_jax.models.image_token_vectors import start_alike
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.placement import split_over_devices
 from vlm_jax.run_folder import IMAGE_TOKENIZER, RunFolder
 from vlm_jax.tasks.base import Item, LoadTask, Sums
 from vlm_jax.tasks.baselines import shuffled_difference
@@ -125,7 +127,7 @@ class ImageGeneration(TextTask):
         self._autoregressive = isinstance(config.generation, Autoregressive)
         self._weights: Float[np.ndarray, " V"] | None = None
         self._decoders: dict[tuple[Generation, int], ImageTokenDecoder] = {}
-        self._likelihood = jax.jit(self._log_likelihood)
+        self._likelihood = split_over_devices(self._log_likelihood)
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
         """Fresh float32 parameters."""
@@ -151,6 +153,12 @@ class ImageGeneration(TextTask):
         tokenizer = {"run": str(self.config.image_tokenizer.run), "sha256": self.tokenizer.digest}
         named = {"features": self._features, "reranker": self.reranker}
         return {"image_tokenizer": tokenizer} | {name: model.origin for name, model in named.items() if model}
+
+    def place(self, where: Sharding) -> None:
+        """Put the image tokenizer and, where there are any, the reranker and the network of the distance there."""
+        for model in (self.tokenizer, self.reranker, self._features):
+            if model is not None:
+                model.place(where)
 
     def prepare(self, examples: Sequence[Example]) -> ChangedExamples:
         """The examples with their image tokens, which are computed once and kept."""
@@ -244,7 +252,7 @@ class ImageGeneration(TextTask):
         for first in range(0, len(texts), size):
             chunk = slice(first, first + size)
             keys = place_keys(self.config.seed, first, size)
-            batches.append(decode({"params": params}, *jax.device_put((ids[chunk], mask[chunk])), keys))
+            batches.append(decode({"params": params}, ids[chunk], mask[chunk], keys))
         return np.concatenate(jax.device_get(batches))[:count]
 
     def predict(
@@ -279,7 +287,7 @@ class ImageGeneration(TextTask):
         tokens = np.stack([example.image_tokens for example in (*examples, *[examples[0]] * rest)])
         ids, mask = self.encode.encode_texts([*texts, *[""] * rest])
         batches = [
-            self._likelihood(params, *jax.device_put((tokens[chunk], ids[chunk], mask[chunk])))
+            self._likelihood(params, tokens[chunk], ids[chunk], mask[chunk])
             for chunk in (slice(first, first + size) for first in range(0, len(tokens), size))
         ]
         return np.concatenate(jax.device_get(batches))[: len(texts)].tolist()

@@ -16,9 +16,10 @@ from vlm_jax.data.loader import EvaluationBatches
 from vlm_jax.errors import InputError
 from vlm_jax.figures import Card, side_by_side
 from vlm_jax.metrics.images import PLAIN, codebook_use, psnr, ssim
-from vlm_jax.models.image_tokenizer import ImageTokenizer, Reconstruction
+from vlm_jax.models.image_tokenizer import ImageTokenizer
 from vlm_jax.models.inspection import inspect_image_tokenizer
 from vlm_jax.models.pixels import normalise_pixels
+from vlm_jax.placement import split_over_devices
 from vlm_jax.tasks.base import ImageSums, Inspection, Item, Task
 from vlm_jax.tasks.examples import without_texts
 from vlm_jax.types import Batch, Example, Json, Parameters
@@ -92,7 +93,7 @@ class ImageTokenization(Task[Reconstructed]):
         self.config = config
         self.encode = dataclasses.replace(encode, texts_per_image=1)  # texts are not looked at
         self.model = ImageTokenizer(config.image_tokenizer, config.compute.convolution)
-        self._reconstruct = jax.jit(self._reconstruct_batch)
+        self._reconstruct = split_over_devices(self._reconstruct_batch)
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
         return self.model.init(key, jnp.zeros((1, *self.encode.image.size, 3)))["params"]
@@ -114,13 +115,13 @@ class ImageTokenization(Task[Reconstructed]):
 
     def _reconstruct_batch(
         self, params: Parameters, image: UInt8[Array, "I h w 3"]
-    ) -> tuple[Reconstruction, Float[Array, " I"]]:
-        """The reconstructions, and of each image the share of image tokens that a little noise leaves alone."""
+    ) -> tuple[Float[Array, "I h w 3"], Int[Array, "I gh gw"], Float[Array, " I"]]:
+        """The reconstructions, their image tokens, and of each image the share of these that a little noise leaves."""
         image = normalise_pixels(image, self.encode.image)
         seen = self.model.apply({"params": params}, image)
         noise = self._noise(jax.random.key(self.config.seed)[None], image.shape[1:], NOISE)
         again = self.model.bind({"params": params}).encode(image + noise)
-        return seen, jnp.mean(again == seen.tokens, axis=(1, 2))
+        return seen.image, seen.tokens, jnp.mean(again == seen.tokens, axis=(1, 2))
 
     def _noise(self, keys: Key[Array, " n"], shape: tuple[int, ...], levels: float) -> Float[Array, "n h w 3"]:
         """For each key an image of noise, in the normalised levels that the model sees."""
@@ -133,12 +134,12 @@ class ImageTokenization(Task[Reconstructed]):
         batches = EvaluationBatches(examples, self.encode, batch_images=size, threads=self.config.data.threads)
         rows: list[Reconstructed] = []
         for loaded in batches:
-            seen, stable = jax.device_get(self._reconstruct(params, jax.device_put(loaded.batch.image)))
             originals = loaded.batch.image
-            images = denormalise(seen.image, self.encode.image)
+            decoded, tokens, stable = jax.device_get(self._reconstruct(params, originals))
+            images = denormalise(decoded, self.encode.image)
             alike = _psnr(images, originals), ssim(images, originals).tolist()
             names = [ids[0] for ids in loaded.text_ids]
-            rows += map(Reconstructed, names, originals, images, seen.tokens, *alike, stable.tolist())
+            rows += map(Reconstructed, names, originals, images, tokens, *alike, stable.tolist())
         return rows[: len(examples)]  # the last batch is filled up
 
     def score(self, predictions: Sequence[Reconstructed]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Float, Int, UInt8
 
 from vlm_jax.data.images import resize_image
@@ -31,6 +32,10 @@ class Reranker:
         self.origin = origin
         """Which run it is of, and which step of it."""
         self._known: set[str] = set()
+
+    def place(self, where: Sharding) -> None:
+        """Put the parameters there."""
+        self._params = jax.device_put(self._params, where)
 
     def __call__(self, images: UInt8[np.ndarray, "N h w 3"], prompts: Sequence[str]) -> Float[np.ndarray, " N"]:
         """The log-probability of each prompt, given its image."""

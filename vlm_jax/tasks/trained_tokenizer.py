@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Sharding
 from jaxtyping import Float, Int, UInt8
 
 from vlm_jax.config.image_generation import ImageGeneration
@@ -24,6 +25,7 @@ from vlm_jax.integrity import change, file_entry, read_manifest, write_manifest
 from vlm_jax.invocation import command_name
 from vlm_jax.models.image_tokenizer import ImageTokenizer
 from vlm_jax.models.pixels import normalise_pixels
+from vlm_jax.placement import split_over_devices
 from vlm_jax.run_folder import RunFolder, open_run
 from vlm_jax.settings.changes import group_from_json, to_json
 from vlm_jax.settings.groups import Group, Tree, flat, tree_of
@@ -58,15 +60,19 @@ class TrainedTokenizer:
         """Rows and columns of an image's image tokens."""
         self._params = jax.device_put({"params": unflatten(params)})  # once, not with every batch
         model = ImageTokenizer(self.settings, config.compute.convolution)
-        self._encode = jax.jit(
+        self._encode = split_over_devices(
             lambda variables, image: model.bind(variables).encode(normalise_pixels(image, self.image))
         )
-        self._decode = jax.jit(lambda variables, tokens: model.bind(variables).decode(tokens))
+        self._decode = split_over_devices(lambda variables, tokens: model.bind(variables).decode(tokens))
+
+    def place(self, where: Sharding) -> None:
+        """Put the parameters there."""
+        self._params = jax.device_put(self._params, where)
 
     def encode(self, examples: Sequence[Example], encode: ExampleEncoder) -> Int[np.ndarray, "N gh gw"]:
         """The image tokens of images."""
         batches = EvaluationBatches(without_texts(examples), encode, batch_images=BATCH)
-        encoded = [self._encode(self._params, jax.device_put(loaded.batch.image)) for loaded in batches]
+        encoded = [self._encode(self._params, loaded.batch.image) for loaded in batches]
         return np.concatenate(jax.device_get(encoded))[: len(examples)].astype(np.int32)
 
     def decode(self, tokens: Int[np.ndarray, "N gh gw"]) -> UInt8[np.ndarray, "N h w 3"]:
@@ -75,7 +81,7 @@ class TrainedTokenizer:
         for first in range(0, len(tokens), BATCH):
             chunk = tokens[first : first + BATCH]
             filled = np.concatenate([chunk, np.zeros((BATCH - len(chunk), *chunk.shape[1:]), chunk.dtype)])
-            image = jax.device_get(self._decode(self._params, jax.device_put(filled)))
+            image = jax.device_get(self._decode(self._params, filled))
             images.append(denormalise(image, self.image)[: len(chunk)])
         return np.concatenate(images)
 
@@ -93,7 +99,7 @@ class TrainedTokenizer:
             # The last batch has some image tokens twice: another number of them would be compiled anew.
             tokens = np.minimum(np.arange(first, first + BATCH, dtype=np.int32), self.codebook_size - 1)
             grids = np.broadcast_to(tokens[:, None, None], (BATCH, 3, 3))
-            decoded = jax.device_get(self._decode(self._params, jax.device_put(grids)))
+            decoded = jax.device_get(self._decode(self._params, grids))
             decoded = decoded[:, side : 2 * side, side : 2 * side]
             colours.append(decoded.reshape(BATCH, squares, side // squares, squares, side // squares, 3).mean((2, 4)))
         appearance = np.concatenate(colours)[: self.codebook_size].reshape(self.codebook_size, -1)

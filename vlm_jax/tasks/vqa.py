@@ -22,6 +22,7 @@ from vlm_jax.metrics.vqa import ACCURACIES, BlindPrior, accuracy_by_kind
 from vlm_jax.metrics.vqa_accuracy import lenient_vqa_accuracy
 from vlm_jax.models.pixels import normalise_pixels
 from vlm_jax.models.vlm import VisualLanguageModel
+from vlm_jax.placement import split_over_devices
 from vlm_jax.tasks.base import Item, Sums
 from vlm_jax.tasks.baselines import distinct_images, shuffled_difference
 from vlm_jax.tasks.examples import shuffled_images
@@ -139,7 +140,7 @@ class VisualQuestionAnswering(TextTask[Prediction]):
         self.config, self.encode, self.answers = config, encode, encode.answers.answers
         self.model = VisualLanguageModel(config.architecture, classes)
         self._accuracy = ACCURACIES[config.data.accuracy]
-        self._predict = jax.jit(self._predict_batch)
+        self._predict = split_over_devices(self._predict_batch)
 
     def init_params(self, key: Key[Array, ""]) -> Parameters:
         return init_params(self.model, self.encode, key)
@@ -184,8 +185,7 @@ class VisualQuestionAnswering(TextTask[Prediction]):
         visible = np.full((size, 1), see_image)
         waiting = []
         for loaded in batches:
-            batch, shown = jax.device_put((loaded.batch, visible))
-            waiting.append((loaded.batch.weight > 0, self._predict(params, batch, shown)))
+            waiting.append((loaded.batch.weight > 0, self._predict(params, loaded.batch, visible)))
         if not waiting:
             return []
         real = [(top_p[mask], top_c[mask]) for mask, (top_p, top_c) in jax.device_get(waiting)]

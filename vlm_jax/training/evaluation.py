@@ -18,12 +18,13 @@ import numpy as np
 from vlm_jax.config.run import Config
 from vlm_jax.data.images import decode_image
 from vlm_jax.figures import plot_contact_sheet
+from vlm_jax.placement import devices_of
 from vlm_jax.run_folder import RESULT, RunFolder
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.tasks.base import Prediction
 from vlm_jax.tasks.baselines import baseline_warnings
 from vlm_jax.training.setup import Trained
-from vlm_jax.types import Example, Json
+from vlm_jax.types import Example, Json, Parameters
 
 CONTACT_SHEET_ITEMS = 24
 PACKAGES = (
@@ -84,7 +85,7 @@ def evaluate_run(
         "wall_seconds": metadata["wall_seconds"] + time.perf_counter() - began,
         "seed": config.seed,
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine(params),
         "peak_memory_bytes": peak_memory(),
         "config": json_tree(config),
     }
@@ -182,9 +183,9 @@ def peak_memory() -> int | None:
     return int(match[1]) * 1024 if match else None
 
 
-def machine() -> dict[str, Json]:
-    """Where it ran: the processor and how many of its cores it may use, and devices."""
-    devices = [device.device_kind for device in jax.devices()]
+def machine(params: Parameters) -> dict[str, Json]:
+    """Where it ran: the processor and how many of its cores it may use, and the devices that hold the parameters."""
+    devices = [device.device_kind for device in devices_of(params)]
     return {"processor": processor(), "cpu_cores": len(os.sched_getaffinity(0)), "devices": devices}
 
 

@@ -14,8 +14,10 @@ from vlm_jax.data.settings import SPLITS
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.failures import os_failure
+from vlm_jax.placement import on_every
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import with_changes
+from vlm_jax.training.devices import evaluation_devices
 from vlm_jax.training.initialization import start
 from vlm_jax.training.setup import make_encoder, make_task
 from vlm_jax.training.stored_features import (
@@ -33,12 +35,13 @@ def extract_features(config: Config, output: Path) -> RowStore:
     directory holds something else.
     """
     config = with_changes(config, {"data.stored_views": 0})
+    where = on_every(evaluation_devices(config))
     splits = {split: open_split(config.data, split) for split in SPLITS}
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
         task = make_task(config, make_encoder(config, folder, splits["train"]), folder)
     key = jax.random.key(config.seed)
-    params = jax.jit(task.init_params)(key)
+    params = jax.jit(task.init_params, out_shardings=where)(key)
     if not has_image_encoder(task, params):
         raise InputError(f"{config.name} has no image encoder with parameters, whose outputs could be written")
     params, weights = start(config, task.start(params, key), task.answers)
@@ -50,6 +53,7 @@ def extract_features(config: Config, output: Path) -> RowStore:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise os_failure(error, f"cannot write features to --output {output}") from None
+    params = jax.device_put(params, where)
     store, views = RowStore(output, feature_specification(task, params)), wanted_views(config, splits).views
     missing = [key for key in views if key not in store]
     size = shown_size(len(missing) * store.row_bytes)

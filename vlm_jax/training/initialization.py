@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.config.architecture import Architecture, Layout
@@ -80,7 +79,7 @@ def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start
         )
     if not sources:
         return Start(params, None)
-    merged = {path: jnp.asarray(taken[path], leaf.dtype) if path in taken else leaf for path, leaf in fresh.items()}
+    merged = {path: np.asarray(taken[path], leaf.dtype) if path in taken else leaf for path, leaf in fresh.items()}
     record = {"sources": sources, "fresh": groups({path for path in fresh if path not in taken})}
     return Start(unflatten(merged), record)
 

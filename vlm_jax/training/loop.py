@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import NamedTuple, SupportsFloat
 
 import jax
@@ -17,15 +18,17 @@ from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
 from vlm_jax.training.caching import cache, check_features, reads_features
 from vlm_jax.training.checkpoint import SCORE, Checkpoints
 from vlm_jax.training.continuation import adopt, check_data, check_sources, record_data
+from vlm_jax.training.devices import choose_devices, describe_devices
 from vlm_jax.training.evaluation import SplitExamples, code, commit, evaluate_run, write_contact_sheet
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.interval import Interval
 from vlm_jax.training.logging import MetricsLog, Progress
 from vlm_jax.training.optimizer import make_optimizer
-from vlm_jax.training.parallel import METHODS, choose_devices
+from vlm_jax.training.parallel import METHODS
 from vlm_jax.training.selection import Selection
 from vlm_jax.training.setup import Trained, load_trained, make_encoder, make_task, saved_steps
-from vlm_jax.training.step import create_state, make_step
+from vlm_jax.training.step import TrainState, create_state, make_step
+from vlm_jax.trees import num_bytes
 from vlm_jax.types import Batch, Example, Json, Parameters
 
 SHOWN = 20  # ids that a message names
@@ -70,20 +73,24 @@ class Trainer:
         self.config, self.folder, self.write_line = config, folder, write_line
         # Now: by the end the files may be others than those that run.
         self._made = {"commit": commit(), "code": code()}
-        self.parallel = METHODS[config.compute.parallelism](choose_devices(config))
+        choose_devices(config)  # before anything else starts a backend
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
         check_sources(config, folder)
         check_features(config, folder)
         self._record_data({"train": train, "validation": validation})
         self.task = make_task(config, make_encoder(config, folder, train), folder)
+        shapes = jax.eval_shape(self.task.init_params, jax.random.key(config.seed))
+        optimizer = make_optimizer(config.optimizer, shapes, steps=config.training.steps)
+        make_state = partial(create_state, transformation=optimizer, ema=config.optimizer.ema is not None)
+        self.parallel = METHODS[config.compute.parallelism](self._with_memory(jax.eval_shape(make_state, shapes)))
+        self.task.place(self.parallel.replicated)
         self.train, self.validation = self.task.prepare(train), self.task.prepare(validation)
         self.task.learn_from(self.train)
         params = self._initial_params()
         self._splits = {"train": train, "validation": validation}
         cache(self.task, self._frozen(params), config, self._cached_splits())
-        optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
-        self.state = create_state(params, optimizer, ema=config.optimizer.ema is not None)
-        step = make_step(config, self.task.loss_sums, optimizer, params, axis_name=self.parallel.axis_name)
+        self.state = jax.jit(make_state, out_shardings=self.parallel.replicated)(params)
+        step = make_step(config, self.task.loss_sums, optimizer, shapes, axis_name=self.parallel.axis_name)
         self.step = self.parallel.compile(step)
         shard, ahead = Shard(jax.process_index(), jax.process_count()), ReadAhead(config.data.threads)
         order = {"seed": config.seed, "batch_images": config.training.batch_images}
@@ -95,6 +102,15 @@ class Trainer:
         """The optimizer step of the newest checkpoint."""
         self._devices_before: str | None = None
         self._setup_seconds = time.perf_counter() - began
+
+    def _with_memory(self, state: TrainState) -> list[jax.Device]:
+        """The devices that have memory for a state of these shapes."""
+        size = num_bytes(state)
+        devices = choose_devices(self.config, state_bytes=size)
+        if len(devices) < len(choose_devices(self.config)):
+            reason = f"there is no memory for more copies of the state, {size / 2**20:,.0f} MiB each"
+            self.write_line(f"{describe_devices(devices)}; {reason}")
+        return devices
 
     def _record_data(self, splits: dict[str, Sequence[Example]]) -> None:
         """Refuse data that is not what the run began with; what is new of it is kept."""
@@ -111,12 +127,13 @@ class Trainer:
         """Parameters whose frozen image encoder is the run's: those of a run that is resumed are not its first ones."""
         if not self.config.data.stored_views or not saved_steps(self.folder):
             return params
-        return load_trained(self.config, self.folder, self.task.encode, which="latest").params
+        where = self.parallel.replicated
+        return load_trained(self.config, self.folder, self.task.encode, which="latest", where=where).params
 
     def _initial_params(self) -> Parameters:
         """Fresh ones, and over them what the config's sources give; a run that is resumed needs no source any more."""
         key = jax.random.key(self.config.seed)
-        params = jax.jit(self.task.init_params)(key)
+        params = jax.jit(self.task.init_params, out_shardings=self.parallel.replicated)(key)
         if saved_steps(self.folder):
             self.weights = self.folder.weights()
             return params
@@ -125,7 +142,7 @@ class Trainer:
             self.folder.write_json(WEIGHTS, self.weights)
             for line in describe(self.weights):
                 self.write_line(line)
-        return params
+        return jax.device_put(params, self.parallel.replicated)
 
     def run(self) -> dict[str, Json]:
         """Train from wherever the folder stands to the last step, then score the test split once; the result.

@@ -1,35 +1,16 @@
 """Two ways to spread a step over devices, behind one interface: `jit` over a mesh, and `pmap`."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vlm_jax.config.run import Config
-from vlm_jax.errors import InputError
 from vlm_jax.training.step import AccumulatedStep, Step, TrainState
 from vlm_jax.types import Batch
 
 BATCH_AXES = ("data", "fsdp")
-
-
-def choose_devices(config: Config) -> list[jax.Device]:
-    """The devices of a run; `InputError` where there are too few or the batch does not divide by them."""
-    available, wanted = jax.devices(), config.compute.devices
-    if wanted is not None and not 1 <= wanted <= len(available):
-        raise InputError(f"compute.devices is {wanted}; this machine has {len(available)}: choose 1 to that")
-    devices = available[:wanted]
-    training = config.training
-    unit = len(devices) * training.accumulation
-    if training.batch_images % unit:
-        nearest = max(1, round(training.batch_images / unit)) * unit
-        raise InputError(
-            f"training.batch_images {training.batch_images} does not divide by {len(devices)} devices x "
-            f"{training.accumulation} micro-batches; the nearest batch is {nearest}"
-        )
-    return devices
 
 
 class JitParallel:
@@ -87,16 +68,23 @@ class PmapParallel:
         self.devices = devices
         self.count = len(devices)
         mesh = jax.make_mesh((self.count,), (self.axis_name,), axis_types=(AxisType.Auto,), devices=devices)
-        self.split = NamedSharding(mesh, PartitionSpec(self.axis_name))
+        whole, split = PartitionSpec(), PartitionSpec(self.axis_name)
+        self.replicated, self.split = NamedSharding(mesh, whole), NamedSharding(mesh, split)
+
+        def on_each(change: Callable[[jax.Array], jax.Array], before: PartitionSpec, after: PartitionSpec) -> Callable:
+            """`change` of every leaf, by each device of its own copy."""
+            change_state = partial(jax.tree.map, change)
+            return jax.jit(jax.shard_map(change_state, mesh=mesh, in_specs=before, out_specs=after, check_vma=False))
+
+        self._stack, self._unstack = on_each(lambda x: x[None], whole, split), on_each(lambda x: x[0], split, whole)
 
     def put(self, state: TrainState) -> TrainState:
-        """The state, copied along a new leading device axis."""
-        copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (self.count, *jnp.shape(x))), state)
-        return jax.device_put(copies, self.split)
+        """The state with a new leading axis of devices, each of which holds its copy."""
+        return self._stack(jax.device_put(state, self.replicated))
 
     def take(self, state: TrainState) -> TrainState:
-        """The first device's copy."""
-        return jax.tree.map(lambda x: x[0], state)
+        """The state without the axis of devices, on every device."""
+        return self._unstack(state)
 
     def put_batch(self, batch: Batch) -> Batch:
         """`[I, ...]` to `[devices, I / devices, ...]`."""

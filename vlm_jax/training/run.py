@@ -1,9 +1,6 @@
 """One call that trains: a run from a config to its result."""
 
-import os
 from pathlib import Path
-
-import jax
 
 from vlm_jax.allocator import tune_malloc
 from vlm_jax.compilation_cache import keep_programs
@@ -15,9 +12,9 @@ from vlm_jax.interrupts import on_interrupt, print_line
 from vlm_jax.invocation import command_name
 from vlm_jax.run_claim import claim
 from vlm_jax.settings.presets import load_preset
+from vlm_jax.training.devices import choose_devices, describe_devices
 from vlm_jax.training.evaluation import score_lines
 from vlm_jax.training.loop import Trainer
-from vlm_jax.training.parallel import choose_devices
 from vlm_jax.types import Json
 
 
@@ -46,18 +43,10 @@ def train(config: Config | str | Path, run_dir: str | Path | None = None) -> dic
                     f"{command_name('evaluate')} takes --change"
                 )
             return folder.result()
-        print_line(_described(devices))
+        print_line(describe_devices(devices))
         with on_interrupt(line=lambda: "training had not begun"):
             trainer = Trainer(config, folder)
         result = trainer.run()
     print("\n".join(score_lines(result)))
     print(f"saved in {folder.path}: result.json, predictions.jsonl, predictions.png")
     return result
-
-
-def _described(devices: list[jax.Device]) -> str:
-    """What a run computes on, such as `device: cpu, 2 cores` or `device: 2 x NVIDIA H200`."""
-    kind = devices[0].device_kind if len(devices) == 1 else f"{len(devices)} x {devices[0].device_kind}"
-    cores = len(os.sched_getaffinity(0))
-    counted = f", {cores} core{'s' if cores > 1 else ''}" if devices[0].platform == "cpu" else ""
-    return f"device: {kind}{counted}"

@@ -12,6 +12,7 @@ from vlm_jax.data.digests import digest_split
 from vlm_jax.data.sources import open_split
 from vlm_jax.errors import InputError
 from vlm_jax.invocation import command_name
+from vlm_jax.placement import on_every
 from vlm_jax.run_folder import RunFolder
 from vlm_jax.settings.changes import Words, change, checked, with_changes
 from vlm_jax.settings.effects import Effect, effects
@@ -19,6 +20,7 @@ from vlm_jax.settings.groups import tree_of
 from vlm_jax.settings.short_names import long_names
 from vlm_jax.training.caching import cache, check_features, reads_features
 from vlm_jax.training.continuation import check_data
+from vlm_jax.training.devices import evaluation_devices
 from vlm_jax.training.evaluation import SplitExamples, commit, evaluate_run, result_files
 from vlm_jax.training.setup import load_trained, make_encoder, saved_steps
 from vlm_jax.types import Json
@@ -87,8 +89,9 @@ def rescore(
         raise InputError(f"{changes[-1]} is for a task that generates images; {folder.path} is a run of {config.task}")
     if config.compute.compilation_cache:
         keep_programs(config.data.directory)
+    where = on_every(evaluation_devices(config))
     encode = make_encoder(config, folder)
-    model = load_trained(config, folder, encode, which=checkpoint, scoring=scoring)
+    model = load_trained(config, folder, encode, which=checkpoint, scoring=scoring, where=where)
     splits = {split: open_split(config.data, split)}
     if model.task.can_score(splits[split]):
         splits["train"] = splits.get("train") or open_split(config.data, "train")

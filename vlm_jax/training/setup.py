@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+from jax.sharding import Sharding
 
 from vlm_jax.config.encoders import FeatureFolder
 from vlm_jax.config.run import Config
@@ -119,10 +120,21 @@ def saved_steps(folder: RunFolder) -> int:
 
 
 def load_trained(
-    config: Config, folder: RunFolder, encode: ExampleEncoder, *, which: str, scoring: ImageScoring | None = None
+    config: Config,
+    folder: RunFolder,
+    encode: ExampleEncoder,
+    *,
+    which: str,
+    scoring: ImageScoring | None = None,
+    where: Sharding | None = None,
 ) -> Trained:
-    """The model of the `best` or `latest` checkpoint of a run, or of a step; of the next best where it is damaged."""
+    """The model of the `best` or `latest` checkpoint of a run, or of a step; of the next best where it is damaged.
+
+    Its parameters, and those of models that its task uses, are put `where`; by default on one device.
+    """
     task = make_task(config, encode, folder, scoring)
+    if where is not None:
+        task.place(where)
     manifests.warn_unsealed(folder.checkpoints)
     step, _ = manifests.first_intact(
         folder.checkpoints, manifests.choices(folder.checkpoints, which), folder.made_with()
@@ -130,4 +142,4 @@ def load_trained(
     params = read_params(folder.checkpoints / str(step), ema=config.optimizer.ema is not None)
     shapes = jax.eval_shape(task.init_params, jax.random.key(config.seed))
     compare_trees(params, shapes, what=f"parameters of checkpoint {step}")
-    return Trained(task, jax.device_put(params), step)
+    return Trained(task, jax.device_put(params, where), step)

@@ -21,6 +21,7 @@ from vlm_jax.data.feature_rows import StoredFeatures, augmentation_of, view_key,
 from vlm_jax.data.images import augment_image
 from vlm_jax.data.row_store import RowStore
 from vlm_jax.errors import InputError
+from vlm_jax.placement import split_over_devices
 from vlm_jax.settings.groups import json_tree
 from vlm_jax.tasks.base import Task
 from vlm_jax.tasks.text_task import TextTask
@@ -134,13 +135,13 @@ def write_features(
 ) -> None:
     """Compute and append the features of some views, batch by batch."""
     encode, size = task.encode, task.config.training.evaluation_batch_images
-    compute, weights = jax.jit(_compute(task)), jax.device_put(jax.device_get(params["image"]))
+    compute, weights = split_over_devices(_compute(task)), params["image"]
     pool = ThreadPoolExecutor(task.config.data.threads)
     try:
         for keys, pixels in _batches(pool, missing, views, encode, size):
             batch = np.zeros((size, *pixels[0].shape), np.uint8)
             batch[: len(pixels)] = pixels
-            rows = jax.device_get(compute(weights, jax.device_put(batch)))
+            rows = jax.device_get(compute(weights, batch))
             if not np.isfinite(rows[: len(keys)]).all():
                 raise InputError("outputs of the image encoder are beyond the range of float16; leave out stored views")
             for key, row in zip(keys, rows, strict=False):
