@@ -9,11 +9,11 @@ import pytest
 
 from vlm_jax.config import encoders
 from vlm_jax.models.cnn import SmallCNN
-from vlm_jax.models.convolution import DIRECT_FROM, NORMS, convolve, convolve_depthwise, margins, max_pool
+from vlm_jax.models.convolution import NORMS, convolve, convolve_depthwise, margins, max_pool
 
-SIZES = [(1, 1), (1, 2), (3, 1), (3, 2), (7, 1), (7, 2)]  # kernel, stride
+SIZES = [(1, 1), (1, 2), (3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (7, 2)]  # kernel, stride
 DEPTHWISE_SIZES = [(3, 1), (3, 2), (5, 1), (5, 2)]
-CHANNELS = [3, DIRECT_FROM]
+CHANNELS = [3, 8]
 
 
 def normal(seed, *shape):
@@ -41,24 +41,45 @@ def has_convolution(function, *inputs):
     return "conv_general_dilated" in str(jax.make_jaxpr(function)(*inputs))
 
 
-@pytest.mark.parametrize(("size", "stride", "channels"), [(3, 2, CHANNELS[0]), (7, 1, CHANNELS[1])])
-def test_products_equal_the_direct_convolution(monkeypatch, size, stride, channels):
-    monkeypatch.setattr("vlm_jax.models.convolution.DIRECT_FROM", DIRECT_FROM + 1)  # products, whatever the channels
-    inputs = normal(1, 2, 9, 12, channels), normal(2, size, size, channels, 5)
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("shape", [(2, 9, 12, 3), (2, 8, 11, 8), (1, 3, 4, 24)], ids=str)  # the last has few positions
+def test_the_formulation_for_a_cpu_equals_the_direct_convolution(shape, padding):
+    kernels = [normal(size, size, size, shape[-1], 5) for size, _ in SIZES]
 
     def way(method):
-        return lambda x, kernel: convolve(x, kernel, stride=stride, method=method)
+        def convolved(x, *kernels):
+            options = {"method": method, "padding": padding}
+            values = [convolve(x, k, stride=s, **options) for k, (_, s) in zip(kernels, SIZES, strict=True)]
+            return jnp.concatenate([jnp.ravel(value) for value in values])
 
-    assert has_convolution(way("direct"), *inputs) and not has_convolution(way("products"), *inputs)
-    products, direct = pull(way("products"), *inputs), pull(way("direct"), *inputs)
-    assert products[0].shape == (2, -(-9 // stride), -(-12 // stride), 5)
-    assert max(map(furthest, products, direct)) < 2e-5
+        return lambda *inputs: pull(convolved, *inputs)
+
+    inputs = normal(1, *shape), *kernels
+    assert max(map(furthest, way("products")(*inputs), way("direct")(*inputs))) < 2e-5
+
+
+@pytest.mark.parametrize(("shape", "size"), [((2, 5, 6, 3), 3), ((1, 3, 2, 16), 3), ((2, 5, 5, 3), 1)])
+def test_formulations_have_the_same_second_derivative_under_vmap_and_remat(shape, size):
+    x, kernel = normal(1, 2, *shape), normal(2, size, size, shape[-1], 4)
+
+    def way(method):
+        @jax.checkpoint
+        def convolved(x, kernel):
+            return jnp.square(convolve(x, kernel, stride=2, method=method)).sum()
+
+        def slope(x, kernel):
+            gradients = jax.vmap(jax.grad(convolved, (0, 1)), (0, None))(x, kernel)
+            return jnp.square(gradients[0]).sum() + jnp.square(gradients[1]).sum()
+
+        return jax.jit(jax.grad(slope, (0, 1)))(x, kernel)
+
+    assert max(map(furthest, way("products"), way("direct"))) < 2e-5
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("method", ["products", "direct"])
 @pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize(("size", "stride"), SIZES)
+@pytest.mark.parametrize(("size", "stride"), [(1, 2), (3, 1), (3, 2), (7, 2)])
 def test_convolution_is_that_of_torch(size, stride, channels, method):
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     x, kernel = normal(1, 2, 9, 12, channels), normal(2, size, size, channels, 5)
@@ -204,7 +225,7 @@ def test_norms_are_those_of_torch(name, channels, groups):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_whole_cnn_is_the_same_both_ways(norm):
-    settings = encoders.SmallCNN(stem_width=4, stem_stride=2, widths=(8, DIRECT_FROM), blocks=(1, 0), norm=norm)
+    settings = encoders.SmallCNN(stem_width=4, stem_stride=2, widths=(8, 16), blocks=(1, 0), norm=norm)
     image = normal(1, 2, 19, 14, 3)
     products, direct = (SmallCNN(settings, jnp.dtype("float32"), method) for method in ("products", "direct"))
     shapes = jax.eval_shape(products.init, jax.random.key(0), image)
@@ -216,5 +237,5 @@ def test_a_whole_cnn_is_the_same_both_ways(norm):
         return pull(lambda image, *weights: model.apply(structure.unflatten(weights), image), image, *weights)
 
     ours, target = run(products), run(direct)
-    assert ours[0].shape == (2, 3, 2, DIRECT_FROM)
+    assert ours[0].shape == (2, 3, 2, 16)
     assert max(map(furthest, ours, target)) < 2e-5

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vlm_jax.config.captioning import Beam
 from vlm_jax.decoding.constraints import Constraints
 from vlm_jax.decoding.protocol import Cache, TextModel
+from vlm_jax.decoding.ranking import top_tokens
 from vlm_jax.decoding.sequences import IMPOSSIBLE, Decoded, Sequences, begin, next_logits, pick
 
 
@@ -51,7 +52,7 @@ def beam_search(model: TextModel, constraints: Constraints, settings: Beam) -> D
         texts, time = beams.texts, beams.time
         logits, possible, cache = next_logits(model, constraints, beams.cache, beams.token, texts, time)
         # The 2K best of all are among the 2K best of each text: only of these the log-probabilities are needed.
-        best, token = jax.lax.top_k(possible, min(2 * count, logits.shape[-1]))
+        best, token = top_tokens(possible, min(2 * count, logits.shape[-1]))
         log_p = best - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         totals = (texts.log_probability[..., None] + log_p).reshape(model.num_images, -1)
         total, place = jax.lax.top_k(totals, min(2 * count, totals.shape[1]))

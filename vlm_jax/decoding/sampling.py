@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from vlm_jax.config.captioning import Greedy, Sample
 from vlm_jax.decoding.constraints import Constraints
 from vlm_jax.decoding.protocol import TextModel
+from vlm_jax.decoding.ranking import top_tokens
 from vlm_jax.decoding.sequences import IMPOSSIBLE, Decoded, begin, next_logits, pick
 
 
@@ -65,7 +66,7 @@ def sampled_token(
     """
     logits = logits / settings.temperature
     if settings.top_k is not None:
-        best, _ = jax.lax.top_k(logits, min(settings.top_k, logits.shape[-1]))
+        best, _ = top_tokens(logits, min(settings.top_k, logits.shape[-1]))
         logits = jnp.where(logits < best[..., -1:], IMPOSSIBLE, logits)
     if settings.top_p is not None:
         ranked = -jnp.sort(-logits, axis=-1)

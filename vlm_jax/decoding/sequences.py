@@ -82,7 +82,8 @@ def next_logits(
 ) -> tuple[Float[Array, "I K V"], Float[Array, "I K V"], Cache]:
     """The logits after one more token of every text; the same, `IMPOSSIBLE` where not allowed; and the cache."""
     logits, cache = model.decode_step(cache, token[..., None])
-    logits = logits[:, :, 0]
+    # Computed once: XLA would add the bias anew in each pass over the vocabulary.
+    logits = jax.lax.optimization_barrier(logits[:, :, 0])
     allowed = constraints.allowed(sequences.ids, sequences.node, time, words=logits.shape[-1])
     return logits, jnp.where(allowed, logits, IMPOSSIBLE), cache
 

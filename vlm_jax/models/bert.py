@@ -18,6 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
 }
+FEW_VECTORS = 32  # up to which a table as the left side of a product is read faster on a CPU
 EMBEDDING_INIT = nn.initializers.normal(0.02)  # BERT's initializer_range
 
 
@@ -88,8 +89,20 @@ class TextEmbeddings(nn.Module):
 
     def scores(self, x: Float[Array, "*n E"]) -> Float[Array, "*n V"]:
         """The product with every row of the word table: a decoder tied to it."""
-        # Contracted as it lies: with a transposed table, XLA on CPU turns the table anew for each single word.
-        return jnp.einsum("...e,ve->...v", x, self.word.embedding)
+        return table_scores(x, self.word.embedding)
+
+
+def table_scores(x: Float[Array, "*n E"], table: Float[Array, "V E"]) -> Float[Array, "*n V"]:
+    """The products of vectors with every row of a table of vectors.
+
+    The table is contracted as it lies: XLA on a CPU would transpose it for every token. Few vectors, as a decoding
+    step has them, are transposed in its place: as the left side a table of 768 columns is read 1.6 times as fast.
+    """
+    rows = x.size // x.shape[-1]
+    if 1 < rows <= FEW_VECTORS and jax.default_backend() == "cpu":
+        scores = table @ jax.lax.optimization_barrier(x.reshape(rows, -1).T)
+        return jax.lax.optimization_barrier(scores).T.reshape(*x.shape[:-1], -1)
+    return jnp.einsum("...e,ve->...v", x, table)
 
 
 class BertLayer(nn.Module):

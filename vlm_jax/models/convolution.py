@@ -1,5 +1,6 @@
 """Convolution, norms and pooling in the formulation that suits the machine: one set of parameters, equal results."""
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -8,15 +9,17 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from vlm_jax.errors import InputError
+from vlm_jax.models.products import product
 
 Padding = Literal["symmetric", "same"]
 """`symmetric` is k // 2 on every side, as in PyTorch's models. `same` is TensorFlow's SAME: what the windows need, an
 odd one at the bottom or right, so that strides start elsewhere. For odd k both give ceil(n / stride) positions."""
-DIRECT_FROM = 64  # input channels from which a 3x3 of stride 1 is as fast in lax.conv as in products on a CPU
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+FEW_CHANNELS = 4  # input channels up to which lax.conv wastes most of a CPU's vectors
 
 
 def use_products(method: str) -> bool:
-    """`auto` takes products on a CPU, whose convolution gradients are slow, and lax.conv elsewhere."""
+    """`auto` takes the formulation for a CPU on one, and lax.conv elsewhere."""
     return method == "products" or (method == "auto" and jax.default_backend() == "cpu")
 
 
@@ -38,15 +41,73 @@ def convolve(
 ) -> Float[Array, "B H W F"]:
     """A convolution with zeros around the image.
 
-    As products: a strided slice of the padded image for each kernel position, all of them side by side, and one
-    matrix product. Few channels and strides gain most.
+    `products` is the formulation for a CPU. A 1x1 is a matrix product, and so is a convolution with fewer output
+    positions than input channels: of the windows side by side. Others are lax.conv, a stem of few channels on pairs
+    of pixels; the input gradient of stride 2 is four convolutions.
     """
-    size, channels = kernel.shape[0], kernel.shape[2]
-    direct = size > 1 and stride == 1 and channels >= DIRECT_FROM
-    if not use_products(method) or direct:
+    if not use_products(method):
         return _direct(x, kernel, stride, padding, groups=1)
+    size, channels = kernel.shape[0], kernel.shape[2]
+    positions = len(x) * -(-x.shape[1] // stride) * -(-x.shape[2] // stride)
+    if size > 1 and positions >= channels:
+        return _convolve_on_cpu(x, kernel, stride, padding)
     columns = jnp.concatenate(shifted(x, size=size, stride=stride, fill=0.0, padding=padding), axis=-1)
-    return columns @ kernel.reshape(size * size * channels, kernel.shape[-1])
+    return product(columns, kernel.reshape(size * size * channels, kernel.shape[-1]))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_on_cpu(x, kernel, stride, padding):
+    if kernel.shape[0] == 3 and stride == 1 and kernel.shape[2] <= FEW_CHANNELS and x.shape[2] % 2 == 0:
+        return _by_pairs(x, kernel)
+    return _direct(x, kernel, stride, padding, groups=1)
+
+
+def _forward(x, kernel, stride, padding):
+    return _convolve_on_cpu(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(stride, padding, inputs, gradient):
+    _, pull = jax.vjp(lambda x, kernel: _direct(x, kernel, stride, padding, groups=1), *inputs)
+    of_input, of_kernel = pull(gradient)
+    if stride == 2:
+        of_input = _input_gradient(gradient, *inputs, padding)
+    return of_input, of_kernel
+
+
+_convolve_on_cpu.defvjp(_forward, _backward)
+
+
+def _by_pairs(x, kernel):
+    """A 3x3 of stride 1 with two neighbouring pixels of a row as one position: twice the channels in and out."""
+    batch, height, width, channels = x.shape
+    features = kernel.shape[-1]
+    wide = jnp.zeros((3, 6, channels, 2, features), kernel.dtype)  # pixels of three pairs, both pixels of the output
+    for pixel in range(2):
+        wide = wide.at[:, pixel + 1 : pixel + 4, :, pixel].set(kernel)
+    pairs = x.reshape(batch, height, width // 2, 2 * channels)
+    y = _direct(pairs, wide.reshape(3, 3, 2 * channels, 2 * features), 1, "symmetric", groups=1)
+    return y.reshape(batch, height, width, features)
+
+
+def _input_gradient(gradient, x, kernel, padding):
+    """That of stride 2 as four convolutions: an input row that is even, or odd, meets every other row of weights."""
+    size, transposed = kernel.shape[0], kernel.transpose(0, 1, 3, 2)
+
+    def phase(parity, length):
+        """The weights that an input row or column meets, and the padding of the gradient."""
+        before = margins(length, size=size, stride=2, padding=padding)[0]
+        first = (parity + before) % 2
+        count, offset = len(range(first, size, 2)), (parity + before - first) // 2
+        return slice(first, None, 2), (count - 1 - offset, offset)
+
+    def convolved(row, column):
+        (rows, above), (columns, left) = (phase(p, n) for p, n in zip((row, column), x.shape[1:3], strict=True))
+        weights = transposed[rows, columns][::-1, ::-1]
+        return jax.lax.conv_general_dilated(gradient, weights, (1, 1), (above, left), dimension_numbers=DIMENSIONS)
+
+    phases = jnp.stack([jnp.stack([convolved(row, column) for column in range(2)], 3) for row in range(2)], 2)
+    batch, height, _, width, _, channels = phases.shape
+    return phases.reshape(batch, 2 * height, 2 * width, channels)[:, : x.shape[1], : x.shape[2]]
 
 
 def convolve_depthwise(
@@ -72,9 +133,8 @@ def convolve_depthwise(
 
 def _direct(x, kernel, stride, padding, groups):
     around = [margins(n, size=kernel.shape[0], stride=stride, padding=padding) for n in x.shape[1:3]]
-    dimensions = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), around, dimension_numbers=dimensions, feature_group_count=groups
+        x, kernel, (stride, stride), around, dimension_numbers=DIMENSIONS, feature_group_count=groups
     )
 
 

@@ -40,6 +40,11 @@ def test_counts_are_the_published_ones(splits):
     assert len(AnswerVocabulary.build(splits["train"])) == 13
 
 
+def test_small_files_are_parsed_once(splits):
+    examples = splits["train"]
+    assert examples[3] is examples[3 - len(examples)] and examples[3] is not examples[4]
+
+
 def test_no_image_and_no_question_is_in_two_splits(splits):
     examples = [example for split in splits.values() for example in split]
     assert len({example.image_id for example in examples}) == 5000
