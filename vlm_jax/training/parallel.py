@@ -7,10 +7,29 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from vlm_jax.allocator import trim_heap
 from vlm_jax.training.step import AccumulatedStep, Step, TrainState
 from vlm_jax.types import Batch
 
 BATCH_AXES = ("data", "fsdp")
+
+
+def compiled_first(program: jax.stages.Wrapped) -> Callable:
+    """The program, which compiles at its first call and returns what the compiler freed before anything runs.
+
+    The compiler's heap is full of holes: what a step takes would lie above it.
+    """
+    compiled = False
+
+    def run(*arguments):
+        nonlocal compiled
+        if not compiled:
+            program.lower(*arguments).compile()
+            trim_heap()
+            compiled = True
+        return program(*arguments)
+
+    return run
 
 
 class JitParallel:
@@ -47,16 +66,17 @@ class JitParallel:
             on_all = partial(jax.jit, out_shardings=self.replicated)
             return step._replace(
                 start=on_all(step.start, in_shardings=(self.replicated, self.split)),
-                add=on_all(step.add, in_shardings=(self.replicated, self.replicated, self.split)),
+                add=compiled_first(on_all(step.add, in_shardings=(self.replicated, self.replicated, self.split))),
                 finish=on_all(step.finish, in_shardings=(self.replicated, self.replicated)),
             )
         donated = () if jax.default_backend() == "cpu" else (0,)
-        return jax.jit(
+        program = jax.jit(
             step,
             donate_argnums=donated,
             in_shardings=(self.replicated, self.split),
             out_shardings=(self.replicated, self.replicated),
         )
+        return compiled_first(program)
 
 
 class PmapParallel:
@@ -97,10 +117,13 @@ class PmapParallel:
         if isinstance(step, AccumulatedStep):
             on_each = partial(jax.pmap, axis_name=self.axis_name, devices=self.devices)
             return step._replace(
-                start=on_each(step.start), add=on_each(step.add), finish=on_each(step.finish, out_axes=axes)
+                start=on_each(step.start),
+                add=compiled_first(on_each(step.add)),
+                finish=on_each(step.finish, out_axes=axes),
             )
         donated = () if jax.default_backend() == "cpu" else (0,)
-        return jax.pmap(step, self.axis_name, out_axes=axes, devices=self.devices, donate_argnums=donated)
+        program = jax.pmap(step, self.axis_name, out_axes=axes, devices=self.devices, donate_argnums=donated)
+        return compiled_first(program)
 
 
 METHODS = {"jit": JitParallel, "pmap": PmapParallel}
