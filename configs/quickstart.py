@@ -2,11 +2,11 @@
 
 Question: does a small fused model learn colours and shapes from questions alone?
 Command: python -m experiments.train configs/quickstart.py
-Time: 3.4 minutes on two cores. Accuracy: 99.8 % of the test questions, 54 % without the image.
+Time: 2 minutes on two cores. Accuracy: 99.9 % of the test questions, 65 % without the image.
 """
 
 from vlm_jax.config.encoders import SmallCNN
-from vlm_jax.config.optimizers import AdamW
+from vlm_jax.config.optimizers import Muon
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import TextInput
 from vlm_jax.config.vqa import VQA, Model
@@ -21,11 +21,20 @@ def get_config() -> VQA:
             hidden_size=128,
             num_attention_heads=4,
             num_layers=2,
-            intermediate_size=256,
-            image=SmallCNN(stem_width=16, stem_stride=1, widths=(32, 64, 128), blocks=(0, 1, 1)),
+            intermediate_size=512,
+            use_qk_norm=True,
+            # The norm of each channel and Muon on the convolutions let the CNN learn shapes early.
+            image=SmallCNN(stem_width=16, stem_stride=2, widths=(64, 128), blocks=(1, 1), norm="instance"),
             text=TextInput(vocab_size=128, max_length=12),
         ),
-        # Above some 6e-4 the post-norm trunk settles for colours and never looks at shapes.
-        optimizer=AdamW(learning_rate=5e-4, warmup_steps=200, betas=(0.9, 0.999), weight_decay=0.05, ema=0.99),
-        training=TextTraining(steps=1000, batch_images=32, texts_per_image=10, evaluate_every=250, log_every=50),
+        optimizer=Muon(
+            matrices=("^trunk/", "^image/"),
+            learning_rate=2e-3,
+            schedule="linear",
+            warmup_steps=30,
+            betas=(0.9, 0.98),
+            weight_decay=0.05,
+            ema=0.95,
+        ),
+        training=TextTraining(steps=400, batch_images=32, texts_per_image=10, evaluate_every=200, log_every=50),
     )

@@ -1,4 +1,4 @@
-"""Freed memory stays: allocating it again faults no page."""
+"""Freed memory stays: allocating it again faults no page. Trimmed, it returns to the system, holes included."""
 
 import subprocess
 import sys
@@ -26,3 +26,23 @@ def test_freed_pages_stay():
         for how in ("kept", "returned")
     }
     assert faults["kept"] < 0.1 * faults["returned"], faults
+
+
+TRIM = """
+import re
+from vlm_jax.allocator import trim_heap, tune_malloc
+tune_malloc()
+blocks = [b"x" * 50_000 for _ in range(2000)]
+last = blocks.pop()
+del blocks
+resident = lambda: int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
+before = resident()
+trim_heap()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_trimming_returns_what_lies_below_something_in_use():
+    returned_kib = int(subprocess.run([sys.executable, "-c", TRIM], capture_output=True, check=True).stdout)
+    assert returned_kib > 80_000

@@ -18,3 +18,10 @@ def tune_malloc() -> None:
     if mallopt is not None:
         for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (ARENA_MAX, 1)):
             mallopt(parameter, value)
+
+
+def trim_heap() -> None:
+    """Return what is free to the system, once after something large and unlike what follows, such as a compiler."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

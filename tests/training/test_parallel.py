@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import MagicMock
 
 import jax
 import numpy as np
@@ -37,7 +38,7 @@ from vlm_jax.tasks import task_class
 from vlm_jax.tasks.trained_tokenizer import TrainedTokenizer, save_tokenizer
 from vlm_jax.training.devices import choose_devices
 from vlm_jax.training.optimizer import make_optimizer
-from vlm_jax.training.parallel import METHODS
+from vlm_jax.training.parallel import METHODS, compiled_first
 from vlm_jax.training.step import TrainState, create_state, make_step
 from vlm_jax.trees import flatten
 from vlm_jax.types import Batch
@@ -214,6 +215,17 @@ def test_devices_and_micro_batches_do_not_matter(trained, way):
     assert furthest(run.state.params, expected.state.params) < ROUNDING
     assert furthest(run.state.params, run.before.params) > 0.01
     jax.tree.map(np.testing.assert_array_equal, (run.fresh, run.before), (expected.fresh, expected.before))
+
+
+def test_memory_of_the_compiler_returns_once_before_the_first_run(monkeypatch):
+    events = []
+    monkeypatch.setattr("vlm_jax.training.parallel.trim_heap", lambda: events.append("trimmed"))
+    program = MagicMock(side_effect=lambda *_: events.append("run"))
+    program.lower.return_value.compile.side_effect = lambda: events.append("compiled")
+    step = compiled_first(program)
+    step("state", "batch"), step("state", "batch")
+    assert events == ["compiled", "trimmed", "run", "run"]
+    program.lower.assert_called_once_with("state", "batch")
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

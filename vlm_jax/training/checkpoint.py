@@ -92,7 +92,7 @@ class Checkpoints:
         score = math.nan if metrics is None else float(metrics.get(SCORE, math.nan))
         versions = {name: version(name) for name in PACKAGES}
         about = {"step": step, "config": json_tree(self._config), "versions": versions}
-        items = {name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()}
+        items = {name: ocp.args.StandardSave(jax.tree.map(_one_copy, tree)) for name, tree in _trees(state).items()}
         items |= {"data": ocp.args.JsonSave(position), "about": ocp.args.JsonSave(about)}
         arguments = ocp.args.Composite(**items)
         if not self._manager.save(step, args=arguments, force=True):
@@ -186,6 +186,12 @@ class Checkpoints:
                 (self._folder / str(bad)).rename(unused(self._folder.parent / f"damaged-{bad}"))
             self._reopen()
         return step
+
+
+def _one_copy(leaf: Array) -> Array:
+    """A leaf on one device: of copies on several, Orbax compiles a slice of each shape, to write them in parts."""
+    shared = isinstance(leaf, jax.Array) and jax.process_count() == 1 and leaf.is_fully_replicated
+    return leaf.addressable_data(0) if shared else leaf
 
 
 def _trees(state: TrainState) -> dict[str, PyTree]:

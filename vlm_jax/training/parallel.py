@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from vlm_jax.allocator import trim_heap
 from vlm_jax.training.step import AccumulatedStep, Step, TrainState
 from vlm_jax.types import Batch
 
@@ -18,12 +19,35 @@ class CompiledAhead:
     """A step that a thread compiles for a state and batches like these, while the run is set up."""
 
     def __init__(self, step: jax.stages.Wrapped, state: TrainState, batch: Batch) -> None:
+        def compiled() -> jax.stages.Compiled:
+            program = step.lower(state, batch).compile()
+            trim_heap()
+            return program
+
         pool = ThreadPoolExecutor(1, "compile")
-        self._compiled = pool.submit(lambda: step.lower(state, batch).compile())
+        self._compiled = pool.submit(compiled)
         pool.shutdown(wait=False)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         return self._compiled.result()(state, batch)
+
+
+def compiled_first(program: jax.stages.Wrapped) -> Callable:
+    """The program, which compiles at its first call and returns what the compiler freed before anything runs.
+
+    The compiler's heap is full of holes: what a step takes would lie above it.
+    """
+    compiled = False
+
+    def run(*arguments):
+        nonlocal compiled
+        if not compiled:
+            program.lower(*arguments).compile()
+            trim_heap()
+            compiled = True
+        return program(*arguments)
+
+    return run
 
 
 class JitParallel:
@@ -63,17 +87,17 @@ class JitParallel:
             on_all = partial(jax.jit, out_shardings=self.replicated)
             return step._replace(
                 start=on_all(step.start, in_shardings=(self.replicated, self.split)),
-                add=on_all(step.add, in_shardings=(self.replicated, self.replicated, self.split)),
+                add=compiled_first(on_all(step.add, in_shardings=(self.replicated, self.replicated, self.split))),
                 finish=on_all(step.finish, in_shardings=(self.replicated, self.replicated)),
             )
         donated = () if jax.default_backend() == "cpu" else (0,)
-        compiled = jax.jit(
+        program = jax.jit(
             step,
             donate_argnums=donated,
             in_shardings=(self.replicated, self.split),
             out_shardings=(self.replicated, self.replicated),
         )
-        return compiled if like is None else CompiledAhead(compiled, *like)
+        return compiled_first(program) if like is None else CompiledAhead(program, *like)
 
 
 class PmapParallel:
@@ -114,10 +138,13 @@ class PmapParallel:
         if isinstance(step, AccumulatedStep):
             on_each = partial(jax.pmap, axis_name=self.axis_name, devices=self.devices)
             return step._replace(
-                start=on_each(step.start), add=on_each(step.add), finish=on_each(step.finish, out_axes=axes)
+                start=on_each(step.start),
+                add=compiled_first(on_each(step.add)),
+                finish=on_each(step.finish, out_axes=axes),
             )
         donated = () if jax.default_backend() == "cpu" else (0,)
-        return jax.pmap(step, self.axis_name, out_axes=axes, devices=self.devices, donate_argnums=donated)
+        program = jax.pmap(step, self.axis_name, out_axes=axes, devices=self.devices, donate_argnums=donated)
+        return compiled_first(program)
 
 
 METHODS = {"jit": JitParallel, "pmap": PmapParallel}
