@@ -12,7 +12,7 @@ from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training import devices as devices_module
-from vlm_jax.training.devices import choose_devices, evaluation_devices, memory_bytes
+from vlm_jax.training.devices import STATE_BYTES, choose_devices, evaluation_devices, memory_bytes
 
 ROOT = Path(__file__).parent.parent.parent
 COUNT = """
@@ -83,6 +83,14 @@ def test_states_take_a_third_of_the_memory(four_devices, monkeypatch, state_byte
     monkeypatch.setattr(devices_module, "memory_bytes", lambda: 1000)
     assert len(choose_devices(changed(images=12), state_bytes=state_bytes)) == expected
     assert len(choose_devices(changed(images=12, devices=4), state_bytes=state_bytes)) == 4
+
+
+def test_a_large_state_needs_many_images(four_devices, monkeypatch):
+    """Each device updates a whole state, however few images it has."""
+    monkeypatch.setattr(devices_module, "memory_bytes", lambda: 2**50)
+    large = 8 * STATE_BYTES
+    counts = [len(choose_devices(changed(images=images), state_bytes=large)) for images in (8, 16, 32, 64)]
+    assert counts == [1, 2, 4, 4]
 
 
 def test_the_memory_is_that_of_the_smallest_control_group(tmp_path):

@@ -64,6 +64,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, claim(Path(folder) / "run", config) as run:
         trainer = Trainer(config, run, write_line=lambda text: None)
         setup = time.perf_counter() - began
+        trainer.state = trainer.parallel.put(trainer.state)
         step_compile, step = _timed(lambda: _step(trainer))
         trainer.loader.close()
         params = trainer.parallel.take(trainer.state).params
@@ -82,7 +83,7 @@ def _step(trainer: "vlm_jax.training.loop.Trainer") -> None:
     import jax
 
     batch = trainer.parallel.put_batch(next(trainer.loader).batch)
-    trainer.state, metrics = trainer.step(trainer.parallel.put(trainer.state), batch)
+    trainer.state, metrics = trainer.step(trainer.state, batch)
     jax.block_until_ready(metrics)
 
 

@@ -13,6 +13,9 @@ from vlm_jax.text_lines import read_lines
 MOST_CPU_DEVICES = 8
 MEMORY_PARTS = 3
 """On a CPU, old and new states of all devices take at most one of so many parts of the memory."""
+STATE_BYTES = 2**25
+"""At most so much of a state for each image of a device's share: every device updates a whole state, which takes longer
+than what an idle core gains where there are few images."""
 COUNT_FLAG = "xla_force_host_platform_device_count"
 
 
@@ -20,14 +23,15 @@ def choose_devices(config: Config, *, state_bytes: int = 0) -> list[jax.Device]:
     """The devices of a run, whose train state has `state_bytes`.
 
     By default these are all GPUs or, on a CPU, the largest number that divides a micro-batch and for which there are
-    cores and memory. `InputError` where `compute.devices` are not there or the batch does not divide by them.
+    cores, memory and images enough. `InputError` where `compute.devices` are not there or do not divide the batch.
     """
     training, wanted = config.training, config.compute.devices
     images = training.batch_images // training.accumulation
     _make_cpu_devices(images, wanted)
     available = jax.devices()
     if wanted is None and available[0].platform == "cpu":
-        most = memory_bytes() // MEMORY_PARTS // (2 * state_bytes) if state_bytes else len(available)
+        room = min(memory_bytes() // (2 * MEMORY_PARTS), images * STATE_BYTES)
+        most = room // state_bytes if state_bytes else len(available)
         return available[: _largest_divisor(images, min(most, len(available)))]
     if wanted is not None and not 1 <= wanted <= len(available):
         raise InputError(f"compute.devices is {wanted}; this machine has {len(available)}: choose 1 to that")

@@ -104,11 +104,11 @@ class Trainer:
         self._setup_seconds = time.perf_counter() - began
 
     def _with_memory(self, state: TrainState) -> list[jax.Device]:
-        """The devices that have memory for a state of these shapes."""
+        """The devices for a state of these shapes, printed where they are fewer for its size."""
         size = num_bytes(state)
         devices = choose_devices(self.config, state_bytes=size)
         if len(devices) < len(choose_devices(self.config)):
-            reason = f"there is no memory for more copies of the state, {size / 2**20:,.0f} MiB each"
+            reason = f"the state has {size / 2**20:,.0f} MiB, too much for each of more devices"
             self.write_line(f"{describe_devices(devices)}; {reason}")
         return devices
 
