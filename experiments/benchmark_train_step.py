@@ -11,10 +11,10 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from vlm_jax.command_line import run_command
-from vlm_jax.config.run import Config
+from vlm_jax.config.run import Compute, Config
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
@@ -28,6 +28,7 @@ from .benchmark_sides import Child, Own, PeerSide, furthest
 
 TOLERANCE = 2e-5  # of logits, relative to the largest one or 1: the project's bound for a port
 SAMPLE_SECONDS = 1.0
+CONVOLUTIONS = get_args(Compute.model_fields["convolution"].annotation)
 
 
 class Benchmark(Group):
@@ -43,6 +44,8 @@ class Benchmark(Group):
     """Samples of each side; without it 9, or 5 with a ResNet-50."""
     devices: int | None = None
     """Devices of our side; without it as many as training takes."""
+    convolution: Literal["auto", "direct", "products", "all"] | None = None
+    """How our side computes convolutions; `all` measures the three one after the other; without it as the config."""
     tf32: bool = False
     """On a GPU, products in TF32 on both sides instead of float32."""
     compile: bool = False
@@ -56,6 +59,13 @@ def main(argv: list[str]) -> int:
     config = _comparable(load_preset(arguments.config, TASKS), arguments)
     if importlib.util.find_spec("torch") is None:
         raise InputError("the peer needs PyTorch; install it with: pip install torch==2.13.0")
+    methods = CONVOLUTIONS if arguments.convolution == "all" else (arguments.convolution or config.compute.convolution,)
+    # After a difference nothing else is measured.
+    return int(any(_compare(with_changes(config, {"compute.convolution": m}), arguments) for m in methods))
+
+
+def _compare(config: VQA, arguments: Benchmark) -> int:
+    """Print the figures of one way to compute convolutions; the exit status."""
     ours, peer = start(config, tf32=arguments.tf32, compiled=arguments.compile)
     difference = furthest(ours.call("logits"), peer.call("logits"))
     if difference > TOLERANCE:
@@ -146,6 +156,7 @@ def _described(config: Config) -> dict[str, Any]:
         "config": config.name,
         "batch_images": config.training.batch_images,
         "texts_per_image": config.training.texts_per_image,
+        "convolution": config.compute.convolution,
         "cores": os.cpu_count(),
         "environment": {
             k: v for k, v in os.environ.items() if k.startswith(("MALLOC_", "GLIBC_", "XLA_", "OMP_", "MKL_"))
@@ -171,7 +182,8 @@ def _text(result: dict[str, Any]) -> str:
         f"of {result['steps_a_sample']} steps",
         f"{result['config']}, {result['batch_images']} images x {result['texts_per_image']} questions, on "
         f"{ours['device']}: {result['cores']} cores, {ours['devices']} JAX devices, {peer['threads']} torch threads, "
-        f"products in {ours['products']}; " + ", ".join(f"{name} {version}" for name, version in versions.items()),
+        f"products in {ours['products']}, compute.convolution {result['convolution']}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items()),
     ]
     return "\n".join(lines + [f"{name}={value}" for name, value in result["environment"].items()])
 

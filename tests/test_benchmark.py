@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from experiments import benchmark_decode
+from experiments import benchmark_train_step as train_step
 from experiments.benchmark_sides import by_path, classes_of, furthest, logits_of, random_batch, shaken, task_of
 from experiments.benchmark_train_step import TOLERANCE
 from vlm_jax.config.encoders import ResNet, SmallCNN
@@ -166,3 +167,11 @@ def test_decoding_generates_what_transformers_generates(capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["batch"], row["beams"]) for row in rows] == [(2, 3)]
     assert all(row["ours_seconds"] > 0 and row["transformers_seconds"] > 0 for row in rows)
+
+
+def test_all_convolutions_are_measured_in_turn(monkeypatch):
+    methods = []
+    monkeypatch.setattr(train_step, "_compare", lambda config, arguments: methods.append(config.compute.convolution))
+    assert train_step.main(["configs/quickstart.py", "--convolution", "all"]) == 0
+    assert train_step.main(["configs/quickstart.py", "--convolution", "direct"]) == 0
+    assert methods == ["auto", "direct", "products", "direct"]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
+from jaxtyping import Float
 
 from vlm_jax.config.optimizers import Adam, Muon, Optimizer
 from vlm_jax.errors import InputError, one_of
@@ -14,10 +15,11 @@ from vlm_jax.trees import Array, flatten, leaf_path, unflatten
 from vlm_jax.types import Parameters
 
 # Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): momentum, made orthogonal by five steps of
-# Newton and Schulz, whose coefficients are Optax's. Scaled so that an entry changes by 0.2 in the root mean square, as
+# Newton and Schulz. Scaled so that an entry changes by 0.2 in the root mean square, as
 # with AdamW, one learning rate and one decay serve both (Liu et al. 2025, arXiv:2502.16982, section 2.2).
 MUON_MOMENTUM = 0.95
 MUON_UPDATE = 0.2
+NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS = (3.4445, -4.7750, 2.0315), 5
 
 
 def learning_rate_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
@@ -103,10 +105,30 @@ def _muon_and_adam(settings: Muon, params: Parameters) -> optax.GradientTransfor
     labels = jax.tree_util.tree_map_with_path(lambda path, _: "muon" if leaf_path(path) in by_muon else "adam", params)
     axes = partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2))
     muon = optax.chain(
-        optax.contrib.scale_by_muon(beta=MUON_MOMENTUM, weight_dimension_numbers=axes),
-        optax.stateless(lambda updates, _: jax.tree.map(lambda u: u * MUON_UPDATE * max(u.shape[1:]) ** 0.5, updates)),
+        optax.contrib.scale_by_muon(ns_steps=0, beta=MUON_MOMENTUM, weight_dimension_numbers=axes),
+        optax.stateless(
+            lambda updates, _: jax.tree.map(lambda u: MUON_UPDATE * max(u.shape[1:]) ** 0.5 * _orthogonal(u), updates)
+        ),
     )
     return optax.partition({"muon": _stacked(muon), "adam": _adam(settings)}, lambda p: _like(labels, p))
+
+
+def _orthogonal(x: Float[Array, "n a b"]) -> Float[Array, "n a b"]:
+    """Newton and Schulz's X <- a X + b (X X^T) X + c (X X^T)^2 X, of matrices of norm 1.
+
+    Every step is a product P X with P made of X X^T, which changes to P X X^T P: only the last product has the long
+    side of X.
+    """
+    if x.shape[1] > x.shape[2]:
+        return _orthogonal(x.mT).mT
+    a, b, c = NEWTON_SCHULZ
+    gram, total = x @ x.mT, None
+    for step in range(NEWTON_SCHULZ_STEPS):
+        factor = a * jnp.eye(x.shape[1])[None] + b * gram + c * (gram @ gram)
+        total = factor if total is None else factor @ total
+        if step < NEWTON_SCHULZ_STEPS - 1:
+            gram = factor @ gram @ factor
+    return total @ x
 
 
 def _stacked(inner: optax.GradientTransformation) -> optax.GradientTransformation:
