@@ -32,8 +32,8 @@ class CompiledAhead:
         return self._compiled.result()(state, batch)
 
 
-def compiled_first(program: jax.stages.Wrapped) -> Callable:
-    """The program, which compiles at its first call and returns what the compiler freed before anything runs.
+def compiled_first(program: Callable) -> Callable:
+    """A program of `jit` or `pmap`, which compiles at its first call and returns what the compiler freed before anything runs.
 
     The compiler's heap is full of holes: what a step takes would lie above it.
     """
