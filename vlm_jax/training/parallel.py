@@ -33,9 +33,9 @@ class CompiledAhead:
 
 
 def compiled_first(program: Callable) -> Callable:
-    """A program of `jit` or `pmap`, which compiles at its first call and returns what the compiler freed before anything runs.
+    """A program of `jit` or `pmap` that compiles at its first call, and then returns what the compiler freed.
 
-    The compiler's heap is full of holes: what a step takes would lie above it.
+    It runs after that. The compiler's heap is full of holes: what a step takes would lie above it.
     """
     compiled = False
 
