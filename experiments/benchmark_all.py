@@ -19,7 +19,7 @@ from functools import partial
 from typing import NamedTuple
 
 from vlm_jax.command_line import run_command
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_options
 from vlm_jax.settings.groups import Group
@@ -47,7 +47,7 @@ class Benchmark(Group):
     only: tuple[str, ...] = ()
     """Only the rows whose command holds one of these words."""
     rounds: Count = 7
-    """Samples of each side."""
+    """Samples of each side, at least 2."""
     json_: bool = False
     """One line of JSON a row instead of the table."""
 
@@ -95,18 +95,23 @@ def main(argv: list[str]) -> int:
     arguments = parse_options(argv, Benchmark, prog=command_name("benchmark_all"))
     if arguments.quick == arguments.full:
         raise InputError("give --quick (ten minutes on two cores) or --full (an hour)")
+    if arguments.rounds < 2:
+        raise InputError(f"--rounds is {arguments.rounds}; a spread needs at least 2")
+    rows = [row for row in ROWS if not arguments.only or any(word in row.command for word in arguments.only)]
+    if not rows:
+        raise InputError(f"--only {' '.join(arguments.only)} is in no command: {one_of({row.command for row in ROWS})}")
     rates = Child(Rates).metadata
     roof, has_gpu = Roof(rates["flops"], rates["bytes"]), rates["device"] != "cpu"
     if not arguments.json_:
         speed = f"{roof.flops / 1e9:.0f} GFLOP/s in float32 products, {roof.bytes / 1e9:.0f} GB/s read"
         rule = "|---" * (HEADER.count("|") - 1) + "|"
         print(f"{datetime.date.today()}, {_machine()}: {speed}\n\n{HEADER}\n{rule}", flush=True)
-    for row in ROWS:
-        if (row.full and not arguments.full) or (arguments.only and not any(w in row.command for w in arguments.only)):
+    for row in rows:
+        if row.full and not arguments.full:
             continue
         if row.gpu != has_gpu:
-            if row.gpu and not arguments.json_:
-                print(f"| `{row.command}` | not measured: no GPU | | | | | |", flush=True)
+            if not arguments.json_:
+                print(f"| `{row.command}`, on a {'GPU' if row.gpu else 'CPU'} | not measured here | | | | | |")
             continue
         for figures in row.read(_lines(row, arguments.rounds), roof):
             print(json.dumps(figures._asdict()) if arguments.json_ else _text(figures), flush=True)

@@ -7,13 +7,13 @@ from typing import NoReturn
 
 from vlm_jax.errors import InputError
 from vlm_jax.failures import explained, quiet_end, quiet_libraries
-from vlm_jax.interrupts import discard, installed
+from vlm_jax.interrupts import discard, exit_with, installed
 
 
 def run_command(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> NoReturn:
     """Run a command and exit: 2 with one line where the input is wrong, 130 where it was interrupted (`interrupts`)."""
     with installed():
-        sys.exit(_exit_code(main, sys.argv[1:] if argv is None else argv))
+        exit_with(_exit_code(main, sys.argv[1:] if argv is None else argv))
 
 
 def _exit_code(main: Callable[[list[str]], int | None], argv: list[str]) -> int:

@@ -11,9 +11,12 @@ import stat
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CODES = frozenset(128 + number for number in SIGNALS)
@@ -31,6 +34,7 @@ class _State:
         self.stop_signals: list[int] | None = None
         """Signals that came where the loop asks for them; None where a signal leaves at once."""
         self.hung_up = False
+        self.compiling: weakref.WeakSet[Future] = weakref.WeakSet()
         self.on_leaving: list[tuple[Callable[[], str] | None, Callable[[], None] | None]] = []
         """What `on_interrupt` prints and takes back, the innermost last."""
 
@@ -86,6 +90,21 @@ def stop_requests() -> Iterator[Callable[[], int]]:
             yield lambda: stop_signals[0] if stop_signals else 0
         finally:
             _state.stop_signals = before
+
+
+def compiling(future: Future) -> None:
+    """A thread compiles: a command that ends before it leaves by `os._exit`, as after a signal."""
+    _state.compiling.add(future)
+
+
+def exit_with(code: int) -> NoReturn:
+    """End the process; at once where a thread still compiles, for which Python would wait and then crash."""
+    if not all(future.done() for future in _state.compiling):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def print_line(text: str) -> None:

@@ -12,7 +12,7 @@ from vlm_jax.config.vqa import VQA
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training import devices as devices_module
-from vlm_jax.training.devices import STATE_BYTES, choose_devices, evaluation_devices, memory_bytes
+from vlm_jax.training.devices import STATE_BYTES, choose_devices, cpu_cores, evaluation_devices, memory_bytes
 
 ROOT = Path(__file__).parent.parent.parent
 COUNT = """
@@ -91,6 +91,16 @@ def test_a_large_state_needs_many_images(four_devices, monkeypatch):
     large = 8 * STATE_BYTES
     counts = [len(choose_devices(changed(images=images), state_bytes=large)) for images in (8, 16, 32, 64)]
     assert counts == [1, 2, 4, 4]
+
+
+def test_a_control_group_may_allow_a_share_of_the_cores(tmp_path):
+    proc, groups = tmp_path / "proc", tmp_path / "groups"
+    (proc / "self").mkdir(parents=True)
+    (groups / "user").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text("0::/user\n")
+    for quota, cores in (("max 100000", len(os.sched_getaffinity(0))), ("50000 100000", 1), ("100 100000", 1)):
+        (groups / "user" / "cpu.max").write_text(f"{quota}\n")
+        assert cpu_cores(proc, groups) == cores
 
 
 def test_the_memory_is_that_of_the_smallest_control_group(tmp_path):

@@ -79,7 +79,8 @@ class Compute(Group):
     devices: Rounding[Count | None] = None
     """Use only this many devices."""
     convolution: Literal["auto", "direct", "products"] = "auto"
-    """How convolutions are computed: `products` is fast on a CPU, `direct` on a GPU, `auto` chooses."""
+    """How convolutions are computed: `direct` by lax.conv, as on a GPU; `products` in the ways that are fast on a CPU;
+    `auto` chooses."""
     compilation_cache: Speed[bool] = True
     """Keep compiled programs below `data.directory`, at most 2 GiB, and read them there the next time."""
 

@@ -109,9 +109,15 @@ class TrainLoader(Iterator[LoadedBatch]):
         return loaded
 
     def like(self) -> Batch:
-        """A batch of one image, again and again, which has the shapes and types of every batch."""
-        first = np.zeros(self._identity["batch_images"], np.int64)
-        return self._load((first, first)).batch
+        """A batch with the shapes and types of every batch: of one example again and again, and blank for an image."""
+        examples, encode, options = self._made_of
+        example, blank = examples[0], np.zeros((*encode.image.size, 3), np.uint8)
+        encode = dataclasses.replace(encode, cached=None)
+        encoded = EncodedExamples(
+            [example if example.image_tokens is not None else example._replace(image=blank)], encode
+        )
+        first = np.zeros(options["batch_images"], np.int64)
+        return dataclasses.replace(self._load, examples=encoded, encode=encode)((first, first)).batch
 
     def state(self) -> dict[str, int]:
         """The position: batches that the caller has taken (never those read ahead), and what they depend on."""

@@ -89,7 +89,7 @@ class TextEmbeddings(nn.Module):
 
     def scores(self, x: Float[Array, "*n E"]) -> Float[Array, "*n V"]:
         """The product with every row of the word table: a decoder tied to it."""
-        return table_scores(x, self.word.embedding)
+        return table_scores(x, jnp.asarray(self.word.embedding))
 
 
 def table_scores(x: Float[Array, "*n E"], table: Float[Array, "V E"]) -> Float[Array, "*n V"]:

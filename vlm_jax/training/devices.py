@@ -1,5 +1,6 @@
 """The devices of a run: every GPU or, on a CPU, as many JAX devices as it has cores for."""
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ MEMORY_PARTS = 3
 STATE_BYTES = 2**25
 """At most so much of a state for each image of a device's share: every device updates a whole state, which takes longer
 than what an idle core gains where there are few images."""
+PATIENCE, PATIENCE_SECONDS = "xla_cpu_collective_call_terminate_timeout_seconds", 24 * 3600
+"""How long a CPU device waits for another one. After a minute XLA would end the process, and a busy machine may take
+that. There is no setting of JAX for it."""
 COUNT_FLAG = "xla_force_host_platform_device_count"
 
 
@@ -62,23 +66,42 @@ def describe_devices(devices: list[jax.Device]) -> str:
     return f"device: {kind}{counted}"
 
 
-def memory_bytes(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+def memory_bytes(proc: Path = PROC, groups: Path = GROUPS) -> int:
     """The memory of this machine, or what the control groups of this process allow where that is less."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     files = [groups / "memory" / "memory.limit_in_bytes"]  # of version 1
-    with suppress(OSError):
-        for line in read_lines(proc / "self" / "cgroup"):
-            group = groups / line.split(":", 2)[2].strip().lstrip("/")
-            files += [place / "memory.max" for place in (group, *group.parents) if place.is_relative_to(groups)]
-    for file in files:
+    for file in [*files, *(group / "memory.max" for group in _groups(proc, groups))]:
         with suppress(OSError, ValueError):  # it is not there, or says "max"
             limits.append(int(file.read_text(encoding="ascii")))
     return min(limits)
 
 
+def cpu_cores(proc: Path = PROC, groups: Path = GROUPS) -> int:
+    """The cores that this process may use, or the share of them that its control groups allow where that is less."""
+    cores = [len(os.sched_getaffinity(0))]
+    for group in _groups(proc, groups):
+        with suppress(OSError, ValueError):  # it is not there, or says "max"
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+            cores.append(math.ceil(int(quota) / int(period)))
+    return min(cores)
+
+
+def _groups(proc: Path, groups: Path) -> list[Path]:
+    """The control groups (of version 2) of this process, each with those that hold it."""
+    found = []
+    with suppress(OSError):
+        for line in read_lines(proc / "self" / "cgroup"):
+            group = groups / line.split(":", 2)[2].strip().lstrip("/")
+            found += [place for place in (group, *group.parents) if place.is_relative_to(groups)]
+    return found
+
+
 def _make_cpu_devices(images: int, wanted: int | None) -> None:
     """Have the CPU's backend make the devices, unless it runs already or the user's environment names their number."""
-    cores = len(os.sched_getaffinity(0))
+    cores = cpu_cores()
     count = (
         min(wanted, max(cores, MOST_CPU_DEVICES)) if wanted else _largest_divisor(images, min(cores, MOST_CPU_DEVICES))
     )
@@ -86,6 +109,8 @@ def _make_cpu_devices(images: int, wanted: int | None) -> None:
     if jax.config.jax_num_cpu_devices < 0 and COUNT_FLAG not in os.environ.get("XLA_FLAGS", ""):
         with suppress(RuntimeError):  # a backend runs
             jax.config.update("jax_num_cpu_devices", count)
+            if PATIENCE not in os.environ.get("XLA_FLAGS", ""):
+                os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{PATIENCE}={PATIENCE_SECONDS}".strip()
 
 
 def _largest_divisor(images: int, most: int) -> int:

@@ -186,11 +186,10 @@ def _whole_model(config: TextConfig, source: Pretrained, answers: tuple[str, ...
     name, model = config.init.model, config.architecture
     if source.model is None or source.family not in ("run", "visual_bert"):
         raise InputError(f"init.model {name} is no whole model; it can be init.text or init.image (--init.kind parts)")
-    image = ("positions", "projection")
+    ours, theirs = model.image, source.model.image
+    image = tuple(name for name in ("positions", "projection", "norm") if hasattr(ours, name) and hasattr(theirs, name))
     wrong = _differing(source.model, model, (*TRUNK_SETTINGS, "fusion", *TEXT_SETTINGS, *IMAGE_SETTINGS))
-    wrong |= {
-        f"image.{setting}": value for setting, value in _differing(source.model.image, model.image, image).items()
-    }
+    wrong |= {f"image.{setting}": value for setting, value in _differing(theirs, ours, image).items()}
     if wrong:
         raise InputError(f"init.model {name} needs {_options(wrong, model)}")
     chosen = {}

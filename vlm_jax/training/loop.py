@@ -24,7 +24,7 @@ from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.interval import Interval
 from vlm_jax.training.logging import MetricsLog, Progress, load_tensorboard
 from vlm_jax.training.optimizer import make_optimizer
-from vlm_jax.training.parallel import METHODS
+from vlm_jax.training.parallel import METHODS, CompiledAhead
 from vlm_jax.training.selection import Selection
 from vlm_jax.training.setup import Trained, fresh_params, load_trained, make_encoder, make_task, saved_steps
 from vlm_jax.training.step import TrainState, create_state, make_step
@@ -92,7 +92,7 @@ class Trainer:
         if reads_features(config) or saved_steps(folder) >= config.training.steps:
             self.step = self.parallel.compile(step)
         else:  # a thread compiles from here on: the shapes of a batch are known
-            self.step = self.parallel.compile(step, (state_shapes, self._loader().like()))
+            self.step = self.parallel.compile(step, lambda: (state_shapes, self._loader().like()))
         params = self._initial_params()
         cache(self.task, self._frozen(params), config, self._cached_splits())
         self.state = jax.jit(make_state, out_shardings=self.parallel.replicated)(params)
@@ -270,7 +270,8 @@ class Trainer:
         self.totals["waited_seconds"] = self.loader.seconds_waited
         self.interval.add(metrics, 0.0 if first else seconds)
         if first:
-            self.totals["compile_seconds"] += seconds
+            ahead = isinstance(self.step, CompiledAhead)
+            self.totals["compile_seconds"] += self.step.compile_seconds if ahead else seconds
         else:
             self.totals["step_seconds"] += seconds
             self.totals["examples"] += float(metrics["examples"])

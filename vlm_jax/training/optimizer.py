@@ -117,10 +117,15 @@ def _orthogonal(x: Float[Array, "n a b"]) -> Float[Array, "n a b"]:
     """Newton and Schulz's X <- a X + b (X X^T) X + c (X X^T)^2 X, of matrices of norm 1.
 
     Every step is a product P X with P made of X X^T, which changes to P X X^T P: only the last product has the long
-    side of X.
+    side of X. In float32 on every device: TF32's rounding of X X^T would grow from step to step.
     """
+    with jax.default_matmul_precision("highest"):
+        return _newton_schulz(x)
+
+
+def _newton_schulz(x: Float[Array, "n a b"]) -> Float[Array, "n a b"]:
     if x.shape[1] > x.shape[2]:
-        return _orthogonal(x.mT).mT
+        return _newton_schulz(x.mT).mT
     a, b, c = NEWTON_SCHULZ
     gram, total = x @ x.mT, None
     for step in range(NEWTON_SCHULZ_STEPS):

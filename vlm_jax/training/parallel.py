@@ -1,5 +1,6 @@
 """Two ways to spread a step over devices, behind one interface: `jit` over a mesh, and `pmap`."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,23 +10,32 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vlm_jax.allocator import trim_heap
+from vlm_jax.interrupts import compiling
 from vlm_jax.training.step import AccumulatedStep, Step, TrainState
 from vlm_jax.types import Batch
 
 BATCH_AXES = ("data", "fsdp")
+Example = Callable[[], tuple[TrainState, Batch]]
+"""Gives a state and a batch, or their shapes."""
 
 
 class CompiledAhead:
     """A step that a thread compiles for a state and batches like these, while the run is set up."""
 
     def __init__(self, step: jax.stages.Wrapped, state: TrainState, batch: Batch) -> None:
+        self.compile_seconds = 0.0
+        """What the thread took; known after the first call."""
+
         def compiled() -> jax.stages.Compiled:
+            began = time.perf_counter()
             program = step.lower(state, batch).compile()
             trim_heap()
+            self.compile_seconds = time.perf_counter() - began
             return program
 
         pool = ThreadPoolExecutor(1, "compile")
         self._compiled = pool.submit(compiled)
+        compiling(self._compiled)
         pool.shutdown(wait=False)
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -78,7 +88,7 @@ class JitParallel:
         """This process's share of the global batch, on its devices."""
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.split, x), batch)
 
-    def compile(self, step: Step, like: tuple[TrainState, Batch] | None = None) -> Step:
+    def compile(self, step: Step, like: Example | None = None) -> Step:
         """The step, compiled at its first call or, for a state and batches `like` these, in a thread from now on.
 
         The state is donated where that saves memory (not on a CPU).
@@ -97,7 +107,7 @@ class JitParallel:
             in_shardings=(self.replicated, self.split),
             out_shardings=(self.replicated, self.replicated),
         )
-        return compiled_first(program) if like is None else CompiledAhead(program, *like)
+        return compiled_first(program) if like is None else CompiledAhead(program, *like())
 
 
 class PmapParallel:
@@ -132,7 +142,7 @@ class PmapParallel:
         shares = jax.tree.map(lambda x: np.reshape(x, (self.count, -1, *x.shape[1:])), batch)
         return jax.device_put(shares, self.split)
 
-    def compile(self, step: Step, like: tuple[TrainState, Batch] | None = None) -> Step:
+    def compile(self, step: Step, like: Example | None = None) -> Step:
         """The step on every device, compiled at its first call; metrics come back once."""
         axes = (0, None)  # of state and metrics
         if isinstance(step, AccumulatedStep):
