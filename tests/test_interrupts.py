@@ -303,3 +303,21 @@ def test_another_command_ends_in_one_line(trained):
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(moment)
         assert left(process, signal.SIGINT)[:2] == (130, "interrupted\n")
+
+
+def test_an_error_while_a_thread_compiles_ends_the_command_at_once():
+    code = """
+import concurrent.futures, time
+from vlm_jax import interrupts
+from vlm_jax.command_line import run_command
+from vlm_jax.errors import InputError
+
+def main(argv):
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    interrupts.compiling(pool.submit(time.sleep, 60))
+    raise InputError("wrong")
+
+run_command(main, [])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (2, "error: wrong\n")

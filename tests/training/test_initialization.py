@@ -285,6 +285,12 @@ def test_a_run_of_every_fusion_is_a_source(fusion, tmp_path):
     assert record["fresh"] == [] and record["sources"][0]["left_behind"] == []
 
 
+def test_a_whole_model_has_the_norms_of_its_source(tmp_path):
+    own.save_run(tmp_path / "run", config())
+    with pytest.raises(InputError, match=r"needs --model\.image\.norm group"):
+        started(config(changes={"model.image.norm": "instance", **model_from(tmp_path / "run")}))
+
+
 def test_the_record_tells_sides_and_cross_attention_apart(bert):
     _, record = started(config(bert, {"model.fusion.kind": "co_attention"}))
     assert "trunk/layer_*/text" in record["sources"][0]["taken"]

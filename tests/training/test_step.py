@@ -18,6 +18,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.tasks.vqa import batch_sums
+from vlm_jax.training import optimizer as optimizer_module
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from vlm_jax.training.parallel import METHODS
 from vlm_jax.training.step import AccumulatedStep, create_state, example_keys, make_step, micro_batch
@@ -227,6 +228,14 @@ def test_muon_takes_a_convolution_as_its_matrix():
         updates.append(update["image"]["kernel"])
     np.testing.assert_array_equal(updates[0].reshape(36, 8), updates[1])
     assert np.abs(updates[1]).max() > 0
+
+
+def test_muon_is_float32_on_every_device():
+    """TF32's rounding would grow from step to step."""
+    with jax.default_matmul_precision("tensorfloat32"):
+        program = jax.make_jaxpr(optimizer_module._orthogonal)(jnp.ones((1, 8, 4)))
+    precisions = [eqn.params["precision"] for eqn in program.eqns if eqn.primitive.name == "dot_general"]
+    assert len(precisions) > 5 and set(precisions) == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
 def test_muon_uses_nesterov_momentum():
