@@ -28,7 +28,9 @@ FEW = (
     "--data.limit", "2", "--optimizer.warmup-steps", "1",
 )  # fmt: skip
 SHALLOW = ("--model.num-layers", "1", "--model.hidden-size", "16", "--model.intermediate-size", "16")
-SMALL_CNN = ("--model.image.stem-width", "8", "--model.image.widths", "8", "8", "8")
+SMALL_CNN = (
+    "--model.image.stem-width", "8", "--model.image.widths", "8", "8", "8", "--model.image.blocks", "0", "0", "0",
+)  # fmt: skip
 
 
 def examples(name):
