@@ -41,9 +41,9 @@ class Benchmark(Group):
     """The performance table as Markdown: ours, peer, ratio, spread and roof, with date and machine above it."""
 
     quick: bool = False
-    """Small models: some ten minutes on two cores."""
+    """Small models."""
     full: bool = False
-    """All models: an hour on two cores."""
+    """All models."""
     only: tuple[str, ...] = ()
     """Only the rows whose command holds one of these words."""
     rounds: Count = 7
@@ -94,7 +94,7 @@ class Row(NamedTuple):
 def main(argv: list[str]) -> int:
     arguments = parse_options(argv, Benchmark, prog=command_name("benchmark_all"))
     if arguments.quick == arguments.full:
-        raise InputError("give --quick (ten minutes on two cores) or --full (an hour)")
+        raise InputError("give --quick (small models) or --full (all models)")
     if arguments.rounds < 2:
         raise InputError(f"--rounds is {arguments.rounds}; a spread needs at least 2")
     rows = [row for row in ROWS if not arguments.only or any(word in row.command for word in arguments.only)]
