@@ -94,10 +94,10 @@ WRONG = (
         ("'resnetblur50'", "resnet18, resnet34, resnet50, resnet101"),
     ),
     Wrong(
-        "timm's wide_resnet50_2",
+        "timm's resnet50d",
         "torchvision_resnet18",
-        {"architecture": "wide_resnet50_2.tv_in1k"},
-        ("'wide_resnet50_2'", "resnet50"),
+        {"architecture": "resnet50d.ra2_in1k"},
+        ("'resnet50d'", "resnet50"),
     ),
     Wrong(
         "timm's resnet18 with `model_args`",
@@ -161,7 +161,7 @@ WRONG = (
         {"quantization_config": {"load_in_8bit": True}},
         ("quantization_config = {'load_in_8bit': True}",),
     ),
-    Wrong("ResNet of version 1", "resnet18", {"downsample_in_bottleneck": True}, ("version 1",)),
+    Wrong("ResNet with `hidden_act` gelu", "resnet18", {"hidden_act": "gelu"}, ("hidden_act = 'gelu'", "'relu'")),
     Wrong(
         "`hidden_act` gelu_fast",
         "bert",

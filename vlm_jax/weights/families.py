@@ -1,9 +1,10 @@
 """The families that can be ported, and their classes."""
 
 from vlm_jax.weights.bert import BERT, ROBERTA
-from vlm_jax.weights.cnn import EFFICIENTNET_LITE0, RESNET, TORCHVISION_MOBILENET, TORCHVISION_RESNET
 from vlm_jax.weights.distilbert import DISTILBERT
 from vlm_jax.weights.family import Family
+from vlm_jax.weights.mobile_networks import EFFICIENTNET_LITE0, TORCHVISION_MOBILENET
+from vlm_jax.weights.resnet import RESNET, TORCHVISION_RESNET
 from vlm_jax.weights.visual_bert import VISUAL_BERT
 
 _ALL = (

@@ -32,6 +32,8 @@ class ConvertedArchitecture(NamedTuple):
     """How a CNN wants its images."""
     pad_id: int | None = None
     """The row of the word table that transformers gives no gradient from texts."""
+    batch_norm_eps: float | None = None
+    """Epsilon of a CNN's batch norms, which are folded."""
 
     @property
     def sees(self) -> bool:

@@ -8,13 +8,14 @@ covers all files.
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.encoders import AnyPublishedCNN
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
@@ -22,7 +23,6 @@ from vlm_jax.settings.changes import group_from_json
 from vlm_jax.trees import compare_trees, unflatten
 from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.class_detection import Published
-from vlm_jax.weights.cnn import PUBLISHED
 from vlm_jax.weights.converted_model import ConvertedModel, Origin, convert, shapes
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.family import ConvertedArchitecture
@@ -68,12 +68,12 @@ def write_import(converted: ConvertedModel, folder: Path) -> None:
     write_settings_files(converted.settings_files, folder)
     about = {
         "family": family.name,
-        "network": architecture.model.name if isinstance(architecture.model, PublishedCNN) else None,
         "model": architecture.model.model_dump(mode="json"),
         "parts": list(architecture.parts),
         "classes": architecture.classes,
         "input": architecture.input.model_dump(mode="json") if architecture.input else None,
         "pad_id": architecture.pad_id,
+        "batch_norm_eps": architecture.batch_norm_eps,
         "dtypes": converted.dtypes,
         "config": converted.config,
         "tokenizer": [file.name for file in converted.tokenizer],
@@ -97,13 +97,15 @@ def read_import(folder: Path) -> ConvertedModel:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         family = FAMILIES[about["family"]]
-        kind = type(PUBLISHED[about["network"]]) if about["network"] else Architecture
+        cnns = {cnn.model_fields["kind"].default: cnn for cnn in get_args(AnyPublishedCNN)}
+        kind = cnns[about["model"]["kind"]] if "kind" in about["model"] else Architecture
         architecture = ConvertedArchitecture(
             group_from_json(json.dumps(about["model"]), kind),
             tuple(about["parts"]),
             about["classes"],
             group_from_json(json.dumps(about["input"]), ImageInput) if about["input"] else None,
             about["pad_id"],
+            about["batch_norm_eps"],
         )
         origin = Origin(**about["origin"])
         published, changes = Published(**_tuples(about["published"])), Changes(**_tuples(about["changes"]))
