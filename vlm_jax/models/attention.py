@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.layers import LayerStack
 from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
 
 NONE, ALL, PAST = range(3)
@@ -96,11 +96,11 @@ def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Ar
     return attention_mask(pattern, jnp.full(valid.shape[-1], kind), valid)
 
 
-def _split_heads(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
+def _split_heads(settings: LayerStack, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
     return x.reshape(*x.shape[:-1], settings.num_attention_heads, settings.hidden_size // settings.num_attention_heads)
 
 
-def _heads_first(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
+def _heads_first(settings: LayerStack, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
     return _split_heads(settings, x).swapaxes(2, 3)
 
 
@@ -110,7 +110,7 @@ class _Attention(nn.Module):
     Each is an RMS norm (Zhang and Sennrich 2019) over the d entries of a head, with transformers' epsilon.
     """
 
-    settings: Architecture
+    settings: LayerStack
 
     def setup(self) -> None:
         s, dtype = self.settings, jnp.dtype(self.settings.dtype)
