@@ -79,8 +79,9 @@ class Architecture(Layers, Layout):
     """What the head reads of the trunk."""
     convolution: Literal["auto", "direct", "products"] = "auto"
     """How convolutions are computed."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and products; parameters, softmax, norms and loss stay float32."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Type of activations and products; parameters, softmax, norms and loss stay float32. float64, which JAX has with
+    `jax_enable_x64` alone, is for proofs."""
     remat: bool = False
     """Recompute each layer in the backward pass."""
     scan_layers: bool = False

@@ -39,7 +39,8 @@ def learning_rate_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
     }
 
     def rate(count: int | Int[Array, ""]) -> Float[Array, ""]:
-        left = jnp.clip(rest - (jnp.asarray(count) - warmup), 0, rest)
+        count = jnp.asarray(count, float)  # float64 under jax_enable_x64, where int32 / int is still float32
+        left = jnp.clip(rest - (count - warmup), 0, rest)
         # The first step already learns: warm-up runs from peak / (warmup + 1), not from zero.
         return peak * jnp.where(count < warmup, (count + 1) / (warmup + 1), decays[settings.schedule](left / rest))
 
@@ -113,7 +114,9 @@ def _adam(settings: Adam) -> optax.GradientTransformation:
             optax.tree.update_moment(updates, moment, decay, order)
             for moment, decay, order in ((state.mu, b1, 1), (state.nu, b2, 2))
         )
-        first, second = (-jnp.expm1(count * (math.log(b) if b else -math.inf)) for b in settings.betas)
+        first, second = (
+            -jnp.expm1(jnp.asarray(count, float) * (math.log(b) if b else -math.inf)) for b in settings.betas
+        )
         scaled = jax.tree.map(
             lambda m, v: m / first.astype(m.dtype) / (jnp.sqrt(v / second.astype(v.dtype)) + settings.epsilon),
             mean,
