@@ -58,8 +58,9 @@ class LayerStack(Layers, ActivationAndNorm):
     """Norm what attention and feed-forward layers read, as ViT does, and not their sum with the stream, as BERT."""
     layer_scale: bool = False
     """Scale each channel of what attention and feed-forward layers add (CaiT, DINOv2)."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of activations and products; parameters, softmax, norms and loss stay float32."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Type of activations and products; parameters, softmax, norms and loss stay float32. float64, which JAX has with
+    `jax_enable_x64` alone, is for proofs."""
     remat: bool = False
     """Recompute each layer in the backward pass."""
     scan_layers: bool = False

@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config.layers import LayerStack
+from vlm_jax.models.dtypes import at_least_float32
 from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
 
 NONE, ALL, PAST = range(3)
@@ -57,15 +58,15 @@ def attend(
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
 ) -> Float[Array, "I K N H d"]:
-    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
+    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32 or wider.
 
     K and V are those of `key_values`, one after the other: P is the sum of their lengths. A query that attends to
     nothing gets weight zero, not a uniform average.
     """
     scores = jnp.concatenate([_scores(query, key) for key, _ in key_values], axis=-1)
-    scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
+    scores = scores.astype(at_least_float32(scores.dtype)) * (query.shape[-1] ** -0.5)
     mask = mask[:, None]
-    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(key_values[-1][1].dtype)
     weights = dropout(weights, rate, keys, 0)
     ends = list(itertools.accumulate(value.shape[3] for _, value in key_values))
