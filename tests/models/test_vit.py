@@ -22,7 +22,13 @@ from vlm_jax.settings.changes import with_changes
 
 FLOAT32 = jnp.dtype("float32")
 TINY = {"hidden_size": 24, "num_attention_heads": 3, "num_layers": 3, "intermediate_size": 40, "patch_size": 4}
-IMAGE = np.random.default_rng(0).normal(size=(2, 12, 20, 3)).astype(np.float32)
+
+
+def noise_of(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+IMAGE = noise_of(0, 2, 12, 20, 3)
 
 
 def tiny(**settings):
@@ -80,8 +86,7 @@ def state_of(params, cross):
 def test_the_layer_is_torch_s(cross, pre_norm):
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     settings = LayerStack(hidden_size=24, num_attention_heads=3, intermediate_size=40, pre_norm=pre_norm)
-    random = np.random.default_rng(1)
-    x, other = (random.normal(size=(2, 1, length, 24)).astype(np.float32) for length in (5, 7))
+    x, other = noise_of(1, 2, 1, 5, 24), noise_of(2, 2, 1, 7, 24)
     mask = jnp.ones((2, 1, 5, 5), bool)
     layer = (CrossLayer if cross else BertLayer)(settings)
     if cross:
@@ -101,7 +106,7 @@ def test_the_layer_is_torch_s(cross, pre_norm):
     options = {"activation": "gelu", "dropout": 0.0, "batch_first": True, "layer_norm_eps": 1e-12}
     oracle = kind(24, 3, 40, norm_first=pre_norm, dtype=torch.float64, **options).eval()
     oracle.load_state_dict(state_of(variables["params"], cross))
-    inputs = [torch.tensor(array[:, 0]).double() for array in ((x, other) if cross else (x,))]
+    inputs = [torch.tensor(np.asarray(array[:, 0])).double() for array in ((x, other) if cross else (x,))]
     with torch.no_grad():
         reference = oracle(*inputs).numpy()
     assert np.abs(output - reference).max() < 2e-5 * max(1, np.abs(reference).max())
@@ -114,9 +119,9 @@ def test_the_layer_is_torch_s(cross, pre_norm):
 @pytest.mark.parametrize("target", [(3, 5), (2, 3), (7, 4), (9, 15), (1, 1)])
 def test_positions_are_interpolated_as_torch_does_it(target):
     torch = pytest.importorskip("torch", reason="torch is the oracle")
-    table = np.random.default_rng(2).normal(size=(2 + 15, 6)).astype(np.float32)
-    output = interpolate_positions(jnp.asarray(table), before=2, source=(3, 5), target=target)
-    grid = torch.tensor(table[2:]).double().reshape(1, 3, 5, 6).permute(0, 3, 1, 2)
+    table = noise_of(2, 2 + 15, 6)
+    output = interpolate_positions(table, before=2, source=(3, 5), target=target)
+    grid = torch.tensor(np.asarray(table[2:])).double().reshape(1, 3, 5, 6).permute(0, 3, 1, 2)
     grid = torch.nn.functional.interpolate(grid, size=target, mode="bicubic", align_corners=False)
     reference = np.concatenate([table[:2], grid.permute(0, 2, 3, 1).reshape(-1, 6).numpy()])
     assert np.abs(output - reference).max() < 1e-5
@@ -169,8 +174,7 @@ def test_remat_and_scan_change_nothing(options):
 
 
 def test_images_of_another_size_are_taken_by_the_same_parameters():
-    other = np.random.default_rng(3).normal(size=(2, 20, 8, 3)).astype(np.float32)
-    assert run(tiny(), other).grid.shape == (2, 5, 2, 24)
+    assert run(tiny(), noise_of(3, 2, 20, 8, 3)).grid.shape == (2, 5, 2, 24)
 
 
 def test_activations_are_of_the_type_that_is_asked_for():
@@ -207,9 +211,8 @@ def test_the_model_looks_at_every_corner():
     variables = random_parameters(model.init, IMAGE, ids, mask)
     logits = jax.jit(lambda image: model.apply(variables, image, ids, mask).logits)
     for row, column in ((0, 0), (-1, 0), (0, -1), (-1, -1)):
-        changed = IMAGE.copy()
-        changed[:, row, column] += 3
-        assert np.abs(logits(changed) - logits(IMAGE)).max() > 1e-6
+        changed = logits(IMAGE.at[:, row, column].add(3.0))
+        assert np.abs(changed - logits(IMAGE)).max() > 1e-6
 
 
 # Refusals
@@ -222,7 +225,7 @@ def test_an_image_that_patches_do_not_divide_is_refused():
             with_changes(config, changes)
         assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match=r"13 x 20 pixels"):
-        jax.eval_shape(lambda: run(tiny(), np.zeros((1, 13, 20, 3), np.float32)))
+        jax.eval_shape(lambda: run(tiny(), jnp.zeros((1, 13, 20, 3))))
 
 
 @pytest.mark.parametrize(

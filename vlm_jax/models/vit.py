@@ -79,7 +79,7 @@ class ImageEmbeddings(nn.Module):
             first = jnp.broadcast_to(first.astype(dtype), (len(image), *first.shape))
             tokens = jnp.concatenate([first, tokens], axis=1)
         positions = nn.Embed(before + source[0] * source[1], width, embedding_init=EMBEDDING_INIT, name="positions")
-        table = interpolate_positions(positions.embedding, before=before, source=source, target=grid)
+        table = interpolate_positions(jnp.asarray(positions.embedding), before=before, source=source, target=grid)
         tokens = tokens + table.astype(dtype)[None]
         return layer_norm(self.layers, "norm")(tokens) if s.embedding_norm else tokens
 
