@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.encoders import GridEncoder, PublishedCNN, VisionTransformer
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.models.pretrained import Part
+from vlm_jax.models.vit_heads import Pooling
 from vlm_jax.types import Json
 from vlm_jax.weights.source import Tensors
 from vlm_jax.weights.tables import Row
@@ -22,16 +23,25 @@ Names = dict[str, str]
 class ConvertedArchitecture(NamedTuple):
     """One model of a family."""
 
-    model: Architecture | PublishedCNN
-    """Settings of the trunk and its text side, or of a CNN."""
+    model: Architecture | PublishedCNN | VisionTransformer
+    """Settings of the trunk and its text side, or of an image encoder."""
     parts: tuple[Part, ...] = ()
     """The heads it has."""
     classes: int = 0
-    """Classes of its answers, or of a CNN's classifier."""
+    """Classes of its answers, or of an image encoder's classifier."""
     input: ImageInput | None = None
-    """How a CNN wants its images."""
+    """How an image encoder wants its images."""
     pad_id: int | None = None
     """The row of the word table that transformers gives no gradient from texts."""
+    pooling: Pooling = "mean"
+    """What the classifier of an image encoder reads."""
+    projection_size: int = 0
+    """Width of CLIP's projection of the class token."""
+
+    @property
+    def is_image_encoder(self) -> bool:
+        """Whether it reads pixels."""
+        return isinstance(self.model, GridEncoder)
 
     @property
     def sees(self) -> bool:
@@ -87,6 +97,14 @@ class Family:
     """The settings that transformers' config.json must say; its class's defaults hold for the rest."""
     in_transformers: bool = True
     """Whether transformers has the classes; where not, `torch_cnns` has the network."""
+    model_types: tuple[str, ...] = ()
+    """Further values of `model_type` that its classes have, as CLIPModel of an image encoder's family."""
+    nested_config: str = ""
+    """The key of config.json under which models of several encoders have this one's settings."""
+    prefix_always: bool = False
+    """Whether files of the class without heads have the prefix as well."""
+    unread: tuple[str, ...] = (".num_batches_tracked",)
+    """Endings of names that no output depends on: counters of PyTorch's batch norms. An export gives them back."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Second names that files have for a tensor, and the table's."""
     tied: tuple[str, str] | None = None
