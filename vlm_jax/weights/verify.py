@@ -6,7 +6,6 @@ is the published network in plain PyTorch functions (`torch_cnns`). What could n
 
 import importlib.util
 import math
-import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,12 +18,11 @@ from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.text_lines import first_line
-from vlm_jax.weights.converted_model import ConvertedModel, convert
-from vlm_jax.weights.export import export, write_export
+from vlm_jax.weights.converted_model import ConvertedModel
+from vlm_jax.weights.export import write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
-from vlm_jax.weights.import_folder import ABOUT, read
-from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
-from vlm_jax.weights.tensor_names import renamed, written
+from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
+from vlm_jax.weights.source import WEIGHTS, Source, Tensors
 
 BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
 TEXTS = (
@@ -81,30 +79,24 @@ def verify(
 
     The options are those of `read`; what they leave is the reference.
     """
-    changed = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, place = as_path(name), Path(temporary)
-        if (folder / ABOUT).is_file():  # its reference is what it exports
-            converted = read(name, **changed, class_name=class_name)
-            export(converted, place / "source")
-            source = open_source(str(place / "source"))
-            oracle = converted.family.class_of(converted.architecture)
-        else:
-            source = renamed(open_source(name), **changed)
-            converted = convert(source, class_name=class_name)
-            if source.changes.lines():
-                source = written(source, place / "renamed")
-            oracle = converted.published.name
-        for line in converted.class_lines:
-            key, _, value = line.partition(": ")
-            yield Check(key, value, "note")
-        for line in converted.changes.lines():
-            yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
-        where = "transformers'" if converted.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
-        yield Check("compared with", f"{where} {oracle}", "note")
-        yield _round_trip(converted, source, place / "again")
-        yield from _compare_outputs(converted, source, oracle, place / "model")
-        yield from _absent(converted)
+    options = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors, "class_name": class_name}
+    with proof_subject(name, **options) as subject:
+        yield from described(subject)
+        yield _round_trip(subject.converted, subject.source, subject.folder / "again")
+        yield from _compare_outputs(subject.converted, subject.source, subject.oracle, subject.folder / "model")
+        yield from _absent(subject.converted)
+
+
+def described(subject: ProofSubject) -> Iterator[Check]:
+    """The class, what was done to names, and what the port is compared with."""
+    converted = subject.converted
+    for line in converted.class_lines:
+        key, _, value = line.partition(": ")
+        yield Check(key, value, "note")
+    for line in converted.changes.lines():
+        yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
+    where = "transformers'" if converted.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
+    yield Check("compared with", f"{where} {subject.oracle}", "note")
 
 
 def _round_trip(converted: ConvertedModel, source: Source, folder: Path) -> Check:
