@@ -31,9 +31,7 @@ def verify_bfloat16(
 
 
 def _compare(subject: ProofSubject) -> Iterator[Check]:
-    import torch
-
-    from vlm_jax.weights.oracles import encoder_outputs, load_oracle
+    from vlm_jax.weights.oracles import encoder_outputs, load_oracle, rounded_to_bfloat16
 
     converted = subject.converted
     model, unlike = load_oracle(converted, subject.source, subject.oracle, subject.folder / "model")
@@ -42,7 +40,7 @@ def _compare(subject: ProofSubject) -> Iterator[Check]:
         return
     inputs = text_inputs(converted, SENTENCES)
     references = encoder_outputs(converted, model, inputs)
-    rounded = encoder_outputs(converted, model.to(torch.bfloat16), inputs)
+    rounded = encoder_outputs(converted, rounded_to_bfloat16(model), inputs)
     exact, ours = (converted_outputs(converted, inputs, dtype) for dtype in ("float32", "bfloat16"))
     shown = visible(inputs)
     layers = [layer for layer in references if layer.startswith("layer ")]

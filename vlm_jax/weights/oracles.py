@@ -94,6 +94,11 @@ def encoder_outputs(
     return {name: x.double().numpy() for name, x in outputs.items() if x is not None}
 
 
+def rounded_to_bfloat16(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, which computes in bfloat16 from here on."""
+    return model.to(torch.bfloat16)
+
+
 def cnn_outputs(
     converted: ConvertedModel, source: Source, name: str, folder: Path, pixels: np.ndarray
 ) -> tuple[tuple[np.ndarray | None, np.ndarray | None], str]:
