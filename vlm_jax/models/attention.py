@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vlm_jax.config.layers import LayerStack
 from vlm_jax.models.dtypes import at_least_float32
 from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
+from vlm_jax.models.products import batched_product, batched_scores
 
 NONE, ALL, PAST = range(3)
 IMAGE, TEXT = 0, 1
@@ -79,17 +80,17 @@ def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m H L d"]) ->
     if key.shape[1] == 1:
         images, slots, length, heads, size = query.shape
         flat = query.transpose(0, 3, 1, 2, 4).reshape(images, heads, slots * length, size)
-        scores = flat @ key[:, 0].swapaxes(2, 3)
+        scores = batched_scores(flat, key[:, 0])
         return scores.reshape(images, heads, slots, length, key.shape[3])
-    return jnp.einsum("iknhd,ikhmd->ihknm", query, key)
+    return batched_scores(query.swapaxes(2, 3), key).swapaxes(1, 2)
 
 
 def _mixed(weights: Float[Array, "I H K N L"], value: Float[Array, "I m H L d"]) -> Float[Array, "I K N H d"]:
     if value.shape[1] == 1:
         images, heads, slots, length, num_keys = weights.shape
-        flat = weights.reshape(images, heads, slots * length, num_keys) @ value[:, 0]
+        flat = batched_product(weights.reshape(images, heads, slots * length, num_keys), value[:, 0])
         return flat.reshape(images, heads, slots, length, value.shape[-1]).transpose(0, 2, 3, 1, 4)
-    return jnp.einsum("ihknm,ikhmd->iknhd", weights, value)
+    return batched_product(weights.swapaxes(1, 2), value).swapaxes(2, 3)
 
 
 def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Array, "I k N N"]:

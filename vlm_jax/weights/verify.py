@@ -18,7 +18,7 @@ from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.text_lines import first_line
-from vlm_jax.weights.converted_model import ConvertedModel
+from vlm_jax.weights.converted_model import ConvertedModel, make_module
 from vlm_jax.weights.export import write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
 from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
@@ -141,7 +141,7 @@ def _absent(converted: ConvertedModel) -> Iterator[Check]:
         yield Check("its head", f"left behind: {', '.join(published.left_behind)}", "not compared")
 
 
-def _not_installed(*modules: str) -> str | None:
+def not_installed(*modules: str) -> str | None:
     """Why nothing can be compared; None where all modules are there."""
     lacking = [name for name in modules if importlib.util.find_spec(name) is None]
     return f"{' and '.join(lacking)} not installed" if lacking else None
@@ -150,7 +150,7 @@ def _not_installed(*modules: str) -> str | None:
 def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
     """Every output of the port with the oracle's, and its tokenizer with transformers'."""
     needed = ("torch", "transformers") if converted.family.in_transformers else ("torch",)
-    if why := _not_installed(*needed):
+    if why := not_installed(*needed):
         yield Check("outputs", why, "not compared")
     elif isinstance(converted.architecture.model, PublishedCNN):
         yield from _compare_cnn(converted, source, oracle, folder)
@@ -195,11 +195,17 @@ def run_cnn(module: ImageClassifier, params: dict, pixels: jax.Array) -> tuple[j
     return module.apply({"params": params}, pixels)
 
 
-def converted_outputs(converted: ConvertedModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every layer and head by name, the words before the image's cells as VisualBERT has them; NaN where padded."""
+def converted_outputs(
+    converted: ConvertedModel, inputs: dict[str, np.ndarray], dtype: str | None = None
+) -> dict[str, np.ndarray]:
+    """Every layer and head by name, the words before the image's cells as VisualBERT has them; NaN where padded.
+
+    The module computes in `dtype`, where one is given.
+    """
     model = converted.architecture.model
     with jax.default_matmul_precision("highest"):
-        output, captured = jax.device_get(run_encoder(converted.module, converted.params, inputs))
+        run = run_encoder(make_module(converted.architecture, dtype), converted.params, inputs)
+    output, captured = jax.tree.map(lambda x: np.asarray(x, np.promote_types(x.dtype, np.float32)), run)
     captured = captured["intermediates"]
     grid_length = inputs["image"].shape[1] if "image" in inputs else 0
     norms = captured["embed"]["norm"]["__call__"]  # the text's, then the image's
@@ -209,17 +215,18 @@ def converted_outputs(converted: ConvertedModel, inputs: dict[str, np.ndarray]) 
         states[f"layer {index + 1}"] = np.concatenate(
             [layer_states[:, grid_length:], layer_states[:, :grid_length]], axis=1
         )
-    seen = _seen(inputs)
+    shown = visible(inputs)
     if output.words is not None:
         states["masked words"] = np.concatenate([output.words, output.image_words], axis=1)
-    states = {name: np.where(seen[:, :, None], x, np.nan) for name, x in states.items()}
+    states = {name: np.where(shown[:, :, None], x, np.nan) for name, x in states.items()}
     heads = {"pooled": output.pooled, "sentence pairs": output.pairs, "answers": output.answers}
     return states | {name: x for name, x in heads.items() if x is not None}
 
 
-def _seen(inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Words and cells that are no padding, [3, T + G]."""
-    return np.concatenate([inputs["text_mask"], inputs.get("image_mask", np.ones((3, 0), bool))], axis=1)
+def visible(inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Words and cells that are no padding, [B, T + G]."""
+    mask = inputs["text_mask"]
+    return np.concatenate([mask, inputs.get("image_mask", np.ones((len(mask), 0), bool))], axis=1)
 
 
 def _compare_encoder(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
@@ -237,11 +244,11 @@ def _compare_encoder(converted: ConvertedModel, source: Source, oracle: str, fol
             continue
         reference = references[name]
         output = x.reshape(reference.shape)
-        shown = _seen(inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
+        shown = visible(inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
         worst = score(output[shown], reference[shown])
         yield comparison(name, f"{worst:.1e}", worst <= BOUND)
     if "masked words" in references:
-        shown = _seen(inputs)
+        shown = visible(inputs)
         divergence = _divergence(references["masked words"][shown], outputs["masked words"][shown].astype(np.float64))
         yield comparison("KL of masked words", f"{divergence:.1e} nats", divergence <= KL_BOUND)
 
@@ -255,7 +262,7 @@ def _divergence(logits: np.ndarray, other: np.ndarray) -> float:
 def _compare_tokenizers(converted: ConvertedModel, source: Source) -> Check:
     if not converted.tokenizer:
         return Check("tokenizer", "none lies beside the weights", "note")
-    if why := _not_installed("transformers"):
+    if why := not_installed("transformers"):
         return Check("tokenizer", why, "not compared")
     from transformers import AutoTokenizer
 
