@@ -5,10 +5,11 @@ tensors. The option --architecture decides where these leave a choice. A class i
 classes have the same tensors and compute different numbers.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from vlm_jax.errors import InputError, one_of
+from vlm_jax.errors import InputError, counted, one_of
 from vlm_jax.invocation import command_name
 from vlm_jax.models.pretrained import Part
 from vlm_jax.weights.families import CLASSES, FAMILIES, MODEL_TYPES
@@ -45,9 +46,11 @@ class Published(NamedTuple):
 
     @property
     def left_names(self) -> str:
-        """What is left behind, in words: another encoder has hundreds of tensors."""
-        more = f" and {len(self.left_behind) - MOST_NAMES} more" if len(self.left_behind) > MOST_NAMES else ""
-        return f"{', '.join(self.left_behind[:MOST_NAMES])}{more}"
+        """What is left behind, in words: of many tensors the first part of their names."""
+        if len(self.left_behind) <= MOST_NAMES:
+            return ", ".join(self.left_behind)
+        groups = Counter(name.partition(".")[0] for name in self.left_behind)
+        return ", ".join(f"{group} ({counted(count, 'tensor')})" for group, count in groups.items())
 
 
 def class_of(source: Source, class_name: str | None = None) -> Named:

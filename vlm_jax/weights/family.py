@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, PublishedCNN, VisionTransformer
@@ -16,6 +16,7 @@ from vlm_jax.weights.tables import Row
 
 MOST = 1_000_000  # no width, depth or vocabulary of a config is taken for real above it
 
+Word = TypeVar("Word", bound=str | int)
 Names = dict[str, str]
 """The table's name of each tensor and the file's."""
 
@@ -258,9 +259,9 @@ def real(config: Mapping[str, Json], name: str, default: float) -> float:
     return float(value)
 
 
-def choice(config: Mapping[str, Json], name: str, default: str, choices: Iterable[str]) -> str:
-    """One of a few words of a config.json."""
+def choice(config: Mapping[str, Json], name: str, default: Word, choices: Iterable[Word]) -> Word:
+    """One of a few words, numbers or switches of a config.json."""
     value, choices = config.get(name, default), list(choices)
     if value not in choices:
-        raise InputError(f"config.json says {name} = {value!r}, which is not supported; {one_of(choices)}")
+        raise InputError(f"config.json says {name} = {value!r}, which is not supported; {one_of(map(str, choices))}")
     return value
