@@ -9,6 +9,7 @@ from vlm_jax.config.encoders import (
     PixelEncoder,
     ResNet,
     SmallCNN,
+    VisionTransformer,
 )
 from vlm_jax.settings.changes import with_changes
 
@@ -35,8 +36,8 @@ def encoder(name: str, **settings) -> PixelEncoder:
     """The image encoder of a name such as `resnet18`, with those settings that it has."""
     if name in GROUPED_OR_WIDE_RESNETS:
         return with_changes(GROUPED_OR_WIDE_RESNETS[name], settings)
-    classes = (SmallCNN, Patches, MobileNetV2, EfficientNet, EfficientNetLite0)
-    kind = {kind.model_fields["kind"].default: kind for kind in classes}.get(name, ResNet)
+    known = (SmallCNN, Patches, MobileNetV2, EfficientNet, EfficientNetLite0, VisionTransformer)
+    kind = {kind.model_fields["kind"].default: kind for kind in known}.get(name, ResNet)
     if kind is ResNet:
         settings |= {"depth": int(name.removeprefix("resnet"))}
     return kind(**{setting: value for setting, value in settings.items() if setting in kind.model_fields})

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.layers import LayerStack
+from vlm_jax.models.dtypes import at_least_float32
 from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
+from vlm_jax.models.products import batched_product, batched_scores
 
 NONE, ALL, PAST = range(3)
 IMAGE, TEXT = 0, 1
@@ -57,15 +59,15 @@ def attend(
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
 ) -> Float[Array, "I K N H d"]:
-    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
+    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32 or wider.
 
     K and V are those of `key_values`, one after the other: P is the sum of their lengths. A query that attends to
     nothing gets weight zero, not a uniform average.
     """
     scores = jnp.concatenate([_scores(query, key) for key, _ in key_values], axis=-1)
-    scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
+    scores = scores.astype(at_least_float32(scores.dtype)) * (query.shape[-1] ** -0.5)
     mask = mask[:, None]
-    scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(key_values[-1][1].dtype)
     weights = dropout(weights, rate, keys, 0)
     ends = list(itertools.accumulate(value.shape[3] for _, value in key_values))
@@ -78,17 +80,17 @@ def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m H L d"]) ->
     if key.shape[1] == 1:
         images, slots, length, heads, size = query.shape
         flat = query.transpose(0, 3, 1, 2, 4).reshape(images, heads, slots * length, size)
-        scores = flat @ key[:, 0].swapaxes(2, 3)
+        scores = batched_scores(flat, key[:, 0])
         return scores.reshape(images, heads, slots, length, key.shape[3])
-    return jnp.einsum("iknhd,ikhmd->ihknm", query, key)
+    return batched_scores(query.swapaxes(2, 3), key).swapaxes(1, 2)
 
 
 def _mixed(weights: Float[Array, "I H K N L"], value: Float[Array, "I m H L d"]) -> Float[Array, "I K N H d"]:
     if value.shape[1] == 1:
         images, heads, slots, length, num_keys = weights.shape
-        flat = weights.reshape(images, heads, slots * length, num_keys) @ value[:, 0]
+        flat = batched_product(weights.reshape(images, heads, slots * length, num_keys), value[:, 0])
         return flat.reshape(images, heads, slots, length, value.shape[-1]).transpose(0, 2, 3, 1, 4)
-    return jnp.einsum("ihknm,ikhmd->iknhd", weights, value)
+    return batched_product(weights.swapaxes(1, 2), value).swapaxes(2, 3)
 
 
 def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Array, "I k N N"]:
@@ -96,11 +98,11 @@ def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Ar
     return attention_mask(pattern, jnp.full(valid.shape[-1], kind), valid)
 
 
-def _split_heads(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
+def _split_heads(settings: LayerStack, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
     return x.reshape(*x.shape[:-1], settings.num_attention_heads, settings.hidden_size // settings.num_attention_heads)
 
 
-def _heads_first(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
+def _heads_first(settings: LayerStack, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
     return _split_heads(settings, x).swapaxes(2, 3)
 
 
@@ -110,7 +112,7 @@ class _Attention(nn.Module):
     Each is an RMS norm (Zhang and Sennrich 2019) over the d entries of a head, with transformers' epsilon.
     """
 
-    settings: Architecture
+    settings: LayerStack
 
     def setup(self) -> None:
         s, dtype = self.settings, jnp.dtype(self.settings.dtype)

@@ -75,7 +75,7 @@ def encoder_outputs(
     if "segments" in inputs:
         arguments["token_type_ids"] = torch.tensor(inputs["segments"]).long()
     if "image" in inputs:
-        arguments["visual_embeds"] = torch.tensor(inputs["image"]).double()
+        arguments["visual_embeds"] = torch.tensor(inputs["image"]).to(model.dtype)
         arguments["visual_attention_mask"] = torch.tensor(inputs["image_mask"]).long()
     with torch.no_grad():
         trunk = getattr(model, converted.family.prefix, model)(**arguments, output_hidden_states=True, return_dict=True)
@@ -91,7 +91,12 @@ def encoder_outputs(
         outputs |= {
             shown[part]: getattr(head_outputs, attribute, None) for part, attribute in heads.items() if part in parts
         }
-    return {name: x.numpy() for name, x in outputs.items() if x is not None}
+    return {name: x.double().numpy() for name, x in outputs.items() if x is not None}
+
+
+def rounded_to_bfloat16(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, which computes in bfloat16 from here on."""
+    return model.to(torch.bfloat16)
 
 
 def cnn_outputs(

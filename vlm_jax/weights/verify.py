@@ -4,29 +4,26 @@ The reference is the class of transformers that the file names, in float64; for 
 is the published network in plain PyTorch functions (`torch_cnns`). What could not be compared is named, and is no PASS.
 """
 
-import importlib.util
 import math
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.encoders import PublishedCNN, VisionTransformer
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.text_lines import first_line
-from vlm_jax.weights.converted_model import ConvertedModel, convert
-from vlm_jax.weights.export import export, write_export
+from vlm_jax.weights.checks import BOUND, CNN_BOUND, KL_BOUND, Check, comparison, not_installed, score
+from vlm_jax.weights.converted_model import ConvertedModel, make_module
+from vlm_jax.weights.export import write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
-from vlm_jax.weights.import_folder import ABOUT, read
-from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
-from vlm_jax.weights.tensor_names import renamed, written
+from vlm_jax.weights.image_proof import compare_image_transformer
+from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
+from vlm_jax.weights.source import WEIGHTS, Source, Tensors
 
-BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
 TEXTS = (
     "hello world", "The quick brown fox jumps over the lazy dog.", "What colour is the car, and who's driving it?",
     "it's 4:21 and $1,000.50", "naïve café — déjà vu", "antidisestablishmentarianism", "日本語のテキスト",
@@ -36,42 +33,10 @@ TEXTS = (
 )  # fmt: skip
 
 
-Status = Literal["ok", "FAIL", "not compared", "note"]
-"""`not compared`: an output of the class, or the tokenizer, that nothing was compared with."""
 OUTPUTS = {
     "pooler": "pooled", "words": "masked words", "pairs": "sentence pairs", "answers": "answers",
-    "classifier": "logits",
+    "classifier": "logits", "attention_pooler": "pooled", "projection": "projected", "distilled_classifiers": "logits",
 }  # fmt: skip
-
-
-class Check(NamedTuple):
-    """One line of a report."""
-
-    name: str
-    value: str
-    status: Status
-
-    def __str__(self) -> str:
-        return f"{self.name:20s} {self.value:44s} {'' if self.status == 'note' else self.status}".rstrip()
-
-
-def comparison(name: str, value: str, passed: bool) -> Check:
-    """A comparison that took place."""
-    return Check(name, value, "ok" if passed else "FAIL")
-
-
-def verdict(checks: Iterable[Check]) -> tuple[str, int]:
-    """The last line of a report and the exit code: FAIL 1, NOT COMPARED 3, and PASS 0 where all was compared."""
-    checks = list(checks)
-    if any(check.status == "FAIL" for check in checks):
-        return "FAIL", 1
-    left_out = [check.name for check in checks if check.status == "not compared"]
-    return (f"NOT COMPARED: {', '.join(left_out)}", 3) if left_out else ("PASS", 0)
-
-
-def score(output: np.ndarray, reference: np.ndarray) -> float:
-    """The largest difference, relative to the largest entry of the reference where that is above 1."""
-    return float(np.abs(output - reference).max() / max(1.0, float(np.abs(reference).max())))
 
 
 def verify(
@@ -81,30 +46,24 @@ def verify(
 
     The options are those of `read`; what they leave is the reference.
     """
-    changed = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, place = as_path(name), Path(temporary)
-        if (folder / ABOUT).is_file():  # its reference is what it exports
-            converted = read(name, **changed, class_name=class_name)
-            export(converted, place / "source")
-            source = open_source(str(place / "source"))
-            oracle = converted.family.class_of(converted.architecture)
-        else:
-            source = renamed(open_source(name), **changed)
-            converted = convert(source, class_name=class_name)
-            if source.changes.lines():
-                source = written(source, place / "renamed")
-            oracle = converted.published.name
-        for line in converted.class_lines:
-            key, _, value = line.partition(": ")
-            yield Check(key, value, "note")
-        for line in converted.changes.lines():
-            yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
-        where = "transformers'" if converted.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
-        yield Check("compared with", f"{where} {oracle}", "note")
-        yield _round_trip(converted, source, place / "again")
-        yield from _compare_outputs(converted, source, oracle, place / "model")
-        yield from _absent(converted)
+    options = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors, "class_name": class_name}
+    with proof_subject(name, **options) as subject:
+        yield from described(subject)
+        yield _round_trip(subject.converted, subject.source, subject.folder / "again")
+        yield from _compare_outputs(subject.converted, subject.source, subject.oracle, subject.folder / "model")
+        yield from _absent(subject.converted)
+
+
+def described(subject: ProofSubject) -> Iterator[Check]:
+    """The class, what was done to names, and what the port is compared with."""
+    converted = subject.converted
+    for line in converted.class_lines:
+        key, _, value = line.partition(": ")
+        yield Check(key, value, "note")
+    for line in converted.changes.lines():
+        yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
+    where = "transformers'" if converted.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
+    yield Check("compared with", f"{where} {subject.oracle}", "note")
 
 
 def _round_trip(converted: ConvertedModel, source: Source, folder: Path) -> Check:
@@ -146,25 +105,21 @@ def _absent(converted: ConvertedModel) -> Iterator[Check]:
         elif part not in present:
             yield Check(OUTPUTS[part], "left behind", "not compared")
     if known.left:
-        yield Check("its head", f"left behind: {', '.join(published.left_behind)}", "not compared")
-
-
-def _not_installed(*modules: str) -> str | None:
-    """Why nothing can be compared; None where all modules are there."""
-    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(lacking)} not installed" if lacking else None
+        yield Check("its head", f"left behind: {published.left_names}", "not compared")
 
 
 def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
     """Every output of the port with the oracle's, and its tokenizer with transformers'."""
     needed = ("torch", "transformers") if converted.family.in_transformers else ("torch",)
-    if why := _not_installed(*needed):
+    if why := not_installed(*needed):
         yield Check("outputs", why, "not compared")
+    elif isinstance(converted.architecture.model, VisionTransformer):
+        yield from compare_image_transformer(converted, source, oracle, folder)
     elif isinstance(converted.architecture.model, PublishedCNN):
         yield from _compare_cnn(converted, source, oracle, folder)
     else:
         yield from _compare_encoder(converted, source, oracle, folder)
-    if not isinstance(converted.architecture.model, PublishedCNN):
+    if not converted.architecture.is_image_encoder:
         yield _compare_tokenizers(converted, source)
 
 
@@ -203,11 +158,17 @@ def run_cnn(module: ImageClassifier, params: dict, pixels: jax.Array) -> tuple[j
     return module.apply({"params": params}, pixels)
 
 
-def converted_outputs(converted: ConvertedModel, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every layer and head by name, the words before the image's cells as VisualBERT has them; NaN where padded."""
+def converted_outputs(
+    converted: ConvertedModel, inputs: dict[str, np.ndarray], dtype: str | None = None
+) -> dict[str, np.ndarray]:
+    """Every layer and head by name, the words before the image's cells as VisualBERT has them; NaN where padded.
+
+    The module computes in `dtype`, where one is given.
+    """
     model = converted.architecture.model
     with jax.default_matmul_precision("highest"):
-        output, captured = jax.device_get(run_encoder(converted.module, converted.params, inputs))
+        run = run_encoder(make_module(converted.architecture, dtype), converted.params, inputs)
+    output, captured = jax.tree.map(lambda x: np.asarray(x, np.promote_types(x.dtype, np.float32)), run)
     captured = captured["intermediates"]
     grid_length = inputs["image"].shape[1] if "image" in inputs else 0
     norms = captured["embed"]["norm"]["__call__"]  # the text's, then the image's
@@ -217,17 +178,18 @@ def converted_outputs(converted: ConvertedModel, inputs: dict[str, np.ndarray]) 
         states[f"layer {index + 1}"] = np.concatenate(
             [layer_states[:, grid_length:], layer_states[:, :grid_length]], axis=1
         )
-    seen = _seen(inputs)
+    shown = visible(inputs)
     if output.words is not None:
         states["masked words"] = np.concatenate([output.words, output.image_words], axis=1)
-    states = {name: np.where(seen[:, :, None], x, np.nan) for name, x in states.items()}
+    states = {name: np.where(shown[:, :, None], x, np.nan) for name, x in states.items()}
     heads = {"pooled": output.pooled, "sentence pairs": output.pairs, "answers": output.answers}
     return states | {name: x for name, x in heads.items() if x is not None}
 
 
-def _seen(inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Words and cells that are no padding, [3, T + G]."""
-    return np.concatenate([inputs["text_mask"], inputs.get("image_mask", np.ones((3, 0), bool))], axis=1)
+def visible(inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Words and cells that are no padding, [B, T + G]."""
+    mask = inputs["text_mask"]
+    return np.concatenate([mask, inputs.get("image_mask", np.ones((len(mask), 0), bool))], axis=1)
 
 
 def _compare_encoder(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
@@ -245,11 +207,11 @@ def _compare_encoder(converted: ConvertedModel, source: Source, oracle: str, fol
             continue
         reference = references[name]
         output = x.reshape(reference.shape)
-        shown = _seen(inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
+        shown = visible(inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
         worst = score(output[shown], reference[shown])
         yield comparison(name, f"{worst:.1e}", worst <= BOUND)
     if "masked words" in references:
-        shown = _seen(inputs)
+        shown = visible(inputs)
         divergence = _divergence(references["masked words"][shown], outputs["masked words"][shown].astype(np.float64))
         yield comparison("KL of masked words", f"{divergence:.1e} nats", divergence <= KL_BOUND)
 
@@ -263,7 +225,7 @@ def _divergence(logits: np.ndarray, other: np.ndarray) -> float:
 def _compare_tokenizers(converted: ConvertedModel, source: Source) -> Check:
     if not converted.tokenizer:
         return Check("tokenizer", "none lies beside the weights", "note")
-    if why := _not_installed("transformers"):
+    if why := not_installed("transformers"):
         return Check("tokenizer", why, "not compared")
     from transformers import AutoTokenizer
 
