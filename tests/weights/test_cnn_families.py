@@ -8,11 +8,12 @@ from safetensors.numpy import load_file
 
 from tests.weights.transformers_cnns import LABELS, TINY, publish
 from vlm_jax.settings.changes import with_changes
-from vlm_jax.weights import tables
-from vlm_jax.weights import verify as proofs
+from vlm_jax.weights import proof_subject, tables
+from vlm_jax.weights.checks import verdict
 from vlm_jax.weights.export import export
 from vlm_jax.weights.import_folder import read, write_import
 from vlm_jax.weights.source import CONFIG, WEIGHTS
+from vlm_jax.weights.verify import verify
 
 torch = pytest.importorskip("torch", reason="torch is the oracle")
 pytest.importorskip("transformers", reason="transformers is the oracle")
@@ -35,7 +36,7 @@ def published(tmp_path_factory):
 
 def worst(folder):
     """The largest difference that `verify` finds in a folder."""
-    checks = list(proofs.verify(str(folder)))
+    checks = list(verify(str(folder)))
     values = [check.value for check in checks if check.name in ("features", "logits")]
     assert values and all("e" in value for value in values), checks
     return max(map(float, values))
@@ -47,8 +48,8 @@ def test_a_tiny_cnn_is_verified_and_comes_back(name, published, tmp_path):
     import transformers
 
     folder, kind = published(name), TINY[name].name
-    checks = list(proofs.verify(str(folder)))
-    assert proofs.verdict(checks) == ("PASS", 0), checks
+    checks = list(verify(str(folder)))
+    assert verdict(checks) == ("PASS", 0), checks
     outputs = {check.name: float(check.value) for check in checks if check.name in ("features", "logits")}
     assert len(outputs) == (1 if kind.endswith("Model") else 2) and max(outputs.values()) < BOUND
     write_import(read(str(folder)), tmp_path / "imported")
@@ -80,8 +81,10 @@ def with_another_model(converted, **changes):
 
 def plant(monkeypatch, **changes):
     """The module of another architecture behind the same parameters."""
-    convert = proofs.convert
-    monkeypatch.setattr(proofs, "convert", lambda *x, **named: with_another_model(convert(*x, **named), **changes))
+    convert = proof_subject.convert
+    monkeypatch.setattr(
+        proof_subject, "convert", lambda *x, **named: with_another_model(convert(*x, **named), **changes)
+    )
 
 
 @pytest.mark.parametrize(("name", "version_1"), [("resnet_v1", False), ("resnet_bottleneck", True)])
