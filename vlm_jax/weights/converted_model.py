@@ -97,9 +97,9 @@ def make_module(architecture: ConvertedArchitecture) -> ImageClassifier | Pretra
     """The module of an architecture, unbound."""
     if isinstance(architecture.model, PublishedCNN):
         return ImageClassifier(architecture.model, architecture.classes)
-    return PretrainedModel(
-        architecture.model, architecture.classes, parts=architecture.parts, pad_id=architecture.pad_id
-    )
+    settings = architecture._asdict()
+    shared = {name: settings[name] for name in ("parts", "pad_id", "sequence_act")}
+    return PretrainedModel(architecture.model, architecture.classes, **shared)
 
 
 @cache
@@ -110,7 +110,7 @@ def shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruc
         inputs, keywords = (jnp.zeros((1, 64, 64, 3)),), {}
     else:
         inputs = (jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool))
-        keywords = {"image": jnp.zeros((1, 1, architecture.model.image.feature_size))} if architecture.sees else {}
+        keywords = {"image": jnp.zeros((1, 1, size))} if (size := architecture.image_size) else {}
     variables = jax.eval_shape(lambda key: module.init(key, *inputs, **keywords), jax.random.key(0))
     return flatten(variables["params"])
 

@@ -69,8 +69,8 @@ def write_export(converted: ConvertedModel, folder: Path) -> str | None:
 
 def _full_name(name: str, family: Family, architecture: ConvertedArchitecture) -> str:
     """With the prefix that models with heads give their encoder."""
-    kind = family.transformers_class(architecture) or ""
-    if not family.prefix or "For" not in kind or name.startswith(family.outside):
+    kind = family.transformers_class(architecture)
+    if not family.prefix or kind in (None, family.trunk) or name.startswith(family.outside):
         return name
     return f"{family.prefix}.{name}"
 

@@ -1,13 +1,15 @@
 """The families that can be ported, and their classes."""
 
-from vlm_jax.weights.bert import BERT, ROBERTA
+from vlm_jax.weights.bert import BERT
 from vlm_jax.weights.cnn import EFFICIENTNET_LITE0, RESNET, TORCHVISION_MOBILENET, TORCHVISION_RESNET
 from vlm_jax.weights.distilbert import DISTILBERT
 from vlm_jax.weights.family import Family
+from vlm_jax.weights.mpnet import MPNET
+from vlm_jax.weights.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from vlm_jax.weights.visual_bert import VISUAL_BERT
 
 _ALL = (
-    BERT, ROBERTA, DISTILBERT, VISUAL_BERT, RESNET, TORCHVISION_RESNET, TORCHVISION_MOBILENET, EFFICIENTNET_LITE0,
+    BERT, ROBERTA, DISTILBERT, VISUAL_BERT, XLM_ROBERTA, CAMEMBERT, MPNET, RESNET, TORCHVISION_RESNET, TORCHVISION_MOBILENET, EFFICIENTNET_LITE0,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 CLASSES: dict[str, Family] = {name: family for family in _ALL for name in family.classes}

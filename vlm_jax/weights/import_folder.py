@@ -74,6 +74,7 @@ def write_import(converted: ConvertedModel, folder: Path) -> None:
         "classes": architecture.classes,
         "input": architecture.input.model_dump(mode="json") if architecture.input else None,
         "pad_id": architecture.pad_id,
+        "sequence_act": architecture.sequence_act,
         "dtypes": converted.dtypes,
         "config": converted.config,
         "tokenizer": [file.name for file in converted.tokenizer],
@@ -104,6 +105,7 @@ def read_import(folder: Path) -> ConvertedModel:
             about["classes"],
             group_from_json(json.dumps(about["input"]), ImageInput) if about["input"] else None,
             about["pad_id"],
+            about["sequence_act"],
         )
         origin = Origin(**about["origin"])
         published, changes = Published(**_tuples(about["published"])), Changes(**_tuples(about["changes"]))
