@@ -17,7 +17,9 @@ class Where(Group):
 
     directory: Path = Path("~/.cache/vlm_jax")
     """The `data.directory` of runs."""
-    what: Literal["images", "features", "image_tokens", "tables", "compiled", "prepared", "all"] | None = None
+    what: Literal["images", "features", "image_tokens", "tables", "packages", "compiled", "prepared", "all"] | None = (
+        None
+    )
     """Of one kind alone. By default what running commands go on without; `all` is all, also prepared data sets."""
 
 

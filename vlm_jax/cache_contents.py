@@ -8,15 +8,17 @@ from typing import Literal, NamedTuple, get_args
 from vlm_jax.compilation_cache import FOLDER as COMPILED
 from vlm_jax.data.caches import FOLDER as CACHE
 from vlm_jax.data.data_sets import prepared_names
+from vlm_jax.data.joined_zip import FOLDER as PACKAGES
 from vlm_jax.data.row_store import INDEX, LOCK, RowStore, remove_rows
 from vlm_jax.data.user_files.stored_rows import FOLDER as TABLES
 from vlm_jax.errors import InputError, counted
 
 IMAGE_TOKENS = "image_tokens"  # `tasks.trained_tokenizer` writes them
+NAMES = {"image_tokens": IMAGE_TOKENS, "tables": TABLES, "packages": PACKAGES, "compiled": COMPILED}
 
-Kind = Literal["images", "features", "image_tokens", "tables", "compiled", "prepared"]
+Kind = Literal["images", "features", "image_tokens", "tables", "packages", "compiled", "prepared"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-MADE_AGAIN: tuple[Kind, ...] = ("images", "features", "image_tokens", "compiled")
+MADE_AGAIN: tuple[Kind, ...] = ("images", "features", "image_tokens", "packages", "compiled")
 """What the next run that needs it makes again, and a run that reads it goes on without."""
 
 
@@ -36,7 +38,7 @@ def contents(directory: Path) -> Iterator[Content]:
         for path in sorted((directory / CACHE / kind).glob("*")):
             if (size := _size(path)) or (path / INDEX).exists():
                 yield Content(kind, path, size, _rows(path))
-    for kind, name in (("image_tokens", IMAGE_TOKENS), ("tables", TABLES), ("compiled", COMPILED)):
+    for kind, name in NAMES.items():
         if size := _size(directory / name):
             files = sum(file.is_file() for file in (directory / name).rglob("*"))
             yield Content(kind, directory / name, size, counted(files, "file"))

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_jax.data.configured_tokenizer import ROBERTA_TOKENS, SPECIAL_TOKENS, configured
+from vlm_jax.data.joined_zip import package_path
 from vlm_jax.data.tokenizer_settings import SETTINGS_FILES, read_settings
 from vlm_jax.errors import InputError
-from vlm_jax.packages import PREFIX, in_package
+from vlm_jax.packages import PREFIX
 from vlm_jax.text_lines import first_line, read_lines
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _alphabet(words: Counter[str], size: int) -> list[str]:
 
 def read_tokenizer(source: str | Path) -> "tokenizers.Tokenizer":
     """The tokenizer in a folder or file, at `package:NAME/folder` or a hub id; `InputError` where there is none."""
-    path = in_package(str(source)) if str(source).startswith(PREFIX) else Path(source).expanduser()
+    path = package_path(str(source)) if str(source).startswith(PREFIX) else Path(source).expanduser()
     if path.is_dir():
         for name in TOKENIZER_FILES:
             if (path / name).is_file():

@@ -15,11 +15,12 @@ import ml_dtypes  # safetensors needs it to give bfloat16
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from vlm_jax.data.joined_zip import package_path
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.files import read_settings_file, sha256, text_sha256
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.invocation import command_name
-from vlm_jax.packages import PREFIX, in_package
+from vlm_jax.packages import PREFIX
 from vlm_jax.run_folder import VOCABULARIES
 from vlm_jax.text_lines import first_line
 from vlm_jax.types import Json
@@ -169,7 +170,7 @@ def open_source(name: str) -> Source:
 def locate(name: str) -> tuple[Path, str | None]:
     """Where a source lies on this machine, and its commit where it comes from the hub."""
     if name.startswith(PREFIX):
-        return in_package(name), None
+        return package_path(name), None
     path = as_path(name)
     if path.exists():
         return path, None
