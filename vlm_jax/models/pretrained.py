@@ -17,8 +17,8 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.bert import ACTIVATIONS, TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
-from vlm_jax.models.heads import Fused, MaskedLMHead, Scores, TokenBeforeSepHead, pool
 from vlm_jax.models.fusion import FUSIONS
+from vlm_jax.models.heads import Fused, MaskedLMHead, Scores, TokenBeforeSepHead, pool
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.text_trunk import TextEmbeddingNorm, TextTrunk
 from vlm_jax.models.vlm import VisualLanguageModel
@@ -139,8 +139,9 @@ class PretrainedModel(VisualLanguageModel):
     ) -> PretrainedOutput:
         """Streams and heads; `segments` are the token types, 0 where they are left out.
 
-        A decoder with cross-attention takes the states of its encoder as `image`. Raises `InputError` for more tokens or grid features than positions. Ids and token types without a row raise it
-        too, but not inside `jax.jit`, where they have no values yet: call `check_text` before.
+        A decoder with cross-attention takes the states of its encoder as `image`. Raises `InputError` for more tokens
+        or grid features than positions. Ids and token types without a row raise it too, but not inside `jax.jit`, where
+        they have no values yet: call `check_text` before.
         """
         if segments is not None:
             segments = segments[:, None]

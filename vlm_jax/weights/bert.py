@@ -86,8 +86,8 @@ def bert_config(architecture: ConvertedArchitecture) -> dict[str, Json]:
 
 def _settings(file: PublishedFile) -> ConvertedArchitecture:
     is_decoder, has_cross_attention = bool(file.config.get("is_decoder")), file.config.get("add_cross_attention")
-    known = BERT.classes.get(file.class_name, BERT.classes[BERT.trunk])
-    if known.decoder != is_decoder and (known.decoder or known.parts != BERT.classes[BERT.trunk].parts):
+    known = BERT.classes.get(file.class_name)
+    if known and file.class_name != BERT.trunk and known.decoder != is_decoder:
         kind = "a decoder" if known.decoder else "an encoder"
         raise InputError(f"config.json says is_decoder = {is_decoder}, and {file.class_name} is ported as {kind}")
     if has_cross_attention and not is_decoder:

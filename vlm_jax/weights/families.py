@@ -9,7 +9,8 @@ from vlm_jax.weights.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from vlm_jax.weights.visual_bert import VISUAL_BERT
 
 _ALL = (
-    BERT, ROBERTA, DISTILBERT, VISUAL_BERT, XLM_ROBERTA, CAMEMBERT, MPNET, RESNET, TORCHVISION_RESNET, TORCHVISION_MOBILENET, EFFICIENTNET_LITE0,
+    BERT, ROBERTA, DISTILBERT, VISUAL_BERT, XLM_ROBERTA, CAMEMBERT, MPNET,
+    RESNET, TORCHVISION_RESNET, TORCHVISION_MOBILENET, EFFICIENTNET_LITE0,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 CLASSES: dict[str, Family] = {name: family for family in _ALL for name in family.classes}

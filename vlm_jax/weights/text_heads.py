@@ -1,6 +1,5 @@
 """Heads of text models: what each family calls them, their rows, and how many classes they have."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from vlm_jax.config.architecture import Architecture
