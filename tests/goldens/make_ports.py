@@ -53,7 +53,7 @@ def load(case: Case, folder: Path) -> torch.nn.Module:
 
 
 def encoder_outputs(fixture: Fixture, stored: dict[str, np.ndarray], folder: Path) -> dict[str, np.ndarray]:
-    """By the names of `text_proof.converted_outputs`; NaN where padded."""
+    """By the names of `verify.converted_outputs`; NaN where padded."""
     inputs = fixtures.inputs(fixture.case, stored)
     arguments = {
         "input_ids": torch.tensor(inputs["input_ids"]).long(),

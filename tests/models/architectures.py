@@ -1,6 +1,14 @@
 """Architectures for tests: image encoders by name, and what each task's fusions go with."""
 
-from vlm_jax.config.encoders import EfficientNetLite0, MobileNetV2, Patches, PixelEncoder, ResNet, SmallCNN
+from vlm_jax.config.encoders import (
+    EfficientNetLite0,
+    MobileNetV2,
+    Patches,
+    PixelEncoder,
+    ResNet,
+    SmallCNN,
+    VisionTransformer,
+)
 
 # Of each task and fusion the attention patterns and the heads, the default first.
 PAIRINGS = {
@@ -23,7 +31,8 @@ PAIRINGS = {
 
 def encoder(name: str, **settings) -> PixelEncoder:
     """The image encoder of a name such as `resnet18`, with those settings that it has."""
-    kinds = {kind.model_fields["kind"].default: kind for kind in (SmallCNN, Patches, MobileNetV2, EfficientNetLite0)}
+    known = (SmallCNN, Patches, MobileNetV2, EfficientNetLite0, VisionTransformer)
+    kinds = {kind.model_fields["kind"].default: kind for kind in known}
     kind = kinds.get(name, ResNet)
     if kind is ResNet:
         settings |= {"depth": int(name.removeprefix("resnet"))}

@@ -11,13 +11,12 @@ from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import verify as proofs
-from vlm_jax.weights.checks import Check, verdict
 from vlm_jax.weights.export import export
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.family import PublishedFile
 from vlm_jax.weights.import_folder import read, read_import, write_import
 from vlm_jax.weights.source import Tensors, open_source
-from vlm_jax.weights.verify import verify
+from vlm_jax.weights.verify import Check, verdict, verify
 
 BIASES = {"cls.predictions.bias": "cls.predictions.decoder.bias", "lm_head.bias": "lm_head.decoder.bias"}
 UNTIED = ("bert_masked_untied", "bert_pretraining_untied", "roberta_masked_untied", "visual_bert_pretraining_untied")

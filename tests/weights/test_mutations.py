@@ -12,16 +12,16 @@ from tests.weights.test_goldens import read, scores
 from vlm_jax.models import attention, inverted_residual
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten, unflatten
-from vlm_jax.weights import tables, text_proof, verify
+from vlm_jax.weights import tables, verify
 
 
 @pytest.fixture
 def nothing_compiled_is_used_again(monkeypatch):
     """A program that was compiled before a function was exchanged would hide the exchange."""
-    for module, name in ((text_proof, "run_encoder"), (verify, "run_cnn")):
-        body = getattr(module, name).__wrapped__
+    for name in ("run_encoder", "run_cnn"):
+        body = getattr(verify, name).__wrapped__
         again = jax.jit(lambda *inputs, body=body, **named: body(*inputs, **named), static_argnums=0)
-        monkeypatch.setattr(module, name, again)
+        monkeypatch.setattr(verify, name, again)
 
 
 def worst(converted, fixture):

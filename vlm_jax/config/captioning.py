@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.encoders import ImageSide, SmallCNN
+from vlm_jax.config.encoders import ImageSide, SmallCNN, for_images
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.run import TextTraining, TrunkCompute
@@ -135,7 +135,11 @@ class Captioning(TextConfig):
         """What the model is made of."""
         fusion = self.model.fusion
         return self.model.architecture(
-            self.compute, self.model.image, fusion=fusion.kind, attention_pattern=fusion.attention_pattern, head="lm"
+            self.compute,
+            for_images(self.model.image, self.image.size),
+            fusion=fusion.kind,
+            attention_pattern=fusion.attention_pattern,
+            head="lm",
         )
 
 

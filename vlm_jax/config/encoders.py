@@ -5,10 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
+from vlm_jax.config.layers import ActivationAndNorm, LayerSizes
 from vlm_jax.config.quantizers import Quantizer
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.effects import Place
 from vlm_jax.settings.groups import CHOICE, Group
-from vlm_jax.settings.rules import Count, Counts, Whole, check_stages
+from vlm_jax.settings.rules import Count, Counts, Whole, check_stages, nearest_multiple
 
 Positions = Literal["sequence", "grid", "shared"]
 Norm = Literal["group", "instance", "frozen"]
@@ -21,6 +23,11 @@ class GridEncoder(Group):
     """A vector for each grid position in reading order, the sum of its row's and its column's, or one for all."""
     projection: Literal["linear", "mlp"] = "linear"
     """From the grid to the hidden size: one matrix, or two with a GELU between them as in LLaVA-1.5."""
+
+    @property
+    def name(self) -> str:
+        """The name of its publication, or of its kind."""
+        return type(self).model_fields["kind"].default
 
 
 class SmallCNN(GridEncoder):
@@ -50,11 +57,6 @@ class PublishedCNN(GridEncoder):
 
     norm: Norm = "group"
     """Group or `instance` norm from scratch; `frozen` is a converted batch norm folded into a scale and a bias."""
-
-    @property
-    def name(self) -> str:
-        """The name of its publication."""
-        return type(self).model_fields["kind"].default
 
 
 class ResNet(PublishedCNN):
@@ -90,6 +92,61 @@ class Patches(GridEncoder):
     """Side of a patch in pixels."""
 
 
+class VisionTransformer(GridEncoder, LayerSizes, ActivationAndNorm):
+    """A pre-norm transformer over patches: ViT, DeiT, DINOv2, and the image side of CLIP and SigLIP."""
+
+    kind: Literal["vit"] = "vit"
+    patch_size: Count = 16
+    """Side of a patch in pixels; it divides the sides of every image."""
+    image_size: tuple[Count, Count] | None = None
+    """Height and width in pixels that the position table is for, by default those of the run's images. For an image of
+    another size the positions are interpolated."""
+    class_token: bool = True
+    """A learned token before the patches."""
+    distillation_token: bool = False
+    """A second learned token, DeiT's."""
+    patch_bias: bool = True
+    """Add a bias to the projection of patches; CLIP has none."""
+    embedding_norm: bool = False
+    """A layer norm before the first layer, as in CLIP."""
+    layer_scale: bool = False
+    """Scale each channel of what attention and feed-forward layers add, as in DINOv2."""
+    final_norm: Literal["every_token", "class_token"] = "every_token"
+    """What the layer norm after the last layer is applied to; in CLIP the class token alone."""
+    output: Literal["grid", "class_token", "mean"] = "grid"
+    """What the trunk reads: every patch, the class token, or the mean of the patches."""
+
+    @model_validator(mode="after")
+    def check_tokens(self) -> "VisionTransformer":
+        """What is said of the class token needs one, and patches divide the image of the position table."""
+        for setting in ("final_norm", "output"):
+            if not self.class_token and getattr(self, setting) == "class_token":
+                raise ValueError(f"{setting} is 'class_token' and class_token is false; set class_token to true")
+        if self.distillation_token and not self.class_token:
+            raise ValueError("distillation_token is true and class_token is false; set class_token to true")
+        if self.image_size is not None:
+            self.grid_size(self.image_size)
+        return self
+
+    def grid_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches of an image of `size` pixels; `ValueError` where patches do not divide it."""
+        side = self.patch_size
+        if any(pixels % side for pixels in size):
+            nearest = tuple(nearest_multiple(pixels, side) for pixels in size)
+            raise ValueError(
+                f"images of {size[0]} x {size[1]} pixels do not divide into patches of {side} x {side} pixels; "
+                f"the nearest size is {nearest[0]} x {nearest[1]}"
+            )
+        return size[0] // side, size[1] // side
+
+
+def for_images(encoder: "ImageSide", size: tuple[int, int]) -> "ImageSide":
+    """The encoder of images of this size: what a transformer's positions are for where it does not say so."""
+    if isinstance(encoder, VisionTransformer) and encoder.image_size is None:
+        return with_changes(encoder, {"image_size": size})
+    return encoder
+
+
 class Features(GridEncoder):
     """Precomputed grid features in the place of an image."""
 
@@ -115,6 +172,10 @@ class ImageTokens(GridEncoder):
     """The image tokenizer's quantizer."""
 
 
-PixelEncoder = Annotated[SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches, CHOICE]
-ImageSide = Annotated[SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | FeatureFolder, CHOICE]
-ImageEncoder = Annotated[SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | Features | ImageTokens, CHOICE]
+PixelEncoder = Annotated[SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | VisionTransformer, CHOICE]
+ImageSide = Annotated[
+    SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | VisionTransformer | FeatureFolder, CHOICE
+]
+ImageEncoder = Annotated[
+    SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | VisionTransformer | Features | ImageTokens, CHOICE
+]

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge
 from pydantic import model_validator
 
-from vlm_jax.config.architecture import Architecture, AttentionPattern, Head, Layers, Layout
-from vlm_jax.config.encoders import FeatureFolder, Features, ImageEncoder
+from vlm_jax.config.architecture import Architecture, AttentionPattern, Head, Layout
+from vlm_jax.config.encoders import FeatureFolder, Features, ImageEncoder, VisionTransformer
+from vlm_jax.config.layers import Layers
 from vlm_jax.config.run import Config, TextTraining, TrunkCompute
 from vlm_jax.settings.effects import Source
 from vlm_jax.settings.groups import CHOICE, Group
@@ -102,6 +103,16 @@ class TextConfig(Config):
         init: Scratch | TextInit | ModelInit
         training: TextTraining
         compute: TrunkCompute
+
+    @model_validator(mode="after")
+    def check_patches(self) -> "TextConfig":
+        """Patches of a transformer divide the images."""
+        if isinstance(encoder := self.model.image, VisionTransformer):
+            try:
+                encoder.grid_size(self.image.size)
+            except ValueError as error:
+                raise ValueError(f"{error} (image.size, model.image.patch_size)") from None
+        return self
 
     @property
     @abstractmethod

@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head
-from vlm_jax.config.encoders import ImageSide, SmallCNN
+from vlm_jax.config.encoders import ImageSide, SmallCNN, for_images
 from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.run import TextTraining, TrunkCompute
@@ -107,7 +107,11 @@ class VQA(TextConfig):
         fusion = self.model.fusion
         head: Head = fusion.join if isinstance(fusion, Late) else fusion.head.kind
         return self.model.architecture(
-            self.compute, self.model.image, fusion=fusion.kind, attention_pattern=fusion.attention_pattern, head=head
+            self.compute,
+            for_images(self.model.image, self.image.size),
+            fusion=fusion.kind,
+            attention_pattern=fusion.attention_pattern,
+            head=head,
         )
 
     @property

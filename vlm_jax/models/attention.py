@@ -11,8 +11,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.layers import LayerStack
+from vlm_jax.models.dtypes import at_least_float32
 from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
+from vlm_jax.models.products import batched_product, batched_scores
 
 Mask = Bool[Array, "I k N P"] | Float[Array, "I H k N P"]
 """Whether query n attends to key p; or what is added to the score, -inf where it does not."""
@@ -63,18 +65,18 @@ def attend(
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
 ) -> Float[Array, "I K N H d"]:
-    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32.
+    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32 or wider.
 
     K and V are those of `key_values`, one after the other: P is the sum of their lengths. A query that attends to
     nothing gets weight zero, not a uniform average.
     """
     scores = jnp.concatenate([_scores(query, key) for key, _ in key_values], axis=-1)
-    scores = scores.astype(jnp.float32) * (query.shape[-1] ** -0.5)
+    scores = scores.astype(at_least_float32(scores.dtype)) * (query.shape[-1] ** -0.5)
     if mask.dtype == bool:
         visible = mask[:, None]
     else:
         visible, scores = mask > -jnp.inf, scores + mask
-    scores = jnp.where(visible, scores, jnp.finfo(jnp.float32).min)
+    scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
     weights = jnp.where(visible, jax.nn.softmax(scores, axis=-1), 0.0).astype(key_values[-1][1].dtype)
     weights = dropout(weights, rate, keys, 0)
     ends = list(itertools.accumulate(value.shape[3] for _, value in key_values))
@@ -87,17 +89,17 @@ def _scores(query: Float[Array, "I K N H d"], key: Float[Array, "I m H L d"]) ->
     if key.shape[1] == 1:
         images, slots, length, heads, size = query.shape
         flat = query.transpose(0, 3, 1, 2, 4).reshape(images, heads, slots * length, size)
-        scores = flat @ key[:, 0].swapaxes(2, 3)
+        scores = batched_scores(flat, key[:, 0])
         return scores.reshape(images, heads, slots, length, key.shape[3])
-    return jnp.einsum("iknhd,ikhmd->ihknm", query, key)
+    return batched_scores(query.swapaxes(2, 3), key).swapaxes(1, 2)
 
 
 def _mixed(weights: Float[Array, "I H K N L"], value: Float[Array, "I m H L d"]) -> Float[Array, "I K N H d"]:
     if value.shape[1] == 1:
         images, heads, slots, length, num_keys = weights.shape
-        flat = weights.reshape(images, heads, slots * length, num_keys) @ value[:, 0]
+        flat = batched_product(weights.reshape(images, heads, slots * length, num_keys), value[:, 0])
         return flat.reshape(images, heads, slots, length, value.shape[-1]).transpose(0, 2, 3, 1, 4)
-    return jnp.einsum("ihknm,ikhmd->iknhd", weights, value)
+    return batched_product(weights.swapaxes(1, 2), value).swapaxes(2, 3)
 
 
 def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Array, "I k N N"]:
@@ -122,23 +124,22 @@ def relative_buckets(length: int, count: int) -> Int[np.ndarray, "{length} {leng
 class RelativeBias(nn.Module):
     """A learned number for each head and bucket of relative positions, which every layer adds to its scores (MPNet)."""
 
-    settings: Architecture
+    num_buckets: int
+    num_heads: int
 
     @nn.compact
     def __call__(self, mask: Bool[Array, "I k N N"]) -> Float[Array, "I H k N N"]:
         """The mask with the biases in it."""
-        s = self.settings
-        shape = (s.relative_attention_num_buckets, s.num_attention_heads)
-        table = self.param("embedding", nn.initializers.normal(0.02), shape)
+        table = self.param("embedding", nn.initializers.normal(0.02), (self.num_buckets, self.num_heads))
         bias = table[relative_buckets(mask.shape[-1], len(table))].transpose(2, 0, 1)
         return jnp.where(mask[:, None], bias[None, :, None], -jnp.inf)
 
 
-def _split_heads(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
+def _split_heads(settings: LayerStack, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
     return x.reshape(*x.shape[:-1], settings.num_attention_heads, settings.hidden_size // settings.num_attention_heads)
 
 
-def _heads_first(settings: Architecture, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
+def _heads_first(settings: LayerStack, x: Float[Array, "I K N D"]) -> Float[Array, "I K H N d"]:
     return _split_heads(settings, x).swapaxes(2, 3)
 
 
@@ -148,7 +149,7 @@ class _Attention(nn.Module):
     Each is an RMS norm (Zhang and Sennrich 2019) over the d entries of a head, with transformers' epsilon.
     """
 
-    settings: Architecture
+    settings: LayerStack
 
     def setup(self) -> None:
         s, dtype = self.settings, jnp.dtype(self.settings.dtype)

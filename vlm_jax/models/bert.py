@@ -1,4 +1,4 @@
-"""BERT's embedding sum and its post-norm layer (Devlin et al. 2019), with its constants."""
+"""BERT's embedding sum (Devlin et al. 2019) and the layer of all transformers, post-norm as BERT's or pre-norm."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.layers import LayerStack
 from vlm_jax.errors import InputError
 from vlm_jax.models.attention import CrossAttention, Mask, SelfAttention, dropout, fold_keys
 from vlm_jax.models.ids import check_ids
@@ -16,14 +17,16 @@ from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
     "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # CLIP's
     "relu": jax.nn.relu,
 }
 FEW_VECTORS = 32  # up to which a table as the left side of a product is read faster on a CPU
 EMBEDDING_INIT = nn.initializers.normal(0.02)  # BERT's initializer_range
+LAYER_SCALE_INIT = nn.initializers.constant(1e-5)  # DINOv2's
 
 
-def layer_norm(settings: Architecture, name: str | None = None) -> nn.LayerNorm:
-    """A layer norm with BERT's epsilon (1e-12, not Flax's 1e-6); statistics are float32."""
+def layer_norm(settings: LayerStack, name: str | None = None) -> nn.LayerNorm:
+    """A layer norm with the settings' epsilon (BERT's is 1e-12, Flax's 1e-6); statistics are float32."""
     return nn.LayerNorm(epsilon=settings.layer_norm_eps, dtype=jnp.dtype(settings.dtype), name=name)
 
 
@@ -105,14 +108,25 @@ def table_scores(x: Float[Array, "*n E"], table: Float[Array, "V E"]) -> Float[A
     return jnp.einsum("...e,ve->...v", x, table)
 
 
+class LayerScale(nn.Module):
+    """A factor of each channel (CaiT, Touvron et al. 2021, section 2.1)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
+        scale = self.param("scale", LAYER_SCALE_INIT, x.shape[-1:]).astype(x.dtype)
+        return x * jnp.expand_dims(scale, range(x.ndim - 1))
+
+
 class BertLayer(nn.Module):
-    """Self-attention and feed-forward, each followed by residual and layer norm (post-norm), at positions
-    `query_slice`.
+    """Self-attention and feed-forward, each added to the stream, at positions `query_slice`.
+
+    The sum goes through a layer norm (post-norm), or with `pre_norm` what each part reads does (ViT, Dosovitskiy et al.
+    2021). With `layer_scale` each channel of what is added has a factor.
 
     Returns the stream with its keys and values, or the `cache` with them.
     """
 
-    settings: Architecture
+    settings: LayerStack
 
     def setup(self) -> None:
         s = self.settings
@@ -120,6 +134,8 @@ class BertLayer(nn.Module):
         self.attention, self.attention_norm = SelfAttention(s), layer_norm(s)
         self.intermediate = nn.Dense(s.intermediate_size, dtype=dtype)
         self.output, self.output_norm = nn.Dense(s.hidden_size, dtype=dtype), layer_norm(s)
+        if s.layer_scale:
+            self.attention_scale, self.output_scale = LayerScale(), LayerScale()
 
     def __call__(
         self,
@@ -143,19 +159,30 @@ class BertLayer(nn.Module):
         cache: KVCache | None,
     ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
         """The first half of the layer."""
-        mixed, own = self.attention(x, mask, key_values, keys, query_slice, cache)
-        return self.attention_norm(
-            x[:, :, query_slice] + dropout(mixed, self.settings.hidden_dropout_prob, keys, 1)
-        ), own
+        source = self.norm_before(self.attention_norm, x)
+        mixed, own = self.attention(source, mask, key_values, keys, query_slice, cache)
+        mixed = self.attention_scale(mixed) if self.settings.layer_scale else mixed
+        mixed = dropout(mixed, self.settings.hidden_dropout_prob, keys, 1)
+        return self.norm_after(self.attention_norm, x[:, :, query_slice] + mixed), own
 
     def feed_forward(self, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None) -> Float[Array, "I K n D"]:
         """The last part of the layer."""
-        activated = self.output(ACTIVATIONS[self.settings.hidden_act](self.intermediate(x)))
-        return self.output_norm(x + dropout(activated, self.settings.hidden_dropout_prob, keys, 2))
+        inner = self.intermediate(self.norm_before(self.output_norm, x))
+        activated = self.output(ACTIVATIONS[self.settings.hidden_act](inner))
+        activated = self.output_scale(activated) if self.settings.layer_scale else activated
+        return self.norm_after(self.output_norm, x + dropout(activated, self.settings.hidden_dropout_prob, keys, 2))
+
+    def norm_before(self, norm: nn.Module, x: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
+        """What a part of the layer reads of the stream."""
+        return norm(x) if self.settings.pre_norm else x
+
+    def norm_after(self, norm: nn.Module, x: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
+        """The stream with what a part of the layer added."""
+        return x if self.settings.pre_norm else norm(x)
 
 
 class CrossLayer(BertLayer):
-    """Self-attention, attention to another stream, feed-forward, each post-norm: `BertLayer` with cross-attention.
+    """Self-attention, attention to another stream, feed-forward: `BertLayer` with cross-attention.
 
     The other stream comes as what `keys_and_values` computed of it. A stream of one slot that attends to one of K
     slots becomes K slots.
@@ -181,6 +208,8 @@ class CrossLayer(BertLayer):
     ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
         x, own = self.attend_to_itself(x, mask, (), keys, query_slice, cache)
         x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
-        mixed = self.cross_attention(x, other, visible, fold_keys(keys, 3))
-        x = self.cross_attention_norm(x + dropout(mixed, self.settings.hidden_dropout_prob, keys, 3))
+        source = self.norm_before(self.cross_attention_norm, x)
+        mixed = self.cross_attention(source, other, visible, fold_keys(keys, 3))
+        mixed = dropout(mixed, self.settings.hidden_dropout_prob, keys, 3)
+        x = self.norm_after(self.cross_attention_norm, x + mixed)
         return self.feed_forward(x, keys), own

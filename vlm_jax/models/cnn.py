@@ -1,4 +1,4 @@
-"""What turns images into grids of features: CNNs, or plain patches."""
+"""What turns images into grids of features: CNNs, transformers, or plain patches."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from vlm_jax.models.convolution import NORMS, Conv
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
 from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS, InvertedResiduals
 from vlm_jax.models.resnet import RESNETS, ResNet
+from vlm_jax.models.vit import VisionTransformer, cut_patches
 
 
 class SmallCNN(nn.Module):
@@ -51,11 +52,8 @@ class Patches(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B gh gw C"]:
         p = self.settings.patch_size
-        batch, height, width, colours = image.shape
-        padded = jnp.pad(image, ((0, 0), (0, -height % p), (0, -width % p), (0, 0)))
-        rows, columns = padded.shape[1] // p, padded.shape[2] // p
-        squares = padded.reshape(batch, rows, p, columns, p, colours).transpose(0, 1, 3, 2, 4, 5)
-        return squares.reshape(batch, rows, columns, p * p * colours).astype(self.dtype)
+        padded = jnp.pad(image, ((0, 0), (0, -image.shape[1] % p), (0, -image.shape[2] % p), (0, 0)))
+        return cut_patches(padded, p).astype(self.dtype)
 
 
 class ImageTokenEmbedding(nn.Module):
@@ -80,9 +78,18 @@ class ImageTokenEmbedding(nn.Module):
         return x + nn.Dense(s.hidden_size, dtype=dtype, name="mix")(jax.nn.relu(around))
 
 
-def make_cnn(settings: encoders.PixelEncoder, dtype: jnp.dtype, convolution: str = "auto") -> nn.Module:
-    """The image encoder of a config, unbound."""
+def make_cnn(
+    settings: encoders.PixelEncoder,
+    dtype: jnp.dtype,
+    convolution: str = "auto",
+    *,
+    remat: bool = False,
+    scan_layers: bool = False,
+) -> nn.Module:
+    """The image encoder of a config, unbound; `remat` and `scan_layers` are for the layers of a transformer."""
     match settings:
+        case encoders.VisionTransformer():
+            return VisionTransformer(settings, dtype, remat, scan_layers)
         case encoders.SmallCNN():
             return SmallCNN(settings, dtype, convolution)
         case encoders.Patches():

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Key
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.models.attention import dropout
 from vlm_jax.models.bert import ACTIVATIONS, layer_norm
+from vlm_jax.models.dtypes import at_least_float32
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
 
 
@@ -51,7 +52,7 @@ class ClsHead(Head):
     def __call__(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K A"]:
         s = self.settings
         pooled = dropout(pool(s, fused.text), s.hidden_dropout_prob, keys, 0)
-        return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(pooled)
+        return nn.Dense(self.classes, dtype=at_least_float32(self.settings.dtype), name="classifier")(pooled)
 
 
 class TokenBeforeSepHead(Head):
@@ -64,7 +65,7 @@ class TokenBeforeSepHead(Head):
         last = jnp.sum(fused.text_mask, axis=-1) - 2
         word = jnp.take_along_axis(fused.text, last[:, :, None, None], axis=2)[:, :, 0]
         word = dropout(word, self.settings.hidden_dropout_prob, keys, 0)
-        return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(word)
+        return nn.Dense(self.classes, dtype=at_least_float32(self.settings.dtype), name="classifier")(word)
 
 
 class JoinedHead(Head):
@@ -84,7 +85,7 @@ class JoinedHead(Head):
         mean = jnp.broadcast_to(mean, first.shape)
         joined = mean * first if s.head == "product" else jnp.concatenate([mean, first], axis=-1)
         activated = ACTIVATIONS[s.hidden_act](nn.Dense(s.intermediate_size, dtype=dtype, name="hidden")(joined))
-        return nn.Dense(self.classes, dtype=jnp.float32, name="classifier")(
+        return nn.Dense(self.classes, dtype=at_least_float32(self.settings.dtype), name="classifier")(
             dropout(activated, s.hidden_dropout_prob, keys, 0)
         )
 
@@ -97,11 +98,13 @@ class PerTokenHead(Head):
 
     def __call__(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K N A"]:
         wide = jnp.broadcast_to(fused.image, (*fused.text.shape[:2], *fused.image.shape[2:]))
-        return self.classifier(jnp.concatenate([wide, fused.text], axis=2)).astype(jnp.float32)
+        scores = self.classifier(jnp.concatenate([wide, fused.text], axis=2))
+        return scores.astype(at_least_float32(scores.dtype))
 
     def task_logits(self, fused: Fused, token_scores: Scores, keys: Keys = None) -> Float[Array, "I K A"]:
         """The logits at [CLS] alone."""
-        return self.classifier(fused.text[:, :, 0]).astype(jnp.float32)
+        scores = self.classifier(fused.text[:, :, 0])
+        return scores.astype(at_least_float32(scores.dtype))
 
 
 class MaskedLMHead(nn.Module):
@@ -121,7 +124,7 @@ class MaskedLMHead(nn.Module):
         words = s.vocab_size
         bias = self.param("bias", nn.initializers.zeros, (words,))
         scores = token_scores(x) if self.tied else nn.Dense(words, use_bias=False, name="decoder")(x)
-        return scores.astype(jnp.float32) + jnp.expand_dims(bias, range(x.ndim - 1))
+        return scores.astype(at_least_float32(s.dtype)) + jnp.expand_dims(bias, range(x.ndim - 1))
 
 
 class LanguageModelHead(Head):
@@ -147,7 +150,7 @@ class ImageTokensHead(Head):
         x = ACTIVATIONS[s.hidden_act](nn.Dense(s.hidden_size, dtype=dtype, name="transform")(fused.image))
         bias = self.param("bias", nn.initializers.zeros, (self.classes,))
         vectors = ImageTokenVectors(s.image.quantizer, s.hidden_size, std=s.hidden_size**-0.5, name="vectors")
-        scores = vectors.scores(layer_norm(s, "norm")(x)).astype(jnp.float32)
+        scores = vectors.scores(layer_norm(s, "norm")(x)).astype(at_least_float32(s.dtype))
         return scores + jnp.expand_dims(bias, range(scores.ndim - 1))
 
 

@@ -163,9 +163,10 @@ class ImageClassifier(nn.Module):
 
     settings: PixelEncoder
     classes: int
+    dtype: str = "float32"
 
     def setup(self) -> None:
-        self.image = make_cnn(self.settings, jnp.dtype("float32"))
+        self.image = make_cnn(self.settings, jnp.dtype(self.dtype))
         self.head = ImageClasses(self.classes)
 
     def __call__(self, image: Float[Array, "B h w 3"]) -> tuple[Float[Array, "B C"], Float[Array, "B A"] | None]:

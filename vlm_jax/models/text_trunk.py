@@ -54,7 +54,8 @@ class TextTrunk(Fusion):
         for group in range(s.num_hidden_groups or s.num_layers):
             setattr(self, f"layer_{group}", CrossLayer(s) if s.fusion == "cross" else BertLayer(s))
         self._layers = [getattr(self, f"layer_{group_of(s, layer)}") for layer in range(s.num_layers)]
-        self.relative_bias = RelativeBias(s) if s.relative_attention_num_buckets else None
+        buckets = s.relative_attention_num_buckets
+        self.relative_bias = RelativeBias(buckets, s.num_attention_heads) if buckets else None
 
     def __call__(
         self,

@@ -38,7 +38,8 @@ class VisualLanguageModel(nn.Module):
         if s.image.kind == "image_tokens":
             self.image = ImageTokenEmbedding(s)
         elif s.image.kind != "features":
-            self.image = make_cnn(s.image, jnp.dtype(s.dtype), s.convolution)
+            repeated = {"remat": s.remat, "scan_layers": s.scan_layers}
+            self.image = make_cnn(s.image, jnp.dtype(s.dtype), s.convolution, **repeated)
         self.text, self.embed = self.make_embeddings()
         self.trunk = self.make_trunk()
         self.head = self.make_head()

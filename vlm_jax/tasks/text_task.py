@@ -53,9 +53,8 @@ class TextTask(Task[Predicted]):
         classes, outputs = cls.outputs(config, classes)
         model, sizes = cls._sizes(config, classes)
         rows = inspect(model, **sizes)
-        encoder = getattr(model.image, "name", model.image.kind)
         before = [
-            f"{config.name}: {model.fusion}, {model.attention_pattern}, {model.head}, images by {encoder}",
+            f"{config.name}: {model.fusion}, {model.attention_pattern}, {model.head}, images by {model.image.name}",
             f"example: one image of {height} x {width} pixels, {cls.text_name}s: {texts} of "
             f"{config.model.text.max_length} tokens, {outputs}",
         ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten
 from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.class_detection import OPTION, Published, class_of, contents_of, require_own_prefix
@@ -93,13 +94,13 @@ class ConvertedModel:
         return make_module(self.architecture)
 
 
-def make_module(architecture: ConvertedArchitecture) -> ImageClassifier | PretrainedModel:
-    """The module of an architecture, unbound."""
+def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -> ImageClassifier | PretrainedModel:
+    """The module of an architecture, unbound; it computes in `dtype`, where one is given."""
     if isinstance(architecture.model, PublishedCNN):
-        return ImageClassifier(architecture.model, architecture.classes)
-    settings = architecture._asdict()
-    shared = {name: settings[name] for name in ("parts", "pad_id", "sequence_act")}
-    return PretrainedModel(architecture.model, architecture.classes, **shared)
+        return ImageClassifier(architecture.model, architecture.classes, dtype or "float32")
+    settings = with_changes(architecture.model, {"dtype": dtype}) if dtype else architecture.model
+    shared = {name: getattr(architecture, name) for name in ("parts", "pad_id", "sequence_act")}
+    return PretrainedModel(settings, architecture.classes, **shared)
 
 
 @cache

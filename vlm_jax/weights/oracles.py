@@ -1,7 +1,7 @@
 """What `verify` compares with: the class that a file names, in float64. Needs torch, and mostly transformers."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.source import CONFIG, WEIGHTS, Source
 from vlm_jax.weights.torch_cnns import run_published
 
+
 HEAD_OUTPUTS = {
     "words": ("masked words", "prediction_logits", "logits"),
     "pairs": ("sentence pairs", "seq_relationship_logits", "sop_logits", "logits"),
@@ -19,7 +20,7 @@ HEAD_OUTPUTS = {
     "sequence": ("text classes", "logits"),
     "tokens": ("token classes", "logits"),
     "replaced": ("replaced tokens", "logits"),
-    "spans": ("spans",),
+    "spans": ("spans", "start_logits"),
 }
 """What `converted_outputs` calls the output of a head, and the attributes that transformers' outputs have for it."""
 
@@ -87,25 +88,38 @@ def encoder_outputs(
     if "segments" in inputs:
         arguments["token_type_ids"] = torch.tensor(inputs["segments"]).long()
     if "image" in inputs:
-        states, visible = ("visual_embeds", "visual_attention_mask")
+        states, shown = "visual_embeds", "visual_attention_mask"
         if converted.architecture.is_decoder:
-            states, visible = ("encoder_hidden_states", "encoder_attention_mask")
-        arguments[states] = torch.tensor(inputs["image"]).double()
-        arguments[visible] = torch.tensor(inputs["image_mask"]).long()
+            states, shown = "encoder_hidden_states", "encoder_attention_mask"
+        arguments[states] = torch.tensor(inputs["image"]).to(model.dtype)
+        arguments[shown] = torch.tensor(inputs["image_mask"]).long()
     with torch.no_grad():
         trunk = getattr(model, converted.family.prefix, model)(**arguments, output_hidden_states=True, return_dict=True)
         head_outputs = model(**arguments, return_dict=True) if set(HEAD_OUTPUTS) & set(parts) else None
     names = ["embeddings", *(f"layer {index + 1}" for index in range(converted.architecture.model.num_layers))]
     outputs = dict(zip(names, trunk.hidden_states, strict=True))
     outputs["pooled"] = getattr(trunk, "pooler_output", None) if "pooler" in parts else None
+    outputs |= _head_outputs(head_outputs, parts) if head_outputs is not None else {}
+    return {name: x.double().numpy() for name, x in outputs.items() if x is not None}
+
+
+def _head_outputs(outputs: Mapping[str, torch.Tensor], parts: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """The outputs of the converted heads that a class has, logits of a number a token with an axis for it."""
+    named = {}
     for part in set(HEAD_OUTPUTS) & set(parts):
         name, *attributes = HEAD_OUTPUTS[part]
-        outputs[name] = _first(head_outputs, attributes)
-    if outputs.get("replaced tokens") is not None:
-        outputs["replaced tokens"] = outputs["replaced tokens"][:, :, None]
-    if "spans" in parts and "start_logits" in head_outputs:
-        outputs["spans"] = torch.stack([head_outputs.start_logits, head_outputs.end_logits], dim=-1)
-    return {name: x.numpy() for name, x in outputs.items() if x is not None}
+        if logits := [outputs[attribute] for attribute in attributes if attribute in outputs]:
+            named[name] = logits[0]
+    if "spans" in named:
+        named["spans"] = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=-1)
+    if "replaced tokens" in named:
+        named["replaced tokens"] = named["replaced tokens"][:, :, None]
+    return named
+
+
+def rounded_to_bfloat16(model: torch.nn.Module) -> torch.nn.Module:
+    """The model, which computes in bfloat16 from here on."""
+    return model.to(torch.bfloat16)
 
 
 def cnn_outputs(
@@ -129,8 +143,3 @@ def cnn_outputs(
         with torch.no_grad():
             features, logits = run_published(converted.family.name, tensors, image)
     return (features.numpy(), None if logits is None else logits.numpy()), unlike
-
-
-def _first(outputs: Mapping[str, torch.Tensor], attributes: Sequence[str]) -> torch.Tensor | None:
-    """The first output of some names; several heads leave `logits` to none of them."""
-    return next((outputs[name] for name in attributes if name in outputs), None)

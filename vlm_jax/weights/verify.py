@@ -4,31 +4,74 @@ The reference is the class of transformers that the file names, in float64; for 
 is the published network in plain PyTorch functions (`torch_cnns`). What could not be compared is named, and is no PASS.
 """
 
+import importlib.util
 import math
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from vlm_jax.config.encoders import PublishedCNN
-from vlm_jax.models.pretrained import ImageClassifier
-from vlm_jax.weights.checks import CNN_BOUND, Check, comparison, not_installed, score
-from vlm_jax.weights.converted_model import ConvertedModel, convert
-from vlm_jax.weights.export import export, write_export
+from vlm_jax.data.tokenizer import Tokenizer
+from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
+from vlm_jax.models.text_trunk import group_of
+from vlm_jax.text_lines import first_line
+from vlm_jax.weights.converted_model import ConvertedModel, make_module
+from vlm_jax.weights.export import write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
-from vlm_jax.weights.import_folder import ABOUT, read
-from vlm_jax.weights.source import WEIGHTS, Source, Tensors, as_path, open_source
-from vlm_jax.weights.tensor_names import renamed, written
-from vlm_jax.weights.text_proof import compare_encoder, compare_tokenizers
+from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
+from vlm_jax.weights.source import WEIGHTS, Source, Tensors
 
+BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
+TEXTS = (
+    "hello world", "The quick brown fox jumps over the lazy dog.", "What colour is the car, and who's driving it?",
+    "it's 4:21 and $1,000.50", "naïve café — déjà vu", "antidisestablishmentarianism", "日本語のテキスト",
+    "שלום עולם",
+    "emoji 🙂 and tabs\tand\nlines", "UPPER lower MiXeD", "", "a", "C1=CC=CC=C1", "under_score-hyphen/slash",
+    "1234567890" * 5,
+)  # fmt: skip
+
+
+Status = Literal["ok", "FAIL", "not compared", "note"]
+"""`not compared`: an output of the class, or the tokenizer, that nothing was compared with."""
 OUTPUTS = {
     "pooler": "pooled", "words": "masked words", "pairs": "sentence pairs", "answers": "answers",
     "classifier": "logits", "sequence": "text classes", "tokens": "token classes", "spans": "spans",
     "replaced": "replaced tokens",
 }  # fmt: skip
+
+
+class Check(NamedTuple):
+    """One line of a report."""
+
+    name: str
+    value: str
+    status: Status
+
+    def __str__(self) -> str:
+        return f"{self.name:20s} {self.value:44s} {'' if self.status == 'note' else self.status}".rstrip()
+
+
+def comparison(name: str, value: str, passed: bool) -> Check:
+    """A comparison that took place."""
+    return Check(name, value, "ok" if passed else "FAIL")
+
+
+def verdict(checks: Iterable[Check]) -> tuple[str, int]:
+    """The last line of a report and the exit code: FAIL 1, NOT COMPARED 3, and PASS 0 where all was compared."""
+    checks = list(checks)
+    if any(check.status == "FAIL" for check in checks):
+        return "FAIL", 1
+    left_out = [check.name for check in checks if check.status == "not compared"]
+    return (f"NOT COMPARED: {', '.join(left_out)}", 3) if left_out else ("PASS", 0)
+
+
+def score(output: np.ndarray, reference: np.ndarray) -> float:
+    """The largest difference, relative to the largest entry of the reference where that is above 1."""
+    return float(np.abs(output - reference).max() / max(1.0, float(np.abs(reference).max())))
 
 
 def verify(
@@ -38,37 +81,24 @@ def verify(
 
     The options are those of `read`; what they leave is the reference.
     """
-    changed = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, place = as_path(name), Path(temporary)
-        if (folder / ABOUT).is_file():  # its reference is what it exports
-            converted = read(name, **changed, class_name=class_name)
-            export(converted, place / "source")
-            source = open_source(str(place / "source"))
-            oracle = converted.family.class_of(converted.architecture)
-        else:
-            source = renamed(open_source(name), **changed)
-            converted = convert(source, class_name=class_name)
-            if source.changes.lines():
-                source = written(source, place / "renamed")
-            oracle = _oracle(converted)
-        for line in converted.class_lines:
-            key, _, value = line.partition(": ")
-            yield Check(key, value, "note")
-        for line in converted.changes.lines():
-            yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
-        where = "transformers'" if converted.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
-        yield Check("compared with", f"{where} {oracle}", "note")
-        yield _round_trip(converted, source, place / "again")
-        yield from _compare_outputs(converted, source, oracle, place / "model")
-        yield from _absent(converted)
+    options = {"strip_prefix": strip_prefix, "drop_tensors": drop_tensors, "class_name": class_name}
+    with proof_subject(name, **options) as subject:
+        yield from described(subject)
+        yield _round_trip(subject.converted, subject.source, subject.folder / "again")
+        yield from _compare_outputs(subject.converted, subject.source, subject.oracle, subject.folder / "model")
+        yield from _absent(subject.converted)
 
 
-def _oracle(converted: ConvertedModel) -> str:
-    """The class that the file names; the trunk where it lacks its head, and holds a pooler that the class has not."""
-    named, family = converted.published.name, converted.family
-    foreign = set(converted.architecture.parts) - {*family.classes[named].parts, "decoder"}
-    return family.trunk if converted.published.missing and foreign else named
+def described(subject: ProofSubject) -> Iterator[Check]:
+    """The class, what was done to names, and what the port is compared with."""
+    converted = subject.converted
+    for line in converted.class_lines:
+        key, _, value = line.partition(": ")
+        yield Check(key, value, "note")
+    for line in converted.changes.lines():
+        yield Check("tensor names", line, "not compared" if line.startswith("warning: ") else "note")
+    where = "transformers'" if converted.family.in_transformers else "torch_cnns', in plain PyTorch functions:"
+    yield Check("compared with", f"{where} {subject.oracle}", "note")
 
 
 def _round_trip(converted: ConvertedModel, source: Source, folder: Path) -> Check:
@@ -113,6 +143,12 @@ def _absent(converted: ConvertedModel) -> Iterator[Check]:
         yield Check("its head", f"left behind: {', '.join(published.left_behind)}", "not compared")
 
 
+def not_installed(*modules: str) -> str | None:
+    """Why nothing can be compared; None where all modules are there."""
+    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(lacking)} not installed" if lacking else None
+
+
 def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
     """Every output of the port with the oracle's, and its tokenizer with transformers'."""
     needed = ("torch", "transformers") if converted.family.in_transformers else ("torch",)
@@ -121,15 +157,139 @@ def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, fol
     elif isinstance(converted.architecture.model, PublishedCNN):
         yield from _compare_cnn(converted, source, oracle, folder)
     else:
-        yield from compare_encoder(converted, source, oracle, folder)
+        yield from _compare_encoder(converted, source, oracle, folder)
     if not isinstance(converted.architecture.model, PublishedCNN):
-        yield compare_tokenizers(converted, source)
+        yield _compare_tokenizers(converted, source)
+
+
+def _inputs(converted: ConvertedModel) -> dict[str, np.ndarray]:
+    """Random texts of several lengths, token types and, where it takes them, grid features or an encoder's states."""
+    model, random = converted.architecture.model, np.random.default_rng(0)
+    length = 160 if model.relative_attention_num_buckets else 24  # beyond the last bucket of a relative bias
+    length = min(length, model.max_position_embeddings - model.first_position)
+    lengths = np.array([length, max(3, length // 2), 3])
+    mask = np.arange(length)[None] < lengths[:, None]
+    lowest = model.first_position  # RoBERTa's padding id stands below, and its model looks for it
+    ids = random.integers(min(lowest, model.vocab_size - 1), model.vocab_size, mask.shape)
+    ids = np.where(mask, ids, max(model.first_position - 1, 0))
+    inputs = {"input_ids": ids.astype(np.int32), "text_mask": mask}
+    if model.type_vocab_size > 1:
+        inputs["segments"] = random.integers(0, model.type_vocab_size, mask.shape).astype(np.int32)
+    if size := converted.architecture.image_size:
+        inputs["image"] = random.normal(size=(3, 7, size)).astype(np.float32)
+        inputs["image_mask"] = np.arange(7)[None] < np.array([7, 4, 6])[:, None]
+    return inputs
+
+
+@partial(jax.jit, static_argnums=0)
+def run_encoder(
+    module: PretrainedModel, params: dict, inputs: dict[str, jax.Array]
+) -> tuple[object, dict[str, object]]:
+    """The module's output, and what its layers and the last step of its embeddings return."""
+    wanted = {"text_fc" if module.settings.project_embeddings else "norm"}
+    wanted |= {f"layer_{index}" for index in range(module.settings.num_layers)}
+    return module.apply(
+        {"params": params}, **inputs, capture_intermediates=lambda m, _: m.name in wanted, mutable=["intermediates"]
+    )
 
 
 @partial(jax.jit, static_argnums=0)
 def run_cnn(module: ImageClassifier, params: dict, pixels: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """The module's grid features and logits."""
     return module.apply({"params": params}, pixels)
+
+
+def converted_outputs(
+    converted: ConvertedModel, inputs: dict[str, np.ndarray], dtype: str | None = None
+) -> dict[str, np.ndarray]:
+    """Every layer and head by name, the words before the image's cells as VisualBERT has them; NaN where padded.
+
+    The module computes in `dtype`, where one is given.
+    """
+    model = converted.architecture.model
+    with jax.default_matmul_precision("highest"):
+        run = run_encoder(make_module(converted.architecture, dtype), converted.params, inputs)
+    output, captured = jax.tree.map(lambda x: np.asarray(x, np.promote_types(x.dtype, np.float32)), run)
+    captured = captured["intermediates"]
+    grid_length = inputs["image"].shape[1] if converted.architecture.sees else 0
+    (embedded,) = (module["__call__"] for module in captured["embed"].values())  # the text's, then the image's
+    states = {"embeddings": np.concatenate([x[:, 0] for x in embedded], axis=1)}
+    calls = {name: iter(module["__call__"]) for name, module in captured["trunk"].items()}
+    for index in range(model.num_layers):
+        layer_states = next(calls[f"layer_{group_of(model, index)}"])[0][:, 0]
+        states[f"layer {index + 1}"] = np.concatenate(
+            [layer_states[:, grid_length:], layer_states[:, :grid_length]], axis=1
+        )
+    shown = visible(converted, inputs)
+    if output.words is not None:
+        states["masked words"] = np.concatenate([output.words, output.image_words], axis=1)
+    replaced = None if output.replaced is None else output.replaced[:, :, None]
+    by_token = {"token classes": output.tokens, "spans": output.spans, "replaced tokens": replaced}
+    states |= {name: x for name, x in by_token.items() if x is not None}
+    states = {name: np.where(shown[:, :, None], x, np.nan) for name, x in states.items()}
+    heads = {"pooled": output.pooled, "sentence pairs": output.pairs, "answers": output.answers}
+    heads |= {"text classes": output.sequence}
+    return states | {name: x for name, x in heads.items() if x is not None}
+
+
+def visible(converted: ConvertedModel, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Words and cells that are no padding, [B, T + G]."""
+    cells = [inputs["image_mask"]] if converted.architecture.sees else []
+    return np.concatenate([inputs["text_mask"], *cells], axis=1)
+
+
+def _compare_encoder(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
+    from vlm_jax.weights.oracles import encoder_outputs, load_oracle
+
+    inputs = _inputs(converted)
+    model, unlike = load_oracle(converted, source, oracle, folder)
+    if unlike:  # some of its tensors are random
+        yield comparison("tensors", f"transformers' {oracle}: {unlike}", False)
+        return
+    outputs, references = converted_outputs(converted, inputs), encoder_outputs(converted, model, inputs)
+    for name, x in outputs.items():
+        if name not in references:
+            yield Check(name, f"{oracle} does not compute it", "not compared")
+            continue
+        reference = references[name]
+        output = x.reshape(reference.shape)
+        shown = visible(converted, inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
+        worst = score(output[shown], reference[shown])
+        yield comparison(name, f"{worst:.1e}", worst <= BOUND)
+    if "masked words" in references:
+        shown = visible(converted, inputs)
+        divergence = _divergence(references["masked words"][shown], outputs["masked words"][shown].astype(np.float64))
+        yield comparison("KL of masked words", f"{divergence:.1e} nats", divergence <= KL_BOUND)
+
+
+def _divergence(logits: np.ndarray, other: np.ndarray) -> float:
+    """The largest Kullback-Leibler divergence KL(p, q) over rows, in nats."""
+    log_p, log_q = (x - np.logaddexp.reduce(x, axis=-1, keepdims=True) for x in (logits, other))
+    return max(float((np.exp(log_p) * (log_p - log_q)).sum(-1).max()), 0.0)  # in this order NaN stays
+
+
+def _compare_tokenizers(converted: ConvertedModel, source: Source) -> Check:
+    if not converted.tokenizer:
+        return Check("tokenizer", "none lies beside the weights", "note")
+    if why := not_installed("transformers"):
+        return Check("tokenizer", why, "not compared")
+    from transformers import AutoTokenizer
+
+    tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
+    try:
+        reference = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except (ValueError, OSError) as error:  # it needs a model_type that old files do not have
+        if not (source.folder / "vocab.txt").is_file():
+            why = f"transformers cannot read it: {first_line(error)}"
+            return Check("tokenizer", why, "not compared")
+        from transformers import BertTokenizer
+
+        reference = BertTokenizer.from_pretrained(source.folder, local_files_only=True)  # with its settings
+    different = [
+        text for text in TEXTS if tokenizer.tokens([text])[0] != reference.encode(text, add_special_tokens=False)
+    ]
+    value = f"{len(TEXTS)} texts equal" if not different else f"differs on {different[0]!r}"
+    return comparison("tokenizer", value, not different)
 
 
 def _compare_cnn(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
