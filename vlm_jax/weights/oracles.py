@@ -12,7 +12,6 @@ from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.source import CONFIG, WEIGHTS, Source
 from vlm_jax.weights.torch_cnns import run_published
 
-
 HEAD_OUTPUTS = {
     "words": ("masked words", "prediction_logits", "logits"),
     "pairs": ("sentence pairs", "seq_relationship_logits", "sop_logits", "logits"),
