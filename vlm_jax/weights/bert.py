@@ -3,6 +3,7 @@
 With `add_cross_attention` it attends to the states of an encoder in every layer. ERNIE has the same architecture.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 from vlm_jax.config.architecture import Architecture
@@ -18,6 +19,7 @@ from vlm_jax.weights.family import (
     choice,
     number,
     real,
+    same_architecture,
 )
 from vlm_jax.weights.tables import Row
 from vlm_jax.weights.text_heads import HeadNames, head_rows, head_tensors, outside, text_architecture
@@ -62,8 +64,8 @@ TRUNK = (
 def bert_architecture(config: Mapping[str, Json], *, first_position: int = 0, decoder: bool = False) -> Architecture:
     """The model that a config.json with BERT's keys describes."""
     choice(config, "position_embedding_type", "absolute", ("absolute",))
-    if not decoder and (config.get("is_decoder") or config.get("add_cross_attention")):
-        raise InputError("config.json says it is a decoder; of its class encoders can be ported")
+    if not decoder:
+        bert_tables.refuse_decoder(config)
     epsilon, segments = real(config, "layer_norm_eps", 1e-12), number(config, "type_vocab_size", 2)
     return bert_tables.encoder_architecture(
         config, KEYS, layer_norm_eps=epsilon, type_vocab_size=segments, first_position=first_position
@@ -123,4 +125,20 @@ BERT = Family(
     tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=outside(HEADS),
     optional_pooler=True,
+)
+
+
+def _ernie_settings(file: PublishedFile) -> ConvertedArchitecture:
+    if file.config.get("use_task_id"):
+        raise InputError("config.json says use_task_id = true, which is not supported; expected false")
+    return text_architecture(file, bert_architecture(file.config), HEADS, bert_tables.pad_id(file.config, 0))
+
+
+_ERNIE = same_architecture(BERT, "ernie", "Bert", "Ernie")
+ERNIE = dataclasses.replace(
+    _ERNIE,
+    prefix="ernie",
+    settings=_ernie_settings,
+    alias_of=BERT.name,
+    classes={name: known for name, known in _ERNIE.classes.items() if not known.decoder},
 )

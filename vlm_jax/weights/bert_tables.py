@@ -81,6 +81,12 @@ def encoder_config(architecture: ConvertedArchitecture, keys: Mapping[str, str])
     return settings | head_config(architecture)
 
 
+def refuse_decoder(config: Mapping[str, Json]) -> None:
+    """`InputError` where config.json says what only the class of a decoder has."""
+    if config.get("is_decoder") or config.get("add_cross_attention"):
+        raise InputError("config.json says it is a decoder; of its family encoders can be ported")
+
+
 def pad_id(config: Mapping[str, Json], default: int) -> int | None:
     """`padding_idx` of the word table; None where config.json says null."""
     if config.get("pad_token_id", default) is None:

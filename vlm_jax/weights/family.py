@@ -112,8 +112,8 @@ class Family:
     """Beginnings of names that stand outside the prefix: heads."""
     optional_pooler: bool = False
     """Whether its class makes up a pooler, with a warning, unless told that there is none."""
-    same_as: str = ""
-    """The family whose architecture and names of tensors it has, under a `model_type` of its own."""
+    alias_of: str = ""
+    """The family that it is but for its names: of the model, its classes and their prefix."""
 
     @property
     def trunk(self) -> str:
@@ -159,10 +159,10 @@ class Family:
         return f"transformers.{self.class_of(architecture)}.from_pretrained{told} loads it"
 
 
-def same_architecture(family: Family, name: str, beginning: str, other: str, **changes: str) -> Family:
+def same_architecture(family: Family, name: str, beginning: str, other: str) -> Family:
     """A family of the same architecture: its classes begin with `other` where those of `family` do with `beginning`."""
     classes = {other + kind.removeprefix(beginning): known for kind, known in family.classes.items()}
-    return replace(family, name=name, classes=classes, same_as=family.name, **changes)
+    return replace(family, name=name, classes=classes)
 
 
 def labels_of(config: Mapping[str, Json], classes: int) -> tuple[str, ...]:

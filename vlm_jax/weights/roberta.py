@@ -3,6 +3,8 @@
 XLM-R, CamemBERT and Data2Vec's text model have the same architecture under names of their own.
 """
 
+import dataclasses
+
 from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import BERT, TRUNK, bert_architecture, bert_config, bert_rows
@@ -67,3 +69,8 @@ ROBERTA = Family(
 )
 XLM_ROBERTA = same_architecture(ROBERTA, "xlm-roberta", "Roberta", "XLMRoberta")
 CAMEMBERT = same_architecture(ROBERTA, "camembert", "Roberta", "Camembert")
+DATA2VEC_TEXT = dataclasses.replace(
+    same_architecture(ROBERTA, "data2vec-text", "Roberta", "Data2VecText"),
+    prefix="data2vec_text",
+    alias_of=ROBERTA.name,
+)
