@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
-from vlm_jax.weights import verify as proofs
+from vlm_jax.weights import proof_subject as proofs
 from vlm_jax.weights.export import export
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.family import PublishedFile
