@@ -13,10 +13,11 @@ from safetensors.numpy import load_file
 from vlm_jax.errors import InputError
 from vlm_jax.models import attention, pretrained, text_trunk
 from vlm_jax.weights import verify as proofs
+from vlm_jax.weights.checks import verdict
 from vlm_jax.weights.export import export
 from vlm_jax.weights.families import CLASSES, FAMILIES
 from vlm_jax.weights.import_folder import read, write_import
-from vlm_jax.weights.verify import OUTPUTS, verdict, verify
+from vlm_jax.weights.verify import OUTPUTS, verify
 
 pytest.importorskip("torch", reason="torch is the oracle")
 transformers = pytest.importorskip("transformers", reason="transformers is the oracle")

@@ -418,9 +418,7 @@ def test_names_without_the_prefix_are_not_enough(tmp_path, capsys):
     assert code == 2 and "--architecture" in message and "BertForMaskedLM" in message
 
 
-HEADED = [
-    name for name, family in CLASSES.items() if family.classes[name].left and family.name in fixtures.CLASSES_OF
-]  # of the other families: tests/weights/test_text_families.py
+HEADED = [name for name, family in CLASSES.items() if family.classes[name].left and family.name in fixtures.BY_NAME]
 
 
 @pytest.mark.parametrize("name", HEADED)

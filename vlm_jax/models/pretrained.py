@@ -24,10 +24,12 @@ from vlm_jax.models.text_trunk import TextEmbeddingNorm, TextTrunk
 from vlm_jax.models.vlm import VisualLanguageModel
 
 Part = Literal[
-    "pooler", "words", "decoder", "pairs", "answers", "classifier", "sequence", "tokens", "spans", "replaced"
+    "pooler", "words", "decoder", "pairs", "answers", "classifier", "sequence", "tokens", "spans", "replaced",
+    "attention_pooler", "projection", "distilled_classifiers",
 ]  # fmt: skip
 """A head: pooled [CLS]; masked words, `decoder` where it is not tied to the word table; sentence pairs; answers; the
-classifier of an image encoder; classes of a text, of each token; where an answer begins and ends; replaced tokens."""
+classifier of an image encoder; classes of a text, of each token; where an answer begins and ends; replaced tokens;
+SigLIP's pooler; CLIP's projection; DeiT's two classifiers."""
 SEQUENCE_ACTIVATIONS = ACTIVATIONS | {"tanh": jnp.tanh}
 
 
