@@ -48,7 +48,7 @@ WRONG = (
     Wrong(
         "`model_type` deberta", "bert", {"model_type": "deberta", "architectures": None}, ("'deberta'", *FAMILY_NAMES)
     ),
-    Wrong("`model_type` albert", "bert", {"model_type": "albert", "architectures": None}, ("'albert'", *FAMILY_NAMES)),
+    Wrong("`model_type` xlnet", "bert", {"model_type": "xlnet", "architectures": None}, ("'xlnet'", *FAMILY_NAMES)),
     Wrong(
         "`model_type` roberta, `architectures` BertModel",
         "bert",
@@ -444,7 +444,7 @@ def test_the_trunk_of_a_class_with_another_head_is_converted(name, tmp_path):
 def test_every_class_of_ours_is_one_of_transformers():
     transformers = pytest.importorskip("transformers", reason="transformers is the oracle")
     names = [name for family in FAMILIES.values() if family.in_transformers for name in family.classes]
-    assert len(names) == 42 and all(hasattr(transformers, name) for name in names)
+    assert len(names) == len(set(names)) >= 28 and all(hasattr(transformers, name) for name in names)
 
 
 def test_a_config_of_another_tool_names_no_class(tmp_path, capsys):
