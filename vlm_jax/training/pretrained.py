@@ -101,7 +101,7 @@ def tokenizer_source(config: TextConfig) -> str | None:
     folder = folder if folder.is_dir() else folder.parent
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         if table_rows(start) is None:
-            raise InputError(f"{start} holds no text encoder; if it is a CNN, give it as init.image")
+            raise InputError(f"{start} holds no text encoder; if it is an image encoder, give it as init.image")
         raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
     return str(folder)
 
