@@ -31,9 +31,7 @@ TRUNK_SETTINGS = (
 # What published text models alone have.
 TEXT_MODEL_SETTINGS = ("relative_attention_num_buckets", "num_hidden_groups", "project_embeddings")
 IMAGE_SETTINGS = ("max_image_positions", "modality_type_vocab_size")
-FREE_  # What published text models alone have.
-TEXT_MODEL_SETTINGS = ("relative_attention_num_buckets", "num_hidden_groups", "project_embeddings")
-IMAGE_SETTINGS = (*GridEncoder.model_fields, "output")  # of an image encoder: what the trunk does with its grid
+FREE_IMAGE_SETTINGS = (*GridEncoder.model_fields, "output")  # of an image encoder: what the trunk does with its grid
 
 
 Leaves = Mapping[str, Array | jax.ShapeDtypeStruct]
