@@ -279,7 +279,7 @@ def number(
     return value
 
 
-def real(config: Mapping[str, Json], name: str, default: float, *, below: float = 1) -> float:
+def real(config: Mapping[str, Json], name: str, default: float, *, below: float = 1.0) -> float:
     """A positive number of a config.json."""
     value = config.get(name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < below:

@@ -28,6 +28,7 @@ from vlm_jax.weights.family import (
 )
 from vlm_jax.weights.tables import Row
 
+MOST_MULTIPLIER = 100.0
 LITE_EPSILON = 1e-3  # EfficientNet's batch norms
 # TensorFlow's EfficientNet-Lite: CROP_PADDING 32, so that 224 of 256 are cut out; bicubic; (x - 127) / 128.
 LITE = ImageInput(size=(224, 224), resize=CenterCrop(short_side=256), mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
@@ -72,7 +73,7 @@ def _settings(file: PublishedFile) -> ConvertedArchitecture:
     config = file.config
     require(config, FIXED)
     cnn = MobileNetV2(
-        depth_multiplier=real(config, "depth_multiplier", 1.0, below=100),
+        depth_multiplier=real(config, "depth_multiplier", 1.0, below=MOST_MULTIPLIER),
         finegrained_output=choice(config, "finegrained_output", True, (True, False)),
         tf_padding=choice(config, "tf_padding", True, (True, False)),
     )
