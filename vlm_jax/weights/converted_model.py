@@ -30,6 +30,8 @@ from vlm_jax.weights.source import NO_CHANGES, Changes, Source
 from vlm_jax.weights.tables import convert_tensors, trunk_names
 from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters
 
+Module = ImageClassifier | PretrainedModel
+
 
 class Origin(NamedTuple):
     """Where weights came from."""
