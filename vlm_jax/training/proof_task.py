@@ -14,7 +14,7 @@ from vlm_jax.weights.proof_texts import SENTENCES, text_inputs
 
 Task = Literal["masked words", "text classes", "image classes", "sentence vectors"]
 MASKED = 0.25  # the share of tokens whose word is to be found
-Batch = dict[str, np.ndarray]
+Batch = dict[str, jax.Array | np.ndarray]
 """The arguments of a module, and `labels`, `pairs` or `cosines` that its loss takes."""
 TARGETS = ("labels", "pairs", "cosines")
 
