@@ -1,7 +1,7 @@
 """Name what is in images: `python -m experiments.classify SOURCE --image cat.jpg --classes names.json`.
 
-SOURCE is a CNN with its classifier, as `port` takes it. The five likeliest classes of each image are printed;
-`--output contact_sheet.png` shows them beside the images.
+SOURCE is an image encoder with its classifier, as `port` takes it. The five likeliest classes of each image are
+printed; `--output contact_sheet.png` shows them beside the images.
 """
 
 import json
@@ -19,14 +19,14 @@ TOP = 5
 
 
 class Classify(Group):
-    """Name what is in images, with the five likeliest classes of a converted CNN."""
+    """Name what is in images, with the five likeliest classes of a converted image encoder."""
 
     examples: ClassVar[tuple[str, ...]] = (
         "imports/resnet50 --image cat.jpg",
         "microsoft/resnet-50 --image photos/ --output sheet.png",
     )
     source: Annotated[str, POSITIONAL]
-    """The CNN: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
+    """The encoder: a folder, a .safetensors file, owner/name@revision, package:NAME/folder, or an import's folder."""
     image: tuple[Path, ...]
     """Image files, or folders of them."""
     classes: Path | None = None
@@ -41,7 +41,6 @@ def main(argv: list[str]) -> int:
         raise InputError("--image is empty; give at least one image file")
     names = _names(options.classes) if options.classes else None
 
-    from vlm_jax.config.encoders import PublishedCNN
     from vlm_jax.data.settings import MAX_PIXELS
     from vlm_jax.figures import Card, plot_contact_sheet
     from vlm_jax.inference.images import named_images, thumbnails
@@ -50,8 +49,9 @@ def main(argv: list[str]) -> int:
 
     converted = read(options.source)
     architecture = converted.architecture
-    if not isinstance(architecture.model, PublishedCNN) or not architecture.classes:
-        raise InputError(f"{options.source} is no CNN with a classifier; {command_name('port')} list names some")
+    if not architecture.is_image_encoder or not architecture.classes:
+        names = f"{command_name('port')} list names some"
+        raise InputError(f"{options.source} is no image encoder with a classifier; {names}")
     if names is not None and len(names) != architecture.classes:
         raise InputError(f"{options.classes} has {len(names)} names, the classifier {architecture.classes} classes")
     model = ClassifierModel(converted, tuple(names or ()))

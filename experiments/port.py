@@ -84,7 +84,8 @@ def _changes(options: Names) -> dict[str, str | None]:
 def _verify(options: Verify) -> int:
     from vlm_jax.training.port_proof import verify_training
     from vlm_jax.weights.bfloat16 import verify_bfloat16
-    from vlm_jax.weights.verify import verdict, verify
+    from vlm_jax.weights.checks import verdict
+    from vlm_jax.weights.verify import verify
 
     print(f"{options.source}: largest differences, as a share of the largest entry (at least 1), against float64")
     checks, tiers = [], [verify, *[verify_bfloat16] * options.bfloat16, *[verify_training] * options.training]

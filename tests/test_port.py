@@ -17,6 +17,7 @@ from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import flatten, unflatten
+from vlm_jax.weights import checks, proof_subject
 from vlm_jax.weights import verify as proofs
 from vlm_jax.weights.import_folder import read
 
@@ -52,7 +53,7 @@ def test_verify_passes_and_fails(bert, capsys, monkeypatch):
     assert port.main(["verify", str(bert)]) == 0
     output = capsys.readouterr().out
     assert output.endswith("PASS\n") and "layer 2" in output and "pooled" in output and "exported again" in output
-    convert = proofs.convert
+    convert = proof_subject.convert
 
     def mistaken(source, **options):
         converted = convert(source, **options)
@@ -61,7 +62,7 @@ def test_verify_passes_and_fails(bert, capsys, monkeypatch):
         leaves[path] = np.ascontiguousarray(leaves[path].T)
         return dataclasses.replace(converted, params=unflatten(leaves))
 
-    monkeypatch.setattr(proofs, "convert", mistaken)
+    monkeypatch.setattr(proof_subject, "convert", mistaken)
     assert port.main(["verify", str(bert)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "FAIL"
@@ -73,7 +74,7 @@ def test_verify_passes_and_fails(bert, capsys, monkeypatch):
 def test_not_a_number_is_a_mistake(bert, monkeypatch):
     """Outputs that are not finite are no padding, and fail."""
     pytest.importorskip("torch", reason="torch is the oracle")
-    convert = proofs.convert
+    convert = proof_subject.convert
 
     def mistaken(source, **options):
         converted = convert(source, **options)
@@ -81,7 +82,7 @@ def test_not_a_number_is_a_mistake(bert, monkeypatch):
         leaves["trunk/layer_1/output/bias"][3] = np.nan
         return dataclasses.replace(converted, params=unflatten(leaves))
 
-    monkeypatch.setattr(proofs, "convert", mistaken)
+    monkeypatch.setattr(proof_subject, "convert", mistaken)
     failed = {check.name for check in proofs.verify(str(bert)) if check.status == "FAIL"}
     assert {"layer 2", "pooled"} <= failed and "layer 1" not in failed
 
@@ -130,8 +131,8 @@ def test_convert(bert, tmp_path, capsys):
 def test_verify_without_its_oracle_is_no_pass(lacking, left_out, bert, capsys, monkeypatch):
     """NOT COMPARED and exit code 3, whichever of the two is not installed."""
     pytest.importorskip("transformers", reason="it reads the tokenizer")
-    find = proofs.importlib.util.find_spec
-    monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == lacking else find(name))
+    find = checks.importlib.util.find_spec
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None if name == lacking else find(name))
     assert port.main(["verify", str(bert)]) == 3
     output = capsys.readouterr().out
     assert (
@@ -141,8 +142,8 @@ def test_verify_without_its_oracle_is_no_pass(lacking, left_out, bert, capsys, m
 
 def test_a_cnn_without_torch_is_not_compared(tmp_path, capsys, monkeypatch):
     source = fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet")
-    find = proofs.importlib.util.find_spec
-    monkeypatch.setattr(proofs.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    find = checks.importlib.util.find_spec
+    monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
     assert port.main(["verify", str(source)]) == 3
     assert capsys.readouterr().out.endswith("NOT COMPARED: outputs\n")
 
@@ -168,7 +169,7 @@ def test_the_text_side_of_a_run_is_a_bert(trained, tmp_path, capsys):
     with torch.no_grad():
         reference = model.eval()(torch.tensor(ids).long(), attention_mask=torch.tensor(mask).long()).last_hidden_state
     outputs = np.asarray(fused.text)[:, 0]
-    assert proofs.score(outputs[mask], reference.numpy()[mask]) <= 2e-5
+    assert checks.score(outputs[mask], reference.numpy()[mask]) <= 2e-5
 
 
 @pytest.mark.parity
@@ -203,9 +204,9 @@ def test_the_text_side_of_every_fusion_is_a_bert(fusion, width, tmp_path, capsys
     )
     embedded = layer_norm(words @ saved["embed/text_fc/kernel"] + saved["embed/text_fc/bias"])
     embedded = embedded * saved["embed/norm/scale"] + saved["embed/norm/bias"]
-    assert proofs.score(embedded, output.hidden_states[0].numpy()) <= 2e-5
+    assert checks.score(embedded, output.hidden_states[0].numpy()) <= 2e-5
     if fusion in ("concat", "late"):
-        assert proofs.score(np.asarray(fused.text)[:, 0][mask], output.last_hidden_state.numpy()[mask]) <= 2e-5
+        assert checks.score(np.asarray(fused.text)[:, 0][mask], output.last_hidden_state.numpy()[mask]) <= 2e-5
 
 
 def layer_norm(x):
@@ -264,5 +265,5 @@ def test_classify_names_the_classes(tmp_path, capsys):
     (tmp_path / "short.txt").write_text("one\ntwo\n")
     with pytest.raises(InputError, match="2 names, the classifier 10 classes"):
         classify.main([source, *options, "--classes", str(tmp_path / "short.txt")])
-    with pytest.raises(InputError, match="no CNN with a classifier"):
+    with pytest.raises(InputError, match="no image encoder with a classifier"):
         classify.main([str(own.write(tmp_path / "bert")), *options])

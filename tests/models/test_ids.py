@@ -14,9 +14,9 @@ from tests.weights.fixtures import BY_NAME
 from vlm_jax.errors import InputError
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.pretrained import check_text
+from vlm_jax.weights.checks import BOUND, score
 from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.import_folder import read
-from vlm_jax.weights.verify import BOUND, score
 
 TEXT = np.array([[5, 6, 7]], np.int32)
 

@@ -10,13 +10,14 @@ from safetensors.numpy import load_file
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
-from vlm_jax.weights import verify as proofs
+from vlm_jax.weights import proof_subject
+from vlm_jax.weights.checks import Check, verdict
 from vlm_jax.weights.export import export
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.family import PublishedFile
 from vlm_jax.weights.import_folder import read, read_import, write_import
 from vlm_jax.weights.source import Tensors, open_source
-from vlm_jax.weights.verify import Check, verdict, verify
+from vlm_jax.weights.verify import verify
 
 BIASES = {"cls.predictions.bias": "cls.predictions.decoder.bias", "lm_head.bias": "lm_head.decoder.bias"}
 UNTIED = ("bert_masked_untied", "bert_pretraining_untied", "roberta_masked_untied", "visual_bert_pretraining_untied")
@@ -219,14 +220,16 @@ def test_each_comparison_can_fail(case, path, failing, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is the oracle")
     fixture = fixtures.BY_NAME[case].fixtures[-1]
     folder = fixtures.publish(fixture, tmp_path / "published")
-    convert = proofs.convert
+    convert = proof_subject.convert
 
     def off(x):
         changed = x.copy()
         changed.flat[-1] += 0.05  # of the second token type, which the input must hold
         return changed
 
-    monkeypatch.setattr(proofs, "convert", lambda source, **options: trained(convert(source, **options), path, off))
+    monkeypatch.setattr(
+        proof_subject, "convert", lambda source, **options: trained(convert(source, **options), path, off)
+    )
     checks = list(verify(str(folder)))
     failed = {check.name for check in checks if check.status == "FAIL"}
     assert failing <= failed and verdict(checks) == ("FAIL", 1)
@@ -247,12 +250,12 @@ def test_the_comparison_of_tokenizers_can_fail(tmp_path, monkeypatch):
     lines[a], lines[circle] = lines[circle], lines[a]
     (other / "vocab.txt").write_text("\n".join(lines))
     assert statuses(folder)["tokenizer"] == "ok"
-    convert = proofs.convert
+    convert = proof_subject.convert
 
     def mistaken(source, **options):
         return dataclasses.replace(convert(source, **options), tokenizer=(other / "vocab.txt",))
 
-    monkeypatch.setattr(proofs, "convert", mistaken)
+    monkeypatch.setattr(proof_subject, "convert", mistaken)
     checks = list(verify(str(folder)))
     assert [check.name for check in checks if check.status == "FAIL"] == ["tokenizer"]
     assert verdict(checks) == ("FAIL", 1)
@@ -271,7 +274,7 @@ def test_tensors_that_the_oracle_misses_are_a_fail(case, without, tmp_path, monk
     converted = read(str(fixtures.write(tmp_path / "whole", tensors, config)))
     less = {name: x for name, x in tensors.items() if name != without}
     more = tensors | {without.replace("bias", "extra").replace("weight", "extra"): np.ones(3, np.float32)}
-    monkeypatch.setattr(proofs, "convert", lambda source, **options: converted)
+    monkeypatch.setattr(proof_subject, "convert", lambda source, **options: converted)
     for folder, content in (("less", less), ("more", more)):
         checks = list(verify(str(fixtures.write(tmp_path / folder, content, config))))
         (check,) = (check for check in checks if check.name == "tensors")

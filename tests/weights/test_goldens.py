@@ -7,8 +7,9 @@ from tests.weights import fixtures
 from tests.weights.fixtures import CASES, Fixture
 from vlm_jax.weights import import_folder as ports
 from vlm_jax.weights import verify
+from vlm_jax.weights.checks import BOUND, CNN_BOUND, score
 from vlm_jax.weights.converted_model import ConvertedModel
-from vlm_jax.weights.verify import BOUND, CNN_BOUND, converted_outputs, score
+from vlm_jax.weights.verify import converted_outputs
 
 FIXTURES = [fixture for case in CASES for fixture in case.fixtures]
 

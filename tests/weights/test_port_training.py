@@ -12,9 +12,9 @@ from tests.weights import fixtures
 from tests.weights.fixtures import BY_NAME
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
+from vlm_jax.weights.checks import BOUND, CNN_BOUND, score
 from vlm_jax.weights.export import export
 from vlm_jax.weights.import_folder import read
-from vlm_jax.weights.verify import BOUND, CNN_BOUND, score
 
 STEPS, RATE = 3, 0.1
 

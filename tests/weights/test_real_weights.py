@@ -11,10 +11,11 @@ import pytest
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.packages import in_package
 from vlm_jax.training.port_proof import full_proof
+from vlm_jax.weights.checks import score, verdict
 from vlm_jax.weights.import_folder import read
 from vlm_jax.weights.proof_subject import proof_subject
 from vlm_jax.weights.text_encoder import TextEncoder
-from vlm_jax.weights.verify import score, verdict, verify
+from vlm_jax.weights.verify import verify
 
 pytestmark = pytest.mark.slow
 GOLDENS = Path(__file__).parent.parent / "goldens"

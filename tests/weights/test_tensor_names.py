@@ -12,11 +12,12 @@ from tests.weights import fixtures, own
 from tests.weights.test_goldens import scores
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten
+from vlm_jax.weights.checks import verdict
 from vlm_jax.weights.export import export
 from vlm_jax.weights.import_folder import read, read_import
 from vlm_jax.weights.source import open_source
 from vlm_jax.weights.tensor_names import ANCHORS, renamed
-from vlm_jax.weights.verify import verdict, verify
+from vlm_jax.weights.verify import verify
 
 PREFIXES = {  # what stands before BertModel's names, and what of it is in the way
     "module.bert.": "module.", "model.": "model.", "model.bert.": "model.", "0.auto_model.": "0.auto_model.",

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.errors import InputError, shown
 from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled, grid_features
@@ -110,7 +109,7 @@ class ClassifierModel(PublishedModel):
 def published_model(converted: ConvertedModel) -> PublishedModel:
     """The model of published weights, with the methods that its parts allow."""
     architecture = converted.architecture
-    if isinstance(architecture.model, PublishedCNN):
+    if architecture.is_image_encoder:
         return ClassifierModel(converted) if architecture.classes else PublishedModel(converted)
     if not converted.tokenizer:
         return PublishedModel(converted)

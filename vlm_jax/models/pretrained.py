@@ -21,9 +21,12 @@ from vlm_jax.models.heads import Fused, MaskedLMHead, Scores, TokenBeforeSepHead
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.vlm import VisualLanguageModel
 
-Part = Literal["pooler", "words", "decoder", "pairs", "answers", "classifier"]
+Part = Literal[
+    "pooler", "words", "decoder", "pairs", "answers", "classifier",
+    "attention_pooler", "projection", "distilled_classifiers",
+]  # fmt: skip
 """A head: pooled [CLS]; masked words, `decoder` where it is not tied to the word table; sentence pairs; answers; the
-classifier of a CNN."""
+classifier of an image encoder; SigLIP's pooler; CLIP's projection; DeiT's two classifiers."""
 
 
 class PretrainedOutput(NamedTuple):

@@ -18,10 +18,10 @@ from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from vlm_jax.training.proof_task import Batch, Task, proof_batches, proof_loss, proof_task
 from vlm_jax.types import Parameters
+from vlm_jax.weights.checks import Check, comparison, not_installed
 from vlm_jax.weights.converted_model import Module, convert, make_module
 from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
 from vlm_jax.weights.source import open_source
-from vlm_jax.weights.verify import Check, comparison, not_installed
 
 if TYPE_CHECKING:
     from vlm_jax.training.torch_training import Named, TorchTraining

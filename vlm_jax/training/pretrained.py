@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.encoders import GridEncoder, ImageTokens, PublishedCNN
+from vlm_jax.config.encoders import GridEncoder, ImageTokens
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.image_settings import ImageInput
@@ -47,7 +47,7 @@ def open_pretrained(name: str) -> Pretrained:
         return _open_run(name, RunFolder(folder))
     converted = read(name)
     architecture, leaves = converted.architecture, flatten(converted.params)
-    if isinstance(architecture.model, PublishedCNN):
+    if architecture.is_image_encoder:
         return Pretrained(
             converted.family.name, converted.origin, None, architecture.model, architecture.input, leaves, ()
         )

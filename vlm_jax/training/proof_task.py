@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.models.vit_heads import PretrainedImageOutput
 from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel, Module
 from vlm_jax.weights.proof_texts import SENTENCES, text_inputs
@@ -24,18 +24,13 @@ def proof_task(converted: ConvertedModel) -> Task | None:
     architecture = converted.architecture
     if architecture.sees:
         return None
-    if reads_images(converted):
+    if architecture.is_image_encoder:
         return "image classes" if architecture.classes else None
     if "words" in architecture.parts:
         return "masked words"
     if "sequence" in architecture.parts:
         return "text classes"
     return "sentence vectors" if set(architecture.parts) <= {"pooler"} else None
-
-
-def reads_images(converted: ConvertedModel) -> bool:
-    """Whether the port is an image encoder."""
-    return isinstance(converted.architecture.model, PublishedCNN)
 
 
 def proof_batches(converted: ConvertedModel, task: Task, *, count: int, examples: int) -> list[Batch]:
@@ -71,7 +66,8 @@ def proof_loss(module: Module, task: Task, params: Parameters, batch: Batch) -> 
     inputs = {name: x for name, x in batch.items() if name not in TARGETS}
     if task == "image classes":
         output = module.apply({"params": params}, inputs["image"])
-        return cross_entropy(output[1], batch["labels"])
+        logits = output.logits if isinstance(output, PretrainedImageOutput) else output[1]
+        return cross_entropy(logits, batch["labels"])
     output = module.apply({"params": params}, **inputs)
     if task == "text classes":
         return cross_entropy(output.sequence, batch["labels"])

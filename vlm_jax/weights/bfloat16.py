@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.weights.checks import BOUND, Check, comparison, not_installed, score
 from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
 from vlm_jax.weights.proof_texts import SENTENCES, text_inputs
-from vlm_jax.weights.verify import BOUND, Check, comparison, converted_outputs, not_installed, score, visible
+from vlm_jax.weights.verify import converted_outputs, visible
 
 MOST = 0.85
 """Of PyTorch's error. A norm whose statistics are bfloat16 has more, and so has another gelu."""
@@ -22,7 +22,7 @@ def verify_bfloat16(
     of `verify`.
     """
     with proof_subject(name, strip_prefix=strip_prefix, drop_tensors=drop_tensors, class_name=class_name) as subject:
-        if isinstance(subject.converted.architecture.model, PublishedCNN):
+        if subject.converted.architecture.is_image_encoder:
             yield Check("bfloat16", "is compared of text encoders", "not compared")
         elif why := not_installed("torch", "transformers"):
             yield Check("bfloat16", why, "not compared")

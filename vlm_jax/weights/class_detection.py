@@ -5,18 +5,20 @@ tensors. The option --architecture decides where these leave a choice. A class i
 classes have the same tensors and compute different numbers.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from vlm_jax.errors import InputError, one_of
+from vlm_jax.errors import InputError, counted, one_of
 from vlm_jax.invocation import command_name
 from vlm_jax.models.pretrained import Part
-from vlm_jax.weights.families import CLASSES, FAMILIES
+from vlm_jax.weights.families import CLASSES, FAMILIES, MODEL_TYPES
 from vlm_jax.weights.family import Family, Names, PublishedClass, PublishedFile, table_names
 from vlm_jax.weights.source import Source
 from vlm_jax.weights.tensor_names import refuse_prefix
 
 OPTION = "--architecture"
+MOST_NAMES = 12  # that a line lists
 POOLINGS = (None, "", "avg")  # timm's `global_pool`: the mean over the grid
 
 
@@ -41,6 +43,14 @@ class Published(NamedTuple):
     """Tensors of the file, of heads that are not ported."""
     larger: tuple[str, ...] = ()
     """Classes that would take some of these, if --architecture names them."""
+
+    @property
+    def left_names(self) -> str:
+        """What is left behind, in words: of many tensors the first part of their names."""
+        if len(self.left_behind) <= MOST_NAMES:
+            return ", ".join(self.left_behind)
+        groups = Counter(name.partition(".")[0] for name in self.left_behind)
+        return ", ".join(f"{group} ({counted(count, 'tensor')})" for group, count in groups.items())
 
 
 def class_of(source: Source, class_name: str | None = None) -> Named:
@@ -108,9 +118,9 @@ def _family_of_model_type(source: Source) -> Family | None:
     name = source.config.get("model_type")
     if name is None:
         return None
-    if not isinstance(name, str) or name not in FAMILIES:
+    if not isinstance(name, str) or name not in MODEL_TYPES:
         raise InputError(f"{source.name}: config.json says model_type = {name!r}, not supported; {one_of(FAMILIES)}")
-    return FAMILIES[name]
+    return MODEL_TYPES[name]
 
 
 def _from_option(source: Source, class_name: str, named: Named | None, family: Family | None) -> Named:

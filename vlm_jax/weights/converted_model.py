@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.encoders import PublishedCNN, VisionTransformer
+from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
+from vlm_jax.models.vit_heads import PretrainedImageTransformer
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten
 from vlm_jax.types import Json, Parameters
@@ -26,11 +28,11 @@ from vlm_jax.weights.family import (
 )
 from vlm_jax.weights.preprocessor import read_preprocessor
 from vlm_jax.weights.settings_files import SettingsFiles, read_settings_files
-from vlm_jax.weights.source import NO_CHANGES, Changes, Source
+from vlm_jax.weights.source import FLOATS, NO_CHANGES, Changes, Source
 from vlm_jax.weights.tables import convert_tensors, trunk_names
 from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters
 
-Module = ImageClassifier | PretrainedModel
+Module = ImageClassifier | PretrainedImageTransformer | PretrainedModel
 
 
 class Origin(NamedTuple):
@@ -78,7 +80,7 @@ class ConvertedModel:
         if published.missing:
             lines.append(f"missing tensors of {published.name}: {', '.join(published.missing)}")
         if published.left_behind:
-            lines.append(f"left behind: {', '.join(published.left_behind)}")
+            lines.append(f"left behind: {published.left_names}")
         if published.larger:
             lines.append(f"to take them as well: {OPTION} {' or '.join(published.larger)}")
         exported = self.family.class_of(self.architecture)
@@ -91,15 +93,19 @@ class ConvertedModel:
         return sum(leaves[path].size for row in self.family.rows(self.architecture) for path in row.target)
 
     @property
-    def module(self) -> ImageClassifier | PretrainedModel:
+    def module(self) -> Module:
         """The Flax module that `params` belong to."""
         return make_module(self.architecture)
 
 
-def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -> ImageClassifier | PretrainedModel:
+def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -> Module:
     """The module of an architecture, unbound; it computes in `dtype`, where one is given."""
     if isinstance(architecture.model, PublishedCNN):
         return ImageClassifier(architecture.model, architecture.classes, dtype or "float32")
+    if isinstance(architecture.model, VisionTransformer):
+        settings = architecture._asdict()
+        heads = {name: settings[name] for name in ("parts", "pooling", "classes", "projection_size")}
+        return PretrainedImageTransformer(architecture.model, **heads, dtype=dtype or "float32")
     settings = with_changes(architecture.model, {"dtype": dtype}) if dtype else architecture.model
     return PretrainedModel(settings, architecture.classes, parts=architecture.parts, pad_id=architecture.pad_id)
 
@@ -108,13 +114,22 @@ def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -
 def shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruct]:
     """Every parameter of an architecture by path, nothing computed."""
     module = make_module(architecture)
-    if isinstance(architecture.model, PublishedCNN):
-        inputs, keywords = (jnp.zeros((1, 64, 64, 3)),), {}
+    if architecture.is_image_encoder:
+        size = getattr(architecture.model, "image_size", (64, 64))
+        inputs, keywords = (jnp.zeros((1, *size, 3)),), {}
     else:
         inputs = (jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool))
         keywords = {"image": jnp.zeros((1, 1, architecture.model.image.feature_size))} if architecture.sees else {}
     variables = jax.eval_shape(lambda key: module.init(key, *inputs, **keywords), jax.random.key(0))
     return flatten(variables["params"])
+
+
+def _check_size(architecture: ConvertedArchitecture, source: Source) -> None:
+    """`InputError` where patches do not divide the images that the model wants."""
+    try:
+        architecture.model.grid_size(architecture.input.size)
+    except ValueError as error:
+        raise InputError(f"{source.name}: {error}") from None
 
 
 def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
@@ -128,13 +143,12 @@ def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     names = {table_name: name for table_name, name in names.items() if table_name not in published.left_behind}
     unused = unused_biases(source.tensors, family, names)
     architecture = family.settings(PublishedFile(source.config, names, source.tensors, named.name, parts))
-    # PyTorch's batch norms count the batches that they saw; nothing is computed from it.
-    counters = {name: names.pop(name) for name in list(names) if name.endswith(".num_batches_tracked")}
+    dtypes = {table_name: source.tensors[name].dtype for table_name, name in names.items()}
+    dtypes = {table_name: dtype for table_name, dtype in dtypes.items() if dtype != "F32" and dtype in FLOATS}
+    unread = {name: names.pop(name) for name in list(names) if name.endswith(family.unread)}
     rows = family.rows(architecture)
     params, source_tensors = convert_tensors(source.tensors, names, rows, shapes(architecture), what=source.name)
-    source_tensors |= {name: source.tensors.read(file_name) for name, file_name in (counters | unused).items()}
-    dtypes = {table_name: source.tensors[name].dtype for table_name, name in names.items()}
-    dtypes = {table_name: dtype for table_name, dtype in dtypes.items() if dtype != "F32"}
+    source_tensors |= {name: source.tensors.read(file_name) for name, file_name in (unread | unused).items()}
     origin = Origin(source.name, source.revision, source.sha256)
     files = tuple(source.tokenizer_files())
     warnings = drop_warnings(source.changes.dropped, trunk_names(rows), family.prefix)
@@ -143,6 +157,8 @@ def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     labels_of(source.config, architecture.classes)  # refused where they do not fit
     if architecture.input is not None:
         architecture = architecture._replace(input=read_preprocessor(settings) or architecture.input)
+        if isinstance(architecture.model, VisionTransformer):
+            _check_size(architecture, source)
     return ConvertedModel(
         family, architecture, params, source_tensors, dtypes, source.config, files, origin, published, changes, settings
     )

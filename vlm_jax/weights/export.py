@@ -14,6 +14,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten, shortened, unflatten
+from vlm_jax.types import Json
 from vlm_jax.weights.bert import BERT
 from vlm_jax.weights.converted_model import ConvertedModel, Origin
 from vlm_jax.weights.family import ConvertedArchitecture, Family
@@ -52,7 +53,7 @@ def write_export(converted: ConvertedModel, folder: Path) -> str | None:
     save_file(
         {name: np.asarray(x, order="C") for name, x in named.items()}, folder / WEIGHTS, metadata={"format": "pt"}
     )
-    config = converted.config | family.config(architecture) | {"model_type": family.name}
+    config = _config(converted)
     if converted.labels:  # the family's are made up
         config["id2label"] = converted.config["id2label"]
     if kind:
@@ -67,10 +68,23 @@ def write_export(converted: ConvertedModel, folder: Path) -> str | None:
     return kind
 
 
+def _config(converted: ConvertedModel) -> dict[str, Json]:
+    """The source's config.json with what the family must say; of several encoders' settings, those of this one."""
+    family, source = converted.family, converted.config
+    settings, nested = family.config(converted.architecture), family.nested_config
+    own = source.get(nested)
+    if isinstance(own, dict) and nested in settings:
+        settings |= {nested: own | settings[nested]}
+    elif isinstance(own, dict):
+        source = own
+    return source | {"model_type": family.name} | settings
+
+
 def _full_name(name: str, family: Family, architecture: ConvertedArchitecture) -> str:
     """With the prefix that models with heads give their encoder."""
     kind = family.transformers_class(architecture) or ""
-    if not family.prefix or "For" not in kind or name.startswith(family.outside):
+    without = "For" not in kind and not family.prefix_always
+    if not family.prefix or without or name.startswith(family.outside):
         return name
     return f"{family.prefix}.{name}"
 

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.encoders import GridEncoder, PublishedCNN, VisionTransformer
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.models.pretrained import Part
+from vlm_jax.models.vit_heads import Pooling
 from vlm_jax.types import Json
 from vlm_jax.weights.source import Tensors
 from vlm_jax.weights.tables import Row
 
 MOST = 1_000_000  # no width, depth or vocabulary of a config is taken for real above it
 
+Word = TypeVar("Word", bound=str | int)
 Names = dict[str, str]
 """The table's name of each tensor and the file's."""
 
@@ -22,16 +24,25 @@ Names = dict[str, str]
 class ConvertedArchitecture(NamedTuple):
     """One model of a family."""
 
-    model: Architecture | PublishedCNN
-    """Settings of the trunk and its text side, or of a CNN."""
+    model: Architecture | PublishedCNN | VisionTransformer
+    """Settings of the trunk and its text side, or of an image encoder."""
     parts: tuple[Part, ...] = ()
     """The heads it has."""
     classes: int = 0
-    """Classes of its answers, or of a CNN's classifier."""
+    """Classes of its answers, or of an image encoder's classifier."""
     input: ImageInput | None = None
-    """How a CNN wants its images."""
+    """How an image encoder wants its images."""
     pad_id: int | None = None
     """The row of the word table that transformers gives no gradient from texts."""
+    pooling: Pooling = "mean"
+    """What the classifier of an image encoder reads."""
+    projection_size: int = 0
+    """Width of CLIP's projection of the class token."""
+
+    @property
+    def is_image_encoder(self) -> bool:
+        """Whether it reads pixels."""
+        return isinstance(self.model, GridEncoder)
 
     @property
     def sees(self) -> bool:
@@ -87,6 +98,14 @@ class Family:
     """The settings that transformers' config.json must say; its class's defaults hold for the rest."""
     in_transformers: bool = True
     """Whether transformers has the classes; where not, `torch_cnns` has the network."""
+    model_types: tuple[str, ...] = ()
+    """Further values of `model_type` that its classes have, as CLIPModel of an image encoder's family."""
+    nested_config: str = ""
+    """The key of config.json under which models of several encoders have this one's settings."""
+    prefix_always: bool = False
+    """Whether files of the class without heads have the prefix as well."""
+    unread: tuple[str, ...] = (".num_batches_tracked",)
+    """Endings of names that no output depends on: counters of PyTorch's batch norms. An export gives them back."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Second names that files have for a tensor, and the table's."""
     tied: tuple[str, str] | None = None
@@ -240,9 +259,9 @@ def real(config: Mapping[str, Json], name: str, default: float) -> float:
     return float(value)
 
 
-def choice(config: Mapping[str, Json], name: str, default: str, choices: Iterable[str]) -> str:
-    """One of a few words of a config.json."""
+def choice(config: Mapping[str, Json], name: str, default: Word, choices: Iterable[Word]) -> Word:
+    """One of a few words, numbers or switches of a config.json."""
     value, choices = config.get(name, default), list(choices)
     if value not in choices:
-        raise InputError(f"config.json says {name} = {value!r}, which is not supported; {one_of(choices)}")
+        raise InputError(f"config.json says {name} = {value!r}, which is not supported; {one_of(map(str, choices))}")
     return value

@@ -14,15 +14,15 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.encoders import PixelEncoder
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
 from vlm_jax.settings.changes import group_from_json
+from vlm_jax.settings.groups import members
 from vlm_jax.trees import compare_trees, unflatten
 from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.class_detection import Published
-from vlm_jax.weights.cnn import PUBLISHED
 from vlm_jax.weights.converted_model import ConvertedModel, Origin, convert, shapes
 from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.family import ConvertedArchitecture
@@ -68,12 +68,14 @@ def write_import(converted: ConvertedModel, folder: Path) -> None:
     write_settings_files(converted.settings_files, folder)
     about = {
         "family": family.name,
-        "network": architecture.model.name if isinstance(architecture.model, PublishedCNN) else None,
+        "network": architecture.model.name if architecture.is_image_encoder else None,
         "model": architecture.model.model_dump(mode="json"),
         "parts": list(architecture.parts),
         "classes": architecture.classes,
         "input": architecture.input.model_dump(mode="json") if architecture.input else None,
         "pad_id": architecture.pad_id,
+        "pooling": architecture.pooling,
+        "projection_size": architecture.projection_size,
         "dtypes": converted.dtypes,
         "config": converted.config,
         "tokenizer": [file.name for file in converted.tokenizer],
@@ -97,13 +99,16 @@ def read_import(folder: Path) -> ConvertedModel:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         family = FAMILIES[about["family"]]
-        kind = type(PUBLISHED[about["network"]]) if about["network"] else Architecture
+        kinds = {encoder.model_fields["kind"].default: encoder for encoder in members(PixelEncoder)}
+        kind = kinds[about["model"]["kind"]] if about["network"] else Architecture
         architecture = ConvertedArchitecture(
             group_from_json(json.dumps(about["model"]), kind),
             tuple(about["parts"]),
             about["classes"],
             group_from_json(json.dumps(about["input"]), ImageInput) if about["input"] else None,
             about["pad_id"],
+            about["pooling"],
+            about["projection_size"],
         )
         origin = Origin(**about["origin"])
         published, changes = Published(**_tuples(about["published"])), Changes(**_tuples(about["changes"]))

@@ -1,6 +1,5 @@
 """What a port is, on one page: `port_report.md`."""
 
-from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.trees import flatten
 from vlm_jax.weights.converted_model import ConvertedModel
 
@@ -18,7 +17,7 @@ def port_report(converted: ConvertedModel) -> str:
         f"- parameters: {converted.parameter_count:,}",
     ]
     model = architecture.model
-    if isinstance(model, PublishedCNN):
+    if architecture.is_image_encoder:
         lines += [f"- network: {model.name}, {architecture.classes} classes", f"- images: {architecture.input}"]
     else:
         lines += [

@@ -48,6 +48,36 @@ CONVOLUTION = Transform(
     _on_each_array(lambda x: x.transpose(2, 3, 1, 0)), _on_each_array(lambda x: x.transpose(3, 2, 0, 1))
 )
 """[out, in, k, k] to [k, k, in, out]; a depthwise kernel [C, 1, k, k] becomes [k, k, 1, C] by the same turn."""
+FUSED = Transform(
+    lambda x: tuple(np.ascontiguousarray(part.T) for part in np.split(x, 3)),
+    lambda *parts: (np.concatenate([part.T for part in parts]),),
+)
+"""Query, key and value one after the other, [3 D, D] or [3 D], to [D, D] or [D] each."""
+
+
+def with_axes(count: int) -> Transform:
+    """An array behind `count` axes of length 1, and without them."""
+    return Transform(
+        lambda x: (x.reshape(x.shape[count:]),),
+        lambda x: (x[(None,) * count],),
+    )
+
+
+def rows_of_table(count: int) -> Transform:
+    """Vectors behind `count` axes of length 1 to the rows of one table."""
+    one = with_axes(count)
+    return Transform(
+        lambda *rows: (np.stack([one.forward(row)[0] for row in rows]),),
+        lambda table: tuple(one.backward(row)[0] for row in table),
+    )
+
+
+def patch_projection(side: int) -> Transform:
+    """A convolution [out, in, p, p] of stride p = `side` to the matrix [p p in, out] of flattened patches."""
+    return Transform(
+        lambda x: (np.ascontiguousarray(x.transpose(2, 3, 1, 0)).reshape(-1, len(x)),),
+        lambda x: (np.ascontiguousarray(x.reshape(side, side, -1, x.shape[-1]).transpose(3, 2, 0, 1)),),
+    )
 
 
 def folded_norm(epsilon: float) -> Transform:

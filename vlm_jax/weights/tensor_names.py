@@ -22,6 +22,8 @@ ANCHORS = (
     "layer1.0.conv1.weight",
     "features.1.conv.0.0.weight",
     "_conv_stem.weight",
+    "embeddings.patch_embeddings.projection.weight",
+    "embeddings.patch_embedding.weight",
 )
 # What peft calls the tensors of an adapter that is not merged (`prefix` of its tuners), a head that it saved whole,
 # and the layer below an adapter.

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vlm_jax.config.encoders import PublishedCNN
 from vlm_jax.data.tokenizer import Tokenizer, lower_cased
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
@@ -34,8 +33,8 @@ class TextEncoder:
     """A ported BERT, RoBERTa or DistilBERT with its tokenizer, compiled once a length."""
 
     def __init__(self, converted: ConvertedModel) -> None:
-        if isinstance(converted.architecture.model, PublishedCNN):
-            raise InputError(f"{converted.origin.source} is a CNN; expected a text encoder")
+        if converted.architecture.is_image_encoder:
+            raise InputError(f"{converted.origin.source} is an image encoder; expected a text encoder")
         if not converted.tokenizer:
             raise InputError(f"no tokenizer lies beside {converted.origin.source}")
         self.tokenizer = Tokenizer.load(converted.tokenizer[0].parent)

@@ -4,27 +4,26 @@ The reference is the class of transformers that the file names, in float64; for 
 is the published network in plain PyTorch functions (`torch_cnns`). What could not be compared is named, and is no PASS.
 """
 
-import importlib.util
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.encoders import PublishedCNN, VisionTransformer
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.text_lines import first_line
+from vlm_jax.weights.checks import BOUND, CNN_BOUND, KL_BOUND, Check, comparison, not_installed, score
 from vlm_jax.weights.converted_model import ConvertedModel, make_module
 from vlm_jax.weights.export import write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
+from vlm_jax.weights.image_proof import compare_image_transformer
 from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
 from vlm_jax.weights.source import WEIGHTS, Source, Tensors
 
-BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
 TEXTS = (
     "hello world", "The quick brown fox jumps over the lazy dog.", "What colour is the car, and who's driving it?",
     "it's 4:21 and $1,000.50", "naïve café — déjà vu", "antidisestablishmentarianism", "日本語のテキスト",
@@ -34,42 +33,10 @@ TEXTS = (
 )  # fmt: skip
 
 
-Status = Literal["ok", "FAIL", "not compared", "note"]
-"""`not compared`: an output of the class, or the tokenizer, that nothing was compared with."""
 OUTPUTS = {
     "pooler": "pooled", "words": "masked words", "pairs": "sentence pairs", "answers": "answers",
-    "classifier": "logits",
+    "classifier": "logits", "attention_pooler": "pooled", "projection": "projected", "distilled_classifiers": "logits",
 }  # fmt: skip
-
-
-class Check(NamedTuple):
-    """One line of a report."""
-
-    name: str
-    value: str
-    status: Status
-
-    def __str__(self) -> str:
-        return f"{self.name:20s} {self.value:44s} {'' if self.status == 'note' else self.status}".rstrip()
-
-
-def comparison(name: str, value: str, passed: bool) -> Check:
-    """A comparison that took place."""
-    return Check(name, value, "ok" if passed else "FAIL")
-
-
-def verdict(checks: Iterable[Check]) -> tuple[str, int]:
-    """The last line of a report and the exit code: FAIL 1, NOT COMPARED 3, and PASS 0 where all was compared."""
-    checks = list(checks)
-    if any(check.status == "FAIL" for check in checks):
-        return "FAIL", 1
-    left_out = [check.name for check in checks if check.status == "not compared"]
-    return (f"NOT COMPARED: {', '.join(left_out)}", 3) if left_out else ("PASS", 0)
-
-
-def score(output: np.ndarray, reference: np.ndarray) -> float:
-    """The largest difference, relative to the largest entry of the reference where that is above 1."""
-    return float(np.abs(output - reference).max() / max(1.0, float(np.abs(reference).max())))
 
 
 def verify(
@@ -138,13 +105,7 @@ def _absent(converted: ConvertedModel) -> Iterator[Check]:
         elif part not in present:
             yield Check(OUTPUTS[part], "left behind", "not compared")
     if known.left:
-        yield Check("its head", f"left behind: {', '.join(published.left_behind)}", "not compared")
-
-
-def not_installed(*modules: str) -> str | None:
-    """Why nothing can be compared; None where all modules are there."""
-    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
-    return f"{' and '.join(lacking)} not installed" if lacking else None
+        yield Check("its head", f"left behind: {published.left_names}", "not compared")
 
 
 def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
@@ -152,11 +113,13 @@ def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, fol
     needed = ("torch", "transformers") if converted.family.in_transformers else ("torch",)
     if why := not_installed(*needed):
         yield Check("outputs", why, "not compared")
+    elif isinstance(converted.architecture.model, VisionTransformer):
+        yield from compare_image_transformer(converted, source, oracle, folder)
     elif isinstance(converted.architecture.model, PublishedCNN):
         yield from _compare_cnn(converted, source, oracle, folder)
     else:
         yield from _compare_encoder(converted, source, oracle, folder)
-    if not isinstance(converted.architecture.model, PublishedCNN):
+    if not converted.architecture.is_image_encoder:
         yield _compare_tokenizers(converted, source)
 
 

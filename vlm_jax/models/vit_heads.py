@@ -1,0 +1,97 @@
+"""A published image transformer with the heads it was trained with."""
+
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from vlm_jax.config import encoders
+from vlm_jax.models.attention import CrossAttention
+from vlm_jax.models.bert import ACTIVATIONS, layer_norm
+from vlm_jax.models.pretrained import Part
+from vlm_jax.models.vit import ImageFeatures, VisionTransformer, layer_stack
+
+Pooling = Literal["mean", "class_token", "class_token_and_mean"]
+"""What a classifier of images reads: the mean over the grid, the class token, or one after the other."""
+
+
+class PretrainedImageOutput(NamedTuple):
+    """What a published image transformer computes of B images; None where it has no such head."""
+
+    features: Float[Array, "B F"]
+    """What a classifier reads."""
+    logits: Float[Array, "B A"] | None
+    tokens: Float[Array, "B N D"]
+    class_token: Float[Array, "B D"] | None
+    pooled: Float[Array, "B D"] | None
+    projected: Float[Array, "B P"] | None
+
+
+class AttentionPooler(nn.Module):
+    """One learned query that attends to every token, and a feed-forward layer: SigLIP's (Zhai et al. 2022, MAP)."""
+
+    settings: encoders.VisionTransformer
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B D"]:
+        layers, width = layer_stack(self.settings, self.dtype), self.settings.hidden_size
+        query = nn.Embed(1, width, name="query").embedding
+        query = jnp.broadcast_to(query.astype(self.dtype), (len(tokens), 1, 1, width))
+        attention = CrossAttention(layers, name="attention")
+        seen = jnp.ones((len(tokens), 1, tokens.shape[1]), bool)
+        x = attention(query, attention.keys_and_values(tokens[:, None]), seen)
+        inner = nn.Dense(layers.intermediate_size, dtype=self.dtype, name="intermediate")(layer_norm(layers, "norm")(x))
+        x = x + nn.Dense(width, dtype=self.dtype, name="output")(ACTIVATIONS[layers.hidden_act](inner))
+        return x[:, 0, 0]
+
+
+class ImageHeads(nn.Module):
+    """Those heads of an image transformer that `parts` names."""
+
+    settings: encoders.VisionTransformer
+    dtype: jnp.dtype
+    parts: tuple[Part, ...]
+    pooling: Pooling
+    classes: int
+    projection_size: int
+
+    @nn.compact
+    def __call__(self, features: ImageFeatures) -> PretrainedImageOutput:
+        parts, class_token, mean = self.parts, features.class_token, features.mean
+        pooled = projected = logits = None
+        if "pooler" in parts:
+            pooled = jnp.tanh(nn.Dense(self.settings.hidden_size, name="pooler")(class_token))
+        if "attention_pooler" in parts:
+            pooled = AttentionPooler(self.settings, self.dtype, name="attention_pooler")(features.tokens)
+        if "projection" in parts:
+            projected = nn.Dense(self.projection_size, use_bias=False, name="projection")(class_token)
+        both = {"mean": (mean,), "class_token": (class_token,), "class_token_and_mean": (class_token, mean)}
+        read = jnp.concatenate(both[self.pooling], axis=-1)
+        if "classifier" in parts:
+            logits = nn.Dense(self.classes, name="classifier")(read)
+        if "distilled_classifiers" in parts:  # Touvron et al. 2021 (DeiT), section 4: both heads are averaged
+            logits = nn.Dense(self.classes, name="class_token_classifier")(class_token)
+            logits += nn.Dense(self.classes, name="distillation_classifier")(features.tokens[:, 1])
+            logits /= 2
+        return PretrainedImageOutput(read, logits, features.tokens, class_token, pooled, projected)
+
+
+class PretrainedImageTransformer(nn.Module):
+    """Pixels to everything that the published model computes; the encoder's parameters are those of `model.image`."""
+
+    settings: encoders.VisionTransformer
+    parts: tuple[Part, ...] = ()
+    pooling: Pooling = "mean"
+    classes: int = 0
+    projection_size: int = 0
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        dtype = jnp.dtype(self.dtype)
+        self.image = VisionTransformer(self.settings, dtype)
+        self.head = ImageHeads(self.settings, dtype, self.parts, self.pooling, self.classes, self.projection_size)
+
+    def __call__(self, image: Float[Array, "B h w 3"]) -> PretrainedImageOutput:
+        return self.head(self.image.features(image))
