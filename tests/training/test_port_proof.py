@@ -53,6 +53,7 @@ GOOD = ["ok"] * 4
         ("BertForPreTraining", "masked words"),
         ("RobertaForMaskedLM", "masked words"),
         ("DistilBertModel", "sentence vectors"),
+        ("ViTForImageClassification", "image classes"),
     ],
 )
 def test_a_tiny_model_trains_as_in_torch(class_name, task, tmp_path):

@@ -15,8 +15,10 @@ from vlm_jax.weights.converted_model import ConvertedModel
 TINY = {
     "vocab_size": 97, "hidden_size": 32, "embedding_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 48, "hidden_dim": 48, "max_position_embeddings": 40, "image_size": 16, "patch_size": 4,
+    "pooler_output_size": 32,
 }  # fmt: skip
 """Sizes of a tiny model, under the names that configs of transformers have for them; everything else stays."""
+STAGES = ("out_features", "out_indices", "stage_names")  # of a backbone; the class makes them from the depth
 STD = 0.2
 NORMS = (torch.nn.LayerNorm, torch.nn.BatchNorm2d)
 
@@ -36,8 +38,9 @@ def write_tiny(class_name: str, config: Mapping[str, Json], folder: Path) -> Non
     for name, value in TINY.items():
         if hasattr(settings, name):
             setattr(settings, name, value)
+    content = {key: value for key, value in settings.to_dict().items() if key not in STAGES}
     random = torch.Generator().manual_seed(0)
-    model = kind(settings)
+    model = kind(kind.config_class.from_dict(content))
     with torch.no_grad():
         for module in model.modules():
             for parameter in module.parameters(recurse=False):
@@ -55,6 +58,8 @@ class TorchTraining:
 
     def __init__(self, converted: ConvertedModel, model: torch.nn.Module) -> None:
         self._converted, self._model = converted, model
+        if converted.architecture.is_image_encoder and model._supports_sdpa:
+            model.set_attn_implementation("sdpa")  # the other one has its softmax in float32
         self._rows = converted.family.rows(converted.architecture)
         self._fold_norms()
         self.parameters = self._named()
