@@ -10,14 +10,13 @@ from experiments import benchmark_decode
 from experiments import benchmark_train_step as train_step
 from experiments.benchmark_sides import by_path, classes_of, furthest, logits_of, random_batch, shaken, task_of
 from experiments.benchmark_train_step import TOLERANCE
+from vlm_jax.config import encoders
 from vlm_jax.config.encoders import ResNet, SmallCNN
 from vlm_jax.config.optimizers import AdamW, Muon
 from vlm_jax.config.run import TextTraining
 from vlm_jax.config.trunk import CustomLayout, TextInput
 from vlm_jax.config.vqa import VQA, Model, PerToken
 from vlm_jax.data.image_settings import AugmentedImages
-from vlm_jax.models import cnn
-from vlm_jax.models.resnet import Bottleneck
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.optimizer import make_optimizer
 from vlm_jax.training.step import create_state, make_step
@@ -89,7 +88,7 @@ def ours(config):
 @pytest.fixture(autouse=True)
 def shallow_resnet(monkeypatch):
     """One block a stage: every kind of block is in it, and it compiles in seconds."""
-    monkeypatch.setitem(cnn.RESNETS, "resnet50", (Bottleneck, (1, 1, 1, 1)))
+    monkeypatch.setitem(encoders.RESNET_BLOCKS, 50, ("bottleneck", (1, 1, 1, 1)))
     monkeypatch.setattr(peers, "DEPTHS", (1, 1, 1, 1))
 
 

@@ -1,6 +1,8 @@
 """Architectures for tests: image encoders by name, and what each task's fusions go with."""
 
 from vlm_jax.config.encoders import (
+    GROUPED_OR_WIDE_RESNETS,
+    EfficientNet,
     EfficientNetLite0,
     MobileNetV2,
     Patches,
@@ -9,6 +11,7 @@ from vlm_jax.config.encoders import (
     SmallCNN,
     VisionTransformer,
 )
+from vlm_jax.settings.changes import with_changes
 
 # Of each task and fusion the attention patterns and the heads, the default first.
 PAIRINGS = {
@@ -31,9 +34,10 @@ PAIRINGS = {
 
 def encoder(name: str, **settings) -> PixelEncoder:
     """The image encoder of a name such as `resnet18`, with those settings that it has."""
-    known = (SmallCNN, Patches, MobileNetV2, EfficientNetLite0, VisionTransformer)
-    kinds = {kind.model_fields["kind"].default: kind for kind in known}
-    kind = kinds.get(name, ResNet)
+    if name in GROUPED_OR_WIDE_RESNETS:
+        return with_changes(GROUPED_OR_WIDE_RESNETS[name], settings)
+    known = (SmallCNN, Patches, MobileNetV2, EfficientNet, EfficientNetLite0, VisionTransformer)
+    kind = {kind.model_fields["kind"].default: kind for kind in known}.get(name, ResNet)
     if kind is ResNet:
         settings |= {"depth": int(name.removeprefix("resnet"))}
     return kind(**{setting: value for setting, value in settings.items() if setting in kind.model_fields})

@@ -7,7 +7,7 @@ import pytest
 
 from tests.models.architectures import encoder
 from vlm_jax.models.cnn import make_cnn
-from vlm_jax.models.inverted_residual import InvertedResidual, InvertedResiduals, Row
+from vlm_jax.models.inverted_residual import Block, InvertedResidual, InvertedResiduals, Layout
 
 FLOAT32 = jnp.dtype("float32")
 # Parameters with the classifier over 1000 classes: torchvision's documentation; the published weights of Lite0.
@@ -142,7 +142,9 @@ def apart(ours, target):
 )
 def test_a_block_is_that_of_torch(expansion, width, stride, kernel_size, padding):
     """The first with and without its residual, later ones with and without, and those with a stride."""
-    block = InvertedResidual(expansion, width, stride, kernel_size, padding, "frozen", FLOAT32)
+    adds_input = stride == 1 and width == 8
+    settings = Block(8 * expansion, width, stride, kernel_size, padding, expansion > 1, adds_input)
+    block = InvertedResidual(settings, "relu6", "frozen", FLOAT32)
     x = 3.0 * jax.random.normal(jax.random.key(1), (2, 8, 13, 8))
     variables, mirror = random_weights(block, x), Mirror(padding)
     target = mirror.block(mirror.tensor(x).permute(0, 3, 1, 2), variables["params"], stride)
@@ -163,13 +165,14 @@ def test_a_network_is_that_of_torch(name):
 @pytest.mark.parametrize(("padding", "norm"), [("symmetric", "group"), ("same", "frozen")])
 def test_both_formulations_are_equal(padding, norm):
     """Values and gradients."""
-    rows = (Row(1, 8, 1, 1, 3), Row(6, 8, 2, 2, 5))
+    blocks = (Block(32, 8, 1, 3, padding, False, False), Block(48, 8, 2, 5, padding, True, False))
+    layout = Layout(32, (*blocks, Block(48, 8, 1, 5, padding, True, True)), 1280, padding, "relu6")
     image, cotangent = (
         jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(2, 18, 13, 3), (1280,)])
     )
     results = []
     for method in ("products", "direct"):
-        model = InvertedResiduals(rows, padding, norm, FLOAT32, method)
+        model = InvertedResiduals(layout, norm, FLOAT32, method)
         variables = random_weights(model, image)
 
         @jax.jit

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.models.architectures import encoder
+from vlm_jax.config.encoders import CustomResNet
 from vlm_jax.models.cnn import make_cnn
-from vlm_jax.models.resnet import BasicBlock, Bottleneck, ResNet
+from vlm_jax.models.resnet import ResNet
 
 FLOAT32 = jnp.dtype("float32")
 # Parameters with the classifier over 1000 classes, as torchvision's documentation gives them, and the features below.
@@ -16,6 +17,12 @@ PUBLISHED = {
     "resnet34": (21_797_672, 512),
     "resnet50": (25_557_032, 2048),
     "resnet101": (44_549_160, 2048),
+    "resnet152": (60_192_808, 2048),
+    "wide_resnet50_2": (68_883_240, 2048),
+    "wide_resnet101_2": (126_886_696, 2048),
+    "resnext50_32x4d": (25_028_904, 2048),
+    "resnext101_32x8d": (88_791_336, 2048),
+    "resnext101_64x4d": (83_455_272, 2048),
 }
 
 
@@ -28,11 +35,10 @@ def abstract(name, size, **settings):
     return grid.shape, {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
 
 
-@pytest.mark.parametrize("norm", ["frozen", "group"])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_sizes_are_the_published_ones(name, norm):
+def test_the_sizes_are_the_published_ones(name):
     total, features = PUBLISHED[name]
-    _, parameters = abstract(name, (32, 32), norm=norm)
+    _, parameters = abstract(name, (32, 32), norm="frozen" if name == "resnet50" else "group")
     assert sum(map(np.prod, parameters.values())) + (features + 1) * 1000 == total
 
 
@@ -127,10 +133,11 @@ def reference(params, image, *, sizes, depths, norm):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("norm", ["group", "frozen"])
-@pytest.mark.parametrize(("block", "sizes", "channels"), [(BasicBlock, (3, 3), 128), (Bottleneck, (1, 3, 1), 512)])
-def test_a_shallow_resnet_is_that_of_torch(block, sizes, channels, norm):
+@pytest.mark.parametrize(("layer_type", "sizes", "channels"), [("basic", (3, 3), 128), ("bottleneck", (1, 3, 1), 512)])
+def test_a_shallow_resnet_is_that_of_torch(layer_type, sizes, channels, norm):
     depths = (1, 2)
-    model = ResNet(block, depths, norm, FLOAT32)
+    settings = CustomResNet(layer_type=layer_type, depths=depths, hidden_sizes=(channels // 2, channels), norm=norm)
+    model = ResNet(settings, FLOAT32)
     image = jax.random.normal(jax.random.key(1), (2, 37, 22, 3))
     variables = random_weights(model, image)
     ours = np.asarray(jax.jit(model.apply)(variables, image))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.weights.fixtures import BY_NAME
 from tests.weights.test_goldens import read, scores
-from vlm_jax.models import attention, inverted_residual
+from vlm_jax.models import attention, cnn, mobile_networks
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import tables, verify
@@ -170,6 +170,9 @@ def test_forgotten_running_mean(name, tmp_path, monkeypatch):
 def test_symmetric_padding_for_tensorflows(tmp_path, monkeypatch):
     fixture = BY_NAME["efficientnet_lite0"].fixtures[-1]
     converted = read(fixture, tmp_path)
-    rows, _ = inverted_residual.INVERTED_RESIDUALS["efficientnet_lite0"]
-    monkeypatch.setitem(inverted_residual.INVERTED_RESIDUALS, "efficientnet_lite0", (rows, "symmetric"))
+    layout = mobile_networks.layout_of(converted.architecture.model)
+    symmetric = layout._replace(
+        padding="symmetric", blocks=tuple(block._replace(padding="symmetric") for block in layout.blocks)
+    )
+    monkeypatch.setattr(cnn, "layout_of", lambda _: symmetric)
     assert worst(converted, fixture) > 1

@@ -14,7 +14,7 @@ from tests.weights import fixtures
 from tests.weights.fixtures import BY_NAME, CASES, Fixture
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten
-from vlm_jax.weights import cnn
+from vlm_jax.weights import mobile_networks, resnet
 from vlm_jax.weights.export import export
 from vlm_jax.weights.import_folder import read, write_import
 from vlm_jax.weights.source import INDEX, WEIGHTS
@@ -33,8 +33,9 @@ FIXTURES = [
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch):
     """`verify` draws images of the size that a CNN was trained with; small ones say the same sooner."""
-    for name in ("TORCHVISION", "IMAGENET", "LITE"):
-        monkeypatch.setattr(cnn, name, with_changes(getattr(cnn, name), {"size": fixtures.IMAGE}))
+    for module in (resnet, mobile_networks):
+        for name in {"TORCHVISION", "IMAGENET", "LITE"} & vars(module).keys():
+            monkeypatch.setattr(module, name, with_changes(getattr(module, name), {"size": fixtures.IMAGE}))
 
 
 @pytest.fixture(scope="module")

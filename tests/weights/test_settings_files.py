@@ -307,6 +307,8 @@ def test_transformers_reads_the_same_sizes():
         ("ConvNextImageProcessor", (384, 384), None),
         ("MobileNetV2ImageProcessor", (224, 224), 256),
         ("ViTImageProcessor", (224, 224), None),
+        ("SiglipImageProcessor", (224, 224), None),
+        ("DeiTImageProcessor", (224, 224), None),
     ],
 )
 def test_what_processors_of_transformers_save_is_read(name, size, side, tmp_path):

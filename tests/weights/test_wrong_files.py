@@ -48,7 +48,7 @@ WRONG = (
     Wrong(
         "`model_type` deberta", "bert", {"model_type": "deberta", "architectures": None}, ("'deberta'", *FAMILY_NAMES)
     ),
-    Wrong("`model_type` albert", "bert", {"model_type": "albert", "architectures": None}, ("'albert'", *FAMILY_NAMES)),
+    Wrong("`model_type` xlnet", "bert", {"model_type": "xlnet", "architectures": None}, ("'xlnet'", *FAMILY_NAMES)),
     Wrong(
         "`model_type` roberta, `architectures` BertModel",
         "bert",
@@ -94,10 +94,10 @@ WRONG = (
         ("'resnetblur50'", "resnet18, resnet34, resnet50, resnet101"),
     ),
     Wrong(
-        "timm's wide_resnet50_2",
+        "timm's resnet50d",
         "torchvision_resnet18",
-        {"architecture": "wide_resnet50_2.tv_in1k"},
-        ("'wide_resnet50_2'", "resnet50"),
+        {"architecture": "resnet50d.ra2_in1k"},
+        ("'resnet50d'", "resnet50"),
     ),
     Wrong(
         "timm's resnet18 with `model_args`",
@@ -161,7 +161,7 @@ WRONG = (
         {"quantization_config": {"load_in_8bit": True}},
         ("quantization_config = {'load_in_8bit': True}",),
     ),
-    Wrong("ResNet of version 1", "resnet18", {"downsample_in_bottleneck": True}, ("version 1",)),
+    Wrong("ResNet with `hidden_act` gelu", "resnet18", {"hidden_act": "gelu"}, ("hidden_act = 'gelu'", "'relu'")),
     Wrong(
         "`hidden_act` gelu_fast",
         "bert",
@@ -444,7 +444,7 @@ def test_the_trunk_of_a_class_with_another_head_is_converted(name, tmp_path):
 def test_every_class_of_ours_is_one_of_transformers():
     transformers = pytest.importorskip("transformers", reason="transformers is the oracle")
     names = [name for family in FAMILIES.values() if family.in_transformers for name in family.classes]
-    assert len(names) == 42 and all(hasattr(transformers, name) for name in names)
+    assert len(names) == len(set(names)) >= 28 and all(hasattr(transformers, name) for name in names)
 
 
 def test_a_config_of_another_tool_names_no_class(tmp_path, capsys):

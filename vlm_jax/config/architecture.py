@@ -34,6 +34,12 @@ class Architecture(LayerStack, Layout):
     """Rows of the token table."""
     text_feature_size: Count = 128
     """Width of the text embeddings (E)."""
+    project_embeddings: bool = False
+    """Whether the text's layer norm has the width of its embeddings, and a projection follows (ALBERT, ELECTRA)."""
+    relative_attention_num_buckets: Whole = 0
+    """Buckets of relative positions, whose biases all layers share (MPNet); 0 where there are none."""
+    num_hidden_groups: Whole = 0
+    """Layers with parameters of their own, each used several times in turn (ALBERT); 0 where every one has its own."""
     image: ImageEncoder
     """The image side."""
     fusion: str = "concat"

@@ -10,7 +10,7 @@ from vlm_jax.config.quantizers import Quantizer
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.effects import Place
 from vlm_jax.settings.groups import CHOICE, Group
-from vlm_jax.settings.rules import Count, Counts, Whole, check_stages, nearest_multiple
+from vlm_jax.settings.rules import Count, Counts, Positive, Whole, check_stages, nearest_multiple
 
 Positions = Literal["sequence", "grid", "shared"]
 Norm = Literal["group", "instance", "frozen"]
@@ -59,11 +59,84 @@ class PublishedCNN(GridEncoder):
     """Group or `instance` norm from scratch; `frozen` is a converted batch norm folded into a scale and a bias."""
 
 
+# The kind of block, and the blocks of each stage, by depth: table 1 of He et al. 2016.
+RESNET_BLOCKS: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+
+
+class CustomResNet(PublishedCNN):
+    """A ResNet of any depth and width, version 1 or 1.5, with one group or several."""
+
+    kind: Literal["custom_resnet"] = "custom_resnet"
+    layer_type: Literal["basic", "bottleneck"] = "bottleneck"
+    """Two 3x3 convolutions a block, or 1x1, 3x3 and 1x1."""
+    depths: Counts = (3, 4, 6, 3)
+    """Blocks of each stage."""
+    embedding_size: Count = 64
+    """Channels of the first convolution."""
+    hidden_sizes: Counts = (256, 512, 1024, 2048)
+    """Channels that come out of each stage."""
+    groups: Count = 1
+    """Groups of a bottleneck's 3x3 convolution (ResNeXt)."""
+    width_factor: Count = 1
+    """Width of a bottleneck's 3x3 convolution, as a multiple of a quarter of the stage's channels (wide ResNets)."""
+    downsample_in_first_stage: bool = False
+    """Halve height and width in the first stage as well."""
+    downsample_in_bottleneck: bool = False
+    """Put a bottleneck's stride on its first 1x1 convolution: version 1. Version 1.5 has it on the 3x3."""
+
+    @property
+    def name(self) -> str:
+        """The name of its publication, or its kind."""
+        published = (name for name, cnn in GROUPED_OR_WIDE_RESNETS.items() if cnn.network == self.network)
+        return next(published, "custom_resnet")
+
+    @property
+    def network(self) -> dict[str, object]:
+        """What decides its convolutions."""
+        return self.model_dump(exclude=set(PublishedCNN.model_fields))
+
+    def inner_width(self, stage: int) -> int:
+        """Channels between a block's convolutions, `stage` from 0."""
+        width = self.hidden_sizes[stage]
+        return width if self.layer_type == "basic" else width // 4 * self.width_factor
+
+    @model_validator(mode="after")
+    def check_layout(self) -> "CustomResNet":
+        """Every stage has a width and a number of blocks, and its groups are equal."""
+        check_stages(self.hidden_sizes, self.depths, "depths", widths_name="hidden_sizes")
+        if self.layer_type == "basic" and (self.groups, self.width_factor) != (1, 1):
+            raise ValueError("layer_type basic goes with groups 1 and width_factor 1; choose layer_type bottleneck")
+        for stage, width in enumerate(self.hidden_sizes):
+            inner = self.inner_width(stage)
+            if not inner or inner % self.groups:
+                raise ValueError(
+                    f"hidden_sizes {width} gives a 3x3 convolution of {inner} channels, which groups {self.groups} "
+                    "does not divide"
+                )
+        return self
+
+
+# torchvision's (resnet.py): Zagoruyko and Komodakis 2016, Xie et al. 2017.
+GROUPED_OR_WIDE_RESNETS = {
+    "wide_resnet50_2": CustomResNet(width_factor=2),
+    "wide_resnet101_2": CustomResNet(width_factor=2, depths=(3, 4, 23, 3)),
+    "resnext50_32x4d": CustomResNet(groups=32, width_factor=2),
+    "resnext101_32x8d": CustomResNet(groups=32, width_factor=4, depths=(3, 4, 23, 3)),
+    "resnext101_64x4d": CustomResNet(groups=64, width_factor=4, depths=(3, 4, 23, 3)),
+}
+
+
 class ResNet(PublishedCNN):
     """A ResNet, version 1.5."""
 
     kind: Literal["resnet"] = "resnet"
-    depth: Literal[18, 34, 50, 101] = 50
+    depth: Literal[18, 34, 50, 101, 152] = 50
     """Layers."""
 
     @property
@@ -71,11 +144,36 @@ class ResNet(PublishedCNN):
         """The name of its publication."""
         return f"resnet{self.depth}"
 
+    @property
+    def custom(self) -> CustomResNet:
+        """The same network by its depths and widths."""
+        layer_type, depths = RESNET_BLOCKS[self.depth]
+        hidden_sizes = tuple((64 if layer_type == "basic" else 256) * 2**stage for stage in range(4))
+        return CustomResNet(norm=self.norm, layer_type=layer_type, depths=depths, hidden_sizes=hidden_sizes)
+
 
 class MobileNetV2(PublishedCNN):
     """MobileNetV2: depthwise convolutions, 1280 channels at 1/32 of the size."""
 
     kind: Literal["mobilenet_v2"] = "mobilenet_v2"
+    depth_multiplier: Positive = 1.0
+    """Factor of all widths, which are rounded to multiples of 8."""
+    finegrained_output: bool = True
+    """Keep 1280 channels in the last convolution where `depth_multiplier` is below 1."""
+    tf_padding: bool = False
+    """Pad as TensorFlow does; false pads as torchvision does."""
+
+
+class EfficientNet(PublishedCNN):
+    """EfficientNet (Tan and Le 2019): depthwise convolutions, squeeze and excitation; the defaults are B0's."""
+
+    kind: Literal["efficientnet"] = "efficientnet"
+    width_coefficient: Positive = 1.0
+    """Factor of all widths, which are rounded to multiples of 8."""
+    depth_coefficient: Positive = 1.0
+    """Factor of the blocks of each row, rounded up."""
+    depthwise_padding: tuple[Whole, ...] = ()
+    """Blocks, from 0, that pad all sides alike: those with a stride where the published image size is odd."""
 
 
 class EfficientNetLite0(PublishedCNN):
@@ -172,10 +270,7 @@ class ImageTokens(GridEncoder):
     """The image tokenizer's quantizer."""
 
 
-PixelEncoder = Annotated[SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | VisionTransformer, CHOICE]
-ImageSide = Annotated[
-    SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | VisionTransformer | FeatureFolder, CHOICE
-]
-ImageEncoder = Annotated[
-    SmallCNN | ResNet | MobileNetV2 | EfficientNetLite0 | Patches | VisionTransformer | Features | ImageTokens, CHOICE
-]
+AnyPublishedCNN = ResNet | CustomResNet | MobileNetV2 | EfficientNet | EfficientNetLite0
+PixelEncoder = Annotated[SmallCNN | AnyPublishedCNN | Patches | VisionTransformer, CHOICE]
+ImageSide = Annotated[SmallCNN | AnyPublishedCNN | Patches | VisionTransformer | FeatureFolder, CHOICE]
+ImageEncoder = Annotated[SmallCNN | AnyPublishedCNN | Patches | VisionTransformer | Features | ImageTokens, CHOICE]

@@ -1,11 +1,13 @@
 """Attention with masks from a table of patterns, and dropout with one key per example."""
 
 import itertools
+import math
 import operator
 from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -13,6 +15,10 @@ from vlm_jax.config.layers import LayerStack
 from vlm_jax.models.dtypes import at_least_float32
 from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
 from vlm_jax.models.products import batched_product, batched_scores
+
+Mask = Bool[Array, "I k N P"] | Float[Array, "I H k N P"]
+"""Whether query n attends to key p; or what is added to the score, -inf where it does not."""
+MAX_DISTANCE = 128  # from which on all positions share a bucket (T5, MPNet)
 
 NONE, ALL, PAST = range(3)
 IMAGE, TEXT = 0, 1
@@ -55,7 +61,7 @@ def attend(
     query: Float[Array, "I K N H d"],
     key_values: KeyValues,
     *,
-    mask: Bool[Array, "I k N P"],
+    mask: Mask,
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
 ) -> Float[Array, "I K N H d"]:
@@ -66,9 +72,12 @@ def attend(
     """
     scores = jnp.concatenate([_scores(query, key) for key, _ in key_values], axis=-1)
     scores = scores.astype(at_least_float32(scores.dtype)) * (query.shape[-1] ** -0.5)
-    mask = mask[:, None]
-    scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0.0).astype(key_values[-1][1].dtype)
+    if mask.dtype == bool:
+        visible = mask[:, None]
+    else:
+        visible, scores = mask > -jnp.inf, scores + mask
+    scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
+    weights = jnp.where(visible, jax.nn.softmax(scores, axis=-1), 0.0).astype(key_values[-1][1].dtype)
     weights = dropout(weights, rate, keys, 0)
     ends = list(itertools.accumulate(value.shape[3] for _, value in key_values))
     shares = jnp.split(weights, ends[:-1], axis=-1)
@@ -96,6 +105,34 @@ def _mixed(weights: Float[Array, "I H K N L"], value: Float[Array, "I m H L d"])
 def stream_mask(pattern: str, kind: int, valid: Bool[Array, "I k N"]) -> Bool[Array, "I k N N"]:
     """`attention_mask` within one stream, all of whose positions are of one kind."""
     return attention_mask(pattern, jnp.full(valid.shape[-1], kind), valid)
+
+
+def relative_buckets(length: int, count: int) -> Int[np.ndarray, "{length} {length}"]:
+    """The bucket of key m for query n, by m - n: half of the buckets for keys behind (Raffel et al. 2020, section 2.1).
+
+    Half of each side are single distances; the others grow with the logarithm, up to `MAX_DISTANCE`.
+    """
+    offset = np.arange(length)[None, :] - np.arange(length)[:, None]
+    half = count // 2
+    exact, distance = half // 2, np.abs(offset)
+    # In float32, as in modeling_mpnet.py: at powers of two the bucket hangs on the rounding.
+    ratio = np.log(np.maximum(distance, exact).astype(np.float32) / exact) / math.log(MAX_DISTANCE / exact)
+    far = np.minimum(exact + (ratio * (half - exact)).astype(np.int32), half - 1)
+    return np.where(offset > 0, half, 0) + np.where(distance < exact, distance, far)
+
+
+class RelativeBias(nn.Module):
+    """A learned number for each head and bucket of relative positions, which every layer adds to its scores (MPNet)."""
+
+    num_buckets: int
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, mask: Bool[Array, "I k N N"]) -> Float[Array, "I H k N N"]:
+        """The mask with the biases in it."""
+        table = self.param("embedding", nn.initializers.normal(0.02), (self.num_buckets, self.num_heads))
+        bias = table[relative_buckets(mask.shape[-1], len(table))].transpose(2, 0, 1)
+        return jnp.where(mask[:, None], bias[None, :, None], -jnp.inf)
 
 
 def _split_heads(settings: LayerStack, x: Float[Array, "I K N D"]) -> Float[Array, "I K N H d"]:
@@ -142,7 +179,7 @@ class SelfAttention(_Attention):
     def __call__(
         self,
         x: Float[Array, "I K N D"],
-        mask: Bool[Array, "I k N P"],
+        mask: Mask,
         key_values: KeyValues = (),
         keys: Key[Array, " I"] | None = None,
         query_slice: slice = slice(None),
@@ -153,7 +190,7 @@ class SelfAttention(_Attention):
         query, own = self.queries(queried), self.keys_and_values(x)
         if cache is not None:
             own = cache.update(*own)
-        mask = mask[:, :, query_slice]
+        mask = mask[..., query_slice, :]
         key_values = (*key_values, (own[0], own[1]))
         mixed = attend(query, key_values, mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
         return self.output(mixed.reshape(queried.shape)), own

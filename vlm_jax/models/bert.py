@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.layers import LayerStack
 from vlm_jax.errors import InputError
-from vlm_jax.models.attention import CrossAttention, SelfAttention, dropout, fold_keys
+from vlm_jax.models.attention import CrossAttention, Mask, SelfAttention, dropout, fold_keys
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
 
@@ -140,7 +140,7 @@ class BertLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "I K N D"],
-        mask: Bool[Array, "I k N P"],
+        mask: Mask,
         key_values: KeyValues = (),
         keys: Key[Array, " I"] | None = None,
         query_slice: slice = slice(None),
@@ -152,7 +152,7 @@ class BertLayer(nn.Module):
     def attend_to_itself(
         self,
         x: Float[Array, "I K N D"],
-        mask: Bool[Array, "I k N P"],
+        mask: Mask,
         key_values: KeyValues,
         keys: Key[Array, " I"] | None,
         query_slice: slice,
@@ -199,7 +199,7 @@ class CrossLayer(BertLayer):
     def __call__(
         self,
         x: Float[Array, "I k N D"],
-        mask: Bool[Array, "I m N P"],
+        mask: Mask,
         other: KeyValue,
         visible: Bool[Array, "I s M"],
         keys: Key[Array, " I"] | None = None,

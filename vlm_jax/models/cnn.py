@@ -9,8 +9,9 @@ from vlm_jax.config import encoders
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.models.convolution import NORMS, Conv
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
-from vlm_jax.models.inverted_residual import INVERTED_RESIDUALS, InvertedResiduals
-from vlm_jax.models.resnet import RESNETS, ResNet
+from vlm_jax.models.inverted_residual import InvertedResiduals
+from vlm_jax.models.mobile_networks import layout_of
+from vlm_jax.models.resnet import ResNet
 from vlm_jax.models.vit import VisionTransformer, cut_patches
 
 
@@ -95,5 +96,7 @@ def make_cnn(
         case encoders.Patches():
             return Patches(settings, dtype)
         case encoders.ResNet():
-            return ResNet(*RESNETS[settings.name], settings.norm, dtype, convolution)
-    return InvertedResiduals(*INVERTED_RESIDUALS[settings.name], settings.norm, dtype, convolution)
+            return ResNet(settings.custom, dtype, convolution)
+        case encoders.CustomResNet():
+            return ResNet(settings, dtype, convolution)
+    return InvertedResiduals(layout_of(settings), settings.norm, dtype, convolution)

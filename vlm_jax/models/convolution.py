@@ -11,9 +11,10 @@ from jaxtyping import Array, Float
 from vlm_jax.errors import InputError
 from vlm_jax.models.products import product
 
-Padding = Literal["symmetric", "same"]
+Padding = Literal["symmetric", "same", "even"]
 """`symmetric` is k // 2 on every side, as in PyTorch's models. `same` is TensorFlow's SAME: what the windows need, an
-odd one at the bottom or right, so that strides start elsewhere. For odd k both give ceil(n / stride) positions."""
+odd one at the bottom or right, so that strides start elsewhere. For odd k both give ceil(n / stride) positions. `even`
+is SAME of an even side, whatever the side is: with a stride of 2 an odd side has floor(n / 2) positions."""
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4  # input channels up to which lax.conv wastes most of a CPU's vectors
 
@@ -25,30 +26,38 @@ def use_products(method: str) -> bool:
 
 def margins(length: int, *, size: int, stride: int, padding: Padding) -> tuple[int, int]:
     """The padding before and after a side of `length` positions, for an odd `size`."""
-    if padding == "symmetric":
+    if padding == "symmetric" or (padding == "even" and stride == 1):
         return size // 2, size // 2
+    if padding == "even":
+        return size // 2 - 1, size // 2
     total = max((-(-length // stride) - 1) * stride + size - length, 0)
     return total // 2, total - total // 2
 
 
+def num_positions(length: int, *, size: int, stride: int, padding: Padding) -> int:
+    """The positions of a window on a side of `length`."""
+    return (length + sum(margins(length, size=size, stride=stride, padding=padding)) - size) // stride + 1
+
+
 def convolve(
     x: Float[Array, "B h w C"],
-    kernel: Float[Array, "k k C F"],
+    kernel: Float[Array, "k k C_of_a_group F"],
     *,
     stride: int,
     method: str,
     padding: Padding = "symmetric",
 ) -> Float[Array, "B H W F"]:
-    """A convolution with zeros around the image.
+    """A convolution with zeros around the image, in as many groups as the kernel's channels leave.
 
     `products` is the formulation for a CPU. A 1x1 is a matrix product, and so is a convolution with fewer output
     positions than input channels: of the windows side by side. Others are lax.conv, a stem of few channels on pairs
     of pixels; the input gradient of stride 2 is four convolutions.
     """
-    if not use_products(method):
-        return _direct(x, kernel, stride, padding, groups=1)
     size, channels = kernel.shape[0], kernel.shape[2]
-    positions = len(x) * -(-x.shape[1] // stride) * -(-x.shape[2] // stride)
+    if not use_products(method) or channels < x.shape[-1]:
+        return _direct(x, kernel, stride, padding, groups=x.shape[-1] // channels)
+    height, width = (num_positions(n, size=size, stride=stride, padding=padding) for n in x.shape[1:3])
+    positions = len(x) * height * width
     if size > 1 and positions >= channels:
         return _convolve_on_cpu(x, kernel, stride, padding)
     columns = jnp.concatenate(shifted(x, size=size, stride=stride, fill=0.0, padding=padding), axis=-1)
@@ -92,6 +101,9 @@ def _by_pairs(x, kernel):
 def _input_gradient(gradient, x, kernel, padding):
     """That of stride 2 as four convolutions: an input row that is even, or odd, meets every other row of weights."""
     size, transposed = kernel.shape[0], kernel.transpose(0, 1, 3, 2)
+    if padding == "even":  # an odd side has one position fewer than pairs of rows
+        lacking = [(0, -(-n // 2) - positions) for n, positions in zip(x.shape[1:3], gradient.shape[1:3], strict=True)]
+        gradient = jnp.pad(gradient, ((0, 0), *lacking, (0, 0)))
 
     def phase(parity, length):
         """The weights that an input row or column meets, and the padding of the gradient."""
@@ -142,7 +154,7 @@ def shifted(
     x: Float[Array, "B h w C"], *, size: int, stride: int, fill: float, padding: Padding = "symmetric"
 ) -> list[Float[Array, "B H W C"]]:
     """The input at each position of a `size` x `size` window, for every output position, row by row."""
-    height, width = (-(-n // stride) for n in x.shape[1:3])
+    height, width = (num_positions(n, size=size, stride=stride, padding=padding) for n in x.shape[1:3])
     rows, columns = (margins(n, size=size, stride=stride, padding=padding) for n in x.shape[1:3])
     padded = jnp.pad(x, ((0, 0), rows, columns, (0, 0)), constant_values=fill) if size > 1 else x
     return [
@@ -163,7 +175,7 @@ INIT = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
 
 class Conv(nn.Module):
-    """A convolution without bias; `kernel` is [k, k, in, out]."""
+    """A convolution without bias; `kernel` is [k, k, in / groups, out]."""
 
     features: int
     kernel_size: int = 3
@@ -171,10 +183,12 @@ class Conv(nn.Module):
     method: str = "auto"
     dtype: jnp.dtype = jnp.dtype("float32")
     padding: Padding = "symmetric"
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W F"]:
-        kernel = self.param("kernel", INIT, (self.kernel_size, self.kernel_size, x.shape[-1], self.features))
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", INIT, shape)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         return convolve(x, kernel, stride=self.stride, method=self.method, padding=self.padding)
 

@@ -19,6 +19,7 @@ from vlm_jax.models.attention import (
     NONE,
     PATTERNS,
     TEXT,
+    Mask,
     attention_mask,
     fold_keys,
     stream_mask,
@@ -75,7 +76,7 @@ def run_layers(
 def encode(
     layers: Sequence[BertLayer],
     stream: Float[Array, "I k N D"],
-    mask: Bool[Array, "I k N N"],
+    mask: Mask,
     keys: Key[Array, " I"] | None,
     *,
     query_slice: slice = ALL_POSITIONS,

@@ -152,7 +152,7 @@ def _dense(module, output, x):
 
 
 def _conv(module, output, x):
-    return 2 * output.size * module.kernel_size**2 * x.shape[-1]
+    return 2 * output.size * module.kernel_size**2 * x.shape[-1] // module.groups
 
 
 def _depthwise_conv(module, output, _):

@@ -1,10 +1,10 @@
-"""Networks of inverted residual blocks: MobileNetV2 (Sandler et al. 2018) and EfficientNet-Lite0 (Tan and Le 2019).
+"""Networks of inverted residual blocks (Sandler et al. 2018), with squeeze-and-excitation or without.
 
 Layers and names are those of the published weights, so that they can be ported: a batch norm becomes a frozen norm with
 scale = gamma / sqrt(variance + epsilon) and bias = beta - mean * scale.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,106 +14,100 @@ from jaxtyping import Array, Float
 from vlm_jax.config.encoders import Norm
 from vlm_jax.models.convolution import NORMS, Conv, DepthwiseConv, Padding
 
-STEM_WIDTH, HEAD_WIDTH = 32, 1280
+Activation = Literal["relu6", "swish"]
+ACTIVATIONS = {"relu6": jax.nn.relu6, "swish": jax.nn.silu}
 
 
-class Row(NamedTuple):
-    """Blocks of one width in a row."""
+class Block(NamedTuple):
+    """An inverted residual block."""
 
-    expansion: int
-    """Channels inside a block, as a multiple of those that come in."""
+    inner_width: int
+    """Channels of the depthwise convolution."""
     width: int
     """Channels that come out."""
-    depth: int
-    """Number of blocks."""
     stride: int
-    """Of the first block; the others have stride 1."""
+    """Of the depthwise convolution."""
     kernel_size: int
-    """Of the depthwise convolutions."""
+    padding: Padding
+    expands: bool
+    """Whether a 1x1 convolution makes the inner channels; without it they are those that come in."""
+    adds_input: bool
+    """Whether the input is added to the output."""
+    squeeze_width: int = 0
+    """Channels of the squeeze-and-excitation's hidden layer; 0 without one."""
+
+
+class Layout(NamedTuple):
+    """A network of inverted residual blocks."""
+
+    stem_width: int
+    blocks: tuple[Block, ...]
+    head_width: int
+    padding: Padding
+    """Of the stem."""
+    activation: Activation
+
+
+class SqueezeExcite(nn.Module):
+    """Each channel times a factor that two layers compute from the means of all (Hu et al. 2018)."""
+
+    width: int
+    activation: Activation
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+        y = nn.Dense(self.width, dtype=self.dtype, name="reduce")(x.mean((1, 2)))
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(ACTIVATIONS[self.activation](y))
+        return x * jax.nn.sigmoid(y)[:, None, None]
 
 
 class InvertedResidual(nn.Module):
-    """1x1 up (not for expansion 1), depthwise, 1x1 down; the input is added where the shape stays.
+    """1x1 up, depthwise, squeeze-and-excitation, 1x1 down; no activation after the last."""
 
-    Linear bottlenecks: no activation after the last. `width` channels come out.
-    """
-
-    expansion: int
-    width: int
-    stride: int
-    kernel_size: int
-    padding: Padding
+    block: Block
+    activation: Activation
     norm: Norm
     dtype: jnp.dtype
     convolution: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W F"]:
-        channels = x.shape[-1]
-        y = x
-        if self.expansion > 1:
-            y = jax.nn.relu6(_conv_norm(self, y, "expand", self.expansion * channels, 1))
+        block, activate, y = self.block, ACTIVATIONS[self.activation], x
+        if block.expands:
+            y = activate(_conv_norm(self, y, "expand", block.inner_width, 1))
         depthwise = DepthwiseConv(
-            self.kernel_size, self.stride, self.convolution, self.dtype, self.padding, name="depthwise_conv"
+            block.kernel_size, block.stride, self.convolution, self.dtype, block.padding, name="depthwise_conv"
         )
-        y = jax.nn.relu6(NORMS[self.norm](name="depthwise_norm")(depthwise(y)))
-        y = _conv_norm(self, y, "project", self.width, 1)
-        return x + y if self.stride == 1 and channels == self.width else y
+        y = activate(NORMS[self.norm](name="depthwise_norm")(depthwise(y)))
+        if block.squeeze_width:
+            y = SqueezeExcite(block.squeeze_width, self.activation, self.dtype, name="squeeze_excite")(y)
+        y = _conv_norm(self, y, "project", block.width, 1)
+        return x + y if block.adds_input else y
 
 
-def _conv_norm(module, x, name, features, size, stride=1):
+def _conv_norm(module, x, name, features, size, stride=1, padding="symmetric"):
     """A convolution and its norm, `NAME_conv` and `NAME_norm` of the module."""
-    x = Conv(features, size, stride, module.convolution, module.dtype, module.padding, name=f"{name}_conv")(x)
+    x = Conv(features, size, stride, module.convolution, module.dtype, padding, name=f"{name}_conv")(x)
     return NORMS[module.norm](name=f"{name}_norm")(x)
 
 
 class InvertedResiduals(nn.Module):
-    """Pixels [B, h, w, 3] to the grid [B, h / 32, w / 32, 1280] before pooling (strides of 32 in all), both rounded up.
+    """Pixels [B, h, w, 3] to the grid [B, h / 32, w / 32, C] before pooling (strides of 32 in all).
 
-    A 3x3 stem of stride 2, the rows' blocks, numbered through as `block_0`, `block_1` and so on, and a 1x1 head.
+    A 3x3 stem of stride 2, the blocks, numbered through as `block_0`, `block_1` and so on, and a 1x1 head.
     """
 
-    rows: tuple[Row, ...]
-    padding: Padding
+    layout: Layout
     norm: Norm
     dtype: jnp.dtype
     convolution: str = "auto"
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B gh gw C"]:
-        x = jax.nn.relu6(_conv_norm(self, image, "stem", STEM_WIDTH, 3, 2))
-        blocks = ((row, row.stride if place == 0 else 1) for row in self.rows for place in range(row.depth))
-        for number, (row, stride) in enumerate(blocks):
-            x = InvertedResidual(
-                row.expansion, row.width, stride, row.kernel_size, self.padding,
-                self.norm, self.dtype, self.convolution, name=f"block_{number}",
-            )(x)  # fmt: skip
-        return jax.nn.relu6(_conv_norm(self, x, "head", HEAD_WIDTH, 1))
-
-
-# Table 2 of Sandler et al. 2018, whose t, c, n and s are the first four columns.
-MOBILENET_V2 = (
-    Row(1, 16, 1, 1, 3),
-    Row(6, 24, 2, 2, 3),
-    Row(6, 32, 3, 2, 3),
-    Row(6, 64, 4, 2, 3),
-    Row(6, 96, 3, 1, 3),
-    Row(6, 160, 3, 2, 3),
-    Row(6, 320, 1, 1, 3),
-)
-# Table 1 of Tan and Le 2019 (B0), the strides from its resolutions. The Lite release (github.com/tensorflow/tpu,
-# models/official/efficientnet/lite) leaves out squeeze-and-excitation and takes ReLU6 for swish.
-EFFICIENTNET_LITE0 = (
-    Row(1, 16, 1, 1, 3),
-    Row(6, 24, 2, 2, 3),
-    Row(6, 40, 2, 2, 5),
-    Row(6, 80, 3, 2, 3),
-    Row(6, 112, 3, 1, 5),
-    Row(6, 192, 4, 2, 5),
-    Row(6, 320, 1, 1, 3),
-)
-
-INVERTED_RESIDUALS: dict[str, tuple[tuple[Row, ...], Padding]] = {
-    "mobilenet_v2": (MOBILENET_V2, "symmetric"),
-    "efficientnet_lite0": (EFFICIENTNET_LITE0, "same"),
-}
+        layout, activate = self.layout, ACTIVATIONS[self.layout.activation]
+        x = activate(_conv_norm(self, image, "stem", layout.stem_width, 3, 2, layout.padding))
+        for number, block in enumerate(layout.blocks):
+            name = f"block_{number}"
+            x = InvertedResidual(block, layout.activation, self.norm, self.dtype, self.convolution, name=name)(x)
+        return activate(_conv_norm(self, x, "head", layout.head_width, 1))

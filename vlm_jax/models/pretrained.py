@@ -1,7 +1,7 @@
 """Published encoders with the heads they were trained with: the vision-language model, with or without an image.
 
-BERT, DistilBERT and RoBERTa are `VisualLanguageModel` without an image, VisualBERT is the model with grid features; so
-their parameters have the paths that `VisualLanguageModel` gives them.
+A text model is `VisualLanguageModel` without an image, VisualBERT is the model with grid features; so their parameters
+have the paths that `VisualLanguageModel` gives them.
 """
 
 from typing import Literal, NamedTuple
@@ -14,19 +14,28 @@ from jaxtyping import Array, Bool, Float, Int
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import PixelEncoder
 from vlm_jax.errors import InputError
-from vlm_jax.models.bert import TextEmbeddings
+from vlm_jax.models.bert import ACTIVATIONS, TextEmbeddings
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.feature_fusion import FeatureFusion
+from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.models.heads import Fused, MaskedLMHead, Scores, TokenBeforeSepHead, pool
 from vlm_jax.models.ids import check_ids
+from vlm_jax.models.text_trunk import TextEmbeddingNorm, TextTrunk
 from vlm_jax.models.vlm import VisualLanguageModel
 
 Part = Literal[
-    "pooler", "words", "decoder", "pairs", "answers", "classifier",
+    "pooler", "words", "decoder", "pairs", "answers", "classifier", "sequence", "tokens", "spans", "replaced",
     "attention_pooler", "projection", "distilled_classifiers",
 ]  # fmt: skip
 """A head: pooled [CLS]; masked words, `decoder` where it is not tied to the word table; sentence pairs; answers; the
-classifier of an image encoder; SigLIP's pooler; CLIP's projection; DeiT's two classifiers."""
+classifier of an image encoder; classes of a text, of each token; where an answer begins and ends; replaced tokens;
+SigLIP's pooler; CLIP's projection; DeiT's two classifiers."""
+SEQUENCE_ACTIVATIONS = ACTIVATIONS | {"tanh": jnp.tanh}
+
+
+def sees(settings: Architecture) -> bool:
+    """Whether a published transformer was trained with an image: VisualBERT's cells share one position."""
+    return settings.image.positions == "shared"
 
 
 class PretrainedOutput(NamedTuple):
@@ -42,6 +51,14 @@ class PretrainedOutput(NamedTuple):
     pairs: Float[Array, "B 2"] | None
     """Logits of "the second text follows the first" and "it does not"."""
     answers: Float[Array, "B A"] | None
+    sequence: Float[Array, "B A"] | None = None
+    """Logits of the classes of a text."""
+    tokens: Float[Array, "B T A"] | None = None
+    """Logits of the classes of each token."""
+    spans: Float[Array, "B T 2"] | None = None
+    """Logits of "the answer begins here" and "it ends here"."""
+    replaced: Float[Array, "B T"] | None = None
+    """Logits of "a generator wrote this token" (Clark et al. 2020)."""
 
 
 class PretrainedHeads(nn.Module):
@@ -50,6 +67,7 @@ class PretrainedHeads(nn.Module):
     settings: Architecture
     parts: tuple[Part, ...]
     classes: int
+    sequence_act: str | None = None
 
     @nn.compact
     def __call__(self, fused: Fused, token_scores: Scores) -> PretrainedOutput:
@@ -65,7 +83,25 @@ class PretrainedHeads(nn.Module):
             pairs = nn.Dense(2, name="pairs")(pooled)
         if "answers" in parts:
             answers = TokenBeforeSepHead(s, self.classes, name="answers")(fused, token_scores)[:, 0]
-        return PretrainedOutput(text, image, pooled, words, image_words, pairs, answers)
+        return PretrainedOutput(text, image, pooled, words, image_words, pairs, answers, *self._labels(text, pooled))
+
+    def _labels(self, text: Float[Array, "B T D"], pooled: Float[Array, "B D"] | None) -> tuple[Array | None, ...]:
+        """The logits of `sequence`, `tokens`, `spans` and `replaced`."""
+        s, parts = self.settings, self.parts
+        sequence = tokens = spans = replaced = None
+        if "sequence" in parts:
+            if self.sequence_act is not None:
+                pooled = nn.Dense(s.hidden_size, name="sequence_transform")(text[:, 0])
+                pooled = SEQUENCE_ACTIVATIONS[self.sequence_act](pooled)
+            sequence = nn.Dense(self.classes, name="sequence")(pooled)
+        if "tokens" in parts:
+            tokens = nn.Dense(self.classes, name="tokens")(text)
+        if "spans" in parts:
+            spans = nn.Dense(2, name="spans")(text)
+        if "replaced" in parts:
+            activated = ACTIVATIONS[s.hidden_act](nn.Dense(s.hidden_size, name="replaced_transform")(text))
+            replaced = nn.Dense(1, name="replaced")(activated)[..., 0]
+        return sequence, tokens, spans, replaced
 
 
 class PretrainedModel(VisualLanguageModel):
@@ -77,14 +113,22 @@ class PretrainedModel(VisualLanguageModel):
     parts: tuple[Part, ...] = ()
     pad_id: int | None = None
     """The row of the word table that gets no gradient from texts; None where there is none."""
+    sequence_act: str | None = None
+    """Activation of the dense layer of the sequence head; None where that reads the pooled [CLS]."""
 
-    def make_embeddings(self) -> tuple[TextEmbeddings, FeatureFusion]:
-        """Without `text_fc`, which a published encoder has not."""
-        return TextEmbeddings(self.settings, self.pad_id), FeatureFusion(self.settings, text_fc=False)
+    def make_embeddings(self) -> tuple[TextEmbeddings, FeatureFusion | TextEmbeddingNorm]:
+        """Without the `text_fc` of a vision-language model, which a published encoder has not."""
+        s = self.settings
+        embed = FeatureFusion(s, text_fc=False) if sees(s) else TextEmbeddingNorm(s)
+        return TextEmbeddings(s, self.pad_id), embed
+
+    def make_trunk(self) -> nn.Module:
+        """The encoder's layers."""
+        return FUSIONS[self.settings.fusion](self.settings) if sees(self.settings) else TextTrunk(self.settings)
 
     def make_head(self) -> nn.Module:
         """The encoder's own heads."""
-        return PretrainedHeads(self.settings, self.parts, self.classes)
+        return PretrainedHeads(self.settings, self.parts, self.classes, self.sequence_act)
 
     def __call__(
         self,
@@ -97,8 +141,9 @@ class PretrainedModel(VisualLanguageModel):
     ) -> PretrainedOutput:
         """Streams and heads; `segments` are the token types, 0 where they are left out.
 
-        Raises `InputError` for more tokens or grid features than positions. Ids and token types without a row raise it
-        too, but not inside `jax.jit`, where they have no values yet: call `check_text` before.
+        A decoder with cross-attention takes the states of its encoder as `image`. Raises `InputError` for more tokens
+        or grid features than positions. Ids and token types without a row raise it too, but not inside `jax.jit`, where
+        they have no values yet: call `check_text` before.
         """
         if segments is not None:
             segments = segments[:, None]

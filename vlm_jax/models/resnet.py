@@ -1,88 +1,60 @@
-"""ResNets (He et al. 2016), version 1.5: the stride of a bottleneck stands on its 3x3 convolution."""
+"""ResNets (He et al. 2016): version 1.5, whose bottlenecks have their stride on the 3x3 convolution, or version 1."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from vlm_jax.config.encoders import Norm
+from vlm_jax.config.encoders import CustomResNet
 from vlm_jax.models.convolution import NORMS, Conv, max_pool
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3, and a shortcut that is projected where the shape changes; `width` channels come out."""
+class Block(nn.Module):
+    """The convolutions of a block and a shortcut, which is projected where the shape changes."""
 
-    width: int
+    settings: CustomResNet
+    stage: int
     stride: int
-    norm: Norm
     dtype: jnp.dtype
     convolution: str = "auto"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W F"]:
-        shortcut = _shortcut(self, x, self.width)
-        y = jax.nn.relu(_conv_norm(self, x, "1", self.width, 3, self.stride))
-        return jax.nn.relu(_conv_norm(self, y, "2", self.width, 3) + shortcut)
+        s, inner, out = self.settings, self.settings.inner_width(self.stage), self.settings.hidden_sizes[self.stage]
+        shortcut = x
+        if x.shape[-1] != out or self.stride > 1:
+            shortcut = self.conv_norm(x, "shortcut", out, 1, self.stride)
+        if s.layer_type == "basic":
+            y = jax.nn.relu(self.conv_norm(x, "1", inner, 3, self.stride))
+            return jax.nn.relu(self.conv_norm(y, "2", out, 3) + shortcut)
+        strides = (self.stride, 1) if s.downsample_in_bottleneck else (1, self.stride)
+        y = jax.nn.relu(self.conv_norm(x, "1", inner, 1, strides[0]))
+        y = jax.nn.relu(self.conv_norm(y, "2", inner, 3, strides[1], s.groups))
+        return jax.nn.relu(self.conv_norm(y, "3", out, 1) + shortcut)
 
-
-class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up, and a shortcut that is projected where the shape changes; 4 `width` channels come out."""
-
-    width: int
-    stride: int
-    norm: Norm
-    dtype: jnp.dtype
-    convolution: str = "auto"
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W F"]:
-        out = 4 * self.width
-        shortcut = _shortcut(self, x, out)
-        y = jax.nn.relu(_conv_norm(self, x, "1", self.width, 1))
-        y = jax.nn.relu(_conv_norm(self, y, "2", self.width, 3, self.stride))
-        return jax.nn.relu(_conv_norm(self, y, "3", out, 1) + shortcut)
-
-
-def _shortcut(block, x, features):
-    if x.shape[-1] == features and block.stride == 1:
-        return x
-    return _conv_norm(block, x, "shortcut", features, 1, block.stride)
-
-
-def _conv_norm(block, x, name, features, size, stride=1):
-    """A convolution and its norm, `conv_NAME` and `norm_NAME` of the block."""
-    x = Conv(features, size, stride, block.convolution, block.dtype, name=f"conv_{name}")(x)
-    return NORMS[block.norm](name=f"norm_{name}")(x)
+    def conv_norm(
+        self, x: Float[Array, "B h w C"], name: str, features: int, size: int, stride: int = 1, groups: int = 1
+    ) -> Float[Array, "B H W F"]:
+        """A convolution and its norm, `conv_NAME` and `norm_NAME`."""
+        conv = Conv(features, size, stride, self.convolution, self.dtype, groups=groups, name=f"conv_{name}")
+        return NORMS[self.settings.norm](name=f"norm_{name}")(conv(x))
 
 
 class ResNet(nn.Module):
-    """Pixels [B, h, w, 3] to the last stage's grid [B, h / 32, w / 32, C] (four stages), both rounded up.
+    """Pixels [B, h, w, 3] to the last stage's grid [B, h / 32, w / 32, C] (four stages), both rounded up."""
 
-    C is 512 with basic blocks and 2048 with bottlenecks. `depths` counts the blocks of each stage.
-    """
-
-    block: type[nn.Module]
-    depths: tuple[int, ...]
-    norm: Norm
+    settings: CustomResNet
     dtype: jnp.dtype
     convolution: str = "auto"
 
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B gh gw C"]:
-        x = Conv(64, 7, 2, self.convolution, self.dtype, name="stem_conv")(image)
-        x = max_pool(jax.nn.relu(NORMS[self.norm](name="stem_norm")(x)))
-        for stage, depth in enumerate(self.depths):
+        s = self.settings
+        x = Conv(s.embedding_size, 7, 2, self.convolution, self.dtype, name="stem_conv")(image)
+        x = max_pool(jax.nn.relu(NORMS[s.norm](name="stem_norm")(x)))
+        for stage, depth in enumerate(s.depths):
             for block in range(depth):
-                stride = 2 if stage > 0 and block == 0 else 1
+                stride = 2 if block == 0 and (stage > 0 or s.downsample_in_first_stage) else 1
                 name = f"stage_{stage + 1}_block_{block}"
-                x = self.block(64 * 2**stage, stride, self.norm, self.dtype, self.convolution, name=name)(x)
+                x = Block(s, stage, stride, self.dtype, self.convolution, name=name)(x)
         return x
-
-
-# The kind of block, and the blocks of each stage: table 1 of the paper.
-RESNETS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-}

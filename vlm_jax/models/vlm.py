@@ -41,12 +41,16 @@ class VisualLanguageModel(nn.Module):
             repeated = {"remat": s.remat, "scan_layers": s.scan_layers}
             self.image = make_cnn(s.image, jnp.dtype(s.dtype), s.convolution, **repeated)
         self.text, self.embed = self.make_embeddings()
-        self.trunk = FUSIONS[s.fusion](s)
+        self.trunk = self.make_trunk()
         self.head = self.make_head()
 
     def make_embeddings(self) -> tuple[TextEmbeddings, FeatureFusion]:
         """The embeddings of tokens, and the projections of both streams to the trunk's width."""
         return TextEmbeddings(self.settings), FeatureFusion(self.settings)
+
+    def make_trunk(self) -> nn.Module:
+        """The layers that fuse both streams."""
+        return FUSIONS[self.settings.fusion](self.settings)
 
     def make_head(self) -> nn.Module:
         """The head on the streams."""

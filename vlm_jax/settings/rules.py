@@ -31,7 +31,7 @@ def nearest_multiple(value: int, unit: int) -> int:
     return max(1, round(value / unit)) * unit
 
 
-def check_stages(widths: tuple[int, ...], blocks: tuple[int, ...], name: str) -> None:
+def check_stages(widths: tuple[int, ...], blocks: tuple[int, ...], name: str, *, widths_name: str = "widths") -> None:
     """Raise `ValueError` where the widths of a CNN's stages and their blocks differ in number."""
     if len(widths) != len(blocks):
-        raise ValueError(f"{name} has {len(blocks)} stages, widths has {len(widths)}; give both the same length")
+        raise ValueError(f"{name} has {len(blocks)} stages, {widths_name} has {len(widths)}; give both the same length")

@@ -1,14 +1,28 @@
-"""BERT, and RoBERTa: BERT with positions from 2, one segment, and a masked-word head with names of its own."""
+"""BERT, as an encoder and as a decoder: with `is_decoder` a token attends to those before it alone.
 
+With `add_cross_attention` it attends to the states of an encoder in every layer. ERNIE has the same architecture.
+"""
+
+import dataclasses
 from collections.abc import Mapping
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
-from vlm_jax.models.pretrained import Part
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, choice, number, real
-from vlm_jax.weights.tables import Row, linear, source_names
+from vlm_jax.weights.family import (
+    ConvertedArchitecture,
+    Family,
+    PublishedClass,
+    PublishedFile,
+    choice,
+    number,
+    real,
+    same_architecture,
+)
+from vlm_jax.weights.tables import Row
+from vlm_jax.weights.text_heads import HeadNames, head_rows, head_tensors, outside, text_architecture
 
 KEYS = {
     "vocab_size": "vocab_size",
@@ -32,121 +46,99 @@ LAYER = {
     "output": "output.dense",
     "output_norm": "output.LayerNorm",
 }
-WORDS = (
-    "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias",
-    "cls.predictions.decoder",
+LAYERS = "encoder.layer.{}"
+CROSS_ATTENTION = {f"cross_{path}": f"cross{name}" for path, name in LAYER.items() if path.startswith("attention")}
+HEADS = HeadNames(
+    words=(
+        "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias",
+        "cls.predictions.decoder",
+    ),
+    pairs="cls.seq_relationship",
 )  # fmt: skip
-POOLER = source_names(linear("pooler.dense", ""))
-ROBERTA_WORDS = ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias", "lm_head.decoder")
+TRUNK = (
+    "embeddings.word_embeddings.", "embeddings.position_embeddings.", "embeddings.token_type_embeddings.",
+    "embeddings.LayerNorm.", "encoder.layer.",
+)  # fmt: skip
 
 
-def bert_architecture(config: Mapping[str, Json], *, first_position: int = 0) -> Architecture:
+def bert_architecture(config: Mapping[str, Json], *, first_position: int = 0, decoder: bool = False) -> Architecture:
     """The model that a config.json with BERT's keys describes."""
     choice(config, "position_embedding_type", "absolute", ("absolute",))
-    if config.get("is_decoder") or config.get("add_cross_attention"):
-        raise InputError("config.json says it is a decoder; encoders can be ported")
+    if not decoder:
+        bert_tables.refuse_decoder(config)
     epsilon, segments = real(config, "layer_norm_eps", 1e-12), number(config, "type_vocab_size", 2)
     return bert_tables.encoder_architecture(
         config, KEYS, layer_norm_eps=epsilon, type_vocab_size=segments, first_position=first_position
     )
 
 
-def bert_rows(architecture: ConvertedArchitecture) -> list[Row]:
+def bert_rows(architecture: ConvertedArchitecture, names: HeadNames = HEADS) -> list[Row]:
     """The encoder and the heads that the architecture has."""
-    return bert_tables.encoder(architecture.model, "encoder.layer", LAYER) + _heads(architecture.parts, WORDS)
-
-
-def _heads(parts: tuple[Part, ...], words: tuple[str, str, str, str]) -> list[Row]:
-    rows = linear("pooler.dense", "head/pooler") if "pooler" in parts else []
-    rows += bert_tables.words_head(*words, tied="decoder" not in parts) if "words" in parts else []
-    return rows + (linear("cls.seq_relationship", "head/pairs") if "pairs" in parts else [])
+    layer = LAYER | (CROSS_ATTENTION if architecture.model.fusion == "cross" else {})
+    return bert_tables.encoder(architecture.model, LAYERS, layer) + head_rows(names, architecture.parts)
 
 
 def bert_config(architecture: ConvertedArchitecture) -> dict[str, Json]:
     """The config.json of an export."""
-    return bert_tables.encoder_config(architecture, KEYS)
+    config = bert_tables.encoder_config(architecture, KEYS)
+    if not architecture.is_decoder:
+        return config
+    return config | {"is_decoder": True, "add_cross_attention": architecture.model.fusion == "cross"}
 
 
-def _bert_settings(file: PublishedFile) -> ConvertedArchitecture:
-    return ConvertedArchitecture(bert_architecture(file.config), file.parts, pad_id=bert_tables.pad_id(file.config, 0))
+def _settings(file: PublishedFile) -> ConvertedArchitecture:
+    is_decoder, has_cross_attention = bool(file.config.get("is_decoder")), file.config.get("add_cross_attention")
+    known = BERT.classes.get(file.class_name)
+    if known and file.class_name != BERT.trunk and known.decoder != is_decoder:
+        kind = "a decoder" if known.decoder else "an encoder"
+        raise InputError(f"config.json says is_decoder = {is_decoder}, and {file.class_name} is ported as {kind}")
+    if has_cross_attention and not is_decoder:
+        raise InputError("config.json says add_cross_attention = true without is_decoder = true")
+    model = bert_architecture(file.config, decoder=is_decoder)
+    if is_decoder:
+        fusion = "cross" if has_cross_attention else "concat"
+        model = with_changes(model, {"attention_pattern": "causal", "fusion": fusion})
+    return text_architecture(file, model, HEADS, bert_tables.pad_id(file.config, 0))
 
-
-BERT_TRUNK = (
-    "embeddings.word_embeddings.", "embeddings.position_embeddings.", "embeddings.token_type_embeddings.",
-    "embeddings.LayerNorm.", "encoder.layer.",
-)  # fmt: skip
-BERT_HEADS: dict[Part, tuple[str, ...]] = {
-    "pooler": POOLER,
-    "words": source_names(bert_tables.words_head(*WORDS)),
-    "decoder": ("cls.predictions.decoder.weight",),
-    "pairs": source_names(linear("cls.seq_relationship", "")),
-}
 
 BERT = Family(
     name="bert",
     prefix="bert",
     recognise=("encoder.layer.0.attention.self.query.weight", "embeddings.position_embeddings.weight"),
-    trunk_names=BERT_TRUNK,
+    trunk_names=TRUNK,
     classes={
         "BertModel": PublishedClass(("pooler",)),
-        "BertForMaskedLM": PublishedClass(("words",)),  # the same names as BertLMHeadModel, which sees the past alone
+        "BertForMaskedLM": PublishedClass(("words",)),  # the same names as the next, which sees the past alone
+        "BertLMHeadModel": PublishedClass(("words",), decoder=True),
         "BertForPreTraining": PublishedClass(("pooler", "words", "pairs"), alone=True),
         "BertForNextSentencePrediction": PublishedClass(("pooler", "pairs"), alone=True),
-        "BertForSequenceClassification": PublishedClass(("pooler",), bert_tables.LABELS),
+        "BertForSequenceClassification": PublishedClass(("pooler", "sequence")),
         "BertForMultipleChoice": PublishedClass(("pooler",), bert_tables.LABELS),
-        "BertForTokenClassification": PublishedClass((), bert_tables.LABELS),
-        "BertForQuestionAnswering": PublishedClass((), bert_tables.SPANS),
+        "BertForTokenClassification": PublishedClass(("tokens",)),
+        "BertForQuestionAnswering": PublishedClass(("spans",)),
     },
-    heads=BERT_HEADS,
-    settings=_bert_settings,
+    heads=head_tensors(HEADS),
+    settings=_settings,
     rows=bert_rows,
     config=bert_config,
     aliases={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
-    outside=("cls.",),
+    outside=outside(HEADS),
     optional_pooler=True,
 )
 
 
-def _roberta_settings(file: PublishedFile) -> ConvertedArchitecture:
-    first = number(file.config, "pad_token_id", 1, least=0) + 1
-    model = bert_architecture(file.config, first_position=first)
-    if "words" in file.parts:
-        choice(file.config, "hidden_act", "gelu", ("gelu",))  # lm_head has this one built in
-    return ConvertedArchitecture(model, file.parts, pad_id=first - 1)
+def _ernie_settings(file: PublishedFile) -> ConvertedArchitecture:
+    if file.config.get("use_task_id"):
+        raise InputError("config.json says use_task_id = true, which is not supported; expected false")
+    return text_architecture(file, bert_architecture(file.config), HEADS, bert_tables.pad_id(file.config, 0))
 
 
-def _roberta_rows(architecture: ConvertedArchitecture) -> list[Row]:
-    return bert_tables.encoder(architecture.model, "encoder.layer", LAYER) + _heads(architecture.parts, ROBERTA_WORDS)
-
-
-def _roberta_config(architecture: ConvertedArchitecture) -> dict[str, Json]:
-    return bert_config(architecture) | {"pad_token_id": architecture.model.first_position - 1}
-
-
-ROBERTA = Family(
-    name="roberta",
-    prefix="roberta",
-    recognise=BERT.recognise,
-    trunk_names=BERT_TRUNK,
-    classes={
-        "RobertaModel": PublishedClass(("pooler",)),
-        "RobertaForMaskedLM": PublishedClass(("words",)),
-        "RobertaForSequenceClassification": PublishedClass((), bert_tables.LABELS),
-        "RobertaForMultipleChoice": PublishedClass(("pooler",), bert_tables.LABELS),
-        "RobertaForTokenClassification": PublishedClass((), bert_tables.LABELS),
-        "RobertaForQuestionAnswering": PublishedClass((), bert_tables.SPANS),
-    },
-    heads={
-        "pooler": POOLER,
-        "words": source_names(bert_tables.words_head(*ROBERTA_WORDS)),
-        "decoder": ("lm_head.decoder.weight",),
-    },
-    settings=_roberta_settings,
-    rows=_roberta_rows,
-    config=_roberta_config,
-    aliases={"lm_head.decoder.bias": "lm_head.bias"},
-    tied=("lm_head.decoder.weight", "embeddings.word_embeddings.weight"),
-    outside=("lm_head.",),
-    optional_pooler=True,
+_ERNIE = same_architecture(BERT, "ernie", "Bert", "Ernie")
+ERNIE = dataclasses.replace(
+    _ERNIE,
+    prefix="ernie",
+    settings=_ernie_settings,
+    alias_of=BERT.name,
+    classes={name: known for name, known in _ERNIE.classes.items() if not known.decoder},
 )

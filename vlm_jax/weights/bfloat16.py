@@ -42,7 +42,7 @@ def _compare(subject: ProofSubject) -> Iterator[Check]:
     references = encoder_outputs(converted, model, inputs)
     rounded = encoder_outputs(converted, rounded_to_bfloat16(model), inputs)
     exact, ours = (converted_outputs(converted, inputs, dtype) for dtype in ("float32", "bfloat16"))
-    shown = visible(inputs)
+    shown = visible(converted, inputs)
     layers = [layer for layer in references if layer.startswith("layer ")]
     worst = max(score(exact[layer][shown], references[layer][shown]) for layer in layers)
     yield comparison("float32, all layers", f"{worst:.1e} on {len(SENTENCES)} texts", worst <= BOUND)

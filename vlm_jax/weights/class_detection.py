@@ -185,7 +185,8 @@ def _fitting(source: Source, family: Family) -> Iterable[Named]:
         expected = _tensors(family, known) | set(family.heads["decoder"] if "words" in known.parts else ())
         needed = set() if name == family.trunk else _tensors(family, known)
         left = {head for head in heads if known.left and head.startswith(known.left)}
-        fits = set(heads) <= expected | left and needed <= names.keys() and _whole(known, heads)
+        may_be = name == family.trunk or known.decoder == bool(source.config.get("is_decoder"))
+        fits = may_be and set(heads) <= expected | left and needed <= names.keys() and _whole(known, heads)
         if fits and (family.in_transformers or _has_shape(source, family, name, names)):
             yield Named(family, name, "the names of the tensors", known.left)
 

@@ -107,7 +107,8 @@ def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -
         heads = {name: settings[name] for name in ("parts", "pooling", "classes", "projection_size")}
         return PretrainedImageTransformer(architecture.model, **heads, dtype=dtype or "float32")
     settings = with_changes(architecture.model, {"dtype": dtype}) if dtype else architecture.model
-    return PretrainedModel(settings, architecture.classes, parts=architecture.parts, pad_id=architecture.pad_id)
+    shared = {name: getattr(architecture, name) for name in ("parts", "pad_id", "sequence_act")}
+    return PretrainedModel(settings, architecture.classes, **shared)
 
 
 @cache
@@ -119,7 +120,7 @@ def shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruc
         inputs, keywords = (jnp.zeros((1, *size, 3)),), {}
     else:
         inputs = (jnp.zeros((1, 3), jnp.int32), jnp.ones((1, 3), bool))
-        keywords = {"image": jnp.zeros((1, 1, architecture.model.image.feature_size))} if architecture.sees else {}
+        keywords = {"image": jnp.zeros((1, 1, size))} if (size := architecture.image_size) else {}
     variables = jax.eval_shape(lambda key: module.init(key, *inputs, **keywords), jax.random.key(0))
     return flatten(variables["params"])
 

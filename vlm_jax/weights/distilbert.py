@@ -3,7 +3,8 @@
 from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile
-from vlm_jax.weights.tables import Row, source_names
+from vlm_jax.weights.tables import Row
+from vlm_jax.weights.text_heads import HeadNames, head_rows, head_tensors, outside, text_architecture
 
 KEYS = {
     "vocab_size": "vocab_size",
@@ -24,17 +25,22 @@ LAYER = {
     "output": "ffn.lin2",
     "output_norm": "output_layer_norm",
 }
-WORDS = ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector")
+HEADS = HeadNames(
+    pooler="",
+    words=("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector"),
+    sequence=("pre_classifier", "classifier"),
+    sequence_act="relu",
+)
 
 
 def _settings(file: PublishedFile) -> ConvertedArchitecture:
     model = bert_tables.encoder_architecture(file.config, KEYS, layer_norm_eps=1e-12, type_vocab_size=0)
-    return ConvertedArchitecture(model, file.parts, pad_id=bert_tables.pad_id(file.config, 0))
+    return text_architecture(file, model, HEADS, bert_tables.pad_id(file.config, 0))
 
 
 def _rows(architecture: ConvertedArchitecture) -> list[Row]:
-    rows, parts = bert_tables.encoder(architecture.model, "transformer.layer", LAYER), architecture.parts
-    return rows + (bert_tables.words_head(*WORDS, tied="decoder" not in parts) if "words" in parts else [])
+    rows = bert_tables.encoder(architecture.model, "transformer.layer.{}", LAYER)
+    return rows + head_rows(HEADS, architecture.parts)
 
 
 def _config(architecture: ConvertedArchitecture) -> dict[str, Json]:
@@ -49,15 +55,15 @@ DISTILBERT = Family(
     classes={
         "DistilBertModel": PublishedClass((), alone=True),
         "DistilBertForMaskedLM": PublishedClass(("words",), alone=True),
-        "DistilBertForSequenceClassification": PublishedClass((), ("pre_classifier.", *bert_tables.LABELS)),
+        "DistilBertForSequenceClassification": PublishedClass(("sequence",)),
         "DistilBertForMultipleChoice": PublishedClass((), ("pre_classifier.", *bert_tables.LABELS)),
-        "DistilBertForTokenClassification": PublishedClass((), bert_tables.LABELS),
-        "DistilBertForQuestionAnswering": PublishedClass((), bert_tables.SPANS),
+        "DistilBertForTokenClassification": PublishedClass(("tokens",), alone=True),
+        "DistilBertForQuestionAnswering": PublishedClass(("spans",), alone=True),
     },
-    heads={"words": source_names(bert_tables.words_head(*WORDS)), "decoder": ("vocab_projector.weight",)},
+    heads=head_tensors(HEADS),
     settings=_settings,
     rows=_rows,
     config=_config,
     tied=("vocab_projector.weight", "embeddings.word_embeddings.weight"),
-    outside=("vocab_",),
+    outside=outside(HEADS),
 )

@@ -82,8 +82,8 @@ def _config(converted: ConvertedModel) -> dict[str, Json]:
 
 def _full_name(name: str, family: Family, architecture: ConvertedArchitecture) -> str:
     """With the prefix that models with heads give their encoder."""
-    kind = family.transformers_class(architecture) or ""
-    without = "For" not in kind and not family.prefix_always
+    kind = family.transformers_class(architecture)
+    without = kind in (None, family.trunk) and not family.prefix_always
     if not family.prefix or without or name.startswith(family.outside):
         return name
     return f"{family.prefix}.{name}"

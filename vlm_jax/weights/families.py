@@ -1,15 +1,21 @@
 """The families that can be ported, and their classes."""
 
-from vlm_jax.weights.bert import BERT, ROBERTA
+from vlm_jax.weights.albert import ALBERT
+from vlm_jax.weights.bert import BERT, ERNIE
 from vlm_jax.weights.clip_vision import CLIP_VISION, SIGLIP_VISION
-from vlm_jax.weights.cnn import EFFICIENTNET_LITE0, RESNET, TORCHVISION_MOBILENET, TORCHVISION_RESNET
 from vlm_jax.weights.distilbert import DISTILBERT
+from vlm_jax.weights.electra import ELECTRA
 from vlm_jax.weights.family import Family
+from vlm_jax.weights.mobile_networks import EFFICIENTNET_LITE0, TORCHVISION_MOBILENET
+from vlm_jax.weights.mpnet import MPNET
+from vlm_jax.weights.resnet import RESNET, TORCHVISION_RESNET
+from vlm_jax.weights.roberta import CAMEMBERT, DATA2VEC_TEXT, ROBERTA, XLM_ROBERTA
 from vlm_jax.weights.visual_bert import VISUAL_BERT
 from vlm_jax.weights.vit import DEIT, DINOV2, VIT
 
 _ALL = (
-    BERT, ROBERTA, DISTILBERT, VISUAL_BERT, RESNET, TORCHVISION_RESNET, TORCHVISION_MOBILENET, EFFICIENTNET_LITE0,
+    BERT, ROBERTA, DISTILBERT, VISUAL_BERT, XLM_ROBERTA, CAMEMBERT, MPNET, ELECTRA, ALBERT, ERNIE, DATA2VEC_TEXT,
+    RESNET, TORCHVISION_RESNET, TORCHVISION_MOBILENET, EFFICIENTNET_LITE0,
     VIT, DEIT, DINOV2, CLIP_VISION, SIGLIP_VISION,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}

@@ -1,14 +1,14 @@
 """What a family of published models is: how its files name things, its settings in ours, its table."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, PublishedCNN, VisionTransformer
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.models.pretrained import Part
+from vlm_jax.models.pretrained import Part, sees
 from vlm_jax.models.vit_heads import Pooling
 from vlm_jax.types import Json
 from vlm_jax.weights.source import Tensors
@@ -38,6 +38,10 @@ class ConvertedArchitecture(NamedTuple):
     """What the classifier of an image encoder reads."""
     projection_size: int = 0
     """Width of CLIP's projection of the class token."""
+    sequence_act: str | None = None
+    """Activation of the dense layer of its sequence head; None where that reads the pooled [CLS], or is not there."""
+    batch_norm_eps: float | None = None
+    """Epsilon of a CNN's batch norms, which are folded."""
 
     @property
     def is_image_encoder(self) -> bool:
@@ -46,8 +50,20 @@ class ConvertedArchitecture(NamedTuple):
 
     @property
     def sees(self) -> bool:
-        """Whether it is a transformer that was trained with an image: VisualBERT's cells share one position."""
-        return isinstance(self.model, Architecture) and self.model.image.positions == "shared"
+        """Whether it is a transformer that was trained with an image."""
+        return isinstance(self.model, Architecture) and sees(self.model)
+
+    @property
+    def image_size(self) -> int:
+        """Width of a transformer's grid features, or of the states that it attends to as a decoder; 0 without."""
+        if self.sees:
+            return self.model.image.feature_size
+        return self.model.hidden_size if self.is_decoder and self.model.fusion == "cross" else 0
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it is a text model whose tokens attend to those before them alone."""
+        return isinstance(self.model, Architecture) and self.model.attention_pattern == "causal"
 
 
 class PublishedClass(NamedTuple):
@@ -59,6 +75,8 @@ class PublishedClass(NamedTuple):
     """Beginnings of the names of its other heads. They are left behind, and the trunk alone is ported."""
     alone: bool = False
     """Whether no other known class has tensors of the same names, the prefix included."""
+    decoder: bool = False
+    """Whether its tokens attend to those before them alone; a trunk may do so as well."""
 
 
 class PublishedFile(NamedTuple):
@@ -114,6 +132,8 @@ class Family:
     """Beginnings of names that stand outside the prefix: heads."""
     optional_pooler: bool = False
     """Whether its class makes up a pooler, with a warning, unless told that there is none."""
+    alias_of: str = ""
+    """The family that it is but for its names: of the model, its classes and their prefix."""
 
     @property
     def trunk(self) -> str:
@@ -135,7 +155,9 @@ class Family:
             return architecture.model.name
         is_classifier = isinstance(architecture.model, PublishedCNN) and architecture.classes
         parts = {"classifier"} if is_classifier else set(architecture.parts) - {"decoder"}
-        complete = {name: set(known.parts) for name, known in self.classes.items() if not known.left}
+        fitting = [name for name, known in self.classes.items() if not known.left]
+        fitting = [n for n in fitting if n == self.trunk or self.classes[n].decoder == architecture.is_decoder]
+        complete = {name: set(self.classes[name].parts) for name in fitting}
         # A trunk without its pooler is still the trunk's class.
         inside = [(len(own), name) for name, own in complete.items() if own < parts and name != self.trunk]
         return next((name for name, own in complete.items() if own == parts), max(inside, default=(0, self.trunk))[1])
@@ -155,6 +177,12 @@ class Family:
             return f"names are those of {self.about}"
         told = "".join(f", with {name}={value}," for name, value in self.load_options(architecture).items())
         return f"transformers.{self.class_of(architecture)}.from_pretrained{told} loads it"
+
+
+def same_architecture(family: Family, name: str, beginning: str, other: str) -> Family:
+    """A family of the same architecture: its classes begin with `other` where those of `family` do with `beginning`."""
+    classes = {other + kind.removeprefix(beginning): known for kind, known in family.classes.items()}
+    return replace(family, name=name, classes=classes)
 
 
 def labels_of(config: Mapping[str, Json], classes: int) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ def write_import(converted: ConvertedModel, folder: Path) -> None:
         "pad_id": architecture.pad_id,
         "pooling": architecture.pooling,
         "projection_size": architecture.projection_size,
+        "sequence_act": architecture.sequence_act,
+        "batch_norm_eps": architecture.batch_norm_eps,
         "dtypes": converted.dtypes,
         "config": converted.config,
         "tokenizer": [file.name for file in converted.tokenizer],
@@ -109,6 +111,8 @@ def read_import(folder: Path) -> ConvertedModel:
             about["pad_id"],
             about["pooling"],
             about["projection_size"],
+            about["sequence_act"],
+            about["batch_norm_eps"],
         )
         origin = Origin(**about["origin"])
         published, changes = Published(**_tuples(about["published"])), Changes(**_tuples(about["changes"]))

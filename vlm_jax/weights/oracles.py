@@ -1,6 +1,7 @@
 """What `verify` compares with: the class that a file names, in float64. Needs torch, and mostly transformers."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,17 @@ from vlm_jax.text_lines import first_line
 from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.source import CONFIG, WEIGHTS, Source
 from vlm_jax.weights.torch_cnns import run_published
+
+HEAD_OUTPUTS = {
+    "words": ("masked words", "prediction_logits", "logits"),
+    "pairs": ("sentence pairs", "seq_relationship_logits", "sop_logits", "logits"),
+    "answers": ("answers", "logits"),
+    "sequence": ("text classes", "logits"),
+    "tokens": ("token classes", "logits"),
+    "replaced": ("replaced tokens", "logits"),
+    "spans": ("spans", "start_logits"),
+}
+"""What `converted_outputs` calls the output of a head, and the attributes that transformers' outputs have for it."""
 
 
 def load_oracle(
@@ -75,23 +87,33 @@ def encoder_outputs(
     if "segments" in inputs:
         arguments["token_type_ids"] = torch.tensor(inputs["segments"]).long()
     if "image" in inputs:
-        arguments["visual_embeds"] = torch.tensor(inputs["image"]).to(model.dtype)
-        arguments["visual_attention_mask"] = torch.tensor(inputs["image_mask"]).long()
+        states, shown = "visual_embeds", "visual_attention_mask"
+        if converted.architecture.is_decoder:
+            states, shown = "encoder_hidden_states", "encoder_attention_mask"
+        arguments[states] = torch.tensor(inputs["image"]).to(model.dtype)
+        arguments[shown] = torch.tensor(inputs["image_mask"]).long()
     with torch.no_grad():
         trunk = getattr(model, converted.family.prefix, model)(**arguments, output_hidden_states=True, return_dict=True)
-        head_outputs = model(**arguments, return_dict=True) if {"words", "pairs", "answers"} & set(parts) else None
+        head_outputs = model(**arguments, return_dict=True) if set(HEAD_OUTPUTS) & set(parts) else None
     names = ["embeddings", *(f"layer {index + 1}" for index in range(converted.architecture.model.num_layers))]
     outputs = dict(zip(names, trunk.hidden_states, strict=True))
     outputs["pooled"] = getattr(trunk, "pooler_output", None) if "pooler" in parts else None
-    if head_outputs is not None:
-        both = "words" in parts and "pairs" in parts
-        heads = {"words": "prediction_logits" if both else "logits", "answers": "logits"}
-        heads["pairs"] = "seq_relationship_logits" if both else "logits"
-        shown = {"words": "masked words", "pairs": "sentence pairs", "answers": "answers"}
-        outputs |= {
-            shown[part]: getattr(head_outputs, attribute, None) for part, attribute in heads.items() if part in parts
-        }
+    outputs |= _head_outputs(head_outputs, parts) if head_outputs is not None else {}
     return {name: x.double().numpy() for name, x in outputs.items() if x is not None}
+
+
+def _head_outputs(outputs: Mapping[str, torch.Tensor], parts: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """The outputs of the converted heads that a class has, logits of a number a token with an axis for it."""
+    named = {}
+    for part in set(HEAD_OUTPUTS) & set(parts):
+        name, *attributes = HEAD_OUTPUTS[part]
+        if logits := [outputs[attribute] for attribute in attributes if attribute in outputs]:
+            named[name] = logits[0]
+    if "spans" in named:
+        named["spans"] = torch.stack([outputs["start_logits"], outputs["end_logits"]], dim=-1)
+    if "replaced tokens" in named:
+        named["replaced tokens"] = named["replaced tokens"][:, :, None]
+    return named
 
 
 def rounded_to_bfloat16(model: torch.nn.Module) -> torch.nn.Module:

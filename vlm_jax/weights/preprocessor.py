@@ -8,13 +8,13 @@ data/config.py and transforms_factory.py.
 import math
 from collections.abc import Mapping
 
-from vlm_jax.data.image_settings import CenterCrop, ImageInput, Stretch
+from vlm_jax.data.image_settings import CenterCrop, ImageInput, Resample, Stretch, StretchCrop
 from vlm_jax.errors import InputError
 from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import PREPROCESSOR, SettingsFiles
 
-PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2")
-SHORT_SIDE = ("Bit", "CLIP", "MobileNetV2")  # a size that is one number is that of the short side
+PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2", "Siglip")
+SHORT_SIDE = ("Bit", "CLIP", "MobileNetV2", "Siglip")  # a size that is one number is that of the short side
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 IGNORED = frozenset(
     {"_valid_processor_keys", "data_format", "device", "disable_grouping", "do_reduce_labels", "input_data_format",
@@ -30,6 +30,7 @@ TIMM = {
 }  # fmt: skip
 """What decides a pixel in timm's `pretrained_cfg`, with its defaults."""
 TIMM_FILE = "config.json (pretrained_cfg)"
+Resize = CenterCrop | Stretch | StretchCrop
 _WHOLE = 384  # ConvNextImageProcessor crops below this size only
 
 
@@ -53,11 +54,10 @@ def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
     _expect(config, "rescale_factor", factor is None or (_is_real(factor) and abs(factor * 255 - 1) < 1e-6), "1/255")
     resample = config.get("resample")  # its default is another one in version 4 than in 5, so it has to be there
     _expect(config, "resample", isinstance(resample, int) and resample in FILTERS, f"one of {FILTERS}")
-    size, short_side = _sizes(config, kind)
-    filters = {"resample": FILTERS[resample]}
+    size, resize = _sizes(config, kind, FILTERS[resample])
     return ImageInput(
         size=size,
-        resize=Stretch(**filters) if short_side is None else CenterCrop(short_side=short_side, **filters),
+        resize=resize,
         mean=_colours(config, "image_mean", least=0.0),
         std=_colours(config, "image_std", least=1e-6),
     )
@@ -101,8 +101,8 @@ def _kind(config: Mapping[str, Json]) -> str:
     raise InputError(f"{PREPROCESSOR} names the image processor {name!r}; supported are {', '.join(PROCESSORS)}")
 
 
-def _sizes(config: Mapping[str, Json], kind: str) -> tuple[tuple[int, int], int | None]:
-    """The size that the network sees, and that of the short side before the centre is cut out."""
+def _sizes(config: Mapping[str, Json], kind: str, resample: Resample) -> tuple[tuple[int, int], Resize]:
+    """The size that the network sees, and how images get it."""
     size = config.get("size")
     if kind == "ConvNext":
         side = size.get("shortest_edge") if isinstance(size, dict) else size
@@ -110,7 +110,10 @@ def _sizes(config: Mapping[str, Json], kind: str) -> tuple[tuple[int, int], int 
         share = config.get("crop_pct") or 224 / 256
         _expect(config, "crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1")
         _expect(config, "do_center_crop", not config.get("do_center_crop"), "none beside crop_pct")
-        return (side, side), (int(side / share) if side < _WHOLE else None)
+        short_side = int(side / share)
+        whole = side >= _WHOLE
+        resize = Stretch(resample=resample) if whole else CenterCrop(short_side=short_side, resample=resample)
+        return (side, side), resize
     _expect(config, "crop_pct", config.get("crop_pct") is None, "null")
     if kind in SHORT_SIDE and not isinstance(size, dict):
         size = {"shortest_edge": size}
@@ -119,9 +122,13 @@ def _sizes(config: Mapping[str, Json], kind: str) -> tuple[tuple[int, int], int 
         _expect(config, "do_center_crop", config.get("do_center_crop", True) is True, "true beside shortest_edge")
         cut = _rectangle(config, "crop_size")
         _expect(config, "crop_size", max(cut) <= size["shortest_edge"], "no more than shortest_edge")
-        return cut, size["shortest_edge"]
+        return cut, CenterCrop(short_side=size["shortest_edge"], resample=resample)
+    if kind == "DeiT" and config.get("do_center_crop", True):
+        scaled, cut = _rectangle(config, "size"), _rectangle(config, "crop_size")
+        _expect(config, "crop_size", cut[0] <= scaled[0] and cut[1] <= scaled[1], "no more than size")
+        return cut, StretchCrop(scaled_size=scaled, resample=resample)
     _expect(config, "do_center_crop", not config.get("do_center_crop"), "false, or size with shortest_edge alone")
-    return _rectangle(config, "size"), None
+    return _rectangle(config, "size"), Stretch(resample=resample)
 
 
 def _rectangle(config: Mapping[str, Json], key: str) -> tuple[int, int]:

@@ -46,4 +46,11 @@ def proof_subject(
         converted = convert(source, class_name=class_name)
         if source.changes.lines():
             source = written(source, place / "renamed")
-        yield ProofSubject(converted, source, converted.published.name, place)
+        yield ProofSubject(converted, source, _oracle(converted), place)
+
+
+def _oracle(converted: ConvertedModel) -> str:
+    """The class that the file names; the trunk where the file lacks its head, and holds a pooler that it has not."""
+    named, family = converted.published.name, converted.family
+    foreign = set(converted.architecture.parts) - {*family.classes[named].parts, "decoder"}
+    return family.trunk if converted.published.missing and foreign else named

@@ -29,7 +29,8 @@ def _norm(t: Tensors, x: Tensor, name: str, epsilon: float) -> Tensor:
 def _resnet(t: Tensors, x: Tensor) -> Tensor:
     def unit(x, conv, norm, stride=1):
         weight = t[f"{conv}.weight"]
-        return _norm(t, F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2), norm, 1e-5)
+        groups = x.shape[1] // weight.shape[1]
+        return _norm(t, F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups), norm, 1e-5)
 
     x = F.max_pool2d(F.relu(unit(x, "conv1", "bn1", 2)), 3, 2, 1)
     for stage in range(1, 5):

@@ -15,6 +15,7 @@ import numpy as np
 from vlm_jax.config.encoders import PublishedCNN, VisionTransformer
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
+from vlm_jax.models.text_trunk import group_of
 from vlm_jax.text_lines import first_line
 from vlm_jax.weights.checks import BOUND, CNN_BOUND, KL_BOUND, Check, comparison, not_installed, score
 from vlm_jax.weights.converted_model import ConvertedModel, make_module
@@ -36,6 +37,7 @@ TEXTS = (
 OUTPUTS = {
     "pooler": "pooled", "words": "masked words", "pairs": "sentence pairs", "answers": "answers",
     "classifier": "logits", "attention_pooler": "pooled", "projection": "projected", "distilled_classifiers": "logits",
+    "sequence": "text classes", "tokens": "token classes", "spans": "spans", "replaced": "replaced tokens",
 }  # fmt: skip
 
 
@@ -124,9 +126,10 @@ def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, fol
 
 
 def _inputs(converted: ConvertedModel) -> dict[str, np.ndarray]:
-    """Random texts of several lengths, token types and, for VisualBERT, grid features with hidden cells."""
+    """Random texts of several lengths, token types and, where it takes them, grid features or an encoder's states."""
     model, random = converted.architecture.model, np.random.default_rng(0)
-    length = min(24, model.max_position_embeddings - model.first_position)
+    length = 160 if model.relative_attention_num_buckets else 24  # beyond the last bucket of a relative bias
+    length = min(length, model.max_position_embeddings - model.first_position)
     lengths = np.array([length, max(3, length // 2), 3])
     mask = np.arange(length)[None] < lengths[:, None]
     lowest = model.first_position  # RoBERTa's padding id stands below, and its model looks for it
@@ -135,8 +138,8 @@ def _inputs(converted: ConvertedModel) -> dict[str, np.ndarray]:
     inputs = {"input_ids": ids.astype(np.int32), "text_mask": mask}
     if model.type_vocab_size > 1:
         inputs["segments"] = random.integers(0, model.type_vocab_size, mask.shape).astype(np.int32)
-    if converted.architecture.sees:
-        inputs["image"] = random.normal(size=(3, 7, model.image.feature_size)).astype(np.float32)
+    if size := converted.architecture.image_size:
+        inputs["image"] = random.normal(size=(3, 7, size)).astype(np.float32)
         inputs["image_mask"] = np.arange(7)[None] < np.array([7, 4, 6])[:, None]
     return inputs
 
@@ -145,8 +148,9 @@ def _inputs(converted: ConvertedModel) -> dict[str, np.ndarray]:
 def run_encoder(
     module: PretrainedModel, params: dict, inputs: dict[str, jax.Array]
 ) -> tuple[object, dict[str, object]]:
-    """The module's output, and what its layers and the norm of its embeddings return."""
-    wanted = {"norm", *(f"layer_{index}" for index in range(module.settings.num_layers))}
+    """The module's output, and what its layers and the last step of its embeddings return."""
+    wanted = {"text_fc" if module.settings.project_embeddings else "norm"}
+    wanted |= {f"layer_{index}" for index in range(module.settings.num_layers)}
     return module.apply(
         {"params": params}, **inputs, capture_intermediates=lambda m, _: m.name in wanted, mutable=["intermediates"]
     )
@@ -170,26 +174,31 @@ def converted_outputs(
         run = run_encoder(make_module(converted.architecture, dtype), converted.params, inputs)
     output, captured = jax.tree.map(lambda x: np.asarray(x, np.promote_types(x.dtype, np.float32)), run)
     captured = captured["intermediates"]
-    grid_length = inputs["image"].shape[1] if "image" in inputs else 0
-    norms = captured["embed"]["norm"]["__call__"]  # the text's, then the image's
-    states = {"embeddings": np.concatenate([x[:, 0] for x in norms], axis=1)}
+    grid_length = inputs["image"].shape[1] if converted.architecture.sees else 0
+    (embedded,) = (module["__call__"] for module in captured["embed"].values())  # the text's, then the image's
+    states = {"embeddings": np.concatenate([x[:, 0] for x in embedded], axis=1)}
+    calls = {name: iter(module["__call__"]) for name, module in captured["trunk"].items()}
     for index in range(model.num_layers):
-        layer_states = captured["trunk"][f"layer_{index}"]["__call__"][0][0][:, 0]
+        layer_states = next(calls[f"layer_{group_of(model, index)}"])[0][:, 0]
         states[f"layer {index + 1}"] = np.concatenate(
             [layer_states[:, grid_length:], layer_states[:, :grid_length]], axis=1
         )
-    shown = visible(inputs)
+    shown = visible(converted, inputs)
     if output.words is not None:
         states["masked words"] = np.concatenate([output.words, output.image_words], axis=1)
+    replaced = None if output.replaced is None else output.replaced[:, :, None]
+    by_token = {"token classes": output.tokens, "spans": output.spans, "replaced tokens": replaced}
+    states |= {name: x for name, x in by_token.items() if x is not None}
     states = {name: np.where(shown[:, :, None], x, np.nan) for name, x in states.items()}
     heads = {"pooled": output.pooled, "sentence pairs": output.pairs, "answers": output.answers}
+    heads |= {"text classes": output.sequence}
     return states | {name: x for name, x in heads.items() if x is not None}
 
 
-def visible(inputs: dict[str, np.ndarray]) -> np.ndarray:
+def visible(converted: ConvertedModel, inputs: dict[str, np.ndarray]) -> np.ndarray:
     """Words and cells that are no padding, [B, T + G]."""
-    mask = inputs["text_mask"]
-    return np.concatenate([mask, inputs.get("image_mask", np.ones((len(mask), 0), bool))], axis=1)
+    cells = [inputs["image_mask"]] if converted.architecture.sees else []
+    return np.concatenate([inputs["text_mask"], *cells], axis=1)
 
 
 def _compare_encoder(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
@@ -207,11 +216,11 @@ def _compare_encoder(converted: ConvertedModel, source: Source, oracle: str, fol
             continue
         reference = references[name]
         output = x.reshape(reference.shape)
-        shown = visible(inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
+        shown = visible(converted, inputs) if reference.ndim == 3 else ...  # NaN anywhere else is a mistake, and fails
         worst = score(output[shown], reference[shown])
         yield comparison(name, f"{worst:.1e}", worst <= BOUND)
     if "masked words" in references:
-        shown = visible(inputs)
+        shown = visible(converted, inputs)
         divergence = _divergence(references["masked words"][shown], outputs["masked words"][shown].astype(np.float64))
         yield comparison("KL of masked words", f"{divergence:.1e} nats", divergence <= KL_BOUND)
 

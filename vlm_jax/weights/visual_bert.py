@@ -55,7 +55,9 @@ VISUAL_BERT = dataclasses.replace(
         "VisualBertForMultipleChoice": PublishedClass(("pooler",), CLASSIFIER),
         "VisualBertForRegionToPhraseAlignment": PublishedClass(("pooler",), REGIONS),
     },
-    heads=BERT.heads | {"answers": source_names(linear("cls", ""))},
+    heads={part: BERT.heads[part] for part in ("pooler", "words", "decoder", "pairs")}
+    | {"answers": source_names(linear("cls", ""))},
+    outside=("cls.",),
     settings=_settings,
     rows=_rows,
     config=_config,
