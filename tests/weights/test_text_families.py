@@ -10,8 +10,10 @@ import pytest
 from flax import linen as nn
 from safetensors.numpy import load_file
 
+from tests.weights import own
 from vlm_jax.errors import InputError
 from vlm_jax.models import attention, pretrained, text_trunk
+from vlm_jax.training.initialization import start
 from vlm_jax.weights import verify as proofs
 from vlm_jax.weights.checks import verdict
 from vlm_jax.weights.export import export
@@ -193,6 +195,20 @@ def test_settings_that_change_what_is_computed_are_refused(family, kind, change,
     with pytest.raises(InputError) as error:
         read(str(folder))
     assert shown in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "shown"),
+    [
+        ("mpnet", "MPNetModel", "relative_attention_num_buckets"),
+        ("albert", "AlbertModel", "num_hidden_groups"),
+        ("electra", "ElectraModel", "project_embeddings"),
+    ],
+)
+def test_a_trunk_that_no_fusion_has_does_not_start_one(family, kind, shown, tmp_path):
+    config = own.config(text_models.publish(family, kind, tmp_path / "published"))
+    with pytest.raises(InputError, match=shown):
+        start(config, own.fresh(config), ("a", "b", "c"))
 
 
 def test_a_trunk_that_names_a_masked_word_model_is_compared_with_its_trunk(tmp_path):

@@ -28,6 +28,8 @@ TRUNK_SETTINGS = (
     "hidden_size", "num_attention_heads", "num_layers", "intermediate_size", "hidden_act", "layer_norm_eps",
     "use_qk_norm",
 )  # fmt: skip
+# What published text models alone have.
+TEXT_MODEL_SETTINGS = ("relative_attention_num_buckets", "num_hidden_groups", "project_embeddings")
 IMAGE_SETTINGS = ("max_image_positions", "modality_type_vocab_size")
 FREE_IMAGE_SETTINGS = (*GridEncoder.model_fields, "output")  # of an image encoder: what the trunk does with its grid
 
@@ -117,6 +119,11 @@ def _text_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...],
     model, init = config.architecture, config.init
     if source.model is None:
         raise InputError(f"init.text {init.text} is an image encoder; give it as init.image")
+    if own := [name for name in TEXT_MODEL_SETTINGS if getattr(source.model, name) != getattr(model, name)]:
+        raise InputError(
+            f"init.text {init.text} is {source.family!r} with {own[0]} = {getattr(source.model, own[0])!r}, which the "
+            "trunk of a vision-language model has not; give a text encoder without it"
+        )
     names = TEXT_SETTINGS + (TRUNK_SETTINGS if init.trunk else ())
     wrong = _differing(source.model, model, names)
     if wrong:

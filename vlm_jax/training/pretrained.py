@@ -51,7 +51,7 @@ def open_pretrained(name: str) -> Pretrained:
         return Pretrained(
             converted.family.name, converted.origin, None, architecture.model, architecture.input, leaves, ()
         )
-    # A published encoder has no `text_fc`, and the identity changes nothing.
+    # A published encoder has no such `text_fc`, and the identity changes nothing.
     leaves["embed/text_fc/kernel"] = np.eye(architecture.model.hidden_size, dtype=np.float32)
     leaves["embed/text_fc/bias"] = np.zeros(architecture.model.hidden_size, np.float32)
     return Pretrained(converted.family.name, converted.origin, architecture.model, None, None, leaves, converted.labels)
