@@ -289,3 +289,14 @@ def test_an_image_size_that_patches_do_not_divide_is_refused(published, tmp_path
     with pytest.raises(InputError, match=r"30 x 32 pixels .* 8 x 8 .* 32 x 32") as refusal:
         read(str(folder))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_classifier_names_images(published):
+    """By the labels of config.json, of the size that preprocessor_config.json says."""
+    import vlm_jax
+
+    model = vlm_jax.from_pretrained(str(published("ViTForImageClassification")))
+    image = np.random.default_rng(2).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    ranked = model.classify(image, top=5).top
+    assert {label for label, _ in ranked} == set(LABELS["id2label"].values())
+    assert sum(probability for _, probability in ranked) == pytest.approx(1, abs=1e-5)

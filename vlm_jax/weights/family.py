@@ -283,11 +283,11 @@ def number(
     return value
 
 
-def real(config: Mapping[str, Json], name: str, default: float) -> float:
+def real(config: Mapping[str, Json], name: str, default: float, *, below: float = 1.0) -> float:
     """A positive number of a config.json."""
     value = config.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise InputError(f"config.json says {name} = {value!r}; expected a number between 0 and 1")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < below:
+        raise InputError(f"config.json says {name} = {value!r}; expected a number between 0 and {below:g}")
     return float(value)
 
 
