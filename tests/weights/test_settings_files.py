@@ -305,8 +305,11 @@ def test_transformers_reads_the_same_sizes():
         ("BitImageProcessor", (224, 224), 224),
         ("CLIPImageProcessor", (224, 224), 224),
         ("ConvNextImageProcessor", (384, 384), None),
+        ("EfficientNetImageProcessor", (346, 346), None),
         ("MobileNetV2ImageProcessor", (224, 224), 256),
         ("ViTImageProcessor", (224, 224), None),
+        ("SiglipImageProcessor", (224, 224), None),
+        ("DeiTImageProcessor", (224, 224), None),
     ],
 )
 def test_what_processors_of_transformers_save_is_read(name, size, side, tmp_path):

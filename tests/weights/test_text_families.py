@@ -10,8 +10,10 @@ import pytest
 from flax import linen as nn
 from safetensors.numpy import load_file
 
+from tests.weights import own
 from vlm_jax.errors import InputError
 from vlm_jax.models import attention, pretrained, text_trunk
+from vlm_jax.training.initialization import start
 from vlm_jax.weights import verify as proofs
 from vlm_jax.weights.checks import verdict
 from vlm_jax.weights.export import export
@@ -85,6 +87,19 @@ def test_the_trunk_of_multiple_choice_is_ported(family, tmp_path):
     assert converted.published.left_behind and converted.published.missing == ()
     assert all(name.startswith(FAMILIES[family].classes[kind].left) for name in converted.published.left_behind)
     assert FAMILIES[family].class_of(converted.architecture) == FAMILIES[family].trunk
+
+
+def test_a_head_of_another_class_is_left_behind_by_name(tmp_path):
+    """A file that names the trunk: spans belong to one class, a classifier to several."""
+    for kind, head, larger in (
+        ("BertForQuestionAnswering", "qa_outputs", ()),
+        ("BertForTokenClassification", "classifier", ()),
+    ):
+        folder = text_models.publish("bert", kind, tmp_path / kind)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMaskedLM"]}))
+        published = read(str(folder)).published
+        assert published.left_behind == (f"{head}.bias", f"{head}.weight") and published.larger == larger
 
 
 def test_relative_buckets_are_mpnets():
@@ -193,6 +208,20 @@ def test_settings_that_change_what_is_computed_are_refused(family, kind, change,
     with pytest.raises(InputError) as error:
         read(str(folder))
     assert shown in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "shown"),
+    [
+        ("mpnet", "MPNetModel", "relative_attention_num_buckets"),
+        ("albert", "AlbertModel", "num_hidden_groups"),
+        ("electra", "ElectraModel", "project_embeddings"),
+    ],
+)
+def test_a_trunk_that_no_fusion_has_does_not_start_one(family, kind, shown, tmp_path):
+    config = own.config(text_models.publish(family, kind, tmp_path / "published"))
+    with pytest.raises(InputError, match=shown):
+        start(config, own.fresh(config), ("a", "b", "c"))
 
 
 def test_a_trunk_that_names_a_masked_word_model_is_compared_with_its_trunk(tmp_path):

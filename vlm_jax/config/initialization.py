@@ -27,10 +27,10 @@ class TextInit(Group):
 
 
 class PartsInit(TextInit):
-    """The CNN, the text side, or both start from pretrained weights."""
+    """The image encoder, the text side, or both start from pretrained weights."""
 
     image: Source[str | None] = None
-    """Pretrained weights of the CNN, given like `text`."""
+    """Pretrained weights of the image encoder, given like `text`."""
 
     @model_validator(mode="after")
     def check_parts(self) -> "PartsInit":
@@ -54,4 +54,4 @@ class PixelModelInit(ModelInit):
     """The whole model starts from a run, or from VisualBERT."""
 
     image: Source[str | None] = None
-    """Pretrained weights of the CNN, which VisualBERT lacks."""
+    """Pretrained weights of the image encoder, which VisualBERT lacks."""

@@ -3,29 +3,21 @@
 import json
 from typing import TYPE_CHECKING
 
+from vlm_jax.data.special_tokens import MPNET_TOKENS, special_names
 from vlm_jax.data.tokenizer_settings import AddedToken, Kind, TokenizerSettings
+from vlm_jax.data.unigram import UNIGRAM_SWITCHES, unigram_rules
 from vlm_jax.errors import InputError
 from vlm_jax.types import Json
 
 if TYPE_CHECKING:
     import tokenizers
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")  # the same five, as RoBERTa names them
 _ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 _BERT = {  # tokenizer_config.json's name, the normalizer's, and the default of transformers' class
     "do_lower_case": ("lowercase", True),
     "strip_accents": ("strip_accents", None),
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
 }
-
-
-def special_names(tokenizer: "tokenizers.Tokenizer") -> tuple[str, ...]:
-    """BERT's names of padding, unknown, first, last and mask where the vocabulary has them, else RoBERTa's."""
-    needed = [name for index, name in enumerate(SPECIAL_TOKENS) if index in (0, 2, 3)]
-    if all(tokenizer.token_to_id(name) is not None for name in needed):
-        return SPECIAL_TOKENS
-    return SPECIAL_TOKENS if tokenizer.token_to_id(ROBERTA_TOKENS[2]) is None else ROBERTA_TOKENS
 
 
 def configured(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -> "tokenizers.Tokenizer":
@@ -40,12 +32,14 @@ def configured(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -
     packed = json.loads(tokenizer.to_str())
     before = json.dumps(packed)
     kind = _check_kind(packed, settings)
-    if kind == "bert" and settings.exists:
+    if kind in ("bert", "mpnet") and settings.exists:
         packed["normalizer"] |= {
             inner: settings.switches.get(name, default) for name, (inner, default) in _BERT.items()
         }
     if kind == "roberta" and settings.exists:
         packed["pre_tokenizer"]["add_prefix_space"] = bool(settings.switches.get("add_prefix_space"))
+    if kind in UNIGRAM_SWITCHES and settings.exists:
+        packed |= unigram_rules(kind, packed, settings.switches)
     names = dict(zip(_ROLES, special_names(tokenizer), strict=True))
     for role, name in names.items():
         token = settings.roles.get(role)
@@ -66,18 +60,20 @@ def configured(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -
 
 
 def _check_kind(packed: dict[str, Json], settings: TokenizerSettings) -> Kind:
-    """Whose rules the tokenizer follows: BERT's, RoBERTa's, or those of its file alone."""
+    """Whose rules the tokenizer follows: BERT's, RoBERTa's, a Unigram class's, or those of its file alone."""
     normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
     shapes = {"bert": normalizer.get("type") == "BertNormalizer", "roberta": splitter.get("type") == "ByteLevel"}
+    shapes["mpnet"], is_unigram = shapes["bert"], packed["model"]["type"] == "Unigram"
     kind = settings.kind or next((name for name, shown in shapes.items() if shown), "file")
-    if kind != "file" and not shapes[kind]:
+    if kind != "file" and not shapes.get(kind, is_unigram):
         raise InputError(f"{settings.file} names a tokenizer_class of {kind!r}, and the tokenizer beside it is none")
     inner = normalizer if shapes["bert"] else {}
     own = {name: inner.get(key) for name, (key, _) in _BERT.items()}
     own["add_prefix_space"] = splitter.get("add_prefix_space")
-    obeyed = {"bert": set(_BERT), "roberta": {"add_prefix_space"}, "file": set()}[kind]
+    obeyed = {"bert": set(_BERT), "mpnet": set(_BERT), "roberta": {"add_prefix_space"}, "file": set()}
+    obeyed |= UNIGRAM_SWITCHES
     for name, value in settings.switches.items():
-        if name not in obeyed and bool(value) != bool(own[name]):
+        if name not in obeyed[kind] and bool(value) != bool(own.get(name)):
             raise InputError(f"{settings.file} says {name} = {value!r}, which the tokenizer beside it cannot obey")
     return kind
 
@@ -113,10 +109,12 @@ def settings_of(tokenizer: "tokenizers.Tokenizer") -> dict[str, Json]:
     """
     packed = json.loads(tokenizer.to_str())
     normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
-    settings: dict[str, Json] = dict(zip(_ROLES, special_names(tokenizer), strict=True))
+    names = special_names(tokenizer)
+    settings: dict[str, Json] = dict(zip(_ROLES, names, strict=True))
     if normalizer.get("type") == "BertNormalizer":
         switches = {name: normalizer[inner] for name, (inner, _) in _BERT.items()}
-        return {"tokenizer_class": "BertTokenizer"} | switches | settings
+        kind = "MPNetTokenizer" if names == MPNET_TOKENS else "BertTokenizer"
+        return {"tokenizer_class": kind} | switches | settings
     if splitter.get("type") == "ByteLevel":
         switches = {"add_prefix_space": splitter["add_prefix_space"]}
         return {"tokenizer_class": "RobertaTokenizer"} | switches | settings

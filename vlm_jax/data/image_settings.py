@@ -1,5 +1,6 @@
 """How an image file becomes the model's input."""
 
+import operator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
@@ -43,12 +44,22 @@ class Stretch(Group):
     """Pillow's filter, always antialiased."""
 
 
+class StretchCrop(Group):
+    """Scale each side by itself, and cut out the centre."""
+
+    kind: Literal["stretch_crop"] = "stretch_crop"
+    scaled_size: tuple[Count, Count] = (256, 256)
+    """Height and width in pixels before the cut."""
+    resample: Resample = "bicubic"
+    """Pillow's filter, always antialiased."""
+
+
 class ImageInput(Group):
     """How an image file becomes the model's input. Saved with the checkpoint, used wherever the model is."""
 
     size: tuple[Count, Count] = (64, 64)
     """Height and width in pixels."""
-    resize: Annotated[Crop | CenterCrop | Pad | Stretch, CHOICE] = Crop()
+    resize: Annotated[Crop | CenterCrop | Pad | Stretch | StretchCrop, CHOICE] = Crop()
     """How an image of another size gets this one."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, on a scale of 0 to 1."""
@@ -59,6 +70,8 @@ class ImageInput(Group):
     def check_short_side(self) -> "ImageInput":
         """The short side covers the size."""
         resize = self.resize
+        if isinstance(resize, StretchCrop) and any(map(operator.lt, resize.scaled_size, self.size)):
+            raise ValueError(f"resize.scaled_size {resize.scaled_size} is less than size {self.size}; raise it")
         if isinstance(resize, CenterCrop) and resize.short_side < max(self.size):
             raise ValueError(
                 f"resize.short_side {resize.short_side} is less than size {self.size}; the smallest is {max(self.size)}"

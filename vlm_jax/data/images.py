@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from vlm_jax.data.image_settings import AugmentedImages, CenterCrop, Crop, ImageInput, Pad
+from vlm_jax.data.image_settings import AugmentedImages, CenterCrop, Crop, ImageInput, Pad, StretchCrop
 from vlm_jax.errors import InputError
 from vlm_jax.types import StoredImage
 
@@ -202,7 +202,7 @@ def resize_image(image: UInt8[np.ndarray, "H W 3"], settings: ImageInput) -> UIn
     """The image at `settings.size`, by antialiased resampling; `pad` fills with the mean colour."""
     height, width = settings.size
     method = settings.resize
-    if image.shape[:2] == (height, width) and not isinstance(method, CenterCrop):
+    if image.shape[:2] == (height, width) and not isinstance(method, (CenterCrop, StretchCrop)):
         return image
     pil_image, resample = Image.fromarray(image), Image.Resampling[method.resample.upper()]
     if isinstance(method, Pad):
@@ -216,7 +216,9 @@ def resize_image(image: UInt8[np.ndarray, "H W 3"], settings: ImageInput) -> UIn
     # Cutting before scaling: an image of 1 x 50,000,000 would grow first otherwise.
     box = None
     if isinstance(method, CenterCrop):
-        box = _centre_of_scaled(pil_image, settings.size, method.short_side)
+        box = _centre_of_scaled(pil_image, settings.size, _scaled_size(pil_image, method.short_side))
+    elif isinstance(method, StretchCrop):
+        box = _centre_of_scaled(pil_image, settings.size, method.scaled_size)
     elif isinstance(method, Crop):
         box = _largest_centre(pil_image, settings.size)
     return np.asarray(pil_image.resize((width, height), resample, box=box))
@@ -230,18 +232,24 @@ def _largest_centre(pil_image: Image.Image, size: tuple[int, int]) -> tuple[floa
     return max(0.0, box[0]), max(0.0, box[1]), min(float(pil_image.width), box[2]), min(float(pil_image.height), box[3])
 
 
-def _centre_of_scaled(
-    pil_image: Image.Image, size: tuple[int, int], short_side: int
-) -> tuple[float, float, float, float]:
-    """The box whose pixels are those that torchvision's Resize(short_side) and CenterCrop(size) leave.
-
-    The long side loses its fraction of a pixel and the corner is rounded, as in `_compute_resized_output_size` and
-    `center_crop` of torchvision.transforms.functional.
-    """
+def _scaled_size(pil_image: Image.Image, short_side: int) -> tuple[int, int]:
+    """Height and width that torchvision's Resize(short_side) gives: the long side loses its fraction of a pixel."""
     short = min(pil_image.size)
+    height, width = (
+        short_side if length == short else int(short_side * length / short) for length in pil_image.size[::-1]
+    )
+    return height, width
+
+
+def _centre_of_scaled(
+    pil_image: Image.Image, size: tuple[int, int], scaled_size: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """The box whose pixels are those that scaling to `scaled_size` and torchvision's CenterCrop(size) leave.
+
+    The corner is rounded, as in `center_crop` of torchvision.transforms.functional.
+    """
     box = []
-    for side, length in zip((size[1], size[0]), pil_image.size, strict=True):
-        scaled = short_side if length == short else int(short_side * length / short)
+    for side, scaled, length in zip(size[::-1], scaled_size[::-1], pil_image.size, strict=True):
         first = round((scaled - side) / 2)
         box.append((first * length / scaled, (first + side) * length / scaled))
     (left, right), (top, bottom) = box

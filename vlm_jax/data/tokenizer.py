@@ -1,4 +1,4 @@
-"""Texts to token ids of a fixed length, with BERT's WordPiece tokenizers or RoBERTa's."""
+"""Texts to token ids of a fixed length, with the tokenizers of BERT, RoBERTa, MPNet, XLM-R and ALBERT."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vlm_jax.data.configured_tokenizer import SPECIAL_TOKENS, settings_of, special_names
+from vlm_jax.data.configured_tokenizer import settings_of
+from vlm_jax.data.special_tokens import SPECIAL_TOKENS, special_names
 from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 from vlm_jax.types import Json
@@ -42,7 +43,9 @@ class Tokenizer:
         pad, unknown, first, last, mask = (inner.token_to_id(token) for token in names)
         missing = [token for token, token_id in zip(names, (pad, 0, first, last), strict=False) if token_id is None]
         if missing:
-            raise InputError(f"the tokenizer {name} has no {missing[0]} token; expected a BERT tokenizer or RoBERTa's")
+            raise InputError(
+                f"the tokenizer {name} has no {missing[0]} token; expected the tokenizer of a text encoder"
+            )
         self._inner, self._name = inner, name
         self.pad_id, self.cls_id, self.sep_id = pad, first, last
         self.mask_id: int | None = mask

@@ -1,7 +1,7 @@
 """The settings that lie beside a tokenizer's file and change its ids, as transformers saves them.
 
 Each key is obeyed, refused by name unless it has the one value that is supported, or in `IGNORED`: it changes no id.
-Names and defaults are those of transformers' BertTokenizer and RobertaTokenizer, versions 4 and 5.
+Names and defaults are those of transformers' tokenizer classes, versions 4 and 5.
 """
 
 from dataclasses import dataclass, field
@@ -15,19 +15,23 @@ from vlm_jax.types import Json
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 SETTINGS_FILES = (CONFIG, SPECIAL, ADDED)
 
-Kind = Literal["bert", "roberta", "file"]
+Kind = Literal["bert", "mpnet", "roberta", "unigram", "albert", "file"]
 CLASSES: dict[str, Kind] = {
     "BertTokenizer": "bert",
     "DistilBertTokenizer": "bert",
     "ElectraTokenizer": "bert",
     "MobileBertTokenizer": "bert",
+    "MPNetTokenizer": "mpnet",
     "RobertaTokenizer": "roberta",
+    "XLMRobertaTokenizer": "unigram",
+    "CamembertTokenizer": "unigram",
+    "AlbertTokenizer": "albert",
     "PreTrainedTokenizer": "file",
     "TokenizersBackend": "file",
 }
-"""transformers' classes, without `Fast`: two kinds have rules of their own, the last take tokenizer.json as it is."""
+"""transformers' classes, without `Fast`, and the rules that each has; `file` takes tokenizer.json as it is."""
 
-SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space")
+SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "keep_accents")
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 FIXED: dict[str, tuple[Json, ...]] = {
     "clean_text": (True,),
@@ -41,13 +45,14 @@ FIXED: dict[str, tuple[Json, ...]] = {
 """Keys with the only value that is supported; None is the default of each."""
 IGNORED = frozenset(
     {
-        "_commit_hash", "_from_auto", "_name_or_path", "add_special_tokens", "backend", "cache_dir", "chat_template",
-        "clean_up_tokenization_spaces", "errors", "extra_ids", "files_loaded", "force_download",
-        "full_tokenizer_file", "is_local", "legacy", "local_files_only", "max_length", "max_len", "merges_file",
+        "_commit_hash", "_from_auto", "_name_or_path", "add_special_tokens", "backend", "cache_dir",
+        "chat_template", "clean_up_tokenization_spaces", "errors", "extra_ids", "files_loaded", "force_download",
+        "full_tokenizer_file", "is_local", "legacy", "local_files_only", "max_len", "max_length", "merges_file",
         "model_input_names", "name_or_path", "pad_to_multiple_of", "pad_token_type_id", "processor_class",
-        "return_attention_mask", "return_token_type_ids", "revision", "special_tokens_map_file", "stride", "subfolder",
-        "token", "tokenizer_file", "transformers_version", "trim_offsets", "truncation_strategy", "trust_remote_code",
-        "use_auth_token", "use_fast", "verbose", "vocab_file",
+        "remove_space", "return_attention_mask", "return_token_type_ids", "revision", "sp_model_kwargs",
+        "special_tokens_map_file", "stride", "subfolder", "token", "tokenizer_file", "transformers_version",
+        "trim_offsets", "truncation_strategy", "trust_remote_code", "use_auth_token", "use_fast", "verbose",
+        "vocab_file",
     }
 )  # fmt: skip
 """Where files came from, how texts are padded, cut on demand and decoded, and offsets: none of them changes an id."""

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlm_jax.data.configured_tokenizer import ROBERTA_TOKENS, SPECIAL_TOKENS, configured
+from vlm_jax.data.configured_tokenizer import configured
 from vlm_jax.data.joined_zip import package_path
+from vlm_jax.data.special_tokens import MPNET_TOKENS, ROBERTA_TOKENS, SPECIAL_TOKENS
 from vlm_jax.data.tokenizer_settings import SETTINGS_FILES, read_settings
+from vlm_jax.data.unigram import refuse_model_alone
 from vlm_jax.errors import InputError
 from vlm_jax.packages import PREFIX
 from vlm_jax.text_lines import first_line, read_lines
@@ -20,19 +22,23 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")  # the first one
 MERGES = "merges.txt"  # beside vocab.json
 
 
-def bert_tokenizer(vocabulary: dict[str, int], *, lower_case: bool) -> "tokenizers.Tokenizer":
+def bert_tokenizer(
+    vocabulary: dict[str, int], *, lower_case: bool, names: tuple[str, ...] = SPECIAL_TOKENS
+) -> "tokenizers.Tokenizer":
     """A tokenizer with BERT's normaliser, word splitter and [CLS] text [SEP] template around `vocabulary`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.add_special_tokens([AddedToken(t, special=True) for t in SPECIAL_TOKENS if t in vocabulary])
+    takes_space = names[-1] if names == MPNET_TOKENS else ""  # the mask takes the space before it, as in RoBERTa
+    tokenizer.add_special_tokens(
+        [AddedToken(name, special=True, lstrip=name == takes_space) for name in names if name in vocabulary]
+    )
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    if "[CLS]" in vocabulary and "[SEP]" in vocabulary:
-        tokenizer.post_processor = processors.BertProcessing(
-            ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
-        )
+    _, _, first, last, _ = names
+    if first in vocabulary and last in vocabulary:
+        tokenizer.post_processor = processors.BertProcessing((last, vocabulary[last]), (first, vocabulary[first]))
     return tokenizer
 
 
@@ -95,6 +101,7 @@ def read_tokenizer(source: str | Path) -> "tokenizers.Tokenizer":
         for name in TOKENIZER_FILES:
             if (path / name).is_file():
                 return _read_file(path / name)
+        refuse_model_alone(path)
         raise InputError(f"the folder {path} holds no tokenizer; expected {' or '.join(TOKENIZER_FILES)} in it")
     return _read_file(path if path.is_file() else _from_hub(str(source)))
 
@@ -116,11 +123,13 @@ def _read_file(path: Path) -> "tokenizers.Tokenizer":
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the vocabulary {path}: {error}") from None
     vocabulary = {token: index for index, token in enumerate(lines)}
-    if "[UNK]" not in vocabulary or "[CLS]" not in vocabulary:
-        raise InputError(f"{path} is not a BERT vocabulary; expected one token a line, [UNK] and [CLS] among them")
+    names = MPNET_TOKENS if settings.kind == "mpnet" else SPECIAL_TOKENS
+    if names[1] not in vocabulary or names[2] not in vocabulary:
+        expected = f"expected one token a line, {names[1]} and {names[2]} among them"
+        raise InputError(f"{path} is not a BERT vocabulary; {expected}")
     if len(vocabulary) != len(lines):
         raise InputError(f"the vocabulary {path} lists a token twice")
-    return configured(bert_tokenizer(vocabulary, lower_case=True), settings)
+    return configured(bert_tokenizer(vocabulary, lower_case=True, names=names), settings)
 
 
 def _byte_level(vocabulary: Path, merges: Path) -> "tokenizers.Tokenizer":

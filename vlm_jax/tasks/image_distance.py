@@ -8,7 +8,7 @@ from jax.sharding import Sharding
 from jaxtyping import Float, UInt8
 
 from vlm_jax.config.encoders import PublishedCNN
-from vlm_jax.data.image_settings import Crop, Stretch
+from vlm_jax.data.image_settings import Crop, Stretch, StretchCrop
 from vlm_jax.data.images import normalise, resize_image
 from vlm_jax.errors import InputError
 from vlm_jax.metrics.images import frechet_distance
@@ -37,7 +37,7 @@ class ImageFeatures:
         self.origin = {"cnn": converted.architecture.model.name, "source": source, "sha256": sha256}
         # Whole images, not the centre that a classifier sees: objects at an edge count.
         image = converted.architecture.input
-        resize = Stretch() if isinstance(image.resize, Stretch) else Crop()
+        resize = Stretch() if isinstance(image.resize, (Stretch, StretchCrop)) else Crop()
         self._input = with_changes(image, {"resize": resize})
         module = converted.module
         self._params = jax.device_put({"params": converted.params})  # once, not with every batch

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from vlm_jax.config.architecture import Architecture, Layout
-from vlm_jax.config.encoders import GridEncoder
+from vlm_jax.config.encoders import GridEncoder, VisionTransformer
 from vlm_jax.config.run import Config
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.errors import InputError
@@ -28,7 +28,10 @@ TRUNK_SETTINGS = (
     "hidden_size", "num_attention_heads", "num_layers", "intermediate_size", "hidden_act", "layer_norm_eps",
     "use_qk_norm",
 )  # fmt: skip
+# What published text models alone have.
+TEXT_MODEL_SETTINGS = ("relative_attention_num_buckets", "num_hidden_groups", "project_embeddings")
 IMAGE_SETTINGS = ("max_image_positions", "modality_type_vocab_size")
+FREE_IMAGE_SETTINGS = (*GridEncoder.model_fields, "output")  # of an image encoder: what the trunk does with its grid
 
 
 Leaves = Mapping[str, Array | jax.ShapeDtypeStruct]
@@ -115,7 +118,12 @@ def groups(paths: Iterable[str]) -> list[str]:
 def _text_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves) -> Chosen:
     model, init = config.architecture, config.init
     if source.model is None:
-        raise InputError(f"init.text {init.text} is a CNN; give it as init.image")
+        raise InputError(f"init.text {init.text} is an image encoder; give it as init.image")
+    if own := [name for name in TEXT_MODEL_SETTINGS if getattr(source.model, name) != getattr(model, name)]:
+        raise InputError(
+            f"init.text {init.text} is {source.family!r} with {own[0]} = {getattr(source.model, own[0])!r}, which the "
+            "trunk of a vision-language model has not; give a text encoder without it"
+        )
     names = TEXT_SETTINGS + (TRUNK_SETTINGS if init.trunk else ())
     wrong = _differing(source.model, model, names)
     if wrong:
@@ -158,12 +166,12 @@ def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> Chosen
 def _image_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves) -> Chosen:
     name = config.init.image
     if source.image is None or source.input is None:
-        raise InputError(f"init.image {name} has no CNN; give it as init.text")
-    settings, wanted = tree_of(config.model.image), tree_of(source.image)
+        raise InputError(f"init.image {name} has no image encoder; give it as init.text")
+    settings, wanted = tree_of(config.architecture.image), tree_of(source.image)
     wrong = {
         f"model.image.{setting}": value
         for setting, value in sorted(wanted.items(), key=lambda entry: entry[0] != "kind")
-        if setting not in GridEncoder.model_fields and settings.get(setting) != value
+        if setting not in FREE_IMAGE_SETTINGS and settings.get(setting) != value
     }
     if wrong:
         raise InputError(f"init.image {name} needs {_spelled(wrong)}")
@@ -188,6 +196,8 @@ def _whole_model(config: TextConfig, source: Pretrained, answers: tuple[str, ...
         raise InputError(f"init.model {name} is no whole model; it can be init.text or init.image (--init.kind parts)")
     ours, theirs = model.image, source.model.image
     image = tuple(name for name in ("positions", "projection", "norm") if hasattr(ours, name) and hasattr(theirs, name))
+    if isinstance(ours, VisionTransformer) and isinstance(theirs, VisionTransformer):  # shapes do not tell them apart
+        image = tuple(VisionTransformer.model_fields)
     wrong = _differing(source.model, model, (*TRUNK_SETTINGS, "fusion", *TEXT_SETTINGS, *IMAGE_SETTINGS))
     wrong |= {f"image.{setting}": value for setting, value in _differing(theirs, ours, image).items()}
     if wrong:

@@ -51,7 +51,7 @@ def open_pretrained(name: str) -> Pretrained:
         return Pretrained(
             converted.family.name, converted.origin, None, architecture.model, architecture.input, leaves, ()
         )
-    # A published encoder has no `text_fc`, and the identity changes nothing.
+    # A published encoder has no such `text_fc`, and the identity changes nothing.
     leaves["embed/text_fc/kernel"] = np.eye(architecture.model.hidden_size, dtype=np.float32)
     leaves["embed/text_fc/bias"] = np.zeros(architecture.model.hidden_size, np.float32)
     return Pretrained(converted.family.name, converted.origin, architecture.model, None, None, leaves, converted.labels)
@@ -101,7 +101,7 @@ def tokenizer_source(config: TextConfig) -> str | None:
     folder = folder if folder.is_dir() else folder.parent
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         if table_rows(start) is None:
-            raise InputError(f"{start} holds no text encoder; if it is a CNN, give it as init.image")
+            raise InputError(f"{start} holds no text encoder; if it is an image encoder, give it as init.image")
         raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
     return str(folder)
 

@@ -27,12 +27,14 @@ SENTENCES = (
 )  # fmt: skip
 
 
-def text_inputs(converted: ConvertedModel, texts: Sequence[str], *, length: int = 24) -> dict[str, np.ndarray]:
-    """The arguments of a module for some texts; of a port without a tokenizer, random ids of several lengths.
+def text_inputs(
+    converted: ConvertedModel, texts: Sequence[str], *, length: int = 24, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """The arguments of a module for some texts; of a port without a tokenizer, random ids and token types.
 
-    Grid features of VisualBERT are random.
+    Grid features of VisualBERT are random. Long texts lose their end.
     """
-    model, random = converted.architecture.model, np.random.default_rng(1)
+    model, random = converted.architecture.model, np.random.default_rng(seed)
     length = min(length, model.max_position_embeddings - model.first_position)
     if converted.tokenizer:
         ids, mask = Tokenizer.load(converted.tokenizer[0].parent).encode(list(texts), length)
@@ -43,7 +45,8 @@ def text_inputs(converted: ConvertedModel, texts: Sequence[str], *, length: int 
         ids = np.where(mask, ids, converted.architecture.pad_id or 0)
     inputs = {"input_ids": ids.astype(np.int32), "text_mask": mask}
     if model.type_vocab_size > 1:
-        inputs["segments"] = np.zeros_like(inputs["input_ids"])
+        kinds = 1 if converted.tokenizer else model.type_vocab_size
+        inputs["segments"] = random.integers(0, kinds, mask.shape).astype(np.int32)
     if converted.architecture.sees:
         inputs["image"] = random.normal(size=(len(texts), 7, model.image.feature_size)).astype(np.float32)
         inputs["image_mask"] = np.ones((len(texts), 7), bool)

@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vlm_jax.data.joined_zip import package_path
+from vlm_jax.data.unigram import refuse_model_alone
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.files import read_settings_file, sha256, text_sha256
 from vlm_jax.integrity import MANIFEST
@@ -141,7 +142,8 @@ class Source:
     """What `tensor_names.renamed` did to the names."""
 
     def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files that lie beside the weights."""
+        """The tokenizer's files that lie beside the weights; `InputError` for a SentencePiece model alone."""
+        refuse_model_alone(self.folder)
         return [self.folder / name for name in TOKENIZER_FILES if (self.folder / name).is_file()]
 
 

@@ -1,6 +1,6 @@
 """ViT, DeiT and DINOv2. Files keep the names that transformers' modules had before version 5."""
 
-from vlm_jax.data.image_settings import ImageInput
+from vlm_jax.data.image_settings import ImageInput, StretchCrop
 from vlm_jax.models.pretrained import Part
 from vlm_jax.types import Json
 from vlm_jax.weights.family import (
@@ -116,7 +116,9 @@ def _deit_settings(file: PublishedFile) -> ConvertedArchitecture:
     classes = _classes(file, "cls_classifier" if "distilled_classifiers" in file.parts else "classifier")
     defaults = {"patch_size": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-12}
     model = encoder_settings(file.config, **defaults, distillation_token=True)
-    image = cut_out(model.image_size, model.image_size[0] * 256 // 224, IMAGENET)
+    # preprocessor_config.json of facebook/deit-base-distilled-patch16-224: 224 pixels of 256, each side by itself.
+    scaled = tuple(side * 256 // 224 for side in model.image_size)
+    image = ImageInput(size=model.image_size, resize=StretchCrop(scaled_size=scaled), **IMAGENET)
     return ConvertedArchitecture(model, file.parts, classes, image, pooling="class_token")
 
 
