@@ -231,10 +231,10 @@ def test_devices_and_micro_batches_do_not_matter(trained, way):
 @pytest.mark.parametrize("method", ["jit", "pmap"])
 def test_a_step_takes_the_memory_of_the_state_before(method):
     parallel = METHODS[method](jax.devices()[:1])
-    state, step = parallel.put({"x": jnp.ones((1, 4))}), parallel.compile(lambda state, batch: (state, batch["y"]))
-    batch = parallel.put_batch({"y": np.ones((1, 4), np.float32)})
-    after, _ = step(state, batch)
-    assert state["x"].is_deleted() and not after["x"].is_deleted() and not batch["y"].is_deleted()
+    state = parallel.put(TrainState(jnp.zeros((), jnp.int32), {"x": jnp.ones(4)}, (), None))
+    step = parallel.compile(lambda state, batch: (state, {"weight": batch.weight.sum()}))
+    after, _ = step(state, parallel.put_batch(make_batch(0, "vqa")))
+    assert state.params["x"].is_deleted() and not after.params["x"].is_deleted()
 
 
 def test_memory_of_the_compiler_returns_once_before_the_first_run(monkeypatch):
