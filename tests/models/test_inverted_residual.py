@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models.architectures import encoder
+from vlm_jax.errors import InputError
 from vlm_jax.models.cnn import make_cnn
 from vlm_jax.models.inverted_residual import Block, InvertedResidual, InvertedResiduals, Layout
 
@@ -188,3 +189,11 @@ def test_both_formulations_are_equal(padding, norm):
     assert products[0].shape == ((2, 4, 3, 1280) if padding == "even" else (2, 5, 4, 1280))
     for ours, target in zip(products, direct, strict=True):
         assert np.abs(ours - target).max() < 2e-5 * max(1.0, np.abs(target).max())
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("efficientnet", 32), ("convnext", 32)])
+def test_images_that_leave_no_position_are_refused(name, smallest):
+    """These networks round sides down."""
+    assert abstract(name, (smallest, smallest + 31))[0][1:3] == (1, 1)
+    with pytest.raises(InputError, match=rf"image.size is {smallest} {smallest - 1}.*{smallest} pixels"):
+        abstract(name, (smallest, smallest - 1))

@@ -51,6 +51,13 @@ TINY = {
         {"depth_multiplier": 0.2, "finegrained_output": False, "tf_padding": True, "layer_norm_eps": 1e-3},
         "MobileNetV2ImageProcessor",
     ),
+    "convnext": Tiny(
+        "ConvNextForImageClassification",
+        {"depths": [1, 2, 1], "hidden_sizes": [8, 16, 12], "num_stages": 3, "layer_norm_eps": 1e-3},
+    ),
+    "convnext_model": Tiny(
+        "ConvNextModel", {"depths": [2, 1], "hidden_sizes": [8, 16], "num_stages": 2, "layer_scale_init_value": 0.0}
+    ),
     "mobilenet_v2_model": Tiny(
         "MobileNetV2Model",
         {"depth_multiplier": 0.3, "finegrained_output": True, "tf_padding": False, "layer_norm_eps": 1e-5},

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from vlm_jax.config import encoders
 from vlm_jax.config.architecture import Architecture
+from vlm_jax.models.convnext import ConvNeXt
 from vlm_jax.models.convolution import NORMS, Conv
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
 from vlm_jax.models.inverted_residual import InvertedResiduals
@@ -99,4 +100,6 @@ def make_cnn(
             return ResNet(settings.custom, dtype, convolution)
         case encoders.CustomResNet():
             return ResNet(settings, dtype, convolution)
+        case encoders.ConvNeXt():
+            return ConvNeXt(settings, dtype, convolution)
     return InvertedResiduals(layout_of(settings), settings.norm, dtype, convolution)

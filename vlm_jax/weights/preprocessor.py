@@ -33,7 +33,7 @@ TIMM = {
 Colours = tuple[float, float, float]
 TIMM_FILE = "config.json (pretrained_cfg)"
 Resize = CenterCrop | Stretch | StretchCrop
-_WHOLE = 384  # ConvNextImageProcessor crops below this size only
+CONVNEXT_WHOLE, CONVNEXT_SHARE = 384, 224 / 256  # ConvNextImageProcessor crops to this share, below this size only
 
 
 def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
@@ -132,11 +132,11 @@ def _sizes(config: Mapping[str, Json], kind: str, resample: Resample) -> tuple[t
     if kind == "ConvNext":
         side = size.get("shortest_edge") if isinstance(size, dict) else size
         _expect(config, "size", _is_length(side), "a number of pixels, or {'shortest_edge': pixels}")
-        share = config.get("crop_pct") or 224 / 256
+        share = config.get("crop_pct") or CONVNEXT_SHARE
         _expect(config, "crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1")
         _expect(config, "do_center_crop", not config.get("do_center_crop"), "none beside crop_pct")
         short_side = int(side / share)
-        whole = side >= _WHOLE
+        whole = side >= CONVNEXT_WHOLE
         resize = Stretch(resample=resample) if whole else CenterCrop(short_side=short_side, resample=resample)
         return (side, side), resize
     _expect(config, "crop_pct", config.get("crop_pct") is None, "null")
