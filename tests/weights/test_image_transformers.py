@@ -120,6 +120,19 @@ def test_the_folder_of_an_import_is_verified_and_exports_the_file(name, exported
         assert config["id2label"] == {str(index): label for index, label in LABELS["id2label"].items()}
 
 
+def test_feed_forward_layers_may_have_gates(tmp_path, monkeypatch):
+    """The largest DINOv2 has SwiGLU."""
+    config, settings, heads = CLASSES["Dinov2Model"]
+    monkeypatch.setitem(CLASSES, "Dinov2Model", (config, settings | {"use_swiglu_ffn": True}, heads))
+    folder = publish("Dinov2Model", tmp_path / "gated")
+    write_import(read(str(folder)), tmp_path / "imported")
+    assert "layer 2" in verified(tmp_path / "imported")
+    converted = read(str(tmp_path / "imported"))
+    assert converted.architecture.model.intermediate_size == 32
+    export(converted, tmp_path / "exported")
+    assert same_files(folder, tmp_path / "exported")
+
+
 def test_images_need_not_be_square(tmp_path, monkeypatch):
     """transformers interpolates no such table, so that one size is compared."""
     config, settings, heads = CLASSES["ViTModel"]
@@ -317,7 +330,7 @@ def test_another_interpolation_is_red(method, ports, monkeypatch):
         ("ViTModel", {"num_attention_heads": 5}, ("num_attention_heads = 5", "24")),
         ("ViTModel", {"image_size": 64}, ("positions/embedding [65, 24]",)),
         ("ViTModel", {"architectures": ["BeitModel"]}, ("'BeitModel'",)),
-        ("Dinov2Model", {"use_swiglu_ffn": True}, ("use_swiglu_ffn = True",)),
+        ("Dinov2Model", {"use_swiglu_ffn": True}, ("mlp.fc1.weight",)),
         ("ViTForImageClassification", {"num_labels": 3, "id2label": None}, ("num_labels = 3", "5 classes")),
     ],
     ids=str,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from vlm_jax.config.layers import ActivationAndNorm, LayerSizes
+from vlm_jax.config.layers import ActivationAndNorm, GatedActivation, LayerSizes
 from vlm_jax.config.quantizers import Quantizer
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.effects import Place
@@ -225,6 +225,9 @@ class VisionTransformer(GridEncoder, LayerSizes, ActivationAndNorm):
     image_size: tuple[Count, Count] | None = None
     """Height and width in pixels that the position table is for, by default those of the run's images. For an image of
     another size the positions are interpolated."""
+    hidden_act: GatedActivation = "gelu"
+    """Feed-forward activation: `gelu` exact, `gelu_new` the tanh approximation, `quick_gelu` CLIP's, `swiglu` with a
+    gate for each channel, as in the largest DINOv2."""
     class_token: bool = True
     """A learned token before the patches."""
     distillation_token: bool = False
