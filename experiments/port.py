@@ -59,7 +59,7 @@ class Convert(Group):
 
 
 class List(Group):
-    """Say what can be ported."""
+    """Say what can be ported: families, their classes, what tests prove of them, and other names of the same."""
 
 
 def main(argv: list[str]) -> int:
@@ -111,7 +111,12 @@ def _convert(options: Convert) -> None:
 def _list(options: List) -> None:
     from vlm_jax.weights.families import FAMILIES
 
-    print("\n".join(f"{family.name:26s} {family.about}" for family in FAMILIES.values()))
+    families = [family for family in FAMILIES.values() if not family.alias_of]
+    for family in families:
+        aliases = [other.name for other in FAMILIES.values() if other.alias_of == family.name]
+        print(f"{family.name:26s} {family.about}")
+        print(f"{'':26s} proven: {', '.join(family.proven)}; aliases: {', '.join(aliases) or 'none'}")
+    print(f"{len(families)} families; aliases are the same architecture under another name, and are not counted")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import checks, proof_subject
 from vlm_jax.weights import verify as proofs
+from vlm_jax.weights.families import FAMILIES
 from vlm_jax.weights.import_folder import read
 
 ROOT = Path(__file__).parent.parent
@@ -217,9 +218,11 @@ def layer_norm(x):
 def test_list_names_every_family(capsys):
     assert port.main(["list"]) == 0
     output = capsys.readouterr().out
-    assert all(
-        name in output for name in ("bert", "roberta", "distilbert", "visual_bert", "resnet", "efficientnet_lite0")
-    )
+    listed = {line.split()[0]: line for line in output.splitlines() if line[0] != " "}
+    families = {name: family for name, family in FAMILIES.items() if not family.alias_of}
+    assert all(listed[name].endswith(family.about) for name, family in families.items())
+    assert "ernie" not in listed and "aliases: ernie\n" in output and f"\n{len(families)} families" in output
+    assert output.count("proven: forward, export") == len(families)
 
 
 @pytest.mark.parametrize(

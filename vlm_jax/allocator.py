@@ -5,6 +5,7 @@ import sys
 
 # Parameters of mallopt(3), from glibc's malloc.h.
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8
+NEVER = -1  # a threshold in bytes ends at 2 GiB: a state of that size would be given back and cleared at every step
 
 
 def tune_malloc() -> None:
@@ -16,7 +17,7 @@ def tune_malloc() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (ARENA_MAX, 1)):
+        for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER), (ARENA_MAX, 1)):
             mallopt(parameter, value)
 
 

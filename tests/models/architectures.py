@@ -2,6 +2,7 @@
 
 from vlm_jax.config.encoders import (
     GROUPED_OR_WIDE_RESNETS,
+    ConvNeXt,
     EfficientNet,
     EfficientNetLite0,
     MobileNetV2,
@@ -36,7 +37,7 @@ def encoder(name: str, **settings) -> PixelEncoder:
     """The image encoder of a name such as `resnet18`, with those settings that it has."""
     if name in GROUPED_OR_WIDE_RESNETS:
         return with_changes(GROUPED_OR_WIDE_RESNETS[name], settings)
-    known = (SmallCNN, Patches, MobileNetV2, EfficientNet, EfficientNetLite0, VisionTransformer)
+    known = (SmallCNN, Patches, MobileNetV2, EfficientNet, EfficientNetLite0, ConvNeXt, VisionTransformer)
     kind = {kind.model_fields["kind"].default: kind for kind in known}.get(name, ResNet)
     if kind is ResNet:
         settings |= {"depth": int(name.removeprefix("resnet"))}

@@ -41,7 +41,7 @@ def has_convolution(function, *inputs):
     return "conv_general_dilated" in str(jax.make_jaxpr(function)(*inputs))
 
 
-@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("padding", ["symmetric", "same", "even"])
 @pytest.mark.parametrize("shape", [(2, 9, 12, 3), (2, 8, 11, 8), (1, 3, 4, 24)], ids=str)  # the last has few positions
 def test_the_formulation_for_a_cpu_equals_the_direct_convolution(shape, padding):
     kernels = [normal(size, size, size, shape[-1], 5) for size, _ in SIZES]
@@ -95,7 +95,7 @@ def test_convolution_is_that_of_torch(size, stride, channels, method):
     assert furthest(ours[2], target[1].grad.numpy().transpose(2, 3, 1, 0)) < 2e-5
 
 
-@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, "symmetric"), (5, 2, "same")])
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, "symmetric"), (5, 2, "same"), (3, 2, "even")])
 def test_depthwise_products_equal_the_direct_convolution(size, stride, padding):
     inputs = normal(1, 2, 9, 12, 6), normal(2, size, size, 1, 6)
 
@@ -104,7 +104,8 @@ def test_depthwise_products_equal_the_direct_convolution(size, stride, padding):
 
     assert has_convolution(way("direct"), *inputs) and not has_convolution(way("products"), *inputs)
     products, direct = pull(way("products"), *inputs), pull(way("direct"), *inputs)
-    assert products[0].shape == (2, -(-9 // stride), -(-12 // stride), 6)
+    height = 9 // stride if padding == "even" else -(-9 // stride)
+    assert products[0].shape == (2, height, -(-12 // stride), 6)
     assert max(map(furthest, products, direct)) < 2e-5
 
 
@@ -145,6 +146,8 @@ def test_depthwise_convolution_is_that_of_torch(size, stride, method):
 def test_margins_by_hand(length, size, stride, around):
     assert margins(length, size=size, stride=stride, padding="same") == around
     assert margins(length, size=size, stride=stride, padding="symmetric") == (size // 2, size // 2)
+    if length % stride == 0:
+        assert margins(length + 1, size=size, stride=stride, padding="even") == around
 
 
 @pytest.mark.parametrize("method", ["products", "direct"])

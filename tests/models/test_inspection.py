@@ -67,6 +67,7 @@ def abstract(settings):
             for combination in COMBINATIONS
         ),
         (*COMBINATIONS[0], "small"),
+        (*COMBINATIONS[0], "vit"),
         ("cross", "prefix", "lm", "patches"),
     ],
 )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.models.architectures import encoder
-from vlm_jax.models.cnn import make_cnn
+from vlm_jax.errors import InputError
+from vlm_jax.models.cnn import make_image_encoder
 from vlm_jax.models.inverted_residual import Block, InvertedResidual, InvertedResiduals, Layout
 
 FLOAT32 = jnp.dtype("float32")
@@ -28,7 +29,7 @@ def digits(text):
 
 def abstract(name, size, **settings):
     """Shapes of the grid and of the parameters, by path."""
-    model = make_cnn(encoder(name, **settings), FLOAT32)
+    model = make_image_encoder(encoder(name, **settings), FLOAT32)
     image = jnp.zeros((2, *size, 3))
     grid, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image))
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
@@ -154,7 +155,7 @@ def test_a_block_is_that_of_torch(expansion, width, stride, kernel_size, padding
 @pytest.mark.parity
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_network_is_that_of_torch(name):
-    model = make_cnn(encoder(name, norm="frozen"), FLOAT32)
+    model = make_image_encoder(encoder(name, norm="frozen"), FLOAT32)
     image = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
     variables, mirror = random_weights(model, image), Mirror(PADDINGS[name])
     target = mirror.network(mirror.tensor(image).permute(0, 3, 1, 2), variables["params"], digits(STRIDES[name]))
@@ -162,11 +163,12 @@ def test_a_network_is_that_of_torch(name):
     assert apart(jax.jit(model.apply)(variables, image), target) < 2e-5
 
 
-@pytest.mark.parametrize(("padding", "norm"), [("symmetric", "group"), ("same", "frozen")])
+@pytest.mark.parametrize(("padding", "norm"), [("symmetric", "group"), ("same", "frozen"), ("even", "group")])
 def test_both_formulations_are_equal(padding, norm):
     """Values and gradients."""
     blocks = (Block(32, 8, 1, 3, padding, False, False), Block(48, 8, 2, 5, padding, True, False))
-    layout = Layout(32, (*blocks, Block(48, 8, 1, 5, padding, True, True)), 1280, padding, "relu6")
+    last = Block(48, 8, 1, 5, padding, True, True, squeeze_width=2 if padding == "even" else 0)
+    layout = Layout(32, (*blocks, last), 1280, padding, "swish" if padding == "even" else "relu6")
     image, cotangent = (
         jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(2, 18, 13, 3), (1280,)])
     )
@@ -184,6 +186,14 @@ def test_both_formulations_are_equal(padding, norm):
         assert ("feature_group_count=48" in program) == (method == "direct")
         results.append(run(variables, image))
     products, direct = map(jax.tree.leaves, results)
-    assert products[0].shape == (2, 5, 4, 1280)
+    assert products[0].shape == ((2, 4, 3, 1280) if padding == "even" else (2, 5, 4, 1280))
     for ours, target in zip(products, direct, strict=True):
         assert np.abs(ours - target).max() < 2e-5 * max(1.0, np.abs(target).max())
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("efficientnet", 32), ("convnext", 32)])
+def test_images_that_leave_no_position_are_refused(name, smallest):
+    """These networks round sides down."""
+    assert abstract(name, (smallest, smallest + 31))[0][1:3] == (1, 1)
+    with pytest.raises(InputError, match=rf"image.size is {smallest} {smallest - 1}.*{smallest} pixels"):
+        abstract(name, (smallest, smallest - 1))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from unittest.mock import MagicMock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -145,7 +146,7 @@ def train(name, method, devices, accumulation):
     fresh = jax.jit(task.init_params, out_shardings=parallel.replicated)(jax.random.key(0))
     params = jax.tree.map(lambda x: random.normal(scale=0.5, size=x.shape).astype(x.dtype), shapes)
     optimizer = make_optimizer(config.optimizer, params, steps=config.training.steps)
-    before = create_state(params, optimizer, ema=False)
+    before = jax.device_get(create_state(params, optimizer, ema=False))  # the step takes what lies on a device
     step = parallel.compile(make_step(config, task.loss_sums, optimizer, params, axis_name=parallel.axis_name))
     state, metrics = parallel.put(before), []
     for number in range(config.training.steps):
@@ -225,6 +226,15 @@ def test_devices_and_micro_batches_do_not_matter(trained, way):
     assert furthest(run.state.params, expected.state.params) < ROUNDING
     assert furthest(run.state.params, run.before.params) > 0.01
     jax.tree.map(np.testing.assert_array_equal, (run.fresh, run.before), (expected.fresh, expected.before))
+
+
+@pytest.mark.parametrize("method", ["jit", "pmap"])
+def test_a_step_takes_the_memory_of_the_state_before(method):
+    parallel = METHODS[method](jax.devices()[:1])
+    state = parallel.put(TrainState(jnp.zeros((), jnp.int32), {"x": jnp.ones(4)}, (), None))
+    step = parallel.compile(lambda state, batch: (state, {"weight": batch.weight.sum()}))
+    after, _ = step(state, parallel.put_batch(make_batch(0, "vqa")))
+    assert state.params["x"].is_deleted() and not after.params["x"].is_deleted()
 
 
 def test_memory_of_the_compiler_returns_once_before_the_first_run(monkeypatch):

@@ -95,7 +95,8 @@ def test_accumulation_changes_nothing(monkeypatch, way):
     micro_step = make_step(config, loss_sums, optimizer, state.params, axis_name=parallel.axis_name)
     monkeypatch.undo()
     assert isinstance(micro_step, AccumulatedStep) == (way != "scanned")
-    compiled, put_state, put_batch = parallel.compile(micro_step), parallel.put(state), parallel.put_batch(make_batch())
+    own = jax.tree.map(jnp.copy, state)  # the step takes it
+    compiled, put_state, put_batch = parallel.compile(micro_step), parallel.put(own), parallel.put_batch(make_batch())
     whole_batch, whole_metrics = step(state, make_batch())
     with jax.transfer_guard("disallow"):
         split_batch, split_metrics = compiled(put_state, put_batch)

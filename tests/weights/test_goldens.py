@@ -7,7 +7,7 @@ from tests.weights import fixtures
 from tests.weights.fixtures import CASES, Fixture
 from vlm_jax.weights import import_folder as ports
 from vlm_jax.weights import verify
-from vlm_jax.weights.checks import BOUND, CNN_BOUND, score
+from vlm_jax.weights.checks import BOUND, score
 from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.verify import converted_outputs
 
@@ -34,13 +34,12 @@ def scores(converted: ConvertedModel, fixture: Fixture) -> dict[str, float]:
     start = f"{fixture}/outputs/"
     expected = {name.removeprefix(start): x for name, x in fixtures.goldens().items() if name.startswith(start)}
     outputs = outputs_of(converted, fixture)
-    bound = CNN_BOUND if fixtures.is_cnn(fixture.case) else BOUND
     relative_scores = {}
     for name, golden in expected.items():
         seen = ~np.isnan(golden)  # padded positions are NaN on both sides
         output = np.asarray(outputs[name])
         assert output.shape == golden.shape and np.array_equal(~np.isnan(output), seen), name
-        relative_scores[name] = score(output[seen], golden[seen]) / bound
+        relative_scores[name] = score(output[seen], golden[seen]) / BOUND
     return relative_scores
 
 

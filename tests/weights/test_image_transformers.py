@@ -4,8 +4,10 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.weights.test_mutations import exchanged, with_leaves, with_settings
 from tests.weights.test_parity import same_files, verified
@@ -16,7 +18,7 @@ from vlm_jax.weights import image_proof
 from vlm_jax.weights.checks import BOUND, score
 from vlm_jax.weights.export import export
 from vlm_jax.weights.import_folder import read, write_import
-from vlm_jax.weights.source import open_source
+from vlm_jax.weights.source import WEIGHTS, open_source
 
 torch = pytest.importorskip("torch", reason="torch is the oracle")
 transformers = pytest.importorskip("transformers", reason="transformers is the oracle")
@@ -118,6 +120,30 @@ def test_the_folder_of_an_import_is_verified_and_exports_the_file(name, exported
         assert config["id2label"] == {str(index): label for index, label in LABELS["id2label"].items()}
 
 
+def test_feed_forward_layers_may_have_gates(tmp_path, monkeypatch):
+    """The largest DINOv2 has SwiGLU."""
+    config, settings, heads = CLASSES["Dinov2Model"]
+    monkeypatch.setitem(CLASSES, "Dinov2Model", (config, settings | {"use_swiglu_ffn": True}, heads))
+    folder = publish("Dinov2Model", tmp_path / "gated")
+    write_import(read(str(folder)), tmp_path / "imported")
+    assert "layer 2" in verified(tmp_path / "imported")
+    converted = read(str(tmp_path / "imported"))
+    assert converted.architecture.model.intermediate_size == 32
+    export(converted, tmp_path / "exported")
+    assert same_files(folder, tmp_path / "exported")
+
+
+def test_images_need_not_be_square(tmp_path, monkeypatch):
+    """transformers interpolates no such table, so that one size is compared."""
+    config, settings, heads = CLASSES["ViTModel"]
+    monkeypatch.setitem(CLASSES, "ViTModel", (config, settings | {"image_size": [24, 40]}, heads))
+    folder = publish("ViTModel", tmp_path / "wide")
+    (folder / "preprocessor_config.json").unlink()
+    assert not [name for name in verified(folder) if name.startswith("at ")]
+    export(read(str(folder)), tmp_path / "exported")
+    assert json.loads((tmp_path / "exported" / "config.json").read_text())["image_size"] == [24, 40]
+
+
 def test_a_bfloat16_file_comes_back_in_its_type(tmp_path):
     """With the token of masked patches, which nothing is computed from."""
     folder = publish("Dinov2Model", tmp_path / "half", torch.bfloat16)
@@ -125,6 +151,48 @@ def test_a_bfloat16_file_comes_back_in_its_type(tmp_path):
     assert same_files(folder, tmp_path / "exported")
     tensor = open_source(str(tmp_path / "exported")).tensors["embeddings.mask_token"]
     assert tensor.dtype == "BF16"
+
+
+# Training
+
+LOSSES = {
+    "ViTForImageClassification": "logits", "DeiTForImageClassificationWithTeacher": "logits",
+    "Dinov2ForImageClassification": "logits", "CLIPVisionModelWithProjection": "projected",
+    "SiglipVisionModel": "pooled",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_those_of_the_published_model(name, published, tmp_path):
+    """Of float64, at a size whose positions are interpolated; compared under the names of files."""
+    attributes = {"logits": "logits", "projected": "image_embeds", "pooled": "pooler_output"}
+    converted, output = read(str(published(name))), LOSSES[name]
+    pixels = jnp.asarray(noise((2, 40, 48, 3)))
+    params = jax.tree.map(jnp.asarray, converted.params)
+    with jax.default_matmul_precision("highest"):
+        loss = lambda params: jnp.square(getattr(converted.module.apply({"params": params}, pixels), output)).sum()  # noqa: E731
+        gradients = jax.device_get(jax.jit(jax.grad(loss))(params))
+    export(dataclasses.replace(converted, params=gradients, source_tensors={}), tmp_path / "ours")
+    # Eager attention has a softmax in float32, whatever the type of the model.
+    options = {"dtype": torch.float64, "attn_implementation": "sdpa"}
+    model = getattr(transformers, name).from_pretrained(published(name), **options).eval()
+    told = {} if name.startswith("Dinov2") else {"interpolate_pos_encoding": True}
+    result = model(torch.tensor(np.asarray(pixels)).permute(0, 3, 1, 2).double(), **told)
+    getattr(result, attributes[output]).square().sum().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    model.save_pretrained(tmp_path / "theirs")
+    family = converted.family
+    ours, theirs = (  # with or without the prefix, a file is the same
+        {path.removeprefix(f"{family.prefix}."): x for path, x in load_file(tmp_path / side / WEIGHTS).items()}
+        for side in ("ours", "theirs")
+    )
+    assert set(theirs) - set(ours) <= set(family.unread)
+    largest = max(np.abs(x).max() for x in theirs.values())
+    for tensor, gradient in ours.items():
+        bound = 2e-5 * max(np.abs(theirs[tensor]).max(), 1e-2 * largest)
+        assert np.abs(gradient - theirs[tensor]).max() <= bound, tensor
 
 
 # Planted mistakes
@@ -262,7 +330,7 @@ def test_another_interpolation_is_red(method, ports, monkeypatch):
         ("ViTModel", {"num_attention_heads": 5}, ("num_attention_heads = 5", "24")),
         ("ViTModel", {"image_size": 64}, ("positions/embedding [65, 24]",)),
         ("ViTModel", {"architectures": ["BeitModel"]}, ("'BeitModel'",)),
-        ("Dinov2Model", {"use_swiglu_ffn": True}, ("use_swiglu_ffn = True",)),
+        ("Dinov2Model", {"use_swiglu_ffn": True}, ("mlp.fc1.weight",)),
         ("ViTForImageClassification", {"num_labels": 3, "id2label": None}, ("num_labels = 3", "5 classes")),
     ],
     ids=str,
@@ -289,3 +357,14 @@ def test_an_image_size_that_patches_do_not_divide_is_refused(published, tmp_path
     with pytest.raises(InputError, match=r"30 x 32 pixels .* 8 x 8 .* 32 x 32") as refusal:
         read(str(folder))
     assert "\n" not in str(refusal.value)
+
+
+def test_a_classifier_names_images(published):
+    """By the labels of config.json, of the size that preprocessor_config.json says."""
+    import vlm_jax
+
+    model = vlm_jax.from_pretrained(str(published("ViTForImageClassification")))
+    image = np.random.default_rng(2).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    ranked = model.classify(image, top=5).top
+    assert {label for label, _ in ranked} == set(LABELS["id2label"].values())
+    assert sum(probability for _, probability in ranked) == pytest.approx(1, abs=1e-5)

@@ -12,7 +12,7 @@ from tests.weights import fixtures
 from tests.weights.fixtures import BY_NAME
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
-from vlm_jax.weights.checks import BOUND, CNN_BOUND, score
+from vlm_jax.weights.checks import BOUND, score
 from vlm_jax.weights.export import export
 from vlm_jax.weights.import_folder import read
 
@@ -210,4 +210,4 @@ def test_a_trained_cnn_is_exported_as_it_computes(tmp_path):
     wide = {name: torch.tensor(x).double() for name, x in tensors.items()}
     references = run_published("torchvision_resnet", wide, torch.tensor(pixels).permute(0, 3, 1, 2).double())
     for output, reference, before in zip(outputs, references, untrained, strict=True):
-        assert score(np.asarray(output), reference.numpy()) <= CNN_BOUND < score(np.asarray(before), reference.numpy())
+        assert score(np.asarray(output), reference.numpy()) <= BOUND < score(np.asarray(before), reference.numpy())

@@ -305,6 +305,7 @@ def test_transformers_reads_the_same_sizes():
         ("BitImageProcessor", (224, 224), 224),
         ("CLIPImageProcessor", (224, 224), 224),
         ("ConvNextImageProcessor", (384, 384), None),
+        ("EfficientNetImageProcessor", (346, 346), None),
         ("MobileNetV2ImageProcessor", (224, 224), 256),
         ("ViTImageProcessor", (224, 224), None),
         ("SiglipImageProcessor", (224, 224), None),

@@ -110,7 +110,7 @@ def test_a_config_that_is_no_object(content, tmp_path):
         ({"hidden_act": "silu"}, ("hidden_act = 'silu'", "gelu")),
         ({"position_embedding_type": "relative_key"}, ("position_embedding_type = 'relative_key'", "absolute")),
         ({"layer_norm_eps": "small"}, ("layer_norm_eps = 'small'",)),
-        ({"is_decoder": True}, ("decoder",)),
+        ({"add_cross_attention": True}, ("is_decoder",)),
         ({"model_type": "gpt2"}, ("'gpt2'", "bert")),
         ({"model_type": "brt"}, ("'brt'", "bert, roberta, distilbert")),
         ({"model_type": ["bert"]}, ("bert",)),

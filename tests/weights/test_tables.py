@@ -27,10 +27,10 @@ def test_extra_missing_and_misshapen_tensors_are_named(tmp_path):
     """Promise: three mistakes, three lines."""
     weights = own.tensors()
     bias = "encoder.layer.1.output.dense.bias"
-    extra = refusal(tmp_path / "a", weights | {"classifier.weight": np.zeros((3, 16), np.float32)})
+    extra = refusal(tmp_path / "a", weights | {"scorer.weight": np.zeros((3, 16), np.float32)})
     missing = refusal(tmp_path / "b", {name: x for name, x in weights.items() if name != bias})
     shape = refusal(tmp_path / "c", weights | {bias: np.zeros(17, np.float32)})
-    assert "unexpected classifier.weight [3, 16]" in extra
+    assert "unexpected scorer.weight [3, 16]" in extra
     assert f"missing {bias}" in missing and "did you mean" not in missing
     assert f"{bias} [17] for trunk/layer_1/output/bias [16]" in shape
     assert len({extra, missing, shape}) == 3

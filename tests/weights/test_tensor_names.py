@@ -87,8 +87,8 @@ def test_every_family_has_one_anchor():
 
 
 HEADS = {
-    "bert": {"classifier.weight": (3, 16), "classifier.bias": (3,)},
-    "qa": {"qa_outputs.weight": (2, 16), "qa_outputs.bias": (2,)},
+    "one": {"scorer.weight": (3, 16), "scorer.bias": (3,)},
+    "beside_known": {"classifier.other.weight": (2, 16), "classifier.other.bias": (2,)},
     "two": {"classifier.dense.weight": (16, 16), "classifier.out_proj.bias": (3,), "loss.weight": (3,), "scale": ()},
     "known_place": {"cls.other.weight": (3, 16)},
 }
@@ -114,7 +114,7 @@ def test_a_task_head_is_named_and_dropped(head, prefix, plain, tmp_path):
 def test_both_options_and_the_records(plain, tmp_path, capsys):
     """The command, its folder, the report, and the export of what is left; the way on from a message that needs one."""
     weights = {f"model.bert.{name}": x for name, x in own.tensors().items()}
-    weights |= {"model.classifier.weight": np.ones((3, 16), np.float32), "criterion.weight": np.ones(3, np.float32)}
+    weights |= {"model.scorer.weight": np.ones((3, 16), np.float32), "criterion.weight": np.ones(3, np.float32)}
     folder = own.write(tmp_path / "lightning", weights)
     first = options_of(refusal(folder))
     assert first == {"strip_prefix": "model."}
@@ -127,10 +127,10 @@ def test_both_options_and_the_records(plain, tmp_path, capsys):
     about = json.loads((tmp_path / "out" / "port.json").read_text(encoding="utf-8"))
     count = len(own.tensors()) + 1
     assert about["changes"]["strip_prefix"] == "model." and about["changes"]["stripped"] == count
-    assert set(about["changes"]["dropped"]) == {"classifier.weight", "criterion.weight"}
+    assert set(about["changes"]["dropped"]) == {"scorer.weight", "criterion.weight"}
     for text in (printed, report):
         assert f"prefix model. stripped from {count} names" in text
-        assert "classifier.weight" in text and "criterion.weight" in text
+        assert "scorer.weight" in text and "criterion.weight" in text
     again = read_import(tmp_path / "out")
     assert same_numbers(again, plain) and again.changes == read(str(folder), **options).changes
     assert "is the folder of an import" in refusal(tmp_path / "out", **options)

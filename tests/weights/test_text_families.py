@@ -89,6 +89,19 @@ def test_the_trunk_of_multiple_choice_is_ported(family, tmp_path):
     assert FAMILIES[family].class_of(converted.architecture) == FAMILIES[family].trunk
 
 
+def test_a_head_of_another_class_is_left_behind_by_name(tmp_path):
+    """A file that names the trunk: spans belong to one class, a classifier to several."""
+    for kind, head, larger in (
+        ("BertForQuestionAnswering", "qa_outputs", ()),
+        ("BertForTokenClassification", "classifier", ()),
+    ):
+        folder = text_models.publish("bert", kind, tmp_path / kind)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForMaskedLM"]}))
+        published = read(str(folder)).published
+        assert published.left_behind == (f"{head}.bias", f"{head}.weight") and published.larger == larger
+
+
 def test_relative_buckets_are_mpnets():
     """At every distance: at powers of two the bucket hangs on the rounding."""
     import torch

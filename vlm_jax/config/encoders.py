@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from vlm_jax.config.layers import ActivationAndNorm, LayerSizes
+from vlm_jax.config.layers import ActivationAndNorm, GatedActivation, LayerSizes
 from vlm_jax.config.quantizers import Quantizer
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.effects import Place
@@ -55,6 +55,10 @@ class SmallCNN(GridEncoder):
 class PublishedCNN(GridEncoder):
     """A published CNN."""
 
+
+class BatchNormCNN(PublishedCNN):
+    """A CNN that was published with batch norms."""
+
     norm: Norm = "group"
     """Group or `instance` norm from scratch; `frozen` is a converted batch norm folded into a scale and a bias."""
 
@@ -69,7 +73,7 @@ RESNET_BLOCKS: dict[int, tuple[Literal["basic", "bottleneck"], tuple[int, ...]]]
 }
 
 
-class CustomResNet(PublishedCNN):
+class CustomResNet(BatchNormCNN):
     """A ResNet of any depth and width, version 1 or 1.5, with one group or several."""
 
     kind: Literal["custom_resnet"] = "custom_resnet"
@@ -99,7 +103,7 @@ class CustomResNet(PublishedCNN):
     @property
     def network(self) -> dict[str, object]:
         """What decides its convolutions."""
-        return self.model_dump(exclude=set(PublishedCNN.model_fields))
+        return self.model_dump(exclude=set(BatchNormCNN.model_fields))
 
     def inner_width(self, stage: int) -> int:
         """Channels between a block's convolutions, `stage` from 0."""
@@ -132,7 +136,7 @@ GROUPED_OR_WIDE_RESNETS = {
 }
 
 
-class ResNet(PublishedCNN):
+class ResNet(BatchNormCNN):
     """A ResNet, version 1.5."""
 
     kind: Literal["resnet"] = "resnet"
@@ -152,7 +156,7 @@ class ResNet(PublishedCNN):
         return CustomResNet(norm=self.norm, layer_type=layer_type, depths=depths, hidden_sizes=hidden_sizes)
 
 
-class MobileNetV2(PublishedCNN):
+class MobileNetV2(BatchNormCNN):
     """MobileNetV2: depthwise convolutions, 1280 channels at 1/32 of the size."""
 
     kind: Literal["mobilenet_v2"] = "mobilenet_v2"
@@ -164,7 +168,7 @@ class MobileNetV2(PublishedCNN):
     """Pad as TensorFlow does; false pads as torchvision does."""
 
 
-class EfficientNet(PublishedCNN):
+class EfficientNet(BatchNormCNN):
     """EfficientNet (Tan and Le 2019): depthwise convolutions, squeeze and excitation; the defaults are B0's."""
 
     kind: Literal["efficientnet"] = "efficientnet"
@@ -176,10 +180,32 @@ class EfficientNet(PublishedCNN):
     """Blocks, from 0, that pad all sides alike: those with a stride where the published image size is odd."""
 
 
-class EfficientNetLite0(PublishedCNN):
+class EfficientNetLite0(BatchNormCNN):
     """EfficientNet-Lite0: depthwise convolutions, 1280 channels at 1/32 of the size."""
 
     kind: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+
+
+class ConvNeXt(PublishedCNN):
+    """ConvNeXt: 7x7 depthwise convolutions, layer norms and feed-forward layers; the defaults are its tiny size."""
+
+    kind: Literal["convnext"] = "convnext"
+    depths: Counts = (3, 3, 9, 3)
+    """Blocks of each stage."""
+    hidden_sizes: Counts = (96, 192, 384, 768)
+    """Channels of each stage; each but the first halves height and width."""
+    patch_size: Count = 4
+    """Side in pixels of the patches that the first layer projects."""
+    layer_scale: bool = True
+    """Scale each channel of what a block adds."""
+    layer_norm_eps: Positive = 1e-12
+    """Epsilon of the layer norm over the mean of the grid, which a published classifier reads."""
+
+    @model_validator(mode="after")
+    def check_depths(self) -> "ConvNeXt":
+        """Every stage has a width and a number of blocks."""
+        check_stages(self.hidden_sizes, self.depths, "depths", widths_name="hidden_sizes")
+        return self
 
 
 class Patches(GridEncoder):
@@ -199,6 +225,9 @@ class VisionTransformer(GridEncoder, LayerSizes, ActivationAndNorm):
     image_size: tuple[Count, Count] | None = None
     """Height and width in pixels that the position table is for, by default those of the run's images. For an image of
     another size the positions are interpolated."""
+    hidden_act: GatedActivation = "gelu"
+    """Feed-forward activation: `gelu` exact, `gelu_new` the tanh approximation, `quick_gelu` CLIP's, `swiglu` with a
+    gate for each channel, as in the largest DINOv2."""
     class_token: bool = True
     """A learned token before the patches."""
     distillation_token: bool = False
@@ -270,7 +299,7 @@ class ImageTokens(GridEncoder):
     """The image tokenizer's quantizer."""
 
 
-AnyPublishedCNN = ResNet | CustomResNet | MobileNetV2 | EfficientNet | EfficientNetLite0
+AnyPublishedCNN = ResNet | CustomResNet | MobileNetV2 | EfficientNet | EfficientNetLite0 | ConvNeXt
 PixelEncoder = Annotated[SmallCNN | AnyPublishedCNN | Patches | VisionTransformer, CHOICE]
 ImageSide = Annotated[SmallCNN | AnyPublishedCNN | Patches | VisionTransformer | FeatureFolder, CHOICE]
 ImageEncoder = Annotated[SmallCNN | AnyPublishedCNN | Patches | VisionTransformer | Features | ImageTokens, CHOICE]

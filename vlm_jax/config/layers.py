@@ -7,6 +7,9 @@ from pydantic import model_validator
 from vlm_jax.settings.groups import Group
 from vlm_jax.settings.rules import Count, Positive, ShareBelowOne, nearest_multiple
 
+Activation = Literal["gelu", "gelu_new", "quick_gelu", "relu"]
+GatedActivation = Literal[Activation, "swiglu"]
+
 
 class LayerSizes(Group):
     """The widths and the number of layers."""
@@ -45,7 +48,7 @@ class Layers(LayerSizes):
 class ActivationAndNorm(Group):
     """Activation and norms that pretrained weights prescribe; the defaults are BERT's."""
 
-    hidden_act: Literal["gelu", "gelu_new", "quick_gelu", "relu"] = "gelu"
+    hidden_act: Activation = "gelu"
     """Feed-forward activation: `gelu` is BERT's, exact; `gelu_new` the tanh approximation; `quick_gelu` CLIP's."""
     layer_norm_eps: Positive = 1e-12
     """Epsilon of every layer norm."""
@@ -54,6 +57,8 @@ class ActivationAndNorm(Group):
 class LayerStack(Layers, ActivationAndNorm):
     """Everything that a layer of a transformer, or a row of layers, reads."""
 
+    hidden_act: GatedActivation = "gelu"
+    """Feed-forward activation; `swiglu` has a gate for each channel."""
     pre_norm: bool = False
     """Norm what attention and feed-forward layers read, as ViT does, and not their sum with the stream, as BERT."""
     layer_scale: bool = False

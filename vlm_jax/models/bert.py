@@ -14,11 +14,19 @@ from vlm_jax.models.attention import CrossAttention, Mask, SelfAttention, dropou
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.kv_cache import KeyValue, KeyValues, KVCache
 
+
+def swiglu(x: Float[Array, "*n C"]) -> Float[Array, "*n c"]:
+    """SiLU of the first half of the channels times the second half (Shazeer 2020, arXiv:2002.05202, eq. 6)."""
+    gate, values = jnp.split(x, 2, axis=-1)
+    return jax.nn.silu(gate) * values
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # BERT's erf form; JAX defaults to tanh
     "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),  # CLIP's
     "relu": jax.nn.relu,
+    "swiglu": swiglu,
 }
 FEW_VECTORS = 32  # up to which a table as the left side of a product is read faster on a CPU
 EMBEDDING_INIT = nn.initializers.normal(0.02)  # BERT's initializer_range
@@ -132,7 +140,8 @@ class BertLayer(nn.Module):
         s = self.settings
         dtype = jnp.dtype(s.dtype)
         self.attention, self.attention_norm = SelfAttention(s), layer_norm(s)
-        self.intermediate = nn.Dense(s.intermediate_size, dtype=dtype)
+        gates = s.hidden_act == "swiglu"
+        self.intermediate = nn.Dense(s.intermediate_size * (1 + gates), dtype=dtype)
         self.output, self.output_norm = nn.Dense(s.hidden_size, dtype=dtype), layer_norm(s)
         if s.layer_scale:
             self.attention_scale, self.output_scale = LayerScale(), LayerScale()

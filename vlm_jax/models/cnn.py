@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from vlm_jax.config import encoders
 from vlm_jax.config.architecture import Architecture
+from vlm_jax.models.convnext import ConvNeXt
 from vlm_jax.models.convolution import NORMS, Conv
 from vlm_jax.models.image_token_vectors import ImageTokenVectors
 from vlm_jax.models.inverted_residual import InvertedResiduals
@@ -79,7 +80,7 @@ class ImageTokenEmbedding(nn.Module):
         return x + nn.Dense(s.hidden_size, dtype=dtype, name="mix")(jax.nn.relu(around))
 
 
-def make_cnn(
+def make_image_encoder(
     settings: encoders.PixelEncoder,
     dtype: jnp.dtype,
     convolution: str = "auto",
@@ -99,4 +100,6 @@ def make_cnn(
             return ResNet(settings.custom, dtype, convolution)
         case encoders.CustomResNet():
             return ResNet(settings, dtype, convolution)
+        case encoders.ConvNeXt():
+            return ConvNeXt(settings, dtype, convolution)
     return InvertedResiduals(layout_of(settings), settings.norm, dtype, convolution)

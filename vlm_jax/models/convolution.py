@@ -14,7 +14,7 @@ from vlm_jax.models.products import product
 Padding = Literal["symmetric", "same", "even"]
 """`symmetric` is k // 2 on every side, as in PyTorch's models. `same` is TensorFlow's SAME: what the windows need, an
 odd one at the bottom or right, so that strides start elsewhere. For odd k both give ceil(n / stride) positions. `even`
-is SAME of an even side, whatever the side is: with a stride of 2 an odd side has floor(n / 2) positions."""
+is SAME of an even side, whatever the side is: with a stride of 2 and k > 1 an odd side has floor(n / 2) positions."""
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 FEW_CHANNELS = 4  # input channels up to which lax.conv wastes most of a CPU's vectors
 
@@ -26,10 +26,10 @@ def use_products(method: str) -> bool:
 
 def margins(length: int, *, size: int, stride: int, padding: Padding) -> tuple[int, int]:
     """The padding before and after a side of `length` positions, for an odd `size`."""
-    if padding == "symmetric" or (padding == "even" and stride == 1):
+    if padding == "symmetric":
         return size // 2, size // 2
     if padding == "even":
-        return size // 2 - 1, size // 2
+        length = stride  # or any other multiple of it
     total = max((-(-length // stride) - 1) * stride + size - length, 0)
     return total // 2, total - total // 2
 

@@ -4,6 +4,7 @@ Layers and names are those of the published weights, so that they can be ported:
 scale = gamma / sqrt(variance + epsilon) and bias = beta - mean * scale.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from vlm_jax.config.encoders import Norm
+from vlm_jax.errors import InputError
 from vlm_jax.models.convolution import NORMS, Conv, DepthwiseConv, Padding
 
 Activation = Literal["relu6", "swish"]
@@ -106,6 +108,10 @@ class InvertedResiduals(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B gh gw C"]:
         layout, activate = self.layout, ACTIVATIONS[self.layout.activation]
+        smallest = 2 * math.prod(block.stride for block in layout.blocks)
+        if layout.padding == "even" and min(image.shape[1:3]) < smallest:  # sides are rounded down
+            height, width = image.shape[1:3]
+            raise InputError(f"image.size is {height} {width}; this network needs at least {smallest} pixels a side")
         x = activate(_conv_norm(self, image, "stem", layout.stem_width, 3, 2, layout.padding))
         for number, block in enumerate(layout.blocks):
             name = f"block_{number}"

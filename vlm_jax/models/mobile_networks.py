@@ -105,7 +105,7 @@ def _efficientnet_lite0() -> Layout:
     return Layout(STEM_WIDTH, tuple(blocks), HEAD_WIDTH, "same", "relu6")
 
 
-def to_eights(width: float) -> int:
+def to_eights(width: int | float) -> int:
     """The nearest multiple of 8, at least 8 and no less than 0.9 of the width."""
     nearest = max(8, int(width + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * width else nearest

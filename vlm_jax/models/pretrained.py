@@ -12,10 +12,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.config.architecture import Architecture
-from vlm_jax.config.encoders import PixelEncoder
+from vlm_jax.config.encoders import ConvNeXt, PixelEncoder
 from vlm_jax.errors import InputError
 from vlm_jax.models.bert import ACTIVATIONS, TextEmbeddings
-from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.cnn import make_image_encoder
 from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.models.heads import Fused, MaskedLMHead, Scores, TokenBeforeSepHead, pool
@@ -168,12 +168,16 @@ class ImageClassifier(nn.Module):
     dtype: str = "float32"
 
     def setup(self) -> None:
-        self.image = make_cnn(self.settings, jnp.dtype(self.dtype))
+        self.image = make_image_encoder(self.settings, jnp.dtype(self.dtype))
+        if isinstance(self.settings, ConvNeXt):
+            self.final_norm = nn.LayerNorm(epsilon=self.settings.layer_norm_eps, dtype=jnp.dtype(self.dtype))
         self.head = ImageClasses(self.classes)
 
     def __call__(self, image: Float[Array, "B h w 3"]) -> tuple[Float[Array, "B C"], Float[Array, "B A"] | None]:
-        """The mean of the grid features, and the logits; None where there are no classes."""
+        """The mean of the grid features, with ConvNeXt's norm, and the logits; None where there are no classes."""
         features = jnp.mean(self.image(image), axis=(1, 2))
+        if isinstance(self.settings, ConvNeXt):
+            features = self.final_norm(features)
         return features, self.head(features) if self.classes else None
 
 

@@ -91,19 +91,20 @@ class JitParallel:
     def compile(self, step: Step, like: Example | None = None) -> Step:
         """The step, compiled at its first call or, for a state and batches `like` these, in a thread from now on.
 
-        The state is donated where that saves memory (not on a CPU).
+        It takes the state for its own: the memory of the state before is that of the state after.
         """
         if isinstance(step, AccumulatedStep):
             on_all = partial(jax.jit, out_shardings=self.replicated)
             return step._replace(
                 start=on_all(step.start, in_shardings=(self.replicated, self.split)),
-                add=compiled_first(on_all(step.add, in_shardings=(self.replicated, self.replicated, self.split))),
-                finish=on_all(step.finish, in_shardings=(self.replicated, self.replicated)),
+                add=compiled_first(
+                    on_all(step.add, in_shardings=(self.replicated, self.replicated, self.split), donate_argnums=0)
+                ),
+                finish=on_all(step.finish, in_shardings=(self.replicated, self.replicated), donate_argnums=0),
             )
-        donated = () if jax.default_backend() == "cpu" else (0,)
         program = jax.jit(
             step,
-            donate_argnums=donated,
+            donate_argnums=0,
             in_shardings=(self.replicated, self.split),
             out_shardings=(self.replicated, self.replicated),
         )
@@ -149,11 +150,10 @@ class PmapParallel:
             on_each = partial(jax.pmap, axis_name=self.axis_name, devices=self.devices)
             return step._replace(
                 start=on_each(step.start),
-                add=compiled_first(on_each(step.add)),
-                finish=on_each(step.finish, out_axes=axes),
+                add=compiled_first(on_each(step.add, donate_argnums=0)),
+                finish=on_each(step.finish, out_axes=axes, donate_argnums=0),
             )
-        donated = () if jax.default_backend() == "cpu" else (0,)
-        program = jax.pmap(step, self.axis_name, out_axes=axes, devices=self.devices, donate_argnums=donated)
+        program = jax.pmap(step, self.axis_name, out_axes=axes, devices=self.devices, donate_argnums=0)
         return compiled_first(program)
 
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-BOUND, CNN_BOUND, KL_BOUND = 2e-5, 1e-4, 1e-6
+BOUND, KL_BOUND = 2e-5, 1e-6
 
 Status = Literal["ok", "FAIL", "not compared", "note"]
 """`not compared`: an output of the class, or the tokenizer, that nothing was compared with."""

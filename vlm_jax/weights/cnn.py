@@ -5,7 +5,7 @@ Batch norms are folded.
 
 from collections.abc import Iterable, Mapping
 
-from vlm_jax.config.encoders import PublishedCNN
+from vlm_jax.config.encoders import BatchNormCNN
 from vlm_jax.data.image_settings import CenterCrop, ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
@@ -25,7 +25,7 @@ Unit = tuple[str, str]
 
 def frozen_cnn(
     file: PublishedFile,
-    cnn: PublishedCNN,
+    cnn: BatchNormCNN,
     classifier: str,
     image: ImageInput,
     *,

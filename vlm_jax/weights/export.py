@@ -120,7 +120,7 @@ def text_side(
     segments = max(settings.type_vocab_size, 1)
     wanted |= folded_text(wanted, kernel, bias, segments=segments)
     changes = {"text_feature_size": settings.hidden_size, "type_vocab_size": segments}
-    model = with_changes(settings, changes | {"attention_pattern": "bidirectional"})
+    model = with_changes(settings, changes | {"attention_pattern": "bidirectional", "fusion": "concat"})
     architecture, config = ConvertedArchitecture(model, parts, pad_id=pad_id), {"pad_token_id": pad_id}
     return ConvertedModel(BERT, architecture, unflatten(wanted), {}, {}, config, tokenizer, origin)
 

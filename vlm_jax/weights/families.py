@@ -3,10 +3,12 @@
 from vlm_jax.weights.albert import ALBERT
 from vlm_jax.weights.bert import BERT, ERNIE
 from vlm_jax.weights.clip_vision import CLIP_VISION, SIGLIP_VISION
+from vlm_jax.weights.convnext import CONVNEXT
 from vlm_jax.weights.distilbert import DISTILBERT
+from vlm_jax.weights.efficientnet import EFFICIENTNET_FAMILY
 from vlm_jax.weights.electra import ELECTRA
 from vlm_jax.weights.family import Family
-from vlm_jax.weights.mobile_networks import EFFICIENTNET_LITE0, TORCHVISION_MOBILENET
+from vlm_jax.weights.mobile_networks import EFFICIENTNET_LITE0, MOBILENET, TORCHVISION_MOBILENET
 from vlm_jax.weights.mpnet import MPNET
 from vlm_jax.weights.resnet import RESNET, TORCHVISION_RESNET
 from vlm_jax.weights.roberta import CAMEMBERT, DATA2VEC_TEXT, ROBERTA, XLM_ROBERTA
@@ -15,7 +17,7 @@ from vlm_jax.weights.vit import DEIT, DINOV2, VIT
 
 _ALL = (
     BERT, ROBERTA, DISTILBERT, VISUAL_BERT, XLM_ROBERTA, CAMEMBERT, MPNET, ELECTRA, ALBERT, ERNIE, DATA2VEC_TEXT,
-    RESNET, TORCHVISION_RESNET, TORCHVISION_MOBILENET, EFFICIENTNET_LITE0,
+    RESNET, TORCHVISION_RESNET, MOBILENET, TORCHVISION_MOBILENET, EFFICIENTNET_FAMILY, EFFICIENTNET_LITE0, CONVNEXT,
     VIT, DEIT, DINOV2, CLIP_VISION, SIGLIP_VISION,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, PublishedCNN, VisionTransformer
@@ -17,6 +17,9 @@ from vlm_jax.weights.tables import Row
 MOST = 1_000_000  # no width, depth or vocabulary of a config is taken for real above it
 
 Word = TypeVar("Word", bound=str | int)
+Proof = Literal["forward", "export", "bfloat16", "training"]
+"""Every output against float64; the same file again, bit for bit; the rounding of bfloat16; steps of an optimizer."""
+TRAINED: tuple[Proof, ...] = ("forward", "export", "training")
 Names = dict[str, str]
 """The table's name of each tensor and the file's."""
 
@@ -134,6 +137,8 @@ class Family:
     """Whether its class makes up a pooler, with a warning, unless told that there is none."""
     alias_of: str = ""
     """The family that it is but for its names: of the model, its classes and their prefix."""
+    proven: tuple[Proof, ...] = ("forward", "export")
+    """What tests prove: of each of its classes; `training` of masked words or a classifier."""
 
     @property
     def trunk(self) -> str:
@@ -279,11 +284,11 @@ def number(
     return value
 
 
-def real(config: Mapping[str, Json], name: str, default: float) -> float:
+def real(config: Mapping[str, Json], name: str, default: float, *, below: float = 1.0) -> float:
     """A positive number of a config.json."""
     value = config.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise InputError(f"config.json says {name} = {value!r}; expected a number between 0 and 1")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < below:
+        raise InputError(f"config.json says {name} = {value!r}; expected a number between 0 and {below:g}")
     return float(value)
 
 

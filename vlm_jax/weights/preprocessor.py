@@ -1,8 +1,8 @@
 """How a published CNN wants its images: the preprocessor_config.json beside its weights, or timm's config.json.
 
-Keys and defaults are those of transformers' image processors: ConvNextImageProcessor, which published ResNets name, and
-ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` change no pixel. timm's are those of its
-data/config.py and transforms_factory.py.
+Keys and defaults are those of transformers' image processors: ConvNextImageProcessor, which published ResNets name,
+EfficientNetImageProcessor, and ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` change no
+pixel. timm's are those of its data/config.py and transforms_factory.py.
 """
 
 import math
@@ -13,7 +13,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import PREPROCESSOR, SettingsFiles
 
-PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2", "Siglip")
+PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2", "EfficientNet", "Siglip")
 SHORT_SIDE = ("Bit", "CLIP", "MobileNetV2", "Siglip")  # a size that is one number is that of the short side
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 IGNORED = frozenset(
@@ -24,14 +24,16 @@ _READ = (
     "crop_pct", "crop_size", "do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize",
     "feature_extractor_type", "image_mean", "image_processor_type", "image_std", "resample", "rescale_factor", "size",
 )  # fmt: skip
+_READ_OF_EFFICIENTNET = ("include_top", "rescale_offset")
 TIMM = {
     "input_size": [3, 224, 224], "crop_pct": 0.875, "crop_mode": "center", "interpolation": "bicubic",
     "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
 }  # fmt: skip
 """What decides a pixel in timm's `pretrained_cfg`, with its defaults."""
+Colours = tuple[float, float, float]
 TIMM_FILE = "config.json (pretrained_cfg)"
 Resize = CenterCrop | Stretch | StretchCrop
-_WHOLE = 384  # ConvNextImageProcessor crops below this size only
+CONVNEXT_WHOLE, CONVNEXT_SHARE = 384, 224 / 256  # ConvNextImageProcessor crops to this share, below this size only
 
 
 def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
@@ -45,22 +47,45 @@ def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
     if not isinstance(config, dict):
         raise InputError(f"{PREPROCESSOR} holds {type(config).__name__}; expected an object of settings")
     kind = _kind(config)
-    if unknown := sorted(set(config) - {*_READ, *IGNORED}):
+    own = _READ_OF_EFFICIENTNET if kind == "EfficientNet" else ()
+    if unknown := sorted(set(config) - {*_READ, *own, *IGNORED}):
         says = f"{PREPROCESSOR} says {unknown[0]} = {config[unknown[0]]!r}"
         raise InputError(f"{says}, which is not supported; take it out of the file if it changes no pixel")
     for key, wanted in (("do_resize", True), ("do_rescale", True), ("do_normalize", True)):
         _expect(config, key, config.get(key, wanted) in (wanted, None), "true")
-    factor = config.get("rescale_factor")
-    _expect(config, "rescale_factor", factor is None or (_is_real(factor) and abs(factor * 255 - 1) < 1e-6), "1/255")
     resample = config.get("resample")  # its default is another one in version 4 than in 5, so it has to be there
     _expect(config, "resample", isinstance(resample, int) and resample in FILTERS, f"one of {FILTERS}")
     size, resize = _sizes(config, kind, FILTERS[resample])
+    mean, std = _normalization(config, kind)
     return ImageInput(
         size=size,
         resize=resize,
-        mean=_colours(config, "image_mean", least=0.0),
-        std=_colours(config, "image_std", least=1e-6),
+        mean=mean,
+        std=std,
     )
+
+
+def _normalization(config: Mapping[str, Json], kind: str) -> tuple[Colours, Colours]:
+    """Mean and deviation on a scale of 0 to 1.
+
+    EfficientNet's processor computes (x f - o - mean) / std of a byte x, o being 1 with `rescale_offset` and 0 without,
+    and divides by std once more with `include_top`.
+    """
+    mean, std = _colours(config, "image_mean", least=0.0), _colours(config, "image_std", least=1e-6)
+    factor = config.get("rescale_factor")
+    factor = 1 / 255 if factor is None else factor
+    scale = factor * 255 if _is_real(factor) else 0.0
+    if abs(scale - 1) < 1e-6:
+        scale = 1.0
+    if kind != "EfficientNet":
+        _expect(config, "rescale_factor", scale == 1, "1/255")
+        return mean, std
+    _expect(config, "rescale_factor", scale > 0, "a number above 0")
+    for key in _READ_OF_EFFICIENTNET:
+        _expect(config, key, config.get(key) in (None, True, False), "true or false")
+    offset, again = bool(config.get("rescale_offset")), config.get("include_top") in (None, True)
+    mean = tuple((x + offset) / scale for x in mean)
+    return mean, tuple((x * x if again else x) / scale for x in std)
 
 
 def with_timm(image: ImageInput, config: Mapping[str, Json]) -> ImageInput:
@@ -107,11 +132,11 @@ def _sizes(config: Mapping[str, Json], kind: str, resample: Resample) -> tuple[t
     if kind == "ConvNext":
         side = size.get("shortest_edge") if isinstance(size, dict) else size
         _expect(config, "size", _is_length(side), "a number of pixels, or {'shortest_edge': pixels}")
-        share = config.get("crop_pct") or 224 / 256
+        share = config.get("crop_pct") or CONVNEXT_SHARE
         _expect(config, "crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1")
         _expect(config, "do_center_crop", not config.get("do_center_crop"), "none beside crop_pct")
         short_side = int(side / share)
-        whole = side >= _WHOLE
+        whole = side >= CONVNEXT_WHOLE
         resize = Stretch(resample=resample) if whole else CenterCrop(short_side=short_side, resample=resample)
         return (side, side), resize
     _expect(config, "crop_pct", config.get("crop_pct") is None, "null")
@@ -138,9 +163,7 @@ def _rectangle(config: Mapping[str, Json], key: str) -> tuple[int, int]:
     return sides
 
 
-def _colours(
-    config: Mapping[str, Json], key: str, *, least: float, file: str = PREPROCESSOR
-) -> tuple[float, float, float]:
+def _colours(config: Mapping[str, Json], key: str, *, least: float, file: str = PREPROCESSOR) -> Colours:
     values = config.get(key)
     right = isinstance(values, list) and len(values) == 3 and all(_is_real(x) and least <= x <= 1 for x in values)
     _expect(config, key, right, f"three numbers from {least} to 1", file=file)

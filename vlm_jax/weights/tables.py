@@ -49,6 +49,8 @@ CONVOLUTION = Transform(
     _on_each_array(lambda x: x.transpose(2, 3, 1, 0)), _on_each_array(lambda x: x.transpose(3, 2, 0, 1))
 )
 """[out, in, k, k] to [k, k, in, out]; a depthwise kernel [C, 1, k, k] becomes [k, k, 1, C] by the same turn."""
+POINTWISE = Transform(_on_each_array(lambda x: x.squeeze((2, 3)).T), _on_each_array(lambda x: x.T[:, :, None, None]))
+"""A 1x1 convolution [out, in, 1, 1] to the matrix [in, out]."""
 FUSED = Transform(
     lambda x: tuple(part.T for part in np.split(x, 3)),
     lambda *parts: (np.concatenate([part.T for part in parts]),),

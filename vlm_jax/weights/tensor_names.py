@@ -22,6 +22,9 @@ ANCHORS = (
     "layer1.0.conv1.weight",
     "features.1.conv.0.0.weight",
     "_conv_stem.weight",
+    "encoder.top_conv.weight",
+    "embeddings.patch_embeddings.weight",
+    "conv_stem.first_conv.convolution.weight",
     "embeddings.patch_embeddings.projection.weight",
     "embeddings.patch_embedding.weight",
 )

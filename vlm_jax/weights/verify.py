@@ -17,7 +17,7 @@ from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.models.text_trunk import group_of
 from vlm_jax.text_lines import first_line
-from vlm_jax.weights.checks import BOUND, CNN_BOUND, KL_BOUND, Check, comparison, not_installed, score
+from vlm_jax.weights.checks import BOUND, KL_BOUND, Check, comparison, not_installed, score
 from vlm_jax.weights.converted_model import ConvertedModel, make_module
 from vlm_jax.weights.export import write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
@@ -269,6 +269,6 @@ def _compare_cnn(converted: ConvertedModel, source: Source, oracle: str, folder:
     for name, output, reference in zip(("features", "logits"), outputs, references, strict=True):
         if output is not None and reference is not None:
             worst = score(output, reference)
-            yield comparison(name, f"{worst:.1e}", worst <= CNN_BOUND and math.isfinite(worst))
+            yield comparison(name, f"{worst:.1e}", worst <= BOUND and math.isfinite(worst))
         elif output is not None:
             yield Check(name, f"{oracle} does not compute it", "not compared")

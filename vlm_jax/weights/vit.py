@@ -2,6 +2,7 @@
 
 from vlm_jax.data.image_settings import ImageInput, StretchCrop
 from vlm_jax.models.pretrained import Part
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights.family import (
     ConvertedArchitecture,
@@ -163,15 +164,21 @@ DINOV2_NAMES = EncoderNames(
     }
 )
 
+GATED_NAMES = EncoderNames(
+    **vars(DINOV2_NAMES) | {"layer": DINOV2_LAYER | {"intermediate": "mlp.weights_in", "output": "mlp.weights_out"}}
+)
+
 
 def _dinov2_settings(file: PublishedFile) -> ConvertedArchitecture:
     config = file.config
-    choice(config, "use_swiglu_ffn", False, (False,))
     ratio = config.get("mlp_ratio", 4)
     width = number(config, "hidden_size", 768)
     inner = number({"mlp_ratio": int(width * ratio)} if isinstance(ratio, (int, float)) else config, "mlp_ratio")
     defaults = {"patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6}
     model = encoder_settings(config, **defaults, layer_scale=True, intermediate_size=inner)
+    if choice(config, "use_swiglu_ffn", False, (False, True)):  # Dinov2SwiGLUFFN of modeling_dinov2.py
+        gated = {"hidden_act": "swiglu", "intermediate_size": (int(inner * 2 / 3) + 7) // 8 * 8}
+        model = with_changes(model, gated)
     image = _dinov2_input(model.patch_size)
     return ConvertedArchitecture(model, file.parts, _classes(file), image, pooling="class_token_and_mean")
 
@@ -183,12 +190,15 @@ def _dinov2_input(patch_size: int) -> ImageInput:
 
 
 def _dinov2_rows(architecture: ConvertedArchitecture) -> list[Row]:
-    return encoder_rows(architecture.model, DINOV2_NAMES) + classifier_rows(architecture.parts)
+    names = GATED_NAMES if architecture.model.hidden_act == "swiglu" else DINOV2_NAMES
+    return encoder_rows(architecture.model, names) + classifier_rows(architecture.parts)
 
 
 def _dinov2_config(architecture: ConvertedArchitecture) -> dict[str, Json]:
     model, settings = architecture.model, _vit_config(architecture)
     ratio = settings.pop("intermediate_size") / model.hidden_size
+    if model.hidden_act == "swiglu":  # a width is that of several ratios: the source's stays
+        return settings | {"use_swiglu_ffn": True}
     return settings | {"mlp_ratio": int(ratio) if ratio == int(ratio) else ratio, "use_swiglu_ffn": False}
 
 

@@ -115,12 +115,13 @@ def _patch_size(config: Mapping[str, Json], default: int) -> int:
 def encoder_config(model: VisionTransformer) -> dict[str, Json]:
     """The config.json of an export: the inverse of `encoder_settings`."""
     height, width = model.image_size
+    activations = {ours: name for name, ours in reversed(ACTIVATIONS.items())}
     return {
         "hidden_size": model.hidden_size,
         "num_attention_heads": model.num_attention_heads,
         "num_hidden_layers": model.num_layers,
         "intermediate_size": model.intermediate_size,
-        "hidden_act": next(name for name, ours in ACTIVATIONS.items() if ours == model.hidden_act),
+        "hidden_act": activations.get(model.hidden_act, "gelu"),  # with a gate the class does not read it
         "layer_norm_eps": model.layer_norm_eps,
         "patch_size": model.patch_size,
         "image_size": height if height == width else [height, width],
