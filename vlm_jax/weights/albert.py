@@ -4,7 +4,16 @@ from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import KEYS as BERT_KEYS
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, choice, number, real
+from vlm_jax.weights.family import (
+    TRAINED,
+    ConvertedArchitecture,
+    Family,
+    PublishedClass,
+    PublishedFile,
+    choice,
+    number,
+    real,
+)
 from vlm_jax.weights.tables import Row, linear
 from vlm_jax.weights.text_heads import HeadNames, head_rows, head_tensors, outside, text_architecture
 
@@ -74,5 +83,6 @@ ALBERT = Family(
     aliases={"predictions.decoder.bias": "predictions.bias"},
     tied=("predictions.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=outside(HEADS),
+    proven=TRAINED,
     optional_pooler=True,
 )

@@ -12,6 +12,7 @@ from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.family import (
+    TRAINED,
     ConvertedArchitecture,
     Family,
     PublishedClass,
@@ -124,6 +125,7 @@ BERT = Family(
     aliases={"cls.predictions.decoder.bias": "cls.predictions.bias"},
     tied=("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=outside(HEADS),
+    proven=TRAINED,
     optional_pooler=True,
 )
 

@@ -2,7 +2,7 @@
 
 from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile
+from vlm_jax.weights.family import TRAINED, ConvertedArchitecture, Family, PublishedClass, PublishedFile
 from vlm_jax.weights.tables import Row
 from vlm_jax.weights.text_heads import HeadNames, head_rows, head_tensors, outside, text_architecture
 
@@ -66,4 +66,5 @@ DISTILBERT = Family(
     config=_config,
     tied=("vocab_projector.weight", "embeddings.word_embeddings.weight"),
     outside=outside(HEADS),
+    proven=TRAINED,
 )

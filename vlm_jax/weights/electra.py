@@ -5,7 +5,16 @@ from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import BERT, LAYER, LAYERS, TRUNK
 from vlm_jax.weights.bert import KEYS as BERT_KEYS
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, choice, number, real
+from vlm_jax.weights.family import (
+    TRAINED,
+    ConvertedArchitecture,
+    Family,
+    PublishedClass,
+    PublishedFile,
+    choice,
+    number,
+    real,
+)
 from vlm_jax.weights.tables import Row, linear
 from vlm_jax.weights.text_heads import HeadNames, head_rows, head_tensors, outside, text_architecture
 
@@ -69,4 +78,5 @@ ELECTRA = Family(
     config=_config,
     tied=("generator_lm_head.weight", "embeddings.word_embeddings.weight"),
     outside=outside(HEADS),
+    proven=TRAINED,
 )

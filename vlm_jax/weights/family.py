@@ -19,6 +19,7 @@ MOST = 1_000_000  # no width, depth or vocabulary of a config is taken for real 
 Word = TypeVar("Word", bound=str | int)
 Proof = Literal["forward", "export", "bfloat16", "training"]
 """Every output against float64; the same file again, bit for bit; the rounding of bfloat16; steps of an optimizer."""
+TRAINED: tuple[Proof, ...] = ("forward", "export", "training")
 Names = dict[str, str]
 """The table's name of each tensor and the file's."""
 
@@ -137,7 +138,7 @@ class Family:
     alias_of: str = ""
     """The family that it is but for its names: of the model, its classes and their prefix."""
     proven: tuple[Proof, ...] = ("forward", "export")
-    """What tests prove of each of its classes."""
+    """What tests prove: of each of its classes; `training` of masked words or a classifier."""
 
     @property
     def trunk(self) -> str:

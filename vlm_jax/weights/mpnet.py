@@ -5,7 +5,16 @@ from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import KEYS as BERT_KEYS
 from vlm_jax.weights.bert import LAYERS
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, choice, number, real
+from vlm_jax.weights.family import (
+    TRAINED,
+    ConvertedArchitecture,
+    Family,
+    PublishedClass,
+    PublishedFile,
+    choice,
+    number,
+    real,
+)
 from vlm_jax.weights.roberta import HEADS, TIED, WORD_ALIASES
 from vlm_jax.weights.tables import SAME, Row
 from vlm_jax.weights.text_heads import head_rows, head_tensors, outside, text_architecture
@@ -71,5 +80,6 @@ MPNET = Family(
     aliases=WORD_ALIASES,
     tied=TIED,
     outside=outside(HEADS),
+    proven=TRAINED,
     optional_pooler=True,
 )

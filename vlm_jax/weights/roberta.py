@@ -9,6 +9,7 @@ from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import BERT, TRUNK, bert_architecture, bert_config, bert_rows
 from vlm_jax.weights.family import (
+    TRAINED,
     ConvertedArchitecture,
     Family,
     PublishedClass,
@@ -65,6 +66,7 @@ ROBERTA = Family(
     aliases=WORD_ALIASES,
     tied=TIED,
     outside=outside(HEADS),
+    proven=TRAINED,
     optional_pooler=True,
 )
 XLM_ROBERTA = same_architecture(ROBERTA, "xlm-roberta", "Roberta", "XLMRoberta")

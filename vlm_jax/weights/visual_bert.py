@@ -58,6 +58,7 @@ VISUAL_BERT = dataclasses.replace(
     heads={part: BERT.heads[part] for part in ("pooler", "words", "decoder", "pairs")}
     | {"answers": source_names(linear("cls", ""))},
     outside=("cls.",),
+    proven=("forward", "export"),
     settings=_settings,
     rows=_rows,
     config=_config,
