@@ -10,14 +10,14 @@ import pytest
 from tests.models.architectures import encoder
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
-from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.cnn import make_image_encoder
 from vlm_jax.models.vlm import VisualLanguageModel
 
 FLOAT32 = jnp.dtype("float32")
 
 
 def patches(image, size, dtype=FLOAT32):
-    model = make_cnn(encoder("patches", patch_size=size), dtype)
+    model = make_image_encoder(encoder("patches", patch_size=size), dtype)
     grid, variables = model.init_with_output(jax.random.key(0), image)
     assert not jax.tree.leaves(variables)
     return grid
@@ -77,14 +77,14 @@ SMALL = {"stem_width": 4, "widths": (8, 16), "blocks": (0, 1), "patch_size": 8}
     ],
 )
 def test_images_need_not_be_square(name, size, grid):
-    cnn = make_cnn(encoder(name, **SMALL), FLOAT32)
+    cnn = make_image_encoder(encoder(name, **SMALL), FLOAT32)
     output, _ = jax.eval_shape(lambda: cnn.init_with_output(jax.random.key(0), jnp.zeros((2, *size, 3))))
     assert output.shape == (2, *grid)
 
 
 def test_instance_norm_needs_more_than_one_grid_position():
     for name in ("resnet18", "mobilenet_v2"):
-        cnn = make_cnn(encoder(name, norm="instance"), FLOAT32)
+        cnn = make_image_encoder(encoder(name, norm="instance"), FLOAT32)
         for side, refusal in ((64, nullcontext()), (32, pytest.raises(InputError, match="1 x 1"))):
             with refusal:
                 jax.eval_shape(cnn.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.models.architectures import encoder
 from vlm_jax.errors import InputError
-from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.cnn import make_image_encoder
 from vlm_jax.models.inverted_residual import Block, InvertedResidual, InvertedResiduals, Layout
 
 FLOAT32 = jnp.dtype("float32")
@@ -29,7 +29,7 @@ def digits(text):
 
 def abstract(name, size, **settings):
     """Shapes of the grid and of the parameters, by path."""
-    model = make_cnn(encoder(name, **settings), FLOAT32)
+    model = make_image_encoder(encoder(name, **settings), FLOAT32)
     image = jnp.zeros((2, *size, 3))
     grid, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image))
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
@@ -155,7 +155,7 @@ def test_a_block_is_that_of_torch(expansion, width, stride, kernel_size, padding
 @pytest.mark.parity
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_network_is_that_of_torch(name):
-    model = make_cnn(encoder(name, norm="frozen"), FLOAT32)
+    model = make_image_encoder(encoder(name, norm="frozen"), FLOAT32)
     image = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
     variables, mirror = random_weights(model, image), Mirror(PADDINGS[name])
     target = mirror.network(mirror.tensor(image).permute(0, 3, 1, 2), variables["params"], digits(STRIDES[name]))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.models.architectures import encoder
 from vlm_jax.config.encoders import CustomResNet
-from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.cnn import make_image_encoder
 from vlm_jax.models.resnet import ResNet
 
 FLOAT32 = jnp.dtype("float32")
@@ -28,7 +28,7 @@ PUBLISHED = {
 
 def abstract(name, size, **settings):
     """Shapes of the grid and of the parameters, by path."""
-    model = make_cnn(encoder(name, **settings), FLOAT32)
+    model = make_image_encoder(encoder(name, **settings), FLOAT32)
     image = jnp.zeros((2, *size, 3))
     grid, variables = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), image))
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])

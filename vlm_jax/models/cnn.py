@@ -80,7 +80,7 @@ class ImageTokenEmbedding(nn.Module):
         return x + nn.Dense(s.hidden_size, dtype=dtype, name="mix")(jax.nn.relu(around))
 
 
-def make_cnn(
+def make_image_encoder(
     settings: encoders.PixelEncoder,
     dtype: jnp.dtype,
     convolution: str = "auto",

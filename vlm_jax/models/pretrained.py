@@ -15,7 +15,7 @@ from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import ConvNeXt, PixelEncoder
 from vlm_jax.errors import InputError
 from vlm_jax.models.bert import ACTIVATIONS, TextEmbeddings
-from vlm_jax.models.cnn import make_cnn
+from vlm_jax.models.cnn import make_image_encoder
 from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.models.heads import Fused, MaskedLMHead, Scores, TokenBeforeSepHead, pool
@@ -168,7 +168,7 @@ class ImageClassifier(nn.Module):
     dtype: str = "float32"
 
     def setup(self) -> None:
-        self.image = make_cnn(self.settings, jnp.dtype(self.dtype))
+        self.image = make_image_encoder(self.settings, jnp.dtype(self.dtype))
         if isinstance(self.settings, ConvNeXt):
             self.final_norm = nn.LayerNorm(epsilon=self.settings.layer_norm_eps, dtype=jnp.dtype(self.dtype))
         self.head = ImageClasses(self.classes)

@@ -8,7 +8,7 @@ from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
 from vlm_jax.models.attention import IMAGE, TEXT, fold_keys, stream_mask
 from vlm_jax.models.bert import TextEmbeddings
-from vlm_jax.models.cnn import ImageTokenEmbedding, make_cnn
+from vlm_jax.models.cnn import ImageTokenEmbedding, make_image_encoder
 from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.models.heads import HEADS, Fused
@@ -39,7 +39,7 @@ class VisualLanguageModel(nn.Module):
             self.image = ImageTokenEmbedding(s)
         elif s.image.kind != "features":
             repeated = {"remat": s.remat, "scan_layers": s.scan_layers}
-            self.image = make_cnn(s.image, jnp.dtype(s.dtype), s.convolution, **repeated)
+            self.image = make_image_encoder(s.image, jnp.dtype(s.dtype), s.convolution, **repeated)
         self.text, self.embed = self.make_embeddings()
         self.trunk = self.make_trunk()
         self.head = self.make_head()
