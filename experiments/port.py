@@ -1,6 +1,7 @@
 """Bring published weights in and prove them: `python -m experiments.port verify SOURCE`."""
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -43,6 +44,8 @@ class Verify(Names):
     """Also compare the rounding of every layer in bfloat16 with that of PyTorch's own."""
     training: bool = False
     """Also train 100 steps here and in PyTorch: a tiny model of the class in float64, and the file's own in float32."""
+    steps: int = 100
+    """Of these 100 steps, those that the file's own size takes: a model of base size needs half a minute for each."""
 
 
 class Convert(Group):
@@ -88,7 +91,8 @@ def _verify(options: Verify) -> int:
     from vlm_jax.weights.verify import verify
 
     print(f"{options.source}: largest differences, as a share of the largest entry (at least 1), against float64")
-    checks, tiers = [], [verify, *[verify_bfloat16] * options.bfloat16, *[verify_training] * options.training]
+    training = partial(verify_training, steps=options.steps)
+    checks, tiers = [], [verify, *[verify_bfloat16] * options.bfloat16, *[training] * options.training]
     for check in itertools.chain.from_iterable(tier(options.source, **_changes(options)) for tier in tiers):
         print(check, flush=True)
         checks.append(check)

@@ -36,7 +36,8 @@ PAIRINGS = {
 def encoder(name: str, **settings) -> PixelEncoder:
     """The image encoder of a name such as `resnet18`, with those settings that it has."""
     if name in GROUPED_OR_WIDE_RESNETS:
-        return with_changes(GROUPED_OR_WIDE_RESNETS[name], settings)
+        cnn = GROUPED_OR_WIDE_RESNETS[name]
+        return with_changes(cnn, {setting: value for setting, value in settings.items() if hasattr(cnn, setting)})
     known = (SmallCNN, Patches, MobileNetV2, EfficientNet, EfficientNetLite0, ConvNeXt, VisionTransformer)
     kind = {kind.model_fields["kind"].default: kind for kind in known}.get(name, ResNet)
     if kind is ResNet:

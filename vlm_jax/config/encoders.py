@@ -222,6 +222,8 @@ class VisionTransformer(GridEncoder, LayerSizes, ActivationAndNorm):
     kind: Literal["vit"] = "vit"
     patch_size: Count = 16
     """Side of a patch in pixels; it divides the sides of every image."""
+    drop_remainder: bool = False
+    """Leave out the pixels at the bottom and right that fill no patch, as in SigLIP's so400m-patch14-384."""
     image_size: tuple[Count, Count] | None = None
     """Height and width in pixels that the position table is for, by default those of the run's images. For an image of
     another size the positions are interpolated."""
@@ -258,7 +260,7 @@ class VisionTransformer(GridEncoder, LayerSizes, ActivationAndNorm):
     def grid_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of patches of an image of `size` pixels; `ValueError` where patches do not divide it."""
         side = self.patch_size
-        if any(pixels % side for pixels in size):
+        if any(pixels % side for pixels in size) and not (self.drop_remainder and min(size) >= side):
             nearest = tuple(nearest_multiple(pixels, side) for pixels in size)
             raise ValueError(
                 f"images of {size[0]} x {size[1]} pixels do not divide into patches of {side} x {side} pixels; "

@@ -207,7 +207,7 @@ class CrossLayer(BertLayer):
 
     def __call__(
         self,
-        x: Float[Array, "I k N D"],
+        x: Float[Array, "I m N D"],
         mask: Mask,
         other: KeyValue,
         visible: Bool[Array, "I s M"],

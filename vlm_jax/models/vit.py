@@ -32,9 +32,10 @@ class ImageFeatures(NamedTuple):
 
 
 def cut_patches(image: Float[Array, "B h w c"], side: int) -> Float[Array, "B gh gw p"]:
-    """The image as squares that divide it, each flattened row by row, colours last."""
+    """The image as squares, each flattened row by row, colours last; pixels that fill none are left out."""
     batch, height, width, colours = image.shape
     rows, columns = height // side, width // side
+    image = image[:, : rows * side, : columns * side]
     squares = image.reshape(batch, rows, side, columns, side, colours).transpose(0, 1, 3, 2, 4, 5)
     return squares.reshape(batch, rows, columns, side * side * colours)
 

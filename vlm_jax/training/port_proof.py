@@ -69,6 +69,12 @@ def verify_training(
             yield from full_proof(subject, task, steps=steps)
 
 
+def verify_tiny(name: str) -> Iterator[Check]:
+    """The first proof of a source that is a tiny model itself."""
+    with proof_subject(name) as subject:
+        yield from tiny_proof(subject, proof_task(subject.converted))
+
+
 def tiny_subject(subject: ProofSubject) -> ProofSubject:
     """A tiny model of the subject's class, with random weights."""
     from vlm_jax.training.torch_training import write_tiny

@@ -45,7 +45,8 @@ def _batch(converted: ConvertedModel, task: Task, number: int, examples: int) ->
         pixels = random.normal(size=(examples, *size, 3)).astype(np.float32)
         return {"image": pixels, "labels": random.integers(0, architecture.classes, examples)}
     rows = 2 * examples if task == "sentence vectors" else examples
-    texts = [SENTENCES[(number * rows + row) % len(SENTENCES)] for row in range(rows)]
+    # In an order of its own for each batch: a pair of texts that came twice would have two targets.
+    texts = [SENTENCES[index] for index in np.resize(random.permutation(len(SENTENCES)), rows)]
     batch = text_inputs(converted, texts, seed=number)
     if task == "sentence vectors":
         return batch | {"cosines": random.uniform(-1, 1, examples).astype(np.float32)}

@@ -15,9 +15,11 @@ from vlm_jax.weights.converted_model import ConvertedModel
 TINY = {
     "vocab_size": 97, "hidden_size": 32, "embedding_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
     "intermediate_size": 48, "hidden_dim": 48, "max_position_embeddings": 40, "image_size": 16, "patch_size": 4,
-    "pooler_output_size": 32,
+    "pooler_output_size": 32, "projection_dim": 12, "visual_embedding_dim": 20,
 }  # fmt: skip
 """Sizes of a tiny model, under the names that configs of transformers have for them; everything else stays."""
+CNN = {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 1, 1], "embedding_size": 16}
+"""The same of CNNs."""
 STAGES = ("out_features", "out_indices", "stage_names")  # of a backbone; the class makes them from the depth
 STD = 0.2
 NORMS = (torch.nn.LayerNorm, torch.nn.BatchNorm2d)
@@ -35,7 +37,7 @@ def write_tiny(class_name: str, config: Mapping[str, Json], folder: Path) -> Non
 
     kind = getattr(transformers, class_name)
     settings = kind.config_class.from_dict(dict(config))
-    for name, value in TINY.items():
+    for name, value in (CNN if hasattr(settings, "hidden_sizes") else TINY).items():
         if hasattr(settings, name):
             setattr(settings, name, value)
     content = {key: value for key, value in settings.to_dict().items() if key not in STAGES}

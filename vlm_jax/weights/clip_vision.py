@@ -1,6 +1,7 @@
 """The image sides of CLIP and SigLIP, alone or in a file with the text side."""
 
 from vlm_jax.models.pretrained import Part
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, label_names
 from vlm_jax.weights.tables import FUSED, Row, linear, norm, rows_of_table, source_names
@@ -122,7 +123,8 @@ def _pooler_rows() -> list[Row]:
 
 def _siglip_settings(file: PublishedFile) -> ConvertedArchitecture:
     defaults = {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
-    model = encoder_settings(_config_of(file), **defaults, class_token=False)
+    model = encoder_settings(_config_of(file), **defaults, class_token=False, drop_remainder=True)
+    model = with_changes(model, {"drop_remainder": any(side % model.patch_size for side in model.image_size)})
     return ConvertedArchitecture(model, file.parts, _classes(file), stretched(model, "bicubic", HALF))
 
 

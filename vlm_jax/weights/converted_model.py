@@ -113,7 +113,21 @@ def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -
 
 @cache
 def shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruct]:
-    """Every parameter of an architecture by path, nothing computed."""
+    """Every parameter of an architecture by path, nothing computed.
+
+    Of layers that are alike two are traced, which takes most of the time of a port; the others are as the second one.
+    """
+    model = architecture.model
+    count = 0 if getattr(model, "num_hidden_groups", 0) else getattr(model, "num_layers", 0)
+    if count <= 2:
+        return _traced_shapes(architecture)
+    leaves = _traced_shapes(architecture._replace(model=with_changes(model, {"num_layers": 2})))
+    alike = {path: leaf for path, leaf in leaves.items() if "/layer_1/" in path}
+    numbers = range(2, count)
+    return leaves | {path.replace("/layer_1/", f"/layer_{n}/"): leaf for n in numbers for path, leaf in alike.items()}
+
+
+def _traced_shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruct]:
     module = make_module(architecture)
     if architecture.is_image_encoder:
         size = getattr(architecture.model, "image_size", (64, 64))

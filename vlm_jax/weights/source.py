@@ -33,7 +33,10 @@ TOKENIZER_FILES = (
     "added_tokens.json",
 )  # fmt: skip
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+INTEGER_TYPES = ("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8")
 FLOATS = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(ml_dtypes.bfloat16)}
+TYPES = FLOATS | {"F64": np.dtype("float64"), "BOOL": np.dtype("bool")}
+TYPES |= {f"{kind[0].upper()}{8 * np.dtype(kind).itemsize}": np.dtype(kind) for kind in INTEGER_TYPES}
 INTEGERS = ("I64", "I32")  # counters and buffers, which no model needs
 
 
@@ -47,24 +50,36 @@ class Tensor:
     """As safetensors names it: F32, F16, BF16, I64, ..."""
     name: str
     """Its name in the file."""
+    place: slice
+    """Its bytes in the file."""
+
+
+def _header(content: np.ndarray) -> tuple[int, dict[str, Json]]:
+    """Where the tensors begin, and what the header says of each; the file is intact."""
+    begin = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header = json.loads(content[8:begin].tobytes())
+    header.pop("__metadata__", None)
+    return begin, header
 
 
 class Tensors(Mapping[str, Tensor]):
-    """The tensors of one or several safetensors files by name; each is read when asked for."""
+    """The tensors of one or several safetensors files by name; each is read when asked for, through a memory map."""
 
     def __init__(self, files: list[Path]) -> None:
-        self._handles, self._tensors = {}, {}
+        self._maps: dict[Path, np.ndarray] = {}
+        self._tensors: dict[str, Tensor] = {}
         for file in files:
             try:
-                handle = safe_open(str(file), framework="numpy")
-                for name in handle.keys():  # noqa: SIM118  a handle is no mapping
-                    part = handle.get_slice(name)
-                    if name in self._tensors:
-                        raise InputError(f"{file} and {self._tensors[name].file} both hold {name!r}")
-                    self._tensors[name] = Tensor(file, tuple(part.get_shape()), part.get_dtype(), name)
-            except (SafetensorError, OSError) as error:
+                safe_open(str(file), framework="numpy")  # refuses a header that does not fit the file
+                self._maps[file] = np.asarray(np.memmap(file, np.uint8, "r"))
+                begin, header = _header(self._maps[file])
+            except (SafetensorError, OSError, ValueError) as error:
                 raise InputError(f"{file} is no intact safetensors file: {error}") from None
-            self._handles[file] = handle
+            for name, entry in header.items():
+                if name in self._tensors:
+                    raise InputError(f"{file} and {self._tensors[name].file} both hold {name!r}")
+                place = slice(*(begin + offset for offset in entry["data_offsets"]))
+                self._tensors[name] = Tensor(file, tuple(entry["shape"]), entry["dtype"], name, place)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -84,17 +99,16 @@ class Tensors(Mapping[str, Tensor]):
         return array.astype(np.float32, copy=False) if tensor.dtype in FLOATS else array
 
     def raw(self, name: str) -> np.ndarray:
-        """The tensor in the type that it has in the file."""
+        """The tensor in the type that it has in the file; a view of the file that cannot be written to."""
         tensor = self[name]
-        try:
-            return self._handles[tensor.file].get_tensor(tensor.name)
-        except SafetensorError as error:
-            raise InputError(f"{name!r} in {tensor.file} cannot be read: {error}") from None
+        if tensor.dtype not in TYPES:
+            raise InputError(f"{name!r} in {tensor.file} is of type {tensor.dtype}; {one_of(TYPES)}")
+        return self._maps[tensor.file][tensor.place].view(TYPES[tensor.dtype]).reshape(tensor.shape)
 
     def renamed(self, names: Mapping[str, str]) -> "Tensors":
         """Of these tensors those that `names` has, new names to old ones."""
         view = Tensors([])
-        view._handles = self._handles
+        view._maps = self._maps
         view._tensors = {new: self._tensors[old] for new, old in names.items()}
         return view
 

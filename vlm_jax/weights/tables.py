@@ -37,8 +37,9 @@ class Row(NamedTuple):
     transform: Transform
 
 
+# Turned arrays are views: the copy is the device's, or that of the file which is written.
 def _on_each_array(change: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Arrays]:
-    return lambda *arrays: tuple(np.ascontiguousarray(change(array)) for array in arrays)
+    return lambda *arrays: tuple(map(change, arrays))
 
 
 SAME = Transform(lambda *arrays: arrays, lambda *arrays: arrays)
@@ -51,7 +52,7 @@ CONVOLUTION = Transform(
 POINTWISE = Transform(_on_each_array(lambda x: x.squeeze((2, 3)).T), _on_each_array(lambda x: x.T[:, :, None, None]))
 """A 1x1 convolution [out, in, 1, 1] to the matrix [in, out]."""
 FUSED = Transform(
-    lambda x: tuple(np.ascontiguousarray(part.T) for part in np.split(x, 3)),
+    lambda x: tuple(part.T for part in np.split(x, 3)),
     lambda *parts: (np.concatenate([part.T for part in parts]),),
 )
 """Query, key and value one after the other, [3 D, D] or [3 D], to [D, D] or [D] each."""
@@ -159,7 +160,7 @@ def convert_tensors(
             leaves[path] = value
         infinite = [names[name] for name, x in zip(row.source, arrays, strict=True) if not np.isfinite(x).all()]
         problems += [f"{name} holds NaN or infinity" for name in infinite]
-        if not infinite and not all(np.isfinite(value).all() for value in values):
+        if not (infinite or row.transform.exact) and not all(np.isfinite(value).all() for value in values):
             problems.append(f"{came} make {row.target[0]} NaN or infinite")  # a variance below 0
     problems += [f"nothing for {path}" for path in want if path not in leaves]
     if problems:
