@@ -38,10 +38,11 @@ def write_tiny(class_name: str, config: Mapping[str, Json], folder: Path) -> Non
 
     kind = getattr(transformers, class_name)
     settings = kind.config_class.from_dict(dict(config))
-    sizes = TINY if hasattr(settings, "hidden_size") else CNN
-    for name, value in sizes.items():
-        if hasattr(settings, name):
-            setattr(settings, name, value)
+    nested = [getattr(settings, name) for name in ("vision_config", "text_config") if hasattr(settings, name)]
+    for part in nested or [settings]:
+        for name, value in (TINY if hasattr(part, "hidden_size") else CNN).items():
+            if hasattr(part, name):
+                setattr(part, name, value)
     content = {key: value for key, value in settings.to_dict().items() if key not in STAGES}
     random = torch.Generator().manual_seed(0)
     model = kind(kind.config_class.from_dict(content))
