@@ -69,13 +69,22 @@ def install(*packages: str) -> str:
     return f"pip install --no-deps {' '.join(map(normalised, packages))}"
 
 
+def _distribution_of(folder: Path) -> importlib.metadata.Distribution | None:
+    """What pip installed a package's `folder` with: of the same name, or the only one that has such a folder."""
+    try:
+        return importlib.metadata.distribution(normalised(folder.name))
+    except importlib.metadata.PackageNotFoundError:
+        installed = importlib.metadata.distributions(path=[str(folder.parent)])
+        owners = [owner for owner in installed if any(file.parts[0] == folder.name for file in owner.files or ())]
+        return owners[0] if len(owners) == 1 else None
+
+
 def recorded_file(folder: Path, file: Path) -> RecordedFile:
     """What pip recorded of a file below a package's `folder`; `InputError` where it recorded nothing."""
     again = f"{install(folder.name)} --force-reinstall"
-    try:
-        distribution = importlib.metadata.distribution(normalised(folder.name))
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"{file}: no package {normalised(folder.name)!r} is installed: {again}") from None
+    distribution = _distribution_of(folder)
+    if distribution is None:
+        raise InputError(f"{file}: no package {normalised(folder.name)!r} is installed: {again}")
     inside = Path(folder.name, file.relative_to(folder)).as_posix()
     entries = [entry for entry in distribution.files or () if str(entry) == inside]
     if not entries or entries[0].hash is None or entries[0].hash.mode != "sha256" or entries[0].size is None:

@@ -86,7 +86,7 @@ def test_parts_are_joined_once(source, site, tmp_path):
     assert read(source).origin.sha256 == hashlib.sha256(dict(members)["a-model/model.safetensors"]).hexdigest()
     (folder / "model.safetensors").write_bytes(b"damaged")  # the digests of the cache decide, not its name
     assert (package_path(source) / "model.safetensors").read_bytes() == dict(members)["a-model/model.safetensors"]
-    assert [path.name for path in (tmp_path / "cache" / "packages").iterdir()] == [folder.parent.name]
+    assert [path.name for path in (tmp_path / "cache" / "packages").iterdir()] == [folder.parents[1].name]
 
 
 def test_a_part_that_is_damaged(site, tmp_path):
@@ -160,6 +160,43 @@ def link():
 def test_a_hostile_zip(members, words, site):
     install(site, 1, zipped(members))
     refused(site, words)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compression_that_is_unpacked_whole_before_it_is_counted(method, site):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        archive.writestr("a/model.safetensors", bytes(1000))
+    install(site, 1, stream.getvalue())
+    refused(site, "neither stored nor deflated")
+
+
+def test_processes_that_join_at_once(site, tmp_path, monkeypatch):
+    """While one joined, another one did: what is there already stays."""
+    for number, piece in enumerate(pieces(zipped(model(tmp_path))), 1):
+        install(site, number, piece)
+    folder, whole = package_path(SOURCE), iter((False, True))
+    monkeypatch.setattr(joined_zip, "_is_whole", lambda _: next(whole))
+    written = folder.stat().st_ino
+    assert package_path(SOURCE) == folder and folder.stat().st_ino == written and next(whole, None) is None
+
+
+def test_a_zip_with_a_manifest_of_its_own_is_joined_once(site, tmp_path):
+    content = [(name.removeprefix("a-model/"), data) for name, data in model(tmp_path)]
+    for number, piece in enumerate(pieces(zipped([*content, ("digests.json", "{}")])), 1):
+        install(site, number, piece)
+    folder = package_path(SOURCE)
+    assert package_path(SOURCE).stat().st_ino == folder.stat().st_ino
+    assert (folder / "digests.json").read_text() == "{}"
+
+
+def test_a_folder_of_a_package_with_another_name(site, tmp_path):
+    install(site, 1, zipped(model(tmp_path)))
+    (site / "a_model_part_001-0.0.1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: b\nVersion: 0.0.1\n"
+    )
+    (site / "a_model_part_001-0.0.1.dist-info").rename(site / "b-0.0.1.dist-info")
+    assert read("package:a-model-part_001/input").family.name == "bert"
 
 
 def test_an_encrypted_file_and_a_size_that_lies(site):

@@ -159,3 +159,38 @@ def test_settings_that_a_class_does_not_have_are_refused(pieces, tmp_path):
     settings(tmp_path, tokenizer_class="BertTokenizer")
     with pytest.raises(InputError, match="tokenizer_class"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model_type", "switches"),
+    [("XLMRobertaTokenizer", "xlm-roberta", {}), ("AlbertTokenizer", "albert", {"do_lower_case": True})],
+)
+def test_a_model_implies_the_class_that_no_file_names(kind, model_type, switches, pieces, tmp_path):
+    """As versions of before wrote it: `do_lower_case` and a limit, and no class."""
+    made = publish(kind, pieces, tmp_path)
+    settings(tmp_path, model_max_length=512, **switches)
+    settings(tmp_path, "config.json", model_type=model_type)
+    assert_equal(Tokenizer.load(tmp_path), made.from_pretrained(tmp_path))
+
+
+def test_a_vocabulary_of_mpnet_without_settings(tmp_path):
+    from transformers import AutoTokenizer
+
+    vocabulary = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "hello",
+        "world",
+        "<mask>",
+    ]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    settings(tmp_path, "config.json", model_type="mpnet")
+    ids, mask = Tokenizer.load(tmp_path).encode(["hello world"], 8)
+    assert ids[0][mask[0]].tolist() == AutoTokenizer.from_pretrained(tmp_path).encode("hello world")

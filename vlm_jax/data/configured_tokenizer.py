@@ -1,7 +1,7 @@
 """A tokenizer with the settings that lie beside its file, so that it gives the ids that transformers gives."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from vlm_jax.data.special_tokens import MPNET_TOKENS, special_names
 from vlm_jax.data.tokenizer_settings import AddedToken, Kind, TokenizerSettings
@@ -64,8 +64,10 @@ def _check_kind(packed: dict[str, Json], settings: TokenizerSettings) -> Kind:
     normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
     shapes = {"bert": normalizer.get("type") == "BertNormalizer", "roberta": splitter.get("type") == "ByteLevel"}
     shapes["mpnet"], is_unigram = shapes["bert"], packed["model"]["type"] == "Unigram"
-    kind = settings.kind or next((name for name, shown in shapes.items() if shown), "file")
-    if kind != "file" and not shapes.get(kind, is_unigram):
+    shown = {name for name in get_args(Kind) if shapes.get(name, is_unigram) or name == "file"}
+    implied = settings.implied if settings.implied in shown else None
+    kind = settings.kind or implied or next((name for name, fits in shapes.items() if fits), "file")
+    if kind not in shown:
         raise InputError(f"{settings.file} names a tokenizer_class of {kind!r}, and the tokenizer beside it is none")
     inner = normalizer if shapes["bert"] else {}
     own = {name: inner.get(key) for name, (key, _) in _BERT.items()}

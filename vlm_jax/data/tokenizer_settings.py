@@ -13,6 +13,7 @@ from vlm_jax.files import read_settings_file
 from vlm_jax.types import Json
 
 CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+MODEL_CONFIG = "config.json"
 SETTINGS_FILES = (CONFIG, SPECIAL, ADDED)
 
 Kind = Literal["bert", "mpnet", "roberta", "unigram", "albert", "file"]
@@ -30,6 +31,21 @@ CLASSES: dict[str, Kind] = {
     "TokenizersBackend": "file",
 }
 """transformers' classes, without `Fast`, and the rules that each has; `file` takes tokenizer.json as it is."""
+
+MODEL_TYPES: dict[str, Kind] = {
+    "bert": "bert",
+    "distilbert": "bert",
+    "electra": "bert",
+    "ernie": "bert",
+    "visual_bert": "bert",
+    "mpnet": "mpnet",
+    "roberta": "roberta",
+    "data2vec-text": "roberta",
+    "xlm-roberta": "unigram",
+    "camembert": "unigram",
+    "albert": "albert",
+}
+"""The rules of the class that transformers takes for a config.json's `model_type`, where no class is named."""
 
 SWITCHES = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space", "keep_accents")
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -83,6 +99,8 @@ class TokenizerSettings:
     """Whether it is."""
     kind: Kind | None = None
     """None where no class is named."""
+    implied: Kind | None = None
+    """By the model whose config.json lies beside it; it counts where no class is named."""
     switches: dict[str, bool | None] = field(default_factory=dict)
     """Of `SWITCHES`, those that the file has."""
     roles: dict[str, AddedToken] = field(default_factory=dict)
@@ -117,7 +135,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
         # Special tokens are never split anyway.
         raise InputError(f"{file} says never_split = {never_split!r}, which is not supported; expected null")
     return TokenizerSettings(
-        file, bool(config), _kind(config, file), _switches(config, file), roles,
+        file, bool(config), _kind(config, file), _implied(folder), _switches(config, file), roles,
         _by_id(config, extra, folder) + _listed(config, special, file), _longest(config, file),
     )  # fmt: skip
 
@@ -136,6 +154,11 @@ def _kind(config: dict[str, Json], file: Path) -> Kind | None:
     if kind is None:
         raise InputError(f"{file} says tokenizer_class = {name!r}; supported are {', '.join(CLASSES)}")
     return kind
+
+
+def _implied(folder: Path) -> Kind | None:
+    model_type = read_settings_file(folder / MODEL_CONFIG).get("model_type")
+    return MODEL_TYPES.get(model_type) if isinstance(model_type, str) else None
 
 
 def _switches(config: dict[str, Json], file: Path) -> dict[str, bool | None]:

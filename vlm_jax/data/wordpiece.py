@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vlm_jax.data.configured_tokenizer import configured
 from vlm_jax.data.joined_zip import package_path
 from vlm_jax.data.special_tokens import MPNET_TOKENS, ROBERTA_TOKENS, SPECIAL_TOKENS
-from vlm_jax.data.tokenizer_settings import SETTINGS_FILES, read_settings
+from vlm_jax.data.tokenizer_settings import MODEL_CONFIG, SETTINGS_FILES, read_settings
 from vlm_jax.data.unigram import refuse_model_alone
 from vlm_jax.errors import InputError
 from vlm_jax.packages import PREFIX
@@ -123,7 +123,7 @@ def _read_file(path: Path) -> "tokenizers.Tokenizer":
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the vocabulary {path}: {error}") from None
     vocabulary = {token: index for index, token in enumerate(lines)}
-    names = MPNET_TOKENS if settings.kind == "mpnet" else SPECIAL_TOKENS
+    names = MPNET_TOKENS if (settings.kind or settings.implied) == "mpnet" else SPECIAL_TOKENS
     if names[1] not in vocabulary or names[2] not in vocabulary:
         expected = f"expected one token a line, {names[1]} and {names[2]} among them"
         raise InputError(f"{path} is not a BERT vocabulary; {expected}")
@@ -165,7 +165,7 @@ def _from_hub(name: str) -> Path:
         # One question first: a download retries for 20 s where there is no network.
         offered = {file.rfilename for file in HfApi().model_info(name, timeout=10).siblings or ()}
         wanted = next((file for file in TOKENIZER_FILES if file in offered), None)
-        for settings in offered.intersection(SETTINGS_FILES):
+        for settings in offered.intersection((*SETTINGS_FILES, MODEL_CONFIG)):
             hf_hub_download(name, settings)  # lands beside the tokenizer
         if wanted == "vocab.json":
             hf_hub_download(name, MERGES)

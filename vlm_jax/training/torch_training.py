@@ -97,9 +97,14 @@ class TorchTraining:
         The rates are given, and gradients are scaled to the clip norm exactly: PyTorch's own clipping adds 1e-6 to it.
         """
         parameters = list(self.parameters.values())
+        # Biases and scales are vectors, and so is CLIP's class token, which is a row of a table here.
+        is_decayed = {name: p.ndim > 1 or name.endswith("class_embedding") for name, p in self.parameters.items()}
         groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {
+                "params": [p for name, p in self.parameters.items() if is_decayed[name] == decayed],
+                "weight_decay": settings.weight_decay * decayed,
+            }
+            for decayed in (True, False)
         ]
         optimizer = torch.optim.AdamW(groups, lr=1.0, betas=settings.betas, eps=settings.epsilon, foreach=False)
         losses, saved = [], {}

@@ -160,9 +160,11 @@ class Family:
             return architecture.model.name
         is_classifier = isinstance(architecture.model, PublishedCNN) and architecture.classes
         parts = {"classifier"} if is_classifier else set(architecture.parts) - {"decoder"}
-        fitting = [name for name, known in self.classes.items() if not known.left]
-        fitting = [n for n in fitting if n == self.trunk or self.classes[n].decoder == architecture.is_decoder]
-        complete = {name: set(self.classes[name].parts) for name in fitting}
+        complete = {
+            name: set(known.parts)
+            for name, known in self.classes.items()
+            if not known.left and (name == self.trunk or known.decoder == architecture.is_decoder)
+        }
         # A trunk without its pooler is still the trunk's class.
         inside = [(len(own), name) for name, own in complete.items() if own < parts and name != self.trunk]
         return next((name for name, own in complete.items() if own == parts), max(inside, default=(0, self.trunk))[1])

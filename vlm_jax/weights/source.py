@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from vlm_jax.data.joined_zip import package_path
-from vlm_jax.data.unigram import refuse_model_alone
+from vlm_jax.data.unigram import MODELS, refuse_model_alone
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.files import read_settings_file, sha256, text_sha256
 from vlm_jax.integrity import MANIFEST
@@ -259,7 +259,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
 
     repository, _, revision = name.partition("@")
     patterns = [CONFIG, WEIGHTS, INDEX, "model-*.safetensors", *TOKENIZER_FILES, *SETTINGS_PATTERNS]
-    patterns += [MANIFEST, *VOCABULARIES]  # of a model that `save_pretrained` wrote
+    patterns += [*MODELS, MANIFEST, *VOCABULARIES]  # the last two of a model that `save_pretrained` wrote
     wanted = {"revision": revision or None, "allow_patterns": patterns}
     try:
         path = snapshot_download(repository, local_files_only=True, **wanted)

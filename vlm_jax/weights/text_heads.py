@@ -53,16 +53,16 @@ def _stack(sources: tuple[str, ...], targets: tuple[str, str]) -> list[Row]:
 
 def head_tensors(names: HeadNames) -> dict[Part, tuple[str, ...]]:
     """The tensors of each head that a family has."""
-    there: dict[Part, bool | str | tuple[str, ...]] = {
+    layers: dict[Part, str | tuple[str, ...]] = {
         "pooler": names.pooler, "words": names.words, "decoder": names.words, "pairs": names.pairs,
         "sequence": names.sequence, "tokens": names.tokens, "spans": names.spans, "replaced": names.replaced,
     }  # fmt: skip
-    return {part: source_names(head_rows(names, (part,))) for part, layers in there.items() if layers}
+    return {part: source_names(head_rows(names, (part,))) for part, named in layers.items() if named}
 
 
 def outside(names: HeadNames) -> tuple[str, ...]:
     """Beginnings of the names of heads that stand outside the family's prefix: of all but the pooler."""
-    tensors = (name for part, found in head_tensors(names).items() if part != "pooler" for name in found)
+    tensors = [name for part, head in head_tensors(names).items() if part != "pooler" for name in head]
     return tuple(sorted({f"{name.split('.')[0]}." for name in tensors}))
 
 
