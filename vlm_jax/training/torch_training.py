@@ -1,5 +1,6 @@
 """The other side of a proof of training: the published class in float64, trained by PyTorch's AdamW."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ TINY = {
     "pooler_output_size": 32, "projection_dim": 12, "visual_embedding_dim": 20,
 }  # fmt: skip
 """Sizes of a tiny model, under the names that configs of transformers have for them; everything else stays."""
-CNN = {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 1, 1], "embedding_size": 16}
+CNN = {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 1, 1], "embedding_size": 16, "image_size": 64}
 """The same of CNNs."""
 STAGES = ("out_features", "out_indices", "stage_names")  # of a backbone; the class makes them from the depth
 STD = 0.2
@@ -37,16 +38,20 @@ def write_tiny(class_name: str, config: Mapping[str, Json], folder: Path) -> Non
 
     kind = getattr(transformers, class_name)
     settings = kind.config_class.from_dict(dict(config))
-    for name, value in (CNN if hasattr(settings, "hidden_sizes") else TINY).items():
-        if hasattr(settings, name):
-            setattr(settings, name, value)
+    nested = [getattr(settings, name) for name in ("vision_config", "text_config") if hasattr(settings, name)]
+    for part in nested or [settings]:
+        for name, value in (TINY if hasattr(part, "hidden_size") else CNN).items():
+            if hasattr(part, name):
+                setattr(part, name, value)
     content = {key: value for key, value in settings.to_dict().items() if key not in STAGES}
     random = torch.Generator().manual_seed(0)
     model = kind(kind.config_class.from_dict(content))
     with torch.no_grad():
         for module in model.modules():
             for parameter in module.parameters(recurse=False):
-                parameter.copy_(torch.randn(parameter.shape, generator=random) * STD)
+                # Convolutions by He et al. 2015: through 50 of them any other variance grows or vanishes.
+                std = math.sqrt(2 / parameter[0].numel()) if parameter.ndim == 4 else STD
+                parameter.copy_(torch.randn(parameter.shape, generator=random) * std)
             if isinstance(module, NORMS):
                 module.weight.add_(1)
             if isinstance(module, torch.nn.BatchNorm2d):
