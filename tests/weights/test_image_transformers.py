@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -152,6 +153,27 @@ def test_images_need_not_be_square(tmp_path, monkeypatch):
     assert not [name for name in verified(folder) if name.startswith("at ")]
     export(read(str(folder)), tmp_path / "exported")
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["image_size"] == [24, 40]
+
+
+@pytest.mark.parametrize("name", ["CLIPForImageClassification", "CLIPModel"])
+def test_the_second_settings_of_old_clip_files_come_first(name, published, tmp_path):
+    """With the defaults of the class for what they lack, as transformers has it; an export has them once."""
+    folder = tmp_path / "old"
+    shutil.copytree(published(name), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= {"hidden_act": "gelu", "layer_norm_eps": 0.1, "num_attention_heads": 2}
+    config["vision_config_dict"] = SIZES | {"layer_norm_eps": 1e-3}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "layer 2" in verified(folder, LACKING.get(name, ()))
+    converted = read(str(folder))
+    model = converted.architecture.model
+    assert (model.hidden_act, model.layer_norm_eps, model.num_attention_heads) == ("quick_gelu", 1e-3, 3)
+    export(converted, tmp_path / "exported")
+    assert "vision_config_dict" not in json.loads((tmp_path / "exported" / "config.json").read_text())
+    assert read(str(tmp_path / "exported")).architecture.model == model
+    (folder / "config.json").write_text(json.dumps(config | {"vision_config_dict": 3}))
+    with pytest.raises(InputError, match="vision_config_dict = 3"):
+        read(str(folder))
 
 
 def test_a_bfloat16_file_comes_back_in_its_type(tmp_path):
