@@ -121,6 +121,18 @@ def test_the_folder_of_an_import_is_verified_and_exports_the_file(name, exported
         assert config["id2label"] == {str(index): label for index, label in LABELS["id2label"].items()}
 
 
+def test_the_size_of_the_position_table_is_compared_too(published, tmp_path):
+    """Published DINOv2 has a table for 518 pixels and is given 224."""
+    folder = tmp_path / "larger"
+    shutil.copytree(published("Dinov2Model"), folder)
+    settings = PREPROCESSOR | {"size": {"height": 40, "width": 40}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    sizes = [name for name in verified(folder) if name.startswith("at ")]
+    assert sizes == ["at 32 x 32 pixels", "at 48 x 56 pixels"]
+    converted = with_settings(read(str(folder)), image_size=(24, 40))  # transformers interpolates no such table
+    assert image_proof.image_sizes(converted) == [(24, 40)]
+
+
 def test_feed_forward_layers_may_have_gates(tmp_path, monkeypatch):
     """The largest DINOv2 has SwiGLU."""
     config, settings, heads = CLASSES["Dinov2Model"]
@@ -355,6 +367,12 @@ def test_another_interpolation_is_red(method, ports, monkeypatch):
     [
         ("ViTModel", {"patch_size": 10}, ("patch_size = 10", "32 x 32 pixels", "10 x 10")),
         ("ViTModel", {"patch_size": [8, 4]}, ("patch_size = [8, 4]", "square")),
+        ("ViTModel", {"patch_size": [[8]]}, ("patch_size = [8]",)),
+        ("ViTModel", {"patch_size": []}, ("patch_size = []",)),
+        ("Dinov2Model", {"mlp_ratio": float("inf")}, ("mlp_ratio = inf",)),
+        ("Dinov2Model", {"mlp_ratio": True}, ("mlp_ratio = True",)),
+        ("Dinov2Model", {"mlp_ratio": "2"}, ("mlp_ratio = '2'",)),
+        ("Dinov2Model", {"mlp_ratio": 1e-9}, ("mlp_ratio x hidden_size = 0",)),
         ("ViTModel", {"num_channels": 1}, ("num_channels = 1",)),
         ("ViTModel", {"qkv_bias": False}, ("qkv_bias = False",)),
         ("ViTModel", {"hidden_act": "silu"}, ("hidden_act = 'silu'", "quick_gelu")),
