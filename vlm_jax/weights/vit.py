@@ -173,7 +173,7 @@ GATED_NAMES = EncoderNames(
 
 def _dinov2_settings(file: PublishedFile) -> ConvertedArchitecture:
     config = file.config
-    width, ratio = number(config, "hidden_size", 768), real(config, "mlp_ratio", 4, below=MOST)
+    width, ratio = number(config, "hidden_size", 768), real(config, "mlp_ratio", 4.0, below=float(MOST))
     inner = number({"mlp_ratio x hidden_size": int(width * ratio)}, "mlp_ratio x hidden_size")
     defaults = {"patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6}
     model = encoder_settings(config, **defaults, layer_scale=True, intermediate_size=inner)
