@@ -60,7 +60,15 @@ PREPROCESSOR = {
 }  # fmt: skip
 
 
-def publish(name, folder, dtype=torch.float32):
+LOSSES = {
+    "ViTForImageClassification": "logits", "DeiTForImageClassificationWithTeacher": "logits",
+    "Dinov2ForImageClassification": "logits", "CLIPVisionModelWithProjection": "projected",
+    "SiglipVisionModel": "pooled",
+}  # fmt: skip
+"""A class of each family, with what its gradients are taken of."""
+
+
+def publish(name, folder, dtype=torch.float32, std=0.2):
     """A shaken model of a class as transformers saves it: tensors have the names of published files."""
     config, settings, _ = CLASSES[name]
     torch.manual_seed(0)
@@ -68,7 +76,7 @@ def publish(name, folder, dtype=torch.float32):
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             is_scale = "norm" in path and path.endswith("weight")
-            parameter.copy_(0.2 * torch.randn(parameter.shape) + float(is_scale))
+            parameter.copy_(std * torch.randn(parameter.shape) + float(is_scale))
     model.to(dtype).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     return folder
@@ -96,6 +104,12 @@ def test_every_layer_and_head_is_the_published_one(name, published):
     expected = {"exported again", "embeddings", "layer 1", "layer 2", "last state", "at 40 x 48 pixels"}
     expected |= CLASSES[name][2] | (set() if name.startswith("Siglip") else {"class token"})
     assert set(names) == expected
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_small_weights_are_the_published_ones_too(name, tmp_path):
+    """Of the deviation that models of base size have."""
+    assert {"layer 2", "at 40 x 48 pixels"} <= set(verified(publish(name, tmp_path / name, std=0.02)))
 
 
 @pytest.mark.parametrize(
@@ -198,12 +212,6 @@ def test_a_bfloat16_file_comes_back_in_its_type(tmp_path):
 
 
 # Training
-
-LOSSES = {
-    "ViTForImageClassification": "logits", "DeiTForImageClassificationWithTeacher": "logits",
-    "Dinov2ForImageClassification": "logits", "CLIPVisionModelWithProjection": "projected",
-    "SiglipVisionModel": "pooled",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOSSES)
