@@ -1,10 +1,13 @@
 """Time and memory of an import of BERT-base size: `python -m experiments.benchmark_port`.
 
 A model of random weights (110 M parameters, 438 MB) is written to a temporary folder. The command imports it in a
-process of its own, `--runs` times.
+process of its own, `--runs` times. Processes of their own then make JAX arrays of the file: by a port, the sha256
+apart, and by a loader of ten lines.
 """
 
+import importlib
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -40,11 +43,79 @@ def main(argv: list[str]) -> int:
         seconds, peaks = zip(
             *(_import(source, Path(temporary) / f"import_{i}") for i in range(options.runs)), strict=True
         )
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            arrays = {
+                way.__name__: [pool.apply(_measured, (way, source)) for _ in range(options.runs)]
+                for way in (_port, _ten_lines)
+            }
     median, peak = statistics.median(seconds), statistics.median(peaks)
     print(f"source            {size / MIB:8.0f} MiB")
     print(f"import, median    {median:8.2f} s ({min(seconds):.2f} to {max(seconds):.2f}, {options.runs} runs)")
     print(f"peak memory       {peak / MIB:8.0f} MiB, {peak / size:.2f} times the source")
+    for way, figures in arrays.items():
+        cpu, peak = (statistics.median(column) for column in zip(*figures, strict=True))
+        print(f"arrays, {way[1:]:10s}{cpu:8.2f} s CPU, peak of anonymous memory {peak / size:.2f} times the source")
     return 0
+
+
+def _measured(way, folder):
+    """CPU seconds, and the peak of anonymous bytes, of one way to make JAX arrays of a folder's weights."""
+    import threading
+
+    import jax
+    import jax.numpy as jnp
+
+    from vlm_jax.weights import source
+
+    importlib.import_module("vlm_jax.weights.import_folder")  # what is imported is not measured
+    source.sha256 = lambda file: "0" * 64
+    jax.block_until_ready(jnp.ones(3) + 1)
+    begin, peak, ended = _anonymous(), [0], threading.Event()
+
+    def watch():
+        while not ended.wait(0.002):
+            peak[0] = max(peak[0], _anonymous())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    seconds = time.process_time()
+    arrays = way(folder)
+    seconds = time.process_time() - seconds
+    ended.set()
+    thread.join()
+    del arrays
+    return seconds, peak[0] - begin
+
+
+def _anonymous():
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").split("\n")
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+def _port(folder):
+    import jax
+    import jax.numpy as jnp
+
+    from vlm_jax.weights.import_folder import read
+
+    return jax.block_until_ready(jax.tree.map(jnp.asarray, read(str(folder)).params))
+
+
+def _ten_lines(folder):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    content = np.memmap(folder / "model.safetensors", np.uint8, "r")
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    arrays = {}
+    for name, entry in json.loads(content[8:start].tobytes()).items():
+        if entry.get("dtype") == "F32":
+            begin, end = (start + offset for offset in entry["data_offsets"])
+            x = content[begin:end].view(np.float32).reshape(entry["shape"])
+            x = x.T if x.ndim == 2 and "embedding" not in name else x
+            arrays[name] = jax.block_until_ready(jnp.asarray(x))
+    return arrays
 
 
 def _write_model(folder):

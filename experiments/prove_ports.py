@@ -26,21 +26,24 @@ CONFIGS = {"BertLMHeadModel": {"is_decoder": True, "add_cross_attention": True}}
 """What the config.json of a class must say besides its sizes."""
 
 
+HEADER = "| family | class | largest difference | tensors, bit-equal | training |\n|---|---|---|---|---|"
+
+
 class Prove(Group):
     """Write the table of proofs: each class forward, exported again, and three of them in training."""
 
-    only: str = ""
-    """Classes whose name begins so."""
+    only: tuple[str, ...] = ("",)
+    """Classes whose names begin so; all by default."""
 
 
 def main(argv: list[str]) -> int:
     from vlm_jax.weights.families import FAMILIES
 
     options = parse_options(argv, Prove, prog=command_name("prove_ports"))
-    print("| family | class | largest difference | exported again | training, 100 steps |\n|---|---|---|---|---|")
-    failed = 0
+    print(HEADER)
+    failed, beginnings = 0, tuple(options.only)
     for family in FAMILIES.values():
-        names = [name for name, known in family.classes.items() if not known.left and name.startswith(options.only)]
+        names = [name for name, known in family.classes.items() if not known.left and name.startswith(beginnings)]
         for name in names if not family.alias_of else ():
             row, passed = _row(family, name)
             print(f"| `{family.name}` | {name} | {row} |", flush=True)
@@ -53,7 +56,7 @@ def _row(family: "Family", class_name: str) -> tuple[str, bool]:
     try:
         return _prove(family, class_name)
     except Exception as error:  # of our settings, of the class's or of a library: the other classes have their rows
-        return f"{type(error).__name__}: {first_line(error)} | | **FAIL**", False
+        return f"{type(error).__name__}: {first_line(error)} | | FAIL", False
 
 
 def _prove(family: "Family", class_name: str) -> tuple[str, bool]:
@@ -71,9 +74,9 @@ def _prove(family: "Family", class_name: str) -> tuple[str, bool]:
         trained = list(verify_tiny(str(folder))) if class_name in TRAINED else []
     passed = all(check.status != "FAIL" for check in checks + trained) and not _left_out(checks)
     exported = next(check for check in checks if check.name == "exported again")
-    training = "; ".join(check.value for check in trained) if family.in_transformers else "not compared"
-    cells = (f"{_largest(checks)}{_left_out(checks)}", exported.value, training)
-    return " | ".join(cells) + ("" if passed else " **FAIL**"), passed
+    training = ", ".join(check.value.split()[0] for check in trained) if family.in_transformers else "not compared"
+    cells = (f"{_largest(checks)}{_left_out(checks)}", exported.value.removesuffix(" bit-equal"), training)
+    return " | ".join(cells) + ("" if passed else " FAIL"), passed
 
 
 def _architecture(class_name: str) -> "ConvertedArchitecture":

@@ -126,6 +126,14 @@ def test_positions_are_interpolated_on_request(length, bert):
     assert record["sources"][0]["changed"] == [f"positions interpolated from 20 to {length}"]
 
 
+def test_a_causal_source_of_a_bidirectional_trunk_is_noted(bert, tmp_path):
+    decoder = shutil.copytree(bert, tmp_path / "decoder")
+    (decoder / "config.json").write_text(json.dumps(own.SETTINGS | {"is_decoder": True}))
+    for folder, note in ((bert, []), (decoder, ["its attention was causal, the model's is bidirectional"])):
+        settings = config(folder, {"model.fusion.attention_pattern": "bidirectional"})
+        assert started(settings)[1]["sources"][0]["changed"] == note
+
+
 def test_positions_are_cut_on_request(bert):
     params, record = started(config(bert, _positions(15, "cut")))
     source_leaves = own.tensors()["embeddings.position_embeddings.weight"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 
 from tests.weights import own
 from tests.weights.transformers_cnns import LABELS, TINY, publish
+from vlm_jax.config.optimizers import Optimizer
 from vlm_jax.errors import InputError
 from vlm_jax.models import cnn, convnext, mobile_networks
 from vlm_jax.settings.changes import with_changes
@@ -205,6 +207,15 @@ def test_the_colours_are_those_of_transformers_efficientnet_processor(recipe):
     assert np.abs(output - expected.transpose(1, 2, 0)).max() < 1e-5
     assert image_input.resize.resample == ("bicubic" if recipe.get("resample") else "nearest")
     assert image_input.size == (9, 11)
+
+
+@pytest.mark.parametrize("name", ["efficientnet", "mobilenet_v2", "resnet_v1", "convnext"])
+def test_a_bias_of_the_file_is_spared_from_decay(name, published):
+    """As every bias by the default of `no_decay`, which reads the ends of paths."""
+    converted = read(str(published(name)))
+    rows = converted.family.rows(converted.architecture)
+    paths = [row.target[0] for row in rows if row.transform.exact and row.source[0].endswith("bias")]
+    assert paths and [path for path in paths if not re.search(Optimizer().no_decay[0], path)] == []
 
 
 @pytest.mark.parametrize("name", ["efficientnet", "mobilenet_v2", "resnet_v1", "convnext"])

@@ -24,8 +24,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
         width = x.shape[-1]
-        y = DepthwiseConv(7, 1, self.convolution, self.dtype, name="depthwise_conv")(x)
-        y = y + self.param("bias", nn.initializers.zeros, (width,)).astype(y.dtype)[None, None, None]
+        y = DepthwiseConv(7, 1, self.convolution, self.dtype, use_bias=True, name="depthwise_conv")(x)
         y = nn.LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm")(y)
         y = nn.Dense(4 * width, dtype=self.dtype, name="intermediate")(y)
         y = nn.Dense(width, dtype=self.dtype, name="output")(jax.nn.gelu(y, approximate=False))

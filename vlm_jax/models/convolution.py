@@ -194,19 +194,23 @@ class Conv(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """A convolution of each channel by itself, without bias; `kernel` is [k, k, 1, channels]."""
+    """A convolution of each channel by itself; `kernel` is [k, k, 1, channels]."""
 
     kernel_size: int = 3
     stride: int = 1
     method: str = "auto"
     dtype: jnp.dtype = jnp.dtype("float32")
     padding: Padding = "symmetric"
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B H W C"]:
         kernel = self.param("kernel", INIT, (self.kernel_size, self.kernel_size, 1, x.shape[-1]))
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        return convolve_depthwise(x, kernel, stride=self.stride, method=self.method, padding=self.padding)
+        y = convolve_depthwise(x, kernel, stride=self.stride, method=self.method, padding=self.padding)
+        if not self.use_bias:
+            return y
+        return y + self.param("bias", nn.initializers.zeros, (x.shape[-1],)).astype(self.dtype)[None, None, None]
 
 
 class GroupNorm(nn.Module):

@@ -71,7 +71,9 @@ class TextTrunk(Fusion):
             mask = self.relative_bias(mask)
         query_slice = slice(1) if first_only else slice(None)
         if self.settings.fusion != "cross":
-            return image[:, :, :0], encode(self._layers, text, mask, keys, query_slice=query_slice)
+            if image.shape[2]:
+                raise InputError("this text model attends to no other stream; leave image out")
+            return image, encode(self._layers, text, mask, keys, query_slice=query_slice)
         if not image.shape[2]:
             raise InputError("this decoder attends to an encoder; give the encoder's states as image [B, M, D]")
 

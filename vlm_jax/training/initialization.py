@@ -136,7 +136,10 @@ def _text_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...],
         chosen |= {specific(path, model): leaf for path, leaf in source_leaves.items() if path.startswith("trunk/")}
         heads = ("head/pooler/", "head/words/")  # BERT's own, as far as the model has them
         chosen |= {path: leaf for path, leaf in source.leaves.items() if path.startswith(heads) and path in fresh}
-    return _with_positions(config, chosen)
+    chosen, notes = _with_positions(config, chosen)
+    if init.trunk and source.model.attention_pattern != model.attention_pattern == "bidirectional":
+        notes = [*notes, f"its attention was {source.model.attention_pattern}, the model's is bidirectional"]
+    return chosen, notes
 
 
 def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> Chosen:

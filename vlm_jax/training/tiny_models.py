@@ -1,6 +1,7 @@
 """Published models of random weights: tiny ones of transformers' classes, and CNNs that transformers does not have."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def write_tiny(class_name: str, config: Mapping[str, Json], folder: Path) -> Non
     with torch.no_grad():
         for module in model.modules():
             for parameter in module.parameters(recurse=False):
-                parameter.copy_(torch.randn(parameter.shape, generator=random) * STD)
+                # Convolutions by He et al. 2015: through 50 of them any other variance grows or vanishes.
+                std = math.sqrt(2 / parameter[0].numel()) if parameter.ndim == 4 else STD
+                parameter.copy_(torch.randn(parameter.shape, generator=random) * std)
             if isinstance(module, NORMS):
                 module.weight.add_(1)
             if isinstance(module, torch.nn.BatchNorm2d):

@@ -72,7 +72,7 @@ def _rows(architecture: ConvertedArchitecture) -> list[Row]:
 def _block_rows(source: str, target: str, layer_scale: bool) -> list[Row]:
     rows = [
         Row((f"{source}.dwconv.weight",), (f"{target}/depthwise_conv/kernel",), CONVOLUTION),
-        Row((f"{source}.dwconv.bias",), (f"{target}/bias",), SAME),
+        Row((f"{source}.dwconv.bias",), (f"{target}/depthwise_conv/bias",), SAME),
         *norm(f"{source}.layernorm", f"{target}/norm"),
         *linear(f"{source}.pwconv1", f"{target}/intermediate"),
         *linear(f"{source}.pwconv2", f"{target}/output"),
