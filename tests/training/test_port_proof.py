@@ -20,6 +20,7 @@ from vlm_jax.training import optimizer, port_proof, tiny_models
 from vlm_jax.training.port_proof import SETTINGS, compare_gradients, tiny_proof
 from vlm_jax.training.proof_task import proof_task
 from vlm_jax.weights.converted_model import convert
+from vlm_jax.weights.families import CLASSES, FAMILIES
 from vlm_jax.weights.proof_subject import ProofSubject
 from vlm_jax.weights.source import open_source
 
@@ -68,19 +69,22 @@ CROSS = {"is_decoder": True, "add_cross_attention": True}
 STAGES = {"hidden_sizes": [8, 12], "depths": [2, 1], "num_stages": 2}
 
 
+FIRST_STEPS = [
+    ("Dinov2ForImageClassification", {}),
+    ("CLIPForImageClassification", {}),
+    ("ConvNextForImageClassification", {}),
+    ("ResNetForImageClassification", {}),
+    pytest.param("EfficientNetForImageClassification", {}, marks=pytest.mark.slow),
+    pytest.param("MobileNetV2ForImageClassification", {}, marks=pytest.mark.slow),
+    ("ViTForImageClassification", {"num_labels": 1}),
+    ("BertForSequenceClassification", {"num_labels": 1}),
+    ("BertLMHeadModel", CROSS),
+]
+
+
 @pytest.mark.parametrize(
     ("class_name", "config"),
-    [
-        ("Dinov2ForImageClassification", {}),
-        ("CLIPForImageClassification", {}),
-        ("ConvNextForImageClassification", {}),
-        ("ResNetForImageClassification", {}),
-        pytest.param("EfficientNetForImageClassification", {}, marks=pytest.mark.slow),
-        pytest.param("MobileNetV2ForImageClassification", {}, marks=pytest.mark.slow),
-        ("ViTForImageClassification", {"num_labels": 1}),
-        ("BertForSequenceClassification", {"num_labels": 1}),
-        ("BertLMHeadModel", CROSS),
-    ],
+    FIRST_STEPS,
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_the_first_step_is_that_of_torch(class_name, config, tmp_path, monkeypatch):
@@ -88,6 +92,13 @@ def test_the_first_step_is_that_of_torch(class_name, config, tmp_path, monkeypat
     small = {name: tiny_models.FAMILY[name] | STAGES for name in ("resnet", "convnext")}
     monkeypatch.setattr(tiny_models, "FAMILY", tiny_models.FAMILY | small)
     assert statuses(tiny(class_name, tmp_path / "tiny", **config), snapshots=(1,)) == ["ok"] * 2
+
+
+def test_image_families_that_are_listed_as_trained_are_proven_here():
+    """Text families are in tests/training/test_text_port_proof.py."""
+    listed = {f.name for f in FAMILIES.values() if "training" in f.proven and "classifier" in f.heads}
+    proven = {CLASSES[case[0]].name for case in FIRST_STEPS if isinstance(case[0], str)}
+    assert listed == proven & {f.name for f in FAMILIES.values() if "classifier" in f.heads}
 
 
 def test_a_tiny_model_is_proven_at_the_size_of_its_position_table(tmp_path):

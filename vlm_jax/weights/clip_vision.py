@@ -4,7 +4,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, label_names
+from vlm_jax.weights.family import TRAINED, ConvertedArchitecture, Family, PublishedClass, PublishedFile, label_names
 from vlm_jax.weights.tables import FUSED, Row, linear, norm, rows_of_table, source_names
 from vlm_jax.weights.vit_tables import (
     CLIP,
@@ -116,6 +116,7 @@ CLIP_VISION = Family(
     model_types=("clip",),
     nested_config=VISION,
     prefix_always=True,
+    proven=TRAINED,
 )
 
 

@@ -6,6 +6,7 @@ from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights.family import (
     MOST,
+    TRAINED,
     ConvertedArchitecture,
     Family,
     PublishedClass,
@@ -104,6 +105,7 @@ VIT = Family(
     config=_vit_config,
     outside=("classifier.",),
     optional_pooler=True,
+    proven=TRAINED,
 )
 
 
@@ -216,4 +218,5 @@ DINOV2 = Family(
     config=_dinov2_config,
     outside=("classifier.",),
     unread=("embeddings.mask_token",),  # stands for masked patches in training
+    proven=TRAINED,
 )
