@@ -9,6 +9,7 @@ from vlm_jax.command_line import run_command
 from vlm_jax.invocation import command_name
 from vlm_jax.settings.command_line import parse_subcommand
 from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group
+from vlm_jax.settings.rules import Count
 
 
 class Names(Group):
@@ -44,7 +45,7 @@ class Verify(Names):
     """Also compare the rounding of every layer in bfloat16 with that of PyTorch's own."""
     training: bool = False
     """Also train 100 steps here and in PyTorch: a tiny model of the class in float64, and the file's own in float32."""
-    steps: int = 100
+    steps: Count = 100
     """Of these 100 steps, those that the file's own size takes: a model of base size needs half a minute for each."""
 
 

@@ -123,7 +123,7 @@ def test_every_module_has_a_rank():
     assert {name_of(path) for path in FILES} == set(RANK)
 
 
-TORCH = ("oracles.py", "image_oracle.py", "pickles.py", "torch_cnns.py", "torch_training.py")
+TORCH = ("oracles.py", "image_oracle.py", "pickles.py", "tiny_models.py", "torch_cnns.py", "torch_training.py")
 
 
 def test_each_heavy_library_has_its_place():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,15 @@ PREPROCESSOR = {
 }  # fmt: skip
 
 
-def publish(name, folder, dtype=torch.float32):
+LOSSES = {
+    "ViTForImageClassification": "logits", "DeiTForImageClassificationWithTeacher": "logits",
+    "Dinov2ForImageClassification": "logits", "CLIPVisionModelWithProjection": "projected",
+    "SiglipVisionModel": "pooled",
+}  # fmt: skip
+"""A class of each family, with what its gradients are taken of."""
+
+
+def publish(name, folder, dtype=torch.float32, std=0.2):
     """A shaken model of a class as transformers saves it: tensors have the names of published files."""
     config, settings, _ = CLASSES[name]
     torch.manual_seed(0)
@@ -67,7 +76,7 @@ def publish(name, folder, dtype=torch.float32):
     with torch.no_grad():
         for path, parameter in model.named_parameters():
             is_scale = "norm" in path and path.endswith("weight")
-            parameter.copy_(0.2 * torch.randn(parameter.shape) + float(is_scale))
+            parameter.copy_(std * torch.randn(parameter.shape) + float(is_scale))
     model.to(dtype).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     return folder
@@ -97,6 +106,12 @@ def test_every_layer_and_head_is_the_published_one(name, published):
     assert set(names) == expected
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_small_weights_are_the_published_ones_too(name, tmp_path):
+    """Of the deviation that models of base size have."""
+    assert {"layer 2", "at 40 x 48 pixels"} <= set(verified(publish(name, tmp_path / name, std=0.02)))
+
+
 @pytest.mark.parametrize(
     ("name", "exported"),
     [
@@ -118,6 +133,18 @@ def test_the_folder_of_an_import_is_verified_and_exports_the_file(name, exported
         assert converted.labels == tuple(LABELS["id2label"].values())
         config = json.loads((tmp_path / "exported" / "config.json").read_text())
         assert config["id2label"] == {str(index): label for index, label in LABELS["id2label"].items()}
+
+
+def test_the_size_of_the_position_table_is_compared_too(published, tmp_path):
+    """Published DINOv2 has a table for 518 pixels and is given 224."""
+    folder = tmp_path / "larger"
+    shutil.copytree(published("Dinov2Model"), folder)
+    settings = PREPROCESSOR | {"size": {"height": 40, "width": 40}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    sizes = [name for name in verified(folder) if name.startswith("at ")]
+    assert sizes == ["at 32 x 32 pixels", "at 48 x 56 pixels"]
+    converted = with_settings(read(str(folder)), image_size=(24, 40))  # transformers interpolates no such table
+    assert image_proof.image_sizes(converted) == [(24, 40)]
 
 
 def test_feed_forward_layers_may_have_gates(tmp_path, monkeypatch):
@@ -154,6 +181,27 @@ def test_images_need_not_be_square(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "exported" / "config.json").read_text())["image_size"] == [24, 40]
 
 
+@pytest.mark.parametrize("name", ["CLIPForImageClassification", "CLIPModel"])
+def test_the_second_settings_of_old_clip_files_come_first(name, published, tmp_path):
+    """With the defaults of the class for what they lack, as transformers has it; an export has them once."""
+    folder = tmp_path / "old"
+    shutil.copytree(published(name), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"] |= {"hidden_act": "gelu", "layer_norm_eps": 0.1, "num_attention_heads": 2}
+    config["vision_config_dict"] = SIZES | {"layer_norm_eps": 1e-3}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "layer 2" in verified(folder, LACKING.get(name, ()))
+    converted = read(str(folder))
+    model = converted.architecture.model
+    assert (model.hidden_act, model.layer_norm_eps, model.num_attention_heads) == ("quick_gelu", 1e-3, 3)
+    export(converted, tmp_path / "exported")
+    assert "vision_config_dict" not in json.loads((tmp_path / "exported" / "config.json").read_text())
+    assert read(str(tmp_path / "exported")).architecture.model == model
+    (folder / "config.json").write_text(json.dumps(config | {"vision_config_dict": 3}))
+    with pytest.raises(InputError, match="vision_config_dict = 3"):
+        read(str(folder))
+
+
 def test_a_bfloat16_file_comes_back_in_its_type(tmp_path):
     """With the token of masked patches, which nothing is computed from."""
     folder = publish("Dinov2Model", tmp_path / "half", torch.bfloat16)
@@ -164,12 +212,6 @@ def test_a_bfloat16_file_comes_back_in_its_type(tmp_path):
 
 
 # Training
-
-LOSSES = {
-    "ViTForImageClassification": "logits", "DeiTForImageClassificationWithTeacher": "logits",
-    "Dinov2ForImageClassification": "logits", "CLIPVisionModelWithProjection": "projected",
-    "SiglipVisionModel": "pooled",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -333,6 +375,12 @@ def test_another_interpolation_is_red(method, ports, monkeypatch):
     [
         ("ViTModel", {"patch_size": 10}, ("patch_size = 10", "32 x 32 pixels", "10 x 10")),
         ("ViTModel", {"patch_size": [8, 4]}, ("patch_size = [8, 4]", "square")),
+        ("ViTModel", {"patch_size": [[8]]}, ("patch_size = [8]",)),
+        ("ViTModel", {"patch_size": []}, ("patch_size = []",)),
+        ("Dinov2Model", {"mlp_ratio": float("inf")}, ("mlp_ratio = inf",)),
+        ("Dinov2Model", {"mlp_ratio": True}, ("mlp_ratio = True",)),
+        ("Dinov2Model", {"mlp_ratio": "2"}, ("mlp_ratio = '2'",)),
+        ("Dinov2Model", {"mlp_ratio": 1e-9}, ("mlp_ratio x hidden_size = 0",)),
         ("ViTModel", {"num_channels": 1}, ("num_channels = 1",)),
         ("ViTModel", {"qkv_bias": False}, ("qkv_bias = False",)),
         ("ViTModel", {"hidden_act": "silu"}, ("hidden_act = 'silu'", "quick_gelu")),

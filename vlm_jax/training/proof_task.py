@@ -43,7 +43,7 @@ def _batch(converted: ConvertedModel, task: Task, number: int, examples: int) ->
     if task == "image classes":
         size = architecture.input.size
         pixels = random.normal(size=(examples, *size, 3)).astype(np.float32)
-        return {"image": pixels, "labels": random.integers(0, architecture.classes, examples)}
+        return {"image": pixels, "labels": _class_labels(random, architecture.classes, examples)}
     rows = 2 * examples if task == "sentence vectors" else examples
     # In an order of its own for each batch: a pair of texts that came twice would have two targets.
     texts = [SENTENCES[index] for index in np.resize(random.permutation(len(SENTENCES)), rows)]
@@ -51,7 +51,7 @@ def _batch(converted: ConvertedModel, task: Task, number: int, examples: int) ->
     if task == "sentence vectors":
         return batch | {"cosines": random.uniform(-1, 1, examples).astype(np.float32)}
     if task == "text classes":
-        return batch | {"labels": random.integers(0, architecture.classes, examples)}
+        return batch | {"labels": _class_labels(random, architecture.classes, examples)}
     ids, vocabulary = batch["input_ids"], architecture.model.vocab_size
     chosen = batch["text_mask"] & (random.random(ids.shape) < MASKED)
     chosen[:, 0] = True  # no text is without one
@@ -62,16 +62,23 @@ def _batch(converted: ConvertedModel, task: Task, number: int, examples: int) ->
     return batch | ({"pairs": random.integers(0, 2, examples)} if "pairs" in architecture.parts else {})
 
 
+def _class_labels(random: np.random.Generator, classes: int, examples: int) -> np.ndarray:
+    """Random classes; numbers for a head of one class, whose cross-entropy is 0 whatever it computes."""
+    if classes == 1:
+        return random.normal(size=examples).astype(np.float32)
+    return random.integers(0, classes, examples)
+
+
 def proof_loss(module: Module, task: Task, params: Parameters, batch: Batch) -> Float[Array, ""]:
-    """The loss of a port: cross-entropy, or the squared error of the cosines of sentence vectors."""
+    """The loss of a port: cross-entropy, or the squared error of one class or of the cosines of sentence vectors."""
     inputs = {name: x for name, x in batch.items() if name not in TARGETS}
     if task == "image classes":
         output = module.apply({"params": params}, inputs["image"])
         logits = output.logits if isinstance(output, PretrainedImageOutput) else output[1]
-        return cross_entropy(logits, batch["labels"])
+        return class_loss(logits, batch["labels"])
     output = module.apply({"params": params}, **inputs)
     if task == "text classes":
-        return cross_entropy(output.sequence, batch["labels"])
+        return class_loss(output.sequence, batch["labels"])
     if task == "masked words":
         loss = cross_entropy(output.words, batch["labels"])
         return loss + cross_entropy(output.pairs, batch["pairs"]) if "pairs" in batch else loss
@@ -80,6 +87,13 @@ def proof_loss(module: Module, task: Task, params: Parameters, batch: Batch) -> 
     vectors = vectors / jnp.linalg.norm(vectors, axis=1, keepdims=True)
     first, second = jnp.split(vectors, 2)
     return jnp.mean(jnp.square(jnp.sum(first * second, axis=1) - batch["cosines"]))
+
+
+def class_loss(logits: Float[Array, "B A"], labels: Int[Array, " B"] | Float[Array, " B"]) -> Float[Array, ""]:
+    """The cross-entropy of classes; of one class the squared error, as transformers has it of a regression."""
+    if logits.shape[-1] == 1:
+        return jnp.mean(jnp.square(logits[:, 0] - labels))
+    return cross_entropy(logits, labels)
 
 
 def cross_entropy(logits: Float[Array, "*n A"], labels: Int[Array, "*n"]) -> Float[Array, ""]:

@@ -1,8 +1,6 @@
 """The other side of a proof of training: the published class in float64, trained by PyTorch's AdamW."""
 
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,54 +8,11 @@ import torch
 from vlm_jax.config.optimizers import AdamW
 from vlm_jax.training.proof_task import Batch, Task
 from vlm_jax.trees import flatten
-from vlm_jax.types import Json, Parameters
+from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
-
-TINY = {
-    "vocab_size": 97, "hidden_size": 32, "embedding_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "intermediate_size": 48, "hidden_dim": 48, "max_position_embeddings": 40, "image_size": 16, "patch_size": 4,
-    "pooler_output_size": 32, "projection_dim": 12, "visual_embedding_dim": 20,
-}  # fmt: skip
-"""Sizes of a tiny model, under the names that configs of transformers have for them; everything else stays."""
-CNN = {"hidden_sizes": [16, 24, 32, 40], "depths": [1, 2, 1, 1], "embedding_size": 16, "image_size": 64}
-"""The same of CNNs."""
-STAGES = ("out_features", "out_indices", "stage_names")  # of a backbone; the class makes them from the depth
-STD = 0.2
-NORMS = (torch.nn.LayerNorm, torch.nn.BatchNorm2d)
 
 Named = dict[str, np.ndarray]
 """Arrays by the names of a family's table."""
-
-
-def write_tiny(class_name: str, config: Mapping[str, Json], folder: Path) -> None:
-    """A model of a class of transformers, tiny and of random weights, with everything else that its config.json says.
-
-    No bias is 0, no scale 1 and no two leaves are equal, so that nothing hides.
-    """
-    import transformers
-
-    kind = getattr(transformers, class_name)
-    settings = kind.config_class.from_dict(dict(config))
-    nested = [getattr(settings, name) for name in ("vision_config", "text_config") if hasattr(settings, name)]
-    for part in nested or [settings]:
-        for name, value in (TINY if hasattr(part, "hidden_size") else CNN).items():
-            if hasattr(part, name):
-                setattr(part, name, value)
-    content = {key: value for key, value in settings.to_dict().items() if key not in STAGES}
-    random = torch.Generator().manual_seed(0)
-    model = kind(kind.config_class.from_dict(content))
-    with torch.no_grad():
-        for module in model.modules():
-            for parameter in module.parameters(recurse=False):
-                # Convolutions by He et al. 2015: through 50 of them any other variance grows or vanishes.
-                std = math.sqrt(2 / parameter[0].numel()) if parameter.ndim == 4 else STD
-                parameter.copy_(torch.randn(parameter.shape, generator=random) * std)
-            if isinstance(module, NORMS):
-                module.weight.add_(1)
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=random) * STD)
-                module.running_var.copy_(torch.rand(module.running_var.shape, generator=random) + 0.5)
-    model.save_pretrained(folder)
 
 
 class TorchTraining:
@@ -136,11 +91,14 @@ class TorchTraining:
     def _loss(self, task: Task, batch: Batch) -> torch.Tensor:
         if task == "image classes":
             logits = self._model(torch.tensor(batch["image"]).permute(0, 3, 1, 2).double()).logits
-            return _cross_entropy(logits, batch["labels"])
+            return _class_loss(logits, batch["labels"])
         mask = torch.tensor(batch["text_mask"])
         arguments = {"input_ids": torch.tensor(batch["input_ids"]).long(), "attention_mask": mask.long()}
         if "segments" in batch:
             arguments["token_type_ids"] = torch.tensor(batch["segments"]).long()
+        if "image" in batch:  # states that a decoder attends to
+            arguments["encoder_hidden_states"] = torch.tensor(batch["image"]).double()
+            arguments["encoder_attention_mask"] = torch.tensor(batch["image_mask"]).long()
         output = self._model(**arguments, return_dict=True)
         if task == "sentence vectors":
             shown = mask[..., None].double()
@@ -148,6 +106,8 @@ class TorchTraining:
             vectors = vectors / vectors.norm(dim=1, keepdim=True)
             first, second = vectors.chunk(2)
             return ((first * second).sum(1) - torch.tensor(batch["cosines"]).double()).square().mean()
+        if task == "text classes":
+            return _class_loss(output.logits, batch["labels"])
         logits = output.prediction_logits if "prediction_logits" in output else output.logits
         loss = _cross_entropy(logits, batch["labels"])
         if "pairs" in batch:
@@ -192,6 +152,12 @@ class TorchTraining:
                 raise KeyError(f"no parameter of {type(self._model).__name__} is {name}")
             named[name] = equal[0]
         return named
+
+
+def _class_loss(logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+    if logits.shape[-1] == 1:
+        return (logits[:, 0] - torch.tensor(labels).double()).square().mean()
+    return _cross_entropy(logits, labels)
 
 
 def _cross_entropy(logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:

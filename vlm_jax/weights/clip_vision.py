@@ -1,9 +1,10 @@
 """The image sides of CLIP and SigLIP, alone or in a file with the text side."""
 
+from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, label_names
+from vlm_jax.weights.family import TRAINED, ConvertedArchitecture, Family, PublishedClass, PublishedFile, label_names
 from vlm_jax.weights.tables import FUSED, Row, linear, norm, rows_of_table, source_names
 from vlm_jax.weights.vit_tables import (
     CLIP,
@@ -64,10 +65,20 @@ def _nested(architecture: ConvertedArchitecture, settings: dict[str, Json], mode
 # CLIP: a layer norm before the first layer; the last one is of the class token
 
 
+def _clip_config_of(file: PublishedFile) -> dict[str, Json]:
+    """As CLIPConfig of transformers: `vision_config_dict` of old files, with the class's defaults, comes first."""
+    older = file.config.get(f"{VISION}_dict")
+    if older is None or file.class_name not in ("CLIPModel", "CLIPForImageClassification"):
+        return _config_of(file)
+    if not isinstance(older, dict):
+        raise InputError(f"config.json says {VISION}_dict = {older!r}; expected an object of settings")
+    return older
+
+
 def _clip_settings(file: PublishedFile) -> ConvertedArchitecture:
     own = {"patch_bias": False, "embedding_norm": True, "final_norm": "class_token"}
     defaults = {"patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
-    model = encoder_settings(_config_of(file), **defaults, **own)
+    model = encoder_settings(_clip_config_of(file), **defaults, **own)
     size = file.rows_of("visual_projection.weight") if "projection" in file.parts else 0
     image = cut_out(model.image_size, max(model.image_size), CLIP)
     return ConvertedArchitecture(model, file.parts, _classes(file), image, projection_size=size)
@@ -105,6 +116,7 @@ CLIP_VISION = Family(
     model_types=("clip",),
     nested_config=VISION,
     prefix_always=True,
+    proven=TRAINED,
 )
 
 

@@ -9,6 +9,7 @@ from vlm_jax.settings.changes import checked
 from vlm_jax.types import Json
 from vlm_jax.weights.cnn import CLASSIFIER, IMAGENET_COLOURS, classifier_heads, classifier_rows, require
 from vlm_jax.weights.family import (
+    TRAINED,
     ConvertedArchitecture,
     Family,
     PublishedClass,
@@ -100,4 +101,5 @@ CONVNEXT = Family(
     rows=_rows,
     config=_config,
     outside=("classifier.",),
+    proven=TRAINED,
 )

@@ -70,8 +70,10 @@ def write_export(converted: ConvertedModel, folder: Path) -> str | None:
 
 def _config(converted: ConvertedModel) -> dict[str, Json]:
     """The source's config.json with what the family must say; of several encoders' settings, those of this one."""
-    family, source = converted.family, converted.config
+    family = converted.family
     settings, nested = family.config(converted.architecture), family.nested_config
+    # Old files have the settings a second time, which would come before what is written here.
+    source = {key: value for key, value in converted.config.items() if key != f"{nested}_dict"}
     own = source.get(nested)
     if isinstance(own, dict) and nested in settings:
         settings |= {nested: own | settings[nested]}

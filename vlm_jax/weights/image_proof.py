@@ -1,4 +1,4 @@
-"""The proof of an image transformer: its layers and heads beside the published ones, at two image sizes."""
+"""The proof of an image transformer: its layers and heads beside the published ones, at several image sizes."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -41,18 +41,20 @@ def image_outputs(converted: ConvertedModel, pixels: np.ndarray) -> Outputs:
 
 
 def image_sizes(converted: ConvertedModel) -> list[tuple[int, int]]:
-    """The size of the model's images, and one that is not square: its positions are interpolated.
+    """The sizes of the model's images and of the position table, and one that is not square, which is interpolated.
 
-    transformers interpolates square tables alone.
+    transformers interpolates square tables alone: of others the table's size is compared.
     """
     architecture = converted.architecture
     height, width = architecture.input.size
-    side, (table_height, table_width) = architecture.model.patch_size, architecture.model.image_size
-    return [(height, width), *([(height + side, width + 2 * side)] if table_height == table_width else [])]
+    side, table_size = architecture.model.patch_size, architecture.model.image_size
+    if table_size[0] != table_size[1]:
+        return [table_size]
+    return list(dict.fromkeys([(height, width), table_size, (height + side, width + 2 * side)]))
 
 
 def compare_image_transformer(converted: ConvertedModel, source: Source, oracle: str, folder: Path) -> Iterator[Check]:
-    """Every output of the port with the oracle's; those at the second size in one line."""
+    """Every output of the port with the oracle's; those at the first size by name, at others in one line."""
     from vlm_jax.weights.image_oracle import image_references
     from vlm_jax.weights.oracles import load_oracle
 

@@ -1,28 +1,32 @@
-"""How a published CNN wants its images: the preprocessor_config.json beside its weights, or timm's config.json.
+"""How a published encoder wants its images: preprocessor_config.json, processor_config.json, or timm's config.json.
 
 Keys and defaults are those of transformers' image processors: ConvNextImageProcessor, which published ResNets name,
 EfficientNetImageProcessor, and ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` change no
-pixel. timm's are those of its data/config.py and transforms_factory.py.
+pixel. A missing key has its default; null switches a step off. timm's are those of its data/config.py and
+transforms_factory.py.
 """
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from vlm_jax.data.image_settings import CenterCrop, ImageInput, Resample, Stretch, StretchCrop
 from vlm_jax.errors import InputError
 from vlm_jax.types import Json
-from vlm_jax.weights.settings_files import PREPROCESSOR, SettingsFiles
+from vlm_jax.weights.settings_files import PREPROCESSOR, PROCESSOR, SettingsFiles
 
 PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2", "EfficientNet", "Siglip")
-SHORT_SIDE = ("Bit", "CLIP", "MobileNetV2", "Siglip")  # a size that is one number is that of the short side
+SHORT_SIDE = ("ConvNext", "Bit", "CLIP", "MobileNetV2", "Siglip")  # a size that is one number is that of the short side
+CROPPED = ("Bit", "CLIP", "DeiT", "MobileNetV2")  # the centre is cut out by default
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 IGNORED = frozenset(
     {"_valid_processor_keys", "data_format", "device", "disable_grouping", "do_reduce_labels", "input_data_format",
      "processor_class", "return_tensors", "transformers_version"}
 )  # fmt: skip
 _READ = (
-    "crop_pct", "crop_size", "do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize",
-    "feature_extractor_type", "image_mean", "image_processor_type", "image_std", "resample", "rescale_factor", "size",
+    "crop_pct", "crop_size", "default_to_square", "do_center_crop", "do_convert_rgb", "do_normalize", "do_pad",
+    "do_rescale", "do_resize", "feature_extractor_type", "image_mean", "image_processor_type", "image_seq_length",
+    "image_std", "pad_size", "resample", "rescale_factor", "size",
 )  # fmt: skip
 _READ_OF_EFFICIENTNET = ("include_top", "rescale_offset")
 TIMM = {
@@ -36,54 +40,84 @@ Resize = CenterCrop | Stretch | StretchCrop
 CONVNEXT_WHOLE, CONVNEXT_SHARE = 384, 224 / 256  # ConvNextImageProcessor crops to this share, below this size only
 
 
+class Recipe(NamedTuple):
+    """Settings, and the file that an error names."""
+
+    file: str
+    settings: Mapping[str, Json]
+
+    def get(self, key: str, default: Json = None) -> Json:
+        """A setting; the default where the key is missing, and None where the file says null."""
+        return self.settings.get(key, default)
+
+    def expect(self, key: str, right: bool, expected: str) -> None:
+        """`InputError` where a setting is not right."""
+        if not right:
+            says = f"{self.file} says {key} = {self.get(key)!r}, which is not supported"
+            raise InputError(f"{says}; expected {expected}")
+
+
 def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
-    """A CNN's input as preprocessor_config.json says; None where there is none.
+    """An image encoder's input as the files say; None where there are none.
 
     `InputError` names what is not supported.
     """
+    recipe = _recipe(settings_files)
+    if recipe is None:
+        return None
+    kind = _kind(recipe)
+    own = _READ_OF_EFFICIENTNET if kind == "EfficientNet" else ()
+    if unknown := sorted(set(recipe.settings) - {*_READ, *own, *IGNORED}):
+        says = f"{recipe.file} says {unknown[0]} = {recipe.get(unknown[0])!r}"
+        raise InputError(f"{says}, which is not supported; take it out of the file if it changes no pixel")
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        recipe.expect(key, recipe.get(key, True) is True, "true")
+    recipe.expect("do_pad", recipe.get("do_pad") in (None, False), "false or null")
+    for key in ("pad_size", "image_seq_length"):
+        recipe.expect(key, recipe.get(key) is None, "null")
+    resample = recipe.get("resample")  # its default is another one in version 4 than in 5, so it has to be there
+    recipe.expect("resample", isinstance(resample, int) and resample in FILTERS, f"one of {FILTERS}")
+    size, resize = _sizes(recipe, kind, FILTERS[resample])
+    mean, std = _normalization(recipe, kind)
+    return ImageInput(size=size, resize=resize, mean=mean, std=std)
+
+
+def _recipe(settings_files: SettingsFiles) -> Recipe | None:
+    """That of processor_config.json where it has one, as in transformers 5, which reads it first."""
+    nested = _object(settings_files.get(PROCESSOR, {}), PROCESSOR).get("image_processor")
+    if nested is not None:
+        file = f"{PROCESSOR} (image_processor)"
+        return Recipe(file, _object(nested, file))
     if PREPROCESSOR not in settings_files:
         return None
-    config = settings_files[PREPROCESSOR]
-    if not isinstance(config, dict):
-        raise InputError(f"{PREPROCESSOR} holds {type(config).__name__}; expected an object of settings")
-    kind = _kind(config)
-    own = _READ_OF_EFFICIENTNET if kind == "EfficientNet" else ()
-    if unknown := sorted(set(config) - {*_READ, *own, *IGNORED}):
-        says = f"{PREPROCESSOR} says {unknown[0]} = {config[unknown[0]]!r}"
-        raise InputError(f"{says}, which is not supported; take it out of the file if it changes no pixel")
-    for key, wanted in (("do_resize", True), ("do_rescale", True), ("do_normalize", True)):
-        _expect(config, key, config.get(key, wanted) in (wanted, None), "true")
-    resample = config.get("resample")  # its default is another one in version 4 than in 5, so it has to be there
-    _expect(config, "resample", isinstance(resample, int) and resample in FILTERS, f"one of {FILTERS}")
-    size, resize = _sizes(config, kind, FILTERS[resample])
-    mean, std = _normalization(config, kind)
-    return ImageInput(
-        size=size,
-        resize=resize,
-        mean=mean,
-        std=std,
-    )
+    return Recipe(PREPROCESSOR, _object(settings_files[PREPROCESSOR], PREPROCESSOR))
 
 
-def _normalization(config: Mapping[str, Json], kind: str) -> tuple[Colours, Colours]:
+def _object(value: Json, file: str) -> Mapping[str, Json]:
+    if not isinstance(value, dict):
+        raise InputError(f"{file} holds {type(value).__name__}; expected an object of settings")
+    return value
+
+
+def _normalization(recipe: Recipe, kind: str) -> tuple[Colours, Colours]:
     """Mean and deviation on a scale of 0 to 1.
 
     EfficientNet's processor computes (x f - o - mean) / std of a byte x, o being 1 with `rescale_offset` and 0 without,
     and divides by std once more with `include_top`.
     """
-    mean, std = _colours(config, "image_mean", least=0.0), _colours(config, "image_std", least=1e-6)
-    factor = config.get("rescale_factor")
+    mean, std = _colours(recipe, "image_mean", least=0.0), _colours(recipe, "image_std", least=1e-6)
+    factor = recipe.get("rescale_factor")
     factor = 1 / 255 if factor is None else factor
     scale = factor * 255 if _is_real(factor) else 0.0
     if abs(scale - 1) < 1e-6:
         scale = 1.0
     if kind != "EfficientNet":
-        _expect(config, "rescale_factor", scale == 1, "1/255")
+        recipe.expect("rescale_factor", scale == 1, "1/255")
         return mean, std
-    _expect(config, "rescale_factor", scale > 0, "a number above 0")
+    recipe.expect("rescale_factor", scale > 0, "a number above 0")
     for key in _READ_OF_EFFICIENTNET:
-        _expect(config, key, config.get(key) in (None, True, False), "true or false")
-    offset, again = bool(config.get("rescale_offset")), config.get("include_top") in (None, True)
+        recipe.expect(key, recipe.get(key) in (None, True, False), "true or false")
+    offset, again = bool(recipe.get("rescale_offset")), bool(recipe.get("include_top", True))
     mean = tuple((x + offset) / scale for x in mean)
     return mean, tuple((x * x if again else x) / scale for x in std)
 
@@ -96,77 +130,80 @@ def with_timm(image: ImageInput, config: Mapping[str, Json]) -> ImageInput:
     settings = {key: value for key, value in settings.items() if key in TIMM and value is not None}
     if not settings:
         return image
-    recipe = TIMM | settings
-    size, share = recipe["input_size"], recipe["crop_pct"]
+    recipe = Recipe(TIMM_FILE, TIMM | settings)
+    size, share = recipe.get("input_size"), recipe.get("crop_pct")
     square = isinstance(size, (list, tuple)) and len(size) == 3 and size[0] == 3 and size[1] == size[2]
-    _expect(recipe, "input_size", square and _is_length(size[1]), "[3, pixels, pixels]", file=TIMM_FILE)
-    _expect(recipe, "crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1", file=TIMM_FILE)
-    _expect(recipe, "crop_mode", recipe["crop_mode"] == "center", "'center'", file=TIMM_FILE)
+    recipe.expect("input_size", square and _is_length(size[1]), "[3, pixels, pixels]")
+    recipe.expect("crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1")
+    recipe.expect("crop_mode", recipe.get("crop_mode") == "center", "'center'")
     filters = list(FILTERS.values())
-    _expect(recipe, "interpolation", recipe["interpolation"] in filters, f"one of {filters}", file=TIMM_FILE)
+    resample = recipe.get("interpolation")
+    recipe.expect("interpolation", resample in filters, f"one of {filters}")
     return ImageInput(
         size=(size[1], size[1]),
-        resize=CenterCrop(short_side=math.floor(size[1] / share), resample=recipe["interpolation"]),
-        mean=_colours(recipe, "mean", least=0.0, file=TIMM_FILE),
-        std=_colours(recipe, "std", least=1e-6, file=TIMM_FILE),
+        resize=CenterCrop(short_side=math.floor(size[1] / share), resample=resample),
+        mean=_colours(recipe, "mean", least=0.0),
+        std=_colours(recipe, "std", least=1e-6),
     )
 
 
-def _expect(config: Mapping[str, Json], key: str, right: bool, expected: str, *, file: str = PREPROCESSOR) -> None:
-    if not right:
-        raise InputError(f"{file} says {key} = {config.get(key)!r}, which is not supported; expected {expected}")
-
-
-def _kind(config: Mapping[str, Json]) -> str:
+def _kind(recipe: Recipe) -> str:
     """Of `PROCESSORS`; old files name a feature extractor, new ones an image processor."""
-    name = config.get("image_processor_type") or config.get("feature_extractor_type") or "ViTImageProcessor"
+    name = recipe.get("image_processor_type") or recipe.get("feature_extractor_type") or "ViTImageProcessor"
     for kind in PROCESSORS:
         if isinstance(name, str) and name.startswith((f"{kind}ImageProcessor", f"{kind}FeatureExtractor")):
             return kind
-    raise InputError(f"{PREPROCESSOR} names the image processor {name!r}; supported are {', '.join(PROCESSORS)}")
+    raise InputError(f"{recipe.file} names the image processor {name!r}; supported are {', '.join(PROCESSORS)}")
 
 
-def _sizes(config: Mapping[str, Json], kind: str, resample: Resample) -> tuple[tuple[int, int], Resize]:
+def _sizes(recipe: Recipe, kind: str, resample: Resample) -> tuple[tuple[int, int], Resize]:
     """The size that the network sees, and how images get it."""
-    size = config.get("size")
-    if kind == "ConvNext":
-        side = size.get("shortest_edge") if isinstance(size, dict) else size
-        _expect(config, "size", _is_length(side), "a number of pixels, or {'shortest_edge': pixels}")
-        share = config.get("crop_pct") or CONVNEXT_SHARE
-        _expect(config, "crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1")
-        _expect(config, "do_center_crop", not config.get("do_center_crop"), "none beside crop_pct")
-        short_side = int(side / share)
-        whole = side >= CONVNEXT_WHOLE
-        resize = Stretch(resample=resample) if whole else CenterCrop(short_side=short_side, resample=resample)
-        return (side, side), resize
-    _expect(config, "crop_pct", config.get("crop_pct") is None, "null")
-    if kind in SHORT_SIDE and not isinstance(size, dict):
+    size, cut = recipe.get("size"), recipe.get("do_center_crop", kind in CROPPED)
+    for key in ("default_to_square", "do_center_crop"):
+        recipe.expect(key, recipe.get(key) in (None, True, False), "true or false")
+    if not isinstance(size, (dict, list)) and not recipe.get("default_to_square", kind not in SHORT_SIDE):
         size = {"shortest_edge": size}
+    if kind == "ConvNext":
+        return _share_of_size(recipe, size, resample)
+    recipe.expect("crop_pct", recipe.get("crop_pct") is None, "null")
     if isinstance(size, dict) and set(size) == {"shortest_edge"}:
-        _expect(config, "size", _is_length(size["shortest_edge"]), "a number of pixels")
-        _expect(config, "do_center_crop", config.get("do_center_crop", True) is True, "true beside shortest_edge")
-        cut = _rectangle(config, "crop_size")
-        _expect(config, "crop_size", max(cut) <= size["shortest_edge"], "no more than shortest_edge")
-        return cut, CenterCrop(short_side=size["shortest_edge"], resample=resample)
-    if kind == "DeiT" and config.get("do_center_crop", True):
-        scaled, cut = _rectangle(config, "size"), _rectangle(config, "crop_size")
-        _expect(config, "crop_size", cut[0] <= scaled[0] and cut[1] <= scaled[1], "no more than size")
-        return cut, StretchCrop(scaled_size=scaled, resample=resample)
-    _expect(config, "do_center_crop", not config.get("do_center_crop"), "false, or size with shortest_edge alone")
-    return _rectangle(config, "size"), Stretch(resample=resample)
+        short_side = size["shortest_edge"]
+        recipe.expect("size", _is_length(short_side), "a number of pixels")
+        recipe.expect("do_center_crop", bool(cut), "true where size is that of the short side")
+        crop_size = _rectangle(recipe, "crop_size")
+        recipe.expect("crop_size", max(crop_size) <= short_side, "no more than shortest_edge")
+        return crop_size, CenterCrop(short_side=short_side, resample=resample)
+    scaled_size = _rectangle(recipe, "size")
+    if not cut:
+        return scaled_size, Stretch(resample=resample)
+    crop_size = _rectangle(recipe, "crop_size")
+    fits = crop_size[0] <= scaled_size[0] and crop_size[1] <= scaled_size[1]
+    recipe.expect("crop_size", fits, "no more than size")
+    return crop_size, StretchCrop(scaled_size=scaled_size, resample=resample)
 
 
-def _rectangle(config: Mapping[str, Json], key: str) -> tuple[int, int]:
-    value = config.get(key)
+def _share_of_size(recipe: Recipe, size: Json, resample: Resample) -> tuple[tuple[int, int], Resize]:
+    """ConvNextImageProcessor's: below `CONVNEXT_WHOLE` pixels a share of the scaled image."""
+    side = size.get("shortest_edge") if isinstance(size, dict) else None
+    recipe.expect("size", _is_length(side), "a number of pixels, or {'shortest_edge': pixels}")
+    share = recipe.get("crop_pct") or CONVNEXT_SHARE
+    recipe.expect("crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1")
+    recipe.expect("do_center_crop", not recipe.get("do_center_crop"), "none beside crop_pct")
+    resize = CenterCrop(short_side=int(side / share), resample=resample)
+    return (side, side), Stretch(resample=resample) if side >= CONVNEXT_WHOLE else resize
+
+
+def _rectangle(recipe: Recipe, key: str) -> tuple[int, int]:
+    value = recipe.get(key)
     sides = (value.get("height"), value.get("width")) if isinstance(value, dict) else (value, value)
-    _expect(config, key, all(map(_is_length, sides)), "a number of pixels, or height and width")
+    recipe.expect(key, all(map(_is_length, sides)), "a number of pixels, or height and width")
     return sides
 
 
-def _colours(config: Mapping[str, Json], key: str, *, least: float, file: str = PREPROCESSOR) -> Colours:
-    values = config.get(key)
+def _colours(recipe: Recipe, key: str, *, least: float) -> Colours:
+    values = recipe.get(key)
     right = isinstance(values, list) and len(values) == 3 and all(_is_real(x) and least <= x <= 1 for x in values)
-    _expect(config, key, right, f"three numbers from {least} to 1", file=file)
+    recipe.expect(key, right, f"three numbers from {least} to 1")
     return tuple(map(float, values))
 
 

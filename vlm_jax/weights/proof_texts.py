@@ -32,7 +32,7 @@ def text_inputs(
 ) -> dict[str, np.ndarray]:
     """The arguments of a module for some texts; of a port without a tokenizer, random ids and token types.
 
-    Grid features of VisualBERT are random. Long texts lose their end.
+    Grid features of VisualBERT and the states that a decoder attends to are random. Long texts lose their end.
     """
     model, random = converted.architecture.model, np.random.default_rng(seed)
     length = min(length, model.max_position_embeddings - model.first_position)
@@ -47,7 +47,7 @@ def text_inputs(
     if model.type_vocab_size > 1:
         kinds = 1 if converted.tokenizer else model.type_vocab_size
         inputs["segments"] = random.integers(0, kinds, mask.shape).astype(np.int32)
-    if converted.architecture.sees:
-        inputs["image"] = random.normal(size=(len(texts), 7, model.image.feature_size)).astype(np.float32)
+    if size := converted.architecture.image_size:
+        inputs["image"] = random.normal(size=(len(texts), 7, size)).astype(np.float32)
         inputs["image_mask"] = np.ones((len(texts), 7), bool)
     return inputs

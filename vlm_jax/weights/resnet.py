@@ -21,7 +21,7 @@ from vlm_jax.weights.cnn import (
     torch_family,
     unit_rows,
 )
-from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, label_names
+from vlm_jax.weights.family import TRAINED, ConvertedArchitecture, Family, PublishedClass, PublishedFile, label_names
 from vlm_jax.weights.preprocessor import with_timm
 from vlm_jax.weights.tables import Row
 
@@ -182,4 +182,5 @@ RESNET = Family(
     rows=lambda architecture: _rows(architecture, TRANSFORMERS_STEM, _transformers_unit, "classifier.1"),
     config=_config,
     outside=("classifier.",),
+    proven=TRAINED,
 )

@@ -10,8 +10,8 @@ from vlm_jax.types import Json
 
 MODULES, SENTENCES = "modules.json", "config_sentence_transformers.json"
 TRANSFORMERS = ("sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json")
-POOLING, PREPROCESSOR = "1_Pooling/config.json", "preprocessor_config.json"
-FILES = (MODULES, SENTENCES, *TRANSFORMERS, POOLING, PREPROCESSOR)
+POOLING, PREPROCESSOR, PROCESSOR = "1_Pooling/config.json", "preprocessor_config.json", "processor_config.json"
+FILES = (MODULES, SENTENCES, *TRANSFORMERS, POOLING, PREPROCESSOR, PROCESSOR)
 PATTERNS = (*FILES, "[0-9]_*/config.json")
 """The same on the hub, where sentence-transformers numbers the folders of its modules."""
 SUPPORTED_MODULES = ("Transformer", "Pooling", "Normalize", "Dropout")

@@ -5,6 +5,8 @@ from vlm_jax.models.pretrained import Part
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights.family import (
+    MOST,
+    TRAINED,
     ConvertedArchitecture,
     Family,
     PublishedClass,
@@ -12,6 +14,7 @@ from vlm_jax.weights.family import (
     choice,
     label_names,
     number,
+    real,
 )
 from vlm_jax.weights.tables import Row, linear, source_names
 from vlm_jax.weights.vit_tables import (
@@ -102,6 +105,7 @@ VIT = Family(
     config=_vit_config,
     outside=("classifier.",),
     optional_pooler=True,
+    proven=TRAINED,
 )
 
 
@@ -171,9 +175,8 @@ GATED_NAMES = EncoderNames(
 
 def _dinov2_settings(file: PublishedFile) -> ConvertedArchitecture:
     config = file.config
-    ratio = config.get("mlp_ratio", 4)
-    width = number(config, "hidden_size", 768)
-    inner = number({"mlp_ratio": int(width * ratio)} if isinstance(ratio, (int, float)) else config, "mlp_ratio")
+    width, ratio = number(config, "hidden_size", 768), real(config, "mlp_ratio", 4.0, below=float(MOST))
+    inner = number({"mlp_ratio x hidden_size": int(width * ratio)}, "mlp_ratio x hidden_size")
     defaults = {"patch_size": 14, "hidden_act": "gelu", "layer_norm_eps": 1e-6}
     model = encoder_settings(config, **defaults, layer_scale=True, intermediate_size=inner)
     if choice(config, "use_swiglu_ffn", False, (False, True)):  # Dinov2SwiGLUFFN of modeling_dinov2.py
@@ -215,4 +218,5 @@ DINOV2 = Family(
     config=_dinov2_config,
     outside=("classifier.",),
     unread=("embeddings.mask_token",),  # stands for masked patches in training
+    proven=TRAINED,
 )

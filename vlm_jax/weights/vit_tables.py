@@ -107,7 +107,7 @@ def _image_size(config: Mapping[str, Json]) -> tuple[int, int]:
 def _patch_size(config: Mapping[str, Json], default: int) -> int:
     value = config.get("patch_size", default)
     sides = value if isinstance(value, (list, tuple)) else (value,)
-    if len(set(sides)) != 1:
+    if not sides or any(side != sides[0] for side in sides):
         raise InputError(f"config.json says patch_size = {value!r}; square patches can be ported")
     return number({"patch_size": sides[0]}, "patch_size", most=MOST_PIXELS)
 
