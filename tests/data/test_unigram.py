@@ -75,6 +75,7 @@ def assert_equal(ours, reference, texts=(*TEXTS, *LONG, "Zebra ``quoted'' <mask>
     assert own == tuple(getattr(reference, f"{role}_token_id") for role in roles)
     ids, mask = ours.encode(["naïve 🙂"], 40)
     assert ids[0][mask[0]].tolist() == reference.encode("naïve 🙂")
+    assert ours.encode([LONG[0]], 512)[0][0].tolist() == reference.encode(LONG[0], truncation=True, max_length=512)
 
 
 @pytest.mark.parametrize(("kind", "options"), OPTIONS)
