@@ -7,7 +7,7 @@ transformers does not have are of their own size.
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ HEADER = "| family | class | largest difference | tensors, bit-equal | training 
 class Prove(Group):
     """Write the table of proofs: each class forward, exported again, and three of them in training."""
 
+    examples: ClassVar[tuple[str, ...]] = ("", "--only Bert Roberta")
     only: tuple[str, ...] = ("",)
     """Classes whose names begin so; all by default."""
 

@@ -4,6 +4,7 @@ import argparse
 import ast
 import functools
 import itertools
+import re
 import shlex
 import sys
 import textwrap
@@ -69,7 +70,18 @@ def _add(parser: argparse.ArgumentParser, section: Section) -> None:
 
 
 def _option(lines: argparse._ArgumentGroup, name: str, short: str, text: str) -> None:
-    lines.add_argument(f"--{name.rstrip('_').replace('_', '-')}", metavar=short, help=text.replace("%", "%%"))
+    option = f"--{name.rstrip('_').replace('_', '-')}"
+    lines.add_argument(option, metavar=_folded(short, WIDTH - len(option) - 4), help=text.replace("%", "%%"))
+
+
+def _folded(short: str, width: int) -> str:
+    """Choices over lines of a width, broken behind commas."""
+    lines = [""]
+    for choice in re.split(r"(?<=,)", short):
+        if lines[-1] and len(lines[-1] + choice) > width:
+            lines.append("      ")
+        lines[-1] += choice
+    return "\n".join(lines)
 
 
 def documentation(group: type[Group]) -> dict[str, str]:

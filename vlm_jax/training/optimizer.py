@@ -38,7 +38,7 @@ def learning_rate_schedule(settings: Optimizer, steps: int) -> optax.Schedule:
         "constant": jnp.ones_like,
     }
 
-    def rate(count: int | Int[Array, ""]) -> Float[Array, ""]:
+    def rate(count: int | Int[Array, "*n"]) -> Float[Array, "*n"]:
         count = jnp.asarray(count, float)  # float64 under jax_enable_x64, where int32 / int is still float32
         left = jnp.clip(rest - (count - warmup), 0, rest)
         # The first step already learns: warm-up runs from peak / (warmup + 1), not from zero.
