@@ -98,6 +98,7 @@ def publish(tiny: Tiny, folder: Path, **changes) -> Path:
     config = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(config | changes))
     size = {"height": IMAGE[0], "width": IMAGE[1]}
-    recipe = {"image_processor_type": tiny.processor, "size": size, "resample": 3, **COLOURS}
+    recipe = {"image_processor_type": tiny.processor, "size": size, "resample": 3, "do_center_crop": False}
+    recipe |= COLOURS
     (folder / "preprocessor_config.json").write_text(json.dumps(recipe))
     return folder
