@@ -90,6 +90,8 @@ def arguments_of(name, example, world):
             return [*example, *few, *small]
         case "ablate":
             return [*example, "--seeds", "0", "--only", "fusion=late"]
+        case "prove_ports":
+            return ["--only", "DistilBertModel"] if find_spec("torch") else None
         case "list" if "~" in example[0]:
             return [str(world / "runs")]
         case "inspect_data" if "quickstart" in example:
