@@ -95,6 +95,13 @@ def test_the_centre_is_cut_out_where_transformers_does_it(kind, cut, size):
         assert np.abs(output - expected).max() * 255 * 0.5 * again <= 2.01
 
 
+@pytest.mark.parametrize("kind", ["Bit", "CLIP", "DeiT", "MobileNetV2"])
+def test_a_crop_that_no_file_sizes_has_the_size_of_transformers(kind):
+    recipe = HALF | {"resample": 2, "size": {"height": 240, "width": 250}}
+    image_input = preprocessor(recipe | {"image_processor_type": f"{kind}ImageProcessor"})
+    assert image_input.size == of_transformers(kind, recipe)[1][0].shape[:2]
+
+
 @pytest.mark.parametrize("key", ["do_rescale", "do_normalize"])
 def test_null_switches_a_step_off(key):
     """As false does in transformers, where only a missing key has its default."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlm_jax.data.configured_tokenizer import configured
-from vlm_jax.data.joined_zip import package_path
 from vlm_jax.data.special_tokens import MPNET_TOKENS, ROBERTA_TOKENS, SPECIAL_TOKENS
 from vlm_jax.data.tokenizer_settings import MODEL_CONFIG, SETTINGS_FILES, read_settings
 from vlm_jax.data.unigram import refuse_model_alone
@@ -96,7 +95,12 @@ def _alphabet(words: Counter[str], size: int) -> list[str]:
 
 def read_tokenizer(source: str | Path) -> "tokenizers.Tokenizer":
     """The tokenizer in a folder or file, at `package:NAME/folder` or a hub id; `InputError` where there is none."""
-    path = package_path(str(source)) if str(source).startswith(PREFIX) else Path(source).expanduser()
+    if str(source).startswith(PREFIX):
+        from vlm_jax.data.joined_zip import package_path  # here: commands start without zips and locks
+
+        path = package_path(str(source))
+    else:
+        path = Path(source).expanduser()
     if path.is_dir():
         for name in TOKENIZER_FILES:
             if (path / name).is_file():

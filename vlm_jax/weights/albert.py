@@ -1,7 +1,8 @@
 """ALBERT: layers that share their parameters, a projection behind the embeddings, and a sentence-order head."""
 
+from functools import partial
+
 from vlm_jax.settings.changes import with_changes
-from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import KEYS as BERT_KEYS
 from vlm_jax.weights.family import (
@@ -58,10 +59,6 @@ def _rows(architecture: ConvertedArchitecture) -> list[Row]:
     return rows + head_rows(HEADS, architecture.parts)
 
 
-def _config(architecture: ConvertedArchitecture) -> dict[str, Json]:
-    return bert_tables.encoder_config(architecture, KEYS)
-
-
 ALBERT = Family(
     name="albert",
     prefix="albert",
@@ -79,7 +76,7 @@ ALBERT = Family(
     heads=head_tensors(HEADS),
     settings=_settings,
     rows=_rows,
-    config=_config,
+    config=partial(bert_tables.encoder_config, keys=KEYS),
     aliases={"predictions.decoder.bias": "predictions.bias"},
     tied=("predictions.decoder.weight", "embeddings.word_embeddings.weight"),
     outside=outside(HEADS),

@@ -1,6 +1,7 @@
 """DistilBERT: BERT without segments and without a pooler, under names of its own."""
 
-from vlm_jax.types import Json
+from functools import partial
+
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.family import TRAINED, ConvertedArchitecture, Family, PublishedClass, PublishedFile
 from vlm_jax.weights.tables import Row
@@ -43,10 +44,6 @@ def _rows(architecture: ConvertedArchitecture) -> list[Row]:
     return rows + head_rows(HEADS, architecture.parts)
 
 
-def _config(architecture: ConvertedArchitecture) -> dict[str, Json]:
-    return bert_tables.encoder_config(architecture, KEYS)
-
-
 DISTILBERT = Family(
     name="distilbert",
     prefix="distilbert",
@@ -63,7 +60,7 @@ DISTILBERT = Family(
     heads=head_tensors(HEADS),
     settings=_settings,
     rows=_rows,
-    config=_config,
+    config=partial(bert_tables.encoder_config, keys=KEYS),
     tied=("vocab_projector.weight", "embeddings.word_embeddings.weight"),
     outside=outside(HEADS),
     proven=TRAINED,

@@ -1,7 +1,8 @@
 """ELECTRA: BERT with a projection behind its embeddings, a discriminator's head and a generator's."""
 
+from functools import partial
+
 from vlm_jax.settings.changes import with_changes
-from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import BERT, LAYER, LAYERS, TRUNK
 from vlm_jax.weights.bert import KEYS as BERT_KEYS
@@ -54,10 +55,6 @@ def _rows(architecture: ConvertedArchitecture) -> list[Row]:
     return rows + head_rows(HEADS, architecture.parts)
 
 
-def _config(architecture: ConvertedArchitecture) -> dict[str, Json]:
-    return bert_tables.encoder_config(architecture, KEYS)
-
-
 ELECTRA = Family(
     name="electra",
     prefix="electra",
@@ -75,7 +72,7 @@ ELECTRA = Family(
     heads=head_tensors(HEADS),
     settings=_settings,
     rows=_rows,
-    config=_config,
+    config=partial(bert_tables.encoder_config, keys=KEYS),
     tied=("generator_lm_head.weight", "embeddings.word_embeddings.weight"),
     outside=outside(HEADS),
     proven=TRAINED,

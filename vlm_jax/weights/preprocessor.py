@@ -18,6 +18,7 @@ from vlm_jax.weights.settings_files import PREPROCESSOR, PROCESSOR, SettingsFile
 PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2", "EfficientNet", "Siglip")
 SHORT_SIDE = ("ConvNext", "Bit", "CLIP", "MobileNetV2", "Siglip")  # a size that is one number is that of the short side
 CROPPED = ("Bit", "CLIP", "DeiT", "MobileNetV2")  # the centre is cut out by default
+CROP_SIZE = 224  # of these four, where a file has none
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 IGNORED = frozenset(
     {"_valid_processor_keys", "data_format", "device", "disable_grouping", "do_reduce_labels", "input_data_format",
@@ -166,17 +167,18 @@ def _sizes(recipe: Recipe, kind: str, resample: Resample) -> tuple[tuple[int, in
     if kind == "ConvNext":
         return _share_of_size(recipe, size, resample)
     recipe.expect("crop_pct", recipe.get("crop_pct") is None, "null")
+    default = CROP_SIZE if kind in CROPPED else None
     if isinstance(size, dict) and set(size) == {"shortest_edge"}:
         short_side = size["shortest_edge"]
         recipe.expect("size", _is_length(short_side), "a number of pixels")
         recipe.expect("do_center_crop", bool(cut), "true where size is that of the short side")
-        crop_size = _rectangle(recipe, "crop_size")
+        crop_size = _rectangle(recipe, "crop_size", default)
         recipe.expect("crop_size", max(crop_size) <= short_side, "no more than shortest_edge")
         return crop_size, CenterCrop(short_side=short_side, resample=resample)
     scaled_size = _rectangle(recipe, "size")
     if not cut:
         return scaled_size, Stretch(resample=resample)
-    crop_size = _rectangle(recipe, "crop_size")
+    crop_size = _rectangle(recipe, "crop_size", default)
     fits = crop_size[0] <= scaled_size[0] and crop_size[1] <= scaled_size[1]
     recipe.expect("crop_size", fits, "no more than size")
     return crop_size, StretchCrop(scaled_size=scaled_size, resample=resample)
@@ -193,8 +195,8 @@ def _share_of_size(recipe: Recipe, size: Json, resample: Resample) -> tuple[tupl
     return (side, side), Stretch(resample=resample) if side >= CONVNEXT_WHOLE else resize
 
 
-def _rectangle(recipe: Recipe, key: str) -> tuple[int, int]:
-    value = recipe.get(key)
+def _rectangle(recipe: Recipe, key: str, default: int | None = None) -> tuple[int, int]:
+    value = recipe.get(key, default)
     sides = (value.get("height"), value.get("width")) if isinstance(value, dict) else (value, value)
     recipe.expect(key, all(map(_is_length, sides)), "a number of pixels, or height and width")
     return sides
