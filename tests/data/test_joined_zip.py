@@ -186,7 +186,8 @@ def test_a_zip_with_a_manifest_of_its_own_is_joined_once(site, tmp_path):
     for number, piece in enumerate(pieces(zipped([*content, ("digests.json", "{}")])), 1):
         install(site, number, piece)
     folder = package_path(SOURCE)
-    assert package_path(SOURCE).stat().st_ino == folder.stat().st_ino
+    written = folder.stat().st_ino
+    assert package_path(SOURCE).stat().st_ino == written
     assert (folder / "digests.json").read_text() == "{}"
 
 

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.weights import fixtures, own
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import proof_subject
@@ -306,3 +307,19 @@ def test_missing_tensors_are_not_sampled(tmp_path):
     assert read_import(tmp_path / "port").published == converted.published
     report = (tmp_path / "port" / "port_report.md").read_text()
     assert f"missing tensors of BertForMaskedLM: {', '.join(converted.published.missing)}" in report
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["cls_id", "sep_id", "pad_id"])
+def test_another_frame_or_padding_of_texts_shows(name, tmp_path, monkeypatch):
+    """The words alone would be equal."""
+    pytest.importorskip("torch", reason="torch is the oracle")
+    folder, load = own.write(tmp_path / "bert"), Tokenizer.load
+
+    def changed(place):
+        tokenizer = load(place)
+        setattr(tokenizer, name, tokenizer.mask_id)
+        return tokenizer
+
+    monkeypatch.setattr(Tokenizer, "load", changed)
+    assert statuses(folder)["tokenizer"] == "FAIL"
