@@ -28,6 +28,19 @@ class PretrainedImageOutput(NamedTuple):
     projected: Float[Array, "B P"] | None
 
 
+def image_vector(
+    output: PretrainedImageOutput | tuple[Float[Array, "B C"], Float[Array, "B A"] | None],
+) -> Float[Array, "B E"]:
+    """One vector an image: CLIP's projection, the pooler's output, the class token, or what a classifier reads.
+
+    It is the first of these that the model has; transformers calls it `image_embeds` or `pooler_output`.
+    """
+    if not isinstance(output, PretrainedImageOutput):
+        return output[0]
+    vectors = (output.projected, output.pooled, output.class_token, output.features)
+    return next(x for x in vectors if x is not None)
+
+
 class AttentionPooler(nn.Module):
     """One learned query that attends to every token, and a feed-forward layer: SigLIP's (Zhai et al. 2022, MAP)."""
 
