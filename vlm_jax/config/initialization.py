@@ -40,6 +40,17 @@ class PartsInit(TextInit):
         return self
 
 
+class WordsInit(Group):
+    """The word table starts from pretrained word vectors, whatever the tokenizer; the trunk starts at random."""
+
+    kind: Literal["words"] = "words"
+    text: Source[str]
+    """Any text encoder, given as in `parts`: a token gets its own vector there, or the mean of those of its pieces.
+    `model.text.tokenizer` is one's own choice; by default WordPiece is built."""
+    image: Source[str | None] = None
+    """Pretrained weights of the image encoder, given like `text`."""
+
+
 class ModelInit(Group):
     """The whole model starts from a run, or from VisualBERT."""
 

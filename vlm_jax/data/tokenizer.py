@@ -153,6 +153,10 @@ class Tokenizer:
         """The token of an id, as the vocabulary spells it."""
         return self._inner.id_to_token(index)
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token as the vocabulary spells it; None where it has no such token."""
+        return self._inner.token_to_id(token)
+
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> str:
         """The text of token ids, special tokens left out; what a BERT tokenizer took apart is put together again.
 
