@@ -20,9 +20,10 @@ def from_pretrained(source: str | Path, *, checkpoint: str | int = "best") -> Mo
     """The model at a source, ready for use.
 
     `source` is a run directory, a directory that `save_pretrained` wrote, the directory of an import, published weights
-    (a directory or a .safetensors file), `package:NAME/folder`, or a hub id such as `owner/name@revision`. `checkpoint`
-    of a run is `best` by the validation score, `latest`, or an optimizer step. Compiled programs are kept where the
-    run's commands keep them. Raises `InputError` where there is no model, and where a file is damaged.
+    (a directory, a .safetensors file, a DINOv2 in an .onnx file), `package:NAME/folder`, `published:NAME`, or a hub id
+    such as `owner/name@revision`. `checkpoint` of a run is `best` by the validation score, `latest`, or an optimizer
+    step. Compiled programs are kept where the run's commands keep them. Raises `InputError` where there is no model,
+    and where a file is damaged.
     """
     path, _ = locate(str(source))
     if _is_run(path):
