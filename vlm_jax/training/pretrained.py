@@ -25,7 +25,7 @@ from vlm_jax.trees import flatten
 from vlm_jax.weights.converted_model import ConvertedModel, Origin
 from vlm_jax.weights.export import text_side
 from vlm_jax.weights.import_folder import ABOUT, read, read_import
-from vlm_jax.weights.source import as_path, locate
+from vlm_jax.weights.source import as_path, first_way, locate
 
 
 class Pretrained(NamedTuple):
@@ -94,9 +94,9 @@ def text_side_of_run(path: Path) -> ConvertedModel:
 def tokenizer_source(config: TextConfig) -> str | None:
     """Where the tokenizer of a config comes from: given, or beside the weights that the text side starts from."""
     text, start = config.model.text, _text_start(config)
-    if text.tokenizer is not None or start is None:
-        return text.tokenizer
-    return source_tokenizer(start)
+    if text.tokenizer is not None:
+        return first_way(text.tokenizer)
+    return None if start is None else source_tokenizer(start)
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: TextConfig) -> None:
