@@ -262,7 +262,9 @@ def _weight_files(path: Path) -> list[Path]:
         if path.suffix in PICKLES:
             raise InputError(_refused(path))
         if path.suffix != ".safetensors":
-            raise InputError(f"{path} is no .safetensors or {ONNX} file; give one, or a folder that holds {WEIGHTS}")
+            raise InputError(
+                f"{path} is no .safetensors file and no {ONNX} file; give one, or a folder that holds {WEIGHTS}"
+            )
         return [path]
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]
