@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 TEXT_INPUTS = ("input_ids", "text_mask", "segments")
 IMAGE_INPUTS = ("image", "image_mask", "image_segments")
-Arrays = dict[str, Array | np.ndarray]
+AnyArray = jax.Array | np.ndarray
+Arrays = Mapping[str, AnyArray]
 Output = PretrainedOutput | PretrainedImageOutput | ImageClassifierOutput
 
 
@@ -58,7 +60,7 @@ class ForwardModel(Model):
 
     def __call__(
         self,
-        texts: str | Sequence[str] | Mapping[str, Array | np.ndarray] | Array | np.ndarray | None = None,
+        texts: str | Sequence[str] | Arrays | AnyArray | None = None,
         *,
         params: Parameters | None = None,
         keys: Key[Array, ""] | Key[Array, " B"] | None = None,
@@ -103,15 +105,14 @@ class ForwardModel(Model):
     def _apply(self, params: Parameters, arrays: Arrays, keys: Key[Array, "..."] | None, **options: bool) -> Output:
         return self.module.apply({"params": params}, **arrays, **({} if keys is None else {"keys": keys}), **options)
 
-    def _arrays(
-        self, texts: str | Sequence[str] | Mapping[str, Array] | Array | np.ndarray | None, inputs: Inputs
-    ) -> Arrays:
+    def _arrays(self, texts: str | Sequence[str] | Arrays | AnyArray | None, inputs: Inputs) -> Arrays:
         """The arguments of the module."""
         if not isinstance(texts, (Mapping, np.ndarray, jax.Array)):
             return self.encode(texts, **inputs)
         if inputs:
             raise InputError(f"arrays came, so leave out {', '.join(inputs)}; model.encode takes them")
-        arrays = dict(texts) if isinstance(texts, Mapping) else {"input_ids": texts}
+        arrays = texts if isinstance(texts, Mapping) else {"input_ids": texts}
+        arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
         names = ("image",) if self.config.is_image_encoder else TEXT_INPUTS + IMAGE_INPUTS
         if unknown := [name for name in arrays if name not in names]:
             raise InputError(f"the model {self.source} has no input {unknown[0]!r}; {one_of(names)}")
@@ -126,6 +127,8 @@ class ForwardModel(Model):
     ) -> Arrays:
         if self.tokenizer is None:
             raise InputError(f"no tokenizer lies beside {self.source}; give token ids: model({{'input_ids': ids}})")
+        if texts is None:
+            raise InputError(f"{self.source} is a text encoder; give texts")
         listed = as_texts(texts, "text")
         seconds = None if pairs is None else as_texts(pairs, "pair")
         if seconds is not None and len(seconds) != len(listed):

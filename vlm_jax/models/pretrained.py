@@ -131,11 +131,11 @@ class PretrainedModel(VisualLanguageModel):
     def __call__(
         self,
         input_ids: Int[Array, "B T"],
-        text_mask: Bool[Array, "B T"] | None = None,
+        text_mask: Bool[Array, "B T"] | Int[Array, "B T"] | None = None,
         *,
         segments: Int[Array, "B T"] | None = None,
         image: Float[Array, "B G C"] | None = None,
-        image_mask: Bool[Array, "B G"] | None = None,
+        image_mask: Bool[Array, "B G"] | Int[Array, "B G"] | None = None,
         image_segments: Int[Array, "B G"] | None = None,
         keys: Key[Array, ""] | Key[Array, " B"] | None = None,
         output_hidden_states: bool = False,
@@ -151,7 +151,8 @@ class PretrainedModel(VisualLanguageModel):
         """
         if image_segments is not None and not sees(self.settings):
             raise InputError("this encoder has no image token types; leave image_segments out")
-        mask = jnp.ones(input_ids.shape, bool) if text_mask is None else text_mask
+        mask = jnp.ones(input_ids.shape, bool) if text_mask is None else text_mask.astype(bool)
+        image_mask = None if image_mask is None else image_mask.astype(bool)
         keys = keys if keys is None or keys.ndim else jax.random.split(keys, len(input_ids))
         slots = [None if x is None else x[:, None] for x in (input_ids, mask, segments)]
         options = {"image_mask": image_mask, "image_segments": image_segments, "segments": slots[2], "keys": keys}
