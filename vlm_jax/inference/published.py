@@ -10,8 +10,9 @@ from vlm_jax.errors import InputError, shown
 from vlm_jax.inference.forward import ForwardModel
 from vlm_jax.inference.images import ImageLike, bucket, filled, grid_features
 from vlm_jax.inference.results import Classes, Features
+from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
-from vlm_jax.weights.import_folder import write_import
+from vlm_jax.weights.publish import publish
 from vlm_jax.weights.text_encoder import TextEncoder
 
 AT_ONCE = 16
@@ -20,9 +21,13 @@ AT_ONCE = 16
 class PublishedModel(ForwardModel):
     """Published weights as they are."""
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the directory of an import; one that is there already and not empty is refused."""
-        write_import(self.converted, Path(folder).expanduser())
+    def save_pretrained(self, folder: str | Path, *, params: Parameters | None = None, prove: bool = True) -> None:
+        """Write a directory that transformers loads, with a model card that holds the proof; see `publish`.
+
+        One that is there already and not empty is refused.
+        """
+        params = self.params if params is None else params
+        publish(self.converted, Path(folder).expanduser(), params=params, prove=prove)
 
 
 class TokenizedModel(PublishedModel):
@@ -31,6 +36,15 @@ class TokenizedModel(PublishedModel):
     def __init__(self, converted: ConvertedModel) -> None:
         self.encoder = TextEncoder(converted)
         super().__init__(converted, self.encoder.params)
+
+    @property
+    def params(self) -> Parameters:
+        """Its parameters; trained ones can be assigned."""
+        return self.encoder.params
+
+    @params.setter
+    def params(self, params: Parameters) -> None:
+        self.encoder.params = params
 
     def _check_lengths(self, texts: list[str]) -> None:
         for text, ids in zip(texts, self.tokenizer.tokens(texts), strict=True):

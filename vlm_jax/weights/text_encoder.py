@@ -55,8 +55,7 @@ class TextEncoder:
     @cached_property
     def sentences(self) -> SentenceSettings:
         """How a text becomes one vector; `InputError` where the files beside the weights say what is not supported."""
-        settings = sentence_settings(self._settings_files, self._settings.hidden_size)
-        return settings if settings.longest is not None else settings._replace(longest=self._limit)
+        return sentence_settings(self._settings_files, self._settings.hidden_size, self._limit)
 
     def encode(
         self, texts: Sequence[str], max_length: int | None = None
