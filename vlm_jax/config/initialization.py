@@ -19,7 +19,7 @@ class TextInit(Group):
 
     kind: Literal["parts"] = "parts"
     text: Source[str | None] = None
-    """Pretrained weights of the text side: a folder, a file, a hub id, `package:NAME/folder`, or a run."""
+    """Pretrained weights of the text side: folder, file, hub id, `package:NAME/folder`, `published:NAME` or run."""
     trunk: bool = True
     """Start the trunk's text layers from `text` as well, or the embeddings alone."""
     positions: Literal["exact", "cut", "interpolate"] = "exact"

@@ -23,10 +23,11 @@ def from_pretrained(source: str | Path, *, checkpoint: str | int = "best", dtype
     """The model at a source, ready for use.
 
     `source` is a run directory, a directory that `save_pretrained` wrote, the directory of an import, published weights
-    (a directory or a .safetensors file), `package:NAME/folder`, or a hub id such as `owner/name@revision`. `checkpoint`
-    of a run is `best` by the validation score, `latest`, or an optimizer step. Published weights compute in `dtype`,
-    `float32` or `bfloat16`; their parameters stay float32. Compiled programs are kept where the
-    run's commands keep them. Raises `InputError` where there is no model, and where a file is damaged.
+    (a directory, a .safetensors file, a DINOv2 in an .onnx file), `package:NAME/folder`, `published:NAME`, or a hub id
+    such as `owner/name@revision`. `checkpoint` of a run is `best` by the validation score, `latest`, or an optimizer
+    step. Published weights compute in `dtype`, `float32` or `bfloat16`; their parameters stay float32. Compiled
+    programs are kept where the run's commands keep them. Raises `InputError` where there is no model, and where a file
+    is damaged.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; {one_of(DTYPES)}")
