@@ -1,7 +1,7 @@
 """The forward pass of a published model: texts, images or arrays in, outputs under transformers' names."""
 
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict, Unpack
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,14 @@ from vlm_jax.errors import InputError, one_of, shown
 from vlm_jax.inference.images import ImageProcessor, Images, as_images, as_texts, grid_features
 from vlm_jax.inference.model import Model
 from vlm_jax.models.ids import check_ids
-from vlm_jax.models.nnx_module import ToNNX, to_nnx
 from vlm_jax.models.pretrained import PretrainedModel, check_text
 from vlm_jax.models.pretrained_output import ImageClassifierOutput, PretrainedOutput
 from vlm_jax.models.vit_heads import PretrainedImageOutput, PretrainedImageTransformer
 from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
+
+if TYPE_CHECKING:
+    from vlm_jax.models.nnx_module import ToNNX
 
 TEXT_INPUTS = ("input_ids", "text_mask", "segments")
 IMAGE_INPUTS = ("image", "image_mask", "image_segments")
@@ -95,8 +97,10 @@ class ForwardModel(Model):
             raise InputError(f"{self.source} is a text encoder; leave images and visual_token_type_ids out")
         return arrays | self._encode_grids(images, inputs.get("visual_token_type_ids"), len(arrays["input_ids"]))
 
-    def to_nnx(self) -> ToNNX:
+    def to_nnx(self) -> "ToNNX":
         """The module with its parameters as a module of Flax NNX."""
+        from vlm_jax.models.nnx_module import to_nnx  # here: NNX takes half a second to import
+
         return to_nnx(self.module, self.params)
 
     def _apply(self, params: Parameters, arrays: Arrays, keys: Key[Array, "..."] | None, **options: bool) -> Output:
