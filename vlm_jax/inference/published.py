@@ -6,10 +6,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.errors import InputError, shown
-from vlm_jax.inference.images import ImageLike, ImageProcessor, bucket, filled, grid_features
-from vlm_jax.inference.model import Model
+from vlm_jax.inference.forward import ForwardModel
+from vlm_jax.inference.images import ImageLike, bucket, filled, grid_features
 from vlm_jax.inference.results import Classes, Features
 from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
@@ -19,14 +18,8 @@ from vlm_jax.weights.text_encoder import TextEncoder
 AT_ONCE = 16
 
 
-class PublishedModel(Model):
+class PublishedModel(ForwardModel):
     """Published weights as they are."""
-
-    def __init__(self, converted: ConvertedModel, params: Parameters | None = None) -> None:
-        """`params` are those of `converted` where they are on the device already."""
-        self.converted, self.source, self.module = converted, converted.origin.source, converted.module
-        self.config = converted.architecture
-        self.params = jax.device_put(converted.params) if params is None else params
 
     def save_pretrained(self, folder: str | Path, *, params: Parameters | None = None, prove: bool = True) -> None:
         """Write a directory that transformers loads, with a model card that holds the proof; see `publish`.
@@ -43,7 +36,6 @@ class TokenizedModel(PublishedModel):
     def __init__(self, converted: ConvertedModel) -> None:
         self.encoder = TextEncoder(converted)
         super().__init__(converted, self.encoder.params)
-        self.tokenizer = self.encoder.tokenizer
 
     @property
     def params(self) -> Parameters:
@@ -100,7 +92,6 @@ class ClassifierModel(PublishedModel):
         super().__init__(converted)
         self.labels = labels or converted.labels or tuple(f"class {c}" for c in range(converted.architecture.classes))
         """The names of the classes, in order."""
-        self.processor = ImageProcessor(converted.architecture.input, max_pixels=MAX_PIXELS)
         self._probabilities = jax.jit(
             lambda params, image: jax.nn.softmax(self.module.apply({"params": params}, image)[1])
         )

@@ -107,7 +107,7 @@ class TextEncoder:
             batch = [lower_cased(text) for text in batch] if settings.lower_case else batch
             filled = batch + [""] * (BATCH - len(batch) if len(texts) > BATCH else 0)
             ids, mask = self.encode(filled, longest)
-            states = np.asarray(self._run(self.params, ids, mask).text)
+            states = np.asarray(self._run(self.params, ids, mask).text, np.float32)
             rows.append(pooled(states, mask, settings.pooling)[: len(batch)])
         vectors = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
         length_one = settings.normalize if normalize is None else normalize
