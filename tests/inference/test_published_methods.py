@@ -137,3 +137,17 @@ def test_a_text_is_cut_where_the_files_state_a_length(stated, length, tmp_path):
             model.embed_texts("a " * 60)
         return
     np.testing.assert_allclose(model.embed_texts("a circle " * 30), model.embed_texts("a circle a"), atol=1e-6)
+
+
+def test_a_model_in_bfloat16_returns_and_saves_float32(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    folder = test_image_transformers.publish("Dinov2Model", tmp_path / "dinov2")
+    short, full = (vlm_jax.from_pretrained(folder, dtype=dtype) for dtype in ("bfloat16", "float32"))
+    vectors = [model.embed_images([image]) for model in (short, full)]
+    assert {x.dtype for x in vectors} == {np.dtype(np.float32)}
+    assert 1e-5 < np.abs(vectors[0] - vectors[1]).max() < 0.1 * np.abs(vectors[1]).max()
+    short.save_pretrained(tmp_path / "saved")
+    assert "**PASS**" in (tmp_path / "saved" / "README.md").read_text()
+    np.testing.assert_array_equal(vlm_jax.from_pretrained(tmp_path / "saved").embed_images([image]), vectors[1])
+    words = vlm_jax.from_pretrained(text_folder("BertForMaskedLM", tmp_path / "bert"), dtype="bfloat16")
+    assert words.embed_texts("a circle").dtype == np.float32 and words.fill_mask("a [MASK]", top=2).text

@@ -15,7 +15,7 @@ from vlm_jax.settings.groups import CHOICE, Group
 from vlm_jax.settings.rules import Count
 
 if TYPE_CHECKING:
-    from vlm_jax.config.initialization import ModelInit, Scratch, TextInit
+    from vlm_jax.config.initialization import ModelInit, Scratch, TextInit, WordsInit
 
 
 class BertLayout(Group):
@@ -100,7 +100,7 @@ class TextConfig(Config):
 
     if TYPE_CHECKING:
         model: Trunk
-        init: Scratch | TextInit | ModelInit
+        init: Scratch | TextInit | WordsInit | ModelInit
         training: TextTraining
         compute: TrunkCompute
 

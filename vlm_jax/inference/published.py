@@ -8,20 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.errors import InputError, shown
 from vlm_jax.inference.classes import class_activation, class_names, number_of_classes, ranked
-from vlm_jax.inference.images import (
-    ImageLike,
-    ImageProcessor,
-    Images,
-    as_images,
-    as_texts,
-    bucket,
-    filled,
-    grid_features,
-)
-from vlm_jax.inference.model import Model
+from vlm_jax.inference.forward import ForwardModel
+from vlm_jax.inference.images import ImageLike, Images, as_images, as_texts, bucket, filled, grid_features
 from vlm_jax.inference.results import Classes, Features
 from vlm_jax.models.vit_heads import image_vector
 from vlm_jax.types import Parameters
@@ -34,14 +24,8 @@ from vlm_jax.weights.text_encoder import TextEncoder
 AT_ONCE = 16
 
 
-class PublishedModel(Model):
+class PublishedModel(ForwardModel):
     """Published weights as they are."""
-
-    def __init__(self, converted: ConvertedModel, params: Parameters | None = None) -> None:
-        """`params` are those of `converted` where they are on the device already."""
-        self.converted, self.source, self.module = converted, converted.origin.source, converted.module
-        self.config = converted.architecture
-        self.params = jax.device_put(converted.params) if params is None else params
 
     def save_pretrained(self, folder: str | Path, *, params: Parameters | None = None, prove: bool = True) -> None:
         """Write a directory that transformers loads, with a model card that holds the proof; see `publish`.
@@ -58,7 +42,6 @@ class TokenizedModel(PublishedModel):
     def __init__(self, converted: ConvertedModel) -> None:
         self.encoder = TextEncoder(converted)
         super().__init__(converted, self.encoder.params)
-        self.tokenizer = self.encoder.tokenizer
 
     @property
     def params(self) -> Parameters:
@@ -144,7 +127,6 @@ class ImageModel(PublishedModel):
 
     def __init__(self, converted: ConvertedModel) -> None:
         super().__init__(converted)
-        self.processor = ImageProcessor(converted.architecture.input, max_pixels=MAX_PIXELS)
         self._vectors = jax.jit(lambda params, image: image_vector(self.module.apply({"params": params}, image)))
 
     def _embed_images(self, images: list[ImageLike]) -> Float[np.ndarray, "N D"]:
@@ -155,7 +137,7 @@ class ImageModel(PublishedModel):
         for first in range(0, len(images), AT_ONCE):
             rows = np.stack([self.processor(image) for image in images[first : first + AT_ONCE]])
             batch = filled(rows, bucket(len(rows), AT_ONCE))
-            yield jax.device_get(function(self.params, batch))[: len(rows)]
+            yield np.asarray(function(self.params, batch), np.float32)[: len(rows)]
 
 
 class ClassifierModel(ImageModel):
@@ -166,7 +148,9 @@ class ClassifierModel(ImageModel):
         self.labels = labels or class_names(converted)
         """The names of the classes, in order."""
         activation = class_activation(converted)
-        self._probabilities = jax.jit(lambda params, image: activation(self.module.apply({"params": params}, image)[1]))
+        self._probabilities = jax.jit(
+            lambda params, image: activation(self.module.apply({"params": params}, image).logits)
+        )
 
     def _classify(self, inputs: Images, top: int | None) -> list[Classes]:
         top = number_of_classes(top, self.labels)

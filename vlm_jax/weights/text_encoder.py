@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from vlm_jax.data.tokenizer import Tokenizer, lower_cased
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
-from vlm_jax.models.pretrained import PretrainedOutput, check_text
+from vlm_jax.models.pretrained import check_text
+from vlm_jax.models.pretrained_output import PretrainedOutput
 from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.filled_text import FilledText, Guess
 from vlm_jax.weights.sentences import SentenceSettings, pooled, sentence_settings
@@ -114,7 +115,7 @@ class TextEncoder:
         prompted = [settings.prompt + text for text in texts]
         prompted = [lower_cased(text) for text in prompted] if settings.lower_case else prompted
         rows = [
-            pooled(np.asarray(output.text), mask, settings.pooling)[:count]
+            pooled(np.asarray(output.text, np.float32), mask, settings.pooling)[:count]
             for output, mask, count in self._outputs(prompted, longest)
         ]
         vectors = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)

@@ -170,8 +170,8 @@ def run_encoder(
 
 @partial(jax.jit, static_argnums=0)
 def run_cnn(module: ImageClassifier, params: dict, pixels: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """The module's grid features and logits."""
-    return module.apply({"params": params}, pixels)
+    """The module's pooled features and logits."""
+    return module.apply({"params": params}, pixels)[:2]
 
 
 def converted_outputs(
