@@ -3,6 +3,7 @@
 import itertools
 import pickle
 from contextlib import nullcontext
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 from tests.training.feature_data import COMMON, COUNT, TRUNK, save_image
 from vlm_jax.config.captioning import Captioning
 from vlm_jax.config.captioning import Model as CaptioningModel
-from vlm_jax.config.encoders import Patches
+from vlm_jax.config.encoders import FeatureFolder, Patches
 from vlm_jax.config.image_tokenizer import ImageTokenizer
 from vlm_jax.config.optimizers import SGD, AdamW
 from vlm_jax.config.run import Training
@@ -152,6 +153,33 @@ def test_views_are_the_same_in_every_run_and_a_loader_goes_on_with_them(feature_
     for batch, other in zip(batches[2:], restored, strict=False):
         np.testing.assert_array_equal(batch.batch.image, other.batch.image)
     restored.close()
+
+
+def test_parts_of_images_are_stored_as_views(feature_config, start_run):
+    """Evaluation reads the features of whole images, those of a run without parts."""
+    whole = with_changes(feature_config, {"image.resize.kind": "stretch"})
+    stretched = start_run(whole)
+    change = {"image.resize.kind": "random_resized_crop", "data.stored_views": 3}
+    trainer = start_run(with_changes(feature_config, change))
+    features = trainer.task.encode.cached
+    assert features.store.directory == stretched.task.encode.cached.store.directory
+    assert len(features.store) == 2 * COUNT + 3 * COUNT
+    for example in trainer.train:
+        rows = {row.tobytes() for row in (features.get(example.image), *features.views(example.image))}
+        assert len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, ("random_resized_crop", "data.stored_views 1")),
+        ({"data.stored_views": 0, "model.image": FeatureFolder(folder=Path("features"))}, ("random_resized_crop",)),
+    ],
+)
+def test_one_stored_view_and_parts_of_images_are_refused_by_name(feature_config, change, words):
+    with pytest.raises(InputError) as refusal:
+        with_changes(feature_config, change | {"image.resize.kind": "random_resized_crop"})
+    assert all(word in str(refusal.value) for word in words) and "\n" not in str(refusal.value)
 
 
 def test_a_stopped_run_on_features_ends_as_if_it_never_was(feature_config, start_run, monkeypatch):
