@@ -200,8 +200,8 @@ def test_a_resumed_run_reads_the_features_of_its_weights(feature_config, start_r
     """Not those of fresh weights: what the run began with may come from a source that is there no more."""
     real = loop.start
 
-    def from_elsewhere(config, params, answers):
-        params, weights = real(config, params, answers)
+    def from_elsewhere(config, params, *read_by):
+        params, weights = real(config, params, *read_by)
         return params | {"image": jax.tree.map(lambda leaf: leaf * 2, params["image"])}, weights
 
     with monkeypatch.context() as patch:
