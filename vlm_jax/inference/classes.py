@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from vlm_jax.errors import InputError
@@ -18,7 +19,7 @@ def class_names(converted: ConvertedModel) -> tuple[str, ...]:
     return converted.labels or tuple(f"class {index}" for index in range(converted.architecture.classes))
 
 
-def class_activation(converted: ConvertedModel) -> Callable[[jax.Array], jax.Array]:
+def class_activation(converted: ConvertedModel) -> Callable[[ArrayLike], jax.Array]:
     """From logits to probabilities, as transformers' pipelines: each by itself where classes do not exclude each other.
 
     `InputError` where the head gives numbers and no classes.
@@ -33,7 +34,7 @@ def class_activation(converted: ConvertedModel) -> Callable[[jax.Array], jax.Arr
     )
 
 
-def _refuse_numbers(logits: jax.Array) -> jax.Array:
+def _refuse_numbers(logits: ArrayLike) -> jax.Array:
     raise InputError("config.json says problem_type = 'regression': the head gives numbers, and no probabilities")
 
 
