@@ -49,10 +49,12 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "cuda13": ["jax[cuda13]"],
+        "onnx": ["onnx>=1.19,<2"],
         "pandas": ["pandas>=2.2,<4"],
         "test": [
             "beartype>=0.23,<0.24",
             "hypothesis>=6",
+            "onnx>=1.19,<2",
             "pandas>=2.2,<4",
             "pytest>=9,<10",
             "pytest-timeout>=2.4",

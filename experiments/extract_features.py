@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from vlm_jax.command_line import run_command
-from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError
 from vlm_jax.invocation import command_name
-from vlm_jax.settings.command_line import parse_config
-from vlm_jax.settings.groups import Group
+from vlm_jax.training.command_config import ConfigOptions, parse_command
 
 
-class Options(Group):
+class Options(ConfigOptions):
     """What this command takes besides settings."""
 
     examples: ClassVar[tuple[str, ...]] = ("quickstart --output features", "easy_vqa --data.limit 9 --output features")
@@ -24,9 +22,7 @@ class Options(Group):
 
 def main(argv: list[str]) -> int:
     description = "Write the outputs of a config's image encoder for every image of its data set, in float16."
-    config, options = parse_config(
-        argv, Options(), TASKS, prog=command_name("extract_features"), description=description
-    )
+    config, options = parse_command(argv, Options(), command="extract_features", description=description)
     if options.output is None:
         raise InputError("--output is not given; give the directory that features are written to")
 

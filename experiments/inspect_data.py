@@ -13,9 +13,8 @@ from typing import ClassVar
 from vlm_jax.command_line import run_command
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.data.settings import UserDataset
-from vlm_jax.invocation import command_name
-from vlm_jax.settings.command_line import parse_config
-from vlm_jax.settings.groups import Group, choices
+from vlm_jax.settings.groups import choices
+from vlm_jax.training.command_config import ConfigOptions, parse_command
 
 # Data sets by name, each with the first task that reads it.
 DATA_SETS = {kind: name for name in reversed(TASKS) for kind in choices(TASKS[name].model_fields["data"])}
@@ -23,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 LISTED, NUM_CARDS, SLOW = 50, 24, 2000
 
 
-class Options(Group):
+class Options(ConfigOptions):
     """What this command takes besides settings."""
 
     examples: ClassVar[tuple[str, ...]] = ("quickstart", "table --data.images photos/ --data.train train.jsonl")
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in DATA_SETS:
         argv = [DATA_SETS[argv[0]], "--data.kind", argv[0], "--name", argv[0], *argv[1:]]
     description = f"Show what is in a data set, of a config or one of: {', '.join(DATA_SETS)}."
-    config, options = parse_config(argv, Options(), TASKS, prog=command_name("inspect_data"), description=description)
+    config, options = parse_command(argv, Options(), command="inspect_data", description=description)
     contact_sheet = (options.contact_sheet or Path("runs") / f"{config.name}-data.png").expanduser()
     _inspect(config.data, contact_sheet, name=config.name, listed=None if options.all else LISTED)
     return 0

@@ -6,17 +6,14 @@ Parameters, output shapes and FLOPs of every module; needs neither images nor a 
 from typing import TYPE_CHECKING, ClassVar
 
 from vlm_jax.command_line import run_command
-from vlm_jax.config.tasks import TASKS
-from vlm_jax.invocation import command_name
-from vlm_jax.settings.command_line import parse_config
-from vlm_jax.settings.groups import Group
 from vlm_jax.settings.rules import Count, Whole
+from vlm_jax.training.command_config import ConfigOptions, parse_command
 
 if TYPE_CHECKING:
     from vlm_jax.models.inspection import ModuleRow
 
 
-class Options(Group):
+class Options(ConfigOptions):
     """What this command takes besides settings."""
 
     examples: ClassVar[tuple[str, ...]] = ("quickstart", "reference_base --depth 1")
@@ -27,11 +24,10 @@ class Options(Group):
 
 
 def main(argv: list[str]) -> int:
-    config, options = parse_config(
+    config, options = parse_command(
         argv,
         Options(),
-        TASKS,
-        prog=command_name("inspect_model"),
+        command="inspect_model",
         description="Parameters, output shapes and FLOPs of a model, module by module. The first argument is a config "
         "file; every setting in it is an option.",
     )

@@ -16,7 +16,8 @@ class Names(Group):
     """What a source does not say itself, and names of tensors that are not as the published class has them."""
 
     source: Annotated[str, POSITIONAL]
-    """A folder, a .safetensors file, owner/name@revision or package:NAME/folder; to verify, an import's folder, too."""
+    """A folder, a .safetensors or .onnx file, owner/name@revision, package:NAME/folder or published:NAME; to verify, an
+    import's folder, too."""
     architecture: str | None = None
     """The class, such as BertModel or resnet50, for weights that do not name it."""
     strip_prefix: str = ""

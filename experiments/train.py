@@ -6,14 +6,11 @@ from typing import ClassVar
 
 from vlm_jax.command_line import run_command
 from vlm_jax.config.run import Config
-from vlm_jax.config.tasks import TASKS
 from vlm_jax.failures import check_writable_name
-from vlm_jax.invocation import command_name
-from vlm_jax.settings.command_line import parse_config
-from vlm_jax.settings.groups import Group
+from vlm_jax.training.command_config import ConfigOptions, parse_command
 
 
-class TrainOptions(Group):
+class TrainOptions(ConfigOptions):
     """What this command takes besides settings."""
 
     examples: ClassVar[tuple[str, ...]] = ("quickstart", "easy_vqa --model.image.kind resnet --workdir runs/resnet")
@@ -24,7 +21,7 @@ class TrainOptions(Group):
 def parse_train(argv: list[str]) -> tuple[Config, Path]:
     """`configs/NAME.py --setting value ... --workdir DIR` to a checked config and the run's folder."""
     description = "Train, evaluate and save. CONFIG is a preset's name or a file; every setting in it is an option."
-    config, options = parse_config(argv, TrainOptions(), TASKS, prog=command_name("train"), description=description)
+    config, options = parse_command(argv, TrainOptions(), command="train", description=description)
     workdir = (options.workdir or Path("runs") / config.name).expanduser()
     check_writable_name(workdir, "--workdir")
     check_writable_name(config.data.directory.expanduser(), "data.directory")

@@ -104,7 +104,7 @@ def test_help_answers_at_once_and_lists_every_setting(arguments, rate):
     settings = flat(tree_of(load_preset(Path(TINY), TASKS))).keys() - {"task"}
     for name in settings:
         assert f"--{name.replace('_', '-')}" in answer.stdout
-    assert answer.stdout.count("\n  --") <= len(settings) + 1  # --workdir
+    assert answer.stdout.count("\n  --") <= len(settings) + 2  # --workdir, --image-encoder
     assert f"Peak learning rate. [{rate}]" in answer.stdout
     # The processor's seconds: those on the clock depend on what else runs.
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1

@@ -11,7 +11,7 @@ from vlm_jax.config.captioning import Beam, Greedy, Sample
 from vlm_jax.errors import InputError
 from vlm_jax.inference.captioning import beam_search
 from vlm_jax.run_folder import IMAGE_TOKENIZER
-from vlm_jax.weights.import_folder import read
+from vlm_jax.weights.import_folder import read, write_import
 
 TEXTS = ["a circle", "what color is the shape?", "is there a circle?"]
 
@@ -84,7 +84,7 @@ def test_texts_become_vectors(text_model, tmp_path):
     vectors = text_model.embed_texts(TEXTS)
     assert vectors.shape == (3, 16) and text_model.embed_texts(TEXTS[0]).shape == (16,)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    text_model.save_pretrained(tmp_path / "import")
+    write_import(text_model.converted, tmp_path / "import")
     again = vlm_jax.from_pretrained(tmp_path / "import")
     np.testing.assert_array_equal(again.embed_texts(TEXTS), vectors)
     (tmp_path / "import" / "vocab.txt").write_text("[PAD]\n")
@@ -105,7 +105,7 @@ def test_a_text_beyond_the_positions_is_refused(text_model):
 def test_images_are_classified(tmp_path):
     folder = fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet")
     model = vlm_jax.from_pretrained(folder)
-    assert model.methods == ("classify",)
+    assert model.methods == ("embed_images", "classify")
     images = [noise(seed=seed) for seed in range(3)]
     results = model.classify(images, top=4)
     pixels = np.stack([model.processor(image) for image in images])

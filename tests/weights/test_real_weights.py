@@ -134,7 +134,7 @@ def test_cnn(package, place, name, tmp_path):
     pixels = gold["cnn_input_uint8"].transpose(0, 2, 3, 1).astype(np.float32) / 255
     settings = converted.architecture.input
     pixels = (pixels - np.float32(settings.mean)) / np.float32(settings.std)
-    features, logits = jax.jit(lambda params, x: converted.module.apply({"params": params}, x))(
+    features, logits, _ = jax.jit(lambda params, x: converted.module.apply({"params": params}, x))(
         converted.params, pixels
     )
     assert score(np.asarray(features), gold[f"{name}_feat"]) <= 1e-4

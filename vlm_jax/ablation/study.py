@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vlm_jax.ablation.costs import cost, matched
-from vlm_jax.config.initialization import ModelInit, TextInit
+from vlm_jax.config.initialization import ModelInit, TextInit, WordsInit
 from vlm_jax.config.run import Config
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.trunk import TextConfig
@@ -248,7 +248,7 @@ def _check_sources(config: Config) -> None:
         return
     if isinstance(config.init, ModelInit):
         open_pretrained(config.init.model)  # its answers have to fit as well, and are counted by each run
-    elif isinstance(config.init, TextInit):
+    elif isinstance(config.init, (TextInit, WordsInit)):
         start(config, task_class(config.task).parameter_shapes(config), ())
     if (tokenizer := tokenizer_source(config)) is not None:
         check_tokenizer(Tokenizer.load(tokenizer), config)

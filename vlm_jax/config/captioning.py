@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import ImageSide, SmallCNN, for_images
-from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
+from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch, WordsInit
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.run import TextTraining, TrunkCompute
 from vlm_jax.config.trunk import TextConfig, Trunk
@@ -115,7 +115,7 @@ class Captioning(TextConfig):
     """The data set."""
     image: AugmentedImages = AugmentedImages()
     model: Model = Model()
-    init: Annotated[Scratch | PartsInit | PixelModelInit, CHOICE] = Scratch()
+    init: Annotated[Scratch | PartsInit | WordsInit | PixelModelInit, CHOICE] = Scratch()
     """Weights that training starts from."""
     optimizer: TrunkOptimizer = AdamW()
     """How gradients become updates."""

@@ -19,7 +19,7 @@ class TextInit(Group):
 
     kind: Literal["parts"] = "parts"
     text: Source[str | None] = None
-    """Pretrained weights of the text side: a folder, a file, a hub id, `package:NAME/folder`, or a run."""
+    """Pretrained weights of the text side: folder, file, hub id, `package:NAME/folder`, `published:NAME` or run."""
     trunk: bool = True
     """Start the trunk's text layers from `text` as well, or the embeddings alone."""
     positions: Literal["exact", "cut", "interpolate"] = "exact"
@@ -38,6 +38,17 @@ class PartsInit(TextInit):
         if self.text is None and self.image is None:
             raise ValueError("text and image are not given; give at least one of them")
         return self
+
+
+class WordsInit(Group):
+    """The word table starts from pretrained word vectors, whatever the tokenizer; the trunk starts at random."""
+
+    kind: Literal["words"] = "words"
+    text: Source[str]
+    """Any text encoder, given as in `parts`: a token gets its own vector there, or the mean of those of its pieces.
+    `model.text.tokenizer` is one's own choice; by default WordPiece is built."""
+    image: Source[str | None] = None
+    """Pretrained weights of the image encoder, given like `text`."""
 
 
 class ModelInit(Group):

@@ -63,6 +63,8 @@ class LayerStack(Layers, ActivationAndNorm):
     """Norm what attention and feed-forward layers read, as ViT does, and not their sum with the stream, as BERT."""
     layer_scale: bool = False
     """Scale each channel of what attention and feed-forward layers add (CaiT, DINOv2)."""
+    dropout_after: Literal["both", "attention", "feed_forward"] = "both"
+    """The parts of a layer behind which `hidden_dropout_prob` holds: ALBERT's attention, DistilBERT's feed-forward."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Type of activations and products; parameters, softmax, norms and loss stay float32. float64, which JAX has with
     `jax_enable_x64` alone, is for proofs."""

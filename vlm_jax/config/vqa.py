@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from vlm_jax.config.architecture import Architecture, AttentionPattern, Head
 from vlm_jax.config.encoders import ImageSide, SmallCNN, for_images
-from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch
+from vlm_jax.config.initialization import PartsInit, PixelModelInit, Scratch, WordsInit
 from vlm_jax.config.optimizers import AdamW, TrunkOptimizer
 from vlm_jax.config.run import TextTraining, TrunkCompute
 from vlm_jax.config.trunk import TextConfig, Trunk
@@ -94,7 +94,7 @@ class VQA(TextConfig):
     """The data set."""
     image: AugmentedImages = AugmentedImages()
     model: Model = Model()
-    init: Annotated[Scratch | PartsInit | PixelModelInit, CHOICE] = Scratch()
+    init: Annotated[Scratch | PartsInit | WordsInit | PixelModelInit, CHOICE] = Scratch()
     """Weights that training starts from."""
     optimizer: TrunkOptimizer = AdamW()
     """How gradients become updates."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from vlm_jax.data.configured_tokenizer import settings_of
-from vlm_jax.data.special_tokens import SPECIAL_TOKENS, special_names
+from vlm_jax.data.special_tokens import ROBERTA_TOKENS, SPECIAL_TOKENS, special_names
 from vlm_jax.data.wordpiece import bert_tokenizer, read_tokenizer, train_vocabulary
 from vlm_jax.errors import InputError
 from vlm_jax.types import Json
@@ -51,6 +51,8 @@ class Tokenizer:
         self.mask_id: int | None = mask
         self.unknown_id: int | None = unknown
         self.mask_token = names[-1]
+        self.doubles_sep = first is not None and names[2] == ROBERTA_TOKENS[2]
+        """Whether two separators stand between the texts of a pair, as in RoBERTa."""
         self._row = lru_cache(REMEMBERED)(self._framed)
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple["tokenizers.Tokenizer", str]]:
@@ -145,6 +147,26 @@ class Tokenizer:
         framed = [self.cls_id, *self.tokens([text], most=max_length)[0][: max_length - 2], self.sep_id]
         return np.array(framed + [self.pad_id] * (max_length - len(framed)), np.int32), len(framed)
 
+    def encode_pairs(
+        self, texts: Sequence[str], pairs: Sequence[str], max_length: int
+    ) -> tuple[
+        Int[np.ndarray, "N {max_length}"], Bool[np.ndarray, "N {max_length}"], Int[np.ndarray, "N {max_length}"]
+    ]:
+        """Token ids, mask and token types of two texts a row: [CLS] a [SEP] b [SEP], or <s> a </s> </s> b </s>.
+
+        The types of b and its [SEP] are 1. Of pairs that are too long the longer text loses its end first.
+        """
+        input_ids = np.full((len(texts), max_length), self.pad_id, np.int32)
+        mask, segments = np.zeros(input_ids.shape, bool), np.zeros(input_ids.shape, np.int32)
+        between = [self.sep_id] * (2 if self.doubles_sep else 1)
+        room = max_length - 2 - len(between)
+        for row, (first, second) in enumerate(zip(self.tokens(texts), self.tokens(pairs), strict=True)):
+            lengths = _pair_lengths(len(first), len(second), room)
+            begin = [self.cls_id, *first[: lengths[0]], *between]
+            ids = [*begin, *second[: lengths[1]], self.sep_id]
+            input_ids[row, : len(ids)], mask[row, : len(ids)], segments[row, len(begin) : len(ids)] = ids, True, 1
+        return input_ids, mask, segments
+
     def truncated(self, texts: Sequence[str], max_length: int) -> int:
         """How many texts lose their end at `max_length`."""
         return sum(len(ids) > max_length - 2 for ids in self.tokens(texts, most=max_length))
@@ -152,6 +174,10 @@ class Tokenizer:
     def token(self, index: int) -> str:
         """The token of an id, as the vocabulary spells it."""
         return self._inner.id_to_token(index)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token as the vocabulary spells it; None where it has no such token."""
+        return self._inner.token_to_id(token)
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> str:
         """The text of token ids, special tokens left out; what a BERT tokenizer took apart is put together again.
@@ -162,6 +188,15 @@ class Tokenizer:
         for pattern, joined in _TAKEN_APART:
             text = pattern.sub(joined, text)
         return text
+
+
+def _pair_lengths(first: int, second: int, room: int) -> tuple[int, int]:
+    """Tokens that stay of two texts: `LongestFirst` of the package tokenizers."""
+    if first + second <= room:
+        return first, second
+    short = min(first, second)
+    short = short if 2 * short <= room else room // 2
+    return (short, room - short) if first <= second else (room - short, short)
 
 
 def lower_cased(text: str) -> str:

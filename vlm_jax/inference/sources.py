@@ -1,11 +1,12 @@
 """A model from wherever it lies: a run, a model directory, an import, published weights."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 from vlm_jax.compilation_cache import keep_programs
 from vlm_jax.config.tasks import TASKS
-from vlm_jax.errors import InputError
+from vlm_jax.errors import InputError, one_of
 from vlm_jax.inference.model import Model
 from vlm_jax.inference.published import published_model
 from vlm_jax.inference.runs import load_run
@@ -15,17 +16,25 @@ from vlm_jax.run_folder import CONFIG, RunFolder
 from vlm_jax.weights.import_folder import ABOUT, read
 from vlm_jax.weights.source import locate
 
+DTYPES = ("float32", "bfloat16")
 
-def from_pretrained(source: str | Path, *, checkpoint: str | int = "best") -> Model:
+
+def from_pretrained(source: str | Path, *, checkpoint: str | int = "best", dtype: str = "float32") -> Model:
     """The model at a source, ready for use.
 
     `source` is a run directory, a directory that `save_pretrained` wrote, the directory of an import, published weights
-    (a directory or a .safetensors file), `package:NAME/folder`, or a hub id such as `owner/name@revision`. `checkpoint`
-    of a run is `best` by the validation score, `latest`, or an optimizer step. Compiled programs are kept where the
-    run's commands keep them. Raises `InputError` where there is no model, and where a file is damaged.
+    (a directory, a .safetensors file, a DINOv2 in an .onnx file), `package:NAME/folder`, `published:NAME`, or a hub id
+    such as `owner/name@revision`. `checkpoint` of a run is `best` by the validation score, `latest`, or an optimizer
+    step. Published weights compute in `dtype`, `float32` or `bfloat16`; their parameters stay float32. Compiled
+    programs are kept where the run's commands keep them. Raises `InputError` where there is no model, and where a file
+    is damaged.
     """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; {one_of(DTYPES)}")
     path, _ = locate(str(source))
     if _is_run(path):
+        if dtype != DTYPES[0]:
+            raise InputError(f"dtype is {dtype!r}, and {source} is a run, which computes in its own type; leave it out")
         folder = RunFolder(path)
         config = folder.config()
         if config.compute.compilation_cache:
@@ -35,7 +44,8 @@ def from_pretrained(source: str | Path, *, checkpoint: str | int = "best") -> Mo
         if checkpoint != "best":
             raise InputError(f"checkpoint is {checkpoint!r}, and {source} is no run; leave it out")
         is_import = (path / ABOUT).is_file()  # also inside a package, where `read` looks for published weights
-        model = published_model(read(str(path) if is_import or str(source).startswith(PREFIX) else str(source)))
+        converted = read(str(path) if is_import or str(source).startswith(PREFIX) else str(source))
+        model = published_model(dataclasses.replace(converted, dtype=dtype))
     model.source = str(source)
     return model
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import operator
+from collections.abc import Callable
 from functools import partial, reduce
 
 import jax
@@ -64,11 +65,12 @@ def attend(
     mask: Mask,
     rate: float = 0.0,
     keys: Key[Array, " I"] | None = None,
+    observe: Callable[[Float[Array, "I H K N P"]], Float[Array, "I H K N P"]] = lambda weights: weights,
 ) -> Float[Array, "I K N H d"]:
     """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V (Vaswani et al. 2017, eq. 1), softmax in float32 or wider.
 
     K and V are those of `key_values`, one after the other: P is the sum of their lengths. A query that attends to
-    nothing gets weight zero, not a uniform average.
+    nothing gets weight zero, not a uniform average. `observe` takes the weights that mix the values.
     """
     scores = jnp.concatenate([_scores(query, key) for key, _ in key_values], axis=-1)
     scores = scores.astype(at_least_float32(scores.dtype)) * (query.shape[-1] ** -0.5)
@@ -78,7 +80,7 @@ def attend(
         visible, scores = mask > -jnp.inf, scores + mask
     scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
     weights = jnp.where(visible, jax.nn.softmax(scores, axis=-1), 0.0).astype(key_values[-1][1].dtype)
-    weights = dropout(weights, rate, keys, 0)
+    weights = observe(dropout(weights, rate, keys, 0))
     ends = list(itertools.accumulate(value.shape[3] for _, value in key_values))
     shares = jnp.split(weights, ends[:-1], axis=-1)
     return reduce(operator.add, (_mixed(share, value) for share, (_, value) in zip(shares, key_values, strict=True)))
@@ -162,6 +164,17 @@ class _Attention(nn.Module):
         query = _split_heads(self.settings, self.query(x))
         return query if self.query_norm is None else self.query_norm(query)
 
+    def attention_weights(self, weights: Float[Array, "I H K N P"]) -> Float[Array, "I H K N P"]:
+        """The weights as they are: `recording.record` collects what this method returns."""
+        return weights
+
+    def attend(
+        self, query: Float[Array, "I K N H d"], key_values: KeyValues, mask: Mask, keys: Key[Array, " I"] | None
+    ) -> Float[Array, "I K N H d"]:
+        """What the queries mix of the values, with the settings' dropout."""
+        rate = self.settings.attention_probs_dropout_prob
+        return attend(query, key_values, mask=mask, rate=rate, keys=keys, observe=self.attention_weights)
+
     def keys_and_values(self, source: Float[Array, "I k M D"]) -> KeyValue:
         """Keys and values of the stream to attend to."""
         key, value = (_heads_first(self.settings, dense(source)) for dense in (self.key, self.value))
@@ -185,14 +198,13 @@ class SelfAttention(_Attention):
         query_slice: slice = slice(None),
         cache: KVCache | None = None,
     ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
-        s = self.settings
         queried = x[:, :, query_slice]
         query, own = self.queries(queried), self.keys_and_values(x)
         if cache is not None:
             own = cache.update(*own)
         mask = mask[..., query_slice, :]
         key_values = (*key_values, (own[0], own[1]))
-        mixed = attend(query, key_values, mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
+        mixed = self.attend(query, key_values, mask, keys)
         return self.output(mixed.reshape(queried.shape)), own
 
 
@@ -210,10 +222,9 @@ class CrossAttention(_Attention):
         visible: Bool[Array, "I k M"],
         keys: Key[Array, " I"] | None = None,
     ) -> Float[Array, "I K N D"]:
-        s = self.settings
         key, query = key_value[0], self.queries(x)
         if key.shape[1] == 1:  # one product an image and head holds the queries of all slots
             query = query.reshape(len(x), 1, -1, *query.shape[3:])
         mask = jnp.broadcast_to(visible[:, :, None], (*visible.shape[:2], query.shape[2], key.shape[3]))
-        mixed = attend(query, (key_value,), mask=mask, rate=s.attention_probs_dropout_prob, keys=keys)
+        mixed = self.attend(query, (key_value,), mask, keys)
         return self.output(mixed.reshape(x.shape))

@@ -171,7 +171,7 @@ class BertLayer(nn.Module):
         source = self.norm_before(self.attention_norm, x)
         mixed, own = self.attention(source, mask, key_values, keys, query_slice, cache)
         mixed = self.attention_scale(mixed) if self.settings.layer_scale else mixed
-        mixed = dropout(mixed, self.settings.hidden_dropout_prob, keys, 1)
+        mixed = mixed if self.settings.dropout_after == "feed_forward" else self._dropout(mixed, keys, 1)
         return self.norm_after(self.attention_norm, x[:, :, query_slice] + mixed), own
 
     def feed_forward(self, x: Float[Array, "I K n D"], keys: Key[Array, " I"] | None) -> Float[Array, "I K n D"]:
@@ -179,7 +179,11 @@ class BertLayer(nn.Module):
         inner = self.intermediate(self.norm_before(self.output_norm, x))
         activated = self.output(ACTIVATIONS[self.settings.hidden_act](inner))
         activated = self.output_scale(activated) if self.settings.layer_scale else activated
-        return self.norm_after(self.output_norm, x + dropout(activated, self.settings.hidden_dropout_prob, keys, 2))
+        activated = activated if self.settings.dropout_after == "attention" else self._dropout(activated, keys, 2)
+        return self.norm_after(self.output_norm, x + activated)
+
+    def _dropout(self, x: Float[Array, "I *s"], keys: Key[Array, " I"] | None, site: int) -> Float[Array, "I *s"]:
+        return dropout(x, self.settings.hidden_dropout_prob, keys, site)
 
     def norm_before(self, norm: nn.Module, x: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
         """What a part of the layer reads of the stream."""
@@ -219,6 +223,6 @@ class CrossLayer(BertLayer):
         x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
         source = self.norm_before(self.cross_attention_norm, x)
         mixed = self.cross_attention(source, other, visible, fold_keys(keys, 3))
-        mixed = dropout(mixed, self.settings.hidden_dropout_prob, keys, 3)
+        mixed = self._dropout(mixed, keys, 3)
         x = self.norm_after(self.cross_attention_norm, x + mixed)
         return self.feed_forward(x, keys), own

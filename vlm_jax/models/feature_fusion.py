@@ -13,6 +13,7 @@ from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
 from vlm_jax.models.attention import dropout
 from vlm_jax.models.bert import ACTIVATIONS, EMBEDDING_INIT, layer_norm
+from vlm_jax.models.ids import check_ids
 
 
 def identity_or_lecun(key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> Array:
@@ -44,7 +45,7 @@ class FeatureFusion(nn.Module):
 
     The image gets learned positions and a segment of its own; text features carry theirs already. Without an image the
     image stream is empty. Grid features [I, n, C] of a part of the image come with the shape of its `grid`
-    and the place of the first, in reading order.
+    and the place of the first, in reading order. Without `image_segments` every position has the last one.
 
     Without `text_fc` text features of the trunk's width go to the layer norm as they are: BERT has no such matrix.
     """
@@ -61,6 +62,7 @@ class FeatureFusion(nn.Module):
         *,
         grid: tuple[int, int] | None = None,
         start: Int[Array, ""] | int = 0,
+        image_segments: Int[Array, "I G"] | None = None,
     ) -> tuple[Float[Array, "I 1 G D"], Float[Array, "I K T D"]]:
         s = self.settings
         dtype = jnp.dtype(s.dtype)
@@ -78,8 +80,13 @@ class FeatureFusion(nn.Module):
         if s.image.projection == "mlp":  # Liu et al. 2024, arXiv:2310.03744, section 3.3
             image = nn.Dense(s.hidden_size, dtype=dtype, name="image_out")(ACTIVATIONS["gelu"](image))
         # The last row is the image's, as VisualBERT's table has it.
-        segment = self.param("image_segment", EMBEDDING_INIT, (s.modality_type_vocab_size, s.hidden_size))[-1]
-        image = norm((image + (positions + segment[None]).astype(dtype)[None])[:, None])
+        segments = self.param("image_segment", EMBEDDING_INIT, (s.modality_type_vocab_size, s.hidden_size))
+        if image_segments is None:
+            added = (positions + segments[-1][None])[None]
+        else:
+            check_ids(image_segments, s.modality_type_vocab_size, "image token type")
+            added = positions[None] + segments[image_segments]
+        image = norm((image + added.astype(dtype))[:, None])
         return dropout(image, s.hidden_dropout_prob, keys, 1), text
 
     def _positions(self, shape: tuple[int, ...]) -> Float[Array, "G D"]:

@@ -10,6 +10,8 @@ from vlm_jax.config import encoders
 from vlm_jax.models.attention import CrossAttention
 from vlm_jax.models.bert import ACTIVATIONS, layer_norm
 from vlm_jax.models.pretrained import Part
+from vlm_jax.models.pretrained_output import ImageClassifierOutput
+from vlm_jax.models.recording import record
 from vlm_jax.models.vit import ImageFeatures, VisionTransformer, layer_stack
 
 Pooling = Literal["mean", "class_token", "class_token_and_mean"]
@@ -26,6 +28,34 @@ class PretrainedImageOutput(NamedTuple):
     class_token: Float[Array, "B D"] | None
     pooled: Float[Array, "B D"] | None
     projected: Float[Array, "B P"] | None
+    hidden_states: tuple[Float[Array, "B N D"], ...] | None = None
+    """Of the embeddings and of every layer, before the last layer norm."""
+    attentions: tuple[Float[Array, "B H N N"], ...] | None = None
+    """The weights of every layer, query by key."""
+
+    @property
+    def last_hidden_state(self) -> Float[Array, "B N D"]:
+        """The tokens."""
+        return self.tokens
+
+    @property
+    def pooler_output(self) -> Float[Array, "B D"] | None:
+        """The class token without a pooler, as in DINOv2 and CLIP."""
+        return self.class_token if self.pooled is None else self.pooled
+
+    @property
+    def image_embeds(self) -> Float[Array, "B P"] | None:
+        """CLIP's projection of the class token."""
+        return self.projected
+
+
+def image_vector(output: PretrainedImageOutput | ImageClassifierOutput) -> Float[Array, "B E"]:
+    """One vector an image: CLIP's projection, the pooler's output, the class token, or what a classifier reads.
+
+    It is the first of these that the model has; transformers calls it `image_embeds` or `pooler_output`.
+    """
+    vectors = (getattr(output, "image_embeds", None), output.pooler_output, getattr(output, "features", None))
+    return next(x for x in vectors if x is not None)
 
 
 class AttentionPooler(nn.Module):
@@ -93,5 +123,16 @@ class PretrainedImageTransformer(nn.Module):
         self.image = VisionTransformer(self.settings, dtype)
         self.head = ImageHeads(self.settings, dtype, self.parts, self.pooling, self.classes, self.projection_size)
 
-    def __call__(self, image: Float[Array, "B h w 3"]) -> PretrainedImageOutput:
-        return self.head(self.image.features(image))
+    def __call__(
+        self, image: Float[Array, "B h w 3"], *, output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> PretrainedImageOutput:
+        """Tokens and heads, with the hidden states and attention weights of every layer where they are wanted."""
+        if not (output_hidden_states or output_attentions):
+            return self.head(self.image.features(image))
+        with record() as recording:
+            features = self.image.features(image)
+        states = recording.states(features.tokens.shape[1])
+        return self.head(features)._replace(
+            hidden_states=states.hidden_states if output_hidden_states else None,
+            attentions=states.attentions if output_attentions else None,
+        )

@@ -64,6 +64,7 @@ class VisualLanguageModel(nn.Module):
         *,
         image_mask: Bool[Array, "I m"] | None = None,
         segments: Int[Array, "I K T"] | None = None,
+        image_segments: Int[Array, "I G"] | None = None,
         keys: Key[Array, " I"] | None = None,
         first_only: bool = False,
     ) -> Fused:
@@ -77,7 +78,8 @@ class VisualLanguageModel(nn.Module):
             text = self.text(text, segments)
         if image_mask is None:
             image_mask = jnp.ones((1, 1), bool)
-        image_stream, text_stream = self.embed(image, text, fold_keys(keys, 1))
+        types = {} if image_segments is None else {"image_segments": image_segments}
+        image_stream, text_stream = self.embed(image, text, fold_keys(keys, 1), **types)
         image_mask = jnp.broadcast_to(image_mask, (len(text), image_stream.shape[2]))
         streams = self.trunk(image_stream, text_stream, image_mask, text_mask, fold_keys(keys, 2), first_only)
         return Fused(*streams, image_mask, text_mask)

@@ -2,16 +2,17 @@
 
 import difflib
 import inspect
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar, get_origin
+from typing import NamedTuple, NoReturn, TypeVar, get_origin
 
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.invocation import folder_of_presets
 from vlm_jax.settings import help
 from vlm_jax.settings.changes import Words, change, checked
 from vlm_jax.settings.effects import Effect, effects
-from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group, fields_of, members, names, tree_of
+from vlm_jax.settings.groups import POSITIONAL, REPEATED, Group, Tree, fields_of, members, names, tree_of
 from vlm_jax.settings.presets import load_preset, presets_in
 from vlm_jax.settings.short_names import group_of, long_names
 
@@ -19,25 +20,43 @@ Config = TypeVar("Config", bound=Group)
 Options = TypeVar("Options", bound=Group)
 
 
+class Lookup(NamedTuple):
+    """What files say of a config that a command line only names."""
+
+    texts: Callable[[Mapping[str, Words]], str]
+    """The argument of a preset's `get_config(texts)`, from the options."""
+    image_encoder: Callable[[str, type[Group], Tree], Mapping[str, object]]
+    """The settings that the value of `--image-encoder` stands for, of a config's class and tree."""
+
+
 def parse_config(
-    argv: list[str], options: Options, tasks: Mapping[str, type[Config]], *, prog: str, description: str
+    argv: list[str],
+    options: Options,
+    tasks: Mapping[str, type[Config]],
+    *,
+    prog: str,
+    description: str,
+    lookup: Lookup | None = None,
 ) -> tuple[Config, Options]:
     """A checked config and a command's own options from `CONFIG --setting value ...`.
 
     CONFIG is the name of a preset, a file, or the name of a task. `options` has the defaults. `--help` prints a page
-    and exits.
+    and exits. A setting on the command line comes before what `lookup` has for it.
     """
     place = _preset_place(argv)
     words = {} if place is None else _only_options([*argv[:place], *argv[place + 1 :]])
     if place is None:
         _no_preset(argv, options, tasks, prog=prog, description=description)
     start, shows_help = argv[place], words.pop("help", None) is not None
-    config = tasks[start].model_construct() if start in tasks else load_preset(Path(start), tasks)
+    texts = partial(lookup.texts, words) if lookup else None
+    config = tasks[start].model_construct() if start in tasks else load_preset(Path(start), tasks, texts)
     own, tree = tree_of(options), tree_of(config)
     words = long_names(words, type(config), tree)
     _check_spelling(words, type(options), type(config))
     fields = type(options).model_fields
     change(type(options), own, {name: value for name, value in words.items() if name.split(".")[0] in fields})
+    if lookup and (encoder := own.get("image_encoder")):
+        change(type(config), tree, lookup.image_encoder(encoder, type(config), tree))
     change(type(config), tree, {name: value for name, value in words.items() if name.split(".")[0] not in fields})
     if shows_help:
         title = f"The task {tree.get('task')}: {help.summary(type(config))}"

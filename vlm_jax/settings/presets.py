@@ -2,11 +2,12 @@
 
 import ast
 import dataclasses
+import inspect
 import re
 import runpy
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,10 +23,11 @@ Config = TypeVar("Config", bound=Group)
 Made = TypeVar("Made")
 
 
-def load_preset(path: str | Path, tasks: Mapping[str, type[Config]]) -> Config:
+def load_preset(path: str | Path, tasks: Mapping[str, type[Config]], texts: Callable[[], str] | None = None) -> Config:
     """The config that `get_config()` of a Python file returns, or a run's `config.json` holds.
 
     `path` may be the name of a preset. A group of it that comes from `model_construct()` may lack required settings.
+    `get_config(texts)` takes what `texts` returns, such as "questions", or without it its default.
     """
     path = preset_file(Path(path), folder_of_presets(), what="config")
     if path.suffix == ".json":
@@ -35,11 +37,19 @@ def load_preset(path: str | Path, tasks: Mapping[str, type[Config]]) -> Config:
             raise InputError(f"{path} cannot be used: {error}") from None
     if path.suffix != ".py":
         raise InputError(f"{path}: expected a Python file such as configs/tiny.py, or the config.json of a run")
-    return call_file(path, "get_config", tuple(tasks.values()), example="configs/tiny.py")
+    return call_file(path, "get_config", tuple(tasks.values()), example="configs/tiny.py", argument=texts)
 
 
-def call_file(path: Path, function: str, kinds: tuple[type[Made], ...], *, example: str) -> Made:
-    """What a function without arguments in a Python file returns, such as a config from `get_config()`.
+def call_file(
+    path: Path,
+    function: str,
+    kinds: tuple[type[Made], ...],
+    *,
+    example: str,
+    argument: Callable[[], object] | None = None,
+) -> Made:
+    """What a function in a Python file returns, such as a config from `get_config()`; one with a parameter takes
+    what `argument` returns.
 
     Raises `InputError` where the file is not Python, lacks the function, names an unknown setting, or where the
     function returns none of `kinds`. Other exceptions keep their traceback.
@@ -48,7 +58,7 @@ def call_file(path: Path, function: str, kinds: tuple[type[Made], ...], *, examp
         make = runpy.run_path(str(path)).get(function)
         if make is None:
             raise InputError(f"{path} defines no {function}(); see {example}")
-        made = make()
+        made = make(argument()) if argument and inspect.signature(make).parameters else make()
     except SyntaxError as error:
         raise InputError(f"{path}, line {error.lineno}: {error.msg}; see {example}") from None
     except ValidationError as error:

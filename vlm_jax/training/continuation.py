@@ -19,6 +19,7 @@ from vlm_jax.tasks.trained_tokenizer import save_tokenizer, tokenizer_run
 from vlm_jax.training.pretrained import open_pretrained
 from vlm_jax.training.setup import load_best
 from vlm_jax.types import Example
+from vlm_jax.weights.source import first_way
 
 # What a change means, by its effect, where there is more to say than that it is one.
 MEANS = {
@@ -84,7 +85,7 @@ def check_sources(config: Config, folder: RunFolder) -> None:
 
 def _is_other_source(change: Change, config: Config, folder: RunFolder) -> bool:
     if change.setting == "model.text.tokenizer":
-        return _other_tokenizer(change.after, folder.file(TEXT_TOKENIZER))
+        return _other_tokenizer(first_way(change.after), folder.file(TEXT_TOKENIZER))
     if change.setting == "image_tokenizer.run":
         return _other_image_tokenizer(config, folder.file(IMAGE_TOKENIZER))
     sources = (folder.weights() or {"sources": []})["sources"]

@@ -44,7 +44,7 @@ def extract_features(config: Config, output: Path) -> RowStore:
     params = fresh_params(task, key, where)
     if not has_image_encoder(task, params):
         raise InputError(f"{config.name} has no image encoder with parameters, whose outputs could be written")
-    params, weights = start(config, task.start(params, key), task.answers)
+    params, weights = start(config, task.start(params, key), task.answers, task.encode.tokenizer)
     if weights is None or "image" in weights["fresh"]:
         print("note: the image encoder has fresh weights; init.image gives it pretrained ones", file=sys.stderr)
     if output.is_dir() and any(output.iterdir()) and not (output / SPECIFICATION).exists():

@@ -6,6 +6,7 @@ would fit.
 
 import itertools
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,11 +14,14 @@ import numpy as np
 
 from vlm_jax.config.architecture import Architecture, Layout
 from vlm_jax.config.encoders import GridEncoder, VisionTransformer
+from vlm_jax.config.initialization import WordsInit
 from vlm_jax.config.run import Config
 from vlm_jax.config.trunk import TextConfig
+from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.settings.groups import Group, flat, tree_of
-from vlm_jax.training.pretrained import Pretrained, generic, open_pretrained, specific
+from vlm_jax.training.pretrained import Pretrained, generic, open_pretrained, source_tokenizer, specific
+from vlm_jax.training.word_vectors import vectors_of_tokens
 from vlm_jax.trees import Array, flatten, shortened, unflatten
 from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.export import TEXT_SIDE
@@ -31,6 +35,7 @@ TRUNK_SETTINGS = (
 # What published text models alone have.
 TEXT_MODEL_SETTINGS = ("relative_attention_num_buckets", "num_hidden_groups", "project_embeddings")
 IMAGE_SETTINGS = ("max_image_positions", "modality_type_vocab_size")
+WORDS = "text/word/embedding"
 FREE_IMAGE_SETTINGS = (*GridEncoder.model_fields, "output")  # of an image encoder: what the trunk does with its grid
 
 
@@ -47,14 +52,19 @@ class Start(NamedTuple):
     """None where nothing is pretrained."""
 
 
-def start(config: Config, params: Parameters, answers: tuple[str, ...]) -> Start:
-    """`params` with everything that the config's sources have for them."""
+def start(config: Config, params: Parameters, answers: tuple[str, ...], tokenizer: Tokenizer | None = None) -> Start:
+    """`params` with everything that the config's sources have for them.
+
+    Word vectors need the run's `tokenizer`; without it their sizes alone are checked.
+    """
     if not isinstance(config, TextConfig):
         return Start(params, None)
     model, fresh = config.architecture, flatten(params)
     taken: dict[str, np.ndarray] = {}
     sources = []
-    for part, choose in (("model", _whole_model), ("text", _text_side), ("image", _image_side)):
+    words = partial(_word_vectors, tokenizer or Tokenizer.empty())
+    text = words if isinstance(config.init, WordsInit) else _text_side
+    for part, choose in (("model", _whole_model), ("text", text), ("image", _image_side)):
         setting, name = f"init.{part}", getattr(config.init, part, None)
         if name is None:
             continue
@@ -140,6 +150,20 @@ def _text_side(config: TextConfig, source: Pretrained, answers: tuple[str, ...],
     if init.trunk and source.model.attention_pattern != model.attention_pattern == "bidirectional":
         notes = [*notes, f"its attention was {source.model.attention_pattern}, the model's is bidirectional"]
     return chosen, notes
+
+
+def _word_vectors(
+    tokenizer: Tokenizer, config: TextConfig, source: Pretrained, answers: tuple[str, ...], fresh: Leaves
+) -> Chosen:
+    """The word table alone, for the run's own tokenizer."""
+    name, rows = config.init.text, fresh[WORDS].shape[0]
+    if source.model is None:
+        raise InputError(f"init.text {name} is an image encoder; give it as init.image")
+    wrong = _differing(source.model, config.architecture, ("text_feature_size",))
+    if wrong:
+        raise InputError(f"init.text {name} needs {_options(wrong, config.architecture)}")
+    table, shared = vectors_of_tokens(tokenizer, rows, Tokenizer.load(source_tokenizer(name)), source.leaves[WORDS])
+    return {WORDS: table}, [f"{shared:,} tokens have a vector there, the others the mean of those of their pieces"]
 
 
 def _with_positions(config: TextConfig, chosen: dict[str, np.ndarray]) -> Chosen:

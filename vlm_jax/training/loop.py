@@ -144,7 +144,9 @@ class Trainer:
         if saved_steps(self.folder):
             self.weights = self.folder.weights()
             return params
-        params, self.weights = start(self.config, self.task.start(params, key), self.task.answers)
+        params, self.weights = start(
+            self.config, self.task.start(params, key), self.task.answers, self.task.encode.tokenizer
+        )
         if self.weights is not None:
             self.folder.write_json(WEIGHTS, self.weights)
             for line in describe(self.weights):

@@ -9,6 +9,7 @@ import numpy as np
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, ImageTokens
+from vlm_jax.config.initialization import WordsInit
 from vlm_jax.config.trunk import TextConfig
 from vlm_jax.data.answers import AnswerVocabulary
 from vlm_jax.data.image_settings import ImageInput
@@ -24,7 +25,7 @@ from vlm_jax.trees import flatten
 from vlm_jax.weights.converted_model import ConvertedModel, Origin
 from vlm_jax.weights.export import text_side
 from vlm_jax.weights.import_folder import ABOUT, read, read_import
-from vlm_jax.weights.source import as_path, locate
+from vlm_jax.weights.source import as_path, first_way, locate
 
 
 class Pretrained(NamedTuple):
@@ -93,17 +94,9 @@ def text_side_of_run(path: Path) -> ConvertedModel:
 def tokenizer_source(config: TextConfig) -> str | None:
     """Where the tokenizer of a config comes from: given, or beside the weights that the text side starts from."""
     text, start = config.model.text, _text_start(config)
-    if text.tokenizer is not None or start is None:
-        return text.tokenizer
-    folder = locate(start)[0]
-    if _is_run(folder):
-        return str(RunFolder(folder).file(TEXT_TOKENIZER))
-    folder = folder if folder.is_dir() else folder.parent
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        if table_rows(start) is None:
-            raise InputError(f"{start} holds no text encoder; if it is an image encoder, give it as init.image")
-        raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
-    return str(folder)
+    if text.tokenizer is not None:
+        return first_way(text.tokenizer)
+    return None if start is None else source_tokenizer(start)
 
 
 def check_tokenizer(tokenizer: Tokenizer, config: TextConfig) -> None:
@@ -142,7 +135,23 @@ def table_rows(name: str) -> int | None:
     return None
 
 
+def source_tokenizer(start: str) -> str:
+    """Where the tokenizer of pretrained weights lies; `InputError` where none does."""
+    folder = locate(start)[0]
+    if _is_run(folder):
+        return str(RunFolder(folder).file(TEXT_TOKENIZER))
+    folder = folder if folder.is_dir() else folder.parent
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        if table_rows(start) is None:
+            raise InputError(f"{start} holds no text encoder; if it is an image encoder, give it as init.image")
+        raise InputError(f"no tokenizer lies beside {start}; give model.text.tokenizer")
+    return str(folder)
+
+
 def _text_start(config: TextConfig) -> str | None:
+    """The source whose tokenizer the text side needs; word vectors alone fit any."""
+    if isinstance(config.init, WordsInit):
+        return None
     return getattr(config.init, "text", None) or getattr(config.init, "model", None)
 
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from vlm_jax.models.vit_heads import PretrainedImageOutput
 from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel, Module
 from vlm_jax.weights.proof_texts import SENTENCES, text_inputs
@@ -73,8 +72,7 @@ def proof_loss(module: Module, task: Task, params: Parameters, batch: Batch) -> 
     """The loss of a port: cross-entropy, or the squared error of one class or of the cosines of sentence vectors."""
     inputs = {name: x for name, x in batch.items() if name not in TARGETS}
     if task == "image classes":
-        output = module.apply({"params": params}, inputs["image"])
-        logits = output.logits if isinstance(output, PretrainedImageOutput) else output[1]
+        logits = module.apply({"params": params}, inputs["image"]).logits
         return class_loss(logits, batch["labels"])
     output = module.apply({"params": params}, **inputs)
     if task == "text classes":

@@ -5,6 +5,7 @@ from functools import partial
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import KEYS as BERT_KEYS
+from vlm_jax.weights.dropout import DropoutNames
 from vlm_jax.weights.family import (
     TRAINED,
     ConvertedArchitecture,
@@ -34,7 +35,11 @@ HEADS = HeadNames(
     pooler="pooler",
     words=("predictions.dense", "predictions.LayerNorm", "predictions.bias", "predictions.decoder"),
     pairs="sop_classifier.classifier",
-)
+    dropout=DropoutNames(
+        default=0.0, after="attention", before_transform=False,
+        heads=tuple((part, "classifier_dropout_prob") for part in ("pairs", "sequence", "tokens")),
+    ),
+)  # fmt: skip
 
 
 def _settings(file: PublishedFile) -> ConvertedArchitecture:

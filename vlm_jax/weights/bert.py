@@ -11,6 +11,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
+from vlm_jax.weights.dropout import DropoutNames
 from vlm_jax.weights.family import (
     TRAINED,
     ConvertedArchitecture,
@@ -55,6 +56,7 @@ HEADS = HeadNames(
         "cls.predictions.decoder",
     ),
     pairs="cls.seq_relationship",
+    dropout=DropoutNames(before_transform=False),
 )  # fmt: skip
 TRUNK = (
     "embeddings.word_embeddings.", "embeddings.position_embeddings.", "embeddings.token_type_embeddings.",

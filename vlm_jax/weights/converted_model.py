@@ -65,6 +65,8 @@ class ConvertedModel:
     """What was done to the names of the source's tensors."""
     settings_files: SettingsFiles = dataclasses.field(default_factory=dict)
     """Other settings files of theirs: how texts are pooled, how images are prepared."""
+    dtype: str | None = None
+    """The type that `module` computes in; None for float32."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -95,7 +97,7 @@ class ConvertedModel:
     @property
     def module(self) -> Module:
         """The Flax module that `params` belong to."""
-        return make_module(self.architecture)
+        return make_module(self.architecture, self.dtype)
 
 
 def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -> Module:
@@ -107,7 +109,7 @@ def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -
         heads = {name: settings[name] for name in ("parts", "pooling", "classes", "projection_size")}
         return PretrainedImageTransformer(architecture.model, **heads, dtype=dtype or "float32")
     settings = with_changes(architecture.model, {"dtype": dtype}) if dtype else architecture.model
-    shared = {name: getattr(architecture, name) for name in ("parts", "pad_id", "sequence_act")}
+    shared = {name: getattr(architecture, name) for name in ("parts", "pad_id", "sequence_act", "head_dropout")}
     return PretrainedModel(settings, architecture.classes, **shared)
 
 

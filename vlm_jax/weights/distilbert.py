@@ -3,6 +3,7 @@
 from functools import partial
 
 from vlm_jax.weights import bert_tables
+from vlm_jax.weights.dropout import DropoutNames
 from vlm_jax.weights.family import TRAINED, ConvertedArchitecture, Family, PublishedClass, PublishedFile
 from vlm_jax.weights.tables import Row
 from vlm_jax.weights.text_heads import HeadNames, head_rows, head_tensors, outside, text_architecture
@@ -31,7 +32,11 @@ HEADS = HeadNames(
     words=("vocab_transform", "vocab_layer_norm", "vocab_projector.bias", "vocab_projector"),
     sequence=("pre_classifier", "classifier"),
     sequence_act="relu",
-)
+    dropout=DropoutNames(
+        "dropout", "attention_dropout", after="feed_forward", before_transform=False,
+        heads=(("sequence", "seq_classif_dropout"), ("spans", "qa_dropout"), ("tokens", "dropout")),
+    ),
+)  # fmt: skip
 
 
 def _settings(file: PublishedFile) -> ConvertedArchitecture:

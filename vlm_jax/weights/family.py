@@ -8,7 +8,7 @@ from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, PublishedCNN, VisionTransformer
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.models.pretrained import Part, sees
+from vlm_jax.models.pretrained import HeadDropout, Part, sees
 from vlm_jax.models.vit_heads import Pooling
 from vlm_jax.types import Json
 from vlm_jax.weights.source import Tensors
@@ -45,6 +45,7 @@ class ConvertedArchitecture(NamedTuple):
     """Activation of the dense layer of its sequence head; None where that reads the pooled [CLS], or is not there."""
     batch_norm_eps: float | None = None
     """Epsilon of a CNN's batch norms, which are folded."""
+    head_dropout: HeadDropout = HeadDropout()
 
     @property
     def is_image_encoder(self) -> bool:

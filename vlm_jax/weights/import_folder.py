@@ -18,6 +18,7 @@ from vlm_jax.config.encoders import PixelEncoder
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.integrity import changes_below, read_manifest, write_digests
+from vlm_jax.models.pretrained import HeadDropout
 from vlm_jax.settings.changes import group_from_json
 from vlm_jax.settings.groups import members
 from vlm_jax.trees import compare_trees, unflatten
@@ -78,6 +79,7 @@ def write_import(converted: ConvertedModel, folder: Path) -> None:
         "projection_size": architecture.projection_size,
         "sequence_act": architecture.sequence_act,
         "batch_norm_eps": architecture.batch_norm_eps,
+        "head_dropout": architecture.head_dropout._asdict(),
         "dtypes": converted.dtypes,
         "config": converted.config,
         "tokenizer": [file.name for file in converted.tokenizer],
@@ -113,6 +115,7 @@ def read_import(folder: Path) -> ConvertedModel:
             about["projection_size"],
             about["sequence_act"],
             about["batch_norm_eps"],
+            HeadDropout(**about["head_dropout"]),
         )
         origin = Origin(**about["origin"])
         published, changes = Published(**_tuples(about["published"])), Changes(**_tuples(about["changes"]))

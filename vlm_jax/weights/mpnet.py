@@ -5,6 +5,7 @@ from vlm_jax.types import Json
 from vlm_jax.weights import bert_tables
 from vlm_jax.weights.bert import KEYS as BERT_KEYS
 from vlm_jax.weights.bert import LAYERS
+from vlm_jax.weights.dropout import DropoutNames
 from vlm_jax.weights.family import (
     TRAINED,
     ConvertedArchitecture,
@@ -15,7 +16,8 @@ from vlm_jax.weights.family import (
     number,
     real,
 )
-from vlm_jax.weights.roberta import HEADS, TIED, WORD_ALIASES
+from vlm_jax.weights.roberta import HEADS as ROBERTA_HEADS
+from vlm_jax.weights.roberta import TIED, WORD_ALIASES
 from vlm_jax.weights.tables import SAME, Row
 from vlm_jax.weights.text_heads import head_rows, head_tensors, outside, text_architecture
 
@@ -35,6 +37,10 @@ LAYER = {
 PADDING = 1  # whatever config.json says, as in modeling_mpnet.py
 BUCKETS = 32  # likewise
 BIAS = "encoder.relative_attention_bias"
+# The heads of modeling_mpnet.py read no other rate than the trunk's.
+HEADS = ROBERTA_HEADS._replace(
+    dropout=DropoutNames(heads=(("sequence", "hidden_dropout_prob"), ("tokens", "hidden_dropout_prob")))
+)
 
 
 def _settings(file: PublishedFile) -> ConvertedArchitecture:

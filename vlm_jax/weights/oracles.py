@@ -1,5 +1,6 @@
 """What `verify` compares with: the class that a file names, in float64. Needs torch, and mostly transformers."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,8 @@ def load_oracle(
     for file in source.folder.glob("*.json"):
         if file.name == CONFIG or file.name.endswith("index.json"):
             shutil.copyfile(file, folder / file.name)
+    if not (folder / CONFIG).exists():  # an ONNX file has none beside it
+        (folder / CONFIG).write_text(json.dumps(source.config), encoding="utf-8")
     options = {"dtype": torch.float64, "attn_implementation": "eager", "local_files_only": True}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     options |= family.load_options(converted.architecture) if name == family.trunk else {}
@@ -49,7 +52,7 @@ def load_oracle(
         model, info = getattr(transformers, name).from_pretrained(folder, **options)
     except Exception as error:  # settings that the class refuses end in a dozen kinds of errors
         return None, f"cannot load the file: {first_line(error)}"
-    missing = set(info["missing_keys"])
+    missing = {name for name in info["missing_keys"] if not name.endswith(family.unread)}
     for pair in family.aliases.items():  # transformers 5 wants both names of an untied bias, 4 took either
         for missing_name, loaded_name in (pair, pair[::-1]):
             if missing_name in missing and loaded_name not in missing:

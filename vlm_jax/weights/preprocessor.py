@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vlm_jax.data.image_settings import CenterCrop, ImageInput, Resample, Stretch, StretchCrop
+from vlm_jax.data.image_settings import CenterCrop, Crop, ImageInput, Resample, Stretch, StretchCrop
 from vlm_jax.errors import InputError
 from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import PREPROCESSOR, PROCESSOR, SettingsFiles
@@ -81,6 +81,27 @@ def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
     size, resize = _sizes(recipe, kind, FILTERS[resample])
     mean, std = _normalization(recipe, kind)
     return ImageInput(size=size, resize=resize, mean=mean, std=std)
+
+
+def write_preprocessor(image: ImageInput) -> SettingsFiles:
+    """The file that `read_preprocessor` reads; none where no image processor of transformers does the same."""
+    resize, (height, width) = image.resize, image.size
+    if isinstance(resize, Crop) and height == width:
+        resize = CenterCrop(short_side=height, resample=resize.resample)
+    sizes: dict[str, Json] = {"crop_size": {"height": height, "width": width}, "do_center_crop": True}
+    match resize:
+        case CenterCrop():
+            kind, sizes = "CLIP", sizes | {"size": {"shortest_edge": resize.short_side}}
+        case StretchCrop():
+            kind, sizes = "DeiT", sizes | {"size": dict(zip(("height", "width"), resize.scaled_size, strict=True))}
+        case Stretch():
+            kind, sizes = "ViT", {"size": sizes["crop_size"]}
+        case _:
+            return {}
+    (resample,) = (number for number, name in FILTERS.items() if name == resize.resample)
+    colours = {"image_mean": list(image.mean), "image_std": list(image.std), "do_normalize": True}
+    scale = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "resample": resample}
+    return {PREPROCESSOR: {"image_processor_type": f"{kind}ImageProcessor"} | scale | colours | sizes}
 
 
 def _recipe(settings_files: SettingsFiles) -> Recipe | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from vlm_jax.weights.converted_model import ConvertedModel, convert
 from vlm_jax.weights.export import export
 from vlm_jax.weights.import_folder import ABOUT, read
+from vlm_jax.weights.onnx_file import SUFFIX as ONNX
 from vlm_jax.weights.source import Source, as_path, open_source
 from vlm_jax.weights.tensor_names import renamed, written
 
@@ -44,7 +45,7 @@ def proof_subject(
             return
         source = renamed(open_source(name), **changed)
         converted = convert(source, class_name=class_name)
-        if source.changes.lines():
+        if source.changes.lines() or any(tensor.file.suffix == ONNX for tensor in source.tensors.values()):
             source = written(source, place / "renamed")
         yield ProofSubject(converted, source, _oracle(converted), place)
 

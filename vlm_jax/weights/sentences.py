@@ -52,10 +52,14 @@ class SentenceSettings(NamedTuple):
     """Put before every text."""
 
 
-def sentence_settings(settings_files: SettingsFiles, width: int) -> SentenceSettings:
-    """What the files say; without them the mean, of length 1. `width` is the encoder's."""
+def sentence_settings(settings_files: SettingsFiles, width: int, limit: int | None = None) -> SentenceSettings:
+    """What the files say; without them the mean, of length 1.
+
+    `width` is the encoder's, `limit` the tokens of a text as the tokenizer's files say.
+    """
     prompt = _prompt(settings_files.get(SENTENCES))
     longest, lower_case = _transformer(settings_files)
+    longest = limit if longest is None else longest
     modules = settings_files.get(MODULES)
     normalize, place = True, POOLING
     if modules is not None:
@@ -72,6 +76,21 @@ def sentence_settings(settings_files: SettingsFiles, width: int) -> SentenceSett
         _pooling(_object(settings_files[place], place), place, width, prompt) if place in settings_files else ("mean",)
     )
     return SentenceSettings(pooling, normalize, longest, lower_case, prompt)
+
+
+def write_sentence_settings(settings: SentenceSettings, width: int) -> SettingsFiles:
+    """The files that `sentence_settings` reads, under the names that every version of sentence-transformers loads."""
+    paths = {"Transformer": "", "Pooling": "1_Pooling"} | ({"Normalize": "2_Normalize"} if settings.normalize else {})
+    modules: Json = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (kind, path) in enumerate(paths.items())
+    ]
+    return {
+        MODULES: modules,
+        POOLING: {"word_embedding_dimension": width} | {key: mode in settings.pooling for key, mode in LEGACY.items()},
+        TRANSFORMERS[0]: {"max_seq_length": settings.longest, "do_lower_case": settings.lower_case},
+        SENTENCES: {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    }
 
 
 def pooled(

@@ -1,7 +1,8 @@
-"""Where pretrained weights come from: files, folders, hub repositories, installed packages.
+"""Where pretrained weights come from: files, folders, hub repositories, installed packages, or any of these by name.
 
-Tensors are read from safetensors only. Nothing in a source is trusted: names of shards may not leave the folder, sizes
-are those of the file and not what a header claims, and pickles are refused before they are opened.
+Tensors are read from safetensors, and those of a DINOv2 from ONNX. Nothing in a source is trusted: names of shards may
+not leave the folder, sizes are those of the file and not what a header claims, and pickles are refused before they are
+opened.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import ml_dtypes  # safetensors needs it to give bfloat16
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from vlm_jax.data.joined_zip import package_path
 from vlm_jax.data.unigram import MODELS, refuse_model_alone
@@ -25,6 +27,11 @@ from vlm_jax.packages import PREFIX
 from vlm_jax.run_folder import VOCABULARIES
 from vlm_jax.text_lines import first_line
 from vlm_jax.types import Json
+from vlm_jax.weights.onnx_dinov2 import read_dinov2
+from vlm_jax.weights.onnx_file import SUFFIX as ONNX
+from vlm_jax.weights.onnx_file import OnnxGraph
+from vlm_jax.weights.published_sets import PREFIX as PUBLISHED
+from vlm_jax.weights.published_sets import ways_of
 from vlm_jax.weights.settings_files import PATTERNS as SETTINGS_PATTERNS
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -71,15 +78,27 @@ class Tensors(Mapping[str, Tensor]):
         for file in files:
             try:
                 safe_open(str(file), framework="numpy")  # refuses a header that does not fit the file
-                self._maps[file] = np.asarray(np.memmap(file, np.uint8, "r"))
-                begin, header = _header(self._maps[file])
+                self._add(file, np.asarray(np.memmap(file, np.uint8, "r")))
             except (SafetensorError, OSError, ValueError) as error:
                 raise InputError(f"{file} is no intact safetensors file: {error}") from None
-            for name, entry in header.items():
-                if name in self._tensors:
-                    raise InputError(f"{file} and {self._tensors[name].file} both hold {name!r}")
-                place = slice(*(begin + offset for offset in entry["data_offsets"]))
-                self._tensors[name] = Tensor(file, tuple(entry["shape"]), entry["dtype"], name, place)
+
+    @classmethod
+    def of(cls, file: Path, arrays: Mapping[str, np.ndarray]) -> "Tensors":
+        """Arrays that were read from a file of another format."""
+        tensors = cls([])
+        content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        tensors._add(file, np.frombuffer(content, np.uint8))
+        return tensors
+
+    def _add(self, file: Path, content: np.ndarray) -> None:
+        """The tensors of one file, whose bytes are those of an intact safetensors file."""
+        self._maps[file] = content
+        begin, header = _header(content)
+        for name, entry in header.items():
+            if name in self._tensors:
+                raise InputError(f"{file} and {self._tensors[name].file} both hold {name!r}")
+            place = slice(*(begin + offset for offset in entry["data_offsets"]))
+            self._tensors[name] = Tensor(file, tuple(entry["shape"]), entry["dtype"], name, place)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -121,7 +140,7 @@ class Changes(NamedTuple):
     stripped: int = 0
     """Names that had it."""
     drop_tensors: str = ""
-    """The regular expression of names that were left out."""
+    """The regular expression of names that were left out; empty where they are all that is no encoder."""
     dropped: tuple[str, ...] = ()
     """These names, without the prefix."""
     warnings: tuple[str, ...] = ()
@@ -131,7 +150,8 @@ class Changes(NamedTuple):
         """The record for people; empty where nothing was done."""
         lines = [f"prefix {self.strip_prefix} stripped from {self.stripped} names"] if self.stripped else []
         if self.dropped:
-            lines.append(f"{len(self.dropped)} tensors dropped by {self.drop_tensors}: {', '.join(self.dropped)}")
+            by = f" by {self.drop_tensors}" if self.drop_tensors else ""
+            lines.append(f"{len(self.dropped)} tensors dropped{by}: {', '.join(self.dropped)}")
         return lines + [f"warning: {line}" for line in self.warnings]
 
 
@@ -170,11 +190,14 @@ def new_folder(path: Path) -> Path:
 
 
 def open_source(name: str) -> Source:
-    """The weights at a folder, a .safetensors file, `package:NAME/folder` or a hub id (`owner/name@revision`).
+    """The weights at a folder, a file, `package:NAME/folder`, a hub id (`owner/name@revision`) or `published:NAME`.
 
     Raises `InputError` where there are none, or only pickles.
     """
+    name = first_way(name)
     path, revision = locate(name)
+    if path.suffix == ONNX and path.is_file():
+        return _open_onnx(name, path)
     files = _weight_files(path)
     folder = path if path.is_dir() else path.parent
     digests = {file.name: sha256(file) for file in files}
@@ -183,8 +206,37 @@ def open_source(name: str) -> Source:
     return Source(name, folder, Tensors(files), read_settings_file(folder / CONFIG), revision, digest)
 
 
+def _open_onnx(name: str, path: Path) -> Source:
+    """The encoder of an ONNX file; the rest is left out, and what its names had before them taken off."""
+    encoder = read_dinov2(OnnxGraph(path))
+    changes = Changes(encoder.prefix, len(encoder.tensors) if encoder.prefix else 0, "", encoder.left)
+    config = read_settings_file(path.parent / CONFIG) or encoder.config
+    return Source(name, path.parent, Tensors.of(path, encoder.tensors), config, None, sha256(path), changes)
+
+
+def first_way(name: str) -> str:
+    """The source that `published:NAME` stands for, the first of its ways that is there; another name as it is.
+
+    Raises `InputError` that names all ways where none is there, and where a file is not the published one.
+    """
+    if not name.startswith(PUBLISHED):
+        return name
+    ways = ways_of(name)
+    for way in ways:
+        try:
+            path, _ = locate(way.source)
+        except InputError:
+            continue
+        file = path / WEIGHTS if path.is_dir() else path
+        if not file.is_file() or sha256(file) != way.sha256:
+            raise InputError(f"{file} is not the published file (sha256 {way.sha256}); again: {way.how}")
+        return way.source
+    raise InputError(f"{name} is not here: {', or '.join(way.how for way in ways)}")
+
+
 def locate(name: str) -> tuple[Path, str | None]:
     """Where a source lies on this machine, and its commit where it comes from the hub."""
+    name = first_way(name)
     if name.startswith(PREFIX):
         return package_path(name), None
     path = as_path(name)
@@ -210,7 +262,9 @@ def _weight_files(path: Path) -> list[Path]:
         if path.suffix in PICKLES:
             raise InputError(_refused(path))
         if path.suffix != ".safetensors":
-            raise InputError(f"{path} is no .safetensors file; give one, or a folder that holds {WEIGHTS}")
+            raise InputError(
+                f"{path} is no .safetensors file and no {ONNX} file; give one, or a folder that holds {WEIGHTS}"
+            )
         return [path]
     if (path / WEIGHTS).is_file():
         return [path / WEIGHTS]

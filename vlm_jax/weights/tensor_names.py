@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from vlm_jax.errors import InputError
-from vlm_jax.weights.source import WEIGHTS, Changes, Source, Tensors
+from vlm_jax.weights.source import NO_CHANGES, WEIGHTS, Changes, Source, Tensors
 
 # One tensor of each family whose name ends in nothing else: what stands before it is a prefix.
 ANCHORS = (
@@ -41,6 +41,11 @@ def renamed(source: Source, *, strip_prefix: str = "", drop_tensors: str = "") -
     `Source.changes` records both. A source of which tensors were dropped is no longer of the class that its config.json
     names, so that this name goes. Raises `InputError` where an option changes nothing, or leaves nothing.
     """
+    if not (strip_prefix or drop_tensors):
+        return source
+    if source.changes != NO_CHANGES:
+        options = "--strip-prefix and --drop-tensors"
+        raise InputError(f"{source.name}: of an ONNX file the encoder alone is taken; leave out {options}")
     names = {name.removeprefix(strip_prefix): name for name in source.tensors}
     if len(names) < len(source.tensors):
         chosen = set(names.values())

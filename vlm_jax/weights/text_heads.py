@@ -5,6 +5,7 @@ from typing import NamedTuple
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.models.pretrained import Part
 from vlm_jax.types import Json
+from vlm_jax.weights.dropout import DropoutNames, head_dropout, trunk_dropout
 from vlm_jax.weights.family import ConvertedArchitecture, PublishedFile, label_names
 from vlm_jax.weights.tables import SAME, Row, linear, norm, source_names
 
@@ -24,6 +25,7 @@ class HeadNames(NamedTuple):
     spans: str = "qa_outputs"
     replaced: tuple[str, ...] = ()
     """Dense layer and output."""
+    dropout: DropoutNames = DropoutNames()
 
 
 def head_rows(names: HeadNames, parts: tuple[Part, ...]) -> list[Row]:
@@ -73,7 +75,11 @@ def text_architecture(
     layers = {"sequence": names.sequence[-1], "tokens": names.tokens}
     classes = [file.rows_of(f"{layer}.weight") for part, layer in layers.items() if part in file.parts]
     sequence_act = names.sequence_act if "sequence" in file.parts else None
-    return ConvertedArchitecture(model, file.parts, sum(classes), pad_id=pad_id, sequence_act=sequence_act)
+    model = trunk_dropout(model, file.config, names.dropout)
+    rates = head_dropout(file.parts, model, file.config, names.dropout)
+    return ConvertedArchitecture(
+        model, file.parts, sum(classes), pad_id=pad_id, sequence_act=sequence_act, head_dropout=rates
+    )
 
 
 def head_config(architecture: ConvertedArchitecture) -> dict[str, Json]:

@@ -5,6 +5,7 @@ is the published network in plain PyTorch functions (`torch_cnns`). What could n
 """
 
 import math
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from vlm_jax.weights.export import write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
 from vlm_jax.weights.image_proof import compare_image_transformer
 from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
-from vlm_jax.weights.source import WEIGHTS, Source, Tensors
+from vlm_jax.weights.source import WEIGHTS, Source, Tensors, open_source
 
 if TYPE_CHECKING:
     import transformers
@@ -58,6 +59,13 @@ def verify(
         yield _round_trip(subject.converted, subject.source, subject.folder / "again")
         yield from _compare_outputs(subject.converted, subject.source, subject.oracle, subject.folder / "model")
         yield from _absent(subject.converted)
+
+
+def verify_export(converted: ConvertedModel, folder: Path) -> Iterator[Check]:
+    """The checks of an export: the parameters in memory beside the class that loads the folder, and the tokenizers."""
+    with tempfile.TemporaryDirectory() as temporary:
+        oracle = converted.family.class_of(converted.architecture)
+        yield from _compare_outputs(converted, open_source(str(folder)), oracle, Path(temporary) / "model")
 
 
 def described(subject: ProofSubject) -> Iterator[Check]:
@@ -162,8 +170,8 @@ def run_encoder(
 
 @partial(jax.jit, static_argnums=0)
 def run_cnn(module: ImageClassifier, params: dict, pixels: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """The module's grid features and logits."""
-    return module.apply({"params": params}, pixels)
+    """The module's pooled features and logits."""
+    return module.apply({"params": params}, pixels)[:2]
 
 
 def converted_outputs(

@@ -8,6 +8,7 @@ from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights.bert import BERT, bert_architecture, bert_config, bert_rows
 from vlm_jax.weights.bert_tables import pad_id
+from vlm_jax.weights.dropout import DropoutNames, trunk_dropout
 from vlm_jax.weights.family import ConvertedArchitecture, PublishedClass, PublishedFile, label_names, number
 from vlm_jax.weights.tables import SAME, Row, linear, source_names, table
 
@@ -18,7 +19,7 @@ REGIONS = ("cls.predictions.", "cls.seq_relationship.", "attention.")
 def _settings(file: PublishedFile) -> ConvertedArchitecture:
     if file.config.get("bypass_transformer"):
         raise InputError("config.json says bypass_transformer = true, which is not supported")
-    model = bert_architecture(file.config)
+    model = trunk_dropout(bert_architecture(file.config), file.config, DropoutNames())
     # Every grid position has position 0 unless an alignment to words is given.
     image = Features(feature_size=number(file.config, "visual_embedding_dim", 512), positions="shared")
     if model.type_vocab_size != 2:

@@ -12,7 +12,7 @@ ALIASES = {
     "answers": ("answer", "label"),
     "captions": ("caption", "text"),
 }
-WANTED = {"questions": ("image", "question", "answers"), "captions": ("image", "captions")}
+WANTED = {"questions": ("image", "question", "answers"), "captions": ("image", "captions"), "either": ("image",)}
 OPTIONAL = ("group", "question_id", "answer_type")
 LISTS = ("answers", "captions")
 
@@ -21,7 +21,7 @@ class Columns(NamedTuple):
     """The columns that a task reads, and those that the user has named."""
 
     texts: str
-    """`questions` or `captions`."""
+    """`questions`, `captions`, or `either` where that is to be found out."""
     renamed: tuple[tuple[str, str], ...] = ()
     """A column and its name in the files."""
     needs_answers: bool = True

@@ -1,0 +1,180 @@
+"""The forward pass of a published model: texts, images or arrays in, outputs under transformers' names."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from vlm_jax.data.settings import MAX_PIXELS
+from vlm_jax.data.tokenizer import Tokenizer
+from vlm_jax.errors import InputError, one_of, shown
+from vlm_jax.inference.images import ImageProcessor, Images, as_images, as_texts, grid_features
+from vlm_jax.inference.model import Model
+from vlm_jax.models.ids import check_ids
+from vlm_jax.models.pretrained import PretrainedModel, check_text
+from vlm_jax.models.pretrained_output import ImageClassifierOutput, PretrainedOutput
+from vlm_jax.models.vit_heads import PretrainedImageOutput, PretrainedImageTransformer
+from vlm_jax.types import Parameters
+from vlm_jax.weights.converted_model import ConvertedModel
+
+if TYPE_CHECKING:
+    from vlm_jax.models.nnx_module import ToNNX
+
+TEXT_INPUTS = ("input_ids", "text_mask", "segments")
+IMAGE_INPUTS = ("image", "image_mask", "image_segments")
+AnyArray = jax.Array | np.ndarray
+Arrays = Mapping[str, AnyArray]
+Output = PretrainedOutput | PretrainedImageOutput | ImageClassifierOutput
+
+
+class Inputs(TypedDict):
+    """What a model takes besides its texts."""
+
+    pairs: NotRequired[str | Sequence[str] | None]
+    """The second text of each, where a text is a pair."""
+    images: NotRequired[Images | Float[np.ndarray, "B G C"] | None]
+    """Images of an image encoder; grid features [G, C] of VisualBERT, one array a text."""
+    visual_token_type_ids: NotRequired[Int[np.ndarray, "B G"] | Sequence[Sequence[int]] | None]
+    """Token types of VisualBERT's grid features; 1 where they are left out."""
+    length: NotRequired[int | None]
+    """Tokens of every text: longer ones lose their end, shorter ones are padded. Without it the longest decides."""
+
+
+class ForwardModel(Model):
+    """A published model that computes its outputs: `model(texts)`."""
+
+    def __init__(self, converted: ConvertedModel, params: Parameters | None = None) -> None:
+        """`params` are those of `converted` where they are on the device already."""
+        self.converted, self.source, self.module = converted, converted.origin.source, converted.module
+        self.config = converted.architecture
+        self.params = jax.device_put(converted.params) if params is None else params
+        if converted.architecture.is_image_encoder:
+            self.processor = ImageProcessor(converted.architecture.input, max_pixels=MAX_PIXELS)
+        elif converted.tokenizer:
+            self.tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
+        self._forward = jax.jit(self._apply, static_argnames=("output_hidden_states", "output_attentions"))
+
+    def __call__(
+        self,
+        texts: str | Sequence[str] | Arrays | AnyArray | None = None,
+        *,
+        params: Parameters | None = None,
+        keys: Key[Array, ""] | Key[Array, " B"] | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        **inputs: Unpack[Inputs],
+    ) -> Output:
+        """Outputs of texts, of token ids [B, T], or of what `encode` returned; they have transformers' names.
+
+        A key switches dropout on: one for the batch, or one an example. `params` stand in the place of `model.params`.
+        """
+        arrays = self._arrays(texts, inputs)
+        if not isinstance(self.module, PretrainedModel) and keys is not None:
+            raise InputError(f"the image encoder {self.source} has no dropout; leave keys out")
+        is_cnn = not isinstance(self.module, (PretrainedModel, PretrainedImageTransformer))
+        if is_cnn and (output_hidden_states or output_attentions):
+            raise InputError(f"{self.source} is a CNN, without hidden states and attentions; leave both out")
+        params = self.params if params is None else params
+        options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        return self._forward(params, arrays, keys, **({} if is_cnn else options))
+
+    def encode(self, texts: str | Sequence[str] | None = None, **inputs: Unpack[Inputs]) -> Arrays:
+        """The arrays that `model.module` takes, by its arguments' names: `model.module.apply(variables, **arrays)`."""
+        pairs, images = inputs.get("pairs"), inputs.get("images")
+        if self.config.is_image_encoder:
+            if texts is not None or pairs is not None:
+                raise InputError(f"{self.source} is an image encoder and reads no texts; give images=...")
+            if images is None:
+                raise InputError(f"{self.source} is an image encoder; give images=...")
+            return {"image": np.stack([self.processor(image) for image in as_images(images)])}
+        arrays = self._encode_texts(texts, pairs, inputs.get("length"))
+        if images is None and inputs.get("visual_token_type_ids") is None:
+            return arrays
+        if not self.config.sees:
+            raise InputError(f"{self.source} is a text encoder; leave images and visual_token_type_ids out")
+        return arrays | self._encode_grids(images, inputs.get("visual_token_type_ids"), len(arrays["input_ids"]))
+
+    def to_nnx(self) -> "ToNNX":
+        """The module with its parameters as a module of Flax NNX."""
+        from vlm_jax.models.nnx_module import to_nnx  # here: NNX takes half a second to import
+
+        return to_nnx(self.module, self.params)
+
+    def _apply(self, params: Parameters, arrays: Arrays, keys: Key[Array, "..."] | None, **options: bool) -> Output:
+        return self.module.apply({"params": params}, **arrays, **({} if keys is None else {"keys": keys}), **options)
+
+    def _arrays(self, texts: str | Sequence[str] | Arrays | AnyArray | None, inputs: Inputs) -> Arrays:
+        """The arguments of the module."""
+        if not isinstance(texts, (Mapping, np.ndarray, jax.Array)):
+            return self.encode(texts, **inputs)
+        if inputs:
+            raise InputError(f"arrays came, so leave out {', '.join(inputs)}; model.encode takes them")
+        arrays = texts if isinstance(texts, Mapping) else {"input_ids": texts}
+        arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
+        names = ("image",) if self.config.is_image_encoder else TEXT_INPUTS + IMAGE_INPUTS
+        if unknown := [name for name in arrays if name not in names]:
+            raise InputError(f"the model {self.source} has no input {unknown[0]!r}; {one_of(names)}")
+        if names[0] not in arrays:
+            raise InputError(f"the model {self.source} needs the array {names[0]!r}")
+        if not self.config.is_image_encoder:
+            check_text(self.config.model, arrays["input_ids"], arrays.get("segments"))  # compiled, nothing is checked
+        return arrays
+
+    def _encode_texts(
+        self, texts: str | Sequence[str] | None, pairs: str | Sequence[str] | None, length: int | None
+    ) -> Arrays:
+        if self.tokenizer is None:
+            raise InputError(f"no tokenizer lies beside {self.source}; give token ids: model({{'input_ids': ids}})")
+        if texts is None:
+            raise InputError(f"{self.source} is a text encoder; give texts")
+        listed = as_texts(texts, "text")
+        seconds = None if pairs is None else as_texts(pairs, "pair")
+        if seconds is not None and len(seconds) != len(listed):
+            raise InputError(f"{len(listed)} texts and {len(seconds)} pairs came; give one second text for each text")
+        model, frame = self.config.model, 2 if seconds is None else 3 + self.tokenizer.doubles_sep
+        most = model.max_position_embeddings - model.first_position
+        counts = [list(map(len, self.tokenizer.tokens(side))) for side in (listed, seconds or [""] * len(listed))]
+        needed = [sum(row) + frame for row in zip(*counts, strict=True)]
+        if length is None:
+            length = max(needed)
+            if length > most:
+                text = shown(listed[needed.index(length)])
+                raise InputError(f"the text {text} needs {length} positions; there are {most}: give length={most}")
+        elif not frame < length <= most:
+            raise InputError(f"length is {length}; expected {frame + 1} to {most} tokens")
+        if seconds is None:
+            input_ids, mask = self.tokenizer.encode(listed, length)
+            segments = np.zeros_like(input_ids)
+        else:
+            input_ids, mask, segments = self.tokenizer.encode_pairs(listed, seconds, length)
+        arrays = {"input_ids": input_ids, "text_mask": mask}
+        arrays |= {"segments": segments} if model.type_vocab_size > 1 else {}
+        check_text(model, input_ids)
+        return arrays
+
+    def _encode_grids(
+        self, images: Images | None, types: Int[np.ndarray, "B G"] | Sequence[Sequence[int]] | None, count: int
+    ) -> Arrays:
+        """Grid features [B, G, C], padded to the longest, with their mask and token types."""
+        if images is None:
+            raise InputError("visual_token_type_ids came without images; give images=...")
+        is_batch = isinstance(images, np.ndarray) and images.ndim == 3
+        size = self.config.model.image.feature_size
+        grids = [grid_features(image, (None, size)) for image in (list(images) if is_batch else as_images(images))]
+        if len(grids) != count:
+            raise InputError(f"{count} texts and {len(grids)} images came; give one image for each text")
+        longest = max(map(len, grids))
+        mask = np.arange(longest) < np.array([len(grid) for grid in grids])[:, None]
+        padded = np.stack([np.pad(grid, ((0, longest - len(grid)), (0, 0))) for grid in grids])
+        arrays = {"image": padded, "image_mask": mask}
+        if types is None:
+            return arrays
+        segments = np.asarray(types)
+        if segments.shape != mask.shape or segments.dtype.kind not in "iu":
+            expected = f"whole numbers {list(mask.shape)}, one for each grid feature"
+            raise InputError(f"visual_token_type_ids are {segments.dtype}{list(segments.shape)}; expected {expected}")
+        check_ids(segments, self.config.model.modality_type_vocab_size, "visual token type")
+        return arrays | {"image_segments": segments.astype(np.int32)}
