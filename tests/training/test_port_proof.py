@@ -17,7 +17,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.models import attention
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training import optimizer, port_proof, tiny_models
-from vlm_jax.training.port_proof import SETTINGS, compare_gradients, tiny_proof
+from vlm_jax.training.port_proof import SETTINGS, compare_gradients, full_proof, tiny_proof
 from vlm_jax.training.proof_task import proof_task
 from vlm_jax.weights.converted_model import convert
 from vlm_jax.weights.families import CLASSES, FAMILIES
@@ -118,6 +118,31 @@ def test_nan_is_no_proof(masked_words, monkeypatch):
 
     monkeypatch.setattr(port_proof, "train", with_nan)
     assert statuses(masked_words, snapshots=(1,)) == ["ok", "FAIL"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "changes", "factor", "status"),
+    [
+        (1e-3, {}, 1.0, "ok"),
+        (1e-3, {"betas": (0.9, 0.9)}, 1.0, "FAIL"),
+        (30.0, {}, 1.0, "not compared"),
+        (30.0, {}, np.nan, "FAIL"),
+    ],
+    ids=["as-in-torch", "another-b2", "collapse", "nan"],
+)
+def test_losses_are_held_to_what_torch_holds_in_float32(rate, changes, factor, status, masked_words, monkeypatch):
+    """At a rate where rounding alone moves torch's own training beyond the bound, ours says nothing."""
+    trained = port_proof.train
+
+    def planted(module, task, params, batches, settings, steps):
+        result = trained(module, task, params, batches, with_changes(settings, changes), steps)
+        return result._replace(losses=[loss * factor for loss in result.losses])
+
+    monkeypatch.setattr(port_proof, "LOSSES_32", {rate: 1e-5})
+    monkeypatch.setattr(port_proof, "train", planted)
+    shutil.rmtree(masked_words.folder / "trained", ignore_errors=True)
+    *_, check = full_proof(masked_words, "masked words", steps=20)
+    assert check.status == status
 
 
 @pytest.mark.parametrize(

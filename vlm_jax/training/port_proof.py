@@ -123,8 +123,18 @@ def full_proof(subject: ProofSubject, task: Task, *, steps: int = STEPS) -> Iter
         losses, _ = reference.train(task, batches, _rates(settings, steps), settings, ())
         trained = train(module, task, params, batches, settings, steps)
         off = np.abs(np.array(trained.losses) - losses)
-        value = f"{off.max():.1e}, losses {losses[0]:.4f} to {losses[-1]:.4f}"
-        yield comparison(f"{steps} steps at {peak:g}", value, bool(off.max() <= bound))
+        name, value = f"{steps} steps at {peak:g}", f"{off.max():.1e}, losses {losses[0]:.4f} to {losses[-1]:.4f}"
+        if off.max() <= bound:
+            yield comparison(name, value, True)
+            continue
+        # Is it us, or does rounding alone move this training that far? A collapse at a high rate is chaotic.
+        reference.reset("float32")
+        rounded, _ = reference.train(task, batches, _rates(settings, steps), settings, ())
+        own = np.abs(np.array(rounded) - losses).max()
+        if own <= bound or np.isnan(off).any():
+            yield comparison(name, value, False)
+        else:
+            yield Check(name, f"{value}; PyTorch's own float32 is off by {own:.1e}", "not compared")
 
 
 def compare_gradients(name: str, ours: "Named", references: "Named", floor: float, bound: float) -> Check:

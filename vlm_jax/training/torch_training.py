@@ -1,6 +1,7 @@
-"""The other side of a proof of training: the published class in float64, trained by PyTorch's AdamW."""
+"""The other side of a proof of training: the published class, in float64 at first, trained by PyTorch's AdamW."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ Named = dict[str, np.ndarray]
 
 
 class TorchTraining:
-    """A published class in float64 and its parameters by the names of the family's table."""
+    """A published class and its parameters by the names of the family's table."""
 
     def __init__(self, converted: ConvertedModel, model: torch.nn.Module) -> None:
         self._converted, self._model = converted, model
@@ -81,8 +82,9 @@ class TorchTraining:
                 saved[step + 1] = {name: p.detach().numpy().copy() for name, p in self.parameters.items()}
         return losses, saved
 
-    def reset(self) -> None:
-        """The parameters as the port has them."""
+    def reset(self, dtype: Literal["float64", "float32"] = "float64") -> None:
+        """The parameters as the port has them, and everything in one type."""
+        self._model.to(getattr(torch, dtype))
         values = self.named(self._converted.params)
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -90,22 +92,22 @@ class TorchTraining:
 
     def _loss(self, task: Task, batch: Batch) -> torch.Tensor:
         if task == "image classes":
-            logits = self._model(torch.tensor(batch["image"]).permute(0, 3, 1, 2).double()).logits
+            logits = self._model(torch.tensor(batch["image"]).permute(0, 3, 1, 2).to(self._model.dtype)).logits
             return _class_loss(logits, batch["labels"])
         mask = torch.tensor(batch["text_mask"])
         arguments = {"input_ids": torch.tensor(batch["input_ids"]).long(), "attention_mask": mask.long()}
         if "segments" in batch:
             arguments["token_type_ids"] = torch.tensor(batch["segments"]).long()
         if "image" in batch:  # states that a decoder attends to
-            arguments["encoder_hidden_states"] = torch.tensor(batch["image"]).double()
+            arguments["encoder_hidden_states"] = torch.tensor(batch["image"]).to(self._model.dtype)
             arguments["encoder_attention_mask"] = torch.tensor(batch["image_mask"]).long()
         output = self._model(**arguments, return_dict=True)
         if task == "sentence vectors":
-            shown = mask[..., None].double()
+            shown = mask[..., None].to(self._model.dtype)
             vectors = (output.last_hidden_state * shown).sum(1) / shown.sum(1)
             vectors = vectors / vectors.norm(dim=1, keepdim=True)
             first, second = vectors.chunk(2)
-            return ((first * second).sum(1) - torch.tensor(batch["cosines"]).double()).square().mean()
+            return ((first * second).sum(1) - torch.tensor(batch["cosines"])).square().mean()
         if task == "text classes":
             return _class_loss(output.logits, batch["labels"])
         logits = output.prediction_logits if "prediction_logits" in output else output.logits
@@ -156,7 +158,7 @@ class TorchTraining:
 
 def _class_loss(logits: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
     if logits.shape[-1] == 1:
-        return (logits[:, 0] - torch.tensor(labels).double()).square().mean()
+        return (logits[:, 0] - torch.tensor(labels)).square().mean()
     return _cross_entropy(logits, labels)
 
 
