@@ -70,8 +70,9 @@ def test_a_table_becomes_a_scored_run(photographs, sources, column, capfd):
     taken = {source["setting"]: source["taken"] for source in weights["sources"]}
     assert taken == {"init.text": ["text/word"], "init.image": ["image"]}
     assert "caching 11 views" in capfd.readouterr().err
-    assert command(table, sources, *tokenizer, "--workdir", "again", "--seed", "1") == 0
-    assert "caching" not in capfd.readouterr().err  # a second run computes none
+    if column == "caption":  # a second run computes none
+        assert command(table, sources, "--workdir", "again", "--seed", "1") == 0
+        assert "caching" not in capfd.readouterr().err
 
 
 def refused(table, sources, *others):
@@ -93,7 +94,7 @@ def test_captions_among_questions_are_bad_rows(photographs, sources):
     rows += [{"image": "6.png", "captions": ["a circle", "a shape"]}]
     table = photographs / "mixed.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)))
-    assert "mixed.jsonl" in (message := refused(table, sources)) and "line 7" in message
+    assert "mixed.jsonl:7" in refused(table, sources)
 
 
 def test_weights_that_are_not_here_are_named_with_the_ways_to_get_them(photographs, monkeypatch):
@@ -104,9 +105,7 @@ def test_weights_that_are_not_here_are_named_with_the_ways_to_get_them(photograp
 
     monkeypatch.setattr(source, "package_path", nowhere)
     monkeypatch.setattr(source, "_from_hub", nowhere)
-    message = refused(
-        write_table(photographs / "table.csv", "caption", 12), ("--model.layout.text-feature-size", "384")
-    )
+    message = refused(write_table(photographs / "table.csv", "caption", 12), ("--image.size", "28", "28"))
     assert "pip install" in message and "hub" in message
 
 
