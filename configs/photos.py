@@ -25,10 +25,10 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 def get_config(texts: str = "captions") -> captioning.Captioning | vqa.VQA:
     task, model, data = captioning.Captioning, captioning.Model, TableCaptions
     # A caption is written in tokens of the training captions: the softmax over all of MiniLM's takes most of a step.
-    text, steps = TextInput(vocab_size=2048, max_length=24), 200
+    text = TextInput(vocab_size=4096, max_length=24)
     if texts == "questions":
         task, model, data = vqa.VQA, vqa.Model, TableQuestions
-        text, steps = TextInput(tokenizer=WORDS, vocab_size=30_522, max_length=24), 300
+        text = TextInput(tokenizer=WORDS, vocab_size=30_522, max_length=24)
     trunk = {"hidden_size": 192, "num_attention_heads": 4, "num_layers": 2, "intermediate_size": 384}
     return task(
         name="photos",
@@ -40,5 +40,5 @@ def get_config(texts: str = "captions") -> captioning.Captioning | vqa.VQA:
         ),
         init=WordsInit(text=WORDS, image="published:dinov2-small"),
         optimizer=AdamW(learning_rate=5e-4, warmup_steps=50, weight_decay=0.05, frozen=("^image/", "^text/word/")),
-        training=TextTraining(steps=steps, batch_images=16, texts_per_image=4, evaluate_every=100),
+        training=TextTraining(steps=300, batch_images=16, texts_per_image=4, evaluate_every=100),
     )

@@ -67,7 +67,7 @@ def get_study() -> Study:
         question="Which frozen image encoder, and which word vectors, does a small trunk learn most from?",
         comparisons=(
             Comparison(
-                title="Captions of photographs, 200 steps",
+                title="Captions of photographs, 300 steps",
                 base="../photos.py",
                 variants=VARIANTS,
                 common=PHOTOS,
