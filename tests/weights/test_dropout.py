@@ -1,5 +1,7 @@
 """Dropout stands where the published class has it: with the same masks both compute the same in training."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -123,8 +125,6 @@ def test_an_import_keeps_its_rates_and_one_without_them_is_made_again(tmp_path):
 def test_a_rate_that_is_no_share_is_refused(value, tmp_path):
     folder = text_models.publish("bert", "BertModel", tmp_path / "model")
     config = (folder / "config.json").read_text(encoding="utf-8")
-    import json
-
     (folder / "config.json").write_text(json.dumps(json.loads(config) | {"hidden_dropout_prob": value}))
     with pytest.raises(InputError, match="hidden_dropout_prob"):
         read(str(folder))
