@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlm_jax.data.augmentation import augment_image
 from vlm_jax.data.image_settings import AugmentedImages, CenterCrop, Crop, ImageInput, Pad, Stretch
-from vlm_jax.data.images import augment_image, decode_image, normalise, resize_image
+from vlm_jax.data.images import decode_image, normalise, resize_image
 from vlm_jax.errors import InputError
 
 MANY = 50_000_000

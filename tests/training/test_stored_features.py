@@ -3,6 +3,7 @@
 import itertools
 import pickle
 from contextlib import nullcontext
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 from tests.training.feature_data import COMMON, COUNT, TRUNK, save_image
 from vlm_jax.config.captioning import Captioning
 from vlm_jax.config.captioning import Model as CaptioningModel
-from vlm_jax.config.encoders import Patches
+from vlm_jax.config.encoders import FeatureFolder, Patches
 from vlm_jax.config.image_tokenizer import ImageTokenizer
 from vlm_jax.config.optimizers import SGD, AdamW
 from vlm_jax.config.run import Training
@@ -154,6 +155,33 @@ def test_views_are_the_same_in_every_run_and_a_loader_goes_on_with_them(feature_
     restored.close()
 
 
+def test_parts_of_images_are_stored_as_views(feature_config, start_run):
+    """Evaluation reads the features of whole images, those of a run without parts."""
+    whole = with_changes(feature_config, {"image.resize.kind": "stretch"})
+    stretched = start_run(whole)
+    change = {"image.resize.kind": "random_resized_crop", "data.stored_views": 3}
+    trainer = start_run(with_changes(feature_config, change))
+    features = trainer.task.encode.cached
+    assert features.store.directory == stretched.task.encode.cached.store.directory
+    assert len(features.store) == 2 * COUNT + 3 * COUNT
+    for example in trainer.train:
+        rows = {row.tobytes() for row in (features.get(example.image), *features.views(example.image))}
+        assert len(rows) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, ("random_resized_crop", "data.stored_views 1")),
+        ({"data.stored_views": 0, "model.image": FeatureFolder(folder=Path("features"))}, ("random_resized_crop",)),
+    ],
+)
+def test_one_stored_view_and_parts_of_images_are_refused_by_name(feature_config, change, words):
+    with pytest.raises(InputError) as refusal:
+        with_changes(feature_config, change | {"image.resize.kind": "random_resized_crop"})
+    assert all(word in str(refusal.value) for word in words) and "\n" not in str(refusal.value)
+
+
 def test_a_stopped_run_on_features_ends_as_if_it_never_was(feature_config, start_run, monkeypatch):
     feature_config = with_changes(feature_config, VIEWS | {"optimizer.ema": 0.9})
     whole = start_run(feature_config)
@@ -172,8 +200,8 @@ def test_a_resumed_run_reads_the_features_of_its_weights(feature_config, start_r
     """Not those of fresh weights: what the run began with may come from a source that is there no more."""
     real = loop.start
 
-    def from_elsewhere(config, params, answers):
-        params, weights = real(config, params, answers)
+    def from_elsewhere(config, params, *read_by):
+        params, weights = real(config, params, *read_by)
         return params | {"image": jax.tree.map(lambda leaf: leaf * 2, params["image"])}, weights
 
     with monkeypatch.context() as patch:

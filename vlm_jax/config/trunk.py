@@ -10,6 +10,7 @@ from vlm_jax.config.architecture import Architecture, AttentionPattern, Head, La
 from vlm_jax.config.encoders import FeatureFolder, Features, ImageEncoder, VisionTransformer
 from vlm_jax.config.layers import Layers
 from vlm_jax.config.run import Config, TextTraining, TrunkCompute
+from vlm_jax.data.image_settings import RandomResizedCrop
 from vlm_jax.settings.effects import Source
 from vlm_jax.settings.groups import CHOICE, Group
 from vlm_jax.settings.rules import Count
@@ -112,6 +113,22 @@ class TextConfig(Config):
                 encoder.grid_size(self.image.size)
             except ValueError as error:
                 raise ValueError(f"{error} (image.size, model.image.patch_size)") from None
+        return self
+
+    @model_validator(mode="after")
+    def check_views(self) -> "TextConfig":
+        """Parts of images are cut out anew each time, or as often as views are stored."""
+        if isinstance(self.image.resize, RandomResizedCrop):
+            if isinstance(self.model.image, FeatureFolder):
+                raise ValueError(
+                    "image.resize.kind is random_resized_crop, and model.image.folder has features of whole images; "
+                    "leave out one of them"
+                )
+            if self.data.stored_views == 1:
+                raise ValueError(
+                    "image.resize.kind is random_resized_crop, and data.stored_views 1 keeps one view of each image; "
+                    "give the number of views, as --data.stored-views 8"
+                )
         return self
 
     @property

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vlm_jax.data.augmentation import augment_image
 from vlm_jax.data.encoding import EncodedExample, ExampleEncoder, Features, Pixels
-from vlm_jax.data.images import augment_image
 from vlm_jax.types import Batch, LoadedBatch
 
 
@@ -59,4 +59,8 @@ def _seen(example: EncodedExample, encode: ExampleEncoder, random: np.random.Gen
     """The image as a training batch shows it: one of its stored views, or a new one; features have no others."""
     if example.views:
         return example.views[random.integers(len(example.views))]
-    return augment_image(example.image, encode.image, random) if example.image.dtype == np.uint8 else example.image
+    if example.image.dtype != np.uint8:
+        return example.image
+    if example.original is not None:
+        return encode.new_view(example.original, random)
+    return augment_image(example.image, encode.image, random)

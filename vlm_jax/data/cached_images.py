@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from vlm_jax.data.caches import Append, fill, open_cache
 from vlm_jax.data.digests import image_digests
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.image_settings import ImageInput, Pad
+from vlm_jax.data.image_settings import ImageInput, Pad, RandomResizedCrop, Resize, Stretch
 from vlm_jax.data.row_store import KEY_DIGITS, RowStore
 from vlm_jax.data.settings import DataSet
 from vlm_jax.data.sources import Examples
@@ -90,10 +90,15 @@ def image_specification(settings: ImageInput) -> dict[str, Json]:
     return {
         "shape": [*settings.size, 3],
         "dtype": "uint8",
-        "resize": json_tree(settings.resize),
+        "resize": json_tree(_at_rest(settings.resize)),
         "fill": list(settings.mean) if isinstance(settings.resize, Pad) else None,
         "pillow": PIL.__version__,
     }
+
+
+def _at_rest(resize: Resize) -> Resize:
+    """How images are scaled that do not vary."""
+    return Stretch(resample=resize.resample) if isinstance(resize, RandomResizedCrop) else resize
 
 
 def key_images(splits: Sequence[Sequence[Example]], data: DataSet) -> Keyed:

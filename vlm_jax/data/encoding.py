@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from vlm_jax.data.answers import AnswerVocabulary
-from vlm_jax.data.image_settings import ImageInput
+from vlm_jax.data.augmentation import augment_image, random_part
+from vlm_jax.data.image_settings import ImageInput, RandomResizedCrop
 from vlm_jax.data.images import decode_image, resize_image
 from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.data.tokenizer import Tokenizer
@@ -57,6 +58,8 @@ class EncodedExample(NamedTuple):
     text_ids: tuple[str, ...]
     views: tuple[Features, ...] = ()
     """Those of the image's augmented views, for training, where they are stored."""
+    original: Example | None = None
+    """The example itself, for training on parts of its image, which are cut out anew each time."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ class ExampleEncoder:
         ids = tuple(text.text_id for text in example.texts)
         image = self.load_image(example) if example.image_tokens is None else None
         views = self.cached.views(example.image) if self.augmented and self.cached is not None else ()
-        return EncodedExample(image, example.image_tokens, input_ids, text_mask, answers, weights, ids, views)
+        encoded = EncodedExample(image, example.image_tokens, input_ids, text_mask, answers, weights, ids, views)
+        is_cut = self.augmented and isinstance(self.image.resize, RandomResizedCrop)
+        return encoded._replace(original=example) if is_cut else encoded
 
     def load_image(self, example: Example) -> Pixels | Features:
         """The pixels of an image, read or decoded, or its features; `InputError` names one that cannot be read."""
@@ -99,8 +104,19 @@ class ExampleEncoder:
             return example.image
         if self.cached is not None and (row := self.cached.get(example.image)) is not None:
             return row
+        return resize_image(self._decode(example), self.image)
+
+    def new_view(self, example: Example, random: np.random.Generator) -> Pixels:
+        """The image as training shows it once: augmented, and where parts are cut out, a part of the file's pixels."""
+        if isinstance(self.image.resize, RandomResizedCrop):
+            return augment_image(random_part(self._decode(example), self.image, random), self.image, random)
+        return augment_image(self.load_image(example), self.image, random)
+
+    def _decode(self, example: Example) -> UInt8[np.ndarray, "H W 3"]:
+        if isinstance(example.image, np.ndarray):
+            return example.image
         name = f"image {example.image_id}" if isinstance(example.image, bytes) else str(example.image)
-        return resize_image(decode_image(example.image, name=name, max_pixels=self.max_pixels), self.image)
+        return decode_image(example.image, name=name, max_pixels=self.max_pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
         """Token ids and mask of each text."""

@@ -8,7 +8,6 @@ from jaxtyping import Float16
 
 from vlm_jax.data.cached_images import content_key
 from vlm_jax.data.file_cache import digest
-from vlm_jax.data.image_settings import AugmentedImages, ImageInput
 from vlm_jax.data.images import read_image_file
 from vlm_jax.data.row_store import RowStore
 from vlm_jax.errors import InputError
@@ -23,7 +22,7 @@ class StoredFeatures:
     keys: dict[object, str]
     """The key of each image of the run that is not bytes; those of others are found in their files."""
     augmentation: str = ""
-    """What the views of an image depend on beside the image; see `augmentation_of`."""
+    """What the views of an image depend on beside the image; see `augmentation`."""
     num_views: int = 0
     """Augmented views of each training image."""
     complete: bool = True
@@ -57,13 +56,6 @@ class StoredFeatures:
                 f"{self.store.directory} holds no features of {name} as it is now, or damaged ones; compute them again"
             )
         return row
-
-
-def augmentation_of(settings: ImageInput) -> str:
-    """What decides the views of an image beside its pixels; empty where all are the image itself."""
-    if not isinstance(settings, AugmentedImages) or not (settings.flip or settings.shift):
-        return ""
-    return f"flip {settings.flip} shift {settings.shift}"
 
 
 def view_key(key: str, number: int, augmentation: str) -> str:

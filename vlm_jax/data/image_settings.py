@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import model_validator
 
 from vlm_jax.settings.groups import CHOICE, Group
-from vlm_jax.settings.rules import Count, Positive, Whole
+from vlm_jax.settings.rules import Count, Positive, PositiveShare, Share, Whole
 
 Resample = Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]
 
@@ -44,6 +44,31 @@ class Stretch(Group):
     """Pillow's filter, always antialiased."""
 
 
+class RandomResizedCrop(Stretch):
+    """Scale each side by itself; of training images a random part, in other colours."""
+
+    kind: Literal["random_resized_crop"] = "random_resized_crop"
+    scale: tuple[PositiveShare, PositiveShare] = (0.5, 1.0)
+    """The least and the largest share of the image's area."""
+    ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
+    """The least and the largest width of the part, in heights."""
+    brightness: Share = 0.2
+    """Multiply brightness by 1 and up to this much more or less."""
+    contrast: Share = 0.2
+    """Multiply the distance from the mean grey, likewise."""
+    saturation: Share = 0.2
+    """Multiply the distance from the grey image, likewise."""
+
+    @model_validator(mode="after")
+    def check_ranges(self) -> "RandomResizedCrop":
+        """The least is not above the largest."""
+        for name in ("scale", "ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} is {low:g} to {high:g}; give the least first")
+        return self
+
+
 class StretchCrop(Group):
     """Scale each side by itself, and cut out the centre."""
 
@@ -54,12 +79,15 @@ class StretchCrop(Group):
     """Pillow's filter, always antialiased."""
 
 
+Resize = Crop | CenterCrop | Pad | Stretch | StretchCrop | RandomResizedCrop
+
+
 class ImageInput(Group):
     """How an image file becomes the model's input. Saved with the checkpoint, used wherever the model is."""
 
     size: tuple[Count, Count] = (64, 64)
     """Height and width in pixels."""
-    resize: Annotated[Crop | CenterCrop | Pad | Stretch | StretchCrop, CHOICE] = Crop()
+    resize: Annotated[Resize, CHOICE] = Crop()
     """How an image of another size gets this one."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from each colour channel, on a scale of 0 to 1."""

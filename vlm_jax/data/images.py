@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from vlm_jax.data.image_settings import AugmentedImages, CenterCrop, Crop, ImageInput, Pad, StretchCrop
+from vlm_jax.data.image_settings import CenterCrop, Crop, ImageInput, Pad, StretchCrop
 from vlm_jax.errors import InputError
 from vlm_jax.types import StoredImage
 
@@ -254,30 +254,6 @@ def _centre_of_scaled(
         box.append((first * length / scaled, (first + side) * length / scaled))
     (left, right), (top, bottom) = box
     return left, top, min(right, float(pil_image.width)), min(bottom, float(pil_image.height))
-
-
-def augment_image(
-    image: UInt8[np.ndarray, "h w 3"], settings: ImageInput, random: np.random.Generator
-) -> UInt8[np.ndarray, "h w 3"]:
-    """The image, perhaps mirrored, and moved by up to `shift` pixels each way with its border repeated."""
-    if not isinstance(settings, AugmentedImages):
-        return image
-    if settings.flip and random.random() < 0.5:
-        image = _mirrored(image)
-    if settings.shift:
-        down, right = random.integers(-settings.shift, settings.shift + 1, size=2).tolist()
-        bordered = np.pad(image, ((settings.shift,) * 2, (settings.shift,) * 2, (0, 0)), "edge")
-        top, left = settings.shift - down, settings.shift - right
-        image = bordered[top : top + len(image), left : left + image.shape[1]]
-    return image
-
-
-def _mirrored(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Left to right; channel by channel, since NumPy is five times slower on runs of three bytes."""
-    mirrored = np.empty_like(image)
-    for channel in range(3):
-        mirrored[..., channel] = image[:, ::-1, channel]
-    return mirrored
 
 
 def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -> Float[np.ndarray, "*batch h w 3"]:

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float16, UInt8
 
 from vlm_jax.config.run import Config
+from vlm_jax.data.augmentation import augmentation_of
 from vlm_jax.data.cached_images import image_specification, key_images
 from vlm_jax.data.caches import Append, fill, open_cache
 from vlm_jax.data.encoding import ExampleEncoder
-from vlm_jax.data.feature_rows import StoredFeatures, augmentation_of, view_key, view_random
-from vlm_jax.data.images import augment_image
+from vlm_jax.data.feature_rows import StoredFeatures, view_key, view_random
 from vlm_jax.data.row_store import RowStore
 from vlm_jax.errors import InputError
 from vlm_jax.placement import split_over_devices
@@ -166,8 +166,8 @@ def _batches(
 
 
 def _pixels(key: str, view: View, encode: ExampleEncoder) -> UInt8[np.ndarray, "h w 3"]:
-    pixels = encode.load_image(view.examples[view.place])
-    return augment_image(pixels, encode.image, view_random(key)) if view.number else pixels
+    example = view.examples[view.place]
+    return encode.new_view(example, view_random(key)) if view.number else encode.load_image(example)
 
 
 def _compute(task: TextTask) -> Callable[[Parameters, Array], Array]:
