@@ -174,6 +174,8 @@ def test_a_method_that_a_model_lacks_names_those_it_has(run_model):
         "generate_captions": [TRIANGLE],
         "generate_images": ["red"],
         "embed_texts": ["red"],
+        "embed_images": [TRIANGLE],
+        "fill_mask": ["red"],
         "classify": [TRIANGLE],
     }
     assert set(calls) | set(run_model.methods) == set(METHODS)

@@ -105,7 +105,7 @@ def test_a_text_beyond_the_positions_is_refused(text_model):
 def test_images_are_classified(tmp_path):
     folder = fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], tmp_path / "resnet")
     model = vlm_jax.from_pretrained(folder)
-    assert model.methods == ("classify",)
+    assert model.methods == ("embed_images", "classify")
     images = [noise(seed=seed) for seed in range(3)]
     results = model.classify(images, top=4)
     pixels = np.stack([model.processor(image) for image in images])

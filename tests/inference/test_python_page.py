@@ -25,6 +25,7 @@ def prepare(folder, captions, generation):
     shutil.copytree(generation, folder / "runs" / "generation")
     (folder / "imports").mkdir()
     write_import(read(str(own.write(folder / "downloads" / "bert"))), folder / "imports" / "bert")
+    own.write(folder / "downloads" / "bert_masked", own.masked_tensors(), architectures=["BertForMaskedLM"])
     fixtures.publish(fixtures.BY_NAME["torchvision_resnet18"].fixtures[0], folder / "downloads" / "resnet18")
 
 

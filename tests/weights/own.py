@@ -59,6 +59,19 @@ def tensors(seed=0):
     }
 
 
+def masked_tensors():
+    """Random weights under the names of BertForMaskedLM, its decoder tied."""
+    random = np.random.default_rng(1)
+    weights = {f"bert.{name}": x for name, x in tensors().items() if "pooler" not in name}
+    head = "cls.predictions"
+    shapes = {
+        f"{head}.transform.dense.weight": (16, 16), f"{head}.transform.dense.bias": (16,),
+        f"{head}.transform.LayerNorm.weight": (16,), f"{head}.transform.LayerNorm.bias": (16,),
+        f"{head}.bias": (len(WORDS),),
+    }  # fmt: skip
+    return weights | {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
 def write(folder, weights=None, **changes):
     """The folder; `changes` are settings of config.json, None leaves one out."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,19 +14,7 @@ from vlm_jax.weights.text_encoder import TextEncoder
 def converted(tmp_path_factory):
     """The tiny BERT with a masked-word head instead of its pooler."""
     folder = tmp_path_factory.mktemp("published") / "bert"
-    return read(str(own.write(folder, masked(), architectures=["BertForMaskedLM"])))
-
-
-def masked():
-    random = np.random.default_rng(1)
-    weights = {f"bert.{name}": x for name, x in own.tensors().items() if "pooler" not in name}
-    head = "cls.predictions"
-    shapes = {
-        f"{head}.transform.dense.weight": (16, 16), f"{head}.transform.dense.bias": (16,),
-        f"{head}.transform.LayerNorm.weight": (16,), f"{head}.transform.LayerNorm.bias": (16,),
-        f"{head}.bias": (len(own.WORDS),),
-    }  # fmt: skip
-    return weights | {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return read(str(own.write(folder, own.masked_tensors(), architectures=["BertForMaskedLM"])))
 
 
 @pytest.fixture(scope="module")
@@ -54,26 +42,26 @@ def test_a_vector_does_not_depend_on_its_company(encoder):
 
 
 def test_masked_words_are_the_likeliest_ones(converted, encoder):
-    (guesses,) = encoder.fill_mask("is there a [MASK]?", top=3)
+    (guesses,) = encoder.fill_mask("is there a [MASK]?", top=3).masks
     ids, mask = encoder.tokenizer.encode(["is there a [MASK]?"], 16)
     output = converted.module.apply({"params": converted.params}, jnp.asarray(ids), jnp.asarray(mask))
     logits = np.asarray(output.words)[0, 4]
     best = np.argsort(-logits)[:3]
     assert [guess.token for guess in guesses] == [own.WORDS[index] for index in best]
     np.testing.assert_allclose(guesses[0].probability, np.exp(logits - np.logaddexp.reduce(logits))[best[0]], rtol=1e-5)
-    assert len(encoder.fill_mask("[MASK] is [MASK]")) == 2
+    assert len(encoder.fill_mask("[MASK] is [MASK]").masks) == 2
 
 
 def test_rows_of_no_token_are_never_guessed(encoder, tmp_path):
     """The word table may be larger than the tokenizer; a spare row's share is its own, as in transformers."""
-    weights, spare = masked(), 6
+    weights, spare = own.masked_tensors(), 6
     for name, value in (("bert.embeddings.word_embeddings.weight", 0.1), ("cls.predictions.bias", 50.0)):
         rows = np.full((spare, *weights[name].shape[1:]), value, np.float32)
         weights[name] = np.concatenate([weights[name], rows])
     about = {"architectures": ["BertForMaskedLM"], "vocab_size": len(own.WORDS) + spare}
     wide = TextEncoder(read(str(own.write(tmp_path / "bert", weights, **about))))
-    (guesses,) = wide.fill_mask("is there a [MASK]?", top=len(own.WORDS))
-    (narrow,) = encoder.fill_mask("is there a [MASK]?", top=len(own.WORDS))
+    (guesses,) = wide.fill_mask("is there a [MASK]?", top=len(own.WORDS)).masks
+    (narrow,) = encoder.fill_mask("is there a [MASK]?", top=len(own.WORDS)).masks
     assert [guess.token for guess in guesses] == [guess.token for guess in narrow]
     assert 0 < guesses[0].probability < 1e-15
     for top in (0, len(own.WORDS) + 1):

@@ -88,7 +88,7 @@ def as_images(images: Images) -> list[ImageLike]:
     return listed
 
 
-def as_texts(texts: str | Sequence[str], what: str) -> list[str]:
+def as_texts(texts: object, what: str) -> list[str]:
     """One text or several as a list; `InputError` for an empty list, and for what is no text."""
     listed = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, (list, tuple)) else [texts]
     if not listed:

@@ -12,6 +12,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.inference.images import ImageLike, ImageProcessor, Images, as_images, as_texts
 from vlm_jax.inference.results import Answer, Caption, Classes, Features, PromptImages
 from vlm_jax.types import Parameters
+from vlm_jax.weights.filled_text import FilledText
 
 if TYPE_CHECKING:
     from vlm_jax.config.run import Config
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from vlm_jax.weights.family import ConvertedArchitecture
 
 Result = TypeVar("Result")
-METHODS = ("answer", "generate_captions", "generate_images", "features", "embed_texts", "classify")
+METHODS = (
+    "answer", "generate_captions", "generate_images", "features", "embed_texts", "embed_images", "fill_mask",
+    "classify",
+)  # fmt: skip
 
 
 class Model:
@@ -87,17 +91,30 @@ class Model:
         return _same_form(self._features(as_images(image), as_texts(text, "text")), image, text)
 
     def embed_texts(self, texts: str | Sequence[str]) -> Float[np.ndarray, "N D"] | Float[np.ndarray, " D"]:
-        """The vector of a text; of a list, one row a text."""
+        """The vector of a text as the files beside the weights pool it; of a list, one row a text."""
         vectors = self._embed_texts(as_texts(texts, "text"))
         return vectors[0] if isinstance(texts, str) else vectors
 
+    def embed_images(self, images: Images) -> Float[np.ndarray, "N D"] | Float[np.ndarray, " D"]:
+        """The vector of an image; of a list, one row an image. Its length is not 1."""
+        vectors = self._embed_images(as_images(images))
+        return vectors if isinstance(images, (list, tuple)) else vectors[0]
+
     @overload
-    def classify(self, images: ImageLike, top: int = 5) -> Classes: ...
+    def fill_mask(self, texts: str, top: int = 5) -> FilledText: ...
     @overload
-    def classify(self, images: Images, top: int = 5) -> Classes | list[Classes]: ...
-    def classify(self, images: Images, top: int = 5) -> Classes | list[Classes]:
-        """The most probable classes of an image."""
-        return _same_form(self._classify(as_images(images), top), images)
+    def fill_mask(self, texts: Sequence[str], top: int = 5) -> list[FilledText]: ...
+    def fill_mask(self, texts: str | Sequence[str], top: int = 5) -> FilledText | list[FilledText]:
+        """The most probable words for each mask of a text."""
+        return _same_form(self._fill_mask(as_texts(texts, "text"), top), texts)
+
+    @overload
+    def classify(self, inputs: ImageLike, top: int | None = None) -> Classes: ...
+    @overload
+    def classify(self, inputs: Images, top: int | None = None) -> Classes | list[Classes]: ...
+    def classify(self, inputs: Images, top: int | None = None) -> Classes | list[Classes]:
+        """The most probable classes of an image, or of a text where the model reads texts: five, or all of fewer."""
+        return _same_form(self._classify(inputs, top), inputs)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model into a new folder, which `from_pretrained` reads: settings, vocabularies, safetensors."""
@@ -118,7 +135,13 @@ class Model:
     def _embed_texts(self, texts: list[str]) -> Float[np.ndarray, "N D"]:
         self._refuse("embed_texts")
 
-    def _classify(self, images: list[ImageLike], top: int) -> list[Classes]:
+    def _embed_images(self, images: list[ImageLike]) -> Float[np.ndarray, "N D"]:
+        self._refuse("embed_images")
+
+    def _fill_mask(self, texts: list[str], top: int) -> list[FilledText]:
+        self._refuse("fill_mask")
+
+    def _classify(self, inputs: Images, top: int | None) -> list[Classes]:
         self._refuse("classify")
 
     def _refuse(self, method: str) -> Never:

@@ -1,5 +1,7 @@
-"""Published weights in use: vectors of texts, and classes of images."""
+"""Published weights in use: vectors and classes of texts and of images, and masked words."""
 
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -7,12 +9,16 @@ import numpy as np
 from jaxtyping import Float
 
 from vlm_jax.errors import InputError, shown
+from vlm_jax.inference.classes import class_activation, class_names, number_of_classes, ranked
 from vlm_jax.inference.forward import ForwardModel
-from vlm_jax.inference.images import ImageLike, bucket, filled, grid_features
+from vlm_jax.inference.images import ImageLike, Images, as_images, as_texts, bucket, filled, grid_features
 from vlm_jax.inference.results import Classes, Features
+from vlm_jax.models.vit_heads import image_vector
 from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
+from vlm_jax.weights.filled_text import FilledText
 from vlm_jax.weights.publish import publish
+from vlm_jax.weights.sentences import sentence_settings
 from vlm_jax.weights.text_encoder import TextEncoder
 
 AT_ONCE = 16
@@ -59,8 +65,39 @@ class TextModel(TokenizedModel):
     """A text encoder."""
 
     def _embed_texts(self, texts: list[str]) -> Float[np.ndarray, "N D"]:
-        self._check_lengths(texts)
+        if self._max_seq_length is None:
+            self._check_lengths(texts)
         return self.encoder.embed(texts)
+
+    @cached_property
+    def _max_seq_length(self) -> int | None:
+        """Where the files of sentence-transformers have one, longer texts lose their end."""
+        return sentence_settings(self.converted.settings_files, self.config.model.hidden_size).longest
+
+
+class MaskedWordModel(TextModel):
+    """A text encoder with its masked-word head."""
+
+    def _fill_mask(self, texts: list[str], top: int) -> list[FilledText]:
+        self._check_lengths(texts)
+        return [self.encoder.fill_mask(text, top=top) for text in texts]
+
+
+class TextClassifierModel(TextModel):
+    """A text encoder with a classifier of texts."""
+
+    def __init__(self, converted: ConvertedModel) -> None:
+        super().__init__(converted)
+        self.labels = class_names(converted)
+        """The names of the classes, in order."""
+        self._activation = class_activation(converted)
+
+    def _classify(self, inputs: Images, top: int | None) -> list[Classes]:
+        texts = as_texts(inputs, "text")
+        self._check_lengths(texts)
+        top = number_of_classes(top, self.labels)
+        probabilities = np.asarray(self._activation(self.encoder.class_logits(texts)))
+        return [ranked(row, self.labels, top) for row in probabilities]
 
 
 class GridFeatureModel(TokenizedModel):
@@ -85,36 +122,51 @@ class GridFeatureModel(TokenizedModel):
         return rows
 
 
-class ClassifierModel(PublishedModel):
-    """A CNN with its classifier."""
+class ImageModel(PublishedModel):
+    """An image encoder."""
 
-    def __init__(self, converted: ConvertedModel, labels: tuple[str, ...] = ()) -> None:
+    def __init__(self, converted: ConvertedModel) -> None:
         super().__init__(converted)
-        self.labels = labels or converted.labels or tuple(f"class {c}" for c in range(converted.architecture.classes))
-        """The names of the classes, in order."""
-        self._probabilities = jax.jit(
-            lambda params, image: jax.nn.softmax(self.module.apply({"params": params}, image)[1])
-        )
+        self._vectors = jax.jit(lambda params, image: image_vector(self.module.apply({"params": params}, image)))
 
-    def _classify(self, images: list[ImageLike], top: int) -> list[Classes]:
-        if not 1 <= top <= len(self.labels):
-            raise InputError(f"top is {top}; expected 1 to {len(self.labels)}, the classes")
-        results = []
+    def _embed_images(self, images: list[ImageLike]) -> Float[np.ndarray, "N D"]:
+        return np.concatenate(list(self._rows(self._vectors, images)))
+
+    def _rows(self, function: Callable[..., jax.Array], images: list[ImageLike]) -> Iterator[Float[np.ndarray, "b D"]]:
+        """`function(params, image)` of a few images at a time."""
         for first in range(0, len(images), AT_ONCE):
             rows = np.stack([self.processor(image) for image in images[first : first + AT_ONCE]])
             batch = filled(rows, bucket(len(rows), AT_ONCE))
-            for probabilities in jax.device_get(self._probabilities(self.params, batch))[: len(rows)]:
-                order = np.argsort(-probabilities, kind="stable")[:top]
-                ranked = tuple((self.labels[index], float(probabilities[index])) for index in order)
-                results.append(Classes(*ranked[0], ranked))
-        return results
+            yield np.asarray(function(self.params, batch), np.float32)[: len(rows)]
+
+
+class ClassifierModel(ImageModel):
+    """An image encoder with its classifier."""
+
+    def __init__(self, converted: ConvertedModel, labels: tuple[str, ...] = ()) -> None:
+        super().__init__(converted)
+        self.labels = labels or class_names(converted)
+        """The names of the classes, in order."""
+        activation = class_activation(converted)
+        self._probabilities = jax.jit(
+            lambda params, image: activation(self.module.apply({"params": params}, image).logits)
+        )
+
+    def _classify(self, inputs: Images, top: int | None) -> list[Classes]:
+        top = number_of_classes(top, self.labels)
+        batches = self._rows(self._probabilities, as_images(inputs))
+        return [ranked(row, self.labels, top) for batch in batches for row in batch]
 
 
 def published_model(converted: ConvertedModel) -> PublishedModel:
     """The model of published weights, with the methods that its parts allow."""
     architecture = converted.architecture
     if architecture.is_image_encoder:
-        return ClassifierModel(converted) if architecture.classes else PublishedModel(converted)
+        return ClassifierModel(converted) if architecture.classes else ImageModel(converted)
     if not converted.tokenizer:
         return PublishedModel(converted)
-    return GridFeatureModel(converted) if architecture.sees else TextModel(converted)
+    if architecture.sees:
+        return GridFeatureModel(converted)
+    if "words" in architecture.parts and not architecture.is_decoder:
+        return MaskedWordModel(converted)
+    return TextClassifierModel(converted) if "sequence" in architecture.parts else TextModel(converted)

@@ -76,7 +76,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Classes:
-    """The class of one image."""
+    """The class of one image or text."""
 
     label: str
     """The most probable class."""

@@ -10,6 +10,7 @@ from vlm_jax.config import encoders
 from vlm_jax.models.attention import CrossAttention
 from vlm_jax.models.bert import ACTIVATIONS, layer_norm
 from vlm_jax.models.pretrained import Part
+from vlm_jax.models.pretrained_output import ImageClassifierOutput
 from vlm_jax.models.recording import record
 from vlm_jax.models.vit import ImageFeatures, VisionTransformer, layer_stack
 
@@ -46,6 +47,15 @@ class PretrainedImageOutput(NamedTuple):
     def image_embeds(self) -> Float[Array, "B P"] | None:
         """CLIP's projection of the class token."""
         return self.projected
+
+
+def image_vector(output: PretrainedImageOutput | ImageClassifierOutput) -> Float[Array, "B E"]:
+    """One vector an image: CLIP's projection, the pooler's output, the class token, or what a classifier reads.
+
+    It is the first of these that the model has; transformers calls it `image_embeds` or `pooler_output`.
+    """
+    vectors = (getattr(output, "image_embeds", None), output.pooler_output, getattr(output, "features", None))
+    return next(x for x in vectors if x is not None)
 
 
 class AttentionPooler(nn.Module):

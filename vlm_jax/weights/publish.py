@@ -28,7 +28,8 @@ def publish(converted: ConvertedModel, folder: Path, *, params: Parameters | Non
     beside that of transformers, which loads the folder. Without `prove` it says that nothing was compared. Raises
     `InputError` for parameters that do not fit the model or are not finite, before anything is written.
     """
-    model = dataclasses.replace(converted, settings_files=_settings_files(converted))
+    # In float32, whatever the model computes in.
+    model = dataclasses.replace(converted, settings_files=_settings_files(converted), dtype=None)
     if params is not None:
         model = dataclasses.replace(model, params=_fitting(params, converted))
     export(model, folder)

@@ -1,8 +1,7 @@
-"""What a ported text encoder is good for by itself: masked words, and vectors of sentences."""
+"""What a ported text encoder is good for by itself: masked words, vectors of sentences, and classes of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +12,13 @@ from vlm_jax.data.tokenizer import Tokenizer, lower_cased
 from vlm_jax.data.tokenizer_settings import read_settings
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import check_text
+from vlm_jax.models.pretrained_output import PretrainedOutput
 from vlm_jax.weights.converted_model import ConvertedModel
+from vlm_jax.weights.filled_text import FilledText, Guess
 from vlm_jax.weights.sentences import SentenceSettings, pooled, sentence_settings
 
 BATCH = 32
 BUCKETS = (16, 32, 64, 128, 256, 512)  # lengths are padded up to one of these, so that few programs are compiled
-
-
-class Guess(NamedTuple):
-    """A word for a mask."""
-
-    token: str
-    probability: float
-    text: str
-    """The text with the word in it."""
 
 
 class TextEncoder:
@@ -68,8 +60,8 @@ class TextEncoder:
         check_text(self._settings, ids)  # the compiled program cannot
         return ids, mask
 
-    def fill_mask(self, text: str, *, top: int = 5) -> list[list[Guess]]:
-        """The likeliest words for each mask of a text, best first: `fill_mask("paris is the [MASK] of france")`."""
+    def fill_mask(self, text: str, *, top: int = 5) -> FilledText:
+        """The likeliest words for each mask of a text: `fill_mask("paris is the [MASK] of france")`."""
         if "words" not in self._parts:
             raise InputError("this encoder was ported without its masked-word head; port BertForMaskedLM or its like")
         ids, mask = self.encode([text], None)
@@ -83,11 +75,30 @@ class TextEncoder:
         # The share of a row that no token has stays its own, as in transformers; it is never predicted.
         shares = jax.nn.softmax(logits).at[:, np.array(self._unused, int)].set(-1)
         probabilities, words = jax.device_get(jax.lax.top_k(shares, top))
-        guesses, text_ids = [], ids[0].tolist()
+        masks = []
         for place, row, guessed in zip(places, probabilities, words.tolist(), strict=True):
-            texts = [self.tokenizer.decode([*text_ids[:place], word, *text_ids[place + 1 :]]) for word in guessed]
-            guesses.append(list(map(Guess, map(self.tokenizer.token, guessed), map(float, row), texts)))
-        return guesses
+            texts = [self._with_words(ids[0], {place: word}) for word in guessed]
+            masks.append(tuple(map(Guess, map(self.tokenizer.token, guessed), map(float, row), texts)))
+        return FilledText(self._with_words(ids[0], dict(zip(places, words[:, 0].tolist(), strict=True))), tuple(masks))
+
+    def _with_words(self, ids: Int[np.ndarray, " T"], words: Mapping[int, int]) -> str:
+        """The text of token ids with other words at some places."""
+        return self.tokenizer.decode([words.get(place, token) for place, token in enumerate(ids.tolist())])
+
+    def class_logits(self, texts: Sequence[str]) -> Float[np.ndarray, "N A"]:
+        """The logits of the classes of each text, by an encoder with a sequence head."""
+        outputs = self._outputs(texts, None)
+        return np.concatenate([np.asarray(output.sequence, np.float32)[:count] for output, _, count in outputs])
+
+    def _outputs(
+        self, texts: Sequence[str], longest: int | None
+    ) -> Iterator[tuple[PretrainedOutput, Bool[np.ndarray, "N T"], int]]:
+        """The encoder's outputs of each batch of texts, its mask, and how many of its rows are real."""
+        for begin in range(0, len(texts), BATCH):
+            batch = list(texts[begin : begin + BATCH])
+            filled = batch + [""] * (BATCH - len(batch) if len(texts) > BATCH else 0)
+            ids, mask = self.encode(filled, longest)
+            yield self._run(self.params, ids, mask), mask, len(batch)
 
     def embed(
         self, texts: Sequence[str], *, normalize: bool | None = None, max_length: int | None = None
@@ -101,14 +112,12 @@ class TextEncoder:
             raise InputError(f"max_length is {max_length}; expected tokens from 3 on, [CLS] and [SEP] included")
         settings = self.sentences
         longest = settings.longest if max_length is None else max_length
-        rows = []
-        for begin in range(0, len(texts), BATCH):
-            batch = [settings.prompt + text for text in texts[begin : begin + BATCH]]
-            batch = [lower_cased(text) for text in batch] if settings.lower_case else batch
-            filled = batch + [""] * (BATCH - len(batch) if len(texts) > BATCH else 0)
-            ids, mask = self.encode(filled, longest)
-            states = np.asarray(self._run(self.params, ids, mask).text, np.float32)
-            rows.append(pooled(states, mask, settings.pooling)[: len(batch)])
+        prompted = [settings.prompt + text for text in texts]
+        prompted = [lower_cased(text) for text in prompted] if settings.lower_case else prompted
+        rows = [
+            pooled(np.asarray(output.text, np.float32), mask, settings.pooling)[:count]
+            for output, mask, count in self._outputs(prompted, longest)
+        ]
         vectors = np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
         length_one = settings.normalize if normalize is None else normalize
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if length_one and rows else vectors
