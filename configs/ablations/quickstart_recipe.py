@@ -18,11 +18,12 @@ def get_study() -> Study:
     return Study(
         question="What is each part of the quickstart's recipe worth after 400 steps?",
         finding=(
-            "Muon is the largest part, and what it brings first is certainty. In place of all of it, AdamW is 5.0 points "
-            "lower at 1e-3 (-0.5 to 10.5) and 6.1 at 5e-4 (3.6 to 8.5). With Muon on the trunk alone four of five seeds are "
-            "near the whole recipe and one is 5.4 points below it. Instance norm in place of group norm brings 0.17 points "
-            "(0.06 to 0.28). The norm of queries and keys brings 0.05, which five seeds cannot tell from nothing. Images in "
-            "full size, with one stage more, answer no better, for a tenth more work a step."
+            "Muon is the largest part, and what it brings first is certainty. In place of all of it, AdamW is 5.0 "
+            "points lower at 1e-3 (-0.5 to 10.5) and 6.1 at 5e-4 (3.6 to 8.5). With Muon on the trunk alone four "
+            "of five seeds are near the whole recipe and one is 5.4 points below it. Instance norm in place of "
+            "group norm brings 0.17 points (0.06 to 0.28). The norm of queries and keys brings 0.05, which five "
+            "seeds cannot tell from nothing. Images in full size, with one stage more, answer no better, for a "
+            "tenth more work a step."
         ),
         comparisons=(
             Comparison(

@@ -205,7 +205,12 @@ def test_a_trained_cnn_is_exported_as_it_computes(tmp_path):
     statistics = {name: x for name, x in fixtures.tensors(fixture).items() if "running" in name or "batches" in name}
     assert statistics and all(np.array_equal(tensors[name], x) for name, x in statistics.items())
     pixels = fixtures.inputs(fixture.case, fixtures.goldens())["pixels"]
-    run = jax.jit(lambda params: trained.module.apply({"params": params}, jnp.asarray(pixels)))
+
+    @jax.jit
+    def run(params):
+        output = trained.module.apply({"params": params}, jnp.asarray(pixels))
+        return output.pooler_output, output.logits
+
     outputs, untrained = run(trained.params), run(converted.params)
     wide = {name: torch.tensor(x).double() for name, x in tensors.items()}
     references = run_published("torchvision_resnet", wide, torch.tensor(pixels).permute(0, 3, 1, 2).double())
