@@ -1,6 +1,6 @@
 """Your own photographs with captions or questions: frozen DINOv2-S, MiniLM's word vectors, a small trunk.
 
-Question: what does a small trunk learn in a minute, over features and word vectors of large data?
+Question: what does a small trunk learn in two or three minutes, over features and word vectors of large data?
 Command: vlm-jax train photos --data FILE --images FOLDER (the columns decide: questions, or captions)
 Look first: vlm-jax inspect-data photos, with the same options. Another encoder: --image-encoder SOURCE
 """

@@ -1,6 +1,7 @@
 """DINOv2 out of ONNX files that PyTorch exported: the port is that of the safetensors, and wrong files are refused."""
 
 import importlib.util
+import json
 import sys
 import warnings
 
@@ -168,6 +169,9 @@ def too_short(graph):
 def no_encoder(graph):
     for tensor in graph.initializer:
         tensor.name = tensor.name.replace("patch_embeddings", "patches")
+    for node in graph.node:
+        node.input[:] = [name.replace("patch_embeddings", "patches") for name in node.input]
+        node.output[:] = [name.replace("patch_embeddings", "patches") for name in node.output]
 
 
 def without_bias(graph):
@@ -190,6 +194,18 @@ def two_epsilons(graph):
             return
 
 
+def another_domain(graph):
+    next(node for node in graph.node if node.op_type == "Erf").domain = "elsewhere"
+
+
+def one_input(graph):
+    del next(node for node in graph.node if node.op_type == "Reshape").input[1:]
+
+
+def nothing_identical(graph):
+    graph.node.insert(0, onnx.helper.make_node("Identity", [], ["nothing"]))
+
+
 def no_operators(graph):
     del graph.node[:]
 
@@ -203,6 +219,9 @@ WRONG = {
     without_bias: "query.bias|no bias is added|MatMul",
     without_heads: "heads",
     two_epsilons: "epsilons",
+    another_domain: "elsewhere",
+    one_input: "no intact ONNX file",
+    nothing_identical: "no intact ONNX file",
     no_operators: "no operators",
 }
 
@@ -212,6 +231,15 @@ def test_a_wrong_file_is_refused_in_one_line(change, under_decoder, tmp_path):
     with pytest.raises(InputError, match=WRONG[change]) as refusal:
         read(str(changed(under_decoder, tmp_path, change)))
     assert "\n" not in str(refusal.value) and "changed.onnx" in str(refusal.value)
+
+
+def test_a_config_that_disagrees_with_the_graph_is_refused(under_decoder, tmp_path):
+    file, settings = changed(under_decoder, tmp_path, lambda graph: None), tmp_path / "config.json"
+    settings.write_text(json.dumps({"model_type": "dinov2", "num_attention_heads": DINO["num_attention_heads"]}))
+    assert read(str(file)).architecture.model.num_attention_heads == DINO["num_attention_heads"]
+    settings.write_text(json.dumps({"model_type": "dinov2", "num_attention_heads": 1}))
+    with pytest.raises(InputError, match="num_attention_heads is 1"):
+        read(str(file))
 
 
 def test_a_truncated_file_is_refused_in_one_line_and_nothing_is_written(under_decoder, tmp_path):

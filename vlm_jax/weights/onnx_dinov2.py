@@ -5,6 +5,7 @@ the position table is cut in two. A matrix has the name of the bias that is adde
 have other names than files.
 """
 
+import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +34,9 @@ OPERATORS = frozenset(
 )  # fmt: skip
 """What the exporter writes a DINOv2 with, its GELU with Erf; another operator would compute something else."""
 
+DOMAINS = ("", "ai.onnx")
+"""The two names of ONNX's own operators."""
+
 
 class Dinov2File(NamedTuple):
     """The published form of what a file holds."""
@@ -51,7 +55,8 @@ def read_dinov2(graph: OnnxGraph) -> Dinov2File:
     """The encoder in a graph; `InputError` where there is none, or one that computes something else."""
     prefix = _prefix(graph)
     nodes = graph.before(_output(graph, prefix + LAST))
-    if foreign := sorted({node.op_type for node in nodes} - OPERATORS):
+    operators = {node.op_type if node.domain in DOMAINS else f"{node.domain}.{node.op_type}" for node in nodes}
+    if foreign := sorted(operators - OPERATORS):
         raise InputError(
             f"{graph.file} computes with the operator {foreign[0]}, which an exported Dinov2Model does not have; "
             "export it in float32, without an optimizer of graphs"
@@ -126,7 +131,12 @@ def _positions(graph: OnnxGraph, anonymous: set[str]) -> np.ndarray:
 
 def _config(graph: OnnxGraph, tensors: dict[str, np.ndarray], nodes: list["NodeProto"], prefix: str) -> dict[str, Json]:
     width, _, patch_size, _ = _patch_shape(graph, tensors)
-    side = round((tensors[POSITIONS].shape[1] - 1) ** 0.5)
+    positions = tensors[POSITIONS].shape
+    side = math.isqrt(max(0, math.prod(positions[1:2]) - 1))
+    if len(positions) != 3 or side**2 + 1 != positions[1]:
+        raise InputError(
+            f"{graph.file} holds {POSITIONS!r} of shape {list(positions)}; expected [1, 1 + side * side, width]"
+        )
     layers = {match[1] for name in tensors if (match := re.match(r"encoder\.layer\.(\d+)\.", name))}
     inner = len(tensors.get("encoder.layer.0.mlp.fc1.bias", ()))
     return {

@@ -10,7 +10,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.text_lines import first_line
 
 if TYPE_CHECKING:
-    from onnx import NodeProto, TensorProto
+    from onnx import GraphProto, NodeProto, TensorProto
 
 SUFFIX = ".onnx"
 ANONYMOUS = "onnx::"
@@ -29,11 +29,17 @@ class OnnxGraph:
             raise InputError(f"{file} needs the package onnx, which is not installed: pip install onnx") from None
         self.file = file
         try:
-            graph = onnx.load(file, load_external_data=False).graph
+            model = onnx.load(file, load_external_data=False)
         except (DecodeError, OSError, ValueError) as error:
             raise InputError(f"{file} is no intact ONNX file: {first_line(error)}") from None
+        graph = model.graph
         if not graph.node:
             raise InputError(f"{file} is no intact ONNX file: it has no operators")
+        self._refuse_external(onnx.TensorProto.EXTERNAL, graph)
+        try:
+            onnx.checker.check_model(model)  # operators with the inputs and outputs that they need
+        except onnx.checker.ValidationError as error:
+            raise InputError(f"{file} is no intact ONNX file: {first_line(error)}") from None
         self._initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self._constants: dict[str, TensorProto] = {}
         self.producers: dict[str, NodeProto] = {}
@@ -51,12 +57,12 @@ class OnnxGraph:
                 self.consumers.setdefault(name, []).append(node)
         self.initializers = {name: tuple(tensor.dims) for name, tensor in self._initializers.items()}
         """The names and shapes of the arrays."""
-        self._refuse_external(onnx.TensorProto.EXTERNAL)
 
-    def _refuse_external(self, external: int) -> None:
-        for name, tensor in (self._initializers | self._constants).items():
+    def _refuse_external(self, external: int, graph: "GraphProto") -> None:
+        constants = [entry.t for node in graph.node if node.op_type == "Constant" for entry in node.attribute]
+        for tensor in (*graph.initializer, *constants):
             if tensor.data_location == external or tensor.external_data:
-                raise InputError(f"{self.file} keeps {name!r} in another file; save it as one file (onnx.save)")
+                raise InputError(f"{self.file} keeps {tensor.name!r} in another file; save it as one file (onnx.save)")
 
     def array(self, name: str) -> np.ndarray | None:
         """An initializer or a constant; None for a value that is computed."""

@@ -210,7 +210,13 @@ def _open_onnx(name: str, path: Path) -> Source:
     """The encoder of an ONNX file; the rest is left out, and what its names had before them taken off."""
     encoder = read_dinov2(OnnxGraph(path))
     changes = Changes(encoder.prefix, len(encoder.tensors) if encoder.prefix else 0, "", encoder.left)
-    config = read_settings_file(path.parent / CONFIG) or encoder.config
+    beside = read_settings_file(path.parent / CONFIG) or {}
+    for key in encoder.config.keys() & beside.keys() - {"architectures"}:
+        if beside[key] != encoder.config[key]:
+            raise InputError(
+                f"{key} is {beside[key]} in {path.parent / CONFIG} and {encoder.config[key]} in {path.name}"
+            )
+    config = encoder.config | beside
     return Source(name, path.parent, Tensors.of(path, encoder.tensors), config, None, sha256(path), changes)
 
 
