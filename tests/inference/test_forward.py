@@ -251,6 +251,8 @@ REFUSED = {
     "unknown array": (lambda text, image, grid: text({"attention_mask": np.ones((1, 3))}), "'attention_mask'"),
     "no ids": (lambda text, image, grid: text({"text_mask": np.ones((1, 3), bool)}), "'input_ids'"),
     "an id": (lambda text, image, grid: text(np.full((1, 3), 14)), "token id 14"),
+    "ids of a single text": (lambda text, image, grid: text(np.ones(3, int)), "input_ids are int"),
+    "ids that are no whole numbers": (lambda text, image, grid: text(np.ones((1, 3))), "input_ids are float"),
     "arrays and texts": (lambda text, image, grid: text(np.ones((1, 3), int), pairs="a"), "pairs"),
     "texts of an image encoder": (lambda text, image, grid: image("a"), "reads no texts"),
     "no images": (lambda text, image, grid: image(), "give images"),

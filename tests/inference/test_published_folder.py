@@ -200,3 +200,12 @@ def test_a_network_that_transformers_lacks_is_read_again(name, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (60, 50, 3), np.uint8)
     np.testing.assert_array_equal(again.embed_images(image), model.embed_images(image))
     assert "transformers import" not in (tmp_path / "saved" / "README.md").read_text()
+
+
+def test_the_card_names_the_package(tmp_path, monkeypatch):
+    own.write(tmp_path / "site" / "a_package" / "bert")
+    (tmp_path / "site" / "a_package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    vlm_jax.from_pretrained("package:a_package/bert").save_pretrained(tmp_path / "saved", prove=False)
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "package:a_package/bert" in card and str(tmp_path) not in card

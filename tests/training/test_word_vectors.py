@@ -3,13 +3,16 @@
 import jax
 import numpy as np
 import pytest
+from tokenizers.processors import BertProcessing
 
 from tests.weights import own
+from vlm_jax.data.special_tokens import MPNET_TOKENS, SPECIAL_TOKENS
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.data.wordpiece import bert_tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.training.initialization import describe, start
 from vlm_jax.training.pretrained import tokenizer_source
+from vlm_jax.training.word_vectors import vectors_of_tokens
 from vlm_jax.trees import flatten
 
 TABLE = "text/word/embedding"
@@ -46,6 +49,17 @@ def test_each_token_has_its_vector(bert, tokenizer):
     (taken,) = record["sources"]
     assert (taken["setting"], taken["taken"]) == ("init.text", ["text/word"])
     assert any("7 tokens" in line for line in describe(record))
+
+
+def test_special_tokens_are_matched_by_their_role(tokenizer):
+    """MPNet's vocabulary holds BERT's special tokens as words that nobody trained."""
+    names = (*MPNET_TOKENS, *SPECIAL_TOKENS, "circle")
+    source = bert_tokenizer({token: index for index, token in enumerate(dict.fromkeys(names))}, lower_case=True)
+    source.post_processor = BertProcessing(*((token, source.token_to_id(token)) for token in ("</s>", "<s>")))
+    vectors = np.random.default_rng(0).normal(size=(source.get_vocab_size(), 4)).astype(np.float32)
+    table, _ = vectors_of_tokens(tokenizer, 10, Tokenizer(source, "a test's"), vectors)
+    np.testing.assert_array_equal(table[:5], vectors[[source.token_to_id(token) for token in MPNET_TOKENS]])
+    np.testing.assert_array_equal(table[5], vectors[source.token_to_id("circle")])
 
 
 def test_the_tokenizer_is_ones_own(bert):

@@ -46,13 +46,17 @@ class Inputs(TypedDict):
 class ForwardModel(Model):
     """A published model that computes its outputs: `model(texts)`."""
 
-    def __init__(self, converted: ConvertedModel, params: Parameters | None = None) -> None:
-        """`params` are those of `converted` where they are on the device already."""
+    def __init__(
+        self, converted: ConvertedModel, params: Parameters | None = None, tokenizer: Tokenizer | None = None
+    ) -> None:
+        """`params` and `tokenizer` are those of `converted` where they are loaded already."""
         self.converted, self.source, self.module = converted, converted.origin.source, converted.module
         self.config = converted.architecture
         self.params = jax.device_put(converted.params) if params is None else params
         if converted.architecture.is_image_encoder:
             self.processor = ImageProcessor(converted.architecture.input, max_pixels=MAX_PIXELS)
+        elif tokenizer is not None:
+            self.tokenizer = tokenizer
         elif converted.tokenizer:
             self.tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
         self._forward = jax.jit(self._apply, static_argnames=("output_hidden_states", "output_attentions"))
@@ -120,7 +124,10 @@ class ForwardModel(Model):
         if names[0] not in arrays:
             raise InputError(f"the model {self.source} needs the array {names[0]!r}")
         if not self.config.is_image_encoder:
-            check_text(self.config.model, arrays["input_ids"], arrays.get("segments"))  # compiled, nothing is checked
+            ids = arrays["input_ids"]
+            if ids.ndim != 2 or ids.dtype.kind not in "iu":
+                raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected whole numbers [texts, tokens]")
+            check_text(self.config.model, ids, arrays.get("segments"))  # compiled, nothing is checked
         return arrays
 
     def _encode_texts(

@@ -41,7 +41,7 @@ class TokenizedModel(PublishedModel):
 
     def __init__(self, converted: ConvertedModel) -> None:
         self.encoder = TextEncoder(converted)
-        super().__init__(converted, self.encoder.params)
+        super().__init__(converted, self.encoder.params, self.encoder.tokenizer)
 
     @property
     def params(self) -> Parameters:

@@ -11,7 +11,6 @@ from vlm_jax.inference.model import Model
 from vlm_jax.inference.published import published_model
 from vlm_jax.inference.runs import load_run
 from vlm_jax.integrity import MANIFEST
-from vlm_jax.packages import PREFIX
 from vlm_jax.run_folder import CONFIG, RunFolder
 from vlm_jax.weights.import_folder import ABOUT, read
 from vlm_jax.weights.source import locate
@@ -44,7 +43,7 @@ def from_pretrained(source: str | Path, *, checkpoint: str | int = "best", dtype
         if checkpoint != "best":
             raise InputError(f"checkpoint is {checkpoint!r}, and {source} is no run; leave it out")
         is_import = (path / ABOUT).is_file()  # also inside a package, where `read` looks for published weights
-        converted = read(str(path) if is_import or str(source).startswith(PREFIX) else str(source))
+        converted = read(str(path if is_import else source))
         model = published_model(dataclasses.replace(converted, dtype=dtype))
     model.source = str(source)
     return model

@@ -210,7 +210,7 @@ def _open_onnx(name: str, path: Path) -> Source:
     """The encoder of an ONNX file; the rest is left out, and what its names had before them taken off."""
     encoder = read_dinov2(OnnxGraph(path))
     changes = Changes(encoder.prefix, len(encoder.tensors) if encoder.prefix else 0, "", encoder.left)
-    beside = read_settings_file(path.parent / CONFIG) or {}
+    beside = read_settings_file(path.parent / CONFIG)
     for key in encoder.config.keys() & beside.keys() - {"architectures"}:
         if beside[key] != encoder.config[key]:
             raise InputError(
