@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     from vlm_jax.inference.published import ClassifierModel
     from vlm_jax.weights.import_folder import read
 
-    converted = read(options.source)
+    converted = read(options.source).image_side
     architecture = converted.architecture
     if not architecture.is_image_encoder or not architecture.classes:
         names = f"{command_name('port')} list names some"

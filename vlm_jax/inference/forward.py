@@ -53,9 +53,9 @@ class ForwardModel(Model):
         self.converted, self.source, self.module = converted, converted.origin.source, converted.module
         self.config = converted.architecture
         self.params = jax.device_put(converted.params) if params is None else params
-        if converted.architecture.is_image_encoder:
+        if converted.architecture.input is not None:
             self.processor = ImageProcessor(converted.architecture.input, max_pixels=MAX_PIXELS)
-        elif tokenizer is not None:
+        if tokenizer is not None:
             self.tokenizer = tokenizer
         elif converted.tokenizer:
             self.tokenizer = Tokenizer.load(converted.tokenizer[0].parent)

@@ -28,6 +28,8 @@ from vlm_jax.models.recording import record
 from vlm_jax.models.text_trunk import TextEmbeddingNorm, TextTrunk
 from vlm_jax.models.vlm import VisualLanguageModel
 
+Module = nn.Module
+"""Any Flax module, for code that only hands one on."""
 Part = Literal[
     "pooler", "words", "decoder", "pairs", "answers", "classifier", "sequence", "tokens", "spans", "replaced",
     "attention_pooler", "projection", "distilled_classifiers",

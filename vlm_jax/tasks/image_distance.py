@@ -28,7 +28,7 @@ class ImageFeatures:
     """The mean grid feature of the converted CNN that `features` names, at the size that it was trained for."""
 
     def __init__(self, source: str, wanted_sha256: str | None = None) -> None:
-        converted = read(source)
+        converted = read(source).image_side
         if not isinstance(converted.architecture.model, PublishedCNN):
             raise InputError(f"features {source} is no CNN, but a {converted.family.name} model")
         sha256 = converted.origin.sha256

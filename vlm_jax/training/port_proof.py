@@ -14,12 +14,13 @@ import numpy as np
 import optax
 
 from vlm_jax.config.optimizers import AdamW
+from vlm_jax.models.pretrained import Module
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from vlm_jax.training.proof_task import Batch, Task, proof_batches, proof_loss, proof_task
 from vlm_jax.types import Parameters
 from vlm_jax.weights.checks import Check, comparison, not_installed
-from vlm_jax.weights.converted_model import Module, convert, make_module
+from vlm_jax.weights.converted_model import convert, make_module
 from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
 from vlm_jax.weights.source import open_source
 

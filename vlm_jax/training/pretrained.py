@@ -46,7 +46,7 @@ def open_pretrained(name: str) -> Pretrained:
     folder = as_path(name)
     if _is_run(folder):
         return _open_run(name, RunFolder(folder))
-    converted = read(name)
+    converted = read(name).image_side
     architecture, leaves = converted.architecture, flatten(converted.params)
     if architecture.is_image_encoder:
         return Pretrained(

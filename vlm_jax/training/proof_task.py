@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from vlm_jax.models.pretrained import Module
 from vlm_jax.types import Parameters
-from vlm_jax.weights.converted_model import ConvertedModel, Module
+from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.proof_texts import SENTENCES, text_inputs
 
 Task = Literal["masked words", "text classes", "image classes", "sentence vectors"]
@@ -21,7 +22,7 @@ TARGETS = ("labels", "pairs", "cosines")
 def proof_task(converted: ConvertedModel) -> Task | None:
     """What a port's head is trained for; None where that has no proof."""
     architecture = converted.architecture
-    if architecture.sees:
+    if architecture.sees or architecture.is_image_text:
         return None
     if architecture.is_image_encoder:
         return "image classes" if architecture.classes else None

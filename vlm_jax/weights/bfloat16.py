@@ -22,7 +22,7 @@ def verify_bfloat16(
     of `verify`.
     """
     with proof_subject(name, strip_prefix=strip_prefix, drop_tensors=drop_tensors, class_name=class_name) as subject:
-        if subject.converted.architecture.is_image_encoder:
+        if subject.converted.architecture.input is not None:
             yield Check("bfloat16", "is compared of text encoders", "not compared")
         elif why := not_installed("torch", "transformers"):
             yield Check("bfloat16", why, "not compared")

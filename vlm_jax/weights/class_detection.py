@@ -63,15 +63,15 @@ def class_of(source: Source, class_name: str | None = None) -> Named:
             f"{source.name}: config.json says quantization_config = {quantized!r}, which is not supported; take it out "
             "of the file to use the weights as they are"
         )
-    family, named = _family_of_model_type(source), _architectures(source, class_name) or _timm(source)
-    if named and family and named.family is not family:
+    families, named = _families_of_model_type(source), _architectures(source, class_name) or _timm(source)
+    if named and families and named.family not in families:
         raise InputError(
-            f"{source.name}: config.json says model_type = {family.name!r}, but its class {named.name} is of the "
-            f"model_type {named.family.name!r}; correct config.json"
+            f"{source.name}: config.json says model_type = {source.config['model_type']!r}, but its class {named.name} "
+            f"is of the model_type {named.family.name!r}; correct config.json"
         )
     if class_name is not None:
-        return _from_option(source, class_name, named, family)
-    return named or _by_names(source, family)
+        return _from_option(source, class_name, named, families)
+    return named or _by_names(source, families)
 
 
 def _architectures(source: Source, class_name: str | None) -> Named | None:
@@ -114,25 +114,27 @@ def _timm(source: Source) -> Named | None:
     return _known(source, plain, "architecture")
 
 
-def _family_of_model_type(source: Source) -> Family | None:
+def _families_of_model_type(source: Source) -> tuple[Family, ...]:
+    """Those that config.json's `model_type` may mean; none where it has no such key."""
     name = source.config.get("model_type")
     if name is None:
-        return None
+        return ()
     if not isinstance(name, str) or name not in MODEL_TYPES:
         raise InputError(f"{source.name}: config.json says model_type = {name!r}, not supported; {one_of(FAMILIES)}")
     return MODEL_TYPES[name]
 
 
-def _from_option(source: Source, class_name: str, named: Named | None, family: Family | None) -> Named:
+def _from_option(source: Source, class_name: str, named: Named | None, families: tuple[Family, ...]) -> Named:
     """The class of the option, unless config.json says that the file is something else."""
     if class_name not in CLASSES:
         raise InputError(f"{OPTION} {class_name!r} cannot be ported; {one_of(CLASSES)}")
     wanted = CLASSES[class_name]
-    family = named.family if named else family
-    if family and wanted is not family:
+    families = (named.family,) if named else families
+    if families and wanted not in families:
         raise InputError(
             f"{OPTION} is {class_name}, but config.json of {source.name} says that it is of the family "
-            f"{family.name!r}; leave the option out, or {one_of(family.classes)}"
+            f"{families[0].name!r}; leave the option out, or "
+            f"{one_of(name for family in families for name in family.classes)}"
         )
     if named is None or named.name == class_name:
         return Named(wanted, class_name, OPTION, wanted.classes[class_name].left)
@@ -150,16 +152,20 @@ def require_own_prefix(source: Source) -> None:
     refuse_prefix(source, {family.prefix for family in FAMILIES.values() if family.prefix})
 
 
-def _by_names(source: Source, family: Family | None) -> Named:
-    """The only class that has such tensors: of the family that `model_type` names, or of all known ones."""
+def _by_names(source: Source, named_families: tuple[Family, ...]) -> Named:
+    """The only class that has such tensors: of a family that `model_type` names, or of all known ones."""
     require_own_prefix(source)
-    families = [family] if family else FAMILIES.values()
+    families = named_families or tuple(FAMILIES.values())
     fitting = [named for candidate in families for named in _fitting(source, candidate)]
-    if family and len(fitting) == 1:
+    if named_families and len(fitting) == 1:
         return fitting[0]._replace(evidence="config.json model_type and the names of the tensors")
     if len(fitting) == 1 and _stands_alone(source, fitting[0]):
         return fitting[0]
-    if not fitting and not family and not any(_recognises(candidate, source) for candidate in FAMILIES.values()):
+    if (
+        not fitting
+        and not named_families
+        and not any(_recognises(candidate, source) for candidate in FAMILIES.values())
+    ):
         shown = ", ".join(sorted(source.tensors)[:3])
         raise InputError(f"{source.name} is of no known family (its tensors begin {shown}); {one_of(FAMILIES)}")
     choices = [named.name for named in fitting] or [name for candidate in families for name in candidate.classes]

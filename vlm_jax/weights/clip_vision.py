@@ -1,4 +1,4 @@
-"""The image sides of CLIP and SigLIP, alone or in a file with the text side."""
+"""The image sides of CLIP and SigLIP as files of their own, and of SigLIP in a file with the text side."""
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
@@ -75,7 +75,7 @@ def _clip_config_of(file: PublishedFile) -> dict[str, Json]:
     return older
 
 
-def _clip_settings(file: PublishedFile) -> ConvertedArchitecture:
+def clip_image_settings(file: PublishedFile) -> ConvertedArchitecture:
     own = {"patch_bias": False, "embedding_norm": True, "final_norm": "class_token"}
     defaults = {"patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
     model = encoder_settings(_clip_config_of(file), **defaults, **own)
@@ -84,13 +84,13 @@ def _clip_settings(file: PublishedFile) -> ConvertedArchitecture:
     return ConvertedArchitecture(model, file.parts, _classes(file), image, projection_size=size)
 
 
-def _clip_rows(architecture: ConvertedArchitecture) -> list[Row]:
+def clip_image_rows(architecture: ConvertedArchitecture) -> list[Row]:
     parts = architecture.parts
     rows = encoder_rows(architecture.model, CLIP_NAMES) + classifier_rows(parts)
     return rows + (linear("visual_projection", "head/projection", bias=False) if "projection" in parts else [])
 
 
-def _clip_config(architecture: ConvertedArchitecture) -> dict[str, Json]:
+def clip_image_config(architecture: ConvertedArchitecture) -> dict[str, Json]:
     settings = encoder_config(architecture.model)
     if architecture.projection_size:
         settings |= {"projection_dim": architecture.projection_size}
@@ -106,12 +106,11 @@ CLIP_VISION = Family(
         "CLIPVisionModel": PublishedClass(),
         "CLIPVisionModelWithProjection": PublishedClass(("projection",)),
         "CLIPForImageClassification": PublishedClass(("classifier",)),
-        "CLIPModel": PublishedClass(("projection",), ("text_model.", "text_projection.", "logit_scale")),
     },
     heads=CLASSIFIER | {"projection": ("visual_projection.weight",)},
-    settings=_clip_settings,
-    rows=_clip_rows,
-    config=_clip_config,
+    settings=clip_image_settings,
+    rows=clip_image_rows,
+    config=clip_image_config,
     outside=("classifier.", "visual_projection."),
     model_types=("clip",),
     nested_config=VISION,

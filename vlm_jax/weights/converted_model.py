@@ -11,12 +11,13 @@ import numpy as np
 
 from vlm_jax.config.encoders import PublishedCNN, VisionTransformer
 from vlm_jax.errors import InputError
-from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
+from vlm_jax.models.pretrained import ImageClassifier, Module, PretrainedModel
 from vlm_jax.models.vit_heads import PretrainedImageTransformer
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten
 from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.class_detection import OPTION, Published, class_of, contents_of, require_own_prefix
+from vlm_jax.weights.families import KINDS
 from vlm_jax.weights.family import (
     ConvertedArchitecture,
     Family,
@@ -31,8 +32,6 @@ from vlm_jax.weights.settings_files import SettingsFiles, read_settings_files
 from vlm_jax.weights.source import FLOATS, NO_CHANGES, Changes, Source
 from vlm_jax.weights.tables import convert_tensors, trunk_names
 from vlm_jax.weights.tensor_names import drop_warnings, refuse_adapters
-
-Module = ImageClassifier | PretrainedImageTransformer | PretrainedModel
 
 
 class Origin(NamedTuple):
@@ -99,9 +98,20 @@ class ConvertedModel:
         """The Flax module that `params` belong to."""
         return make_module(self.architecture, self.dtype)
 
+    @property
+    def image_side(self) -> "ConvertedModel":
+        """The image side of a model of images and texts, as an image encoder; any other model is itself."""
+        kind = self.family.kind
+        if kind is None or kind.image_side is None:
+            return self
+        params = self.params["image_encoder"]
+        return dataclasses.replace(self, architecture=kind.image_side(self.architecture), params=params)
+
 
 def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -> Module:
     """The module of an architecture, unbound; it computes in `dtype`, where one is given."""
+    if architecture.is_image_text:
+        return KINDS[type(architecture.model)].module(architecture, dtype or "float32")
     if isinstance(architecture.model, PublishedCNN):
         return ImageClassifier(architecture.model, architecture.classes, dtype or "float32")
     if isinstance(architecture.model, VisionTransformer):
@@ -131,7 +141,9 @@ def shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruc
 
 def _traced_shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDtypeStruct]:
     module = make_module(architecture)
-    if architecture.is_image_encoder:
+    if architecture.is_image_text:
+        inputs, keywords = (), jax.tree.map(jnp.asarray, KINDS[type(architecture.model)].inputs(architecture))
+    elif architecture.is_image_encoder:
         size = getattr(architecture.model, "image_size", (64, 64))
         inputs, keywords = (jnp.zeros((1, *size, 3)),), {}
     else:

@@ -73,7 +73,10 @@ def _config(converted: ConvertedModel) -> dict[str, Json]:
     family = converted.family
     settings, nested = family.config(converted.architecture), family.nested_config
     # Old files have the settings a second time, which would come before what is written here.
-    source = {key: value for key, value in converted.config.items() if key != f"{nested}_dict"}
+    second = {f"{key}_dict" for key in (nested, *family.sides)}
+    source = {key: value for key, value in converted.config.items() if key not in second}
+    for side in family.sides:
+        settings[side] = (source.get(side) or {}) | settings[side]
     own = source.get(nested)
     if isinstance(own, dict) and nested in settings:
         settings |= {nested: own | settings[nested]}

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
 
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import GridEncoder, PublishedCNN, VisionTransformer
+from vlm_jax.config.image_text import ImageTextModel
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError, one_of
-from vlm_jax.models.pretrained import HeadDropout, Part, sees
+from vlm_jax.models.pretrained import HeadDropout, Module, Part, sees
 from vlm_jax.models.vit_heads import Pooling
-from vlm_jax.types import Json
+from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.source import Tensors
 from vlm_jax.weights.tables import Row
 
@@ -27,8 +30,8 @@ Names = dict[str, str]
 class ConvertedArchitecture(NamedTuple):
     """One model of a family."""
 
-    model: Architecture | PublishedCNN | VisionTransformer
-    """Settings of the trunk and its text side, or of an image encoder."""
+    model: Architecture | PublishedCNN | VisionTransformer | ImageTextModel
+    """Settings of the trunk and its text side, of an image encoder, or of a model with both sides."""
     parts: tuple[Part, ...] = ()
     """The heads it has."""
     classes: int = 0
@@ -51,6 +54,11 @@ class ConvertedArchitecture(NamedTuple):
     def is_image_encoder(self) -> bool:
         """Whether it reads pixels."""
         return isinstance(self.model, GridEncoder)
+
+    @property
+    def is_image_text(self) -> bool:
+        """Whether it has an image side and a text side, each with layers of its own."""
+        return isinstance(self.model, ImageTextModel)
 
     @property
     def sees(self) -> bool:
@@ -98,6 +106,30 @@ class PublishedFile(NamedTuple):
         return next(iter(self.tensors[self.names[name]].shape), 0)
 
 
+Inputs = dict[str, np.ndarray]
+"""Arrays by the names of a module's arguments."""
+Outputs = dict[str, np.ndarray]
+"""Layers and heads by name, NaN at padding."""
+
+
+class ModelKind(NamedTuple):
+    """How a model of images and texts is built, run and compared; encoders of one side need none of it."""
+
+    settings: type[ImageTextModel]
+    """The class of its settings."""
+    module: Callable[[ConvertedArchitecture, str], Module]
+    """The unbound module that computes in a type, called with the arguments `inputs`."""
+    inputs: Callable[[ConvertedArchitecture], Inputs]
+    """Example inputs, the same ones at each call."""
+    outputs: Callable[[Module, Parameters, Inputs], Outputs]
+    """Every layer and every head by name."""
+    references: Callable[[Any, Inputs], Outputs]
+    """What the published class computes of the same inputs, under the same names; needs torch."""
+    image_side: Callable[[ConvertedArchitecture], ConvertedArchitecture] | None = None
+    """Its image side as an encoder of its own, whose parameters are those under `image_encoder`; None where it cannot
+    be taken out."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One row of the registry."""
@@ -124,6 +156,12 @@ class Family:
     """Further values of `model_type` that its classes have, as CLIPModel of an image encoder's family."""
     nested_config: str = ""
     """The key of config.json under which models of several encoders have this one's settings."""
+    sides: tuple[str, ...] = ()
+    """The keys of config.json under which a model of images and texts has the settings of its sides."""
+    kind: ModelKind | None = None
+    """Of a model of images and texts."""
+    pipeline: str = ""
+    """The hub's name of its task, where that does not follow from its heads."""
     prefix_always: bool = False
     """Whether files of the class without heads have the prefix as well."""
     unread: tuple[str, ...] = (".num_batches_tracked",)

@@ -103,8 +103,11 @@ def read_import(folder: Path) -> ConvertedModel:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         family = FAMILIES[about["family"]]
-        kinds = {encoder.model_fields["kind"].default: encoder for encoder in members(PixelEncoder)}
-        kind = kinds[about["model"]["kind"]] if about["network"] else Architecture
+        if family.kind:
+            kind = family.kind.settings
+        else:
+            kinds = {encoder.model_fields["kind"].default: encoder for encoder in members(PixelEncoder)}
+            kind = kinds[about["model"]["kind"]] if about["network"] else Architecture
         architecture = ConvertedArchitecture(
             group_from_json(json.dumps(about["model"]), kind),
             tuple(about["parts"]),

@@ -66,6 +66,8 @@ def _pipeline(converted: ConvertedModel) -> str:
     architecture = converted.architecture
     if architecture.is_image_encoder:
         return "image-classification" if architecture.classes else "image-feature-extraction"
+    if converted.family.pipeline:
+        return converted.family.pipeline
     if MODULES in converted.settings_files:
         return "sentence-similarity"
     if architecture.is_decoder:
@@ -88,7 +90,7 @@ def _use(converted: ConvertedModel, name: str) -> list[str]:
         return [*lines, f"The {family.loaded_by(architecture)}.\n"]
     kind = family.class_of(architecture)
     options = "".join(f", {key}={value}" for key, value in family.load_options(architecture).items())
-    reader = "AutoTokenizer" if converted.tokenizer else "AutoImageProcessor" if architecture.is_image_encoder else ""
+    reader = "AutoTokenizer" if converted.tokenizer else "AutoImageProcessor" if architecture.input else ""
     lines += ["```python", f"from transformers import {', '.join(filter(None, (reader, kind)))}", ""]
     lines += [f'model = {kind}.from_pretrained("{name}"{options})']
     if reader:

@@ -56,7 +56,7 @@ def _changed(model: ConvertedModel, converted: ConvertedModel) -> int:
 def _settings_files(converted: ConvertedModel) -> SettingsFiles:
     """The files around the weights: the source's, and where it has none such, those that say what is computed here."""
     files, architecture, family = converted.settings_files, converted.architecture, converted.family
-    if architecture.is_image_encoder:
+    if architecture.input is not None:
         own = {} if {PREPROCESSOR, PROCESSOR} & files.keys() else write_preprocessor(architecture.input)
         return own | files
     is_trunk = family.class_of(architecture) == family.trunk and not architecture.sees and not architecture.is_decoder

@@ -19,6 +19,8 @@ def port_report(converted: ConvertedModel) -> str:
     model = architecture.model
     if architecture.is_image_encoder:
         lines += [f"- network: {model.name}, {architecture.classes} classes", f"- images: {architecture.input}"]
+    elif architecture.is_image_text:
+        lines += [f"- {model}", f"- images: {architecture.input}"]
     else:
         lines += [
             f"- {model.num_layers} layers, width {model.hidden_size}, {model.num_attention_heads} heads, feed-forward "

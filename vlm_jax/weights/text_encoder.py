@@ -25,8 +25,8 @@ class TextEncoder:
     """A ported BERT, RoBERTa or DistilBERT with its tokenizer, compiled once a length."""
 
     def __init__(self, converted: ConvertedModel) -> None:
-        if converted.architecture.is_image_encoder:
-            raise InputError(f"{converted.origin.source} is an image encoder; expected a text encoder")
+        if converted.architecture.input is not None:
+            raise InputError(f"{converted.origin.source} reads images; expected a text encoder")
         if not converted.tokenizer:
             raise InputError(f"no tokenizer lies beside {converted.origin.source}")
         self.tokenizer = Tokenizer.load(converted.tokenizer[0].parent)

@@ -24,6 +24,7 @@ from vlm_jax.weights.converted_model import ConvertedModel, make_module
 from vlm_jax.weights.export import write_export
 from vlm_jax.weights.family import Names, is_untied, table_names, unused_biases
 from vlm_jax.weights.image_proof import compare_image_transformer
+from vlm_jax.weights.image_text_proof import compare_image_text
 from vlm_jax.weights.proof_subject import ProofSubject, proof_subject
 from vlm_jax.weights.source import WEIGHTS, Source, Tensors, open_source
 
@@ -127,6 +128,8 @@ def _compare_outputs(converted: ConvertedModel, source: Source, oracle: str, fol
     needed = ("torch", "transformers") if converted.family.in_transformers else ("torch",)
     if why := not_installed(*needed):
         yield Check("outputs", why, "not compared")
+    elif converted.family.kind:
+        yield from compare_image_text(converted, source, oracle, folder)
     elif isinstance(converted.architecture.model, VisionTransformer):
         yield from compare_image_transformer(converted, source, oracle, folder)
     elif isinstance(converted.architecture.model, PublishedCNN):

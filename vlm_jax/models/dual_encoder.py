@@ -1,0 +1,108 @@
+"""Dual encoders: CLIP (Radford et al. 2021) and its relatives, whose sides meet in one product of vectors."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from vlm_jax.config import dual_encoder
+from vlm_jax.models.bert import TextEmbeddings, layer_norm
+from vlm_jax.models.text_trunk import TextEmbeddingNorm, TextTrunk
+from vlm_jax.models.vit_heads import PretrainedImageTransformer, image_vector
+
+
+class DualEncoderOutput(NamedTuple):
+    """The vectors of B images and N texts, and their products, under transformers' names."""
+
+    logits_per_image: Float[Array, "B N"]
+    logits_per_text: Float[Array, "N B"]
+    text_embeds: Float[Array, "N P"]
+    """Of length 1."""
+    image_embeds: Float[Array, "B P"]
+    """Of length 1."""
+
+
+class TextTower(nn.Module):
+    """Texts to the projection of one of their tokens."""
+
+    settings: dual_encoder.TextTower
+    projection_size: int
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        layers = self.settings.layers.model_copy(update={"dtype": self.dtype})
+        self.text = TextEmbeddings(layers)
+        if self.settings.embedding_norm:
+            self.embed = TextEmbeddingNorm(layers)
+        self.trunk = TextTrunk(layers)
+        if self.settings.final_norm:
+            self.final_norm = layer_norm(layers)
+        self.projection = nn.Dense(self.projection_size, use_bias=False)
+
+    def __call__(
+        self,
+        input_ids: Int[Array, "N T"],
+        text_mask: Bool[Array, "N T"] | None = None,
+        segments: Int[Array, "N T"] | None = None,
+    ) -> Float[Array, "N P"]:
+        s, ids = self.settings, input_ids[:, None]
+        mask = jnp.ones(ids.shape, bool) if text_mask is None else text_mask.astype(bool)[:, None]
+        text = self.text(ids, None if segments is None else segments[:, None])
+        image = jnp.zeros((len(ids), 1, 0, s.layers.hidden_size), text.dtype)
+        if s.embedding_norm:
+            image, text = self.embed(None, text)
+        _, text = self.trunk(image, text, jnp.ones((len(ids), 0), bool), mask)
+        text = self.final_norm(text) if s.final_norm else text
+        rows = jnp.arange(len(ids))
+        return self.projection(text[rows, 0, self._place(input_ids)])
+
+    def _place(self, input_ids: Int[Array, "N T"]) -> Int[Array, " N"]:
+        """Where the token stands that is projected."""
+        s = self.settings
+        if s.pooling == "first_token":
+            return jnp.zeros(len(input_ids), jnp.int32)
+        return jnp.argmax(input_ids if s.end_id is None else input_ids == s.end_id, axis=-1)
+
+
+class DualEncoder(nn.Module):
+    """Images and texts to their vectors and the products of these."""
+
+    settings: dual_encoder.DualEncoder
+    dtype: str = "float32"
+
+    def setup(self) -> None:
+        s = self.settings
+        self.image_encoder = PretrainedImageTransformer(
+            s.image, (s.image_head,), projection_size=s.projection_size, dtype=self.dtype
+        )
+        self.text_encoder = TextTower(s.text, s.projection_size, self.dtype)
+        self.logit_scale = self.param("logit_scale", nn.initializers.constant(jnp.log(1 / 0.07)), ())
+
+    def image_features(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B P"]:
+        """transformers' `get_image_features`: the projections of images, not yet of length 1."""
+        return image_vector(self.image_encoder(image))
+
+    def text_features(
+        self,
+        input_ids: Int[Array, "N T"],
+        text_mask: Bool[Array, "N T"] | None = None,
+        segments: Int[Array, "N T"] | None = None,
+    ) -> Float[Array, "N P"]:
+        """transformers' `get_text_features`: the projections of texts, not yet of length 1."""
+        return self.text_encoder(input_ids, text_mask, segments)
+
+    def __call__(
+        self,
+        image: Float[Array, "B h w 3"],
+        input_ids: Int[Array, "N T"],
+        text_mask: Bool[Array, "N T"] | None = None,
+        segments: Int[Array, "N T"] | None = None,
+    ) -> DualEncoderOutput:
+        return self.compare(self.image_features(image), self.text_features(input_ids, text_mask, segments))
+
+    def compare(self, image: Float[Array, "B P"], text: Float[Array, "N P"]) -> DualEncoderOutput:
+        """The cosines of features, times exp(`logit_scale`)."""
+        image, text = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (image, text))
+        logits = jnp.exp(self.logit_scale) * image @ text.T
+        return DualEncoderOutput(logits, logits.T, text, image)

@@ -1,0 +1,34 @@
+"""What ports of models of images and texts share: rows of two sides in one table, and states of layers by name."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vlm_jax.types import Json
+from vlm_jax.weights.tables import Row
+
+
+def within(rows: list[Row], source: str, target: str, *, outside: tuple[str, ...] = ()) -> list[Row]:
+    """Rows of one side's table in that of the whole model: their names behind `source`, ours below `target`.
+
+    Names that begin as one of `outside` have no prefix.
+    """
+
+    def full(name: str) -> str:
+        return name if outside and name.startswith(outside) else f"{source}.{name}"
+
+    return [
+        Row(tuple(map(full, row.source)), tuple(f"{target}/{path}" for path in row.target), row.transform)
+        for row in rows
+    ]
+
+
+def hidden_states(captured: Mapping[str, Json], count: int, name: str) -> dict[str, np.ndarray]:
+    """What a side's layers returned, [B, 1, N, D] each, from the intermediates of its trunk."""
+    calls = (captured[f"layer_{index}"]["__call__"][0][0] for index in range(count))
+    return {f"{name} layer {index + 1}": np.asarray(x)[:, 0] for index, x in enumerate(calls)}
+
+
+def padded_with_nan(states: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """States [B, T, D] with NaN where a text is padded."""
+    return np.where(mask[..., None], states, np.nan)
