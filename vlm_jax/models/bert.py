@@ -197,8 +197,8 @@ class BertLayer(nn.Module):
 class CrossLayer(BertLayer):
     """Self-attention, attention to another stream, feed-forward: `BertLayer` with cross-attention.
 
-    The other stream comes as what `keys_and_values` computed of it. A stream of one slot that attends to one of K
-    slots becomes K slots.
+    The other stream comes as what `keys_and_values` computed of it; without one the layer is a `BertLayer`. A stream of
+    one slot that attends to one of K slots becomes K slots.
     """
 
     def setup(self) -> None:
@@ -213,16 +213,22 @@ class CrossLayer(BertLayer):
         self,
         x: Float[Array, "I m N D"],
         mask: Mask,
-        other: KeyValue,
+        other: KeyValue | None,
         visible: Bool[Array, "I s M"],
         keys: Key[Array, " I"] | None = None,
         query_slice: slice = slice(None),
         cache: KVCache | None = None,
     ) -> tuple[Float[Array, "I K n D"], KeyValue | KVCache]:
         x, own = self.attend_to_itself(x, mask, (), keys, query_slice, cache)
+        if other is not None:
+            x = self._attend_to_other(x, other, visible, keys)
+        return self.feed_forward(x, keys), own
+
+    def _attend_to_other(
+        self, x: Float[Array, "I m N D"], other: KeyValue, visible: Bool[Array, "I s M"], keys: Key[Array, " I"] | None
+    ) -> Float[Array, "I K N D"]:
         x = jnp.broadcast_to(x, (len(x), max(x.shape[1], other[0].shape[1]), *x.shape[2:]))
         source = self.norm_before(self.cross_attention_norm, x)
         mixed = self.cross_attention(source, other, visible, fold_keys(keys, 3))
         mixed = self._dropout(mixed, keys, 3)
-        x = self.norm_after(self.cross_attention_norm, x + mixed)
-        return self.feed_forward(x, keys), own
+        return self.norm_after(self.cross_attention_norm, x + mixed)

@@ -89,6 +89,21 @@ def encode(
     return run_layers(layers, step, stream, keys, query_slice=query_slice)
 
 
+def decode_with_states(
+    layers: Sequence[CrossLayer],
+    new: Float[Array, "I K n D"],
+    mask: Bool[Array, "I K n L"],
+    prefix: Prefix,
+    caches: Sequence[KVCache | None],
+) -> tuple[Float[Array, "I K n D"], list[KeyValue | KVCache]]:
+    """New positions of a stream that attends to another one in every layer; `mask` is for its own positions."""
+    own = []
+    for layer, key_value, cache in zip(layers, prefix.layers, caches, strict=True):
+        new, longer = layer(new, mask, key_value, prefix.mask, cache=cache)
+        own.append(longer)
+    return new, own
+
+
 class Fusion(nn.Module):
     """What every fusion takes; its layers have names of their own in the tree of parameters."""
 
@@ -232,11 +247,7 @@ class CrossFusion(Fusion):
         caches: Sequence[KVCache | None],
     ) -> tuple[Float[Array, "I K n D"], list[KeyValue | KVCache]]:
         """New positions of the other stream; `mask` says which of it they attend to, those in the caches before."""
-        own = []
-        for layer, key_value, cache in zip(self._layers[self._query_stream], prefix.layers, caches, strict=True):
-            new, longer = layer(new, mask, key_value, prefix.mask, cache=cache)
-            own.append(longer)
-        return new, own
+        return decode_with_states(self._layers[self._query_stream], new, mask, prefix, caches)
 
 
 class CoAttentionLayer(nn.Module):

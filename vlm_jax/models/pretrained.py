@@ -32,11 +32,12 @@ Module = nn.Module
 """Any Flax module, for code that only hands one on."""
 Part = Literal[
     "pooler", "words", "decoder", "pairs", "answers", "classifier", "sequence", "tokens", "spans", "replaced",
-    "attention_pooler", "projection", "distilled_classifiers",
+    "attention_pooler", "projection", "distilled_classifiers", "text_encoder", "matching", "projections",
 ]  # fmt: skip
 """A head: pooled [CLS]; masked words, `decoder` where it is not tied to the word table; sentence pairs; answers; the
 classifier of an image encoder; classes of a text, of each token; where an answer begins and ends; replaced tokens;
-SigLIP's pooler; CLIP's projection; DeiT's two classifiers."""
+SigLIP's pooler; CLIP's projection; DeiT's two classifiers; BLIP's encoder of texts, its head that says whether they
+match an image, and the projections of both."""
 SEQUENCE_ACTIVATIONS = ACTIVATIONS | {"tanh": jnp.tanh}
 
 
@@ -129,6 +130,12 @@ class PretrainedModel(VisualLanguageModel):
     def make_head(self) -> nn.Module:
         """The encoder's own heads."""
         return PretrainedHeads(self.settings, self.parts, self.classes, self.sequence_act, self.head_dropout)
+
+    def _head_logits(self, image: Float[Array, "I k 0 D"], text: Float[Array, "I K n D"]) -> Float[Array, "I K n V"]:
+        """The logits of the next token at each of a decoder's tokens; heads take one text an example."""
+        rows = text.reshape(-1, 1, *text.shape[2:])
+        fused = Fused(rows[:, :, :0], rows, jnp.ones((len(rows), 0), bool), jnp.ones(rows.shape[:3], bool))
+        return self.head(fused, self.text.scores).words.reshape(*text.shape[:3], -1)
 
     def __call__(
         self,

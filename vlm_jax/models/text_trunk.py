@@ -3,6 +3,8 @@
 A model with an image has one of `fusion.FUSIONS` instead.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Key
@@ -11,7 +13,8 @@ from vlm_jax.config.architecture import Architecture
 from vlm_jax.errors import InputError
 from vlm_jax.models.attention import TEXT, RelativeBias, dropout, stream_mask
 from vlm_jax.models.bert import BertLayer, CrossLayer, layer_norm
-from vlm_jax.models.fusion import Fusion, Streams, encode, run_layers
+from vlm_jax.models.fusion import Fusion, Streams, decode_with_states, encode, run_layers
+from vlm_jax.models.kv_cache import KeyValue, KVCache, Prefix
 
 
 def group_of(settings: Architecture, layer: int) -> int:
@@ -31,10 +34,10 @@ class TextEmbeddingNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        states: Float[Array, "I M D"] | None,
+        states: Float[Array, "I M C"] | None,
         text: Float[Array, "I K T E"],
         keys: Key[Array, " I"] | None = None,
-    ) -> tuple[Float[Array, "I 1 M D"], Float[Array, "I K T D"]]:
+    ) -> tuple[Float[Array, "I 1 M C"], Float[Array, "I K T D"]]:
         s, dtype = self.settings, jnp.dtype(self.settings.dtype)
         text = dropout(layer_norm(s, "norm")(text), s.hidden_dropout_prob, keys, 2)
         if s.project_embeddings:
@@ -46,7 +49,8 @@ class TextTrunk(Fusion):
     """The layers of a text model, with the call of a fusion.
 
     With the fusion `cross` every layer attends to the states of an encoder, which stand in the place of the image: a
-    BERT decoder (Vaswani et al. 2017, section 3.1).
+    BERT decoder (Vaswani et al. 2017, section 3.1). A bidirectional one reads texts without states as well (BLIP, Li et
+    al. 2022, section 3.1).
     """
 
     def setup(self) -> None:
@@ -59,7 +63,7 @@ class TextTrunk(Fusion):
 
     def __call__(
         self,
-        image: Float[Array, "I 1 M D"],
+        image: Float[Array, "I 1 M C"],
         text: Float[Array, "I K T D"],
         image_mask: Bool[Array, "I M"],
         text_mask: Bool[Array, "I K T"],
@@ -74,10 +78,25 @@ class TextTrunk(Fusion):
             if image.shape[2]:
                 raise InputError("this text model attends to no other stream; leave image out")
             return image, encode(self._layers, text, mask, keys, query_slice=query_slice)
-        if not image.shape[2]:
+        if not image.shape[2] and self.settings.attention_pattern == "causal":
             raise InputError("this decoder attends to an encoder; give the encoder's states as image [B, M, D]")
 
         def step(layer, stream, keys, query_slice):
-            return layer(stream, mask, layer.keys_and_values(image), image_mask[:, None], keys, query_slice)[0]
+            states = layer.keys_and_values(image) if image.shape[2] else None
+            return layer(stream, mask, states, image_mask[:, None], keys, query_slice)[0]
 
-        return image[:, :, :0], run_layers(self._layers, step, text, keys, query_slice=query_slice)
+        return text[:, :1, :0], run_layers(self._layers, step, text, keys, query_slice=query_slice)
+
+    def prefill(self, kind: int, stream: Float[Array, "I k M C"], mask: Bool[Array, "I k M"]) -> Prefix:
+        """What new tokens attend to in the states of an encoder."""
+        return Prefix([layer.keys_and_values(stream) for layer in self._layers], mask)
+
+    def decode_step(
+        self,
+        new: Float[Array, "I K n D"],
+        mask: Bool[Array, "I K n L"],
+        prefix: Prefix,
+        caches: Sequence[KVCache | None],
+    ) -> tuple[Float[Array, "I K n D"], list[KeyValue | KVCache]]:
+        """New tokens of a decoder; `mask` says which tokens they attend to, those in the caches before."""
+        return decode_with_states(self._layers, new, mask, prefix, caches)

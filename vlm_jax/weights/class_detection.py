@@ -149,6 +149,8 @@ def _from_option(source: Source, class_name: str, named: Named | None, families:
 
 def require_own_prefix(source: Source) -> None:
     """`InputError` where names stand behind another prefix than those of the families."""
+    if any(family.kind and _recognises(family, source) for family in FAMILIES.values()):
+        return  # each of its sides has a prefix of its own
     refuse_prefix(source, {family.prefix for family in FAMILIES.values() if family.prefix})
 
 

@@ -3,6 +3,7 @@
 from vlm_jax.config.image_text import ImageTextModel
 from vlm_jax.weights.albert import ALBERT
 from vlm_jax.weights.bert import BERT, ERNIE
+from vlm_jax.weights.blip import BLIP
 from vlm_jax.weights.clip import CLIP
 from vlm_jax.weights.clip_vision import CLIP_VISION, SIGLIP_VISION
 from vlm_jax.weights.convnext import CONVNEXT
@@ -20,7 +21,7 @@ from vlm_jax.weights.vit import DEIT, DINOV2, VIT
 _ALL = (
     BERT, ROBERTA, DISTILBERT, VISUAL_BERT, XLM_ROBERTA, CAMEMBERT, MPNET, ELECTRA, ALBERT, ERNIE, DATA2VEC_TEXT,
     RESNET, TORCHVISION_RESNET, MOBILENET, TORCHVISION_MOBILENET, EFFICIENTNET_FAMILY, EFFICIENTNET_LITE0, CONVNEXT,
-    VIT, DEIT, DINOV2, CLIP_VISION, SIGLIP_VISION, CLIP,
+    VIT, DEIT, DINOV2, CLIP_VISION, SIGLIP_VISION, CLIP, BLIP,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 MODEL_TYPES: dict[str, tuple[Family, ...]] = {

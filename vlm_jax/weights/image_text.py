@@ -23,9 +23,9 @@ def within(rows: list[Row], source: str, target: str, *, outside: tuple[str, ...
     ]
 
 
-def hidden_states(captured: Mapping[str, Json], count: int, name: str) -> dict[str, np.ndarray]:
-    """What a side's layers returned, [B, 1, N, D] each, from the intermediates of its trunk."""
-    calls = (captured[f"layer_{index}"]["__call__"][0][0] for index in range(count))
+def hidden_states(captured: Mapping[str, Json], count: int, name: str, *, call: int = 0) -> dict[str, np.ndarray]:
+    """What a side's layers returned in a call, [B, 1, N, D] each, from the intermediates of its trunk."""
+    calls = (captured[f"layer_{index}"]["__call__"][call][0] for index in range(count))
     return {f"{name} layer {index + 1}": np.asarray(x)[:, 0] for index, x in enumerate(calls)}
 
 
