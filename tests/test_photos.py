@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import train
+from experiments import predict, train
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
 
@@ -31,13 +31,12 @@ def sources(tmp_path_factory):
 
 @pytest.fixture
 def photographs(tmp_path, monkeypatch):
-    """Twelve images, one of them of 1 x 5,000 pixels."""
+    """Twelve images."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     random = np.random.default_rng(0)
     for number in range(12):
-        size = (1, 5000) if number == 3 else (40, 30)
-        Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(random.integers(0, 256, (40, 30, 3), np.uint8)).save(tmp_path / "images" / f"{number}.png")
     return tmp_path
 
 
@@ -82,11 +81,51 @@ def refused(table, sources, *others):
     return str(error.value)
 
 
-def test_two_images_are_refused_and_three_are_called_few(photographs, sources, capfd):
-    assert "give at least 3 images" in refused(write_table(photographs / "two.csv", "caption", 2), sources)
-    capfd.readouterr()
-    assert command(write_table(photographs / "three.csv", "caption", 3), sources, "--workdir", "few") == 0
-    assert "3 images divided into train 1, validation 1, test 1" in capfd.readouterr().err
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_too_few_images_are_refused(photographs, sources, count):
+    message = refused(write_table(photographs / "few.csv", "caption", count), sources)
+    assert str(photographs / "few.csv") in message
+    if count == 2:
+        assert "at least 3 images" in message
+    else:
+        assert f"{count} images in" in message and "at least 10" in message
+
+
+def test_ten_images_or_splits_of_their_own_are_enough(photographs, sources, capfd):
+    three = write_table(photographs / "three.csv", "caption", 3)
+    held_out = ("--data.validation", str(three), "--data.test", str(three))
+    assert command(three, sources, *held_out, "--workdir", "own") == 0
+    assert command(write_table(photographs / "ten.csv", "caption", 10), sources, "--workdir", "ten") == 0
+    assert "10 images divided into train 8, validation 1, test 1" in capfd.readouterr().err
+    assert command(photographs / "ten.csv", sources, "--data.limit", "3", "--workdir", "limited") == 0
+
+
+def test_a_strip_is_a_bad_row(photographs, sources, capfd):
+    table = write_table(photographs / "table.csv", "caption", 12)
+    Image.new("RGB", (1, 5000)).save(photographs / "images" / "3.png")
+    message = refused(table, sources)
+    assert message.startswith("1 bad row") and "3.png" in message and "1 x 5000 pixels" in message
+    assert command(table, sources, "--data.bad-rows", "skip", "--workdir", "skipped") == 0
+    assert "1 bad row left out" in capfd.readouterr().err
+    with pytest.raises(InputError, match=r"3\.png has 1 x 5000 pixels") as refusal:
+        predict.main(["skipped", "--image", "images/3.png"])
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("captions", [("image,caption,caption", "a,b"), ("image,caption", "a")])
+def test_captions_for_a_preset_of_questions_are_refused(photographs, sources, captions):
+    """One caption or two of an image, in a table whose preset wants questions."""
+    header, values = captions
+    table = photographs / "captions.csv"
+    table.write_text("\n".join([header, *(f"{number}.png,{values}" for number in range(12))]))
+    with pytest.raises(InputError) as refusal:
+        train.main(["vqa_table", "--data", str(table), "--images", "images", "--workdir", "run"])
+    assert "\n" not in str(refusal.value) and str(table) in str(refusal.value) and not Path("run").exists()
+    lines = [json.dumps({"image": f"{number}.png", "captions": ["a", "b"]}) for number in range(12)]
+    (photographs / "captions.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="rows with captions are for the task captioning") as refusal:
+        train.main(["vqa_table", "--data", "captions.jsonl", "--images", "images", "--workdir", "run"])
+    assert "\n" not in str(refusal.value) and "captions.jsonl:1" in str(refusal.value)
 
 
 def test_captions_among_questions_are_bad_rows(photographs, sources):

@@ -14,6 +14,7 @@ from vlm_jax.data.augmentation import augment_image
 from vlm_jax.data.image_settings import AugmentedImages, CenterCrop, Crop, ImageInput, Pad, Stretch
 from vlm_jax.data.images import decode_image, normalise, resize_image
 from vlm_jax.errors import InputError
+from vlm_jax.inference.images import ImageProcessor
 
 MANY = 50_000_000
 random = np.random.default_rng(0)
@@ -90,12 +91,13 @@ def test_transparency_is_white():
 
 
 def test_deep_images_are_scaled_not_clipped():
-    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None]
+    levels = np.arange(256).reshape(4, 64)
+    ramp = np.uint16(levels * 257)
     for format in ("PNG", "TIFF"):
-        np.testing.assert_array_equal(decode(encoded(ramp, format))[0, :, 0], np.arange(256))
-    floats = np.linspace(0, 1, 256, dtype=np.float32)[None]
-    np.testing.assert_array_equal(decode(encoded(floats, "TIFF"))[0, :, 2], np.arange(256))
-    np.testing.assert_array_equal(decode(encoded(floats * 255, "TIFF"))[0, :, 2], np.arange(256))
+        np.testing.assert_array_equal(decode(encoded(ramp, format))[..., 0], levels)
+    floats = np.linspace(0, 1, 256, dtype=np.float32).reshape(4, 64)
+    np.testing.assert_array_equal(decode(encoded(floats, "TIFF"))[..., 2], levels)
+    np.testing.assert_array_equal(decode(encoded(floats * 255, "TIFF"))[..., 2], levels)
     wide = np.array([[-1000.0, 0.0, np.nan, 1000.0]], np.float32)
     np.testing.assert_array_equal(decode(encoded(wide, "TIFF"))[0, :, 1], (0, 128, 128, 255))
     header = b"P5 4 1 65535\n" + np.array([0, 257, 32896, 65535], ">u2").tobytes()
@@ -166,6 +168,21 @@ def test_a_huge_image_is_refused_before_allocation(side):
     with pytest.raises(InputError, match="50 x 30 pixels, over the limit of 1,499"):
         decode(encoded(PHOTO), max_pixels=1499)
     assert decode(encoded(PHOTO), max_pixels=1500).shape == (30, 50, 3)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_strip_is_no_image(turned):
+    """A file, an opened image and an array alike: the long side is at most 100 times the short one."""
+    processor = ImageProcessor(ImageInput(size=(8, 8)), max_pixels=MANY)
+    for long in (100, 101, 5000):
+        strip = Image.new("RGB", (long, 1) if turned else (1, long))
+        for image in (encoded(strip), strip, np.asarray(strip)):
+            if long == 100:
+                assert processor(image).shape == (8, 8, 3)
+                continue
+            with pytest.raises(InputError, match=rf"{strip.width} x {strip.height} pixels.* 100 times") as refusal:
+                processor(image)
+            assert "\n" not in str(refusal.value)
 
 
 def test_no_warning_leaks_from_any_thread():

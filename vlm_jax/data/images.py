@@ -16,6 +16,8 @@ from vlm_jax.types import StoredImage
 # Only raster formats that Pillow decodes by itself: its EPS reader, for one, starts another program.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 
+MOST_ELONGATED = 100  # long side by short side; a longer strip is one pixel wide, or is cut to a hundredth of itself
+
 _HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cmsx]|mif1|msf1)", re.DOTALL)  # brands of ISO/IEC 23008-12
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -156,7 +158,10 @@ def _silence_pillow() -> None:
 
 
 def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    """Raise `InputError` for an image of too many pixels, or of none; the size is width and height."""
+    """Raise `InputError` for an image of too many pixels, of none, or of a shape of which no model sees anything.
+
+    The size is width and height.
+    """
     width, height = size
     if width * height > max_pixels:
         raise InputError(
@@ -165,6 +170,10 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
         )
     if width * height == 0:
         raise InputError(f"{name} has {width} x {height} pixels; expected at least one")
+    if max(size) > MOST_ELONGATED * min(size):
+        raise InputError(
+            f"{name} has {width} x {height} pixels; expected the long side at most {MOST_ELONGATED} times the short one"
+        )
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:

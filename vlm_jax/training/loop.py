@@ -11,7 +11,9 @@ import jax
 from vlm_jax.config.run import Config
 from vlm_jax.data.digests import from_row
 from vlm_jax.data.loader import ReadAhead, Shard, TrainLoader
+from vlm_jax.data.settings import UserDataset
 from vlm_jax.data.sources import open_split
+from vlm_jax.data.user_files.dataset import check_enough_images
 from vlm_jax.errors import InputError
 from vlm_jax.interrupts import on_interrupt, print_line, stop_requests
 from vlm_jax.run_folder import RESULTS, SETUP, WEIGHTS, RunFolder
@@ -75,6 +77,8 @@ class Trainer:
         self._made = {"commit": commit(), "code": code()}
         choose_devices(config)  # before anything else starts a backend
         train, validation = open_split(config.data, "train"), open_split(config.data, "validation")
+        if isinstance(config.data, UserDataset):
+            check_enough_images(config.data)
         check_sources(config, folder)
         check_features(config, folder)
         self._record_data({"train": train, "validation": validation})

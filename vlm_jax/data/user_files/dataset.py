@@ -18,6 +18,7 @@ from vlm_jax.invocation import command_name
 from vlm_jax.types import Example
 
 NAMED = 5  # bad rows named in a note
+LEAST = 10  # images that are divided; a tenth of fewer is less than one image
 FEW = 30  # images; scores on a tenth of fewer say little
 
 
@@ -59,6 +60,17 @@ def open_user_dataset(data: UserDataset, split: str) -> Sequence[Example]:
         if reading.bad_rows:
             _warn_skipped(reading.bad_rows)
     return readings[split].examples
+
+
+def check_enough_images(data: UserDataset) -> None:
+    """`InputError` where fewer than `LEAST` images are divided into splits: a training learns nothing from so few.
+
+    A `limit` that somebody gave is no mistake: it does not count here.
+    """
+    taken = _held_out(data, _checked_files(data))
+    images = sum(len(read_split(data, name).examples) for name in ("train", *taken))
+    if taken and images < LEAST:
+        raise InputError(f"{counted(images, 'image')} in {', '.join(map(str, data.train))}; {_shared(taken, LEAST)}")
 
 
 def read_split(data: UserDataset, split: str) -> Reading:
@@ -120,7 +132,7 @@ def _of_split(data: UserDataset, files: Files, split: str) -> Reading:
         full_reading = _read_files(data, files, "train")
         divided = zip(full_reading.examples, full_reading.splits, strict=True)
         return Reading(tuple(example for example, its in divided if its == split), full_reading.bad_rows)
-    taken = [name for name in HELD_OUT if not getattr(files, name)]
+    taken = _held_out(data, files)
     source = "train" if split in taken else split
     reading = _read_files(data, files, source)
     if source != "train" or not taken:
@@ -139,18 +151,28 @@ def _check_not_empty(data: UserDataset, split: str, reading: Reading) -> None:
     if reading.examples:
         return
     files = ", ".join(map(str, getattr(data, split, ()) or data.train))
-    taken = [] if data.divided else [name for name in HELD_OUT if not getattr(data, name)]
+    taken = _held_out(data, _checked_files(data))
     remedy = ""
     if taken and (split == "train" or split in taken):
-        shares = " and ".join(("train", *taken))
-        remedy = (
-            f"; {shares} share the images of data.train: give at least {len(taken) + 1} images "
-            f"(or groups of images), or --data.{taken[0]} FILE"
-        )
+        remedy = f"; {_shared(taken, len(taken) + 1)}"
     if bad_rows := reading.bad_rows:
         count = counted(len(bad_rows), "bad row")
         raise InputError(f"{bad_rows[0]}; that is 1 of {count}, and the {split} split is empty: {files}{remedy}")
     raise InputError(f"the {split} split is empty: no image for it in {files}{remedy}")
+
+
+def _held_out(data: UserDataset, files: Files) -> list[str]:
+    """The splits that take their images from the training images."""
+    return [] if data.divided else [name for name in HELD_OUT if not getattr(files, name)]
+
+
+def _shared(taken: Sequence[str], least: int) -> str:
+    """What to do where splits have too few images of data.train to share."""
+    shares = " and ".join(("train", *taken))
+    return (
+        f"{shares} share the images of data.train: give at least {least} images (or groups of images), "
+        f"or --data.{taken[0]} FILE"
+    )
 
 
 def _read_files(data: UserDataset, files: Files, source: str) -> Reading:

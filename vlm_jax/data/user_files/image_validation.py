@@ -4,6 +4,7 @@ import sys
 
 from vlm_jax.data.file_cache import digest, fingerprint, read_cache, write_cache
 from vlm_jax.data.image_inspection import inspect_images, name_of
+from vlm_jax.data.images import MOST_ELONGATED
 from vlm_jax.data.settings import UserDataset
 from vlm_jax.data.user_files.rows import BadRow, Reading
 from vlm_jax.errors import counted
@@ -18,7 +19,8 @@ def without_unreadable(reading: Reading, data: UserDataset) -> Reading:
     A damaged image would stop a training in its midst otherwise. What was found good is remembered below
     `data.directory`, by size and time of the file.
     """
-    cache_file = data.directory.expanduser() / "checked_images" / f"{digest(str(data.images))}-{data.max_pixels}.txt"
+    name = f"{digest(str(data.images))}-{data.max_pixels}-{MOST_ELONGATED}.txt"
+    cache_file = data.directory.expanduser() / "checked_images" / name
     known = read_cache(cache_file)
     fingerprints = [fingerprint(example.image) for example in reading.examples]
     new = [example for example, its in zip(reading.examples, fingerprints, strict=True) if its not in known]
