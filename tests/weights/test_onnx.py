@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import shutil
 import sys
 import warnings
 
@@ -286,10 +288,32 @@ def test_where_none_is_there_one_line_names_every_way(monkeypatch, tmp_path):
     assert "\n" not in str(refusal.value)
 
 
-def test_another_file_than_the_published_one_is_refused(published, monkeypatch):
-    named(monkeypatch, Way(str(published), "0" * 64, "get this"))
-    with pytest.raises(InputError, match=r"0{64}.*get this"):
+def test_another_file_than_the_published_one_is_passed_over(published, under_decoder, tmp_path, monkeypatch):
+    """As a package of another version is; it is named where no way works."""
+    other, gone = Way(str(under_decoder), "0" * 64, "get this"), Way(str(tmp_path / "gone"), "0", "get that")
+    named(monkeypatch, other, Way(str(published), source.sha256(published / "model.safetensors"), "get that"))
+    assert source.first_way("published:mine") == str(published)
+    named(monkeypatch, other, gone)
+    with pytest.raises(InputError, match=rf"{under_decoder} is not the .*0{{64}}.*get this.*get that") as refusal:
         read("published:mine")
+    assert "\n" not in str(refusal.value)
+    named(monkeypatch, Way(str(published), "0" * 64, "get this"))
+    with pytest.raises(InputError, match=r"model\.safetensors is not the .*0{64}.*get this"):
+        read("published:mine")
+
+
+def test_the_digest_of_a_file_is_computed_once_until_it_changes(published, tmp_path, monkeypatch):
+    folder = shutil.copytree(published, tmp_path / "copy")
+    file, hashed = folder / "model.safetensors", []
+    digest = source.sha256(file)
+    named(monkeypatch, Way(str(folder), digest, "get this"))
+    monkeypatch.setattr(source, "sha256", lambda path: hashed.append(path) or digest)
+    for _ in range(3):
+        assert read("published:mine").origin.sha256 == digest
+    assert hashed == [file]
+    os.utime(file, ns=(0, 0))
+    read("published:mine")
+    assert hashed == [file, file]
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones():

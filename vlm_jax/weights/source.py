@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -200,7 +201,7 @@ def open_source(name: str) -> Source:
         return _open_onnx(name, path)
     files = _weight_files(path)
     folder = path if path.is_dir() else path.parent
-    digests = {file.name: sha256(file) for file in files}
+    digests = {file.name: _file_sha256(file) for file in files}
     listed = "".join(f"{digest}  {file}\n" for file, digest in sorted(digests.items()))
     digest = next(iter(digests.values())) if len(digests) == 1 else text_sha256(listed)
     return Source(name, folder, Tensors(files), read_settings_file(folder / CONFIG), revision, digest)
@@ -217,27 +218,38 @@ def _open_onnx(name: str, path: Path) -> Source:
                 f"{key} is {beside[key]} in {path.parent / CONFIG} and {encoder.config[key]} in {path.name}"
             )
     config = encoder.config | beside
-    return Source(name, path.parent, Tensors.of(path, encoder.tensors), config, None, sha256(path), changes)
+    return Source(name, path.parent, Tensors.of(path, encoder.tensors), config, None, _file_sha256(path), changes)
 
 
 def first_way(name: str) -> str:
     """The source that `published:NAME` stands for, the first of its ways that is there; another name as it is.
 
-    Raises `InputError` that names all ways where none is there, and where a file is not the published one.
+    Raises `InputError` that names all ways, and files that are not the published ones, where none is there.
     """
     if not name.startswith(PUBLISHED):
         return name
-    ways = ways_of(name)
+    ways, other_files = ways_of(name), []
     for way in ways:
         try:
             path, _ = locate(way.source)
         except InputError:
             continue
         file = path / WEIGHTS if path.is_dir() else path
-        if not file.is_file() or sha256(file) != way.sha256:
-            raise InputError(f"{file} is not the published file (sha256 {way.sha256}); again: {way.how}")
-        return way.source
-    raise InputError(f"{name} is not here: {', or '.join(way.how for way in ways)}")
+        if file.is_file() and _file_sha256(file) == way.sha256:
+            return way.source
+        other_files.append(f"{file} is not the published file (sha256 {way.sha256}); ")  # as of another version
+    raise InputError(f"{name} is not here: {''.join(other_files)}{', or '.join(way.how for way in ways)}")
+
+
+def _file_sha256(file: Path) -> str:
+    """The SHA-256 of a file; a process computes it anew only where its size or time is another one."""
+    state = file.stat()
+    return _sha256_of_state(file.absolute(), state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _sha256_of_state(file: Path, size: int, modified_ns: int) -> str:
+    return sha256(file)
 
 
 def locate(name: str) -> tuple[Path, str | None]:
