@@ -13,6 +13,7 @@ from tests.weights import fixtures, own
 from vlm_jax.config.captioning import Captioning
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.config.vqa import VQA
+from vlm_jax.data.image_settings import CenterCrop, ImageInput, Stretch, StretchCrop
 from vlm_jax.errors import InputError
 from vlm_jax.settings.changes import from_json, to_json
 from vlm_jax.weights.import_folder import read
@@ -122,6 +123,22 @@ def test_settings_come_before_what_the_encoder_prescribes(published):
     )
     assert config.image.size == (16, 16) and config.image.resize.kind == "stretch"
     assert config.model.image.positions == "grid" and config.model.image.kind == "vit"
+
+
+def test_another_size_keeps_the_part_of_an_image_that_is_seen(tmp_path, published):
+    """The recipe of a ResNet: a cut of 224 out of a short side of 256."""
+    option = (QUICKSTART, "--image-encoder", published["resnet18"])
+    assert parse(*option).image.resize.short_side == 256
+    config = parse(*option, "--image.size", "112", "112")
+    assert config.image.size == (112, 112) and config.image.resize.short_side == 128
+    assert parse(*option, "--image.size", "448,448").image.resize.short_side == 512
+    given = ("--image.size", "112", "112", "--image.resize.short-side", "120")
+    assert parse(*option, *given).image.resize.short_side == 120
+    assert "image.size" in refused(*option, "--image.size", "0", "112")
+    wide = ImageInput(size=(224, 224), resize=StretchCrop(scaled_size=(256, 300))).at_size((112, 56))
+    assert wide.size == (112, 56) and wide.resize.scaled_size == (128, 75)
+    assert ImageInput(size=(224, 224), resize=CenterCrop(short_side=256)).at_size((112, 56)).resize.short_side == 128
+    assert ImageInput(size=(224, 224), resize=Stretch(resample="box")).at_size((8, 9)).resize == Stretch(resample="box")
 
 
 def test_other_sources_and_tasks_are_refused(tmp_path, published):

@@ -106,6 +106,17 @@ class ImageInput(Group):
             )
         return self
 
+    def at_size(self, size: tuple[int, int]) -> "ImageInput":
+        """The same part of images at another size: what is scaled before a cut is scaled by the same factor."""
+        factors = [new / old for new, old in zip(size, self.size, strict=True)]
+        resize = self.resize
+        if isinstance(resize, CenterCrop):
+            resize = resize.model_copy(update={"short_side": round(resize.short_side * max(factors))})
+        elif isinstance(resize, StretchCrop):
+            height, width = (round(side * factor) for side, factor in zip(resize.scaled_size, factors, strict=True))
+            resize = resize.model_copy(update={"scaled_size": (height, width)})
+        return self.model_copy(update={"size": size, "resize": resize})
+
 
 class AugmentedImages(ImageInput):
     """How an image file becomes the model's input, and how training images vary."""

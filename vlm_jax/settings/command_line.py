@@ -25,8 +25,8 @@ class Lookup(NamedTuple):
 
     texts: Callable[[Mapping[str, Words]], str]
     """The argument of a preset's `get_config(texts)`, from the options."""
-    image_encoder: Callable[[str, type[Group], Tree], Mapping[str, object]]
-    """The settings that the value of `--image-encoder` stands for, of a config's class and tree."""
+    image_encoder: Callable[[str, type[Group], Tree, Mapping[str, Words]], Mapping[str, object]]
+    """The settings that the value of `--image-encoder` stands for, of a config's class and tree, and the options."""
 
 
 def parse_config(
@@ -56,7 +56,7 @@ def parse_config(
     fields = type(options).model_fields
     change(type(options), own, {name: value for name, value in words.items() if name.split(".")[0] in fields})
     if lookup and (encoder := own.get("image_encoder")):
-        change(type(config), tree, lookup.image_encoder(encoder, type(config), tree))
+        change(type(config), tree, lookup.image_encoder(encoder, type(config), tree, words))
     change(type(config), tree, {name: value for name, value in words.items() if name.split(".")[0] not in fields})
     if shows_help:
         title = f"The task {tree.get('task')}: {help.summary(type(config))}"

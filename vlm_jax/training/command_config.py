@@ -14,7 +14,7 @@ from vlm_jax.data.user_files.columns import renamed_columns
 from vlm_jax.data.user_files.table_texts import texts_of_table
 from vlm_jax.errors import InputError
 from vlm_jax.invocation import command_name
-from vlm_jax.settings.changes import Words
+from vlm_jax.settings.changes import Words, with_changes
 from vlm_jax.settings.command_line import Lookup, parse_config
 from vlm_jax.settings.groups import Group, Tree, choices, members, tree_of
 
@@ -63,11 +63,13 @@ def _kind(group: type[Group]) -> str:
     return group.model_fields["kind"].default
 
 
-def image_encoder_settings(source: str, config: type[Group], tree: Tree) -> dict[str, object]:
+def image_encoder_settings(
+    source: str, config: type[Group], tree: Tree, words: Mapping[str, Words]
+) -> dict[str, object]:
     """The settings under which a config starts from the image encoder of a source, its images prepared as there.
 
-    `positions` and `projection`, which the trunk decides, stay. `InputError` where the source has no image encoder, or
-    the task takes none.
+    `positions` and `projection`, which the trunk decides, stay. With `image.size` among the options, the model sees the
+    same part of an image at that size. `InputError` where the source has no image encoder, or the task takes none.
     """
     from vlm_jax.training.pretrained import open_pretrained
 
@@ -81,7 +83,16 @@ def image_encoder_settings(source: str, config: type[Group], tree: Tree) -> dict
     settings |= {"init.image": source}
     if tree["init"]["kind"] == "scratch":
         settings["init.kind"] = "parts"
-    return settings | {f"image.{name}": getattr(pretrained.input, name) for name in ImageInput.model_fields}
+    prepared = pretrained.input if (size := _size(words)) is None else pretrained.input.at_size(size)
+    return settings | {f"image.{name}": getattr(prepared, name) for name in ImageInput.model_fields}
+
+
+def _size(words: Mapping[str, Words]) -> tuple[int, int] | None:
+    """The size of images that the options give; None also where it is none, which is refused where it is checked."""
+    try:
+        return with_changes(ImageInput(), {"size": words["image.size"]}).size
+    except (KeyError, InputError):
+        return None
 
 
 def _settings_of_parts(config: type[Group]) -> Collection[str]:
