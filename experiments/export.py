@@ -10,23 +10,25 @@ from vlm_jax.settings.groups import POSITIONAL, Group
 
 
 class Export(Group):
-    """Write a folder that the matching transformers class loads."""
+    """Write a folder that the matching transformers class loads, with a model card, as `save_pretrained` does."""
 
     examples: ClassVar[tuple[str, ...]] = ("imports/bert --output exported", "runs/easy_vqa --output exported")
     source: Annotated[Path, POSITIONAL]
     """Folder of an import, or of a run, whose text side is taken."""
     output: Path
     """Folder that is written; it must not be there yet."""
+    prove: bool = False
+    """Compare every output with transformers' for the model card; needs torch. `port verify FOLDER` does so later."""
 
 
 def main(argv: list[str]) -> int:
     options = parse_options(argv, Export, prog=command_name("export"))
 
     from vlm_jax.training.pretrained import open_converted
-    from vlm_jax.weights.export import export
+    from vlm_jax.weights.publish import publish
 
     converted = open_converted(options.source)
-    export(converted, options.output)
+    publish(converted, options.output, prove=options.prove)
     print(f"saved in {options.output}: {converted.family.loaded_by(converted.architecture)}")
     return 0
 

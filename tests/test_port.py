@@ -15,6 +15,7 @@ import pytest
 from experiments import classify, export, port
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
+from vlm_jax.inference.sources import from_pretrained
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import checks, proof_subject
@@ -45,6 +46,20 @@ def test_import_and_export(bert, tmp_path, capsys):
     assert (exported / "vocab.txt").read_bytes() == (bert / "vocab.txt").read_bytes()
     config = json.loads((exported / "config.json").read_text())
     assert {name: config[name] for name in own.SETTINGS} == own.SETTINGS
+    card = (exported / "README.md").read_text()
+    assert "# export" in card and read(str(bert)).origin.sha256 in card and "Nothing was compared" in card
+    assert (exported / "modules.json").is_file()
+
+
+@pytest.mark.parity
+def test_an_export_with_its_proof_is_what_save_pretrained_writes(bert, tmp_path):
+    pytest.importorskip("torch", reason="torch is the oracle")
+    folders = [tmp_path / name / "shared" for name in ("command", "method")]
+    assert port.main(["import", str(bert), "--output", str(tmp_path / "import")]) == 0
+    assert export.main([str(tmp_path / "import"), "--output", str(folders[0]), "--prove"]) == 0
+    from_pretrained(tmp_path / "import").save_pretrained(folders[1])
+    files = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} for folder in folders]
+    assert files[0] == files[1] and b"**PASS**" in files[0][Path("README.md")]
 
 
 @pytest.mark.parity
