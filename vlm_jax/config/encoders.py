@@ -178,6 +178,8 @@ class EfficientNet(BatchNormCNN):
     """Factor of the blocks of each row, rounded up."""
     depthwise_padding: tuple[Whole, ...] = ()
     """Blocks, from 0, that pad all sides alike: those with a stride where the published image size is odd."""
+    top_convolution: bool = True
+    """End in a 1x1 convolution of 1280 channels times `width_coefficient`; ALIGN's image side ends in the blocks."""
 
 
 class EfficientNetLite0(BatchNormCNN):

@@ -1,5 +1,6 @@
 """Dual encoders: CLIP (Radford et al. 2021) and its relatives, whose sides meet in one product of vectors."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -7,9 +8,15 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from vlm_jax.config import dual_encoder
+from vlm_jax.config.encoders import VisionTransformer
 from vlm_jax.models.bert import TextEmbeddings, layer_norm
+from vlm_jax.models.pretrained import ImageClassifier
 from vlm_jax.models.text_trunk import TextEmbeddingNorm, TextTrunk
 from vlm_jax.models.vit_heads import PretrainedImageTransformer, image_vector
+
+INITIAL_SCALES = {"logit_scale": math.log(1 / 0.07), "temperature": 1.0}
+"""CLIP's (Radford et al. 2021, section 2.5), and that of ALIGN's class in transformers."""
+INITIAL_BIAS = -10.0  # Zhai et al. 2023, section 3.2
 
 
 class DualEncoderOutput(NamedTuple):
@@ -38,7 +45,7 @@ class TextTower(nn.Module):
         self.trunk = TextTrunk(layers)
         if self.settings.final_norm:
             self.final_norm = layer_norm(layers)
-        self.projection = nn.Dense(self.projection_size, use_bias=False)
+        self.projection = nn.Dense(self.projection_size, use_bias=self.settings.projection_bias)
 
     def __call__(
         self,
@@ -60,8 +67,8 @@ class TextTower(nn.Module):
     def _place(self, input_ids: Int[Array, "N T"]) -> Int[Array, " N"]:
         """Where the token stands that is projected."""
         s = self.settings
-        if s.pooling == "first_token":
-            return jnp.zeros(len(input_ids), jnp.int32)
+        if s.pooling != "end_token":
+            return jnp.full(len(input_ids), 0 if s.pooling == "first_token" else input_ids.shape[1] - 1)
         return jnp.argmax(input_ids if s.end_id is None else input_ids == s.end_id, axis=-1)
 
 
@@ -73,11 +80,15 @@ class DualEncoder(nn.Module):
 
     def setup(self) -> None:
         s = self.settings
-        self.image_encoder = PretrainedImageTransformer(
-            s.image, (s.image_head,), projection_size=s.projection_size, dtype=self.dtype
-        )
+        if isinstance(s.image, VisionTransformer):
+            self.image_encoder = PretrainedImageTransformer(
+                s.image, (s.image_head,), projection_size=s.projection_size, dtype=self.dtype
+            )
+        else:
+            self.image_encoder = ImageClassifier(s.image, 0, self.dtype, s.image_head)
         self.text_encoder = TextTower(s.text, s.projection_size, self.dtype)
-        self.logit_scale = self.param("logit_scale", nn.initializers.constant(jnp.log(1 / 0.07)), ())
+        self.scale = self.param(s.scale, nn.initializers.constant(INITIAL_SCALES[s.scale]), ())
+        self.bias = self.param("logit_bias", nn.initializers.constant(INITIAL_BIAS), ()) if s.logit_bias else 0
 
     def image_features(self, image: Float[Array, "B h w 3"]) -> Float[Array, "B P"]:
         """transformers' `get_image_features`: the projections of images, not yet of length 1."""
@@ -102,7 +113,8 @@ class DualEncoder(nn.Module):
         return self.compare(self.image_features(image), self.text_features(input_ids, text_mask, segments))
 
     def compare(self, image: Float[Array, "B P"], text: Float[Array, "N P"]) -> DualEncoderOutput:
-        """The cosines of features, times exp(`logit_scale`)."""
+        """The cosines of features, times exp(`logit_scale`) or divided by `temperature`, and with `logit_bias`."""
         image, text = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (image, text))
-        logits = jnp.exp(self.logit_scale) * image @ text.T
+        factor = jnp.exp(self.scale) if self.settings.scale == "logit_scale" else 1 / self.scale
+        logits = factor * (image @ text.T) + self.bias
         return DualEncoderOutput(logits, logits.T, text, image)

@@ -45,6 +45,7 @@ class Layout(NamedTuple):
     stem_width: int
     blocks: tuple[Block, ...]
     head_width: int
+    """Channels of the 1x1 convolution after the blocks; 0 without one."""
     padding: Padding
     """Of the stem."""
     activation: Activation
@@ -97,7 +98,8 @@ def _conv_norm(module, x, name, features, size, stride=1, padding="symmetric"):
 class InvertedResiduals(nn.Module):
     """Pixels [B, h, w, 3] to the grid [B, h / 32, w / 32, C] before pooling (strides of 32 in all).
 
-    A 3x3 stem of stride 2, the blocks, numbered through as `block_0`, `block_1` and so on, and a 1x1 head.
+    A 3x3 stem of stride 2, the blocks, numbered through as `block_0`, `block_1` and so on, and a 1x1 head where the
+    layout has one.
     """
 
     layout: Layout
@@ -116,4 +118,4 @@ class InvertedResiduals(nn.Module):
         for number, block in enumerate(layout.blocks):
             name = f"block_{number}"
             x = InvertedResidual(block, layout.activation, self.norm, self.dtype, self.convolution, name=name)(x)
-        return activate(_conv_norm(self, x, "head", layout.head_width, 1))
+        return activate(_conv_norm(self, x, "head", layout.head_width, 1)) if layout.head_width else x

@@ -90,7 +90,8 @@ def _efficientnet(settings: EfficientNet) -> Layout:
             inner, expands = row.expansion * width, row.expansion > 1
             blocks.append(Block(inner, out, stride, row.kernel_size, padding, expands, place > 0, squeeze_width))
             width = out
-    return Layout(scaled(STEM_WIDTH), tuple(blocks), scaled(HEAD_WIDTH), "even", "swish")
+    head_width = scaled(HEAD_WIDTH) if settings.top_convolution else 0
+    return Layout(scaled(STEM_WIDTH), tuple(blocks), head_width, "even", "swish")
 
 
 def _efficientnet_lite0() -> Layout:

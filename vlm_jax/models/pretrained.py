@@ -188,12 +188,19 @@ def check_text(settings: Architecture, input_ids: ArrayLike, segments: ArrayLike
         check_ids(segments, settings.type_vocab_size, "token type")
 
 
+GridPooling = Literal["mean", "max"]
+GRID_POOLINGS = {"mean": jnp.mean, "max": jnp.max}
+"""From a grid of features to one vector."""
+
+
 class ImageClassifier(nn.Module):
     """A CNN with the classifier of its training: pixels to the mean of the grid features, and logits over `classes`."""
 
     settings: PixelEncoder
     classes: int
     dtype: str = "float32"
+    pooling: GridPooling = "mean"
+    """Over the grid; the maximum is an option of ALIGN's image side."""
 
     def setup(self) -> None:
         self.image = make_image_encoder(self.settings, jnp.dtype(self.dtype))
@@ -204,7 +211,7 @@ class ImageClassifier(nn.Module):
     def __call__(self, image: Float[Array, "B h w 3"]) -> ImageClassifierOutput:
         """The mean of the grid features, with ConvNeXt's norm, and the logits; None where there are no classes."""
         grid = self.image(image)
-        features = jnp.mean(grid, axis=(1, 2))
+        features = GRID_POOLINGS[self.pooling](grid, axis=(1, 2))
         if isinstance(self.settings, ConvNeXt):
             features = self.final_norm(features)
         return ImageClassifierOutput(features, self.head(features) if self.classes else None, grid)

@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 from vlm_jax.config import encoders
 from vlm_jax.models.attention import CrossAttention
 from vlm_jax.models.bert import ACTIVATIONS, layer_norm
-from vlm_jax.models.pretrained import Part
+from vlm_jax.models.pretrained import GridPooling, Part
 from vlm_jax.models.pretrained_output import ImageClassifierOutput
 from vlm_jax.models.recording import record
 from vlm_jax.models.vit import ImageFeatures, VisionTransformer, layer_stack
 
-Pooling = Literal["mean", "class_token", "class_token_and_mean"]
-"""What a classifier of images reads: the mean over the grid, the class token, or one after the other."""
+Pooling = Literal[GridPooling, "class_token", "class_token_and_mean"]
+"""What a classifier of images reads: the mean over the grid, or of a CNN the maximum; of a transformer the class token,
+or both one after the other."""
 
 
 class PretrainedImageOutput(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from vlm_jax.config.architecture import Architecture
+from vlm_jax.config.architecture import Architecture, AttentionPattern
 from vlm_jax.config.dual_encoder import DualEncoder, TextTower
 from vlm_jax.config.encoders import Features
 from vlm_jax.errors import InputError
@@ -11,31 +11,30 @@ from vlm_jax.weights.bert_tables import MOST_LAYERS, layer
 from vlm_jax.weights.clip_vision import LAYER, clip_image_config, clip_image_rows, clip_image_settings
 from vlm_jax.weights.dual_encoder import DUAL_ENCODER, IMAGE, TEXT, image_side
 from vlm_jax.weights.family import ConvertedArchitecture, Family, PublishedClass, PublishedFile, choice, number, real
-from vlm_jax.weights.image_text import within
+from vlm_jax.weights.image_text import side_config, within
 from vlm_jax.weights.tables import SAME, Row, linear, norm, table
 from vlm_jax.weights.vit_tables import ACTIVATIONS
 
 TEXT_CONFIG, VISION_CONFIG = "text_config", "vision_config"
+TEXT_DEFAULTS = {
+    "hidden_size": 512, "num_attention_heads": 8, "num_hidden_layers": 12, "intermediate_size": 2048,
+    "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "vocab_size": 49408, "max_position_embeddings": 77,
+}  # fmt: skip
 FIRST_END_ID = 2
 """`eos_token_id` of CLIP's first config.json, which is no token of its texts (modeling_clip.py)."""
 
 
 def text_config_of(file: PublishedFile) -> Mapping[str, Json]:
     """The settings of the text side; those of old files under `text_config_dict` come first, as in transformers."""
-    for key in (f"{TEXT_CONFIG}_dict", TEXT_CONFIG):
-        nested = file.config.get(key)
-        if nested is not None and not isinstance(nested, dict):
-            raise InputError(f"config.json says {key} = {nested!r}; expected an object of settings")
-        if nested is not None:
-            return nested
-    return {}
+    return side_config(file, f"{TEXT_CONFIG}_dict", TEXT_CONFIG)
 
 
 def clip_text_layers(
-    config: Mapping[str, Json], *, hidden_act: str, layer_norm_eps: float, pattern: str
+    config: Mapping[str, Json], defaults: Mapping[str, Json], *, pattern: AttentionPattern
 ) -> Architecture:
-    """Tables and layers of the text side that a config describes; the arguments are the defaults of its class."""
-    width, heads = number(config, "hidden_size", 512), number(config, "num_attention_heads", 8)
+    """Tables and layers of the text side that a config describes; `defaults` are those of its class."""
+    config = {**defaults, **config}
+    width, heads = number(config, "hidden_size"), number(config, "num_attention_heads")
     if width % heads:
         raise InputError(f"config.json says num_attention_heads = {heads}, no divisor of the width {width}")
     return Architecture(
@@ -45,14 +44,14 @@ def clip_text_layers(
         pre_norm=True,
         hidden_size=width,
         num_attention_heads=heads,
-        num_layers=number(config, "num_hidden_layers", 12, most=MOST_LAYERS),
-        intermediate_size=number(config, "intermediate_size", 2048),
-        hidden_act=ACTIVATIONS[choice(config, "hidden_act", hidden_act, ACTIVATIONS)],
-        layer_norm_eps=real(config, "layer_norm_eps", layer_norm_eps),
+        num_layers=number(config, "num_hidden_layers", most=MOST_LAYERS),
+        intermediate_size=number(config, "intermediate_size"),
+        hidden_act=ACTIVATIONS[choice(config, "hidden_act", "", ACTIVATIONS)],
+        layer_norm_eps=real(config, "layer_norm_eps", 0.0),
         image=Features(),
-        vocab_size=number(config, "vocab_size", 49408),
+        vocab_size=number(config, "vocab_size"),
         text_feature_size=width,
-        max_position_embeddings=number(config, "max_position_embeddings", 77),
+        max_position_embeddings=number(config, "max_position_embeddings"),
         type_vocab_size=0,
     )
 
@@ -83,7 +82,7 @@ def clip_text_config(model: Architecture) -> dict[str, Json]:
 def _settings(file: PublishedFile) -> ConvertedArchitecture:
     config, image = text_config_of(file), clip_image_settings(file._replace(parts=("projection",)))
     end = number(config, "eos_token_id", 49407, least=0)
-    layers = clip_text_layers(config, hidden_act="quick_gelu", layer_norm_eps=1e-5, pattern="causal")
+    layers = clip_text_layers(config, TEXT_DEFAULTS, pattern="causal")
     text = TextTower(
         layers=layers,
         embedding_norm=False,

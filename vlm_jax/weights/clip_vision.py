@@ -1,4 +1,4 @@
-"""The image sides of CLIP and SigLIP as files of their own, and of SigLIP in a file with the text side."""
+"""The image sides of CLIP and SigLIP as files of their own."""
 
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import Part
@@ -42,6 +42,7 @@ CLIP_NAMES = EncoderNames(
     **vars(SIGLIP_NAMES) | {"tokens": ("embeddings.class_embedding",), "embedding_norm": "pre_layrnorm"}
 )
 VISION = "vision_config"
+OF_BOTH_SIDES = ("CLIPModel", "ChineseCLIPModel", "CLIPForImageClassification")
 CLASSIFIER: dict[Part, tuple[str, ...]] = {"classifier": source_names(linear("classifier", ""))}
 
 
@@ -68,7 +69,7 @@ def _nested(architecture: ConvertedArchitecture, settings: dict[str, Json], mode
 def _clip_config_of(file: PublishedFile) -> dict[str, Json]:
     """As CLIPConfig of transformers: `vision_config_dict` of old files, with the class's defaults, comes first."""
     older = file.config.get(f"{VISION}_dict")
-    if older is None or file.class_name not in ("CLIPModel", "CLIPForImageClassification"):
+    if older is None or file.class_name not in OF_BOTH_SIDES:
         return _config_of(file)
     if not isinstance(older, dict):
         raise InputError(f"config.json says {VISION}_dict = {older!r}; expected an object of settings")
@@ -132,20 +133,20 @@ def _pooler_rows() -> list[Row]:
     return rows + linear("head.mlp.fc1", f"{target}/intermediate") + linear("head.mlp.fc2", f"{target}/output")
 
 
-def _siglip_settings(file: PublishedFile) -> ConvertedArchitecture:
+def siglip_image_settings(file: PublishedFile) -> ConvertedArchitecture:
     defaults = {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
     model = encoder_settings(_config_of(file), **defaults, class_token=False, drop_remainder=True)
     model = with_changes(model, {"drop_remainder": any(side % model.patch_size for side in model.image_size)})
     return ConvertedArchitecture(model, file.parts, _classes(file), stretched(model, "bicubic", HALF))
 
 
-def _siglip_rows(architecture: ConvertedArchitecture) -> list[Row]:
+def siglip_image_rows(architecture: ConvertedArchitecture) -> list[Row]:
     parts = architecture.parts
     rows = encoder_rows(architecture.model, SIGLIP_NAMES) + classifier_rows(parts)
     return rows + (_pooler_rows() if "attention_pooler" in parts else [])
 
 
-def _siglip_config(architecture: ConvertedArchitecture) -> dict[str, Json]:
+def siglip_image_config(architecture: ConvertedArchitecture) -> dict[str, Json]:
     settings = encoder_config(architecture.model) | {"vision_use_head": "attention_pooler" in architecture.parts}
     return _nested(architecture, settings, "siglip")
 
@@ -160,12 +161,11 @@ SIGLIP_VISION = Family(
     classes={
         "SiglipVisionModel": PublishedClass(POOLER),
         "SiglipForImageClassification": PublishedClass((*POOLER, "classifier")),
-        "SiglipModel": PublishedClass(POOLER, ("text_model.", "logit_scale", "logit_bias")),
     },
     heads=CLASSIFIER | {"attention_pooler": source_names(_pooler_rows())},
-    settings=_siglip_settings,
-    rows=_siglip_rows,
-    config=_siglip_config,
+    settings=siglip_image_settings,
+    rows=siglip_image_rows,
+    config=siglip_image_config,
     outside=("classifier.",),
     model_types=("siglip",),
     nested_config=VISION,

@@ -64,14 +64,14 @@ def unit_rows(architecture: ConvertedArchitecture, source: Unit, target: Unit) -
 
 
 def inverted_residual_rows(
-    architecture: ConvertedArchitecture, stem: Unit, blocks: Iterable[list[Unit]], head: Unit
+    architecture: ConvertedArchitecture, stem: Unit, blocks: Iterable[list[Unit]], head: Unit | None
 ) -> list[Row]:
-    """A block has two units or, where it expands, three."""
+    """A block has two units or, where it expands, three; a network without a last convolution has no head."""
     units = {"stem": stem}
     for index, block in enumerate(blocks):
         targets = ("expand", "depthwise", "project")[-len(block) :]
         units |= {f"block_{index}/{target}": unit for target, unit in zip(targets, block, strict=True)}
-    units["head"] = head
+    units |= {"head": head} if head else {}
     rows = []
     for target, unit in units.items():
         rows += unit_rows(architecture, unit, (f"{target}_conv", f"{target}_norm"))

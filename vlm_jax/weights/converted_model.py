@@ -113,7 +113,7 @@ def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -
     if architecture.is_image_text:
         return KINDS[type(architecture.model)].module(architecture, dtype or "float32")
     if isinstance(architecture.model, PublishedCNN):
-        return ImageClassifier(architecture.model, architecture.classes, dtype or "float32")
+        return ImageClassifier(architecture.model, architecture.classes, dtype or "float32", architecture.pooling)
     if isinstance(architecture.model, VisionTransformer):
         settings = architecture._asdict()
         heads = {name: settings[name] for name in ("parts", "pooling", "classes", "projection_size")}

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from vlm_jax.config.dual_encoder import DualEncoder
+from vlm_jax.config.encoders import VisionTransformer
 from vlm_jax.models import dual_encoder
 from vlm_jax.models.pretrained import Module
 from vlm_jax.types import Parameters
@@ -19,10 +20,14 @@ IMAGE, TEXT = "image_encoder", "text_encoder"
 
 
 def example_inputs(architecture: ConvertedArchitecture) -> Inputs:
-    """Images of the model's size, and texts of several lengths that end with the end token, padded behind it."""
+    """Images of the model's size, and texts of several lengths that end with the end token, padded behind it.
+
+    Where padding is attended to, there is no mask, and texts have the length of the position table.
+    """
     model, random = architecture.model, np.random.default_rng(0)
     layers, end = model.text.layers, model.text.end_id
-    length = min(TOKENS, layers.max_position_embeddings)
+    longest = layers.max_position_embeddings
+    length = longest if model.text.attends_to_padding else min(TOKENS, longest)
     lengths = np.array([length, max(2, length // 2), 2])
     mask = np.arange(length)[None] < lengths[:, None]
     last = layers.vocab_size - 1
@@ -30,11 +35,15 @@ def example_inputs(architecture: ConvertedArchitecture) -> Inputs:
     ends = last if end is None else end
     ids = np.where(ids == ends, 3, ids)
     ids[np.arange(EXAMPLES), lengths - 1] = ends
-    return {
-        "image": random.normal(size=(EXAMPLES, *model.image.image_size, 3)).astype(np.float32),
+    size = model.image.image_size if isinstance(model.image, VisionTransformer) else architecture.input.size
+    inputs = {
+        "image": random.normal(size=(EXAMPLES, *size, 3)).astype(np.float32),
         "input_ids": np.where(mask, ids, 0).astype(np.int32),
-        "text_mask": mask,
     }
+    inputs |= {} if model.text.attends_to_padding else {"text_mask": mask}
+    if layers.type_vocab_size > 1:
+        inputs["segments"] = random.integers(0, layers.type_vocab_size, mask.shape).astype(np.int32)
+    return inputs
 
 
 def module(architecture: ConvertedArchitecture, dtype: str) -> dual_encoder.DualEncoder:
@@ -47,7 +56,7 @@ def _run(model: Module, params: Parameters, inputs: dict[str, jax.Array]) -> tup
     return model.apply(
         {"params": params},
         **inputs,
-        capture_intermediates=lambda m, _: m.name is not None and m.name.startswith("layer_"),
+        capture_intermediates=lambda m, _: m.name is not None and m.name.startswith(("layer_", "block_")),
         mutable=["intermediates"],
     )
 
@@ -57,9 +66,15 @@ def outputs(model: dual_encoder.DualEncoder, params: Parameters, inputs: Inputs)
     with jax.default_matmul_precision("highest"):
         output, captured = jax.device_get(_run(model, params, inputs))
     captured, settings = captured["intermediates"], model.settings
-    image = hidden_states(captured[IMAGE]["image"], settings.image.num_layers, "image")
+    captured_image = captured[IMAGE]["image"]
+    if isinstance(settings.image, VisionTransformer):
+        image = hidden_states(captured_image, settings.image.num_layers, "image")
+    else:
+        grids = (captured_image[f"block_{index}"]["__call__"][0] for index in range(len(captured_image)))
+        image = {f"image block {number}": grid for number, grid in enumerate(grids, 1)}
     text = hidden_states(captured[TEXT]["trunk"], settings.text.layers.num_layers, "text")
-    text = {name: padded_with_nan(states, inputs["text_mask"]) for name, states in text.items()}
+    if "text_mask" in inputs:
+        text = {name: padded_with_nan(states, inputs["text_mask"]) for name, states in text.items()}
     return image | text | output._asdict()
 
 
@@ -73,7 +88,10 @@ def references(model: Any, inputs: Inputs) -> Outputs:
 def image_side(architecture: ConvertedArchitecture) -> ConvertedArchitecture:
     """The image encoder with its heads."""
     model = architecture.model
-    return architecture._replace(model=model.image, parts=(model.image_head,), projection_size=model.projection_size)
+    if isinstance(model.image, VisionTransformer):
+        parts, size = (model.image_head,), model.projection_size
+        return architecture._replace(model=model.image, parts=parts, projection_size=size)
+    return architecture._replace(model=model.image, pooling=model.image_head)
 
 
 DUAL_ENCODER = ModelKind(DualEncoder, module, example_inputs, outputs, references, image_side)

@@ -1,4 +1,4 @@
-"""EfficientNet-B0 to B7 with their classifiers: the names of transformers' files.
+"""EfficientNet-B0 to B7 with their classifiers, and the image side of ALIGN: the names of transformers' files.
 
 Widths and depths of a config.json are coefficients of B0's; other rows of blocks are refused.
 """
@@ -44,19 +44,41 @@ ROWS = {
     "expand_ratios": [row.expansion for row in EFFICIENTNET],
 }
 FIXED: dict[str, Json] = {
-    **ROWS, "num_channels": 3, "depth_divisor": 8, "squeeze_expansion_ratio": SQUEEZE_RATIO, "pooling_type": "mean",
+    **ROWS, "num_channels": 3, "depth_divisor": 8, "squeeze_expansion_ratio": SQUEEZE_RATIO,
 }  # fmt: skip
+DEFAULT_EPSILON = 1e-3
+POOLING: dict[str, Json] = {"pooling_type": "mean"}
+
+
+def efficientnet_settings(config: Mapping[str, Json], *, top_convolution: bool = True) -> EfficientNet:
+    """The network that a config.json describes, its norms frozen; `InputError` for another one than EfficientNet."""
+    require(config, FIXED)
+    choice(config, "hidden_act", "swish", ("swish", "silu"))
+    return EfficientNet(
+        width_coefficient=real(config, "width_coefficient", 2.0, below=MOST_COEFFICIENT),
+        depth_coefficient=real(config, "depth_coefficient", 3.1, below=MOST_COEFFICIENT),
+        depthwise_padding=_block_numbers(config, "depthwise_padding"),
+        top_convolution=top_convolution,
+        norm="frozen",
+    )
+
+
+def efficientnet_config(cnn: EfficientNet, *, batch_norm_eps: float) -> dict[str, Json]:
+    """The inverse of `efficientnet_settings`."""
+    coefficients = {name: getattr(cnn, name) for name in ("width_coefficient", "depth_coefficient")}
+    coefficients |= {"depthwise_padding": list(cnn.depthwise_padding), "batch_norm_eps": batch_norm_eps}
+    return FIXED | coefficients | {"hidden_act": "swish"}
+
+
+def batch_norm_epsilon(config: Mapping[str, Json]) -> float:
+    """The epsilon of its batch norms."""
+    return real(config, "batch_norm_eps", DEFAULT_EPSILON)
 
 
 def _settings(file: PublishedFile) -> ConvertedArchitecture:
     config = file.config
-    require(config, FIXED)
-    choice(config, "hidden_act", "swish", ("swish", "silu"))
-    cnn = EfficientNet(
-        width_coefficient=real(config, "width_coefficient", 2.0, below=MOST_COEFFICIENT),
-        depth_coefficient=real(config, "depth_coefficient", 3.1, below=MOST_COEFFICIENT),
-        depthwise_padding=_block_numbers(config, "depthwise_padding"),
-    )
+    require(config, POOLING)
+    cnn = efficientnet_settings(config)
     head_width = layout_of(cnn).head_width
     if number(config, "hidden_dim", 2560) != head_width:
         raise InputError(
@@ -65,7 +87,7 @@ def _settings(file: PublishedFile) -> ConvertedArchitecture:
         )
     size = number(config, "image_size", 600)
     image = ImageInput(size=(size, size), resize=Stretch(resample="nearest"), mean=IMAGENET_COLOURS["mean"], std=STD)
-    return frozen_cnn(file, cnn, "classifier", image, batch_norm_eps=real(config, "batch_norm_eps", 1e-3))
+    return frozen_cnn(file, cnn, "classifier", image, batch_norm_eps=batch_norm_epsilon(config))
 
 
 def _block_numbers(config: Mapping[str, Json], name: str) -> tuple[int, ...]:
@@ -76,9 +98,15 @@ def _block_numbers(config: Mapping[str, Json], name: str) -> tuple[int, ...]:
 
 
 def _rows(architecture: ConvertedArchitecture) -> list[Row]:
+    return efficientnet_rows(architecture) + classifier_rows(architecture, "classifier")
+
+
+def efficientnet_rows(architecture: ConvertedArchitecture) -> list[Row]:
+    """Stem, blocks and, where it has one, the last convolution."""
+    cnn = architecture.model
     blocks: list[list[Unit]] = []
     squeezes: list[Row] = []
-    for index, block in enumerate(layout_of(architecture.model).blocks):
+    for index, block in enumerate(layout_of(cnn).blocks):
         name = f"encoder.blocks.{index}"
         units = [("expansion.expand_conv", "expansion.expand_bn")] * block.expands
         units += [("depthwise_conv.depthwise_conv", "depthwise_conv.depthwise_norm")]
@@ -89,16 +117,14 @@ def _rows(architecture: ConvertedArchitecture) -> list[Row]:
             squeezes.append(Row((f"{source}.weight",), (f"{target}/kernel",), POINTWISE))
             squeezes.append(Row((f"{source}.bias",), (f"{target}/bias",), SAME))
     stem = ("embeddings.convolution", "embeddings.batchnorm")
-    rows = inverted_residual_rows(architecture, stem, blocks, ("encoder.top_conv", "encoder.top_bn"))
-    return rows + squeezes + classifier_rows(architecture, "classifier")
+    top = ("encoder.top_conv", "encoder.top_bn") if cnn.top_convolution else None
+    return inverted_residual_rows(architecture, stem, blocks, top) + squeezes
 
 
 def _config(architecture: ConvertedArchitecture) -> dict[str, Json]:
     cnn = architecture.model
-    coefficients = {name: getattr(cnn, name) for name in ("width_coefficient", "depth_coefficient")}
-    coefficients |= {"depthwise_padding": list(cnn.depthwise_padding), "hidden_dim": layout_of(cnn).head_width}
-    coefficients |= {"batch_norm_eps": architecture.batch_norm_eps, "hidden_act": "swish"}
-    return FIXED | coefficients | label_names(architecture.classes)
+    settings = POOLING | efficientnet_config(cnn, batch_norm_eps=architecture.batch_norm_eps)
+    return settings | {"hidden_dim": layout_of(cnn).head_width} | label_names(architecture.classes)
 
 
 EFFICIENTNET_FAMILY = Family(

@@ -2,8 +2,10 @@
 
 from vlm_jax.config.image_text import ImageTextModel
 from vlm_jax.weights.albert import ALBERT
+from vlm_jax.weights.align import ALIGN
 from vlm_jax.weights.bert import BERT, ERNIE
 from vlm_jax.weights.blip import BLIP
+from vlm_jax.weights.chinese_clip import CHINESE_CLIP
 from vlm_jax.weights.clip import CLIP
 from vlm_jax.weights.clip_vision import CLIP_VISION, SIGLIP_VISION
 from vlm_jax.weights.convnext import CONVNEXT
@@ -15,13 +17,14 @@ from vlm_jax.weights.mobile_networks import EFFICIENTNET_LITE0, MOBILENET, TORCH
 from vlm_jax.weights.mpnet import MPNET
 from vlm_jax.weights.resnet import RESNET, TORCHVISION_RESNET
 from vlm_jax.weights.roberta import CAMEMBERT, DATA2VEC_TEXT, ROBERTA, XLM_ROBERTA
+from vlm_jax.weights.siglip import SIGLIP
 from vlm_jax.weights.visual_bert import VISUAL_BERT
 from vlm_jax.weights.vit import DEIT, DINOV2, VIT
 
 _ALL = (
     BERT, ROBERTA, DISTILBERT, VISUAL_BERT, XLM_ROBERTA, CAMEMBERT, MPNET, ELECTRA, ALBERT, ERNIE, DATA2VEC_TEXT,
     RESNET, TORCHVISION_RESNET, MOBILENET, TORCHVISION_MOBILENET, EFFICIENTNET_FAMILY, EFFICIENTNET_LITE0, CONVNEXT,
-    VIT, DEIT, DINOV2, CLIP_VISION, SIGLIP_VISION, CLIP, BLIP,
+    VIT, DEIT, DINOV2, CLIP_VISION, SIGLIP_VISION, CLIP, SIGLIP, CHINESE_CLIP, ALIGN, BLIP,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 MODEL_TYPES: dict[str, tuple[Family, ...]] = {

@@ -4,8 +4,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vlm_jax.errors import InputError
 from vlm_jax.types import Json
+from vlm_jax.weights.family import PublishedFile
 from vlm_jax.weights.tables import Row
+
+
+def side_config(file: PublishedFile, *keys: str) -> Mapping[str, Json]:
+    """The settings of one side: the first of these keys that config.json has; nothing where it has none of them."""
+    for key in keys:
+        nested = file.config.get(key)
+        if nested is not None and not isinstance(nested, dict):
+            raise InputError(f"config.json says {key} = {nested!r}; expected an object of settings")
+        if nested is not None:
+            return nested
+    return {}
 
 
 def within(rows: list[Row], source: str, target: str, *, outside: tuple[str, ...] = ()) -> list[Row]:
