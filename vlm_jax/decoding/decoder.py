@@ -9,13 +9,12 @@ from jaxtyping import Bool, Float, Key
 from vlm_jax.config.captioning import Beam, DecodingMethod, Sample
 from vlm_jax.decoding.beam_search import beam_search
 from vlm_jax.decoding.constraints import Constraints, Special
-from vlm_jax.decoding.prefilled import PrefilledImages
-from vlm_jax.decoding.protocol import TextModel
+from vlm_jax.decoding.prefilled import PrefilledImages, Question
+from vlm_jax.decoding.protocol import TextDecoder, TextModel
 from vlm_jax.decoding.sampling import sample
 from vlm_jax.decoding.sequences import Decoded
 from vlm_jax.decoding.trie import Trie
 from vlm_jax.errors import InputError
-from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.placement import split_over_devices
 from vlm_jax.trees import Array
 from vlm_jax.types import Parameters
@@ -39,7 +38,7 @@ class Decoder:
 
     def __init__(
         self,
-        model: VisualLanguageModel,
+        model: TextDecoder,
         settings: DecodingMethod,
         special: Special,
         *,
@@ -61,14 +60,24 @@ class Decoder:
         image: Float[Array, "I h w C"] | Float[Array, "I G C"],
         *,
         image_mask: Bool[Array, "I g"] | None = None,
+        question: Question | None = None,
         keys: Key[jax.Array, " I"] | None = None,
     ) -> Decoded:
-        """The texts of a batch of images, best first; sampling needs `keys`, one an image."""
+        """The texts of a batch of images, best first; sampling needs `keys`, one an image.
+
+        With a `question` they are answers of a model that reads questions.
+        """
         if keys is None and isinstance(self.settings, Sample):
             raise InputError("sampling needs keys, one an image")
-        return self._decode(variables, image, image_mask, keys)
+        return self._decode(variables, image, image_mask, question, keys)
 
     def _generate(
-        self, variables: Parameters, image: Array, image_mask: Array | None, keys: Key[jax.Array, " I"] | None
+        self,
+        variables: Parameters,
+        image: Array,
+        image_mask: Array | None,
+        question: Question | None,
+        keys: Key[jax.Array, " I"] | None,
     ) -> Decoded:
-        return generate(self._prefill(variables, image, image_mask), self.constraints, self.settings, keys)
+        prefilled = self._prefill(variables, image, image_mask, question)
+        return generate(prefilled, self.constraints, self.settings, keys)

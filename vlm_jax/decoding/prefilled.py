@@ -1,36 +1,51 @@
 """A model that has encoded its images or prompts, as decoding strategies use it."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from vlm_jax.decoding.protocol import Cache
+from vlm_jax.decoding.protocol import Cache, TextDecoder
 from vlm_jax.models.kv_cache import Prefix
 from vlm_jax.models.vlm import VisualLanguageModel
 from vlm_jax.trees import Array
 from vlm_jax.types import Parameters
 
 
+class Question(NamedTuple):
+    """A question about each image."""
+
+    input_ids: Int[Array, "I T"]
+    text_mask: Bool[Array, "I T"]
+
+
 @dataclass(frozen=True)
 class PrefilledImages:
-    """A `TextModel`: the next token of texts about images that are encoded once."""
+    """A `TextModel`: the next token of texts about images, or of answers about images with a question each.
 
-    model: VisualLanguageModel
+    Images and questions are encoded once.
+    """
+
+    model: TextDecoder
     variables: Parameters
     prefix: Prefix
 
     @classmethod
     def prefill(
         cls,
-        model: VisualLanguageModel,
+        model: TextDecoder,
         variables: Parameters,
         image: Float[Array, "I h w C"] | Float[Array, "I G C"],
-        image_mask: Bool[Array, "I g"] | None,
+        image_mask: Bool[Array, "I g"] | None = None,
+        question: Question | None = None,
     ) -> "PrefilledImages":
-        """Encode the images."""
-        return cls(model, variables, model.bind(variables).prefill_image(image, image_mask=image_mask))
+        """Encode the images, with the questions where the model reads such."""
+        bound = model.bind(variables)
+        if question is None:
+            return cls(model, variables, bound.prefill_image(image, image_mask=image_mask))
+        return cls(model, variables, bound.prefill_question(image, *question))
 
     @property
     def num_images(self) -> int:

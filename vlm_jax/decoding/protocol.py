@@ -4,7 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 
-from vlm_jax.models.kv_cache import KVCache
+from vlm_jax.models.kv_cache import KVCache, Prefix
 from vlm_jax.trees import Array
 
 Cache = list[KVCache]
@@ -23,6 +23,19 @@ class TextModel(Protocol):
         """For `length` tokens of `num_texts` texts an image."""
 
     def decode_step(self, cache: Cache, ids: Int[Array, "I K n"]) -> tuple[Float[Array, "I K n V"], Cache]:
+        """At each of n new tokens of every text, the logits of the next one."""
+
+
+@runtime_checkable
+class TextDecoder(Protocol):
+    """A Flax module that predicts the tokens of texts about what it encoded once, as `PrefilledImages` binds it."""
+
+    def empty_cache(self, num_images: int, num_texts: int, length: int) -> Cache:
+        """For `length` tokens of `num_texts` texts an image."""
+
+    def next_token_logits(
+        self, prefix: Prefix, cache: Cache, ids: Int[Array, "I K n"]
+    ) -> tuple[Float[Array, "I K n V"], Cache]:
         """At each of n new tokens of every text, the logits of the next one."""
 
 

@@ -15,7 +15,7 @@ from vlm_jax.config import blip
 from vlm_jax.config.architecture import Architecture
 from vlm_jax.config.encoders import Features
 from vlm_jax.models.attention import fold_keys
-from vlm_jax.models.kv_cache import KVCache, Prefix
+from vlm_jax.models.kv_cache import KVCache, Prefix, empty_caches
 from vlm_jax.models.pretrained import Part, PretrainedModel
 from vlm_jax.models.vit_heads import PretrainedImageTransformer
 from vlm_jax.settings.changes import with_changes
@@ -84,14 +84,16 @@ class _Blip(nn.Module):
         """transformers' `pooler_output`: the class token through the last layer norm once more."""
         return self.image_encoder.image.norm(tokens[:, 0])
 
+    @property
+    def _text(self) -> Architecture:
+        return with_changes(self.settings.text, {"dtype": self.dtype})
+
     def _encoder(self) -> PretrainedModel:
-        s = self.settings
-        return PretrainedModel(with_changes(s.text, {"dtype": self.dtype}), 0, (), s.pad_token_id)
+        return PretrainedModel(self._text, 0, (), self.settings.pad_token_id)
 
     def _decoder(self, states_width: int) -> PretrainedModel:
-        s, parts = self.settings, tuple(part for part in self.parts if part in ("words", "decoder"))
-        layers = decoder_settings(with_changes(s.text, {"dtype": self.dtype}), states_width)
-        return PretrainedModel(layers, 0, parts, s.pad_token_id)
+        parts = tuple(part for part in self.parts if part in ("words", "decoder"))
+        return PretrainedModel(decoder_settings(self._text, states_width), 0, parts, self.settings.pad_token_id)
 
 
 class _BlipDecoder(_Blip):
@@ -99,7 +101,7 @@ class _BlipDecoder(_Blip):
 
     def empty_cache(self, num_images: int, num_texts: int, length: int) -> list[KVCache]:
         """One cache a layer of the decoder, for `length` tokens of `num_texts` texts an image."""
-        return self.text_decoder.empty_cache(num_images, num_texts, length)
+        return empty_caches(self._text, num_images, num_texts, length)
 
     def next_token_logits(
         self, prefix: Prefix, cache: list[KVCache], ids: Int[Array, "I K n"]

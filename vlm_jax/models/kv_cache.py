@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from vlm_jax.config.layers import LayerStack
+
 KeyValue = tuple[Float[Array, "I _ H _ d"], Float[Array, "I _ H _ d"]]
 """Keys and values [I, m, H, L, d] of one layer: m is K, or 1 where all K slots share them.
 
@@ -46,3 +48,11 @@ class KVCache(NamedTuple):
     def causal_mask(self, num_new: int) -> Bool[Array, "n L"]:
         """Which positions each of `num_new` new ones attends to: those before and itself."""
         return jnp.arange(self.key.shape[3])[None] <= self.length + jnp.arange(num_new)[:, None]
+
+
+def empty_caches(settings: LayerStack, num_images: int, num_texts: int, length: int) -> list[KVCache]:
+    """One cache a layer, for `length` positions of `num_texts` texts or prompts an image."""
+    s = settings
+    shape = (num_images, num_texts, s.num_attention_heads, length, s.hidden_size // s.num_attention_heads)
+    zeros = jnp.zeros(shape, jnp.dtype(s.dtype))
+    return [KVCache(zeros, zeros, jnp.int32(0))] * s.num_layers

@@ -12,7 +12,7 @@ from vlm_jax.models.cnn import ImageTokenEmbedding, make_image_encoder
 from vlm_jax.models.feature_fusion import FeatureFusion
 from vlm_jax.models.fusion import FUSIONS
 from vlm_jax.models.heads import HEADS, Fused
-from vlm_jax.models.kv_cache import KVCache, Prefix
+from vlm_jax.models.kv_cache import KVCache, Prefix, empty_caches
 from vlm_jax.types import ModelOutput
 
 Image = Float[Array, "I h w C"] | Float[Array, "I G C"] | Int[Array, "I gh gw"]
@@ -156,10 +156,7 @@ class VisualLanguageModel(nn.Module):
 
     def empty_cache(self, num_images: int, num_texts: int, length: int) -> list[KVCache]:
         """One cache a layer, for `length` positions of `num_texts` texts or prompts an image."""
-        s = self.settings
-        shape = (num_images, num_texts, s.num_attention_heads, length, s.hidden_size // s.num_attention_heads)
-        zeros = jnp.zeros(shape, jnp.dtype(s.dtype))
-        return [KVCache(zeros, zeros, jnp.int32(0))] * s.num_layers
+        return empty_caches(self.settings, num_images, num_texts, length)
 
     def next_token_logits(
         self, prefix: Prefix, cache: list[KVCache], ids: Int[Array, "I K n"]

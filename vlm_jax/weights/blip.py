@@ -1,6 +1,7 @@
 """BLIP (Li et al. 2022): captioning, answers to questions, image-text retrieval."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -249,7 +250,7 @@ def _padded(states: Outputs, mask: np.ndarray) -> Outputs:
     return {name: padded_with_nan(x, mask) for name, x in states.items()}
 
 
-def _references(model, inputs: Inputs) -> Outputs:
+def _references(model: Any, inputs: Inputs) -> Outputs:
     """What transformers' class computes."""
     from vlm_jax.weights.blip_oracle import reference_outputs
 
