@@ -131,6 +131,10 @@ class VisualLanguageModel(nn.Module):
             raise InputError("the model reads stored grid features and has no image encoder, and pixels came")
         if is_features or image.dtype == jnp.float16:
             return image
+        return self.encode_image(image)
+
+    def encode_image(self, image: Float[Array, "I h w C"] | Int[Array, "I gh gw"]) -> Float[Array, "I *grid F"]:
+        """What the fusion reads of the image encoder."""
         return self.image(image)
 
     def image_vector(self, image: Image) -> Float[Array, "I F"]:

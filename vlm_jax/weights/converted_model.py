@@ -104,7 +104,7 @@ class ConvertedModel:
         kind = self.family.kind
         if kind is None or kind.image_side is None:
             return self
-        params = self.params["image_encoder"]
+        params = self.params.get("image_encoder") or {"image": self.params["image"]}
         return dataclasses.replace(self, architecture=kind.image_side(self.architecture), params=params)
 
 

@@ -13,6 +13,7 @@ from vlm_jax.weights.distilbert import DISTILBERT
 from vlm_jax.weights.efficientnet import EFFICIENTNET_FAMILY
 from vlm_jax.weights.electra import ELECTRA
 from vlm_jax.weights.family import Family, ModelKind
+from vlm_jax.weights.git import GIT
 from vlm_jax.weights.mobile_networks import EFFICIENTNET_LITE0, MOBILENET, TORCHVISION_MOBILENET
 from vlm_jax.weights.mpnet import MPNET
 from vlm_jax.weights.resnet import RESNET, TORCHVISION_RESNET
@@ -24,7 +25,7 @@ from vlm_jax.weights.vit import DEIT, DINOV2, VIT
 _ALL = (
     BERT, ROBERTA, DISTILBERT, VISUAL_BERT, XLM_ROBERTA, CAMEMBERT, MPNET, ELECTRA, ALBERT, ERNIE, DATA2VEC_TEXT,
     RESNET, TORCHVISION_RESNET, MOBILENET, TORCHVISION_MOBILENET, EFFICIENTNET_FAMILY, EFFICIENTNET_LITE0, CONVNEXT,
-    VIT, DEIT, DINOV2, CLIP_VISION, SIGLIP_VISION, CLIP, SIGLIP, CHINESE_CLIP, ALIGN, BLIP,
+    VIT, DEIT, DINOV2, CLIP_VISION, SIGLIP_VISION, CLIP, SIGLIP, CHINESE_CLIP, ALIGN, BLIP, GIT,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 MODEL_TYPES: dict[str, tuple[Family, ...]] = {

@@ -126,8 +126,8 @@ class ModelKind(NamedTuple):
     references: Callable[[Any, Inputs], Outputs]
     """What the published class computes of the same inputs, under the same names; needs torch."""
     image_side: Callable[[ConvertedArchitecture], ConvertedArchitecture] | None = None
-    """Its image side as an encoder of its own, whose parameters are those under `image_encoder`; None where it cannot
-    be taken out."""
+    """Its image side as an encoder of its own, whose parameters are those under `image_encoder`, or `image` where it
+    has no further heads; None where it cannot be taken out."""
 
 
 @dataclass(frozen=True)
