@@ -16,6 +16,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.data.images import decode_image, normalise, resize_image
+from vlm_jax.decoding import Decoded
+from vlm_jax.weights.checks import BOUND
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "coco_photos.tar"  # beside a checkout, if at all
 
@@ -65,7 +67,7 @@ class Captions(NamedTuple):
     """The best caption of each image."""
 
     ids: np.ndarray
-    """Token ids [I, L] without the first one, and `pad` after the end."""
+    """Token ids [I, L] without the first one, and `pad` after the end; L is `max_length` - 1."""
     token_log_probability: np.ndarray
     """Of each token in float64 [I, L], computed without a cache; 0 after the end."""
     gap: np.ndarray
@@ -104,7 +106,19 @@ def generated(
         chosen = logits.argmax(-1)
         assert torch.equal(chosen[shown], ids[shown]), "generate with its cache writes other ids than without"
     log_p = logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
-    return Captions(ids.numpy(), log_p.where(shown, 0).numpy(), np.min(gaps, axis=0))
+    missing = (0, max_length - sequences.shape[1])
+    ids, log_p = (
+        torch.nn.functional.pad(x, missing, value=fill) for x, fill in ((ids, pad), (log_p.where(shown, 0), 0))
+    )
+    return Captions(ids.numpy(), log_p.numpy(), np.min(gaps, axis=0))
+
+
+def same_captions(decoded: Decoded, reference: Captions) -> np.ndarray:
+    """Which images [I] have the reference's caption, whose log-probabilities are then within the bound."""
+    same = (decoded.ids[:, 0] == reference.ids).all(1)
+    difference = np.abs(decoded.token_log_probability[:, 0] - reference.token_log_probability)
+    assert difference[same].max() <= BOUND
+    return same
 
 
 def photographs(count: int, settings: ImageInput) -> np.ndarray:
