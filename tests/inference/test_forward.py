@@ -8,6 +8,7 @@ import pytest
 import vlm_jax
 from tests.weights import fixtures, own
 from vlm_jax.errors import InputError
+from vlm_jax.models.pretrained_output import PretrainedOutput
 from vlm_jax.weights.checks import BOUND, score
 from vlm_jax.weights.families import FAMILIES
 
@@ -194,6 +195,40 @@ def test_texts_and_pairs_are_those_of_the_tokenizer_of_transformers(model):
     padded = model(TEXTS, length=15)
     assert padded.last_hidden_state.shape == (2, 15, 16)
     np.testing.assert_allclose(padded.pooler_output, model(TEXTS).pooler_output, rtol=0, atol=2e-6)
+
+
+def test_texts_of_many_lengths_are_computed_by_few_programs(model):
+    """At 16 and 20 tokens, the most that there are; outputs are those of the length that the texts have."""
+    fresh, options = vlm_jax.from_pretrained(model.source), {"output_hidden_states": True, "output_attentions": True}
+    for words in (2, 5, 11, 14, 15, 18):
+        texts = ["circle", "shape " * words]
+        output, reference = fresh(texts, **options), model(model.encode(texts), **options)
+        for ours, exact in zip(jax.tree.leaves(output), jax.tree.leaves(reference), strict=True):
+            np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-6)
+    assert output.last_hidden_state.shape[1] == 20 and fresh._forward._cache_size() == 2
+    fresh("a pair", pairs="of texts")
+    fresh(["circle", "a circle ?"], pairs=["a shape", "shape"])
+    assert fresh._forward._cache_size() == 4  # of one text, and with other token types
+
+
+def test_an_output_is_cut_at_every_token():
+    """Text positions end at 3 of 5; two grid positions stand behind them."""
+    random = np.random.default_rng(0)
+    sizes = {name: (2, 5, 4) for name in ("text", "words", "tokens", "spans")}
+    sizes |= {"replaced": (2, 5), "image": (2, 2, 4), "image_words": (2, 2, 4), "pooled": (2, 4)}
+    sizes |= {"pairs": (2, 2), "answers": (2, 5), "sequence": (2, 5)}
+    arrays = {name: jnp.asarray(random.normal(size=size)) for name, size in sizes.items()}
+    sizes = (2, 7, 4), (2, 1, 7, 7), (2, 1, 5, 7)
+    states, weights, cross = (jnp.asarray(random.normal(size=size)) for size in sizes)
+    whole = PretrainedOutput(**arrays, hidden_states=(states,), attentions=(weights,), cross_attentions=(cross,))
+    cut, kept = whole.cut(3), [0, 1, 2, 5, 6]
+    for name in ("text", "words", "tokens", "spans", "replaced"):
+        np.testing.assert_array_equal(getattr(cut, name), arrays[name][:, :3])
+    for name in ("image", "image_words", "pooled", "pairs", "answers", "sequence"):
+        assert getattr(cut, name) is arrays[name]
+    np.testing.assert_array_equal(cut.hidden_states[0], states[:, kept])
+    np.testing.assert_array_equal(cut.attentions[0], weights[:, :, kept][..., kept])
+    np.testing.assert_array_equal(cut.cross_attentions[0], cross[:, :, :3])
 
 
 def test_a_mask_may_be_left_out(model):

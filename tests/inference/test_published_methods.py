@@ -79,6 +79,54 @@ def test_texts_are_classified_as_transformers_does_it(problem, activation, tmp_p
         model.classify(np.zeros((8, 8, 3), np.uint8))
 
 
+PAIRS = ["the shape", "a circle is there?", "what [MASK]"]
+
+
+@pytest.mark.parametrize("types", [2, 1])
+def test_the_second_texts_of_pairs_are_read(types, tmp_path):
+    """As transformers reads them, also where they have no token types of their own."""
+    texts = ["is there a [MASK]?", "what color is the shape?", "the"]
+    folder = text_folder("BertForMaskedLM", tmp_path / "words", type_vocab_size=types)
+    model = vlm_jax.from_pretrained(folder)
+    reference = transformers.AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float64).eval()
+    told = transformers.AutoTokenizer.from_pretrained(folder)(texts[0], PAIRS[2], return_tensors="pt")
+    if types == 1:
+        del told["token_type_ids"]
+    with torch.no_grad():
+        shares = reference(**told).logits[0].softmax(-1)[told["input_ids"][0] == WORDS.index("[MASK]")]
+    filled = model.fill_mask(texts[0], top=2, pairs=PAIRS[2])
+    assert len(filled.masks) == 2 == len(shares)
+    for guesses, values in zip(filled.masks, shares.topk(2).values.numpy(), strict=True):
+        np.testing.assert_allclose([guess.probability for guess in guesses], values, rtol=0, atol=2e-5)
+    words = tuple(guesses[0].token for guesses in filled.masks)
+    assert filled.text == "is there a {}? what {}".format(*words)
+    assert model.fill_mask(["[MASK]", texts[0]], top=2, pairs=["a", PAIRS[2]])[1] == filled
+
+
+def test_pairs_are_classified_as_transformers_does_it(tmp_path):
+    texts = ["is there a circle?", "what color is the shape?", "the"]
+    folder = text_folder("BertForSequenceClassification", tmp_path / "bert")
+    model = vlm_jax.from_pretrained(folder)
+    reference = transformers.AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float64).eval()
+    told = transformers.AutoTokenizer.from_pretrained(folder)(texts, PAIRS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        shares = reference(**told).logits.softmax(-1).numpy()
+    for result, row in zip(model.classify(texts, pairs=PAIRS), shares, strict=True):
+        np.testing.assert_allclose([share for _, share in result.top], -np.sort(-row), rtol=0, atol=2e-5)
+    many = model.classify(texts * 11, pairs=PAIRS * 11)  # more than a batch
+    np.testing.assert_allclose([result.probability for result in many[-3:]], shares.max(-1), rtol=0, atol=2e-5)
+    with pytest.raises(InputError, match="3 texts and 1 pairs"):
+        model.classify(texts, pairs="a circle")
+    with pytest.raises(InputError, match="with its second text has"):
+        model.classify("a", pairs="a " * 40)
+
+
+def test_an_image_has_no_second_text(tmp_path):
+    model = vlm_jax.from_pretrained(fixtures.publish(fixtures.BY_NAME["resnet18"].fixtures[0], tmp_path / "resnet"))
+    with pytest.raises(InputError, match="leave pairs out"):
+        model.classify(np.zeros((8, 8, 3), np.uint8), pairs="a circle")
+
+
 def test_one_class_is_a_probability_and_a_number_is_none(tmp_path):
     """`num_labels` 1 is what a cross-encoder has."""
     one = {"id2label": {0: "relevant"}}

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError, one_of, shown
-from vlm_jax.inference.images import ImageProcessor, Images, as_images, as_texts, grid_features
+from vlm_jax.inference.images import ImageProcessor, Images, as_images, as_pairs, as_texts, grid_features
 from vlm_jax.inference.model import Model
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.pretrained import PretrainedModel, check_text
@@ -19,6 +19,7 @@ from vlm_jax.models.pretrained_output import ImageClassifierOutput, PretrainedOu
 from vlm_jax.models.vit_heads import PretrainedImageOutput, PretrainedImageTransformer
 from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
+from vlm_jax.weights.text_encoder import bucket_length
 
 if TYPE_CHECKING:
     from vlm_jax.models.nnx_module import ToNNX
@@ -27,6 +28,8 @@ TEXT_INPUTS = ("input_ids", "text_mask", "segments")
 IMAGE_INPUTS = ("image", "image_mask", "image_segments")
 AnyArray = jax.Array | np.ndarray
 Arrays = Mapping[str, AnyArray]
+ENCODED = (Mapping, np.ndarray, jax.Array)
+"""Types of what is no text any more."""
 Output = PretrainedOutput | PretrainedImageOutput | ImageClassifierOutput
 
 
@@ -74,8 +77,12 @@ class ForwardModel(Model):
         """Outputs of texts, of token ids [B, T], or of what `encode` returned; they have transformers' names.
 
         A key switches dropout on: one for the batch, or one an example. `params` stand in the place of `model.params`.
+        Texts without `length` are computed at one of a few lengths, so that few programs are compiled; outputs have the
+        length of the longest text.
         """
         arrays = self._arrays(texts, inputs)
+        are_encoded = isinstance(texts, ENCODED) or self.config.is_image_encoder
+        length = None if are_encoded or inputs.get("length") is not None else arrays["input_ids"].shape[1]
         if not isinstance(self.module, PretrainedModel) and keys is not None:
             raise InputError(f"the image encoder {self.source} has no dropout; leave keys out")
         is_cnn = not isinstance(self.module, (PretrainedModel, PretrainedImageTransformer))
@@ -83,6 +90,8 @@ class ForwardModel(Model):
             raise InputError(f"{self.source} is a CNN, without hidden states and attentions; leave both out")
         params = self.params if params is None else params
         options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        if length is not None:
+            return self._forward(params, self._padded(arrays), keys, **options).cut(length)
         return self._forward(params, arrays, keys, **({} if is_cnn else options))
 
     def encode(self, texts: str | Sequence[str] | None = None, **inputs: Unpack[Inputs]) -> Arrays:
@@ -112,7 +121,7 @@ class ForwardModel(Model):
 
     def _arrays(self, texts: str | Sequence[str] | Arrays | AnyArray | None, inputs: Inputs) -> Arrays:
         """The arguments of the module."""
-        if not isinstance(texts, (Mapping, np.ndarray, jax.Array)):
+        if not isinstance(texts, ENCODED):
             return self.encode(texts, **inputs)
         if inputs:
             raise InputError(f"arrays came, so leave out {', '.join(inputs)}; model.encode takes them")
@@ -130,6 +139,15 @@ class ForwardModel(Model):
             check_text(self.config.model, ids, arrays.get("segments"))  # compiled, nothing is checked
         return arrays
 
+    def _padded(self, arrays: Arrays) -> Arrays:
+        """The arrays of texts at one of a few lengths."""
+        model, length = self.config.model, arrays["input_ids"].shape[1]
+        free = bucket_length(length, model.max_position_embeddings - model.first_position) - length
+        fills = {"input_ids": self.tokenizer.pad_id, "text_mask": False, "segments": 0}
+        names = fills.keys() & arrays.keys()
+        padded = {name: np.pad(arrays[name], ((0, 0), (0, free)), constant_values=fills[name]) for name in names}
+        return {**arrays, **padded}
+
     def _encode_texts(
         self, texts: str | Sequence[str] | None, pairs: str | Sequence[str] | None, length: int | None
     ) -> Arrays:
@@ -138,9 +156,7 @@ class ForwardModel(Model):
         if texts is None:
             raise InputError(f"{self.source} is a text encoder; give texts")
         listed = as_texts(texts, "text")
-        seconds = None if pairs is None else as_texts(pairs, "pair")
-        if seconds is not None and len(seconds) != len(listed):
-            raise InputError(f"{len(listed)} texts and {len(seconds)} pairs came; give one second text for each text")
+        seconds = as_pairs(pairs, listed)
         model, frame = self.config.model, 2 if seconds is None else 3 + self.tokenizer.doubles_sep
         most = model.max_position_embeddings - model.first_position
         counts = [list(map(len, self.tokenizer.tokens(side))) for side in (listed, seconds or [""] * len(listed))]

@@ -99,6 +99,16 @@ def as_texts(texts: object, what: str) -> list[str]:
     return listed
 
 
+def as_pairs(pairs: object, texts: list[str]) -> list[str] | None:
+    """The second text of each text; `InputError` where there are more or fewer, and for what is no text."""
+    if pairs is None:
+        return None
+    seconds = as_texts(pairs, "pair")
+    if len(seconds) != len(texts):
+        raise InputError(f"{len(texts)} texts and {len(seconds)} pairs came; give one second text for each text")
+    return seconds
+
+
 def bucket(count: int, most: int) -> int:
     """The batch that holds `count` rows: the next power of two, so that few programs are compiled; at most `most`."""
     return min(most, 1 << (count - 1).bit_length())

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.inference.images import ImageLike, ImageProcessor, Images, as_images, as_texts
+from vlm_jax.inference.images import ImageLike, ImageProcessor, Images, as_images, as_pairs, as_texts
 from vlm_jax.inference.results import Answer, Caption, Classes, Features, PromptImages
 from vlm_jax.types import Parameters
 from vlm_jax.weights.filled_text import FilledText
@@ -101,20 +101,32 @@ class Model:
         return vectors if isinstance(images, (list, tuple)) else vectors[0]
 
     @overload
-    def fill_mask(self, texts: str, top: int = 5) -> FilledText: ...
+    def fill_mask(self, texts: str, top: int = 5, *, pairs: str | None = None) -> FilledText: ...
     @overload
-    def fill_mask(self, texts: Sequence[str], top: int = 5) -> list[FilledText]: ...
-    def fill_mask(self, texts: str | Sequence[str], top: int = 5) -> FilledText | list[FilledText]:
-        """The most probable words for each mask of a text."""
-        return _same_form(self._fill_mask(as_texts(texts, "text"), top), texts)
+    def fill_mask(
+        self, texts: Sequence[str], top: int = 5, *, pairs: Sequence[str] | None = None
+    ) -> list[FilledText]: ...
+    def fill_mask(
+        self, texts: str | Sequence[str], top: int = 5, *, pairs: str | Sequence[str] | None = None
+    ) -> FilledText | list[FilledText]:
+        """The most probable words for each mask of a text, or of a text and its second one in `pairs`."""
+        listed = as_texts(texts, "text")
+        return _same_form(self._fill_mask(listed, top, as_pairs(pairs, listed)), texts)
 
     @overload
-    def classify(self, inputs: ImageLike, top: int | None = None) -> Classes: ...
+    def classify(self, inputs: ImageLike, top: int | None = None, *, pairs: str | None = None) -> Classes: ...
     @overload
-    def classify(self, inputs: Images, top: int | None = None) -> Classes | list[Classes]: ...
-    def classify(self, inputs: Images, top: int | None = None) -> Classes | list[Classes]:
-        """The most probable classes of an image, or of a text where the model reads texts: five, or all of fewer."""
-        return _same_form(self._classify(inputs, top), inputs)
+    def classify(
+        self, inputs: Images, top: int | None = None, *, pairs: str | Sequence[str] | None = None
+    ) -> Classes | list[Classes]: ...
+    def classify(
+        self, inputs: Images, top: int | None = None, *, pairs: str | Sequence[str] | None = None
+    ) -> Classes | list[Classes]:
+        """The most probable classes of an image, or of a text where the model reads texts: five, or all of fewer.
+
+        `pairs` are the second texts, one for each text.
+        """
+        return _same_form(self._classify(inputs, top, pairs), inputs)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model into a new folder, which `from_pretrained` reads: settings, vocabularies, safetensors."""
@@ -138,10 +150,10 @@ class Model:
     def _embed_images(self, images: list[ImageLike]) -> Float[np.ndarray, "N D"]:
         self._refuse("embed_images")
 
-    def _fill_mask(self, texts: list[str], top: int) -> list[FilledText]:
+    def _fill_mask(self, texts: list[str], top: int, pairs: list[str] | None) -> list[FilledText]:
         self._refuse("fill_mask")
 
-    def _classify(self, inputs: Images, top: int | None) -> list[Classes]:
+    def _classify(self, inputs: Images, top: int | None, pairs: str | Sequence[str] | None) -> list[Classes]:
         self._refuse("classify")
 
     def _refuse(self, method: str) -> Never:

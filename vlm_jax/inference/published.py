@@ -1,6 +1,6 @@
 """Published weights in use: vectors and classes of texts and of images, and masked words."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from vlm_jax.errors import InputError, shown
 from vlm_jax.inference.classes import class_activation, class_names, number_of_classes, ranked
 from vlm_jax.inference.forward import ForwardModel
-from vlm_jax.inference.images import ImageLike, Images, as_images, as_texts, bucket, filled, grid_features
+from vlm_jax.inference.images import ImageLike, Images, as_images, as_pairs, as_texts, bucket, filled, grid_features
 from vlm_jax.inference.results import Classes, Features
 from vlm_jax.models.vit_heads import image_vector
 from vlm_jax.types import Parameters
@@ -52,12 +52,14 @@ class TokenizedModel(PublishedModel):
     def params(self, params: Parameters) -> None:
         self.encoder.params = params
 
-    def _check_lengths(self, texts: list[str]) -> None:
-        for text, ids in zip(texts, self.tokenizer.tokens(texts), strict=True):
-            if len(ids) + 2 > self.encoder.longest:
+    def _check_lengths(self, texts: list[str], pairs: list[str] | None = None) -> None:
+        frame = 2 if pairs is None else 3 + self.tokenizer.doubles_sep
+        what = "" if pairs is None else " with its second text"
+        for text, length in zip(texts, self.encoder.lengths(texts, pairs), strict=True):
+            if length > self.encoder.longest:
                 raise InputError(
-                    f"the text {shown(text)} has {len(ids)} tokens; this encoder has positions for "
-                    f"{self.encoder.longest - 2}"
+                    f"the text {shown(text)}{what} has {length - frame} tokens; this encoder has positions for "
+                    f"{self.encoder.longest - frame}"
                 )
 
 
@@ -78,9 +80,10 @@ class TextModel(TokenizedModel):
 class MaskedWordModel(TextModel):
     """A text encoder with its masked-word head."""
 
-    def _fill_mask(self, texts: list[str], top: int) -> list[FilledText]:
-        self._check_lengths(texts)
-        return [self.encoder.fill_mask(text, top=top) for text in texts]
+    def _fill_mask(self, texts: list[str], top: int, pairs: list[str] | None) -> list[FilledText]:
+        self._check_lengths(texts, pairs)
+        seconds = pairs or [None] * len(texts)
+        return [self.encoder.fill_mask(text, top=top, pair=pair) for text, pair in zip(texts, seconds, strict=True)]
 
 
 class TextClassifierModel(TextModel):
@@ -92,11 +95,12 @@ class TextClassifierModel(TextModel):
         """The names of the classes, in order."""
         self._activation = class_activation(converted)
 
-    def _classify(self, inputs: Images, top: int | None) -> list[Classes]:
+    def _classify(self, inputs: Images, top: int | None, pairs: str | Sequence[str] | None) -> list[Classes]:
         texts = as_texts(inputs, "text")
-        self._check_lengths(texts)
+        seconds = as_pairs(pairs, texts)
+        self._check_lengths(texts, seconds)
         top = number_of_classes(top, self.labels)
-        probabilities = np.asarray(self._activation(self.encoder.class_logits(texts)))
+        probabilities = np.asarray(self._activation(self.encoder.class_logits(texts, seconds)))
         return [ranked(row, self.labels, top) for row in probabilities]
 
 
@@ -152,7 +156,9 @@ class ClassifierModel(ImageModel):
             lambda params, image: activation(self.module.apply({"params": params}, image).logits)
         )
 
-    def _classify(self, inputs: Images, top: int | None) -> list[Classes]:
+    def _classify(self, inputs: Images, top: int | None, pairs: str | Sequence[str] | None) -> list[Classes]:
+        if pairs is not None:
+            raise InputError(f"{self.source} is an image encoder and reads no texts; leave pairs out")
         top = number_of_classes(top, self.labels)
         batches = self._rows(self._probabilities, as_images(inputs))
         return [ranked(row, self.labels, top) for batch in batches for row in batch]

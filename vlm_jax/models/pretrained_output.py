@@ -76,6 +76,30 @@ class PretrainedOutput(NamedTuple):
         """Those of "the answer ends here"."""
         return None if self.spans is None else self.spans[..., 1]
 
+    def cut(self, length: int) -> "PretrainedOutput":
+        """Without the text positions from `length` on; grid positions, which stand behind them, stay."""
+        end = self.text.shape[1]
+        if length == end:
+            return self
+
+        def kept(x: Array, *axes: int) -> Array:
+            for axis in axes:
+                parts = jnp.split(x, (length, end), axis)
+                x = jnp.concatenate([parts[0], parts[2]], axis) if parts[2].shape[axis] else parts[0]
+            return x
+
+        def each(states: tuple[Array, ...] | None, *axes: int) -> tuple[Array, ...] | None:
+            return None if states is None else tuple(kept(x, *axes) for x in states)
+
+        by_token = ("text", "words", "tokens", "spans", "replaced")
+        changes = {name: kept(x, 1) for name in by_token if (x := getattr(self, name)) is not None}
+        return self._replace(
+            **changes,
+            hidden_states=each(self.hidden_states, 1),
+            attentions=each(self.attentions, 2, 3),
+            cross_attentions=each(self.cross_attentions, 2),
+        )
+
 
 class ImageClassifierOutput(NamedTuple):
     """What a CNN computes of B images."""

@@ -19,6 +19,12 @@ from vlm_jax.weights.sentences import SentenceSettings, pooled, sentence_setting
 
 BATCH = 32
 BUCKETS = (16, 32, 64, 128, 256, 512)  # lengths are padded up to one of these, so that few programs are compiled
+Inputs = tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"], Int[np.ndarray, "N T"] | None]
+
+
+def bucket_length(needed: int, most: int) -> int:
+    """The length that holds `needed` tokens: one of a few, so that few programs are compiled; at most `most`."""
+    return min(most, next((size for size in BUCKETS if size >= needed), needed))
 
 
 class TextEncoder:
@@ -42,7 +48,9 @@ class TextEncoder:
         self._limit = read_settings(converted.tokenizer[0].parent).longest
         self.params = jax.tree.map(jnp.asarray, converted.params)
         module = converted.module
-        self._run = jax.jit(lambda params, ids, mask: module.apply({"params": params}, ids, mask))
+        self._run = jax.jit(
+            lambda params, ids, mask, segments: module.apply({"params": params}, ids, mask, segments=segments)
+        )
 
     @cached_property
     def sentences(self) -> SentenceSettings:
@@ -54,21 +62,40 @@ class TextEncoder:
     ) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
         """Token ids and mask of each text, T being one of a few lengths; longer texts lose their end."""
         longest = min(max_length or self.longest, self.longest)
-        needed = max(len(ids) for ids in self.tokenizer.tokens(texts)) + 2
-        length = min(longest, next((size for size in BUCKETS if size >= needed), needed))
+        length = bucket_length(max(self.lengths(texts)), longest)
         ids, mask = self.tokenizer.encode(texts, length)
         check_text(self._settings, ids)  # the compiled program cannot
         return ids, mask
 
-    def fill_mask(self, text: str, *, top: int = 5) -> FilledText:
-        """The likeliest words for each mask of a text: `fill_mask("paris is the [MASK] of france")`."""
+    def lengths(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[int]:
+        """The tokens of each text, or of each text and its second one, with those that frame them."""
+        counts = [len(ids) + 2 for ids in self.tokenizer.tokens(texts)]
+        if pairs is None:
+            return counts
+        between = 1 + self.tokenizer.doubles_sep
+        return [count + len(ids) + between for count, ids in zip(counts, self.tokenizer.tokens(pairs), strict=True)]
+
+    def _inputs(self, texts: Sequence[str], pairs: Sequence[str] | None, longest: int | None) -> Inputs:
+        """Ids, mask and token types, None where all are 0, at one of a few lengths."""
+        if pairs is None:
+            return (*self.encode(texts, longest), None)
+        length = bucket_length(max(self.lengths(texts, pairs)), self.longest)
+        ids, mask, segments = self.tokenizer.encode_pairs(texts, pairs, length)
+        check_text(self._settings, ids)
+        return ids, mask, segments if self._settings.type_vocab_size > 1 else None
+
+    def fill_mask(self, text: str, *, top: int = 5, pair: str | None = None) -> FilledText:
+        """The likeliest words for each mask of a text: `fill_mask("paris is the [MASK] of france")`.
+
+        The masks of a pair are those of both texts, and the filled text is both.
+        """
         if "words" not in self._parts:
             raise InputError("this encoder was ported without its masked-word head; port BertForMaskedLM or its like")
-        ids, mask = self.encode([text], None)
+        ids, mask, segments = self._inputs([text], None if pair is None else [pair], None)
         places = np.flatnonzero(ids[0] == self.tokenizer.mask_id).tolist()
         if not places:
             raise InputError(f"the text holds no {self.tokenizer.mask_token}; put one where the word is wanted")
-        logits = self._run(self.params, ids, mask).words[0, np.array(places)]
+        logits = self._run(self.params, ids, mask, segments).words[0, np.array(places)]
         rows = logits.shape[-1]
         if not 1 <= top <= rows - len(self._unused):
             raise InputError(f"top is {top}; expected 1 to {rows - len(self._unused)}, the tokens that there are")
@@ -85,20 +112,21 @@ class TextEncoder:
         """The text of token ids with other words at some places."""
         return self.tokenizer.decode([words.get(place, token) for place, token in enumerate(ids.tolist())])
 
-    def class_logits(self, texts: Sequence[str]) -> Float[np.ndarray, "N A"]:
-        """The logits of the classes of each text, by an encoder with a sequence head."""
-        outputs = self._outputs(texts, None)
+    def class_logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Float[np.ndarray, "N A"]:
+        """The logits of the classes of each text, or of each pair, by an encoder with a sequence head."""
+        outputs = self._outputs(texts, None, pairs)
         return np.concatenate([np.asarray(output.sequence, np.float32)[:count] for output, _, count in outputs])
 
     def _outputs(
-        self, texts: Sequence[str], longest: int | None
+        self, texts: Sequence[str], longest: int | None, pairs: Sequence[str] | None = None
     ) -> Iterator[tuple[PretrainedOutput, Bool[np.ndarray, "N T"], int]]:
         """The encoder's outputs of each batch of texts, its mask, and how many of its rows are real."""
         for begin in range(0, len(texts), BATCH):
-            batch = list(texts[begin : begin + BATCH])
-            filled = batch + [""] * (BATCH - len(batch) if len(texts) > BATCH else 0)
-            ids, mask = self.encode(filled, longest)
-            yield self._run(self.params, ids, mask), mask, len(batch)
+            sides = [None if side is None else list(side[begin : begin + BATCH]) for side in (texts, pairs)]
+            count = len(sides[0])
+            rest = [""] * (BATCH - count if len(texts) > BATCH else 0)
+            ids, mask, segments = self._inputs(*(side and side + rest for side in sides), longest)
+            yield self._run(self.params, ids, mask, segments), mask, count
 
     def embed(
         self, texts: Sequence[str], *, normalize: bool | None = None, max_length: int | None = None
