@@ -1,10 +1,11 @@
 """Random parts of photographs in other colours: where they lie, what their pixels are, and what draws them."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from vlm_jax.data.augmentation import augmentation_of, crop_box, random_part
 from vlm_jax.data.batches import Row, make_batch
@@ -67,6 +68,26 @@ def test_colours_change_by_a_factor(name):
         expected = np.clip(origin + factor * (PHOTO - origin), 0, 255)
         assert np.abs(changed - expected).max() <= 2
     assert factors == {True, False}
+
+
+def test_colours_change_in_every_order():
+    """Each image is what one order of the three changes makes of it, and no order is left out."""
+    crop = RandomResizedCrop(scale=(1.0, 1.0), ratio=(1.5, 1.5), **dict.fromkeys(PLAIN, 0.9))
+    wanted, orders = AugmentedImages(size=(40, 60), resize=crop), set()
+    enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        crop_box(60, 40, crop, random)
+        factors = [random.uniform(0.1, 1.9) for _ in enhancers]
+        changed, fitting = random_part(PHOTO, wanted, np.random.default_rng(seed)), []
+        for order in itertools.permutations(range(3)):
+            image = Image.fromarray(PHOTO)
+            for place in order:
+                image = enhancers[place](image).enhance(factors[place])
+            fitting += [order] if np.array_equal(changed, image) else []
+        assert fitting
+        orders |= {*fitting} if len(fitting) == 1 else set()
+    assert len(orders) == 6
 
 
 def test_each_example_is_cut_by_its_own_generator_and_others_are_whole(encoder, splits):
