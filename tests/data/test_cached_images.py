@@ -128,6 +128,7 @@ def test_a_long_filling_tells_how_far_it_is(data, monkeypatch, capsys):
     cached_encoder(data)
     lines = told(capsys)
     assert len(lines) == 2 + COUNT and f"cached 3 of {COUNT}" in lines[3]
+    assert lines[3].endswith(" s left") and lines[COUNT].endswith(", 0 s left")
 
 
 def test_a_changed_file_is_decoded_again_and_no_other(data, decoded):

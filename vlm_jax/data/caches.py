@@ -68,15 +68,17 @@ def _write(store: RowStore, keys: Collection[str], data: DataSet, *, what: str, 
 
 
 def _telling(append: Append, total: int, what: str) -> Append:
-    """`append` that prints how far it is, every `PROGRESS_SECONDS`."""
-    written, due = itertools.count(1), [time.monotonic() + PROGRESS_SECONDS]
+    """`append` that prints how far it is and how long the rest takes, every `PROGRESS_SECONDS`."""
+    began = time.monotonic()
+    written, due = itertools.count(1), [began + PROGRESS_SECONDS]
 
     def append_and_tell(key: str, row: Row) -> None:
         append(key, row)
         number = next(written)
-        if time.monotonic() > due[0]:
-            due[0] = time.monotonic() + PROGRESS_SECONDS
-            print(f"cached {number:,} of {total:,} {what}", file=sys.stderr, flush=True)
+        if (now := time.monotonic()) > due[0]:
+            due[0] = now + PROGRESS_SECONDS
+            seconds_left = (now - began) / number * (total - number)
+            print(f"cached {number:,} of {total:,} {what}, {seconds_left:.0f} s left", file=sys.stderr, flush=True)
 
     return append_and_tell
 
