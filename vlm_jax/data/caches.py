@@ -68,16 +68,20 @@ def _write(store: RowStore, keys: Collection[str], data: DataSet, *, what: str, 
 
 
 def _telling(append: Append, total: int, what: str) -> Append:
-    """`append` that prints how far it is and how long the rest takes, every `PROGRESS_SECONDS`."""
-    began = time.monotonic()
-    written, due = itertools.count(1), [began + PROGRESS_SECONDS]
+    """`append` that prints how far it is and how long the rest takes, every `PROGRESS_SECONDS`.
+
+    The time counts from the first row, before which a program may be compiled.
+    """
+    written, began = itertools.count(1), []
 
     def append_and_tell(key: str, row: Row) -> None:
         append(key, row)
-        number = next(written)
-        if (now := time.monotonic()) > due[0]:
-            due[0] = now + PROGRESS_SECONDS
-            seconds_left = (now - began) / number * (total - number)
+        number, now = next(written), time.monotonic()
+        if number == 1:
+            began.extend((now, now + PROGRESS_SECONDS))
+        elif began and now > began[1]:  # other threads may be ahead of the first row
+            began[1] = now + PROGRESS_SECONDS
+            seconds_left = (now - began[0]) / (number - 1) * (total - number)
             print(f"cached {number:,} of {total:,} {what}, {seconds_left:.0f} s left", file=sys.stderr, flush=True)
 
     return append_and_tell
