@@ -1,5 +1,6 @@
 """The folder that `save_pretrained` of published weights writes: others load it, and its card holds the proof."""
 
+import dataclasses
 import json
 
 import jax
@@ -14,6 +15,7 @@ from vlm_jax.settings.changes import with_changes
 from vlm_jax.trees import flatten, unflatten
 from vlm_jax.weights import publish
 from vlm_jax.weights.checks import Check
+from vlm_jax.weights.import_folder import read
 from vlm_jax.weights.preprocessor import read_preprocessor, write_preprocessor
 
 TEXTS = ["a circle", "what color is the shape?", "is there a circle? is there a circle? is there a circle?"]
@@ -76,6 +78,20 @@ def test_a_saved_encoder_has_the_vectors_of_its_files(pooling, normalize, longes
     np.testing.assert_allclose(vectors, sentence_vectors(tmp_path / "saved", TEXTS), rtol=0, atol=2e-6)
     np.testing.assert_array_equal(vlm_jax.from_pretrained(tmp_path / "saved").embed_texts(TEXTS), vectors)
     assert (np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-5) == normalize
+
+
+@pytest.mark.parametrize(("limit", "first_position", "longest"), [(None, 0, 20), (7, 0, 7), (50, 0, 20), (None, 2, 18)])
+def test_a_saved_encoder_states_the_longest_text_that_it_reads(limit, first_position, longest, tmp_path):
+    """The least of the tokenizer's limit and of the positions that texts have."""
+    folder = own.write(tmp_path / "bert")
+    if limit is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}), encoding="utf-8")
+    converted = read(str(folder))
+    model = with_changes(converted.architecture.model, {"first_position": first_position})
+    converted = dataclasses.replace(converted, architecture=converted.architecture._replace(model=model))
+    publish.publish(converted, tmp_path / "saved", prove=False)
+    settings = json.loads((tmp_path / "saved" / "sentence_bert_config.json").read_text(encoding="utf-8"))
+    assert settings["max_seq_length"] == longest
 
 
 def shaken(params):
