@@ -21,7 +21,7 @@ LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 SIZE = {"size": (224, 224)}
 BICUBIC, BILINEAR = CenterCrop(short_side=256), CenterCrop(short_side=256, resample="bilinear")
 RECIPES = {
-    "resnet18": ImageInput(**SIZE, **IMAGENET, resize=BICUBIC),
+    "resnet18": ImageInput(**SIZE, **IMAGENET, resize=CenterCrop(short_side=256, corner="floored")),
     "torchvision_resnet18": ImageInput(**SIZE, **IMAGENET, resize=BILINEAR),
     "mobilenet_v2": ImageInput(**SIZE, **IMAGENET, resize=BILINEAR),
     "efficientnet_lite0": ImageInput(**SIZE, **LITE, resize=BICUBIC),

@@ -275,7 +275,9 @@ def sizes(config):
 
 def test_an_image_is_preprocessed_as_in_the_file():
     colours = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    assert preprocessor(RESNET) == ImageInput(size=(224, 224), resize=CenterCrop(short_side=256), **colours)
+    assert preprocessor(RESNET) == ImageInput(
+        size=(224, 224), resize=CenterCrop(short_side=256, corner="floored"), **colours
+    )
     whole = preprocessor(RESNET | {"size": {"shortest_edge": 384}})
     assert whole == ImageInput(size=(384, 384), resize=Stretch(), **colours)
     assert preprocessor(RESNET | {"size": 288, "crop_pct": 0.95}).resize.short_side == 303

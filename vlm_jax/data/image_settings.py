@@ -9,6 +9,10 @@ from vlm_jax.settings.groups import CHOICE, Group
 from vlm_jax.settings.rules import Count, Positive, PositiveShare, Share, Whole
 
 Resample = Literal["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]
+Corner = Literal["rounded", "floored"]
+Backend = Literal["pillow", "torchvision"]
+TORCHVISION: tuple[Resample, ...] = ("nearest", "bilinear", "bicubic")
+"""The filters that torchvision has for tensors."""
 
 
 class Crop(Group):
@@ -26,6 +30,10 @@ class CenterCrop(Group):
     """Pixels of the short side before the cut."""
     resample: Resample = "bicubic"
     """Pillow's filter, always antialiased."""
+    corner: Corner = "rounded"
+    """Half a pixel of the cut's corner is rounded to even as in torchvision, or floored as in transformers."""
+    backend: Backend = "pillow"
+    """Whose rounding: Pillow's, or that of torchvision for tensors, which has nearest, bilinear and bicubic."""
 
 
 class Pad(Group):
@@ -42,6 +50,8 @@ class Stretch(Group):
     kind: Literal["stretch"] = "stretch"
     resample: Resample = "bicubic"
     """Pillow's filter, always antialiased."""
+    backend: Backend = "pillow"
+    """Whose rounding: Pillow's, or that of torchvision for tensors, which has nearest, bilinear and bicubic."""
 
 
 class RandomResizedCrop(Stretch):
@@ -77,6 +87,10 @@ class StretchCrop(Group):
     """Height and width in pixels before the cut."""
     resample: Resample = "bicubic"
     """Pillow's filter, always antialiased."""
+    corner: Corner = "rounded"
+    """Half a pixel of the cut's corner is rounded to even as in torchvision, or floored as in transformers."""
+    backend: Backend = "pillow"
+    """Whose rounding: Pillow's, or that of torchvision for tensors, which has nearest, bilinear and bicubic."""
 
 
 Resize = Crop | CenterCrop | Pad | Stretch | StretchCrop | RandomResizedCrop
@@ -95,9 +109,11 @@ class ImageInput(Group):
     """Divides each colour channel afterwards."""
 
     @model_validator(mode="after")
-    def check_short_side(self) -> "ImageInput":
-        """The short side covers the size."""
+    def check_resize(self) -> "ImageInput":
+        """The scaled image covers the size, and the backend has the filter."""
         resize = self.resize
+        if getattr(resize, "backend", "pillow") == "torchvision" and resize.resample not in TORCHVISION:
+            raise ValueError(f"resize.backend torchvision has no {resize.resample}; choose one of {TORCHVISION}")
         if isinstance(resize, StretchCrop) and any(map(operator.lt, resize.scaled_size, self.size)):
             raise ValueError(f"resize.scaled_size {resize.scaled_size} is less than size {self.size}; raise it")
         if isinstance(resize, CenterCrop) and resize.short_side < max(self.size):

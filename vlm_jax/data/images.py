@@ -1,6 +1,7 @@
 """Image files to pixels as a person sees them, and pixels to the model's input."""
 
 import io
+import math
 import re
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from vlm_jax.data.image_settings import CenterCrop, Crop, ImageInput, Pad, StretchCrop
+from vlm_jax.data.torchvision_resize import resize_as_torchvision
 from vlm_jax.errors import InputError
 from vlm_jax.types import StoredImage
 
@@ -19,6 +21,9 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 MOST_ELONGATED = 100  # long side by short side; a longer strip is one pixel wide, or is cut to a hundredth of itself
 
 _HEIC = re.compile(rb"....ftyp(hei[cxms]|hev[cmsx]|mif1|msf1)", re.DOTALL)  # brands of ISO/IEC 23008-12
+
+LARGEST_SCALED = 2**24
+"""Pixels: the largest image that is scaled before its centre is cut out."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -222,15 +227,37 @@ def resize_image(image: UInt8[np.ndarray, "H W 3"], settings: ImageInput) -> UIn
         corner = ((width - inner[0]) // 2, (height - inner[1]) // 2)
         canvas.paste(pil_image.resize(inner, resample), corner)
         return np.asarray(canvas)
+    if isinstance(method, (CenterCrop, StretchCrop)):
+        return _scaled_and_cut(pil_image, settings.size, method)
+    if getattr(method, "backend", "pillow") == "torchvision":
+        return resize_as_torchvision(image, settings.size, method.resample)
     # Cutting before scaling: an image of 1 x 50,000,000 would grow first otherwise.
-    box = None
-    if isinstance(method, CenterCrop):
-        box = _centre_of_scaled(pil_image, settings.size, _scaled_size(pil_image, method.short_side))
-    elif isinstance(method, StretchCrop):
-        box = _centre_of_scaled(pil_image, settings.size, method.scaled_size)
-    elif isinstance(method, Crop):
-        box = _largest_centre(pil_image, settings.size)
+    box = _largest_centre(pil_image, settings.size) if isinstance(method, Crop) else None
     return np.asarray(pil_image.resize((width, height), resample, box=box))
+
+
+def _scaled_and_cut(
+    pil_image: Image.Image, size: tuple[int, int], method: CenterCrop | StretchCrop
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The centre of the scaled image.
+
+    The image is scaled whole: Pillow orders its two passes by their work and rounds in between, so the same part
+    scaled by itself is another one by up to 23 of 255 levels. Beyond `LARGEST_SCALED` only the part is scaled.
+    """
+    resample = Image.Resampling[method.resample.upper()]
+    is_stretched = isinstance(method, StretchCrop)
+    scaled_size = method.scaled_size if is_stretched else _scaled_size(pil_image, method.short_side)
+    # torchvision.transforms.functional.center_crop rounds; `center_crop` of transformers' image processors floors.
+    whole = round if method.corner == "rounded" else math.floor
+    top, left = (whole((scaled - side) / 2) for scaled, side in zip(scaled_size, size, strict=True))
+    box = (left, top, left + size[1], top + size[0])
+    if math.prod(scaled_size) <= LARGEST_SCALED:
+        if method.backend == "torchvision":
+            return resize_as_torchvision(np.asarray(pil_image), scaled_size, method.resample, box)
+        return np.asarray(pil_image.resize(scaled_size[::-1], resample).crop(box))
+    scales = (pil_image.width / scaled_size[1], pil_image.height / scaled_size[0]) * 2
+    box = [min(edge * scale, length) for edge, scale, length in zip(box, scales, pil_image.size * 2, strict=True)]
+    return np.asarray(pil_image.resize(size[::-1], resample, box=tuple(map(float, box))))
 
 
 def _largest_centre(pil_image: Image.Image, size: tuple[int, int]) -> tuple[float, float, float, float]:
@@ -248,21 +275,6 @@ def _scaled_size(pil_image: Image.Image, short_side: int) -> tuple[int, int]:
         short_side if length == short else int(short_side * length / short) for length in pil_image.size[::-1]
     )
     return height, width
-
-
-def _centre_of_scaled(
-    pil_image: Image.Image, size: tuple[int, int], scaled_size: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """The box whose pixels are those that scaling to `scaled_size` and torchvision's CenterCrop(size) leave.
-
-    The corner is rounded, as in `center_crop` of torchvision.transforms.functional.
-    """
-    box = []
-    for side, scaled, length in zip(size[::-1], scaled_size[::-1], pil_image.size, strict=True):
-        first = round((scaled - side) / 2)
-        box.append((first * length / scaled, (first + side) * length / scaled))
-    (left, right), (top, bottom) = box
-    return left, top, min(right, float(pil_image.width)), min(bottom, float(pil_image.height))
 
 
 def normalise(pixels: UInt8[np.ndarray, "*batch h w 3"], settings: ImageInput) -> Float[np.ndarray, "*batch h w 3"]:

@@ -39,7 +39,7 @@ def _settings(file: PublishedFile) -> ConvertedArchitecture:
     )
     require(config, {"num_stages": len(cnn.depths)})
     side = number(config, "image_size", 224)
-    resize = CenterCrop(short_side=int(side / CONVNEXT_SHARE)) if side < CONVNEXT_WHOLE else Stretch()
+    resize = CenterCrop(short_side=int(side / CONVNEXT_SHARE), corner="floored") if side < CONVNEXT_WHOLE else Stretch()
     image = ImageInput(size=(side, side), resize=resize, **IMAGENET_COLOURS)
     return ConvertedArchitecture(cnn, (), file.rows_of("classifier.weight") if file.parts else 0, image)
 

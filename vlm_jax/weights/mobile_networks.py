@@ -62,7 +62,7 @@ TORCHVISION_MOBILENET = torch_family(
 # transformers' names
 
 # Mean and deviation of 0.5, as in preprocessor_config.json of google/mobilenet_v2_1.0_224.
-CENTRED = ImageInput(size=(224, 224), resize=CenterCrop(short_side=256, resample="bilinear"))
+CENTRED = ImageInput(size=(224, 224), resize=CenterCrop(short_side=256, resample="bilinear", corner="floored"))
 FIXED: dict[str, Json] = {
     "num_channels": 3, "depth_divisible_by": 8, "min_depth": 8, "expand_ratio": 6, "output_stride": 32,
     "first_layer_is_expansion": True, "hidden_act": "relu6",

@@ -1,24 +1,26 @@
-"""How a published encoder wants its images: preprocessor_config.json, processor_config.json, or timm's config.json.
+"""How a published model wants its images: preprocessor_config.json, processor_config.json, or timm's config.json.
 
 Keys and defaults are those of transformers' image processors: ConvNextImageProcessor, which published ResNets name,
 EfficientNetImageProcessor, and ViTImageProcessor and its like. Each is obeyed or refused by name; `IGNORED` change no
-pixel. A missing key has its default; null switches a step off. timm's are those of its data/config.py and
-transforms_factory.py.
+pixel. A missing key has its default; null switches a step off. A name that ends in Fast is torchvision's backend, any
+other name Pillow's. timm's are those of its data/config.py and transforms_factory.py.
 """
 
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from vlm_jax.data.image_settings import CenterCrop, Crop, ImageInput, Resample, Stretch, StretchCrop
+from vlm_jax.data.image_settings import TORCHVISION, CenterCrop, Crop, ImageInput, Resample, Stretch, StretchCrop
 from vlm_jax.errors import InputError
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json
 from vlm_jax.weights.settings_files import PREPROCESSOR, PROCESSOR, SettingsFiles
 
-PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "DeiT", "MobileNetV2", "EfficientNet", "Siglip")
-SHORT_SIDE = ("ConvNext", "Bit", "CLIP", "MobileNetV2", "Siglip")  # a size that is one number is that of the short side
-CROPPED = ("Bit", "CLIP", "DeiT", "MobileNetV2")  # the centre is cut out by default
-CROP_SIZE = 224  # of these four, where a file has none
+PROCESSORS = ("ConvNext", "ViT", "Bit", "CLIP", "ChineseCLIP", "DeiT", "MobileNetV2", "EfficientNet", "Siglip", "Blip")
+# A size that is one number is that of the short side.
+SHORT_SIDE = ("ConvNext", "Bit", "CLIP", "ChineseCLIP", "MobileNetV2", "Siglip")
+CROPPED = ("Bit", "CLIP", "ChineseCLIP", "DeiT", "MobileNetV2")  # the centre is cut out by default
+CROP_SIZE = dict.fromkeys(CROPPED, 224) | {"EfficientNet": 289}  # where a file has none
 FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's numbers
 IGNORED = frozenset(
     {"_valid_processor_keys", "data_format", "device", "disable_grouping", "do_reduce_labels", "input_data_format",
@@ -30,6 +32,7 @@ _READ = (
     "image_std", "pad_size", "resample", "rescale_factor", "size",
 )  # fmt: skip
 _READ_OF_EFFICIENTNET = ("include_top", "rescale_offset")
+_ABOUT_PROCESSOR = ("image_processor", "processor_class")  # of processor_config.json beside the tokenizer
 TIMM = {
     "input_size": [3, 224, 224], "crop_pct": 0.875, "crop_mode": "center", "interpolation": "bicubic",
     "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
@@ -59,7 +62,7 @@ class Recipe(NamedTuple):
 
 
 def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
-    """An image encoder's input as the files say; None where there are none.
+    """A model's image input as the files say; None where there are none.
 
     `InputError` names what is not supported.
     """
@@ -71,7 +74,7 @@ def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
     if unknown := sorted(set(recipe.settings) - {*_READ, *own, *IGNORED}):
         says = f"{recipe.file} says {unknown[0]} = {recipe.get(unknown[0])!r}"
         raise InputError(f"{says}, which is not supported; take it out of the file if it changes no pixel")
-    for key in ("do_resize", "do_rescale", "do_normalize"):
+    for key in ("do_resize", "do_rescale"):
         recipe.expect(key, recipe.get(key, True) is True, "true")
     recipe.expect("do_pad", recipe.get("do_pad") in (None, False), "false or null")
     for key in ("pad_size", "image_seq_length"):
@@ -79,12 +82,18 @@ def read_preprocessor(settings_files: SettingsFiles) -> ImageInput | None:
     resample = recipe.get("resample")  # its default is another one in version 4 than in 5, so it has to be there
     recipe.expect("resample", isinstance(resample, int) and resample in FILTERS, f"one of {FILTERS}")
     size, resize = _sizes(recipe, kind, FILTERS[resample])
+    if _name(recipe).endswith("Fast"):
+        recipe.expect("resample", resize.resample in TORCHVISION, f"one of {TORCHVISION} for a {_name(recipe)}")
+        resize = with_changes(resize, {"backend": "torchvision"})
     mean, std = _normalization(recipe, kind)
     return ImageInput(size=size, resize=resize, mean=mean, std=std)
 
 
 def write_preprocessor(image: ImageInput) -> SettingsFiles:
-    """The file that `read_preprocessor` reads; none where no image processor of transformers does the same."""
+    """The file that `read_preprocessor` reads; none where no image processor of transformers does the same.
+
+    These floor the corner of a cut, so a cut that is rounded comes back half a pixel away.
+    """
     resize, (height, width) = image.resize, image.size
     if isinstance(resize, Crop) and height == width:
         resize = CenterCrop(short_side=height, resample=resize.resample)
@@ -101,12 +110,17 @@ def write_preprocessor(image: ImageInput) -> SettingsFiles:
     (resample,) = (number for number, name in FILTERS.items() if name == resize.resample)
     colours = {"image_mean": list(image.mean), "image_std": list(image.std), "do_normalize": True}
     scale = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "resample": resample}
-    return {PREPROCESSOR: {"image_processor_type": f"{kind}ImageProcessor"} | scale | colours | sizes}
+    suffix = "Fast" if getattr(resize, "backend", "pillow") == "torchvision" else ""
+    return {PREPROCESSOR: {"image_processor_type": f"{kind}ImageProcessor{suffix}"} | scale | colours | sizes}
 
 
 def _recipe(settings_files: SettingsFiles) -> Recipe | None:
     """That of processor_config.json where it has one, as in transformers 5, which reads it first."""
-    nested = _object(settings_files.get(PROCESSOR, {}), PROCESSOR).get("image_processor")
+    processor = _object(settings_files.get(PROCESSOR, {}), PROCESSOR)
+    if unknown := sorted(set(processor).difference(_ABOUT_PROCESSOR)):
+        says = f"{PROCESSOR} says {unknown[0]} = {processor[unknown[0]]!r}"
+        raise InputError(f"{says}, which is not supported; take it out of the file if no input depends on it")
+    nested = processor.get("image_processor")
     if nested is not None:
         file = f"{PROCESSOR} (image_processor)"
         return Recipe(file, _object(nested, file))
@@ -124,10 +138,9 @@ def _object(value: Json, file: str) -> Mapping[str, Json]:
 def _normalization(recipe: Recipe, kind: str) -> tuple[Colours, Colours]:
     """Mean and deviation on a scale of 0 to 1.
 
-    EfficientNet's processor computes (x f - o - mean) / std of a byte x, o being 1 with `rescale_offset` and 0 without,
-    and divides by std once more with `include_top`.
+    EfficientNet's processor computes (x f - o - mean) / std of a byte x, o being 1 with `rescale_offset` and 0 without.
+    Without `do_normalize` it leaves out mean and std; with `include_top` it divides by std once more.
     """
-    mean, std = _colours(recipe, "image_mean", least=0.0), _colours(recipe, "image_std", least=1e-6)
     factor = recipe.get("rescale_factor")
     factor = 1 / 255 if factor is None else factor
     scale = factor * 255 if _is_real(factor) else 0.0
@@ -135,13 +148,16 @@ def _normalization(recipe: Recipe, kind: str) -> tuple[Colours, Colours]:
         scale = 1.0
     if kind != "EfficientNet":
         recipe.expect("rescale_factor", scale == 1, "1/255")
-        return mean, std
+        recipe.expect("do_normalize", recipe.get("do_normalize", True) is True, "true")
+        return _colours(recipe, "image_mean", least=0.0), _colours(recipe, "image_std", least=1e-6)
     recipe.expect("rescale_factor", scale > 0, "a number above 0")
-    for key in _READ_OF_EFFICIENTNET:
+    for key in ("do_normalize", *_READ_OF_EFFICIENTNET):
         recipe.expect(key, recipe.get(key) in (None, True, False), "true or false")
-    offset, again = bool(recipe.get("rescale_offset")), bool(recipe.get("include_top", True))
-    mean = tuple((x + offset) / scale for x in mean)
-    return mean, tuple((x * x if again else x) / scale for x in std)
+    once, again = bool(recipe.get("do_normalize", True)), bool(recipe.get("include_top", True))
+    mean = _colours(recipe, "image_mean", least=0.0) if once else (0.0,) * 3
+    std = _colours(recipe, "image_std", least=1e-6) if once or again else (1.0,) * 3
+    offset = bool(recipe.get("rescale_offset"))
+    return tuple((x + offset) / scale for x in mean), tuple(x ** (once + again) / scale for x in std)
 
 
 def with_timm(image: ImageInput, config: Mapping[str, Json]) -> ImageInput:
@@ -171,11 +187,15 @@ def with_timm(image: ImageInput, config: Mapping[str, Json]) -> ImageInput:
 
 def _kind(recipe: Recipe) -> str:
     """Of `PROCESSORS`; old files name a feature extractor, new ones an image processor."""
-    name = recipe.get("image_processor_type") or recipe.get("feature_extractor_type") or "ViTImageProcessor"
+    name = _name(recipe)
     for kind in PROCESSORS:
-        if isinstance(name, str) and name.startswith((f"{kind}ImageProcessor", f"{kind}FeatureExtractor")):
+        if name.startswith((f"{kind}ImageProcessor", f"{kind}FeatureExtractor")):
             return kind
     raise InputError(f"{recipe.file} names the image processor {name!r}; supported are {', '.join(PROCESSORS)}")
+
+
+def _name(recipe: Recipe) -> str:
+    return str(recipe.get("image_processor_type") or recipe.get("feature_extractor_type") or "ViTImageProcessor")
 
 
 def _sizes(recipe: Recipe, kind: str, resample: Resample) -> tuple[tuple[int, int], Resize]:
@@ -188,21 +208,21 @@ def _sizes(recipe: Recipe, kind: str, resample: Resample) -> tuple[tuple[int, in
     if kind == "ConvNext":
         return _share_of_size(recipe, size, resample)
     recipe.expect("crop_pct", recipe.get("crop_pct") is None, "null")
-    default = CROP_SIZE if kind in CROPPED else None
+    default = CROP_SIZE.get(kind)
     if isinstance(size, dict) and set(size) == {"shortest_edge"}:
         short_side = size["shortest_edge"]
         recipe.expect("size", _is_length(short_side), "a number of pixels")
         recipe.expect("do_center_crop", bool(cut), "true where size is that of the short side")
         crop_size = _rectangle(recipe, "crop_size", default)
         recipe.expect("crop_size", max(crop_size) <= short_side, "no more than shortest_edge")
-        return crop_size, CenterCrop(short_side=short_side, resample=resample)
+        return crop_size, CenterCrop(short_side=short_side, resample=resample, corner="floored")
     scaled_size = _rectangle(recipe, "size")
     if not cut:
         return scaled_size, Stretch(resample=resample)
     crop_size = _rectangle(recipe, "crop_size", default)
     fits = crop_size[0] <= scaled_size[0] and crop_size[1] <= scaled_size[1]
     recipe.expect("crop_size", fits, "no more than size")
-    return crop_size, StretchCrop(scaled_size=scaled_size, resample=resample)
+    return crop_size, StretchCrop(scaled_size=scaled_size, resample=resample, corner="floored")
 
 
 def _share_of_size(recipe: Recipe, size: Json, resample: Resample) -> tuple[tuple[int, int], Resize]:
@@ -212,7 +232,7 @@ def _share_of_size(recipe: Recipe, size: Json, resample: Resample) -> tuple[tupl
     share = recipe.get("crop_pct") or CONVNEXT_SHARE
     recipe.expect("crop_pct", _is_real(share) and 0 < share <= 1, "a share between 0 and 1")
     recipe.expect("do_center_crop", not recipe.get("do_center_crop"), "none beside crop_pct")
-    resize = CenterCrop(short_side=int(side / share), resample=resample)
+    resize = CenterCrop(short_side=int(side / share), resample=resample, corner="floored")
     return (side, side), Stretch(resample=resample) if side >= CONVNEXT_WHOLE else resize
 
 

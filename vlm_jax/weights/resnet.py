@@ -26,7 +26,7 @@ from vlm_jax.weights.preprocessor import with_timm
 from vlm_jax.weights.tables import Row
 
 # preprocessor_config.json of microsoft/resnet-18 to -101: crop_pct 0.875, bicubic.
-IMAGENET = ImageInput(size=(224, 224), resize=CenterCrop(short_side=256), **IMAGENET_COLOURS)
+IMAGENET = ImageInput(size=(224, 224), resize=CenterCrop(short_side=256, corner="floored"), **IMAGENET_COLOURS)
 TORCHVISION_RESNETS: dict[str, PublishedCNN] = {
     **{cnn.name: cnn for cnn in (ResNet(depth=depth) for depth in RESNET_BLOCKS)},
     **GROUPED_OR_WIDE_RESNETS,

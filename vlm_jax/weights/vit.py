@@ -123,7 +123,7 @@ def _deit_settings(file: PublishedFile) -> ConvertedArchitecture:
     model = encoder_settings(file.config, **defaults, distillation_token=True)
     # preprocessor_config.json of facebook/deit-base-distilled-patch16-224: 224 pixels of 256, each side by itself.
     scaled = tuple(side * 256 // 224 for side in model.image_size)
-    image = ImageInput(size=model.image_size, resize=StretchCrop(scaled_size=scaled), **IMAGENET)
+    image = ImageInput(size=model.image_size, resize=StretchCrop(scaled_size=scaled, corner="floored"), **IMAGENET)
     return ConvertedArchitecture(model, file.parts, classes, image, pooling="class_token")
 
 

@@ -136,7 +136,7 @@ def stretched(model: VisionTransformer, resample: str, colours: Mapping[str, tup
 
 def cut_out(size: tuple[int, int], short_side: int, colours: Mapping[str, tuple[float, float, float]]) -> ImageInput:
     """The centre of images whose short side is scaled to a number of pixels, bicubic."""
-    return ImageInput(size=size, resize=CenterCrop(short_side=max(short_side, *size)), **colours)
+    return ImageInput(size=size, resize=CenterCrop(short_side=max(short_side, *size), corner="floored"), **colours)
 
 
 def classifier_rows(parts: tuple[str, ...]) -> list[Row]:
