@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING, get_args
 
+from vlm_jax.data.clip_tokens import RULES, is_clip
 from vlm_jax.data.special_tokens import MPNET_TOKENS, special_names
 from vlm_jax.data.tokenizer_settings import AddedToken, Kind, TokenizerSettings
 from vlm_jax.data.unigram import UNIGRAM_SWITCHES, unigram_rules
@@ -38,11 +39,15 @@ def configured(tokenizer: "tokenizers.Tokenizer", settings: TokenizerSettings) -
         }
     if kind == "roberta" and settings.exists:
         packed["pre_tokenizer"]["add_prefix_space"] = bool(settings.switches.get("add_prefix_space"))
+    if kind == "clip" and settings.exists:
+        packed |= RULES
     if kind in UNIGRAM_SWITCHES and settings.exists:
         packed |= unigram_rules(kind, packed, settings.switches)
     names = dict(zip(_ROLES, special_names(tokenizer), strict=True))
     for role, name in names.items():
         token = settings.roles.get(role)
+        if kind == "clip" and role == "pad_token":
+            continue  # padding lies behind the end of a causal text, where nothing sees it
         if token and token.content != name:
             raise InputError(
                 f"{settings.file} says {role} = {token.content!r}, which is not supported beside this vocabulary; "
@@ -63,6 +68,7 @@ def _check_kind(packed: dict[str, Json], settings: TokenizerSettings) -> Kind:
     """Whose rules the tokenizer follows: BERT's, RoBERTa's, a Unigram class's, or those of its file alone."""
     normalizer, splitter = (packed.get(name) or {} for name in ("normalizer", "pre_tokenizer"))
     shapes = {"bert": normalizer.get("type") == "BertNormalizer", "roberta": splitter.get("type") == "ByteLevel"}
+    shapes["clip"] = is_clip(packed["model"])
     shapes["mpnet"], is_unigram = shapes["bert"], packed["model"]["type"] == "Unigram"
     shown = {name for name in get_args(Kind) if shapes.get(name, is_unigram) or name == "file"}
     implied = settings.implied if settings.implied in shown else None
@@ -72,7 +78,9 @@ def _check_kind(packed: dict[str, Json], settings: TokenizerSettings) -> Kind:
     inner = normalizer if shapes["bert"] else {}
     own = {name: inner.get(key) for name, (key, _) in _BERT.items()}
     own["add_prefix_space"] = splitter.get("add_prefix_space")
-    obeyed = {"bert": set(_BERT), "mpnet": set(_BERT), "roberta": {"add_prefix_space"}, "file": set()}
+    if kind == "clip":
+        own["do_lower_case"] = True
+    obeyed = {"bert": set(_BERT), "mpnet": set(_BERT), "roberta": {"add_prefix_space"}, "clip": set(), "file": set()}
     obeyed |= UNIGRAM_SWITCHES
     for name, value in settings.switches.items():
         if name not in obeyed[kind] and bool(value) != bool(own.get(name)):
@@ -120,4 +128,7 @@ def settings_of(tokenizer: "tokenizers.Tokenizer") -> dict[str, Json]:
     if splitter.get("type") == "ByteLevel":
         switches = {"add_prefix_space": splitter["add_prefix_space"]}
         return {"tokenizer_class": "RobertaTokenizer"} | switches | settings
+    if is_clip(packed["model"]):
+        _, _, first, last, _ = names
+        return {"tokenizer_class": "CLIPTokenizer", "bos_token": first, "eos_token": last}
     return {"tokenizer_class": "PreTrainedTokenizerFast"} | settings

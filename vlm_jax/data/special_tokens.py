@@ -12,7 +12,8 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 MPNET_TOKENS = ("<pad>", "[UNK]", "<s>", "</s>", "<mask>")
 ALBERT_TOKENS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
-_KNOWN = (SPECIAL_TOKENS, ROBERTA_TOKENS, MPNET_TOKENS, ALBERT_TOKENS)
+CLIP_TOKENS = ("<|endoftext|>", "<|endoftext|>", "<|startoftext|>", "<|endoftext|>", "")  # it has no mask
+_KNOWN = (SPECIAL_TOKENS, ROBERTA_TOKENS, MPNET_TOKENS, ALBERT_TOKENS, CLIP_TOKENS)
 
 
 def special_names(tokenizer: "tokenizers.Tokenizer") -> tuple[str, ...]:

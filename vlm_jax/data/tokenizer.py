@@ -1,4 +1,4 @@
-"""Texts to token ids of a fixed length, with the tokenizers of BERT, RoBERTa, MPNet, XLM-R and ALBERT."""
+"""Texts to token ids of a fixed length, with the tokenizers of BERT, RoBERTa, MPNet, XLM-R, ALBERT and CLIP."""
 
 import re
 from collections.abc import Iterable, Sequence

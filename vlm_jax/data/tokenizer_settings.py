@@ -16,7 +16,7 @@ CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "ad
 MODEL_CONFIG = "config.json"
 SETTINGS_FILES = (CONFIG, SPECIAL, ADDED)
 
-Kind = Literal["bert", "mpnet", "roberta", "unigram", "albert", "file"]
+Kind = Literal["bert", "mpnet", "roberta", "clip", "unigram", "albert", "file"]
 CLASSES: dict[str, Kind] = {
     "BertTokenizer": "bert",
     "DistilBertTokenizer": "bert",
@@ -24,6 +24,7 @@ CLASSES: dict[str, Kind] = {
     "MobileBertTokenizer": "bert",
     "MPNetTokenizer": "mpnet",
     "RobertaTokenizer": "roberta",
+    "CLIPTokenizer": "clip",
     "XLMRobertaTokenizer": "unigram",
     "CamembertTokenizer": "unigram",
     "AlbertTokenizer": "albert",
@@ -38,6 +39,8 @@ MODEL_TYPES: dict[str, Kind] = {
     "electra": "bert",
     "ernie": "bert",
     "visual_bert": "bert",
+    **dict.fromkeys(("git", "blip", "align", "chinese_clip"), "bert"),
+    "clip": "clip",
     "mpnet": "mpnet",
     "roberta": "roberta",
     "data2vec-text": "roberta",

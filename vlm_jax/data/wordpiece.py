@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlm_jax.data.clip_tokens import BEGIN, clip_tokenizer
 from vlm_jax.data.configured_tokenizer import configured
 from vlm_jax.data.special_tokens import MPNET_TOKENS, ROBERTA_TOKENS, SPECIAL_TOKENS
 from vlm_jax.data.tokenizer_settings import MODEL_CONFIG, SETTINGS_FILES, read_settings
@@ -137,13 +138,15 @@ def _read_file(path: Path) -> "tokenizers.Tokenizer":
 
 
 def _byte_level(vocabulary: Path, merges: Path) -> "tokenizers.Tokenizer":
-    """GPT-2's and RoBERTa's tokenizer from its two files."""
+    """GPT-2's, RoBERTa's or CLIP's tokenizer from its two files."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     try:
         tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
     except Exception as error:  # tokenizers raises bare Exception
         raise InputError(f"{vocabulary} and {merges.name} are no byte-level vocabulary: {error}") from None
+    if tokenizer.token_to_id(BEGIN) is not None:
+        return clip_tokenizer(vocabulary, merges)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     vocab = tokenizer.get_vocab()
