@@ -46,7 +46,7 @@ def test_resized_pixels_are_those_of_both_backends(name):
             assert np.array_equal(ours, pillow(kind, recipe | {"do_rescale": False, "do_normalize": False}, image))
             assert np.array_equal(fast, golden[f"pixels/{name}/{number}"]), image.shape
             other = max(other, levels(ours, fast))
-    assert other > 1 or name != "blip"  # each backend has its own rounding
+    assert other > 0 or name != "blip"  # each backend has its own rounding
 
 
 @pytest.mark.parametrize("suffix", ["", "Fast"])
