@@ -9,7 +9,7 @@ from tests.data import scripts
 from tests.data.scripts import TEXTS, settings
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
-from vlm_jax.weights.text_processor import LONGEST, PROMPTS, Prompts, TextProcessor
+from vlm_jax.weights.text_processor import PROMPTS, Prompts, TextProcessor
 
 BERT_LIKE = ("git", "blip", "align", "chinese_clip")
 MORE = ("<|startoftext|> a <|endoftext|>", "IT'S They'LL 2024", "a photo of a cat. " * 40, "ΟΔΥΣΣΕΥΣ\u2003x")
@@ -96,7 +96,14 @@ def test_a_bert_vocabulary_is_that_of_the_class(family, bert):
     expected = reference(texts, padding=True, return_tensors="np")
     assert np.array_equal(ids, expected["input_ids"]) and np.array_equal(mask, expected["attention_mask"])
     assert processor(texts, max_length=30)[0].shape == (2, 30)
-    assert processor.longest == min(60, LONGEST[family] or 60)
+
+
+@pytest.mark.parametrize(
+    ("family", "longest"), [("git", 512), ("blip", 512), ("align", 64), ("clip", 77), ("chinese_clip", 52)]
+)
+def test_texts_have_the_lengths_of_each_family(family, longest, bert):
+    assert TextProcessor.load(bert, family, {}, positions=512).longest == longest
+    assert TextProcessor.load(bert, family, {}, positions=40).longest == 40
 
 
 def test_a_text_that_is_too_long_is_refused_or_cut(bert, tmp_path):
