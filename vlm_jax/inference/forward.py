@@ -1,6 +1,7 @@
 """The forward pass of a published model: texts, images or arrays in, outputs under transformers' names."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 import jax
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from vlm_jax.config.architecture import Architecture
 from vlm_jax.data.settings import MAX_PIXELS
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError, one_of, shown
 from vlm_jax.inference.images import ImageProcessor, Images, as_images, as_pairs, as_texts, grid_features
 from vlm_jax.inference.model import Model
+from vlm_jax.models.dual_encoder import DualEncoderOutput
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.pretrained import PretrainedModel, check_text
 from vlm_jax.models.pretrained_output import ImageClassifierOutput, PretrainedOutput
@@ -30,7 +33,7 @@ AnyArray = jax.Array | np.ndarray
 Arrays = Mapping[str, AnyArray]
 ENCODED = (Mapping, np.ndarray, jax.Array)
 """Types of what is no text any more."""
-Output = PretrainedOutput | PretrainedImageOutput | ImageClassifierOutput
+Output = PretrainedOutput | PretrainedImageOutput | ImageClassifierOutput | DualEncoderOutput
 
 
 class Inputs(TypedDict):
@@ -60,8 +63,6 @@ class ForwardModel(Model):
             self.processor = ImageProcessor(converted.architecture.input, max_pixels=MAX_PIXELS)
         if tokenizer is not None:
             self.tokenizer = tokenizer
-        elif converted.tokenizer:
-            self.tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
         self._forward = jax.jit(self._apply, static_argnames=("output_hidden_states", "output_attentions"))
 
     def __call__(
@@ -110,6 +111,21 @@ class ForwardModel(Model):
             raise InputError(f"{self.source} is a text encoder; leave images and visual_token_type_ids out")
         return arrays | self._encode_grids(images, inputs.get("visual_token_type_ids"), len(arrays["input_ids"]))
 
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that lies beside the weights, read when it is first used; None where there is none."""
+        return Tokenizer.load(self.converted.tokenizer[0].parent) if self.converted.tokenizer else None
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the arrays that the module takes."""
+        return ("image",) if self.config.is_image_encoder else TEXT_INPUTS + IMAGE_INPUTS
+
+    @property
+    def _text_settings(self) -> Architecture:
+        """Tables and layers of texts."""
+        return self.config.model
+
     def to_nnx(self) -> "ToNNX":
         """The module with its parameters as a module of Flax NNX."""
         from vlm_jax.models.nnx_module import to_nnx  # here: NNX takes half a second to import
@@ -127,7 +143,7 @@ class ForwardModel(Model):
             raise InputError(f"arrays came, so leave out {', '.join(inputs)}; model.encode takes them")
         arrays = texts if isinstance(texts, Mapping) else {"input_ids": texts}
         arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
-        names = ("image",) if self.config.is_image_encoder else TEXT_INPUTS + IMAGE_INPUTS
+        names = self.input_names
         if unknown := [name for name in arrays if name not in names]:
             raise InputError(f"the model {self.source} has no input {unknown[0]!r}; {one_of(names)}")
         if names[0] not in arrays:
@@ -136,12 +152,12 @@ class ForwardModel(Model):
             ids = arrays["input_ids"]
             if ids.ndim != 2 or ids.dtype.kind not in "iu":
                 raise InputError(f"input_ids are {ids.dtype}{list(ids.shape)}; expected whole numbers [texts, tokens]")
-            check_text(self.config.model, ids, arrays.get("segments"))  # compiled, nothing is checked
+            check_text(self._text_settings, ids, arrays.get("segments"))  # compiled, nothing is checked
         return arrays
 
     def _padded(self, arrays: Arrays) -> Arrays:
         """The arrays of texts at one of a few lengths."""
-        model, length = self.config.model, arrays["input_ids"].shape[1]
+        model, length = self._text_settings, arrays["input_ids"].shape[1]
         free = bucket_length(length, model.max_position_embeddings - model.first_position) - length
         fills = {"input_ids": self.tokenizer.pad_id, "text_mask": False, "segments": 0}
         names = fills.keys() & arrays.keys()
@@ -157,7 +173,7 @@ class ForwardModel(Model):
             raise InputError(f"{self.source} is a text encoder; give texts")
         listed = as_texts(texts, "text")
         seconds = as_pairs(pairs, listed)
-        model, frame = self.config.model, 2 if seconds is None else 3 + self.tokenizer.doubles_sep
+        model, frame = self._text_settings, 2 if seconds is None else 3 + self.tokenizer.doubles_sep
         most = model.max_position_embeddings - model.first_position
         counts = [list(map(len, self.tokenizer.tokens(side))) for side in (listed, seconds or [""] * len(listed))]
         needed = [sum(row) + frame for row in zip(*counts, strict=True)]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError
 from vlm_jax.inference.images import ImageLike, ImageProcessor, Images, as_images, as_pairs, as_texts
-from vlm_jax.inference.results import Answer, Caption, Classes, Features, PromptImages
+from vlm_jax.inference.results import Answer, Caption, Classes, Features, PromptImages, Similarity
 from vlm_jax.types import Parameters
 from vlm_jax.weights.filled_text import FilledText
 
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 METHODS = (
     "answer", "generate_captions", "generate_images", "features", "embed_texts", "embed_images", "fill_mask",
-    "classify",
+    "classify", "similarity",
 )  # fmt: skip
+
+TEMPLATE = "This is a photo of {}."
+"""That of transformers' zero-shot-image-classification."""
 
 
 class Model:
@@ -96,7 +99,10 @@ class Model:
         return vectors[0] if isinstance(texts, str) else vectors
 
     def embed_images(self, images: Images) -> Float[np.ndarray, "N D"] | Float[np.ndarray, " D"]:
-        """The vector of an image; of a list, one row an image. Its length is not 1."""
+        """The vector of an image; of a list, one row an image.
+
+        Its length is 1 where the model compares images with texts, and any elsewhere.
+        """
         vectors = self._embed_images(as_images(images))
         return vectors if isinstance(images, (list, tuple)) else vectors[0]
 
@@ -114,19 +120,50 @@ class Model:
         return _same_form(self._fill_mask(listed, top, as_pairs(pairs, listed)), texts)
 
     @overload
-    def classify(self, inputs: ImageLike, top: int | None = None, *, pairs: str | None = None) -> Classes: ...
+    def classify(
+        self,
+        inputs: ImageLike,
+        top: int | None = None,
+        *,
+        pairs: str | Sequence[str] | None = None,
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str | Sequence[str] = TEMPLATE,
+    ) -> Classes: ...
     @overload
     def classify(
-        self, inputs: Images, top: int | None = None, *, pairs: str | Sequence[str] | None = None
+        self,
+        inputs: Images,
+        top: int | None = None,
+        *,
+        pairs: str | Sequence[str] | None = None,
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str | Sequence[str] = TEMPLATE,
     ) -> Classes | list[Classes]: ...
     def classify(
-        self, inputs: Images, top: int | None = None, *, pairs: str | Sequence[str] | None = None
+        self,
+        inputs: Images,
+        top: int | None = None,
+        *,
+        pairs: str | Sequence[str] | None = None,
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str | Sequence[str] = TEMPLATE,
     ) -> Classes | list[Classes]:
         """The most probable classes of an image, or of a text where the model reads texts: five, or all of fewer.
 
-        `pairs` are the second texts, one for each text.
+        `pairs` are the second texts, one for each text. A model that compares images with texts takes the names of the
+        classes as `candidate_labels`, and puts each into `hypothesis_template`, or into each of several (both are
+        transformers' names).
         """
-        return _same_form(self._classify(inputs, top, pairs), inputs)
+        if candidate_labels is None:
+            return _same_form(self._classify(inputs, top, pairs), inputs)
+        if pairs is not None:
+            raise InputError("candidate_labels are for images; leave pairs out")
+        labels, templates = as_texts(candidate_labels, "candidate label"), as_texts(hypothesis_template, "template")
+        return _same_form(self._classify_by_texts(as_images(inputs), labels, templates, top), inputs)
+
+    def similarity(self, images: Images, texts: str | Sequence[str]) -> Similarity:
+        """The products of every image with every text, and their probabilities; one image or text is a list of one."""
+        return self._similarity(as_images(images), as_texts(texts, "text"))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model into a new folder, which `from_pretrained` reads: settings, vocabularies, safetensors."""
@@ -155,6 +192,14 @@ class Model:
 
     def _classify(self, inputs: Images, top: int | None, pairs: str | Sequence[str] | None) -> list[Classes]:
         self._refuse("classify")
+
+    def _classify_by_texts(
+        self, images: list[ImageLike], labels: list[str], templates: list[str], top: int | None
+    ) -> list[Classes]:
+        raise InputError(f"the model {self.source} compares no images with texts; leave candidate_labels out")
+
+    def _similarity(self, images: list[ImageLike], texts: list[str]) -> Similarity:
+        self._refuse("similarity")
 
     def _refuse(self, method: str) -> Never:
         others = f"it has {', '.join(self.methods)}" if self.methods else "it has module and params alone"

@@ -162,17 +162,3 @@ class ClassifierModel(ImageModel):
         top = number_of_classes(top, self.labels)
         batches = self._rows(self._probabilities, as_images(inputs))
         return [ranked(row, self.labels, top) for batch in batches for row in batch]
-
-
-def published_model(converted: ConvertedModel) -> PublishedModel:
-    """The model of published weights, with the methods that its parts allow."""
-    architecture = converted.architecture
-    if architecture.is_image_encoder:
-        return ClassifierModel(converted) if architecture.classes else ImageModel(converted)
-    if not converted.tokenizer:
-        return PublishedModel(converted)
-    if architecture.sees:
-        return GridFeatureModel(converted)
-    if "words" in architecture.parts and not architecture.is_decoder:
-        return MaskedWordModel(converted)
-    return TextClassifierModel(converted) if "sequence" in architecture.parts else TextModel(converted)

@@ -75,6 +75,16 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Similarity:
+    """How well B images and N texts belong together."""
+
+    logits_per_image: Float[np.ndarray, "B N"]
+    """The scaled cosines."""
+    probabilities: Float[np.ndarray, "B N"]
+    """That an image belongs to a text: of each image among all texts, or in SigLIP of each pair by itself."""
+
+
+@dataclass(frozen=True)
 class Classes:
     """The class of one image or text."""
 

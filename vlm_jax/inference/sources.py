@@ -8,7 +8,7 @@ from vlm_jax.compilation_cache import keep_programs
 from vlm_jax.config.tasks import TASKS
 from vlm_jax.errors import InputError, one_of
 from vlm_jax.inference.model import Model
-from vlm_jax.inference.published import published_model
+from vlm_jax.inference.published_models import published_model
 from vlm_jax.inference.runs import load_run
 from vlm_jax.integrity import MANIFEST
 from vlm_jax.run_folder import CONFIG, RunFolder

@@ -16,6 +16,7 @@ import numpy as np
 
 from vlm_jax.config.encoders import PublishedCNN, VisionTransformer
 from vlm_jax.data.tokenizer import Tokenizer
+from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import ImageClassifier, PretrainedModel
 from vlm_jax.models.text_trunk import group_of
 from vlm_jax.text_lines import first_line
@@ -253,7 +254,12 @@ def _compare_tokenizers(converted: ConvertedModel, source: Source) -> Check:
         return Check("tokenizer", why, "not compared")
     from transformers import AutoTokenizer
 
-    tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
+    try:
+        tokenizer = Tokenizer.load(converted.tokenizer[0].parent)
+    except InputError as error:
+        if converted.family.kind is None:
+            raise
+        return Check("tokenizer", str(error), "not compared")  # SigLIP's, whose rules are in no tokenizer.json
     try:
         reference = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except (ValueError, OSError) as error:  # it needs a model_type that old files do not have
