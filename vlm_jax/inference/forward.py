@@ -15,7 +15,9 @@ from vlm_jax.data.tokenizer import Tokenizer
 from vlm_jax.errors import InputError, one_of, shown
 from vlm_jax.inference.images import ImageProcessor, Images, as_images, as_pairs, as_texts, grid_features
 from vlm_jax.inference.model import Model
+from vlm_jax.models.blip import AnswerOutput, CaptionOutput, RetrievalOutput
 from vlm_jax.models.dual_encoder import DualEncoderOutput
+from vlm_jax.models.git import GitOutput
 from vlm_jax.models.ids import check_ids
 from vlm_jax.models.pretrained import PretrainedModel, check_text
 from vlm_jax.models.pretrained_output import ImageClassifierOutput, PretrainedOutput
@@ -33,7 +35,8 @@ AnyArray = jax.Array | np.ndarray
 Arrays = Mapping[str, AnyArray]
 ENCODED = (Mapping, np.ndarray, jax.Array)
 """Types of what is no text any more."""
-Output = PretrainedOutput | PretrainedImageOutput | ImageClassifierOutput | DualEncoderOutput
+ImageTextOutput = CaptionOutput | AnswerOutput | RetrievalOutput | GitOutput
+Output = PretrainedOutput | PretrainedImageOutput | ImageClassifierOutput | DualEncoderOutput | ImageTextOutput
 
 
 class Inputs(TypedDict):

@@ -2,6 +2,7 @@
 
 from vlm_jax.config.dual_encoder import DualEncoder
 from vlm_jax.inference.dual_encoder import DualEncoderModel
+from vlm_jax.inference.generating import AnswererModel, CaptionerModel, ImageTextModel
 from vlm_jax.inference.published import (
     ClassifierModel,
     GridFeatureModel,
@@ -19,6 +20,10 @@ def published_model(converted: ConvertedModel) -> PublishedModel:
     architecture = converted.architecture
     if isinstance(architecture.model, DualEncoder):
         return DualEncoderModel(converted)
+    if architecture.is_image_text:
+        if "words" not in architecture.parts:
+            return ImageTextModel(converted)
+        return AnswererModel(converted) if "text_encoder" in architecture.parts else CaptionerModel(converted)
     if architecture.is_image_encoder:
         return ClassifierModel(converted) if architecture.classes else ImageModel(converted)
     if not converted.tokenizer:
