@@ -122,8 +122,8 @@ ZOO = [
     ("plain.png", file(FLAG), "60 x 40 rgb/wk-"),
     ("猫 🐈 l'été.png", file(FLAG), "60 x 40 rgb/wk-"),
     ("one pixel.png", file(FLAG[:1, :1]), "1 x 1 r"),
-    ("very wide.png", file(paint("rgb", 1).repeat(6667, axis=1)[:, :20_000]), "20000 x 1 rgb"),
-    ("very tall.png", file(paint("r/g/b", 1).repeat(6667, axis=0)[:20_000]), "1 x 20000 r/g/b"),
+    ("very wide.png", file(paint("rgb", 1).repeat(6667, axis=1)[:, :20_000]), "{path} has 20000 x 1 pixels; *"),
+    ("very tall.png", file(paint("r/g/b", 1).repeat(6667, axis=0)[:20_000]), "{path} has 1 x 20000 pixels; *"),
     (
         "12 KB.png",
         bits(10_000, 10_000),

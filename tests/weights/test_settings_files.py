@@ -58,7 +58,7 @@ def embedded(encoder, settings_files, texts=TEXTS, limit=None, **options):
 
 def states_of(encoder, texts=TEXTS, length=16):
     ids, mask = encoder.tokenizer.encode(texts, length)
-    return np.asarray(encoder._run(encoder.params, ids, mask).text), mask
+    return np.asarray(encoder._run(encoder.params, ids, mask, None).text), mask
 
 
 def expected(encoder, mode, texts=TEXTS, length=16):
