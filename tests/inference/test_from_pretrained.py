@@ -177,6 +177,7 @@ def test_a_method_that_a_model_lacks_names_those_it_has(run_model):
         "embed_images": [TRIANGLE],
         "fill_mask": ["red"],
         "classify": [TRIANGLE],
+        "similarity": [TRIANGLE, "red"],
     }
     assert set(calls) | set(run_model.methods) == set(METHODS)
     for name, arguments in calls.items():

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
+from vlm_jax.settings.changes import with_changes
 from vlm_jax.settings.groups import CHOICE, Group
 from vlm_jax.settings.rules import Count, Positive, PositiveShare, Share, Whole
 
@@ -125,13 +126,13 @@ class ImageInput(Group):
     def at_size(self, size: tuple[int, int]) -> "ImageInput":
         """The same part of images at another size: what is scaled before a cut is scaled by the same factor."""
         factors = [new / old for new, old in zip(size, self.size, strict=True)]
-        resize = self.resize
+        changes, resize = {"size": size}, self.resize
         if isinstance(resize, CenterCrop):
-            resize = resize.model_copy(update={"short_side": round(resize.short_side * max(factors))})
+            changes["resize.short_side"] = round(resize.short_side * max(factors))
         elif isinstance(resize, StretchCrop):
-            height, width = (round(side * factor) for side, factor in zip(resize.scaled_size, factors, strict=True))
-            resize = resize.model_copy(update={"scaled_size": (height, width)})
-        return self.model_copy(update={"size": size, "resize": resize})
+            scaled = zip(resize.scaled_size, factors, strict=True)
+            changes["resize.scaled_size"] = tuple(round(side * factor) for side, factor in scaled)
+        return with_changes(self, changes)
 
 
 class AugmentedImages(ImageInput):

@@ -13,6 +13,7 @@ from vlm_jax.models.bert import TextEmbeddings, layer_norm
 from vlm_jax.models.pretrained import ImageClassifier
 from vlm_jax.models.text_trunk import TextEmbeddingNorm, TextTrunk
 from vlm_jax.models.vit_heads import PretrainedImageTransformer, image_vector
+from vlm_jax.settings.changes import with_changes
 
 INITIAL_SCALES = {"logit_scale": math.log(1 / 0.07), "temperature": 1.0}
 """CLIP's (Radford et al. 2021, section 2.5), and that of ALIGN's class in transformers."""
@@ -38,7 +39,7 @@ class TextTower(nn.Module):
     dtype: str = "float32"
 
     def setup(self) -> None:
-        layers = self.settings.layers.model_copy(update={"dtype": self.dtype})
+        layers = with_changes(self.settings.layers, {"dtype": self.dtype})
         self.text = TextEmbeddings(layers)
         if self.settings.embedding_norm:
             self.embed = TextEmbeddingNorm(layers)
