@@ -90,6 +90,7 @@ def test_a_run_that_scales_in_another_way_is_told(tmp_path):
     recipe = {"image.resize.kind": "center_crop", "image.resize.short_side": 256, "image.resize.resample": "bilinear"}
     size, params = "--image.size 224 224", None
     resize = ["--image.resize.kind center_crop", "--image.resize.short-side 256", "--image.resize.resample bilinear"]
+    resize += ["--image.resize.corner rounded", "--image.resize.backend pillow"]
     for changes, noted in (
         ({"image.size": (64, 64)}, [size, *resize]),
         ({"image.size": (64, 64)} | recipe, [size]),

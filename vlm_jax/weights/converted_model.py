@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlm_jax.config.encoders import PublishedCNN, VisionTransformer
+from vlm_jax.data.image_settings import ImageInput
 from vlm_jax.errors import InputError
 from vlm_jax.models.pretrained import ImageClassifier, Module, PretrainedModel
 from vlm_jax.models.vit_heads import PretrainedImageTransformer
@@ -153,6 +154,20 @@ def _traced_shapes(architecture: ConvertedArchitecture) -> dict[str, jax.ShapeDt
     return flatten(variables["params"])
 
 
+def _input(family: Family, published: ImageInput, settings: SettingsFiles) -> ImageInput:
+    """How images are prepared: as the files say, else as it was published.
+
+    transformers' processors floor the corner of a cut. A network that transformers lacks keeps its publisher's corner.
+    """
+    prepared = read_preprocessor(settings)
+    if prepared is None:
+        return published
+    corner = getattr(published.resize, "corner", None)
+    if family.in_transformers or corner is None or not hasattr(prepared.resize, "corner"):
+        return prepared
+    return with_changes(prepared, {"resize.corner": corner})
+
+
 def _check_size(architecture: ConvertedArchitecture, source: Source) -> None:
     """`InputError` where patches do not divide the images that the model wants."""
     try:
@@ -185,7 +200,7 @@ def convert(source: Source, *, class_name: str | None = None) -> ConvertedModel:
     settings = read_settings_files(source.folder)
     labels_of(source.config, architecture.classes)  # refused where they do not fit
     if architecture.input is not None:
-        architecture = architecture._replace(input=read_preprocessor(settings) or architecture.input)
+        architecture = architecture._replace(input=_input(family, architecture.input, settings))
         if isinstance(architecture.model, VisionTransformer):
             _check_size(architecture, source)
     return ConvertedModel(
