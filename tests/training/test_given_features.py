@@ -79,10 +79,12 @@ def test_the_command_writes_and_train_and_inspect_read(plain, tmp_path, capsys):
     file = tmp_path / "config.json"
     file.write_text(to_json(plain))
     folder = str(tmp_path / "features")
-    preset = ["configs/tiny.py", "--data.kind", "table", "--data.train", *map(str, plain.data.train)]
+    preset = ["configs/tiny.py", "--data.kind", "table"]
+    for split in ("train", "validation", "test"):
+        preset += [f"--data.{split}", *map(str, getattr(plain.data, split))]
     preset += ["--data.images", str(plain.data.images), "--data.directory", str(plain.data.directory)]
     assert extract_features.main([*preset, "--output", folder]) == 0
-    assert folder in capsys.readouterr().out and len(RowStore.open(tmp_path / "features")) == COUNT
+    assert folder in capsys.readouterr().out and len(RowStore.open(tmp_path / "features")) == 3 * COUNT
     given = [*preset, "--model.image.kind", "features", "--model.image.folder", folder]
     assert inspect_model.main([*given, "--classes", "2"]) == 0
     assert "features" in capsys.readouterr().out
