@@ -126,7 +126,7 @@ def test_the_default_template_is_that_of_transformers(folder_of, images):
         (lambda model, image: model.classify(image, candidate_labels=["cat"], hypothesis_template="a"), "'a'.*{}"),
         (lambda model, image: model.classify(image, 3, candidate_labels=["cat", "dog"]), "top is 3"),
         (lambda model, image: model.similarity(image, []), "texts is empty"),
-        (lambda model, image: model.similarity(image, "cat " * 20), "22 positions; there are 12"),
+        (lambda model, image: model.similarity(image, "cat " * 20), "22 tokens .* reads 12"),
         (lambda model, image: model("cat"), "give both"),
         (lambda model, image: model({"input_ids": np.array([[2, 99, 3]])}), "99"),
         (lambda model, image: model({"image_mask": np.ones((1, 3))}), "image_mask"),
@@ -134,7 +134,7 @@ def test_the_default_template_is_that_of_transformers(folder_of, images):
         (lambda model, image: model.classify(image, candidate_labels=["cat"], pairs="a"), "leave pairs out"),
         (lambda model, image: model.answer(image, "what?"), "no method answer"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_wrong_input_is_one_line(call, words, folder_of, images):
     model = vlm_jax.from_pretrained(folder_of("AlignModel"))

@@ -99,7 +99,8 @@ def test_a_bert_vocabulary_is_that_of_the_class(family, bert):
 
 
 @pytest.mark.parametrize(
-    ("family", "longest"), [("git", 512), ("blip", 512), ("align", 64), ("clip", 77), ("chinese_clip", 52)]
+    ("family", "longest"),
+    [("git", 512), ("blip", 512), ("align", 64), ("clip", 77), ("siglip", 64), ("chinese_clip", 52)],
 )
 def test_texts_have_the_lengths_of_each_family(family, longest, bert):
     assert TextProcessor.load(bert, family, {}, positions=512).longest == longest
@@ -117,25 +118,20 @@ def test_a_text_that_is_too_long_is_refused_or_cut(bert, tmp_path):
     assert TextProcessor.load(tmp_path, "chinese_clip", {}, positions=512).longest == 20
 
 
-def test_blip_generates_from_dec_and_encodes_from_enc(bert):
+def test_blip_generates_from_dec(bert):
     text = {"vocab_size": 700, "bos_token_id": 698, "sep_token_id": 3, "eos_token_id": 2}
     processor = TextProcessor.load(bert, "blip", {"text_config": text}, positions=64)
-    assert processor.prompts == Prompts(698, 3, 0, 699)
-    framed, mask = processor(["a car", "the"])
-    ids, seen = processor.encoder_ids(["a car", "the"])
-    assert (ids[:, 0] == 699).all() and np.array_equal(ids[:, 1:], framed[:, 1:]) and np.array_equal(mask, seen)
-    assert (processor(["a car"])[0][0, 0], processor.prompt_ids()) == (processor.tokenizer.cls_id, [698])
-    assert processor.prompt_ids("a car") == [698, *framed[0][1:3]]
-    with pytest.raises(InputError, match="prompt"):
-        processor.prompt_ids("a " * 63)
+    assert processor.prompts == Prompts(698, 3, 0)
+    assert processor(["a car"])[0][0, 0] == processor.tokenizer.cls_id
 
 
 def test_prompts_have_the_defaults_of_transformers(bert):
     from transformers import BlipTextConfig, GitConfig
 
     git, blip = GitConfig(), BlipTextConfig()
-    assert PROMPTS["git"]({}) == (git.bos_token_id, git.eos_token_id, git.pad_token_id, git.bos_token_id)
-    assert PROMPTS["blip"]({}) == (blip.bos_token_id, blip.sep_token_id, blip.pad_token_id, blip.vocab_size - 1)
+    assert PROMPTS["git"]({}) == (git.bos_token_id, git.eos_token_id, git.pad_token_id)
+    assert PROMPTS["blip"]({}) == (blip.bos_token_id, blip.sep_token_id, blip.pad_token_id)
+    assert PROMPTS["blip"]({"text_config": {"vocab_size": 70}}).begin_id == 68
     with pytest.raises(InputError, match="sep_token_id"):
         PROMPTS["blip"]({"text_config": {"sep_token_id": [1, 2]}})
     with pytest.raises(InputError, match="git, blip"):

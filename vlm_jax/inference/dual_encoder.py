@@ -18,7 +18,6 @@ from vlm_jax.inference.results import Classes, Similarity
 from vlm_jax.models.dual_encoder import DualEncoderOutput
 from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
-from vlm_jax.weights.text_encoder import bucket_length
 
 TEXTS_AT_ONCE = 64
 PLACE = "{}"
@@ -71,18 +70,14 @@ class DualEncoderModel(ImageModel):
         return self._settings.text.layers
 
     def _text_arrays(self, texts: list[str], length: int | None = None) -> dict[str, np.ndarray]:
-        """Token ids and their mask; without one where the model reads padding, whose texts are as long as can be."""
-        longest = self._text_settings.max_position_embeddings
-        if self._settings.text.attends_to_padding:
-            if length is None and self._fits(texts, longest):
-                length = longest
-            arrays = self._encode_texts(texts, None, length)
-            return {name: array for name, array in arrays.items() if name != "text_mask"}
-        return self._encode_texts(texts, None, length)
+        """Token ids and their mask; without one where the model reads padding, whose texts are as long as can be.
 
-    def _fits(self, texts: list[str], length: int) -> bool:
-        """Whether no text is longer; without a tokenizer `_encode_texts` says so."""
-        return self.tokenizer is None or not self.tokenizer.truncated(texts, length)
+        Texts that are longer than a given `length` lose their end.
+        """
+        reads_padding = self._settings.text.attends_to_padding
+        longest = self._texts.longest if reads_padding and length is None else length
+        ids, mask = self._texts(texts, max_length=longest, truncate=length is not None)
+        return {"input_ids": ids} if reads_padding else {"input_ids": ids, "text_mask": mask}
 
     def _unit_vectors(self, method: str) -> Callable[..., jax.Array]:
         """transformers' `get_image_features` or `get_text_features`, divided by their lengths."""
@@ -97,17 +92,11 @@ class DualEncoderModel(ImageModel):
         rows = []
         for first in range(0, len(texts), TEXTS_AT_ONCE):
             some = texts[first : first + TEXTS_AT_ONCE]
-            arrays = self._text_arrays(some, self._bucket(some))
+            arrays = self._text_arrays(some)
+            arrays = self._padded(arrays) if "text_mask" in arrays else arrays
             batch = {name: filled(array, bucket(len(some), TEXTS_AT_ONCE)) for name, array in arrays.items()}
             rows.append(np.asarray(self._text_vectors(self.params, **batch), np.float32)[: len(some)])
         return np.concatenate(rows)
-
-    def _bucket(self, texts: list[str]) -> int | None:
-        """One of a few lengths that holds the texts, so that few programs are compiled; None where none does."""
-        longest = self._text_settings.max_position_embeddings
-        if self.tokenizer is None or not self._fits(texts, longest):
-            return None
-        return bucket_length(max(map(len, self.tokenizer.tokens(texts))) + 2, longest)
 
     def _similarity(self, images: list[ImageLike], texts: list[str]) -> Similarity:
         return self._compared(self._embed_images(images), self._embed_texts(texts))

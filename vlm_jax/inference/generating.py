@@ -1,7 +1,7 @@
 """BLIP and GIT in use: captions of images, and answers to questions about them."""
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Unpack
 
 import jax
@@ -20,7 +20,6 @@ from vlm_jax.tasks.caption import Hypothesis
 from vlm_jax.types import Parameters
 from vlm_jax.weights.converted_model import ConvertedModel
 from vlm_jax.weights.text_encoder import bucket_length
-from vlm_jax.weights.text_processor import TextProcessor
 
 LONGEST_TEXT = 50
 """Tokens of a generated text at most, the end among them."""
@@ -52,7 +51,8 @@ class ImageTextModel(PublishedModel):
         listed, images = as_texts(texts, "text"), as_images(inputs["images"])
         if len(listed) != len(images):
             raise InputError(f"{len(listed)} texts and {len(images)} images came; give one image for each text")
-        ids, mask = self._texts(listed, max_length=inputs.get("length"))
+        length = inputs.get("length")
+        ids, mask = self._texts(listed, max_length=length, truncate=length is not None)
         pixels = np.stack([self.processor(image) for image in images])
         return {"input_ids": ids, "text_mask": mask, "image": pixels}
 
@@ -60,16 +60,6 @@ class ImageTextModel(PublishedModel):
     def _text_settings(self) -> Architecture:
         model = self.config.model
         return model.text if isinstance(model, Blip) else model.trunk
-
-    @cached_property
-    def _texts(self) -> TextProcessor:
-        files = self.converted.tokenizer
-        if not files:
-            raise InputError(f"no tokenizer lies beside {self.source}, which reads and writes texts; put it there")
-        positions = self._text_settings.max_position_embeddings
-        return TextProcessor.load(
-            files[0].parent, self.converted.family.name, self.converted.config, positions=positions
-        )
 
 
 class GeneratingModel(ImageTextModel):

@@ -20,6 +20,7 @@ from vlm_jax.weights.filled_text import FilledText
 from vlm_jax.weights.publish import publish
 from vlm_jax.weights.sentences import sentence_settings
 from vlm_jax.weights.text_encoder import TextEncoder
+from vlm_jax.weights.text_processor import TextProcessor
 
 AT_ONCE = 16
 
@@ -34,6 +35,16 @@ class PublishedModel(ForwardModel):
         """
         params = self.params if params is None else params
         publish(self.converted, Path(folder).expanduser(), params=params, prove=prove)
+
+    @cached_property
+    def _texts(self) -> TextProcessor:
+        """The texts of a model that reads images too; `InputError` where no tokenizer lies beside it."""
+        files = self.converted.tokenizer
+        if not files:
+            raise InputError(f"no tokenizer lies beside {self.source}, which reads texts; put it there")
+        positions = self._text_settings.max_position_embeddings
+        family, config = self.converted.family.name, self.converted.config
+        return TextProcessor.load(files[0].parent, family, config, positions=positions)
 
 
 class TokenizedModel(PublishedModel):

@@ -16,6 +16,7 @@ LONGEST: dict[str, int | None] = {
     "git": None,
     "blip": None,
     "align": 64,  # AlignProcessor's max_length
+    "siglip": 64,  # SiglipTokenizer's length, which all its texts have
     "clip": 77,  # the context length of CLIP (Radford et al. 2021, section 2.4)
     "chinese_clip": 52,  # the context length of Chinese CLIP's own code (cn_clip/clip/utils.py, tokenize)
 }
@@ -26,34 +27,29 @@ class Prompts(NamedTuple):
     """The ids around texts of a model that generates."""
 
     begin_id: int
-    """In the place of [CLS]: the first id of what the decoder reads; the ids of a prompt follow."""
+    """In the place of [CLS]: the first id of what the decoder reads."""
     end_id: int
     """Ends a generated text."""
     pad_id: int
     """Follows the end."""
-    encoder_id: int
-    """In the place of [CLS] in questions and in texts that are matched with an image."""
 
 
 def _git(config: Mapping[str, Json]) -> Prompts:
-    """GitConfig: [CLS] prompt, then [SEP] ends; questions are prompts."""
-    begin = _id(config, "bos_token_id", 101)
-    return Prompts(begin, _id(config, "eos_token_id", 102), _id(config, "pad_token_id", 0), begin)
+    """GitConfig: [CLS] begins, [SEP] ends."""
+    return Prompts(_id(config, "bos_token_id", 101), _id(config, "eos_token_id", 102), _id(config, "pad_token_id", 0))
 
 
 def _blip(config: Mapping[str, Json]) -> Prompts:
-    """BlipTextConfig: [DEC] prompt, then [SEP] ends (`generate` of transformers); `eos_token_id` is not used there.
+    """BlipTextConfig: [DEC] begins, [SEP] ends (`generate` of transformers); `eos_token_id` is not used there.
 
     [DEC] and [ENC] are the last two rows of the vocabulary (BLIP, models/blip.py, init_tokenizer), and no token of the
-    published vocab.txt. BLIP's own code puts [ENC] first in questions and in matching; transformers leaves [CLS].
+    published vocab.txt.
     """
     text = config.get("text_config") or {}
     if not isinstance(text, dict):
         raise InputError(f"config.json says text_config = {text!r}; expected an object of settings")
     rows = _id(text, "vocab_size", 30524)
-    return Prompts(
-        _id(text, "bos_token_id", rows - 2), _id(text, "sep_token_id", 102), _id(text, "pad_token_id", 0), rows - 1
-    )
+    return Prompts(_id(text, "bos_token_id", rows - 2), _id(text, "sep_token_id", 102), _id(text, "pad_token_id", 0))
 
 
 PROMPTS: dict[str, Callable[[Mapping[str, Json]], Prompts]] = {"git": _git, "blip": _blip}
@@ -103,18 +99,3 @@ class TextProcessor:
         if needed > most and not truncate:
             raise InputError(f"a text has {needed} tokens with its frame; this model reads {most}: shorten it")
         return self.tokenizer.encode(texts, most if max_length else min(needed, most))
-
-    def encoder_ids(
-        self, texts: Sequence[str], *, max_length: int | None = None, truncate: bool = False
-    ) -> tuple[Int[np.ndarray, "N T"], Bool[np.ndarray, "N T"]]:
-        """As a call, for an encoder that attends to the image: `Prompts.encoder_id` comes first."""
-        ids, mask = self(texts, max_length=max_length, truncate=truncate)
-        ids[:, 0] = self.prompts.encoder_id
-        return ids, mask
-
-    def prompt_ids(self, text: str = "") -> list[int]:
-        """What a generated text begins with: `Prompts.begin_id`, then the ids of `text`, without an end."""
-        (ids,) = self.tokenizer.tokens([text])
-        if len(ids) + 2 > self.longest:
-            raise InputError(f"the prompt has {len(ids)} tokens; this model reads {self.longest - 2}: shorten it")
-        return [self.prompts.begin_id, *ids]
