@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.weights.blip_models import IMAGE, TEXT, make, make_seeing
+from tests.weights.blip_models import IMAGE, TEXT, make
 from vlm_jax.config.captioning import Beam, Greedy
 from vlm_jax.decoding import Decoder, GivenTexts, Question, Special
 from vlm_jax.decoding.given_texts import AT_ONCE
@@ -15,6 +15,8 @@ torch = pytest.importorskip("torch", reason="torch is the oracle")
 pytest.importorskip("transformers", reason="transformers is the oracle")
 pytestmark = pytest.mark.parity
 
+from tests.weights.captioners import make_seeing  # noqa: E402  needs torch
+
 IMAGES, TOKENS, END = 6, 11, 42  # a token that these weights write at several places
 BOUND = 2e-5
 WAYS = {"greedy": Greedy(), "beam": Beam(num_beams=3, length_penalty=1.0, early_stopping=False)}
@@ -22,7 +24,8 @@ WAYS = {"greedy": Greedy(), "beam": Beam(num_beams=3, length_penalty=1.0, early_
 
 def both_sides(name, folder):
     """The port of a tiny model whose texts depend on the image, and the model in float64."""
-    model = make_seeing(make(name, text=TEXT | {"sep_token_id": END}), gain=1.0)
+    model = make(name, text=TEXT | {"sep_token_id": END})
+    make_seeing(model, gain=1.0)
     model.save_pretrained(folder)
     return read(str(folder)), model.double()
 

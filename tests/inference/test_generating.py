@@ -36,7 +36,8 @@ def saved(model, folder):
 
 @pytest.fixture(scope="module")
 def blip(tmp_path_factory):
-    model = blip_models.make_seeing(blip_models.make("BlipForConditionalGeneration", text=TEXT), gain=1.0)
+    model = blip_models.make("BlipForConditionalGeneration", text=TEXT)
+    captioners.make_seeing(model, gain=1.0)
     return saved(model, tmp_path_factory.mktemp("captioner"))
 
 
@@ -49,7 +50,8 @@ def git(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answerer(tmp_path_factory):
-    model = blip_models.make_seeing(blip_models.make("BlipForQuestionAnswering", text=TEXT), gain=1.0)
+    model = blip_models.make("BlipForQuestionAnswering", text=TEXT)
+    captioners.make_seeing(model, gain=1.0)
     return saved(model, tmp_path_factory.mktemp("answerer"))
 
 
@@ -124,3 +126,18 @@ def test_what_does_not_fit_is_refused_in_one_line(blip, git, answerer, tmp_path)
     git[1].save_pretrained(tmp_path / "alone")
     with pytest.raises(InputError, match="no tokenizer"):
         vlm_jax.from_pretrained(tmp_path / "alone").generate_captions(IMAGES[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("blip", "image-to-text"), ("git", "image-to-text"), ("answerer", "visual-question-answering")]
+)
+def test_a_saved_model_has_its_proof_and_writes_the_same(name, task, request, tmp_path):
+    model, _ = request.getfixturevalue(name)
+    model.save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert f'pipeline_tag: "{task}"' in card and "**PASS**" in card
+    again = vlm_jax.from_pretrained(tmp_path / "saved")
+    if name == "answerer":
+        assert again.answer(IMAGES[0], QUESTIONS[0]) == model.answer(IMAGES[0], QUESTIONS[0])
+    else:
+        assert again.generate_captions(IMAGES[:2]) == model.generate_captions(IMAGES[:2])

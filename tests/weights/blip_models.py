@@ -1,7 +1,5 @@
 """Tiny BLIPs of transformers with random weights, as folders that it saves."""
 
-import math
-
 IMAGE = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 48, "image_size": 32,
     "patch_size": 8,
@@ -22,29 +20,6 @@ def make(name, *, image=IMAGE, text=TEXT, **settings):
     torch.manual_seed(0)
     config = transformers.BlipConfig(text_config=text, vision_config=image, image_text_hidden_size=7, **settings)
     return getattr(transformers, name)(config).eval()
-
-
-def make_seeing(model, *, gain=0.5):
-    """Give a model weights by which texts depend on the image: those of deviation 0.02 write one text for all images.
-
-    Matrices keep the size of what they read, times `gain`.
-    """
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for path, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if "norm" in path.lower() and path.endswith("weight"):
-                noise = 1 + 0.1 * noise
-            elif path.endswith("bias"):
-                noise *= 0.1
-            elif "embedding" in path and "patch" not in path:
-                noise *= 0.05
-            else:
-                noise *= gain / math.sqrt(parameter[0].numel())
-            parameter.copy_(noise)
-    return model
 
 
 def publish(name, folder, *, std=0.02, **settings):

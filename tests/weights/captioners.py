@@ -22,19 +22,19 @@ from vlm_jax.weights.checks import BOUND
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "coco_photos.tar"  # beside a checkout, if at all
 
 
-def make_seeing(model: torch.nn.Module, *, output: str, gain: float) -> None:
+def make_seeing(model: torch.nn.Module, *, output: str = "", gain: float) -> None:
     """Give every parameter noise of one seed, in the order of `named_parameters`.
 
-    Matrices and convolutions keep the size of what they read, times `gain`. `output` names the matrix of the logits.
+    Matrices and convolutions keep the size of what they read, times `gain`. `output` names the matrix of the logits
+    where that is no table of embeddings.
     """
     generator = torch.Generator().manual_seed(0)
-    tables = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, torch.nn.Embedding)}
     norms = {f"{name}.weight" for name, part in model.named_modules() if isinstance(part, torch.nn.LayerNorm)}
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if name in norms:
             value = 1 + 0.1 * noise
-        elif name in tables or "class_embedding" in name:
+        elif "embedding" in name and "patch" not in name and not name.endswith("bias"):
             value = 0.05 * noise
         elif parameter.ndim == 1 or name == output:
             value = 0.1 * noise

@@ -17,9 +17,9 @@ from vlm_jax.models import attention
 from vlm_jax.models.blip import BlipForConditionalGeneration
 from vlm_jax.training.pretrained import open_pretrained
 from vlm_jax.trees import flatten
-from vlm_jax.weights import blip
 from vlm_jax.weights.checks import BOUND, score
 from vlm_jax.weights.export import export
+from vlm_jax.weights.image_text import run_recorded
 from vlm_jax.weights.import_folder import read, write_import
 from vlm_jax.weights.source import WEIGHTS, open_source
 
@@ -219,9 +219,9 @@ def worst(converted, inputs, references):
 @pytest.fixture
 def compiled_anew():
     """A program that was compiled before a function was exchanged would hide the exchange."""
-    blip._run.clear_cache()
+    run_recorded.clear_cache()
     yield
-    blip._run.clear_cache()
+    run_recorded.clear_cache()
 
 
 SETTINGS = {

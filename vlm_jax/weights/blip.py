@@ -1,6 +1,5 @@
 """BLIP (Li et al. 2022): captioning, answers to questions, image-text retrieval."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -29,7 +28,7 @@ from vlm_jax.weights.family import (
     number,
     real,
 )
-from vlm_jax.weights.image_text import hidden_states, padded_with_nan, within
+from vlm_jax.weights.image_text import hidden_states, padded_with_nan, run_recorded, side_config, within
 from vlm_jax.weights.tables import FUSED, SAME, Row, linear, norm, source_names
 from vlm_jax.weights.vit_tables import CLIP, EncoderNames, encoder_config, encoder_rows, encoder_settings, stretched
 
@@ -40,16 +39,8 @@ EXAMPLES, TOKENS, ANSWER_TOKENS = 2, 12, 6
 # Settings
 
 
-def _side(file: PublishedFile, key: str) -> dict[str, Json]:
-    """The settings of one side; those that it leaves out are the defaults of its class."""
-    own = file.config.get(key)
-    if own is not None and not isinstance(own, dict):
-        raise InputError(f"config.json says {key} = {own!r}; expected an object of settings")
-    return own or {}
-
-
 def _image(file: PublishedFile) -> VisionTransformer:
-    config = {"image_size": 384} | _side(file, VISION)
+    config = {"image_size": 384} | side_config(file, VISION)
     if rate := config.get("attention_dropout"):
         raise InputError(f"config.json says attention_dropout = {rate!r} of {VISION}; without dropout it can be ported")
     return encoder_settings(config, patch_size=16, hidden_act="gelu", layer_norm_eps=1e-5)
@@ -84,7 +75,7 @@ def _settings(file: PublishedFile) -> ConvertedArchitecture:
     if lacking := set(BLIP.classes[file.class_name].parts) - set(file.parts):
         names = [name for part in BLIP.classes[file.class_name].parts if part in lacking for name in BLIP.heads[part]]
         raise InputError(f"the file lacks tensors of {file.class_name}: {', '.join(names)}")
-    image, config = _image(file), _side(file, TEXT)
+    image, config = _image(file), side_config(file, TEXT)
     text = _text(config, image.hidden_size)
     if file.class_name == "BlipForQuestionAnswering" and text.hidden_size != image.hidden_size:
         raise InputError(
@@ -181,10 +172,11 @@ def _rows(architecture: ConvertedArchitecture) -> list[Row]:
 
 CLASSES: dict[str, tuple[type[Module], PublishedClass]] = {
     "BlipForConditionalGeneration": (
-        blip.BlipForConditionalGeneration, PublishedClass(("words",), alone=True),
+        blip.BlipForConditionalGeneration, PublishedClass(("words",), alone=True, pipeline="image-to-text"),
     ),
     "BlipForQuestionAnswering": (
-        blip.BlipForQuestionAnswering, PublishedClass(("text_encoder", "words"), alone=True),
+        blip.BlipForQuestionAnswering,
+        PublishedClass(("text_encoder", "words"), alone=True, pipeline="visual-question-answering"),
     ),
     "BlipForImageTextRetrieval": (
         blip.BlipForImageTextRetrieval, PublishedClass(("text_encoder", "matching", "projections"), alone=True),
@@ -216,21 +208,10 @@ def _inputs(architecture: ConvertedArchitecture) -> Inputs:
     return {"image": image} | inputs
 
 
-@partial(jax.jit, static_argnums=0)
-def _run(model: Module, params: Parameters, inputs: dict[str, jax.Array]) -> tuple[tuple, dict]:
-    return model.apply(
-        {"params": params},
-        **inputs,
-        capture_intermediates=lambda module, _: module.name is not None and module.name.startswith("layer_"),
-        mutable=["intermediates"],
-    )
-
-
 def _outputs(model: Module, params: Parameters, inputs: Inputs) -> Outputs:
     """Layers of every side and all heads; `text layer` is the encoder's without an image."""
-    with jax.default_matmul_precision("highest"):
-        output, captured = jax.device_get(_run(model, params, inputs))
-    captured, settings = captured["intermediates"], model.settings
+    output, captured = jax.device_get(run_recorded(model, (), params, inputs))
+    settings = model.settings
     states = hidden_states(captured[IMAGE_ENCODER]["image"], settings.image.num_layers, "image")
     mask, depth, heads = inputs["text_mask"], settings.text.num_layers, output._asdict()
     texts = {}
@@ -257,9 +238,9 @@ def _references(model: Any, inputs: Inputs) -> Outputs:
     return reference_outputs(model, inputs)
 
 
-def _image_side(architecture: ConvertedArchitecture) -> ConvertedArchitecture:
+def _image_side(architecture: ConvertedArchitecture, params: Parameters) -> tuple[ConvertedArchitecture, Parameters]:
     """The image encoder alone."""
-    return architecture._replace(model=architecture.model.image, parts=())
+    return architecture._replace(model=architecture.model.image, parts=()), params[IMAGE_ENCODER]
 
 
 HEADS: dict[Part, tuple[str, ...]] = {

@@ -45,12 +45,11 @@ CHINESE_CLIP = Family(
     prefix="",
     recognise=("text_model.embeddings.word_embeddings.weight", "vision_model.pre_layrnorm.weight", "logit_scale"),
     trunk_names=("text_model.", "vision_model.", "text_projection.", "visual_projection.", "logit_scale"),
-    classes={"ChineseCLIPModel": PublishedClass(alone=True)},
+    classes={"ChineseCLIPModel": PublishedClass(alone=True, pipeline="zero-shot-image-classification")},
     heads={},
     settings=_settings,
     rows=_rows,
     config=_config,
     sides=(TEXT_CONFIG, VISION_CONFIG),
     kind=DUAL_ENCODER,
-    pipeline="zero-shot-image-classification",
 )

@@ -102,11 +102,10 @@ class ConvertedModel:
     @property
     def image_side(self) -> "ConvertedModel":
         """The image side of a model of images and texts, as an image encoder; any other model is itself."""
-        kind = self.family.kind
-        if kind is None or kind.image_side is None:
+        if self.family.kind is None:
             return self
-        params = self.params.get("image_encoder") or {"image": self.params["image"]}
-        return dataclasses.replace(self, architecture=kind.image_side(self.architecture), params=params)
+        architecture, params = self.family.kind.image_side(self.architecture, self.params)
+        return dataclasses.replace(self, architecture=architecture, params=params)
 
 
 def make_module(architecture: ConvertedArchitecture, dtype: str | None = None) -> Module:

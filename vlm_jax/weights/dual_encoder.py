@@ -1,6 +1,5 @@
 """What the ports of dual encoders share: example inputs, and outputs by name."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -9,10 +8,9 @@ import numpy as np
 from vlm_jax.config.dual_encoder import DualEncoder
 from vlm_jax.config.encoders import VisionTransformer
 from vlm_jax.models import dual_encoder
-from vlm_jax.models.pretrained import Module
 from vlm_jax.types import Parameters
 from vlm_jax.weights.family import ConvertedArchitecture, Inputs, ModelKind, Outputs
-from vlm_jax.weights.image_text import hidden_states, padded_with_nan
+from vlm_jax.weights.image_text import hidden_states, padded_with_nan, run_recorded
 
 EXAMPLES = 3
 TOKENS = 16
@@ -51,21 +49,10 @@ def module(architecture: ConvertedArchitecture, dtype: str) -> dual_encoder.Dual
     return dual_encoder.DualEncoder(architecture.model, dtype)
 
 
-@partial(jax.jit, static_argnums=0)
-def _run(model: Module, params: Parameters, inputs: dict[str, jax.Array]) -> tuple[tuple, dict]:
-    return model.apply(
-        {"params": params},
-        **inputs,
-        capture_intermediates=lambda m, _: m.name is not None and m.name.startswith(("layer_", "block_")),
-        mutable=["intermediates"],
-    )
-
-
 def outputs(model: dual_encoder.DualEncoder, params: Parameters, inputs: Inputs) -> Outputs:
     """Layers of both sides, both vectors and their products."""
-    with jax.default_matmul_precision("highest"):
-        output, captured = jax.device_get(_run(model, params, inputs))
-    captured, settings = captured["intermediates"], model.settings
+    output, captured = jax.device_get(run_recorded(model, (), params, inputs))
+    settings = model.settings
     captured_image = captured[IMAGE]["image"]
     if isinstance(settings.image, VisionTransformer):
         image = hidden_states(captured_image, settings.image.num_layers, "image")
@@ -94,4 +81,8 @@ def image_side(architecture: ConvertedArchitecture) -> ConvertedArchitecture:
     return architecture._replace(model=model.image, pooling=model.image_head)
 
 
-DUAL_ENCODER = ModelKind(DualEncoder, module, example_inputs, outputs, references, image_side)
+def _taken_out(architecture: ConvertedArchitecture, params: Parameters) -> tuple[ConvertedArchitecture, Parameters]:
+    return image_side(architecture), params[IMAGE]
+
+
+DUAL_ENCODER = ModelKind(DualEncoder, module, example_inputs, outputs, references, _taken_out)

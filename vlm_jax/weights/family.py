@@ -89,6 +89,8 @@ class PublishedClass(NamedTuple):
     """Whether no other known class has tensors of the same names, the prefix included."""
     decoder: bool = False
     """Whether its tokens attend to those before them alone; a trunk may do so as well."""
+    pipeline: str = ""
+    """The hub's name of its task, where that does not follow from its heads."""
 
 
 class PublishedFile(NamedTuple):
@@ -125,9 +127,8 @@ class ModelKind(NamedTuple):
     """Every layer and every head by name."""
     references: Callable[[Any, Inputs], Outputs]
     """What the published class computes of the same inputs, under the same names; needs torch."""
-    image_side: Callable[[ConvertedArchitecture], ConvertedArchitecture] | None = None
-    """Its image side as an encoder of its own, whose parameters are those under `image_encoder`, or `image` where it
-    has no further heads; None where it cannot be taken out."""
+    image_side: Callable[[ConvertedArchitecture, Parameters], tuple[ConvertedArchitecture, Parameters]]
+    """Its image side as an encoder of its own, with the parameters that it has there."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,6 @@ class Family:
     """The keys of config.json under which a model of images and texts has the settings of its sides."""
     kind: ModelKind | None = None
     """Of a model of images and texts."""
-    pipeline: str = ""
-    """The hub's name of its task, where that does not follow from its heads."""
     prefix_always: bool = False
     """Whether files of the class without heads have the prefix as well."""
     unread: tuple[str, ...] = (".num_batches_tracked",)

@@ -3,7 +3,7 @@
 Names are those of transformers' modeling_git.py, defaults those of its configuration_git.py.
 """
 
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from vlm_jax.config.encoders import VisionTransformer
 from vlm_jax.config.git import Git
 from vlm_jax.errors import InputError
 from vlm_jax.models.git import PretrainedGit
-from vlm_jax.models.pretrained import Module, Part
+from vlm_jax.models.pretrained import Part
 from vlm_jax.settings.changes import with_changes
 from vlm_jax.types import Json, Parameters
 from vlm_jax.weights import bert_tables
@@ -31,7 +31,7 @@ from vlm_jax.weights.family import (
     choice,
     real,
 )
-from vlm_jax.weights.image_text import hidden_states, padded_with_nan
+from vlm_jax.weights.image_text import hidden_states, padded_with_nan, run_recorded, side_config
 from vlm_jax.weights.tables import SAME, Row, linear, norm
 from vlm_jax.weights.vit_tables import CLIP, cut_out, encoder_config, encoder_rows, encoder_settings
 
@@ -55,7 +55,7 @@ def _settings(file: PublishedFile) -> ConvertedArchitecture:
             "embedding to each frame; expected null"
         )
     choice(config, "position_embedding_type", "absolute", ("absolute",))
-    image, epsilon = _image_settings(config.get(VISION)), real(config, "layer_norm_eps", 1e-12)
+    image, epsilon = _image_settings(side_config(file, VISION)), real(config, "layer_norm_eps", 1e-12)
     trunk = bert_tables.encoder_architecture(config, KEYS, layer_norm_eps=epsilon, type_vocab_size=0)
     trunk = trunk_dropout(trunk, config, DropoutNames())
     trunk = with_changes(trunk, {"image": image, "attention_pattern": "prefix", "head": "lm"})
@@ -63,11 +63,8 @@ def _settings(file: PublishedFile) -> ConvertedArchitecture:
     return ConvertedArchitecture(Git(trunk=trunk), file.parts, input=pixels, pad_id=bert_tables.pad_id(config, 0))
 
 
-def _image_settings(config: Json) -> VisionTransformer:
+def _image_settings(config: Mapping[str, Json]) -> VisionTransformer:
     """CLIP's image transformer, whose last layer norm here is of every token."""
-    config = {} if config is None else config
-    if not isinstance(config, dict):
-        raise InputError(f"config.json says {VISION} = {config!r}; expected an object of settings")
     if rate := config.get("attention_dropout"):
         raise InputError(
             f"config.json says attention_dropout = {rate!r} in {VISION}, which is not supported; expected 0"
@@ -109,19 +106,10 @@ def _inputs(architecture: ConvertedArchitecture) -> Inputs:
     return {"image": image.astype(np.float32), "input_ids": ids.astype(np.int32), "text_mask": mask}
 
 
-@partial(jax.jit, static_argnums=0)
-def _run(module: Module, params: Parameters, inputs: dict[str, jax.Array]) -> tuple[tuple, dict]:
-    def is_wanted(called: Module, _: str) -> bool:
-        return called.name in ("embed", "norm") or str(called.name).startswith("layer_")
-
-    return module.apply({"params": params}, **inputs, capture_intermediates=is_wanted, mutable=["intermediates"])
-
-
 def _outputs(module: PretrainedGit, params: Parameters, inputs: Inputs) -> Outputs:
     """The image transformer's layers and last states, then layers over image and text, and the logits at the text."""
-    with jax.default_matmul_precision("highest"):
-        output, captured = jax.device_get(_run(module, params, inputs))
-    captured, trunk = captured["intermediates"], module.settings
+    output, captured = jax.device_get(run_recorded(module, ("embed", "norm"), params, inputs))
+    trunk = module.settings
     image = hidden_states(captured["image"], trunk.image.num_layers, "image")
     image["image last state"] = captured["image"]["norm"]["__call__"][0]
     states = {"embeddings": captured["embed"]["__call__"][0]}
@@ -146,9 +134,10 @@ def _references(model: Any, inputs: Inputs) -> Outputs:
     return git_references(model, inputs)
 
 
-def _image_side(architecture: ConvertedArchitecture) -> ConvertedArchitecture:
+def _image_side(architecture: ConvertedArchitecture, params: Parameters) -> tuple[ConvertedArchitecture, Parameters]:
     """The image transformer alone."""
-    return ConvertedArchitecture(architecture.model.trunk.image, input=architecture.input)
+    image = architecture.model.trunk.image
+    return ConvertedArchitecture(image, input=architecture.input), {"image": params["image"]}
 
 
 GIT = Family(
@@ -156,7 +145,10 @@ GIT = Family(
     prefix="git",
     recognise=("visual_projection.visual_projection.0.weight", "image_encoder.vision_model.pre_layrnorm.weight"),
     trunk_names=("embeddings.", "encoder.", "image_encoder.", "visual_projection."),
-    classes={"GitModel": PublishedClass(alone=True), "GitForCausalLM": PublishedClass(("words",), alone=True)},
+    classes={
+        "GitModel": PublishedClass(alone=True),
+        "GitForCausalLM": PublishedClass(("words",), alone=True, pipeline="image-to-text"),
+    },
     heads=HEADS,
     settings=_settings,
     rows=_rows,

@@ -1,11 +1,14 @@
 """What ports of models of images and texts share: rows of two sides in one table, and states of layers by name."""
 
 from collections.abc import Mapping
+from functools import partial
 
+import jax
 import numpy as np
 
 from vlm_jax.errors import InputError
-from vlm_jax.types import Json
+from vlm_jax.models.pretrained import Module
+from vlm_jax.types import Json, Parameters
 from vlm_jax.weights.family import PublishedFile
 from vlm_jax.weights.tables import Row
 
@@ -34,6 +37,22 @@ def within(rows: list[Row], source: str, target: str, *, outside: tuple[str, ...
         Row(tuple(map(full, row.source)), tuple(f"{target}/{path}" for path in row.target), row.transform)
         for row in rows
     ]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def run_recorded(
+    module: Module, also: tuple[str, ...], params: Parameters, inputs: dict[str, jax.Array]
+) -> tuple[tuple, dict[str, Json]]:
+    """The module's output, and what its layers, blocks and the modules named in `also` return."""
+
+    def is_wanted(called: Module, _: str) -> bool:
+        return called.name in also or str(called.name).startswith(("layer_", "block_"))
+
+    with jax.default_matmul_precision("highest"):
+        output, states = module.apply(
+            {"params": params}, **inputs, capture_intermediates=is_wanted, mutable=["intermediates"]
+        )
+    return output, states["intermediates"]
 
 
 def hidden_states(captured: Mapping[str, Json], count: int, name: str, *, call: int = 0) -> dict[str, np.ndarray]:

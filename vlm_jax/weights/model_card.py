@@ -66,8 +66,8 @@ def _pipeline(converted: ConvertedModel) -> str:
     architecture = converted.architecture
     if architecture.is_image_encoder:
         return "image-classification" if architecture.classes else "image-feature-extraction"
-    if converted.family.pipeline:
-        return converted.family.pipeline
+    if task := converted.family.classes[converted.family.class_of(architecture)].pipeline:
+        return task
     if MODULES in converted.settings_files:
         return "sentence-similarity"
     if architecture.is_decoder:

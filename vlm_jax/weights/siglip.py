@@ -69,12 +69,11 @@ SIGLIP = Family(
     prefix="",
     recognise=("text_model.embeddings.token_embedding.weight", "vision_model.head.probe", "logit_bias"),
     trunk_names=("text_model.", "vision_model.", "logit_scale", "logit_bias"),
-    classes={"SiglipModel": PublishedClass(alone=True)},
+    classes={"SiglipModel": PublishedClass(alone=True, pipeline="zero-shot-image-classification")},
     heads={},
     settings=_settings,
     rows=_rows,
     config=_config,
     sides=(TEXT_CONFIG, VISION_CONFIG),
     kind=DUAL_ENCODER,
-    pipeline="zero-shot-image-classification",
 )
